@@ -1,0 +1,160 @@
+"""An answer in the terminal: the verdict first, then what it rests on, also in 80 columns and without colour."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.terminal import bare_table, printable, standard_output
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from retrieval.answer import Answer, SimilarCase
+
+__all__ = ["print_answer"]
+
+CLAIM = "Not a medical device: research and teaching only."
+WIDE = 120  # columns from which a similar study's file stands beside it instead of below
+BAR = 20  # characters from probability 0 to 1
+STYLES = {"abnormal": "bold red", "normal": "bold green", "familiar": "default", "unfamiliar": "bold yellow"}
+
+
+def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
+    """Print what a radiologist reads: verdict, probabilities, the similar studies, and everything that qualifies it."""
+    out = console or standard_output()
+    for line in headlines(answer):
+        out.print(line)
+    out.print()
+    out.print(figures(answer, marks=mark_set(out)))
+    if answer.query.views > 1:
+        out.print()
+        out.print(views(answer))
+    out.print()
+    if answer.cases:
+        out.print(similar(answer.cases, wide=out.width >= WIDE))
+    else:
+        out.print(line_of("No study of the index fits what was asked for."))
+    out.print()
+    for text in remarks(answer):
+        out.print(line_of(text, "yellow"))
+    out.print(line_of(sources(answer), "dim"))
+    out.print(line_of(CLAIM, "dim"))
+
+
+def line_of(text: str, style: str = "") -> "Text":
+    from rich.text import Text
+
+    return Text(printable(text), style=style, overflow="fold")
+
+
+def headlines(answer: "Answer") -> list["Text"]:
+    from rich.text import Text
+
+    lines = []
+    familiarity = answer.familiarity
+    if familiarity.familiar is False:
+        text = "UNFAMILIAR: unlike anything indexed. Do not rely on what follows."
+        lines.append(Text(text, style=STYLES["unfamiliar"]))
+    classifier, vote = word(answer.classifier.abnormal), word(answer.knn.abnormal)
+    if answer.agreement is None:
+        line = Text(f"{classifier.upper()}: by the classifier alone, nothing could vote", style=STYLES[classifier])
+    elif answer.agreement:
+        line = Text(f"{classifier.upper()}: classifier and vote agree", style=STYLES[classifier])
+    else:
+        line = Text("UNDECIDED: the classifier says ", style="bold yellow")
+        line.append(classifier, STYLES[classifier]).append(", the vote says ").append(vote, STYLES[vote])
+    return [*lines, line]
+
+
+def figures(answer: "Answer", marks: str) -> "Table":
+    """Classifier, vote and familiarity, one a row: the figure, what it means, a picture of it, and its limit."""
+    table = bare_table("", "", "", "", "")
+    rows = [
+        ("classifier", answer.classifier.probability, word(answer.classifier.abnormal), answer.classifier.threshold),
+        (f"vote of {answer.knn.k} studies", answer.knn.probability, word(answer.knn.abnormal), answer.knn.threshold),
+    ]
+    for name, probability, verdict, threshold in rows:
+        picture = line_of(bar(probability, threshold, marks), "dim")
+        table.add_row(name, figure(probability), styled(verdict), picture, f"threshold {threshold:.2f}")
+    familiarity = answer.familiarity
+    known = {True: "familiar", False: "unfamiliar", None: "unknown"}[familiarity.familiar]
+    table.add_row("nearest study", figure(familiarity.similarity), styled(known), "", f"limit {familiarity.limit:.2f}")
+    return table
+
+
+def views(answer: "Answer") -> "Table":
+    table = bare_table("view", "classifier", "vote", "similarity")
+    for view in answer.views:
+        table.add_row(line_of(view.file), figure(view.classifier), figure(view.knn), figure(view.similarity))
+    return table
+
+
+def similar(cases: "tuple[SimilarCase, ...]", wide: bool) -> "Table":
+    """The similar studies, nearest first; `weight` is a study's part of the vote."""
+    table = bare_table("", "similarity", "weight", "label", "study", "part", "view", *(["file"] if wide else []))
+    for case in cases:
+        file = line_of(shortest(case.path or case.case), "dim")
+        study = line_of(case.study)
+        if not wide:
+            study.append("\n").append(file)
+        table.add_row(
+            str(case.rank),
+            f"{case.similarity:.3f}",
+            f"{case.weight:.0%}",
+            styled(case.label),
+            study,
+            line_of(case.part),
+            line_of(case.view),
+            *([file] if wide else []),
+        )
+    return table
+
+
+def remarks(answer: "Answer") -> list[str]:
+    patients = answer.query.excluded_patients
+    excluded = f"Left out: all studies of {', '.join(patients)}, whose radiograph this is." if patients else ""
+    return [*answer.warnings, *([excluded] if excluded else [])]
+
+
+def sources(answer: "Answer") -> str:
+    model, index = answer.model, answer.index
+    return (
+        f"Model {model.name} ({model.sha256[:8]}); index {shortest(index.path)} of {index.cases:,} radiographs, "
+        f"{index.studies:,} studies; {answer.seconds.total:.2f} s."
+    )
+
+
+def styled(word_: str) -> "Text":
+    return line_of(word_, STYLES.get(word_, "default"))
+
+
+def word(abnormal: bool | None) -> str:
+    return {True: "abnormal", False: "normal", None: "unknown"}[abnormal]
+
+
+def figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def mark_set(console: "Console") -> str:
+    """Filled, empty and threshold marks that this console can show."""
+    return "#.|" if console.options.ascii_only else "█·│"
+
+
+def bar(probability: float | None, threshold: float, marks: str) -> str:
+    """Draw a probability as a bar from 0 to 1 with its threshold."""
+    if probability is None:
+        return ""
+    full, at = round(probability * BAR), round(threshold * BAR)
+    cells = marks[0] * full + marks[1] * (BAR - full)
+    return cells[:at] + marks[2] + cells[at:]
+
+
+def shortest(path: str) -> str:
+    """Give back the path as seen from here, where that is shorter."""
+    try:
+        here = str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return path
+    return min(path, here, key=len)

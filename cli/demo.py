@@ -1,0 +1,58 @@
+"""`mura-search demo`: the whole way on synthetic radiographs, with no data and no network."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.terminal import AsJson, note, print_json, progress
+
+__all__ = ["demo"]
+
+
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep the radiographs and the index in this new folder.")
+    ] = None,
+    patients: Annotated[int, typer.Option(min=20, metavar="N", help="How many patients to draw.")] = 80,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Another seed draws other fingers.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""
+    folder = keep or Path(tempfile.mkdtemp(prefix="mura-search-demo-"))
+    try:
+        run_demo(folder, patients, seed, as_json)
+    finally:
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if keep:
+        note(f"Kept in {keep}; ask again:  mura-search QUERY... --index {keep / 'index'}")
+
+
+def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> None:
+    from cli.answer import print_answer
+    from retrieval.build import build_index
+    from retrieval.collection import read_collection
+    from retrieval.phantom import write_collection
+    from retrieval.searcher import Searcher
+
+    data, place = folder / "radiographs", folder / "index"
+    with progress("drawing") as show:
+        write_collection(data, patients=patients, seed=seed, progress=show)
+    with progress("indexing") as show:
+        report = build_index(read_collection(data, split="train"), place, progress=show)
+    note(
+        f"Drew {patients} synthetic patients and indexed {report.studies} of their studies, in {report.seconds:.0f} s."
+    )
+
+    valid = read_collection(data, split="valid").cases
+    asked = next(case for case in valid if case.label_name == "abnormal")
+    note(f"Asking about {asked.study}, which is not indexed and was drawn {asked.label_name}.\n")
+    with Searcher.open(place) as searcher:
+        answer = searcher.search([case.path for case in valid if case.study == asked.study])
+    if as_json:
+        print_json(answer.to_dict())
+    else:
+        print_answer(answer)

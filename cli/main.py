@@ -1,0 +1,116 @@
+"""The `mura-search` command: gathers the commands, and turns what goes wrong into one line and an exit code."""
+
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from cli.audit import audit
+from cli.demo import demo
+from cli.evaluate import evaluate
+from cli.index import index
+from cli.phantom import phantom
+from cli.query import query
+from cli.train import train
+from index.errors import MuraSearchError
+
+__all__ = ["app", "main"]
+
+EXAMPLES = """
+Examples:
+
+\b
+  mura-search demo                                   try it, without data
+  mura-search index build MURA-v1.1 --split train    index labelled studies
+  mura-search pa.png lateral.png                     ask about a study
+
+Not a medical device: research and teaching only.
+"""
+
+
+class Commands(TyperGroup):
+    """A first word that is neither a command nor an option of `mura-search` itself is something to query.
+
+    The contexts are of a class that Typer keeps to itself.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and self.is_query(ctx, args[0]):
+            args = ["query", *args]
+        return super().parse_args(ctx, args)
+
+    def is_query(self, ctx: Any, word: str) -> bool:
+        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if word in self.commands or word.partition("=")[0] in own:
+            return False
+        mistyped = get_close_matches(word, self.commands) and not Path(word).exists()
+        return not mistyped  # a mistyped command goes to Typer, which suggests the right one
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a reader that has gone away is noticed here, not while the interpreter shuts down
+        except KeyboardInterrupt as interrupt:
+            stop("; ".join(["interrupted", *map(str, interrupt.args)]), code=130)
+        except MuraSearchError as error:
+            stop(f"error: {error}")
+        except BrokenPipeError:
+            raise  # Typer's to handle: `mura-search ... | head` ends quietly
+        except OSError as error:
+            stop(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return result
+
+
+def stop(message: str, code: int = 1) -> NoReturn:
+    """Say what went wrong in one line on stderr and leave with `code`."""
+    print(" ".join(message.split()), file=sys.stderr)
+    raise typer.Exit(code)
+
+
+# Rich would draw boxes around the help, and would take longer to import than everything else that --help needs.
+app = typer.Typer(
+    cls=Commands,
+    name="mura-search",
+    epilog=EXAMPLES,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(short_help="Ask about a study.")(query)
+app.command(short_help="Try everything on synthetic radiographs.")(demo)
+app.add_typer(index, short_help="Build an index of labelled studies, or see what it holds.")
+app.command(short_help="Measure how well an index reads new patients.")(evaluate)
+app.command(short_help="Train a model on labelled radiographs.")(train)
+app.command(short_help="Check a collection of labelled radiographs.")(audit)
+app.command(short_help="Draw synthetic radiographs.")(phantom)
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print("mura-search", version("mura-search"))
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Reads a radiograph and answers with a diagnosis and its evidence.
+
+    The evidence: the probability of abnormality by a learned classifier, the vote of the most similar labelled
+    studies, and those studies. `mura-search FILE...` is short for `mura-search query FILE...`.
+    """
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,34 @@
+"""`mura-search phantom`: synthetic finger radiographs, in MURA's layout."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.terminal import AsJson, print_json, progress
+
+__all__ = ["phantom"]
+
+
+def phantom(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
+    patients: Annotated[int, typer.Option(min=1, metavar="N", help="How many patients.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Another seed draws other fingers.")] = 0,
+    abnormal: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of abnormal studies.")] = 0.4,
+    valid: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of patients in valid/.")] = 0.15,
+    as_json: AsJson = False,
+) -> None:
+    """Draw synthetic finger radiographs, to try, test and measure without data."""
+    from retrieval.collection import read_collection
+    from retrieval.phantom import write_collection
+
+    with progress("drawing") as show:
+        write_collection(folder, patients=patients, seed=seed, abnormal=abnormal, valid=valid, progress=show)
+    cases = read_collection(folder).cases
+    studies = {case.study: case.label for case in cases}
+    if as_json:
+        counts = {"radiographs": len(cases), "studies": len(studies), "abnormal_studies": sum(studies.values())}
+        print_json({"schema": "mura-search/phantom/1", "path": str(folder), "patients": patients, **counts})
+        return
+    print(f"Drew {len(cases):,} radiographs of {len(studies):,} studies, {sum(studies.values()):,} abnormal: {folder}")
+    print("They are synthetic: no figure measured on them says anything about patients.")

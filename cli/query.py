@@ -1,0 +1,38 @@
+"""`mura-search QUERY...`: a study's radiographs in, the answer out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.terminal import AsJson, IndexPlace, print_json
+
+__all__ = ["query"]
+
+
+def query(
+    files: Annotated[list[Path], typer.Argument(metavar="QUERY", help="The views of one study, or its folder.")],
+    k: Annotated[int, typer.Option("--k", min=1, metavar="N", help="How many similar studies to show.")] = 5,
+    index: IndexPlace = None,
+    part: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only studies of this body part; repeat for several.")
+    ] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only radiographs of this view; repeat for several.")
+    ] = None,
+    patient: Annotated[
+        str | None, typer.Option(metavar="ID", help="Whose study this is: the patient's other studies are left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask about one study: a diagnosis, and the labelled studies it rests on."""
+    from retrieval.searcher import Searcher
+
+    where = {field: values for field, values in (("part", part), ("view", view)) if values}
+    answer = Searcher.open(index).search(files, k=k, patient=patient, where=where or None)
+    if as_json:
+        print_json(answer.to_dict())
+    else:
+        from cli.answer import print_answer
+
+        print_answer(answer)

@@ -1,0 +1,107 @@
+"""What all commands share: options that are spelt once, and where their output goes.
+
+Results go to stdout; words, progress and errors to stderr.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = [
+    "AsJson",
+    "Data",
+    "IndexPlace",
+    "Layout",
+    "Part",
+    "Split",
+    "Workers",
+    "bare_table",
+    "note",
+    "print_json",
+    "printable",
+    "progress",
+    "standard_output",
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="A MURA or FracAtlas folder, or a CSV case table.")]
+IndexPlace = Annotated[
+    Path | None,
+    typer.Option(
+        "--index",
+        metavar="FOLDER",
+        envvar="MURA_SEARCH_INDEX",
+        help="The index; without it, the one in your user data folder.",
+    ),
+]
+Layout = Annotated[
+    str | None, typer.Option(metavar="NAME", help="mura, fracatlas or csv, where DATA's layout is not recognised.")
+]
+Part = Annotated[str | None, typer.Option(metavar="NAME", help="Only this body part, such as finger.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only this split, such as train or valid.")]
+Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read radiographs.")]
+
+PIPE_WIDTH = 160  # a pipe has room for whole paths
+
+
+def note(text: str) -> None:
+    print(printable(text), file=sys.stderr)
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def printable(text: str) -> str:
+    """Give back `text` without what a terminal would obey: names of files and patients are anybody's."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def standard_output() -> "Console":
+    """Standard output as Rich writes to it, without colour where it is no terminal."""
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=PIPE_WIDTH if piped else None, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def bare_table(*headings: str) -> "Table":
+    """A table without lines, whose columns fold rather than cut; headings only where there are any."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=any(headings), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while something long runs; gives the function to call with (done, total).
+
+    Where stderr is no terminal nothing is drawn, and Rich is not imported.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance

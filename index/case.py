@@ -1,0 +1,31 @@
+"""One indexed radiograph with its record."""
+
+from dataclasses import dataclass
+
+__all__ = ["ABNORMAL", "LABEL_NAMES", "NORMAL", "Case"]
+
+NORMAL, ABNORMAL = 0, 1
+LABEL_NAMES = ("normal", "abnormal")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A radiograph's record, as the user's table gives it.
+
+    `case` is unique in its collection and index: the path relative to the collection's folder. `label` is 1 (abnormal)
+    or 0 (normal) and belongs to the study. `digest` is the SHA-256 of the file's bytes in hex, "" until it was read.
+    """
+
+    case: str
+    study: str
+    patient: str
+    label: int
+    part: str = ""
+    view: str = ""
+    split: str = ""
+    path: str = ""
+    digest: str = ""
+
+    @property
+    def label_name(self) -> str:
+        return LABEL_NAMES[self.label]

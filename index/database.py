@@ -1,0 +1,285 @@
+"""cases.sqlite: the truth of an index. Case records, embeddings, thumbnails, and what was set aside.
+
+Every record, embedding and thumbnail carries a CRC-32 that is checked when it is read, since SQLite itself notices
+damage only to its own structure. They are three tables, so that reading the records of a large index, which every query
+does, does not read the other two. The journal is SQLite's rollback journal: unlike a write-ahead log it serves readers
+in folders they cannot write, and on network file systems.
+"""
+
+import contextlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import Case
+from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
+
+__all__ = ["SCHEMA", "Database", "Row", "now"]
+
+SCHEMA = 1
+PATIENCE_S = 5.0  # for a writer to finish its commit
+APPLICATION = 0x4D555241  # "MURA" in the file's header
+
+Row = tuple[Any, ...]  # of the table cases: row, the fields of Case in their order, logit, crc
+
+# A row of history is one transaction on the cases: adding now; removing and relabelling later. The row's number is the
+# index's generation, and `cases` is how many there were after it.
+_TABLES = """
+CREATE TABLE cases (
+    row INTEGER PRIMARY KEY,
+    "case" TEXT NOT NULL UNIQUE,
+    study TEXT NOT NULL,
+    patient TEXT NOT NULL,
+    label INTEGER NOT NULL CHECK (label IN (0, 1)),
+    part TEXT NOT NULL,
+    view TEXT NOT NULL,
+    split TEXT NOT NULL,
+    path TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    logit REAL NOT NULL,
+    crc INTEGER NOT NULL
+);
+CREATE TABLE embeddings (
+    row INTEGER PRIMARY KEY REFERENCES cases ON DELETE CASCADE,
+    vector BLOB NOT NULL,
+    crc INTEGER NOT NULL
+);
+CREATE TABLE thumbnails (
+    row INTEGER PRIMARY KEY REFERENCES cases ON DELETE CASCADE,
+    image BLOB NOT NULL,
+    crc INTEGER NOT NULL
+);
+CREATE TABLE quarantine ("case" TEXT PRIMARY KEY, path TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE metadata (one INTEGER PRIMARY KEY CHECK (one = 1), document TEXT NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE history (
+    generation INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    action TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    cases INTEGER NOT NULL
+)
+"""
+
+_RECORD = "\x1f".join(["%s"] * 11)  # a row of cases without its checksum, as one text
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_REFUSED = {
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+class Database:
+    """A connection to cases.sqlite, for reading or for writing; several threads may use it.
+
+    Every method raises IndexDamaged where the bytes are not those written, IndexBusy where another process holds the
+    file, and IndexFailure where the system refuses.
+    """
+
+    def __init__(self, path: Path, mode: str) -> None:
+        """mode: "ro" to read, "rw" to write, "rwc" to write a file that may not be there yet."""
+        self.path = path
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        try:
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.DatabaseError as error:
+            raise self._named(error) from error
+
+    @classmethod
+    def create(cls, path: Path) -> "Database":
+        """A new file, open for writing."""
+        database = cls.open_writing(path, "rwc")
+        with database.transaction(writing=True):
+            for statement in _TABLES.split(";"):
+                database._query(statement)
+            database._query(f"PRAGMA application_id = {APPLICATION}")
+            database._query(f"PRAGMA user_version = {SCHEMA}")
+            database._write_document({})
+        return database
+
+    @classmethod
+    def open_writing(cls, path: Path, mode: str = "rw") -> "Database":
+        database = cls(path, mode)
+        database._query("PRAGMA synchronous = EXTRA")  # a committed transaction survives a power failure
+        database._query("PRAGMA foreign_keys = ON")
+        return database
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def check(self) -> None:
+        """Raise IndexDamaged or IndexSchema where this is no case database, or one that this program cannot read."""
+        if self._number("PRAGMA application_id") != APPLICATION:
+            raise self._damaged("it is no case database")
+        schema = self._number("PRAGMA user_version")
+        if schema != SCHEMA:
+            raise IndexSchema(
+                f"{self.path} has index format {schema}, and this program reads format {SCHEMA}; "
+                "build the index again, or use the mura-search that wrote it"
+            )
+        if self.path.stat().st_size % self._number("PRAGMA page_size"):
+            raise self._damaged("it ends early")
+
+    @contextlib.contextmanager
+    def transaction(self, *, writing: bool = False) -> Iterator[None]:
+        """What is read inside is of one moment; what is written is on the disk at the end, or not at all."""
+        self._query("BEGIN IMMEDIATE" if writing else "BEGIN")
+        try:
+            yield
+            self._query("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            raise
+
+    def generation(self) -> int:
+        """The number of transactions on the cases so far."""
+        return self._number("SELECT coalesce(max(generation), 0) FROM history")
+
+    def count(self) -> int:
+        """The number of cases, as the history has it."""
+        return self._number("SELECT coalesce((SELECT cases FROM history ORDER BY generation DESC LIMIT 1), 0)")
+
+    def rows(self) -> list[Row]:
+        """All case records, in row order."""
+        rows = self._query("SELECT * FROM cases ORDER BY row")
+        if len(rows) != self.count() or any(_record_crc(row[:-1]) != row[-1] for row in rows):
+            raise self._damaged("its case records are not those written")
+        return rows
+
+    def embeddings(self, dimension: int) -> NDArray[np.float32]:
+        """(N, D) in row order."""
+        rows = self._query("SELECT row, vector, crc FROM embeddings ORDER BY row")
+        if len(rows) != self.count() or not all(_intact(row) and len(row[1]) == 4 * dimension for row in rows):
+            raise self._damaged("its embeddings are not those written")
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+        return vectors.reshape(len(rows), dimension).astype(np.float32)
+
+    def thumbnail(self, row: int) -> bytes:
+        found = self._query("SELECT row, image, crc FROM thumbnails WHERE row = ?", (row,))
+        if not found or not _intact(found[0]):
+            raise self._damaged("its thumbnails are not those written")
+        image: bytes = found[0][1]
+        return image
+
+    def quarantined(self) -> dict[str, str]:
+        """Case to the reason why it was set aside."""
+        return dict(self._query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
+
+    def metadata(self) -> dict[str, Any]:
+        found = self._query("SELECT document, crc FROM metadata")
+        if not found or not isinstance(found[0][0], str) or _text_crc(found[0][0]) != found[0][1]:
+            raise self._damaged("its metadata is not what was written")
+        document: dict[str, Any] = json.loads(found[0][0])
+        return document
+
+    def set_metadata(self, **values: object) -> None:
+        """Set JSON values, in a writing transaction."""
+        self._write_document(self.metadata() | values)
+
+    def _write_document(self, document: dict[str, Any]) -> None:
+        text = json.dumps(document, allow_nan=False)
+        self._query("INSERT OR REPLACE INTO metadata VALUES (1, ?, ?)", (text, _text_crc(text)))
+
+    def add(
+        self,
+        cases: Sequence[Case],
+        vectors: NDArray[np.float32],
+        thumbnails: Sequence[bytes],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Append n cases with (n, D) vectors, in a writing transaction. ValueError where a case is there already."""
+        first = 1 + self._number("SELECT coalesce(max(row), 0) FROM cases")
+        records, blobs, images = [], [], []
+        for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
+            record: Row = (row, case.case, case.study, case.patient, int(case.label), case.part, case.view, case.split)
+            record += (case.path, case.digest, float(logit) + 0.0)  # + 0.0, since SQLite keeps no negative zero
+            records.append((*record, _record_crc(record)))
+            blob = vector.astype("<f4").tobytes()
+            blobs.append((row, blob, _blob_crc(row, blob)))
+            images.append((row, image, _blob_crc(row, image)))
+        self._insert(f"INSERT INTO cases VALUES ({', '.join('?' * 12)})", records)
+        self._insert("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
+        self._insert("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
+        self._insert('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])
+        event = (self.generation() + 1, now(), "add", json.dumps({"cases": len(cases)}), self.count() + len(cases))
+        self._insert("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
+
+    def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
+        """Set cases aside with a reason each, in a writing transaction."""
+        rows = [tuple(map(_storable, (case.case, case.path, reason))) for case, reason in cases]
+        self._insert("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", rows)
+
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.ProgrammingError:  # a closed connection: a mistake in the program, not in the file
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._named(error) from error
+
+    def _insert(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        try:
+            self._connection.executemany(statement, rows)
+        except sqlite3.IntegrityError as error:
+            raise ValueError(f"a case is in the index already, or its label is neither 0 nor 1: {error}") from error
+        except sqlite3.ProgrammingError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._named(error) from error
+
+    def _number(self, statement: str) -> int:
+        found = self._query(statement)
+        if not found or not isinstance(found[0][0], int):
+            raise self._damaged("its history is not what was written")
+        return found[0][0]
+
+    def _damaged(self, what: str) -> IndexDamaged:
+        return IndexDamaged(f"{self.path} is damaged: {what}; build the index again, or restore it from a copy")
+
+    def _named(self, error: sqlite3.DatabaseError) -> IndexFailure:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended code's first byte is the kind
+        if code in _BUSY:
+            return IndexBusy(f"{self.path} is in use by another process; try again when that has finished")
+        if code in _REFUSED:
+            return IndexFailure(f"{self.path} cannot be used ({error}); check its permissions and the disk")
+        return self._damaged(str(error))
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _record_crc(record: Row) -> int:
+    return _text_crc(_RECORD % record)
+
+
+def _text_crc(text: str) -> int:
+    return zlib.crc32(text.encode())
+
+
+def _blob_crc(row: int, blob: bytes) -> int:
+    return zlib.crc32(blob, zlib.crc32(b"%d" % row))  # with its row, so that it cannot turn up at another
+
+
+def _intact(row: Row) -> bool:
+    """Whether (row, blob, crc) is what was written."""
+    return isinstance(row[1], bytes) and _blob_crc(row[0], row[1]) == row[2]
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # a file's name need not be Unicode, SQLite's text must

@@ -1,0 +1,57 @@
+"""Every error this tool raises on purpose.
+
+    MuraSearchError            one sentence: what is wrong and what to do
+    ├── MissingExtra           a package of an optional extra is not installed
+    └── IndexFailure           an index folder cannot be used
+        ├── IndexMissing       nothing, or no index, at the place
+        ├── IndexSchema        written by another version of the format
+        ├── IndexDamaged       bytes that are not what was written
+        └── IndexBusy          another process writes, or the place is taken
+
+`retrieval.errors` continues the tree. The command line prints the message after `error: ` and exits 1.
+"""
+
+__all__ = [
+    "IndexBusy",
+    "IndexDamaged",
+    "IndexFailure",
+    "IndexMissing",
+    "IndexSchema",
+    "MissingExtra",
+    "MuraSearchError",
+]
+
+
+class MuraSearchError(Exception):
+    """Base of all; `str(error)` is a sentence for the user."""
+
+
+class MissingExtra(MuraSearchError):
+    """A package that an optional extra brings is not installed.
+
+    >>> str(MissingExtra("faiss", "cpu"))
+    'faiss is not installed; run: pip install "mura-search[cpu]"'
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f'{package} is not installed; run: pip install "mura-search[{extra}]"')
+
+
+class IndexFailure(MuraSearchError):
+    pass
+
+
+class IndexMissing(IndexFailure):
+    pass
+
+
+class IndexSchema(IndexFailure):
+    pass
+
+
+class IndexDamaged(IndexFailure):
+    pass
+
+
+class IndexBusy(IndexFailure):
+    pass

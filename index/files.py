@@ -1,0 +1,80 @@
+"""Files and folders that are there in whole or not at all, whatever happens to the process or the power."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+__all__ = ["copy_folder", "replace_folder", "sync", "write_whole"]
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's list of names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old bytes or the new ones. Raises OSError, leaving nothing behind."""
+    neighbour = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with neighbour.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        neighbour.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            neighbour.unlink()
+        raise
+    sync(path.parent)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder over whatever is at the target, down to the disk."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    for folder, _, names in os.walk(target):
+        for name in names:
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Move the folder `new` to its neighbour `place`; a folder that was there is gone afterwards. Raises OSError.
+
+    Linux swaps two folders in one step (renameat2(2) with RENAME_EXCHANGE). Elsewhere, and on file systems that cannot,
+    the old one is moved aside first, and for a moment nothing is at the place.
+    """
+    aside = place.with_name(f".{place.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process killed in that moment
+    if not place.exists() or not any(place.iterdir()):
+        new.replace(place)  # rename(2) replaces an empty folder
+    elif _swapped(new, place):
+        new.replace(aside)
+    else:
+        place.replace(aside)
+        try:
+            new.replace(place)
+        except OSError:
+            aside.replace(place)
+            raise
+    sync(place.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swapped(first: Path, second: Path) -> bool:
+    """Swap two folders, where the system can."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    at_fdcwd, rename_exchange = -100, 2  # from fcntl.h and linux/fs.h
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # since glibc 2.28 and musl 1.2.4
+    paths = os.fsencode(first.absolute()), os.fsencode(second.absolute())
+    return renameat2 is not None and renameat2(at_fdcwd, paths[0], at_fdcwd, paths[1], rename_exchange) == 0

@@ -1,0 +1,72 @@
+"""The k most similar studies, exactly, whatever the vector store's arithmetic."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.vectors import VectorStore
+
+__all__ = ["Neighbour", "nearest_studies"]
+
+Neighbour = tuple[float, int]  # the similarity, and the position of the study's nearest case
+
+
+def nearest_studies(
+    store: VectorStore,
+    queries: NDArray[np.float32],
+    k: int,
+    studies: NDArray[np.int64],
+    allowed: NDArray[np.bool_] | None = None,
+) -> list[list[Neighbour]]:
+    """For each query the min(k, studies allowed) nearest studies, each by its nearest allowed case.
+
+    queries: (Q, D) unit rows. studies: (N,) the study of each case, numbered in the order that breaks ties. allowed:
+    (N,) True where a case may be found. A similarity is the inner product in double precision, rounded to float32: the
+    same whatever else is searched for in the same call, and equal for equal vectors. Most similar first, ties by study;
+    within a study, ties by position.
+
+    The store's own similarities, rounded differently from one code path to another, only choose candidates: more are
+    asked for until no other case can reach the k-th study.
+    """
+    total = len(studies) if allowed is None else int(np.count_nonzero(allowed))
+    answers: list[list[Neighbour]] = [[] for _ in queries]
+    pending = list(range(len(queries))) if total else []
+    count = 4 * k + 16  # enough for most: studies have two or three cases
+    while pending:
+        count = min(count, total)
+        similarities, positions = store.search(queries[pending], count, allowed)
+        # No case outside the candidates lies nearer than this.
+        reach = (similarities[:, -1] + store.slack).astype(np.float32)
+        unsettled = []
+        for query, candidates, limit in zip(pending, positions, reach, strict=True):
+            answer = _rank(queries[query], k, candidates, store.take(candidates), studies[candidates])
+            if count == total or (len(answer) == k and answer[-1][0] > limit):
+                answers[query] = answer
+            else:
+                unsettled.append(query)
+        pending = unsettled
+        count *= 4
+    return answers
+
+
+def _rank(
+    query: NDArray[np.float32],
+    k: int,
+    positions: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    studies: NDArray[np.int64],
+) -> list[Neighbour]:
+    """The k nearest studies among the candidates: their positions (n,), vectors (n, D) and studies (n,)."""
+    # Products of float32 are exact in float64; einsum sums each row alone, where a matrix product would not.
+    exact = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64)).astype(np.float32)
+    order = np.lexsort((positions, studies, -exact))
+    chosen: list[Neighbour] = []
+    seen: set[int] = set()
+    for study, similarity, position in zip(
+        studies[order].tolist(), exact[order].tolist(), positions[order].tolist(), strict=True
+    ):
+        if study not in seen:
+            seen.add(study)
+            chosen.append((similarity, position))
+            if len(chosen) == k:
+                break
+    return chosen

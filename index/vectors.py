@@ -1,0 +1,40 @@
+"""What an index asks of whatever holds its vectors, so that one search serves FAISS, and Milvus beyond one machine."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["VectorStore", "require_unit_rows"]
+
+
+class VectorStore(Protocol):
+    """N unit vectors of D numbers, known by their position 0 to N-1: the order of the rows in cases.sqlite."""
+
+    @property
+    def slack(self) -> float:
+        """How far a similarity that `search` reports may lie from the exact inner product, at most."""
+
+    def search(
+        self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The `count` vectors with the largest inner products.
+
+        queries: (Q, D) unit rows. count: 1 to the number of allowed vectors. allowed: (N,) True where a vector may be
+        found, None for all. Gives similarities and positions, both (Q, count), most similar first, ties in any order.
+        """
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors at `positions`, (n, D), exactly as they were stored."""
+
+    def describe(self) -> dict[str, object]:
+        """For `index info`: "kind", "dimension", "vectors", and "exact", whether the search misses nothing."""
+
+
+def require_unit_rows(vectors: NDArray[np.float32], dimension: int) -> None:
+    """Raise ValueError unless `vectors` is (n, dimension) with every row of length 1, within 0.001."""
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise ValueError(f"embeddings are (n, {dimension}), not {vectors.shape}")
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    if not np.all(np.abs(squares - 1) <= 2e-3):  # written so that NaN fails
+        raise ValueError("every embedding must be of length 1")

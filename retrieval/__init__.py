@@ -1,0 +1,65 @@
+"""A radiograph becomes an answer.
+
+>>> from retrieval import Searcher
+>>> with Searcher.open("my-index") as searcher:                       # doctest: +SKIP
+...     print(searcher.search("wrist.png").classifier.probability)
+0.83
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrieval.answer import Answer
+    from retrieval.build import BuildReport, build_index
+    from retrieval.collection import Collection, read_collection
+    from retrieval.encoder import Encoder
+    from retrieval.evaluation import Evaluation, evaluate
+    from retrieval.radiograph import Radiograph, read_radiograph
+    from retrieval.rules import Rules
+    from retrieval.searcher import Searcher, default_index
+
+__all__ = [
+    "Answer",
+    "BuildReport",
+    "Collection",
+    "Encoder",
+    "Evaluation",
+    "Radiograph",
+    "Rules",
+    "Searcher",
+    "build_index",
+    "default_index",
+    "evaluate",
+    "read_collection",
+    "read_radiograph",
+]
+
+# A name is imported when it is first asked for (PEP 562), so that `import retrieval` costs nothing.
+_HOMES = {
+    "Answer": "answer",
+    "BuildReport": "build",
+    "Collection": "collection",
+    "Encoder": "encoder",
+    "Evaluation": "evaluation",
+    "Radiograph": "radiograph",
+    "Rules": "rules",
+    "Searcher": "searcher",
+    "build_index": "build",
+    "default_index": "searcher",
+    "evaluate": "evaluation",
+    "read_collection": "collection",
+    "read_radiograph": "radiograph",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,173 @@
+"""The answer to a query: what the command prints, the Python API returns and the web page will send."""
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from index.case import LABEL_NAMES
+from index.folder import Hit
+
+__all__ = [
+    "Answer",
+    "ClassifierAnswer",
+    "Familiarity",
+    "IndexSource",
+    "ModelSource",
+    "Query",
+    "Seconds",
+    "SimilarCase",
+    "ViewAnswer",
+    "VoteAnswer",
+    "plain",
+]
+
+SCHEMA = "mura-search/answer/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked: `files` are the views that were read; `excluded_patients` cannot be among the cases."""
+
+    files: tuple[str, ...]
+    views: int
+    excluded_patients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierAnswer:
+    """Calibrated probability of abnormality, the mean over the views; abnormal where it is above the threshold."""
+
+    probability: float
+    abnormal: bool
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class VoteAnswer:
+    """The vote of the `k` nearest studies of each view, the mean over the views; None where nothing could vote."""
+
+    probability: float | None
+    abnormal: bool | None
+    threshold: float
+    k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Familiarity:
+    """The nearest similarity of the least familiar view, and the limit below which the query is unlike the index."""
+
+    similarity: float | None
+    limit: float
+    familiar: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewAnswer:
+    """The same figures for one of the views."""
+
+    file: str
+    classifier: float
+    knn: float | None
+    similarity: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarCase:
+    """A labelled study like the query, by its nearest radiograph.
+
+    `weight`, in [0, 1], is its part of the vote, 0 where it is beyond the k that vote.
+    """
+
+    rank: int
+    similarity: float
+    weight: float
+    label: str
+    study: str
+    patient: str
+    part: str
+    view: str
+    case: str
+    path: str
+
+    @classmethod
+    def of(cls, rank: int, hit: Hit, weight: float) -> "SimilarCase":
+        case = hit.case
+        return cls(
+            rank=rank,
+            similarity=hit.similarity,
+            weight=weight,
+            label=LABEL_NAMES[case.label],
+            study=case.study,
+            patient=case.patient,
+            part=case.part,
+            view=case.view,
+            case=case.case,
+            path=case.path,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Which model answered; `synthetic` where synthetic radiographs were among those it was trained on."""
+
+    name: str
+    sha256: str
+    synthetic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSource:
+    """Which index answered; `synthetic` where its radiographs are."""
+
+    path: str
+    cases: int
+    studies: int
+    synthetic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Wall time. `load` is opening model and index, in the first answer of a searcher; `encode` includes reading."""
+
+    load: float
+    encode: float
+    search: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A diagnosis with its evidence. `agreement` of classifier and vote is None where nothing could vote.
+
+    `cases` are the nearest studies, at most one case a study, by descending similarity. `warnings` are sentences that a
+    reader of the answer has to see.
+    """
+
+    query: Query
+    classifier: ClassifierAnswer
+    knn: VoteAnswer
+    agreement: bool | None
+    familiarity: Familiarity
+    views: tuple[ViewAnswer, ...]
+    cases: tuple[SimilarCase, ...]
+    warnings: tuple[str, ...]
+    model: ModelSource
+    index: IndexSource
+    seconds: Seconds
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON object "mura-search/answer/1"."""
+        return {"schema": SCHEMA, **plain(self)}
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses into dicts, tuples into lists and numbers that are not finite into None, all the way down."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,133 @@
+"""Building an index: every radiograph of a collection read, encoded and stored, then the decision rules learned."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from index.build import IndexBuild
+from retrieval.answer import plain
+from retrieval.bundle import BUNDLED, Bundle
+from retrieval.collection import Collection
+from retrieval.encoder import Encoder
+from retrieval.errors import BundleError, CollectionError
+from retrieval.rules import DEFAULTS, Rules, learn_rules
+from retrieval.stream import encoded_batches
+
+__all__ = ["BuildReport", "build_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did: counts of what is indexed, what could not be read and why, and the rules it learned.
+
+    `resumed` of the cases were there already, from a build that had been interrupted.
+    """
+
+    path: str
+    cases: int
+    studies: int
+    patients: int
+    quarantined: tuple[tuple[str, str], ...]
+    resumed: int
+    synthetic: bool
+    rules: Rules
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        quarantined = [{"case": case, "reason": reason} for case, reason in self.quarantined]
+        return {"schema": "mura-search/build/1", **plain(self), "quarantined": quarantined}
+
+
+def build_index(
+    collection: Collection,
+    place: Path,
+    *,
+    model: Path | None = None,
+    replace: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> BuildReport:
+    """Build an index of a collection at `place`, with the model bundle in `model` (the bundled one by default).
+
+    `progress` is called with (radiographs done, all). An unreadable radiograph is set aside and reported. An
+    interrupted build goes on where it was when the same one is asked for again; nothing is at `place` before it is
+    finished. Raises IndexBusy where an index is there and `replace` is false, BundleError, CollectionError where
+    nothing can be read.
+    """
+    started = time.perf_counter()
+    encoder = Encoder.open(BUNDLED if model is None else model)
+    bundle = encoder.bundle
+    fallback, seen = _bundle_rules(bundle), bundle.seen()  # a bundle that is damaged is noticed before the long part
+    total = len(collection.cases)
+    with IndexBuild.start(
+        place,
+        model=bundle.folder,
+        dimension=bundle.dimension,
+        fingerprint=_fingerprint(collection, bundle),
+        replace=replace,
+    ) as build:
+        done = build.done()
+        resumed = len(done)
+        # What was unreadable before is tried again: the disk may be back.
+        remaining = [case for case in collection.cases if case.case not in done]
+        met = total - len(remaining)
+        try:
+            with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
+                for batch in batches:
+                    build.add(batch.cases, batch.embeddings, batch.thumbnails, batch.logits)
+                    build.quarantine(batch.unreadable)
+                    met += len(batch.cases) + len(batch.unreadable)
+                    if progress:
+                        progress(met, total)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{met} of {total} radiographs are done; the same command goes on from there"
+            ) from None
+        cases, quarantined = build.cases(), build.quarantined()
+        if not cases:
+            first = next(iter(quarantined.values()), "there is none")
+            raise CollectionError(f"none of the {total} radiographs could be read; the first: {first}")
+        rules = learn_rules(cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback)
+        build.set_metadata("rules", rules.to_dict())
+        build.set_metadata(
+            "collection",
+            {
+                "root": str(collection.root),
+                "layout": collection.layout,
+                "notes": list(collection.notes),
+                "synthetic": collection.synthetic,
+            },
+        )
+        build.finish()
+    return BuildReport(
+        path=str(place),
+        cases=len(cases),
+        studies=len({case.study for case in cases}),
+        patients=len({case.patient for case in cases}),
+        quarantined=tuple(quarantined.items()),
+        resumed=resumed,
+        synthetic=collection.synthetic,
+        rules=rules,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _fingerprint(collection: Collection, bundle: Bundle) -> str:
+    """What must be the same for an interrupted build to go on: the model, and every record of the case table."""
+    records = [asdict(case) for case in collection.cases]
+    return hashlib.sha256(json.dumps([bundle.sha256, records]).encode()).hexdigest()
+
+
+def _bundle_rules(bundle: Bundle) -> Rules:
+    if bundle.rules is None:
+        return DEFAULTS
+    try:
+        return Rules.from_dict(bundle.rules)
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            f"the model at {bundle.folder} has decision rules of another version; train it again"
+        ) from error

@@ -1,0 +1,119 @@
+"""The case table: one CSV row a radiograph. `read_table` also reads the other layouts' CSV files."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from index.case import ABNORMAL, NORMAL, Case
+from retrieval.errors import CollectionError
+
+__all__ = ["read_casetable", "read_table", "some"]
+
+_LABELS = {
+    "normal": NORMAL,
+    "negative": NORMAL,
+    "0": NORMAL,
+    "abnormal": ABNORMAL,
+    "positive": ABNORMAL,
+    "1": ABNORMAL,
+}
+
+
+def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
+    """The cases of a table in its order, and notes.
+
+    Columns: `path` (absolute, or relative to the table's folder) and `label` (normal, negative or 0; abnormal, positive
+    or 1; in any case) are required; `patient`, `study`, `part`, `view` and `split` are read where there are, others are
+    not. A row without a study is a study of its own; a study without a patient has a patient of its own.
+
+    Raises CollectionError: a required column missing, a label that is none, a path listed twice, paths that do not
+    exist (counted, five named), a row longer than its header, a file that is no UTF-8 text.
+    """
+    rows = read_table(table, ("path", "label"))
+    bad = [f"line {line} has {row['label']!r}" for line, row in rows if row["label"].lower() not in _LABELS]
+    if bad:
+        raise CollectionError(f"{table} has labels other than {', '.join(sorted(_LABELS))}: {some(bad)}")
+    blank = [str(line) for line, row in rows if not row["path"]]
+    if blank:
+        raise CollectionError(f"{table} has rows without a path: line {some(blank)}")
+
+    cases = [_case(table.parent, row) for _, row in rows]
+    seen: set[str] = set()
+    twice = [case.case for case in cases if case.case in seen or seen.add(case.case)]
+    if twice:
+        raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {some(twice)}")
+    missing = [row["path"] for (_, row), case in zip(rows, cases, strict=True) if not os.path.exists(case.path)]  # noqa: PTH110
+    if missing:
+        raise CollectionError(
+            f"{table} names {len(missing)} of {len(rows)} radiographs that do not exist: {some(missing)}"
+            "; paths are relative to the table's folder"
+        )
+    return cases, _notes([row for _, row in rows])
+
+
+def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """A CSV file's rows, each with its line number; names of columns in small letters, values stripped.
+
+    Separated by commas, or by semicolons or tabs where the header has more of those. Raises CollectionError where the
+    file is no UTF-8 text, lacks a required column, or has a row longer than the header (a comma in a value unquoted).
+    """
+    rows = []
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=header.count), strict=True)
+            names = [name.strip().lower() for name in next(reader, [])]
+            for name in required:
+                if name not in names:
+                    raise CollectionError(f"{table} has no column {name!r}; its first line must name its columns")
+            for values in reader:
+                if len(values) > len(names):
+                    raise CollectionError(
+                        f"{table} line {reader.line_num} has {len(values)} values for {len(names)} columns; "
+                        "put quotes around values with a comma"
+                    )
+                if any(values):
+                    padded = values + [""] * (len(names) - len(values))
+                    row = {name: value.strip() for name, value in zip(names, padded, strict=True)}
+                    rows.append((reader.line_num, row))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CollectionError(f"{table} is no CSV table in UTF-8: {error}; export it again") from error
+    return rows
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five, and how many more."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _case(folder: Path, row: dict[str, str]) -> Case:
+    path = os.path.normpath(folder / row["path"])
+    name = os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else row["path"]
+    case = Path(name).as_posix()
+    study = row.get("study") or case
+    return Case(
+        case=case,
+        study=study,
+        patient=row.get("patient") or study,
+        label=_LABELS[row["label"].lower()],
+        part=row.get("part", "").lower(),
+        view=row.get("view", "").lower(),
+        split=row.get("split", "").lower(),
+        path=path,
+    )
+
+
+def _notes(rows: Sequence[dict[str, str]]) -> list[str]:
+    notes = []
+    without_study = sum(not row.get("study") for row in rows)
+    if without_study:
+        notes.append(f"{without_study} of {len(rows)} rows name no study: each radiograph counts as a study of its own")
+    without_patient = sum(not row.get("patient") for row in rows)
+    if without_patient:
+        notes.append(
+            f"{without_patient} of {len(rows)} rows name no patient: each study counts as a patient of its own, so the "
+            "same patient can be on both sides of a comparison"
+        )
+    return notes

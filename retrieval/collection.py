@@ -1,0 +1,141 @@
+"""A collection: labelled radiographs on disk, whatever their layout, as one table of cases."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from index.case import Case
+from retrieval.casetable import read_casetable
+from retrieval.errors import CollectionError
+from retrieval.fracatlas import is_fracatlas, read_fracatlas
+from retrieval.mura import find_mura, read_mura
+
+__all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
+
+LAYOUTS = ("mura", "fracatlas", "csv")
+CASE_TABLE = "cases.csv"
+SYNTHETIC_MARK = "SYNTHETIC.txt"
+_EXPECTED = {
+    "mura": "train/XR_FINGER/patient00001/study1_positive/image1.png and the like",
+    "fracatlas": "dataset.csv beside images/Fractured and images/Non_fractured",
+    "csv": f"a case table {CASE_TABLE} with the columns path and label, or the table's own name",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Labelled radiographs, none of them opened yet.
+
+    `root` is the folder that `Case.case` is relative to, `layout` one of `LAYOUTS`. `notes` are sentences about what
+    was inferred or left out. `synthetic` collections say so themselves, by a file SYNTHETIC.txt in their root. Every
+    study has one label and one patient; cases are unique.
+    """
+
+    root: Path
+    layout: str
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...] = ()
+    synthetic: bool = False
+
+    def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
+        """Only the cases of one body part, of one split, or both; CollectionError where there are none."""
+        cases = self.cases
+        for field, wanted in (("part", part), ("split", split)):
+            if wanted is not None:
+                there = sorted({getattr(case, field) for case in cases} - {""})
+                cases = tuple(case for case in cases if getattr(case, field) == wanted.strip().lower())
+                if not cases:
+                    names = ", ".join(there) or "none named"
+                    raise CollectionError(f"{self.root} has no radiograph of {field} {wanted!r}; choose of: {names}")
+        return replace(self, cases=cases)
+
+
+def read_collection(
+    data: Path, layout: str | None = None, part: str | None = None, split: str | None = None
+) -> Collection:
+    """Read a MURA folder, a FracAtlas folder, or a case table; the layout is recognised unless `layout` forces it.
+
+    A folder with a `cases.csv` is that case table. A folder that merely holds one such collection stands for it. Of a
+    MURA folder, a split (`train`) or one of its parts (`train/XR_FINGER`) can be named as well. `part` and `split`
+    select as `Collection.select` does.
+
+    Raises CollectionError, one line: nothing there, no known layout, a table that cannot be used, a study with two
+    labels or two patients, nothing left to read.
+    """
+    data = Path(os.path.abspath(data))  # noqa: PTH100 - resolve() would follow links, and cases be named by their targets
+    if layout is not None and layout not in LAYOUTS:
+        raise CollectionError(f"layout {layout!r} is not known; choose of: {', '.join(LAYOUTS)}")
+    try:
+        place, found = _recognise(data, layout)
+        collection = _read(place, found)
+    except OSError as error:
+        raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
+    if not collection.cases:
+        raise CollectionError(f"{data} holds no radiographs in the layout {found}")
+    _check_studies(collection.cases)
+    return collection.select(part=part, split=split)
+
+
+def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
+    """The folder or table to read, and its layout."""
+    if not data.is_dir():
+        data.stat()  # says what is wrong with it, where anything is
+        if data.suffix.lower() != ".csv" or layout not in (None, "csv"):
+            raise CollectionError(f"{data} is a file; name a MURA or FracAtlas folder, or a case table (.csv)")
+        return data, "csv"
+    found = _layout_of(data, layout)
+    if found:
+        return data, found
+    within = [(folder, kind) for folder in sorted(data.iterdir()) if (kind := _layout_of(folder, layout))]
+    if len(within) == 1:
+        return within[0]
+    if within:
+        names = ", ".join(folder.name for folder, _ in within[:5])
+        raise CollectionError(f"{data} holds {len(within)} collections ({names}); name one of them")
+    expected = "; ".join(f"{name} needs {what}" for name, what in _EXPECTED.items() if layout in (None, name))
+    raise CollectionError(f"{data} is no collection: {expected}")
+
+
+def _layout_of(folder: Path, layout: str | None) -> str | None:
+    """The layout that a folder has, where it has one, and the one wanted."""
+    if folder.name.startswith(".") or not folder.is_dir():
+        return None
+    if layout in (None, "csv") and (folder / CASE_TABLE).is_file():
+        return "csv"
+    if layout in (None, "fracatlas") and is_fracatlas(folder):
+        return "fracatlas"
+    if layout in (None, "mura") and find_mura(folder):
+        return "mura"
+    return None
+
+
+def _read(place: Path, layout: str) -> Collection:
+    if layout == "csv":
+        table = place / CASE_TABLE if place.is_dir() else place
+        root, (cases, notes) = table.parent, read_casetable(table)
+    elif layout == "fracatlas":
+        root, (cases, notes) = place, read_fracatlas(place)
+    else:
+        mura = find_mura(place)
+        if mura is None:
+            raise CollectionError(f"{place} is no MURA folder any more")
+        root, (cases, notes) = mura.root, read_mura(mura)
+    return Collection(root, layout, tuple(cases), tuple(notes), synthetic=(root / SYNTHETIC_MARK).exists())
+
+
+def _check_studies(cases: Iterable[Case]) -> None:
+    """A study has one label and belongs to one patient: votes and splits rest on it."""
+    first: dict[str, Case] = {}
+    for case in cases:
+        known = first.setdefault(case.study, case)
+        if known.label != case.label:
+            raise CollectionError(
+                f"study {case.study} has two labels: {known.case} is {known.label_name}, {case.case} {case.label_name}"
+                "; give every study one label"
+            )
+        if known.patient != case.patient:
+            raise CollectionError(
+                f"study {case.study} has two patients: {known.case} is of {known.patient}, {case.case} of "
+                f"{case.patient}; give every study a name of its own"
+            )

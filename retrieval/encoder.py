@@ -1,0 +1,77 @@
+"""The encoder made ready: radiographs in, embeddings and classifier logits out.
+
+The only file that imports ONNX Runtime.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.bundle import Bundle
+from retrieval.errors import BundleError, MissingExtra
+from retrieval.head import Head
+from retrieval.preprocess import normalise, preprocess
+
+__all__ = ["Encoded", "Encoder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """N encoded radiographs: embeddings (N, D) float32 of unit length, uncalibrated classifier logits (N,)."""
+
+    embeddings: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+class Encoder:
+    """A model bundle in use. Thread-safe: several threads may encode at once."""
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        """`threads` for one encoding; 0 means one for each physical core."""
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise MissingExtra("onnxruntime", "cpu") from error
+        self.bundle = bundle
+        self.head = Head.parse(bundle.files["head.safetensors"])
+        if self.head.dimension != bundle.dimension:
+            raise BundleError(
+                f"the model at {bundle.folder} is damaged: its head and model.json disagree; copy or train it again"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        offered = ort.get_available_providers()
+        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in offered]
+        try:
+            self._session: Any = ort.InferenceSession(bundle.files["encoder.onnx"], options, providers=providers)
+        except (RuntimeError, ValueError) as error:
+            raise BundleError(f"the model at {bundle.folder} cannot be run: {str(error).splitlines()[0]}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    @classmethod
+    def open(cls, folder: Path, threads: int = 0) -> "Encoder":
+        """The encoder of the bundle in `folder`. Raises BundleError, MissingExtra."""
+        return cls(Bundle.open(folder), threads)
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture (S, S, 3) that the encoder sees of a radiograph as read."""
+        return preprocess(pixels, self.bundle.preprocessing)
+
+    def maps(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Feature maps (B, C, h, w) of prepared pictures."""
+        batch = normalise(pictures, self.bundle.preprocessing)
+        return np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
+
+    def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
+        """Embeddings and logits of prepared pictures; the caller chooses the batch size."""
+        pooled = self.head.apply(self.maps(pictures))
+        return Encoded(pooled.embeddings, pooled.logits)
+
+    def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
+        """Embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""
+        return self.encode_prepared([self.prepare(pixels) for pixels in radiographs])

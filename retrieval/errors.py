@@ -1,0 +1,28 @@
+"""What can go wrong between a file and an answer; continues the tree of `index.errors`.
+
+MuraSearchError
+├── RadiographError        a file that cannot be read as a radiograph
+├── CollectionError        a folder or table of labelled radiographs that cannot be used
+├── BundleError            a model bundle that does not fit or is damaged
+└── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
+"""
+
+from index.errors import MissingExtra, MuraSearchError
+
+__all__ = ["BundleError", "CollectionError", "EvaluationError", "MissingExtra", "MuraSearchError", "RadiographError"]
+
+
+class RadiographError(MuraSearchError):
+    pass
+
+
+class CollectionError(MuraSearchError):
+    pass
+
+
+class BundleError(MuraSearchError):
+    pass
+
+
+class EvaluationError(MuraSearchError):
+    pass

@@ -1,0 +1,270 @@
+"""What an image file says of itself, read before anything is decoded: its kind, its size, how it is turned.
+
+Only the fields that decide whether and how to decode are read. `read_header` never allocates by what a file claims, so
+a few bytes that claim 30,000 x 30,000 pixels cost nothing. OpenCV decodes; this module is the doorkeeper. Two formats
+that OpenCV could decode are kept out: an AVIF's picture it does not turn as the file says, and of a Radiance HDR it
+leaves a copy in the temporary folder.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+__all__ = ["IMAGE_SUFFIXES", "Header", "HeaderError", "read_header"]
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png"}
+    | {".pnm", ".ppm", ".ras", ".tif", ".tiff", ".webp"}
+)
+"""Endings, in small letters, by which radiographs are found in a folder. What a file is, its bytes decide."""
+
+
+class HeaderError(ValueError):
+    """Bytes that begin as a known image and do not go on as one; `str(error)` completes "q.png cannot be read: ..."."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its picture.
+
+    `kind` is its format's name. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, or
+    what the others are ("frames", "pages"). `cut` tells that a JPEG's data stop before its end marker, `measurable` that
+    the decoded rows will show how much of it is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha`
+    one whose colours have yet to be multiplied by its alpha. `data` is what to decode: the file's bytes, less what does
+    not make the picture.
+    """
+
+    kind: str
+    width: int
+    height: int
+    data: bytes
+    orientation: int = 1
+    pictures: str = ""
+    cut: bool = False
+    measurable: bool = True
+    inverted: bool = False
+    straight_alpha: bool = False
+
+
+def read_header(data: bytes) -> Header | None:
+    """The header of an image file's bytes, or None where they begin like no kind of image that is read here.
+
+    Raises HeaderError where the header itself is broken, or a PNG's checksums do not fit.
+    """
+    for kind, magic, parse in _KINDS:
+        if magic.match(data):
+            try:
+                header = parse(kind, data)
+            except (struct.error, IndexError):
+                raise HeaderError("it ends within its header") from None
+            if header.width < 1 or header.height < 1:
+                raise HeaderError(f"its header says {header.width} x {header.height} pixels")
+            return header
+    return None
+
+
+# PNG: W3C, Portable Network Graphics, third edition.
+_PNG_PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+
+
+def _png(kind: str, data: bytes) -> Header:
+    """Walks the chunks, checks their checksums, and keeps those that make the picture.
+
+    What is left out (colour profiles, text, later frames) only makes libpng talk on stderr, or costs memory.
+    """
+    kept = [data[:8]]
+    orientation, pictures, pixels_seen, place = 1, "", False, 8
+    while True:
+        if place + 12 > len(data):
+            raise HeaderError("it ends early" if pixels_seen else "it ends before its picture")
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if end > len(data):
+            raise HeaderError("it ends early" if pixels_seen or name == b"IDAT" else "it ends before its picture")
+        if name in _PNG_PICTURE:
+            if zlib.crc32(data[place + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+                raise HeaderError("a checksum does not fit its data")
+            kept.append(data[place:end])
+            pixels_seen |= name == b"IDAT"
+        elif name == b"eXIf":
+            orientation = _exif_orientation(data[place + 8 : end - 4])
+        elif name == b"acTL" and struct.unpack_from(">I", data, place + 8)[0] > 1:
+            pictures = "frames"
+        place = end
+        if name == b"IEND":
+            break
+    width, height = struct.unpack_from(">II", kept[1], 8)
+    return Header(kind, width, height, b"".join(kept), orientation, pictures)
+
+
+# JPEG: ITU-T T.81, B.1.1.
+_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_JPEG_EXIF, _JPEG_SCAN, _JPEG_END = 0xE1, 0xDA, 0xD9
+_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # none but these occurs in a scan's data
+
+
+def _jpeg(kind: str, data: bytes) -> Header:
+    frame, orientation, scan = None, 1, 0
+    for marker, body, end in _jpeg_segments(data):
+        if marker in _JPEG_FRAMES:
+            frame = marker, body
+        elif marker == _JPEG_EXIF and body.startswith(b"Exif\0\0"):
+            orientation = _exif_orientation(body[6:])
+        elif marker == _JPEG_SCAN:
+            scan = end
+            break
+    if frame is None or not scan:
+        raise HeaderError("it ends before its picture")
+    marker, body = frame
+    height, width = struct.unpack_from(">HH", body, 1)
+    header = Header(kind, width, height, data, orientation)
+    if data.find(b"\xff\xd9", scan) >= 0:
+        return header
+    # Interrupted copies are often filled up with zeros. libjpeg hands over what it has where it meets an end marker.
+    ended = data.rstrip(b"\0\xff") + b"\xff\xd9"
+    grey_where_missing = body[5] < 4 and (marker not in _JPEG_PROGRESSIVE or _all_sent(data, body[6]))  # not in CMYK
+    return replace(header, data=ended, cut=True, measurable=grey_where_missing)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Each whole segment's marker, body and end; the data of a scan are passed over."""
+    place = 2
+    while found := _JPEG_MARKER.search(data, place):
+        start, marker = found.end(), found[1][0]
+        place = start + int.from_bytes(data[start : start + 2], "big")
+        if marker == _JPEG_END or not start + 2 <= place <= len(data):
+            return
+        yield marker, data[start + 2 : place], place
+
+
+def _all_sent(data: bytes, component: int) -> bool:
+    """Whether the scans before the last one of a cut progressive JPEG brought every frequency of a component."""
+    scans = [body for marker, body, _ in _jpeg_segments(data) if marker == _JPEG_SCAN]
+    sent: set[int] = set()
+    for body in scans[:-1]:
+        if component in body[1:-3:2]:
+            sent.update(range(body[-3], body[-2] + 1))
+    return len(sent) == 64
+
+
+# TIFF 6.0 and, in the same structure, EXIF 2.3.
+_TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}
+_TIFF_SIZES = {1: 1, 3: 2, 4: 4}
+
+
+def _directory(data: bytes) -> tuple[dict[int, int], int]:
+    """The first directory's tags, each with its first whole-number value, and the place of the next directory."""
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, place)
+    tags: dict[int, int] = {}
+    for entry in range(place + 2, place + 2 + 12 * count, 12):
+        tag, form, values = struct.unpack_from(order + "HHI", data, entry)
+        if form in _TIFF_FORMATS:
+            at = entry + 8
+            if values * _TIFF_SIZES[form] > 4:
+                (at,) = struct.unpack_from(order + "I", data, at)
+            (tags[tag],) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
+    (following,) = struct.unpack_from(order + "I", data, place + 2 + 12 * count)
+    return tags, following
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """EXIF's orientation, 1 where there is none or the block is broken: it is no part of the picture."""
+    if exif[:4] not in (b"II*\0", b"MM\0*"):
+        return 1
+    try:
+        orientation = _directory(exif)[0].get(0x0112, 1)
+    except struct.error:
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _tiff(kind: str, data: bytes) -> Header:
+    tags, following = _directory(data)
+    if tags.get(277, 1) == 2:
+        raise HeaderError("it has an alpha channel beside grey, which OpenCV drops from a TIFF")
+    return Header(
+        kind,
+        tags.get(256, 0),
+        tags.get(257, 0),
+        data,  # OpenCV turns a TIFF itself, whatever the flags
+        pictures="pages" if following else "",
+        inverted=tags.get(262) == 0,
+        straight_alpha=tags.get(338) == 2 and tags.get(258, 1) > 8,  # libtiff itself multiplies 8-bit colours
+    )
+
+
+def _bmp(kind: str, data: bytes) -> Header:
+    (size,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
+    return Header(kind, width, abs(height), data)
+
+
+def _gif(kind: str, data: bytes) -> Header:
+    width, height = struct.unpack_from("<HH", data, 6)
+    # A graphic control extension precedes each frame. A chance hit within a frame's data costs only a warning.
+    return Header(kind, width, height, data, pictures="frames" if data.count(b"\0\x21\xf9\x04") > 1 else "")
+
+
+# WebP: RFC 9649.
+def _webp(kind: str, data: bytes) -> Header:
+    form = data[12:16]
+    if form == b"VP8 ":
+        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
+        return Header(kind, width, height, data)
+    if form == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return Header(kind, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, data)
+    if form != b"VP8X":
+        raise HeaderError("its first chunk is none of WebP's")
+    width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    header = Header(kind, width, height, data, pictures="frames" if data[20] & 0x02 else "")
+    place = 12
+    while place + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, place)
+        if name == b"EXIF":
+            return replace(
+                header, orientation=_exif_orientation(data[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0"))
+            )
+        place += 8 + length + length % 2
+    return header
+
+
+def _jpeg2000(kind: str, data: bytes) -> Header:
+    place = data.find(b"\xff\x4f\xff\x51")  # the codestream's start and its SIZ segment
+    if place < 0:
+        raise HeaderError("it holds no codestream")
+    right, bottom, left, top = struct.unpack_from(">IIII", data, place + 8)
+    return Header(kind, right - left, bottom - top, data)
+
+
+_PNM_SIZE = re.compile(rb"P[1-6fF](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
+
+
+def _pnm(kind: str, data: bytes) -> Header:
+    size = _PNM_SIZE.match(data, 0, 4096)
+    if size is None:
+        raise HeaderError("its header has no width and height")
+    return Header(kind, int(size[1]), int(size[2]), data)
+
+
+def _sun(kind: str, data: bytes) -> Header:
+    width, height = struct.unpack_from(">II", data, 4)
+    return Header(kind, width, height, data)
+
+
+_KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[str, bytes], Header]], ...] = (
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
+    ("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg),
+    ("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff),
+    ("BMP", re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), _bmp),
+    ("GIF", re.compile(rb"GIF8[79]a"), _gif),
+    ("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _webp),
+    ("JPEG 2000", re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), _jpeg2000),
+    ("PNM", re.compile(rb"P[1-6fF][\s#]"), _pnm),
+    ("Sun raster", re.compile(rb"\x59\xa6\x6a\x95"), _sun),
+)

@@ -1,0 +1,243 @@
+"""One radiograph: from a file's bytes to pixels, or one sentence that says why not."""
+
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.errors import RadiographError
+from retrieval.header import IMAGE_SUFFIXES, Header, HeaderError, read_header
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_BYTES", "MAX_PIXELS", "Radiograph", "decode_radiograph", "read_radiograph"]
+
+MAX_BYTES = 128 * 2**20
+"""The largest file that is read. A 16-bit TIFF of a whole leg, 12,000 x 3,000 pixels, has 69 MiB."""
+
+MAX_PIXELS = 64_000_000
+"""The largest picture that is decoded: 8,000 x 8,000 pixels."""
+
+# Should the file have become a pipe since it was looked at, opening it must not wait for somebody to write.
+_READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+_MISSING = 128  # what libjpeg makes of a block that it was never sent
+_MOST_ROWS_MISSING = 0.25  # a cut JPEG with fewer rows than the other three quarters is no radiograph to judge
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """A radiograph as its file has it, upright, before any preprocessing.
+
+    `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits.
+    `warnings` are sentences without a subject ("ends early: ..."), empty for a file in order.
+    """
+
+    pixels: NDArray[np.uint8]
+    digest: str
+    warnings: tuple[str, ...] = ()
+
+
+def read_radiograph(path: Path) -> Radiograph:
+    """Read one file; see `decode_radiograph` for what becomes of its pixels.
+
+    Raises RadiographError, one line that names the file, for whatever is no readable radiograph: nothing there, a
+    folder, a pipe, no permission, more than `MAX_BYTES`, and everything that `decode_radiograph` refuses.
+    """
+    name = _shown(str(path))
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise RadiographError(f"{name} is a folder; name a radiograph in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise RadiographError(f"{name} is a device or pipe, not a file; save the radiograph as a file first")
+        if path.suffix.lower() in _DICOM_SUFFIXES:
+            raise RadiographError(_dicom(name))
+        if status.st_size > MAX_BYTES:
+            raise RadiographError(_too_many_bytes(name, status.st_size))
+        with os.fdopen(os.open(path, _READ_AT_ONCE), "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RadiographError(f"{name} cannot be read: {error.strerror or error}") from error
+    return decode_radiograph(data, str(path))
+
+
+def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
+    """Decode a file's bytes; `name` is what errors call it.
+
+    Grey stays grey, colour becomes BGR, alpha is laid on black, EXIF orientation is applied, and of several frames or
+    pages the first is taken, with a warning. Pixels of other than 8 bits are scaled linearly to 0..255 by the image's
+    own range, from its 0.1 % to its 99.9 % quantile: how many of the 16 bits a detector uses is its own affair, and a
+    few dead or hot pixels must not decide. A TIFF whose zero is white is inverted, so that white is always dense.
+
+    A JPEG that ends early is read with a warning, its missing rows black, while three quarters of its rows are there.
+    PNGs are held to their checksums. The other formats have none, so changed bytes within them cannot be noticed.
+
+    Raises RadiographError, one line, for everything else: empty, too large (`MAX_BYTES`, `MAX_PIXELS`, both checked
+    before decoding), truncated, damaged, DICOM, or no image.
+    """
+    shown = _shown(name)
+    if data[128:132] == b"DICM" or Path(name).suffix.lower() in _DICOM_SUFFIXES:
+        raise RadiographError(_dicom(shown))
+    if not data:
+        raise RadiographError(f"{shown} is empty; copy or export it again")
+    if len(data) > MAX_BYTES:
+        raise RadiographError(_too_many_bytes(shown, len(data)))
+    try:
+        header = read_header(data)
+    except HeaderError as error:
+        raise RadiographError(f"{shown} cannot be read: {error}; copy or export it again") from error
+    if header is None:
+        raise RadiographError(f"{shown} is no image that can be read; export the radiograph as PNG, JPEG or TIFF")
+    if header.width * header.height > MAX_PIXELS:
+        size = f"{header.width:,} x {header.height:,} pixels"
+        raise RadiographError(f"{shown} has {size}, more than {MAX_PIXELS:,} in all; export it smaller")
+
+    pixels, warnings = _picture(header, shown)
+    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), warnings)
+
+
+def _picture(header: Header, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    warnings = []
+    if header.cut and not header.measurable:
+        raise RadiographError(f"{shown} ends early, before all its detail was sent; copy or export it again")
+    stored = _decode(header)
+    if stored is None or sorted(stored.shape[:2]) != sorted((header.height, header.width)):
+        raise RadiographError(f"{shown} is a damaged {header.kind}, or of a kind not read; copy or export it again")
+    if header.cut or (header.kind == "JPEG" and _ran_out(header, stored)):
+        missing = _blacken_missing(stored)
+        if missing > _MOST_ROWS_MISSING:
+            raise RadiographError(f"{shown} ends early: {missing:.0%} of its rows are missing; copy or export it again")
+        rows = f"the last {max(missing, 0.01):.0%} of its rows are missing and shown black"
+        warnings.append("ends early: " + (rows if missing else "its last rows or finest detail may be missing"))
+    if header.pictures:
+        warnings.append(f"holds several {header.pictures}: the first is read")
+    pixels = _eight_bits(_on_black(stored), inverted=header.inverted)
+    return np.ascontiguousarray(_upright(pixels, header.orientation)), tuple(warnings)
+
+
+def _decode(header: Header) -> NDArray[Any] | None:
+    """OpenCV's decoding, (H, W) or (H, W, 3 or 4) of any depth, or None where it cannot."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    flags = cv2.IMREAD_UNCHANGED
+    if header.kind == "TIFF" and not header.straight_alpha:
+        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # unchanged would hand over CMYK as if it were BGR and alpha
+    try:
+        with _silent_stderr() if header.cut else nullcontext():
+            return cv2.imdecode(np.frombuffer(header.data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _ran_out(header: Header, stored: NDArray[Any]) -> bool:
+    """Whether a JPEG with an end marker lacks its last blocks all the same.
+
+    Missing blocks are mid-grey, as `_blacken_missing` says, and so may a picture's own be: bits put before the end
+    marker fill up missing blocks, and change nothing in a whole picture.
+    """
+    if not (stored[-1, -8:] == _MISSING).all():
+        return False
+    end = header.data.rfind(b"\xff\xd9")
+    filled = _decode(replace(header, data=header.data[:end] + bytes(64) + header.data[end:], cut=True))
+    return not np.array_equal(stored, filled) if filled is not None else False
+
+
+def _blacken_missing(stored: NDArray[Any]) -> float:
+    """Make black, in place, what a cut JPEG lacks, and return the share of its rows that are missing altogether.
+
+    libjpeg leaves every block that it was never sent at the middle of the range, and blocks come in rows from the top
+    left: what is missing is the tail of one row of blocks and all below it.
+    """
+    grey = stored == _MISSING if stored.ndim == 2 else (stored == _MISSING).all(axis=2)
+    height, width = grey.shape
+    bottom = height - _run(grey.all(axis=1))
+    stored[bottom:] = 0
+    tail = _run(grey[bottom - 1]) if bottom else 0
+    if tail >= 8:  # a block
+        rows = _run(grey[:bottom, width - tail :].all(axis=1))
+        stored[bottom - rows : bottom, width - tail :] = 0
+    return float((height - bottom) / height)
+
+
+def _run(flags: NDArray[np.bool_]) -> int:
+    """How many of the last flags in a row are set."""
+    return len(flags) if flags.all() else int(np.argmin(flags[::-1]))
+
+
+def _on_black(stored: NDArray[Any]) -> NDArray[Any]:
+    if stored.ndim == 2 or stored.shape[2] == 3:
+        return stored
+    colour, alpha = stored[..., :3].astype(np.float32), stored[..., 3:].astype(np.float32)
+    opaque = np.iinfo(stored.dtype).max if stored.dtype.kind in "iu" else 1.0
+    composed: NDArray[Any] = np.rint(colour * (alpha / opaque)).astype(stored.dtype)
+    return composed
+
+
+def _eight_bits(pixels: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels  # libtiff has set an inverted TIFF right at this depth
+    values = np.nan_to_num(pixels.astype(np.float32))
+    low = float(np.quantile(values, 0.001, method="lower"))
+    high = float(np.quantile(values, 0.999, method="higher"))
+    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * 255
+    return np.asarray(np.rint(255 - scaled if inverted else scaled), np.uint8)
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """EXIF 2.3, table 6: 2 to 4 flip or half-turn the stored rows and columns, 5 to 8 exchange them as well."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+_STDERR = threading.Lock()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep libjpeg from writing of a file's early end, which is told as a warning, straight to the terminal."""
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a process without one
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+
+def _shown(name: str) -> str:
+    """A file's name on one line: what no terminal shows as it is becomes an escape."""
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
+
+
+def _dicom(shown: str) -> str:
+    return (
+        f"{shown} is DICOM, which is not read yet: support will come with the extra "
+        '(pip install "mura-search[dicom]"); until then export it as PNG or TIFF'
+    )
+
+
+def _too_many_bytes(shown: str, size: int) -> str:
+    return (
+        f"{shown} has {size / 2**20:,.0f} MiB, more than {MAX_BYTES // 2**20}; export the radiograph alone, or smaller"
+    )

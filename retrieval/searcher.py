@@ -1,0 +1,247 @@
+"""A query's way: read the views, encode them, find the nearest studies, let them vote, and answer."""
+
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+from index.errors import IndexDamaged
+from index.folder import Hit, IndexFolder
+from retrieval.answer import (
+    Answer,
+    ClassifierAnswer,
+    Familiarity,
+    IndexSource,
+    ModelSource,
+    Query,
+    Seconds,
+    SimilarCase,
+    ViewAnswer,
+    VoteAnswer,
+)
+from retrieval.bundle import digest_number
+from retrieval.encoder import Encoded, Encoder
+from retrieval.errors import RadiographError
+from retrieval.rules import Rules
+from retrieval.stream import usable
+from retrieval.views import Images, View, read_views
+from retrieval.vote import StudyVote, merged, study_vote
+
+__all__ = ["Judgement", "Searcher", "default_index"]
+
+SHOWN = 5  # studies in an answer, where nobody says how many
+_MANY = 20  # more views than a study has: probably a folder of many studies
+
+Filter = Mapping[str, Collection[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What classifier and neighbours say of one study of V views.
+
+    `classifier` (V) are calibrated probabilities; `nearest` (V) the similarity of each view's nearest study, None where
+    the index has none to compare with; `neighbours` the nearest studies of all views, as `retrieval.vote.merged` gives.
+    """
+
+    classifier: tuple[float, ...]
+    vote: StudyVote
+    nearest: tuple[float | None, ...]
+    neighbours: tuple[Hit, ...]
+
+    @property
+    def probability(self) -> float:
+        """The classifier's probability of the study: the mean over its views (MURA's protocol)."""
+        return sum(self.classifier) / len(self.classifier)
+
+    @property
+    def similarity(self) -> float | None:
+        """How near the least familiar view lies to anything indexed."""
+        known = [value for value in self.nearest if value is not None]
+        return min(known) if known else None
+
+
+def default_index() -> Path:
+    """The index to use where none is named: MURA_SEARCH_INDEX, else `index` in the user's data folder."""
+    if place := os.environ.get("MURA_SEARCH_INDEX"):
+        return Path(place)
+    from platformdirs import user_data_path
+
+    return user_data_path("mura-search") / "index"
+
+
+class Searcher:
+    """An index and its model, ready to answer. A context manager; `close` frees the index."""
+
+    def __init__(self, encoder: Encoder, index: IndexFolder, rules: Rules, load_seconds: float = 0.0) -> None:
+        self.encoder = encoder
+        self.index = index
+        self.rules = rules
+        self._load_seconds = load_seconds
+
+    @classmethod
+    def open(cls, index: Path | str | None = None) -> Self:
+        """Open an index folder with the model in it. Raises IndexFailure, BundleError, MissingExtra."""
+        started = time.perf_counter()
+        folder = IndexFolder.open(default_index() if index is None else Path(index))
+        try:
+            encoder, rules = Encoder.open(folder.model), _stored_rules(folder)
+        except BaseException:
+            folder.close()
+            raise
+        return cls(encoder, folder, rules, time.perf_counter() - started)
+
+    def close(self) -> None:
+        self.index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def search(
+        self, images: Images, *, k: int | None = None, patient: str | None = None, where: Filter | None = None
+    ) -> Answer:
+        """Answer for one study.
+
+        images: its views, as files, arrays ((H, W) grey or (H, W, 3) BGR, uint8) or one study folder. k: how many
+        studies to show (default 5); the vote is always that of the frozen rules. where: allowed values of the fields of
+        indexed cases, such as {"part": ["finger"]}; among labels it chooses what is shown, never who votes.
+
+        The query's own patient never is among the cases or the voters: `patient`, the patient of an indexed
+        radiograph with the same bytes, and MURA's patient folder in the file's path. Raises RadiographError where no
+        view can be read, ValueError for k below 1 or an unknown field.
+        """
+        shown = SHOWN if k is None else k
+        if shown < 1:
+            raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
+        started = time.perf_counter()
+        views, warnings = read_views(images)
+        encoded = self.encoder.encode([view.pixels for view in views])
+        if not usable(encoded).all():
+            raise RadiographError(f"{views[0].name}: the model makes no usable numbers of this study")
+        after_encoding = time.perf_counter()
+        excluded, known = self._own_patients(views, patient)
+        judgement = self.judge(encoded, shown=shown, where=where, excluded=excluded)
+        after_search = time.perf_counter()
+        load, self._load_seconds = self._load_seconds, 0.0
+        return self._answer(
+            Query(tuple(view.name for view in views), len(views), tuple(sorted(excluded))),
+            judgement,
+            shown,
+            [*warnings, *known, *self._warnings(views, judgement, where)],
+            Seconds(
+                load=load,
+                encode=after_encoding - started,
+                search=after_search - after_encoding,
+                total=load + after_search - started,
+            ),
+        )
+
+    def judge(
+        self, encoded: Encoded, *, shown: int = 0, where: Filter | None = None, excluded: Collection[str] = ()
+    ) -> Judgement:
+        """Judge one study from its encoded views; `neighbours` are at least the `shown` nearest studies."""
+        patients = [excluded] * len(encoded.logits)
+        # Among studies of one label the vote would be foregone.
+        voters = {field: values for field, values in (where or {}).items() if field != "label"}
+        hits = self.index.search(
+            encoded.embeddings, max(self.rules.k, shown), where=voters or None, exclude_patients=patients
+        )
+        vote = study_vote([row[: self.rules.k] for row in hits], self.rules.temperature)
+        nearest = tuple(row[0].similarity if row else None for row in hits)
+        if where and "label" in where and shown:
+            hits = self.index.search(encoded.embeddings, shown, where=where, exclude_patients=patients)
+        return Judgement(tuple(self.rules.probabilities(encoded.logits).tolist()), vote, nearest, tuple(merged(hits)))
+
+    @cached_property
+    def model(self) -> ModelSource:
+        bundle = self.encoder.bundle
+        return ModelSource(bundle.name, bundle.sha256, bundle.synthetic)
+
+    @cached_property
+    def source(self) -> IndexSource:
+        about = self.index.info()
+        collection = self.index.metadata("collection")
+        synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
+        cases, studies = cast(int, about["cases"]), cast(int, about["studies"])
+        return IndexSource(str(self.index.path), cases, studies, synthetic)
+
+    @cached_property
+    def _seen(self) -> frozenset[int]:
+        return self.encoder.bundle.seen()
+
+    def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[str]]:
+        """The patients to leave out, and sentences on views that are indexed themselves."""
+        excluded = {patient} if patient else set()
+        notes = []
+        for view in views:
+            if view.mura_patient:
+                excluded.add(view.mura_patient)
+            for case in self.index.find_digest(view.digest) if view.digest else ():
+                excluded.add(case.patient)
+                notes.append(f"{view.name} is indexed itself, as {case.case}; patient {case.patient} is left out")
+        return excluded, notes
+
+    def _warnings(self, views: Sequence[View], judgement: Judgement, where: Filter | None) -> list[str]:
+        warnings = []
+        if self.source.synthetic:
+            warnings.append("the index holds synthetic radiographs: the answer shows how the tool works, no more")
+        warnings += [
+            f"the model was trained on {view.name}: its probability says nothing about new radiographs"
+            for view in views
+            if view.digest and digest_number(view.digest) in self._seen
+        ]
+        if len(views) > _MANY:
+            warnings.append(f"{len(views)} radiographs were taken as views of one study; was it one?")
+        if judgement.vote.probability is None:
+            chosen = ", ".join(f"{field} {' or '.join(values)}" for field, values in (where or {}).items())
+            warnings.append(f"nothing could vote: no study of another patient is indexed{chosen and f' with {chosen}'}")
+        elif not judgement.neighbours:
+            warnings.append("no indexed study has the label asked for")
+        return warnings
+
+    def _answer(
+        self, query: Query, judgement: Judgement, shown: int, warnings: Sequence[str], seconds: Seconds
+    ) -> Answer:
+        rules, vote = self.rules, judgement.vote
+        abnormal = judgement.probability > rules.classifier_threshold
+        voted = None if vote.probability is None else vote.probability > rules.vote_threshold
+        similarity = judgement.similarity
+        votes = vote.views or (None,) * query.views
+        return Answer(
+            query=query,
+            classifier=ClassifierAnswer(judgement.probability, abnormal, rules.classifier_threshold),
+            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters),
+            agreement=None if voted is None else voted == abnormal,
+            familiarity=Familiarity(
+                similarity,
+                rules.familiarity_limit,
+                None if similarity is None else similarity >= rules.familiarity_limit,
+            ),
+            views=tuple(map(ViewAnswer, query.files, judgement.classifier, votes, judgement.nearest)),
+            cases=tuple(
+                SimilarCase.of(rank, hit, vote.weights.get(hit.case.study, 0.0))
+                for rank, hit in enumerate(judgement.neighbours[:shown], start=1)
+            ),
+            warnings=tuple(warnings),
+            model=self.model,
+            index=self.source,
+            seconds=seconds,
+        )
+
+
+def _stored_rules(folder: IndexFolder) -> Rules:
+    stored = folder.metadata("rules")
+    try:
+        return Rules.from_dict(stored)  # type: ignore[arg-type]  # what is no mapping is caught
+    except (TypeError, ValueError) as error:
+        raise IndexDamaged(
+            f"{folder.path} has no decision rules that this version reads; build the index again"
+        ) from error

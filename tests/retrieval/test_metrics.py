@@ -1,0 +1,177 @@
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, cohen_kappa_score, recall_score, roc_auc_score
+
+from retrieval.metrics import METRICS, Bootstrap, Reader, bootstrap, bootstrap_mean, measure
+
+
+def reader(scores: list[float], threshold: float = 0.5) -> Reader:
+    values = np.array(scores, np.float64)
+    return Reader(values, values > threshold)
+
+
+def test_by_hand() -> None:
+    # 4 abnormal, 6 normal; calls: 3 of 4 and 2 of 6. Accuracy 7/10; chance (4*5 + 6*5)/100 = 0.5; kappa 0.2/0.5.
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    calls = reader([0.9, 0.8, 0.7, 0.1, 0.9, 0.6, 0.2, 0.2, 0.1, 0.0])
+    found = {name: float(value[0]) for name, value in measure(labels, calls).items()}
+    # AUROC: 0.9 beats 5.5 of 6, 0.8 and 0.7 beat 5, 0.1 beats 1.5: 17 of 24 pairs.
+    wanted = {"kappa": 0.4, "accuracy": 0.7, "sensitivity": 0.75, "specificity": 4 / 6, "auroc": 17 / 24}
+    assert found == pytest.approx(wanted)
+    assert list(found) == list(METRICS)
+
+
+# Few distinct scores, so that ties are common; weights from 0, as resampling gives them.
+items = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.integers(0, 3)),
+    min_size=2,
+    max_size=30,
+).filter(lambda rows: {row[0] for row in rows if row[2]} == {0, 1})
+
+
+@given(items)
+def test_weighted_figures_are_those_of_scikit_learn(rows: list[tuple[int, float, int]]) -> None:
+    labels, scores, counts = (np.array(column) for column in zip(*rows, strict=True))
+    found = measure(labels, reader(list(scores)), counts[:, None].astype(np.float64))
+    labels, scores = np.repeat(labels, counts), np.repeat(scores, counts)
+    calls = scores > 0.5
+    wanted = {
+        "kappa": cohen_kappa_score(labels, calls),
+        "accuracy": accuracy_score(labels, calls),
+        "sensitivity": recall_score(labels, calls),
+        "specificity": recall_score(labels, calls, pos_label=0),
+        "auroc": roc_auc_score(labels, scores),
+    }
+    assert {name: float(value[0]) for name, value in found.items()} == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("labels", "undefined"),
+    [
+        ([1, 1, 1], {"kappa", "specificity", "auroc"}),
+        ([0, 0, 0], {"kappa", "sensitivity", "auroc"}),
+        ([], set(METRICS)),
+    ],
+)
+def test_what_a_label_alone_cannot_tell_is_none_with_a_reason(labels: list[int], undefined: set[str]) -> None:
+    scores = [0.1, 0.6, 0.7][: len(labels)]
+    patients = ["a", "b", "c"][: len(labels)]
+    found = bootstrap(np.array(labels, np.int64), patients, {"x": reader(scores)}, rounds=50)
+    estimates = found.estimates()["x"]
+    assert {name for name, estimate in estimates.items() if estimate.value is None} == undefined
+    assert all(estimates[name].reason and estimates[name].low is None for name in undefined)
+    assert found.difference("x", "x", "auroc").value is None
+    json.dumps({name: estimate.to_dict() for name, estimate in estimates.items()}, allow_nan=False)
+
+
+def naive_bootstrap(labels: np.ndarray, patients: list[str], scores: np.ndarray, rounds: int) -> dict[str, list[float]]:
+    """The same by a plain loop over rounds, patients and scikit-learn, with draws of its own."""
+    generator = np.random.default_rng(99)
+    names = sorted(set(patients))
+    members = {name: [i for i, patient in enumerate(patients) if patient == name] for name in names}
+    found: dict[str, list[float]] = {"kappa": [], "auroc": []}
+    for _ in range(rounds):
+        drawn = [i for name in generator.choice(names, len(names)) for i in members[name]]
+        found["kappa"].append(cohen_kappa_score(labels[drawn], scores[drawn] > 0.5))
+        found["auroc"].append(roc_auc_score(labels[drawn], scores[drawn]))
+    return found
+
+
+def sample(studies: int, patients: int, seed: int = 0) -> tuple[np.ndarray, list[str], np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(2, size=studies)
+    owners = [f"patient{i:05}" for i in generator.integers(patients, size=studies)]
+    scores = np.clip(0.5 + 0.2 * (labels - 0.5) + 0.2 * generator.standard_normal(studies), 0, 1).round(2)
+    return labels, owners, scores
+
+
+def test_intervals_are_those_of_a_plain_loop_over_patients() -> None:
+    labels, owners, scores = sample(60, 15)
+    naive = naive_bootstrap(labels, owners, scores, 400)
+    found = bootstrap(labels, owners, {"x": reader(list(scores))}, rounds=4000).estimates()["x"]
+    for metric, rounds in naive.items():
+        low, high = np.quantile(rounds, (0.025, 0.975))
+        estimate = found[metric]
+        assert estimate.low == pytest.approx(low, abs=0.12 * (high - low))
+        assert estimate.high == pytest.approx(high, abs=0.12 * (high - low))
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert estimate.value is not None
+        assert estimate.low < estimate.value < estimate.high
+
+
+def test_chunks_do_not_change_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, owners, scores = sample(40, 40)
+
+    def rounds_of(chunk_bytes: int) -> Bootstrap:
+        monkeypatch.setattr("retrieval.metrics._CHUNK_BYTES", chunk_bytes)
+        return bootstrap(labels, owners, {"x": reader(list(scores))}, rounds=1003)
+
+    small, one = rounds_of(40 * 8 * 100), rounds_of(40 * 8 * 2000)
+    assert len(small.rounds["x"]["kappa"]) == len(one.rounds["x"]["kappa"]) == 1003
+    assert small.estimates()["x"]["kappa"].low == pytest.approx(one.estimates()["x"]["kappa"].low, abs=0.05)
+
+
+def test_seed_fixes_the_interval() -> None:
+    labels, owners, scores = sample(40, 20)
+    one, same, other = (
+        bootstrap(labels, owners, {"x": reader(list(scores))}, rounds=500, seed=seed).estimates()["x"]["auroc"]
+        for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one != other
+    assert one.value == other.value
+
+
+def test_a_paired_difference_of_a_reader_with_itself_is_exactly_zero() -> None:
+    labels, owners, scores = sample(50, 30)
+    found = bootstrap(labels, owners, {"x": reader(list(scores)), "y": reader(list(scores))}, rounds=300)
+    difference = found.difference("x", "y", "kappa")
+    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_paired_difference_is_narrower_than_unpaired_ones_of_like_readers() -> None:
+    labels, owners, scores = sample(200, 100)
+    near = np.where(np.arange(200) % 10 == 0, 1 - scores, scores)
+    found = bootstrap(labels, owners, {"x": reader(list(scores)), "y": reader(list(near))}, rounds=2000)
+    difference, x = found.difference("x", "y", "kappa"), found.estimates()["x"]["kappa"]
+    assert difference.low is not None
+    assert difference.high is not None
+    assert x.low is not None
+    assert x.high is not None
+    assert difference.high - difference.low < x.high - x.low
+
+
+def test_one_patient_gives_a_value_without_interval() -> None:
+    found = bootstrap(np.array([0, 1]), ["a", "a"], {"x": reader([0.1, 0.9])}, rounds=10).estimates()["x"]["auroc"]
+    assert (found.value, found.low, found.high) == (1.0, None, None)
+    assert "one patient" in found.reason
+
+
+def test_rounds_without_a_label_are_left_out_and_counted() -> None:
+    # Two patients of one label each: a round draws both of them, or one label alone, with chance 1/2.
+    found = bootstrap(np.array([0, 1]), ["a", "b"], {"x": reader([0.1, 0.9])}, rounds=1000).estimates()["x"]["auroc"]
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+    left = int(found.reason.split()[4])
+    assert 400 < left < 600
+    assert "of 1000" in found.reason
+
+
+def test_mean_over_patients() -> None:
+    # The patients' totals are 0 of 2 and 2 of 2: the mean of a round is 0, 1/2 or 1 with chances 1/4, 1/2, 1/4.
+    found = bootstrap_mean(np.array([0.0, 0.0, 1.0, 1.0]), ["a", "a", "b", "b"], rounds=2000)
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+    assert bootstrap_mean(np.empty(0), []).value is None
+
+
+def test_ten_thousand_rounds_of_a_full_evaluation_take_under_three_seconds() -> None:
+    start = time.perf_counter()
+    for items_, patients in ((175, 160), (461, 160)):
+        labels, owners, scores = sample(items_, patients)
+        bootstrap(labels, owners, {name: reader(list(scores)) for name in "abc"}).estimates()
+    assert time.perf_counter() - start < 3

@@ -1,0 +1,257 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from index.errors import IndexDamaged, IndexMissing
+from retrieval.build import build_index
+from retrieval.collection import Collection
+from retrieval.errors import BundleError, RadiographError
+from retrieval.rules import Rules
+from retrieval.searcher import Searcher, default_index
+from retrieval.stream import file_digest
+
+Squares = Callable[..., Collection]
+RULES = Rules(k=3, temperature=0.1, vote_threshold=0.4, slope=2.0, intercept=-1.0, familiarity_limit=0.9, source="test")
+STUDIES = [
+    ("patient00001", "dark", 0, [40, 44]),
+    ("patient00001", "dim", 0, [80]),
+    ("patient00002", "grey", 0, [120]),
+    ("patient00003", "light", 1, [160, 170]),
+    ("patient00004", "bright", 1, [200]),
+    ("patient00005", "white", 1, [240]),
+]
+
+
+@pytest.fixture
+def place(squares: Squares, make_model: Callable[..., Path], tmp_path: Path) -> Path:
+    model = make_model(tmp_path / "model", rules=RULES.to_dict())
+    build_index(squares(STUDIES), tmp_path / "index", model=model)
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def searcher(place: Path) -> Iterator[Searcher]:
+    with Searcher.open(place) as opened:
+        yield opened
+
+
+def test_answer_by_hand(searcher: Searcher, square: Callable[..., Path], cosine: Callable[[int, int], float]) -> None:
+    query = square("query.png", 150)
+    answer = searcher.search(query, k=4)
+
+    assert [case.study for case in answer.cases] == ["light", "bright", "white", "grey"]
+    assert [case.rank for case in answer.cases] == [1, 2, 3, 4]
+    similarities = [cosine(150, other) for other in (160, 200, 240, 120)]
+    assert [case.similarity for case in answer.cases] == pytest.approx(similarities, abs=2e-3)
+    light = answer.cases[0]
+    assert (light.label, light.patient, light.part, light.view) == ("abnormal", "patient00003", "finger", "view 1")
+
+    # Three neighbours vote, at temperature 0.1; all are abnormal.
+    shares = np.exp(np.array(similarities[:3]) / 0.1)
+    assert [case.weight for case in answer.cases] == pytest.approx([*(shares / shares.sum()), 0], abs=2e-3)
+    assert (answer.knn.probability, answer.knn.abnormal, answer.knn.k) == (pytest.approx(1), True, 3)
+
+    m = (150 / 255 - 0.5) / 0.25
+    logit = 4 * m / np.hypot(m, 1)
+    assert answer.classifier.probability == pytest.approx(1 / (1 + np.exp(-(2 * logit - 1))), abs=5e-3)
+    assert answer.classifier.abnormal == (answer.classifier.probability > 0.5)
+    assert answer.agreement == (answer.classifier.abnormal == answer.knn.abnormal)
+    assert answer.familiarity.similarity == answer.cases[0].similarity
+    assert answer.familiarity.familiar is True
+    assert answer.query.files == (str(query),)
+    assert answer.query.excluded_patients == ()
+
+
+def test_views_are_averaged_and_the_least_familiar_counts(searcher: Searcher, square: Callable[..., Path]) -> None:
+    paths = [square("one.png", 50), square("two.png", 250)]
+    both, (one, two) = searcher.search(paths), (searcher.search(path) for path in paths)
+    assert both.query.views == 2
+    assert both.classifier.probability == pytest.approx((one.classifier.probability + two.classifier.probability) / 2)
+    assert one.knn.probability is not None
+    assert two.knn.probability is not None
+    assert both.knn.probability == pytest.approx((one.knn.probability + two.knn.probability) / 2)
+    assert [view.file for view in both.views] == list(map(str, paths))
+    assert [view.knn for view in both.views] == [one.knn.probability, two.knn.probability]
+    assert one.familiarity.similarity is not None
+    assert two.familiarity.similarity is not None
+    assert both.familiarity.similarity == min(one.familiarity.similarity, two.familiarity.similarity)
+    assert both.cases[0].similarity == max(one.cases[0].similarity, two.cases[0].similarity)
+
+
+def test_arrays_files_and_folders_answer_alike(searcher: Searcher, square: Callable[..., Path]) -> None:
+    path = square("study/one.png", 100)
+    square("study/._one.png", 0)
+    (path.parent / "notes.txt").write_text("no radiograph")
+    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
+    grey = np.asarray(pixels, np.uint8)
+    colour = np.dstack([grey, grey, grey])
+    answers = [searcher.search(image) for image in (path, str(path), path.parent, [path], grey, [colour])]
+    assert len({(a.classifier.probability, a.knn.probability, a.cases) for a in answers}) == 1
+    assert answers[4].query.files == ("array 1",)
+
+
+def test_the_own_patient_is_left_out_by_name(searcher: Searcher, square: Callable[..., Path]) -> None:
+    answer = searcher.search(square("query.png", 160), patient="patient00003")
+    assert answer.query.excluded_patients == ("patient00003",)
+    assert "patient00003" not in {case.patient for case in answer.cases}
+    assert searcher.search(square("query.png", 160)).cases[0].patient == "patient00003"
+
+
+def test_the_own_patient_is_left_out_by_mura_folder(searcher: Searcher, square: Callable[..., Path]) -> None:
+    answer = searcher.search(square("XR_FINGER/patient00003/study1_positive/image1.png", 160))
+    assert answer.query.excluded_patients == ("patient00003",)
+    assert "patient00003" not in {case.patient for case in answer.cases}
+    # What merely looks like it is no patient.
+    assert searcher.search(square("patient003/image1.png", 160)).query.excluded_patients == ()
+
+
+def test_the_own_patient_is_left_out_by_the_same_bytes(searcher: Searcher, tmp_path: Path) -> None:
+    copy = tmp_path / "renamed.png"
+    shutil.copy(tmp_path / "data" / "dark-1.png", copy)
+    answer = searcher.search(copy)
+    assert answer.query.excluded_patients == ("patient00001",)
+    assert {case.study for case in answer.cases}.isdisjoint({"dark", "dim"})
+    assert any("indexed itself, as dark-1.png" in warning for warning in answer.warnings)
+
+
+def test_filters_choose_who_votes(searcher: Searcher, square: Callable[..., Path]) -> None:
+    answer = searcher.search(square("query.png", 150), where={"study": ["dark", "dim", "bright"]})
+    assert {case.study for case in answer.cases} == {"dark", "dim", "bright"}
+    assert answer.knn.k == 3
+    assert answer.knn.probability == pytest.approx(sum(c.weight for c in answer.cases if c.label == "abnormal"))
+
+
+def test_a_filter_on_the_label_never_chooses_who_votes(searcher: Searcher, square: Callable[..., Path]) -> None:
+    query = square("query.png", 90)
+    everyone, abnormal = searcher.search(query), searcher.search(query, where={"label": ["abnormal"]})
+    assert [case.study for case in abnormal.cases] == ["light", "bright", "white"]
+    assert abnormal.knn == everyone.knn
+    assert abnormal.familiarity == everyone.familiarity
+
+
+def test_where_nothing_can_vote_the_classifier_answers_alone(searcher: Searcher, square: Callable[..., Path]) -> None:
+    answer = searcher.search(square("query.png", 90), where={"part": ["wrist"]})
+    assert (answer.knn.probability, answer.knn.abnormal, answer.agreement, answer.cases) == (None, None, None, ())
+    assert (answer.familiarity.similarity, answer.familiarity.familiar) == (None, None)
+    assert 0 < answer.classifier.probability < 1
+    assert any("part wrist" in warning for warning in answer.warnings)
+    json.dumps(answer.to_dict(), allow_nan=False)
+
+
+def test_json_is_the_documented_object(searcher: Searcher, square: Callable[..., Path], place: Path) -> None:
+    path = square("query.png", 150)
+    found = json.loads(json.dumps(searcher.search(path).to_dict(), allow_nan=False))
+    assert list(found) == [
+        *("schema", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases", "warnings"),
+        *("model", "index", "seconds"),
+    ]
+    assert found["schema"] == "mura-search/answer/1"
+    assert found["query"] == {"files": [str(path)], "views": 1, "excluded_patients": []}
+    assert set(found["classifier"]) == {"probability", "abnormal", "threshold"}
+    assert set(found["knn"]) == {"probability", "abnormal", "threshold", "k"}
+    assert set(found["familiarity"]) == {"similarity", "limit", "familiar"}
+    documented = {"rank", "similarity", "label", "study", "patient", "part", "view", "case", "path"}
+    assert set(found["cases"][0]) == documented | {"weight"}
+    assert found["model"] == {"name": "squares", "sha256": searcher.encoder.bundle.sha256, "synthetic": False}
+    assert found["index"] == {"path": str(place), "cases": 8, "studies": 6, "synthetic": False}
+    seconds = found["seconds"]
+    assert seconds["total"] == pytest.approx(seconds["load"] + seconds["encode"] + seconds["search"])
+    assert searcher.search(path).seconds.load == 0  # what was loaded once is not counted twice
+
+
+def test_a_query_that_is_unlike_everything_says_so(searcher: Searcher, square: Callable[..., Path]) -> None:
+    searcher.rules = dataclasses.replace(RULES, familiarity_limit=0.99999)
+    answer = searcher.search(square("query.png", 0))
+    assert answer.familiarity.familiar is False
+
+
+def test_thresholds_are_strict(searcher: Searcher, square: Callable[..., Path]) -> None:
+    probability = searcher.search(square("query.png", 100)).classifier.probability
+    searcher.rules = dataclasses.replace(RULES, classifier_threshold=probability)
+    assert searcher.search(square("query.png", 100)).classifier.abnormal is False
+
+
+def test_synthetic_radiographs_are_called_so(squares: Squares, model: Path, tmp_path: Path) -> None:
+    build_index(squares(STUDIES, "phantoms", synthetic=True), tmp_path / "other", model=model)
+    with Searcher.open(tmp_path / "other") as searcher:
+        answer = searcher.search(np.full((32, 32), 100, np.uint8))
+    assert answer.index.synthetic is True
+    assert any("synthetic" in warning for warning in answer.warnings)
+
+
+def test_a_radiograph_that_the_model_was_trained_on_is_called_so(
+    squares: Squares, square: Callable[..., Path], make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    seen, new = square("seen.png", 100), square("new.png", 101)
+    model = make_model(tmp_path / "model", seen=[file_digest(seen)])
+    build_index(squares(STUDIES), tmp_path / "index", model=model)
+    with Searcher.open(tmp_path / "index") as searcher:
+        assert any(f"trained on {seen}" in warning for warning in searcher.search(seen).warnings)
+        assert searcher.search(new).warnings == ()
+
+
+def test_one_bad_view_of_several_is_left_out_and_said(searcher: Searcher, square: Callable[..., Path]) -> None:
+    good, bad = square("good.png", 100), square("bad.png", 100)
+    bad.write_text("not a radiograph")
+    answer = searcher.search([bad, good])
+    assert answer.query.files == (str(good),)
+    assert any(warning.startswith("left out:") and "bad.png" in warning for warning in answer.warnings)
+    with pytest.raises(RadiographError, match=r"bad\.png"):
+        searcher.search(bad)
+
+
+def test_a_folder_of_many_studies_is_questioned(searcher: Searcher, square: Callable[..., Path]) -> None:
+    for number in range(21):
+        folder = square(f"many/{number}.png", 100 + number).parent
+    assert any("21 radiographs" in warning for warning in searcher.search(folder).warnings)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4)]
+)
+def test_arrays_of_another_kind_are_refused(searcher: Searcher, image: np.ndarray) -> None:
+    with pytest.raises(RadiographError, match="uint8 of shape"):
+        searcher.search(image)
+
+
+def test_questions_that_make_no_sense(searcher: Searcher, tmp_path: Path, square: Callable[..., Path]) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RadiographError, match="no radiograph in this folder"):
+        searcher.search(tmp_path / "empty")
+    with pytest.raises(RadiographError, match="no radiograph was given"):
+        searcher.search([])
+    with pytest.raises(ValueError, match="at least 1"):
+        searcher.search(square("query.png", 1), k=0)
+    with pytest.raises(ValueError, match="no field"):
+        searcher.search(square("query.png", 1), where={"colour": ["red"]})
+
+
+def test_damage_is_named_on_opening(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing, match="no index"):
+        Searcher.open(tmp_path / "nowhere")
+    (place / "model" / "head.safetensors").write_bytes(b"other")
+    with pytest.raises(BundleError, match="damaged"):
+        Searcher.open(place)
+
+
+def test_an_index_without_rules_is_damaged(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stored in (None, {"k": 3}, "k"):
+        monkeypatch.setattr("index.folder.IndexFolder.metadata", lambda self, key, stored=stored: stored)
+        with pytest.raises(IndexDamaged, match="decision rules"):
+            Searcher.open(place)
+
+
+def test_the_default_index(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    monkeypatch.setenv("MURA_SEARCH_INDEX", str(place))
+    assert default_index() == place
+    with Searcher.open() as searcher:
+        assert searcher.source.cases == 8
+    monkeypatch.delenv("MURA_SEARCH_INDEX")
+    assert default_index().parts[-2:] == ("mura-search", "index")

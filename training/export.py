@@ -1,0 +1,58 @@
+"""A trained network becomes a model bundle, checked against torch before it is called done."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retrieval.bundle import Bundle
+from retrieval.encoder import Encoder
+from retrieval.preprocess import normalise
+from training.errors import TrainingError
+from training.model import Siamese
+
+__all__ = ["check_export", "export_encoder"]
+
+TOLERANCE = 1e-4
+
+
+def export_encoder(model: Siamese, size: int, file: Path) -> None:
+    """Write the backbone as ONNX (B, 3, S, S) -> (B, C, h, w), dynamic in B, batch normalisation folded into weights."""
+    import onnxruntime as ort
+
+    raw = file.with_suffix(".raw.onnx")
+    program = torch.onnx.export(
+        model.backbone.float().eval(),
+        (torch.zeros(2, 3, size, size),),
+        input_names=["pictures"],
+        output_names=["maps"],
+        dynamic_shapes=({0: torch.export.Dim("B", min=1, max=4096)},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(raw, external_data=False)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # the part that fits every machine
+    options.optimized_model_filepath = str(file)
+    options.log_severity_level = 3
+    ort.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
+    raw.unlink()
+
+
+def check_export(model: Siamese, bundle: Bundle, pictures: NDArray[np.uint8]) -> float:
+    """Compare bundle and torch on prepared pictures (B, S, S, 3): the largest difference of embedding and probability.
+
+    Raises TrainingError where it is above 1e-4: a model that answers differently after export is not written.
+    """
+    encoded = Encoder(bundle).encode_prepared(list(pictures))
+    with torch.inference_mode():
+        output = model.float().eval()(torch.from_numpy(normalise(pictures, bundle.preprocessing)))
+    difference = max(
+        float(np.abs(encoded.embeddings - output.embeddings.numpy()).max()),
+        float(np.abs(1 / (1 + np.exp(-encoded.logits)) - output.logits.sigmoid().numpy()).max()),
+    )
+    if not difference <= TOLERANCE:
+        raise TrainingError(f"the exported model differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}; report this")
+    return difference
