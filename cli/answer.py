@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from cli.terminal import bare_table, printable, standard_output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["print_answer"]
 
 CLAIM = "Not a medical device: research and teaching only."
-WIDE = 120  # columns from which a similar study's file stands beside it instead of below
 BAR = 20  # characters from probability 0 to 1
 STYLES = {"abnormal": "bold red", "normal": "bold green", "familiar": "default", "unfamiliar": "bold yellow"}
 
@@ -32,7 +33,10 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
         out.print(views(answer))
     out.print()
     if answer.cases:
-        out.print(similar(answer.cases, wide=out.width >= WIDE))
+        out.print(similar(answer.cases))
+        out.print()
+        for case in answer.cases:  # paths are too long for the table, and are not broken, so that they can be copied
+            out.print(line_of(f"{case.rank}  {shortest(case.path or case.case)}", "dim"), soft_wrap=True)
     else:
         out.print(line_of("No study of the index fits what was asked for."))
     out.print()
@@ -72,7 +76,12 @@ def figures(answer: "Answer", marks: str) -> "Table":
     table = bare_table("", "", "", "", "")
     rows = [
         ("classifier", answer.classifier.probability, word(answer.classifier.abnormal), answer.classifier.threshold),
-        (f"vote of {answer.knn.k} studies", answer.knn.probability, word(answer.knn.abnormal), answer.knn.threshold),
+        (
+            f"vote of {answer.knn.k} {'study' if answer.knn.k == 1 else 'studies'}",
+            answer.knn.probability,
+            word(answer.knn.abnormal),
+            answer.knn.threshold,
+        ),
     ]
     for name, probability, verdict, threshold in rows:
         picture = line_of(bar(probability, threshold, marks), "dim")
@@ -90,31 +99,30 @@ def views(answer: "Answer") -> "Table":
     return table
 
 
-def similar(cases: "tuple[SimilarCase, ...]", wide: bool) -> "Table":
-    """The similar studies, nearest first; `weight` is a study's part of the vote."""
-    table = bare_table("", "similarity", "weight", "label", "study", "part", "view", *(["file"] if wide else []))
+def similar(cases: "Sequence[SimilarCase]") -> "Table":
+    """The similar studies, nearest first; `weight` is a study's part of the vote.
+
+    A collection that names no parts or views gets no columns for them.
+    """
+    described = [name for name in ("part", "view") if any(getattr(case, name) for case in cases)]
+    table = bare_table("", "similarity", "weight", "label", "study", *described)
     for case in cases:
-        file = line_of(shortest(case.path or case.case), "dim")
-        study = line_of(case.study)
-        if not wide:
-            study.append("\n").append(file)
         table.add_row(
             str(case.rank),
             f"{case.similarity:.3f}",
             f"{case.weight:.0%}",
             styled(case.label),
-            study,
-            line_of(case.part),
-            line_of(case.view),
-            *([file] if wide else []),
+            line_of(case.study),
+            *(line_of(getattr(case, name)) for name in described),
         )
     return table
 
 
 def remarks(answer: "Answer") -> list[str]:
-    patients = answer.query.excluded_patients
-    excluded = f"Left out: all studies of {', '.join(patients)}, whose radiograph this is." if patients else ""
-    return [*answer.warnings, *([excluded] if excluded else [])]
+    """The answer's warnings, and which patients are left out as far as no warning names them."""
+    unnamed = [name for name in answer.query.excluded_patients if not any(name in text for text in answer.warnings)]
+    excluded = [f"the studies of {', '.join(unnamed)} are left out: it is the same patient"] if unnamed else []
+    return [f"Note: {text}." for text in (*answer.warnings, *excluded)]
 
 
 def sources(answer: "Answer") -> str:
@@ -125,8 +133,8 @@ def sources(answer: "Answer") -> str:
     )
 
 
-def styled(word_: str) -> "Text":
-    return line_of(word_, STYLES.get(word_, "default"))
+def styled(text: str) -> "Text":
+    return line_of(text, STYLES.get(text, "default"))
 
 
 def word(abnormal: bool | None) -> str:

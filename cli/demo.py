@@ -28,7 +28,9 @@ def demo(
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     if keep:
-        note(f"Kept in {keep}; ask again:  mura-search QUERY... --index {keep / 'index'}")
+        note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {keep / 'index'}")
+    else:
+        note("\nThe radiographs and the index are removed again; --keep FOLDER keeps them.")
 
 
 def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> None:

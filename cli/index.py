@@ -6,11 +6,25 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.terminal import AsJson, Data, IndexPlace, Layout, Part, Split, Workers, note, print_json, printable, progress
+from cli.terminal import (
+    AsJson,
+    Data,
+    Group,
+    IndexPlace,
+    Layout,
+    Part,
+    Split,
+    Workers,
+    note,
+    print_json,
+    printable,
+    progress,
+)
 
 __all__ = ["index"]
 
 index = typer.Typer(
+    cls=Group,
     name="index",
     help="Build an index of labelled studies, or see what one holds.",
     rich_markup_mode=None,
@@ -69,7 +83,7 @@ def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
         content = {
             "schema": "mura-search/index-info/1",
             "path": str(folder.path),
-            **folder.info(),
+            **{"index_schema" if key == "schema" else key: value for key, value in folder.info().items()},
             "model": {"name": bundle.name, "sha256": bundle.sha256, "synthetic": bundle.synthetic},
             "collection": folder.metadata("collection"),
             "rules": folder.metadata("rules"),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from cli.audit import audit
 from cli.demo import demo
@@ -14,6 +13,7 @@ from cli.evaluate import evaluate
 from cli.index import index
 from cli.phantom import phantom
 from cli.query import query
+from cli.terminal import Group, note
 from cli.train import train
 from index.errors import MuraSearchError
 
@@ -31,11 +31,8 @@ Not a medical device: research and teaching only.
 """
 
 
-class Commands(TyperGroup):
-    """A first word that is neither a command nor an option of `mura-search` itself is something to query.
-
-    The contexts are of a class that Typer keeps to itself.
-    """
+class Commands(Group):
+    """A first word that is neither a command nor an option of `mura-search` itself is something to query."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and self.is_query(ctx, args[0]):
@@ -46,8 +43,8 @@ class Commands(TyperGroup):
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if word in self.commands or word.partition("=")[0] in own:
             return False
-        mistyped = get_close_matches(word, self.commands) and not Path(word).exists()
-        return not mistyped  # a mistyped command goes to Typer, which suggests the right one
+        # A mistyped command is left to Typer, which suggests the right one.
+        return word.startswith("-") or not get_close_matches(word, self.commands) or Path(word).exists()
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -66,7 +63,7 @@ class Commands(TyperGroup):
 
 def stop(message: str, code: int = 1) -> NoReturn:
     """Say what went wrong in one line on stderr and leave with `code`."""
-    print(" ".join(message.split()), file=sys.stderr)
+    note(" ".join(message.split()))
     raise typer.Exit(code)
 
 
@@ -113,4 +110,4 @@ def root(
 
 
 def main() -> None:
-    app()
+    app(prog_name="mura-search")

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "Data",
+    "Group",
     "IndexPlace",
     "Layout",
     "Part",
@@ -50,6 +52,17 @@ Layout = Annotated[
 Part = Annotated[str | None, typer.Option(metavar="NAME", help="Only this body part, such as finger.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only this split, such as train or valid.")]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read radiographs.")]
+
+
+class Group(TyperGroup):
+    """A group of commands whose help is quick. The contexts are of a class that Typer keeps to itself."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for parameter in self.get_params(ctx):
+            if parameter.default is None:  # an unset flag of Typer's; to read None it would import Pydantic, 75 ms
+                parameter.default = False
+        return super().parse_args(ctx, args)
+
 
 PIPE_WIDTH = 160  # a pipe has room for whole paths
 

@@ -228,7 +228,7 @@ class Database:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.ProgrammingError:  # a closed connection: a mistake in the program, not in the file
             raise
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._named(error) from error
 
     def _insert(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -250,13 +250,13 @@ class Database:
     def _damaged(self, what: str) -> IndexDamaged:
         return IndexDamaged(f"{self.path} is damaged: {what}; build the index again, or restore it from a copy")
 
-    def _named(self, error: sqlite3.DatabaseError) -> IndexFailure:
+    def _named(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> IndexFailure:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended code's first byte is the kind
         if code in _BUSY:
             return IndexBusy(f"{self.path} is in use by another process; try again when that has finished")
         if code in _REFUSED:
             return IndexFailure(f"{self.path} cannot be used ({error}); check its permissions and the disk")
-        return self._damaged(str(error))
+        return self._damaged("SQLite cannot read it")
 
 
 def now() -> str:

@@ -26,7 +26,7 @@ SCHEMA = "mura-search/answer/1"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was asked: `files` are the views that were read; `excluded_patients` cannot be among the cases."""
+    """What was asked: `files` are the views that were read; `excluded_patients` are in the index, but left out."""
 
     files: tuple[str, ...]
     views: int

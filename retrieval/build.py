@@ -3,12 +3,13 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from index.build import IndexBuild
+from index.case import Case
 from retrieval.answer import plain
 from retrieval.bundle import BUNDLED, Bundle
 from retrieval.collection import Collection
@@ -19,12 +20,15 @@ from retrieval.stream import encoded_batches
 
 __all__ = ["BuildReport", "build_index"]
 
+SCHEMA = "mura-search/build/1"
+
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """What a build did: counts of what is indexed, what could not be read and why, and the rules it learned.
 
-    `resumed` of the cases were there already, from a build that had been interrupted.
+    `warnings` are those of radiographs that were read nevertheless. `resumed` of the cases were there already, from a
+    build that had been interrupted; it gave their warnings.
     """
 
     path: str
@@ -32,6 +36,7 @@ class BuildReport:
     studies: int
     patients: int
     quarantined: tuple[tuple[str, str], ...]
+    warnings: tuple[tuple[str, str], ...]
     resumed: int
     synthetic: bool
     rules: Rules
@@ -39,7 +44,8 @@ class BuildReport:
 
     def to_dict(self) -> dict[str, object]:
         quarantined = [{"case": case, "reason": reason} for case, reason in self.quarantined]
-        return {"schema": "mura-search/build/1", **plain(self), "quarantined": quarantined}
+        warnings = [{"case": case, "warning": warning} for case, warning in self.warnings]
+        return {"schema": SCHEMA, **plain(self), "quarantined": quarantined, "warnings": warnings}
 
 
 def build_index(
@@ -62,7 +68,12 @@ def build_index(
     encoder = Encoder.open(BUNDLED if model is None else model)
     bundle = encoder.bundle
     fallback, seen = _bundle_rules(bundle), bundle.seen()  # a bundle that is damaged is noticed before the long part
-    total = len(collection.cases)
+    about = {
+        "root": str(collection.root),
+        "layout": collection.layout,
+        "notes": list(collection.notes),
+        "synthetic": collection.synthetic,
+    }
     with IndexBuild.start(
         place,
         model=bundle.folder,
@@ -70,38 +81,15 @@ def build_index(
         fingerprint=_fingerprint(collection, bundle),
         replace=replace,
     ) as build:
-        done = build.done()
-        resumed = len(done)
-        # What was unreadable before is tried again: the disk may be back.
-        remaining = [case for case in collection.cases if case.case not in done]
-        met = total - len(remaining)
-        try:
-            with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
-                for batch in batches:
-                    build.add(batch.cases, batch.embeddings, batch.thumbnails, batch.logits)
-                    build.quarantine(batch.unreadable)
-                    met += len(batch.cases) + len(batch.unreadable)
-                    if progress:
-                        progress(met, total)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"{met} of {total} radiographs are done; the same command goes on from there"
-            ) from None
+        resumed = len(build.done())
+        warnings = _encode_remaining(build, collection.cases, encoder, workers, progress)
         cases, quarantined = build.cases(), build.quarantined()
         if not cases:
             first = next(iter(quarantined.values()), "there is none")
-            raise CollectionError(f"none of the {total} radiographs could be read; the first: {first}")
+            raise CollectionError(f"none of the {len(collection.cases)} radiographs could be read; the first: {first}")
         rules = learn_rules(cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback)
         build.set_metadata("rules", rules.to_dict())
-        build.set_metadata(
-            "collection",
-            {
-                "root": str(collection.root),
-                "layout": collection.layout,
-                "notes": list(collection.notes),
-                "synthetic": collection.synthetic,
-            },
-        )
+        build.set_metadata("collection", about)
         build.finish()
     return BuildReport(
         path=str(place),
@@ -109,11 +97,42 @@ def build_index(
         studies=len({case.study for case in cases}),
         patients=len({case.patient for case in cases}),
         quarantined=tuple(quarantined.items()),
+        warnings=tuple(warnings),
         resumed=resumed,
         synthetic=collection.synthetic,
         rules=rules,
         seconds=time.perf_counter() - started,
     )
+
+
+def _encode_remaining(
+    build: IndexBuild,
+    cases: Sequence[Case],
+    encoder: Encoder,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[tuple[str, str]]:
+    """Add every case that is not there yet; gives (case, warning) of those that were read with one."""
+    done = build.done()
+    # What was unreadable before is tried again: the disk may be back.
+    remaining = [case for case in cases if case.case not in done]
+    met = len(done)
+    warnings: list[tuple[str, str]] = []
+    try:
+        with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
+            for batch in batches:
+                if batch.cases:
+                    build.add(batch.cases, batch.embeddings, batch.thumbnails, batch.logits)
+                build.quarantine(batch.unreadable)
+                warnings += [(case.case, warning) for case, warning in batch.warnings]
+                met += len(batch.cases) + len(batch.unreadable)
+                if progress:
+                    progress(met, len(cases))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{met} of {len(cases)} radiographs are done; the same command goes on from there"
+        ) from None
+    return warnings
 
 
 def _fingerprint(collection: Collection, bundle: Bundle) -> str:

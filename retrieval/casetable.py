@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,8 +40,7 @@ def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
         raise CollectionError(f"{table} has rows without a path: line {some(blank)}")
 
     cases = [_case(table.parent, row) for _, row in rows]
-    seen: set[str] = set()
-    twice = [case.case for case in cases if case.case in seen or seen.add(case.case)]
+    twice = [name for name, times in Counter(case.case for case in cases).items() if times > 1]
     if twice:
         raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {some(twice)}")
     missing = [row["path"] for (_, row), case in zip(rows, cases, strict=True) if not os.path.exists(case.path)]  # noqa: PTH110

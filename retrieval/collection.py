@@ -87,7 +87,8 @@ def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
     found = _layout_of(data, layout)
     if found:
         return data, found
-    within = [(folder, kind) for folder in sorted(data.iterdir()) if (kind := _layout_of(folder, layout))]
+    folders = sorted(folder for folder in data.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    within = [(folder, kind) for folder in folders if (kind := _layout_of(folder, layout))]
     if len(within) == 1:
         return within[0]
     if within:
@@ -99,14 +100,15 @@ def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
 
 def _layout_of(folder: Path, layout: str | None) -> str | None:
     """The layout that a folder has, where it has one, and the one wanted."""
-    if folder.name.startswith(".") or not folder.is_dir():
+    try:
+        if layout in (None, "csv") and (folder / CASE_TABLE).is_file():
+            return "csv"
+        if layout in (None, "fracatlas") and is_fracatlas(folder):
+            return "fracatlas"
+        if layout in (None, "mura") and find_mura(folder):
+            return "mura"
+    except PermissionError:  # somebody else's folder among the user's
         return None
-    if layout in (None, "csv") and (folder / CASE_TABLE).is_file():
-        return "csv"
-    if layout in (None, "fracatlas") and is_fracatlas(folder):
-        return "fracatlas"
-    if layout in (None, "mura") and find_mura(folder):
-        return "mura"
     return None
 
 
@@ -114,6 +116,8 @@ def _read(place: Path, layout: str) -> Collection:
     if layout == "csv":
         table = place / CASE_TABLE if place.is_dir() else place
         root, (cases, notes) = table.parent, read_casetable(table)
+        if is_fracatlas(root):
+            notes.append("FracAtlas publishes neither patients nor studies: those of its case table are inferred")
     elif layout == "fracatlas":
         root, (cases, notes) = place, read_fracatlas(place)
     else:

@@ -26,7 +26,8 @@ class Dice:
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """Give a number in [low, high) from the upper 53 bits of the next draw."""
-        return low + (high - low) * (int(self._bits.random_raw()) >> 11) * 2.0**-53
+        upper = int(self._bits.random_raw()) >> 11
+        return low + (high - low) * (upper * 2.0**-53)
 
     def integer(self, low: int, high: int) -> int:
         """Give a whole number from low to high, both included."""
@@ -49,7 +50,8 @@ class Dice:
 
     def around(self, middle: float, spread: float) -> float:
         """Give a number near `middle`, `spread` being the standard deviation (sum of four uniform numbers)."""
-        return middle + spread * (sum(self.uniform() for _ in range(4)) - 2.0) * 3.0**0.5
+        total = self.uniform() + self.uniform() + self.uniform() + self.uniform()
+        return middle + spread * (total - 2.0) * 3**0.5
 
     def noise(self, height: int, width: int) -> NDArray[np.float64]:
         """Give (height, width) nearly normal numbers, mean 0 and standard deviation 1.

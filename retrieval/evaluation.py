@@ -1,7 +1,7 @@
 """How well an index and its model read studies that neither has seen. Nothing is tuned here."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from index.case import Case
-from retrieval import collection as collections
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.bundle import digest_number
+from retrieval.collection import Collection
 from retrieval.encoder import Encoded
 from retrieval.errors import EvaluationError
 from retrieval.metrics import METRICS, Bootstrap, Estimate, Reader, bootstrap, bootstrap_mean
@@ -68,7 +68,7 @@ class Evaluation:
 
 def evaluate(
     searcher: Searcher,
-    collection: "collections.Collection",
+    collection: Collection,
     *,
     rounds: int = 10_000,
     seed: int = 0,
@@ -211,11 +211,11 @@ def _refuse_known_radiographs(searcher: Searcher, cases: Sequence[Case]) -> None
         )
 
 
-def _some(names: Collection[str]) -> str:
-    return ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _notes(searcher: Searcher, collection: "collections.Collection") -> tuple[str, ...]:
+def _notes(searcher: Searcher, collection: Collection) -> tuple[str, ...]:
     notes = list(collection.notes)
     if collection.synthetic or searcher.source.synthetic:
         notes.append("these are synthetic radiographs: the figures say nothing about patients")

@@ -1,156 +1,185 @@
-"""The X-ray room: where the camera looks, what the collimator lets through, how detector and processing make grey of it."""
+"""The X-ray room: where the camera looks, what the collimator lets through, and how the detector makes it grey."""
 
 from dataclasses import dataclass
-from math import cos, pi, radians, sin
+from itertools import pairwise
+from math import cos, hypot, pi, radians, sin
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.dice import Dice
-from retrieval.finger import Camera, Finger, Skeleton, Tissue
+from retrieval.finger import Finger, Point, Skeleton
+from retrieval.tissue import Camera, Map, Tissue
 
 __all__ = ["Room", "aim", "expose", "furnish"]
 
-Map = NDArray[np.float64]
+SOFT, BONE, METAL, LEAD = 0.034, 0.155, 0.9, 2.2  # attenuation per mm at about 35 keV; LEAD: of a whole marker
 
-SOFT, BONE, METAL = 0.034, 0.155, 0.9  # attenuation per mm at about 35 keV; bone is counted above soft tissue
+# The strokes of a side marker in units of its height, the origin at its upper left.
+GLYPHS: dict[str, tuple[tuple[Point, ...], ...]] = {
+    "L": (((0.0, 0.0), (0.0, 1.0), (0.55, 1.0)),),
+    "R": (
+        ((0.0, 1.0), (0.0, 0.0), (0.35, 0.0), (0.52, 0.07), (0.6, 0.25), (0.52, 0.43), (0.35, 0.5), (0.0, 0.5)),
+        ((0.3, 0.5), (0.6, 1.0)),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the views of one study share: the detector, its processing, and habits of the radiographer."""
+    """What the views of one study share: the detector, its processing, and the radiographer's habits."""
 
-    long_side: int
-    dose: float
-    sharpness: float
-    scatter: float
+    long_side: int  # pixels
+    dose: float  # quanta a pixel in the open beam
+    sharpness: float  # sigma of the detector's blur, pixels
+    scatter: float  # share of the signal
     contrast: float
     level: float
-    enhance: float
-    field: str  # outside the collimator: "open" (none in the picture), "black" (shutter), "white" (unexposed)
+    gamma: float
+    enhance: float  # unsharp masking
+    field: str  # outside the collimator: "open" (none to be seen), "black" (shutter) or "white" (unexposed)
     letter: str
-    marker: str  # "lead", "printed" or ""
+    marker: str  # "lead", "printed" or "none"
     inverted: bool
-    ring: bool
+    ring: float  # half the height of a worn ring, mm; 0 for none
 
 
 def furnish(dice: Dice) -> Room:
     return Room(
         long_side=dice.choice((512, 480, 448, 400, 352, 320, 300), (0.5, 0.1, 0.1, 0.1, 0.08, 0.06, 0.06)),
-        dose=dice.uniform(1500.0, 9000.0),
-        sharpness=dice.uniform(0.45, 0.95),
-        scatter=dice.uniform(0.04, 0.2),
-        contrast=dice.uniform(0.85, 1.35),
-        level=dice.uniform(-0.06, 0.08),
-        enhance=dice.uniform(0.0, 0.9),
-        field=dice.choice(("open", "black", "white"), (0.4, 0.48, 0.12)),
+        dose=dice.uniform(1200.0, 9000.0),
+        sharpness=dice.uniform(0.45, 1.0),
+        scatter=dice.uniform(0.05, 0.25),
+        contrast=dice.uniform(0.78, 1.15),
+        level=dice.uniform(-0.07, 0.1),
+        gamma=dice.uniform(0.8, 1.1),
+        enhance=dice.uniform(0.0, 0.8),
+        field=dice.choice(("open", "black", "white"), (0.45, 0.47, 0.08)),
         letter=dice.choice(("L", "R")),
-        marker=dice.choice(("lead", "printed", ""), (0.55, 0.15, 0.3)),
+        marker=dice.choice(("lead", "printed", "none"), (0.5, 0.15, 0.35)),
         inverted=dice.chance(0.06),
-        ring=dice.chance(0.06),
+        ring=dice.uniform(0.7, 2.2) if dice.chance(0.07) else 0.0,
     )
 
 
 def aim(skeleton: Skeleton, finger: Finger, room: Room, dice: Dice) -> Camera:
-    """Choose the picture's frame: from behind the first joint to beyond the tip, turned a little or a lot."""
+    """Frame the finger from behind its first joint to beyond its tip, turned a little or a lot, perhaps mirrored."""
     angle = radians(dice.around(0.0, 9.0)) + dice.choice((0.0, pi / 2, -pi / 2, pi), (0.8, 0.07, 0.07, 0.06))
-    first = skeleton.frames[0]
     back = finger.bones[0].length - dice.uniform(9.0, 34.0)
-    points = [first.at(back), *skeleton.joints, skeleton.tip]
-    right = [p[0] * sin(angle) + p[1] * cos(angle) for p in points]
-    down = [-p[0] * cos(angle) + p[1] * sin(angle) for p in points]
-    margins = [dice.uniform(13.0, 34.0) for _ in range(2)] + [dice.uniform(8.0, 24.0), dice.uniform(2.0, 10.0)]
-    if sin(angle) ** 2 > 0.5:
-        margins = margins[2:] + margins[:2]
-    left, wide = min(right) - margins[0], max(right) + margins[1]
-    top, low = min(down) - margins[2], max(down) + margins[3]
+    points = [skeleton.frames[0].at(back), *skeleton.joints, skeleton.tip]
+    right = [x * sin(angle) + y * cos(angle) for x, y in points]
+    down = [y * sin(angle) - x * cos(angle) for x, y in points]
+    beside = (dice.uniform(13.0, 36.0), dice.uniform(13.0, 36.0))
+    beyond, behind = dice.uniform(8.0, 24.0), dice.uniform(2.0, 10.0)
+    if abs(sin(angle)) > 0.7:
+        first, last = (behind, beyond) if sin(angle) < 0 else (beyond, behind)
+        sides = (last, first, *beside)
+    else:
+        sides = (*beside, *((beyond, behind) if cos(angle) > 0 else (behind, beyond)))
+    left, wide = min(right) - sides[0], max(right) + sides[1]
+    top, low = min(down) - sides[2], max(down) + sides[3]
     mm = max(wide - left, low - top) / room.long_side
     x, y = (left + wide) / 2, (top + low) / 2
     centre = (x * sin(angle) - y * cos(angle), x * cos(angle) + y * sin(angle))
     return Camera(max(64, round((low - top) / mm)), max(64, round((wide - left) / mm)), mm, angle, centre, dice.sign())
 
 
-def _collimate(camera: Camera, room: Room, dice: Dice) -> Map:
-    """Give the share of the beam that reaches each pixel: 1 within the collimator's opening."""
+def expose(tissue: Tissue, room: Room, dice: Dice) -> NDArray[np.uint8]:
+    """Beam, scatter, detector and processing: from thickness to 8-bit grey (H, W)."""
+    height, width, mm = tissue.camera.height, tissue.camera.width, tissue.camera.mm
+    opening = _opening(tissue.camera, room, dice)
+    letter = _letter(tissue, room, dice)
+    mottle = _stretch(dice.noise(24, 24), height, width)
+    path = SOFT * tissue.soft * (1.0 + 0.03 * mottle) + BONE * tissue.bone + METAL * tissue.metal
+    if room.marker == "lead":
+        path += LEAD * letter
+    # Heel effect: the beam is a little stronger on one side.
+    heel_x, heel_y = dice.uniform(-0.08, 0.08), dice.uniform(-0.08, 0.08)
+    beam = 1.0 + np.linspace(-heel_x, heel_x, width)[None, :] + np.linspace(-heel_y, heel_y, height)[:, None]
+    primary = np.exp(-path) * beam
+    if room.field == "white":
+        primary *= opening
+    rows, columns = _bells(height, max(8, height // 8), 5.5 / mm), _bells(width, max(8, width // 8), 5.5 / mm)
+    rows, columns = rows / rows.sum(axis=1, keepdims=True), columns / columns.sum(axis=1, keepdims=True)
+    haze = _stretch(rows @ primary @ columns.T, height, width)
+    signal = cv2.GaussianBlur((1.0 - room.scatter) * primary + room.scatter * haze, (0, 0), room.sharpness)
+    quanta = 0.8 * dice.noise(height, width) + 1.2 * cv2.GaussianBlur(dice.noise(height, width), (0, 0), 1.0)
+    signal = np.maximum(signal + np.sqrt(np.maximum(signal, 0.004) / room.dose) * quanta, 0.005)
+    density = -np.log(signal)
+    if room.enhance:
+        density += room.enhance * (density - cv2.GaussianBlur(density, (0, 0), 0.9 / mm))
+    tone = density * (room.contrast * dice.uniform(0.93, 1.07) / 1.7) + room.level + dice.around(0.0, 0.03)
+    tone = np.maximum(tone, 0.0) ** room.gamma
+    tone /= (1.0 + tone**5) ** 0.2  # the film's shoulder: metal and lead end at white
+    if room.marker == "printed":
+        tone = np.maximum(tone, 0.97 * letter)
+    if room.inverted:
+        tone = 1.0 - tone
+    if room.field == "black":
+        tone = tone * opening + 0.012 * (1.0 - opening)
+    return np.asarray(np.clip(np.floor(tone * 255.0 + 0.5), 0.0, 255.0), dtype=np.uint8)
+
+
+def _opening(camera: Camera, room: Room, dice: Dice) -> Map:
+    """Give the share of the beam that reaches each pixel: 1 within the collimator's rectangle, which may be turned."""
     turn = radians(dice.around(0.0, 5.0)) if dice.chance(0.5) else 0.0
-    half_x, half_y = (dice.uniform(0.4, 0.56) for _ in range(2))
-    off_x, off_y = dice.around(0.0, 0.015), dice.around(0.0, 0.015)
+    half_x, half_y = dice.uniform(0.4, 0.56), dice.uniform(0.4, 0.56)
+    off_x, off_y = dice.around(0.5, 0.015), dice.around(0.5, 0.015)
     if room.field == "open":
         return np.ones((camera.height, camera.width))
-    columns = ((np.arange(camera.width) + 0.5) / camera.width - 0.5 - off_x)[None, :] * camera.width
-    rows = ((np.arange(camera.height) + 0.5) / camera.height - 0.5 - off_y)[:, None] * camera.height
+    columns = (np.arange(camera.width) + 0.5 - off_x * camera.width)[None, :]
+    rows = (np.arange(camera.height) + 0.5 - off_y * camera.height)[:, None]
     u, v = columns * cos(turn) + rows * sin(turn), rows * cos(turn) - columns * sin(turn)
     inside = np.minimum(half_x * camera.width - np.abs(u), half_y * camera.height - np.abs(v))
     return np.asarray(np.clip(inside / 2.0 + 0.5, 0.0, 1.0))
 
 
-GLYPHS = {
-    "L": [[(0.0, 0.0), (0.0, 1.0), (0.55, 1.0)]],
-    "R": [
-        [(0.0, 1.0), (0.0, 0.0), (0.35, 0.0), (0.52, 0.07), (0.6, 0.25), (0.52, 0.43), (0.35, 0.5), (0.0, 0.5)],
-        [(0.3, 0.5), (0.6, 1.0)],
-    ],
-}
-
-
-def _letter(camera: Camera, room: Room, dice: Dice) -> Map:
-    """Give a side marker's shape, 0 to 1, near a corner; sometimes lying mirrored or turned."""
-    shape = np.zeros((camera.height, camera.width))
-    tall = dice.uniform(0.045, 0.075) * max(camera.height, camera.width)
-    right, low = dice.chance(0.5), dice.chance(0.4)
-    x0 = dice.uniform(0.07, 0.14) * camera.width
-    y0 = dice.uniform(0.07, 0.2) * camera.height
-    x0 = camera.width - x0 - tall if right else x0
-    y0 = camera.height - y0 - tall if low else y0
-    turn, flip = radians(dice.around(0.0, 12.0)), -1.0 if dice.chance(0.2) else 1.0
-    if not room.marker or not dice.chance(0.85):
+def _letter(tissue: Tissue, room: Room, dice: Dice) -> Map:
+    """Give a side marker's shape, 0 to 1, (H, W): beside the finger where there is room, at times turned over."""
+    height, width = tissue.camera.height, tissue.camera.width
+    tall = dice.uniform(0.045, 0.075) * hypot(height, width)
+    turn, over = radians(dice.around(0.0, 12.0)), dice.chance(0.2)
+    places = [(dice.uniform(0.1, 0.9) * width - 0.3 * tall, dice.uniform(0.06, 0.9) * height) for _ in range(12)]
+    shape = np.zeros((height, width))
+    if room.marker == "none" or not dice.chance(0.9):
         return shape
-    rows, columns = np.arange(camera.height)[:, None] - y0, np.arange(camera.width)[None, :] - x0
-    if flip < 0:
-        columns = 0.6 * tall - columns
-    u, v = (columns * cos(turn) + rows * sin(turn)) / tall, (rows * cos(turn) - columns * sin(turn)) / tall
-    for line in GLYPHS[room.letter]:
-        for (ax, ay), (bx, by) in zip(line, line[1:], strict=False):
-            dx, dy = bx - ax, by - ay
-            along = np.clip(((u - ax) * dx + (v - ay) * dy) / (dx * dx + dy * dy), 0.0, 1.0)
-            off = np.sqrt((u - ax - along * dx) ** 2 + (v - ay - along * dy) ** 2)
-            shape = np.maximum(shape, np.clip((0.075 - off) * tall + 0.5, 0.0, 1.0))
+    for x0, y0 in places:
+        left, top = max(0, int(x0 - 0.3 * tall)), max(0, int(y0 - 0.2 * tall))
+        window = slice(top, int(y0 + 1.3 * tall)), slice(left, int(x0 + tall))
+        if window[0].stop > height or window[1].stop > width or tissue.soft[window].any():
+            continue
+        down = (np.arange(top, window[0].stop) - y0)[:, None] / tall
+        right = (np.arange(left, window[1].stop) - x0)[None, :] / tall
+        right = 0.6 - right if over else right
+        u, v = right * cos(turn) + down * sin(turn), down * cos(turn) - right * sin(turn)
+        shape[window] = np.clip((0.07 - _glyph(room.letter, u, v)) * tall + 0.5, 0.0, 1.0)
+        break
     return shape
 
 
-def expose(tissue: Tissue, camera: Camera, room: Room, dice: Dice) -> NDArray[np.uint8]:
-    """Beam, scatter, detector and processing: from thickness to 8-bit grey."""
-    height, width = camera.height, camera.width
-    field, letter = _collimate(camera, room, dice), _letter(camera, room, dice)
-    mottle = cv2.resize(dice.noise(24, 24), (width, height), interpolation=cv2.INTER_CUBIC)
-    soft = tissue.soft * (1.0 + 0.03 * mottle)
-    lead = 2.2 * letter if room.marker == "lead" else 0.0
-    path = SOFT * soft + BONE * tissue.bone + METAL * tissue.metal + lead
-    heel = dice.uniform(-0.08, 0.08), dice.uniform(-0.08, 0.08)
-    beam = 1.0 + heel[0] * np.linspace(-1.0, 1.0, width)[None, :] + heel[1] * np.linspace(-1.0, 1.0, height)[:, None]
-    primary = np.exp(-path) * beam
-    opening = field if room.field == "white" else np.ones_like(field)
-    primary = primary * opening
-    small = cv2.resize(primary, (max(8, width // 8), max(8, height // 8)), interpolation=cv2.INTER_AREA)
-    haze = cv2.resize(
-        cv2.GaussianBlur(small, (0, 0), 9.0 / camera.mm / 8 * 0.6), (width, height), interpolation=cv2.INTER_LINEAR
-    )
-    signal = (1.0 - room.scatter) * primary + room.scatter * haze + 0.004
-    signal = cv2.GaussianBlur(signal, (0, 0), room.sharpness)
-    grain = 0.8 * dice.noise(height, width) + 1.2 * cv2.GaussianBlur(dice.noise(height, width), (0, 0), 1.0)
-    signal = np.maximum(signal + np.sqrt(signal / room.dose) * grain, 0.002)
-    density = -np.log(signal)
-    if room.enhance:
-        density = density + room.enhance * (density - cv2.GaussianBlur(density, (0, 0), 0.9 / camera.mm))
-    level = room.level + dice.around(0.0, 0.03)
-    tone = (density * room.contrast / 1.75 + level) * dice.uniform(0.92, 1.08)
-    tone = np.maximum(tone, 0.0) ** dice.uniform(0.75, 0.95)
-    tone = tone / (1.0 + tone**5) ** 0.2
-    if room.marker == "printed":
-        tone = np.maximum(tone, letter * 0.97)
-    if room.inverted:
-        tone = 1.0 - tone
-    if room.field == "black":
-        tone = tone * field + 0.01 * (1.0 - field)
-    return np.clip(np.floor(tone * 255.0 + 0.5), 0, 255).astype(np.uint8)
+def _glyph(letter: str, u: Map, v: Map) -> Map:
+    """Give the distance from the nearest of a letter's strokes."""
+    nearest = np.full(u.shape, np.inf)
+    for line in GLYPHS[letter]:
+        for (ax, ay), (bx, by) in pairwise(line):
+            dx, dy = bx - ax, by - ay
+            along = np.clip(((u - ax) * dx + (v - ay) * dy) / (dx * dx + dy * dy), 0.0, 1.0)
+            nearest = np.minimum(nearest, (u - ax - along * dx) ** 2 + (v - ay - along * dy) ** 2)
+    return np.asarray(np.sqrt(nearest))
+
+
+def _bells(length: int, count: int, sigma: float) -> Map:
+    """Give `count` Gaussian bells (count, length) of `sigma` pixels, evenly spread along `length` pixels."""
+    middles = (np.arange(count) + 0.5) * (length / count) - 0.5
+    return np.asarray(np.exp(-0.5 * ((np.arange(length)[None, :] - middles[:, None]) / sigma) ** 2))
+
+
+def _stretch(small: Map, height: int, width: int) -> Map:
+    """Stretch a small map smoothly to (height, width).
+
+    Not by cv2.resize: its result for doubles depends on whether OpenCV was built with IPP, in the seventh digit.
+    """
+    rows = _bells(height, small.shape[0], 0.7 * height / small.shape[0])
+    columns = _bells(width, small.shape[1], 0.7 * width / small.shape[1])
+    return np.asarray((rows / rows.sum(axis=0)).T @ small @ (columns / columns.sum(axis=0)))

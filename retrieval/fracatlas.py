@@ -29,9 +29,9 @@ def read_fracatlas(folder: Path) -> tuple[list[Case], list[str]]:
     """The cases in the order of their image numbers, and notes.
 
     The part is the one that its column names, "mixed" where several do. The view is "multiple" for a radiograph that
-    shows several (`multiscan`), else the first that is set. FracAtlas publishes neither patients nor studies. Radiographs
-    with consecutive numbers are visibly one limb from several views, so a patient is inferred as a run of consecutive
-    numbers of one part, and a study as a run of one label within it. A patient is called by its first number.
+    shows several (`multiscan`), else the first that is set. FracAtlas publishes neither patients nor studies, but
+    radiographs with consecutive numbers are visibly one limb from several views: a patient is inferred as a run of
+    consecutive numbers of one part, and called by its first number; a study as a run of one label within it.
 
     Raises CollectionError: a column missing, an image listed twice, missing (counted, five named), or in the folder of
     the other label.

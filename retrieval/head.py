@@ -17,6 +17,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from retrieval.errors import BundleError
@@ -59,7 +60,7 @@ class Head:
             tensors = load(data)
             head = cls(**{f.name: np.ascontiguousarray(tensors[f.name], np.float32) for f in fields(cls)})
             C, D, M = head.features, head.dimension, head.hidden_bias.size
-        except (KeyError, ValueError, IndexError) as error:
+        except (SafetensorError, KeyError, ValueError, IndexError) as error:
             raise BundleError(
                 f"head.safetensors is not a head of this version ({error}); train or fetch the model again"
             ) from error

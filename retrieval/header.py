@@ -1,9 +1,9 @@
 """What an image file says of itself, read before anything is decoded: its kind, its size, how it is turned.
 
 Only the fields that decide whether and how to decode are read. `read_header` never allocates by what a file claims, so
-a few bytes that claim 30,000 x 30,000 pixels cost nothing. OpenCV decodes; this module is the doorkeeper. Two formats
-that OpenCV could decode are kept out: an AVIF's picture it does not turn as the file says, and of a Radiance HDR it
-leaves a copy in the temporary folder.
+a few bytes that claim 30,000 x 30,000 pixels cost nothing. OpenCV decodes; this module is the doorkeeper. Three formats
+that OpenCV has a decoder for are kept out: it does not turn an AVIF as the file says, it makes a grey Sun raster black,
+and it leaves a copy of a Radiance HDR in the temporary folder.
 """
 
 import re
@@ -16,7 +16,7 @@ __all__ = ["IMAGE_SUFFIXES", "Header", "HeaderError", "read_header"]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png"}
-    | {".pnm", ".ppm", ".ras", ".tif", ".tiff", ".webp"}
+    | {".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """Endings, in small letters, by which radiographs are found in a folder. What a file is, its bytes decide."""
 
@@ -30,8 +30,8 @@ class Header:
     """What a file says of its picture.
 
     `kind` is its format's name. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, or
-    what the others are ("frames", "pages"). `cut` tells that a JPEG's data stop before its end marker, `measurable` that
-    the decoded rows will show how much of it is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha`
+    what the others are ("frames", "pages"). `cut` tells that a JPEG's data stop before its end marker, `measurable`
+    that its decoded rows will show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha`
     one whose colours have yet to be multiplied by its alpha. `data` is what to decode: the file's bytes, less what does
     not make the picture.
     """
@@ -204,10 +204,29 @@ def _bmp(kind: str, data: bytes) -> Header:
     return Header(kind, width, abs(height), data)
 
 
+# GIF89a specification, appendix A.
+_GIF_IMAGE, _GIF_EXTENSION = 0x2C, 0x21
+
+
 def _gif(kind: str, data: bytes) -> Header:
+    """Walks the blocks until a second image begins."""
     width, height = struct.unpack_from("<HH", data, 6)
-    # A graphic control extension precedes each frame. A chance hit within a frame's data costs only a warning.
-    return Header(kind, width, height, data, pictures="frames" if data.count(b"\0\x21\xf9\x04") > 1 else "")
+    place, images = 13 + _gif_colours(data[10]), 0
+    while images < 2 and place < len(data) and data[place] in (_GIF_IMAGE, _GIF_EXTENSION):
+        if data[place] == _GIF_IMAGE:
+            images += 1
+            place += 11 + _gif_colours(data[place + 9])
+        else:
+            place += 2
+        while place < len(data) and data[place]:  # sub-blocks, each after its length
+            place += 1 + data[place]
+        place += 1
+    return Header(kind, width, height, data, pictures="frames" if images > 1 else "")
+
+
+def _gif_colours(flags: int) -> int:
+    """The bytes of the colour table that a flags byte announces."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 # WebP: RFC 9649.
@@ -252,11 +271,6 @@ def _pnm(kind: str, data: bytes) -> Header:
     return Header(kind, int(size[1]), int(size[2]), data)
 
 
-def _sun(kind: str, data: bytes) -> Header:
-    width, height = struct.unpack_from(">II", data, 4)
-    return Header(kind, width, height, data)
-
-
 _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[str, bytes], Header]], ...] = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
     ("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg),
@@ -266,5 +280,4 @@ _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[str, bytes], Header]], ...
     ("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _webp),
     ("JPEG 2000", re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), _jpeg2000),
     ("PNM", re.compile(rb"P[1-6fF][\s#]"), _pnm),
-    ("Sun raster", re.compile(rb"\x59\xa6\x6a\x95"), _sun),
 )

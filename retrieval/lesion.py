@@ -3,299 +3,198 @@
 from dataclasses import dataclass, replace
 from math import cos, hypot, pi, radians, sin
 
-import numpy as np
-
 from retrieval.dice import Dice
-from retrieval.finger import Bone, Camera, Cut, Finger, Frame, Pose, Skeleton, Slip, Stroke, Tissue, Void
+from retrieval.finger import Cut, Finger, Pose, Skeleton, Slip, Stroke, Void
+from retrieval.implant import Implant, Plate, Rod, draw_implant
+from retrieval.tissue import Tissue, mark_joint
 
-__all__ = ["LESIONS", "Lesion", "Plate", "Rod", "draw_lesion", "inflict"]
+__all__ = ["LESIONS", "Lesion", "draw_lesion", "inflict"]
 
 LESIONS = ("fracture", "dislocation", "joint-space narrowing", "lytic lesion", "metal")
 SHARES = (0.40, 0.12, 0.18, 0.14, 0.16)
 
-Solid = tuple[float, float, float]  # along the bone, toward radial, toward palmar; mm
-
-
-@dataclass(frozen=True, slots=True)
-class Rod:
-    """A wire or screw in a bone's frame; a screw has a `thread` (its depth, mm) and a `head` (its radius, mm)."""
-
-    bone: int
-    start: Solid
-    end: Solid
-    radius: float
-    thread: float = 0.0
-    head: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plate:
-    """A plate along a bone from x0 to x1, `distance` from its axis in the direction `side`, with `holes`."""
-
-    bone: int
-    x0: float
-    x1: float
-    side: float
-    distance: float
-    width: float
-    thick: float
-    holes: tuple[float, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
+    """A finger with its finding; `joint` is where it lies if it lies at a joint, within `radius` mm."""
+
     name: str
     finger: Finger
-    implants: tuple[Rod | Plate, ...] = ()
-    joint: int | None = None  # the joint where the finding lies, and the radius about it, mm
+    implants: tuple[Implant, ...] = ()
+    joint: int | None = None
     radius: float = 0.0
 
 
 def inflict(finger: Finger, dice: Dice, theta: float) -> Lesion:
     """Give a finger one finding, shown best (not only) in a view from about `theta`."""
-    name = dice.choice(LESIONS, SHARES)
-    make = {
-        "fracture": _fracture,
-        "dislocation": _dislocation,
-        "joint-space narrowing": _narrowing,
-        "lytic lesion": _lytic,
-        "metal": _metal,
-    }[name]
-    return make(finger, dice, theta)
+    makers = (_fracture, _dislocation, _narrowing, _lytic, _metal)
+    return dice.choice(makers, SHARES)(finger, dice, theta)
 
 
-def _with_bone(finger: Finger, number: int, bone: Bone) -> Finger:
-    bones = list(finger.bones)
-    bones[number] = bone
-    first, second, third, fourth = bones
-    return replace(finger, bones=(first, second, third, fourth))
+def draw_lesion(tissue: Tissue, lesion: Lesion, skeleton: Skeleton, pose: Pose) -> None:
+    """Lay the implants over the finger and mark a joint's finding; bones mark their own when they are drawn."""
+    for implant in lesion.implants:
+        draw_implant(tissue, implant, skeleton.frames[implant.bone], pose)
+    if lesion.joint is not None:
+        mark_joint(tissue, skeleton.joints[lesion.joint], lesion.radius)
+
+
+def _fracture(finger: Finger, dice: Dice, theta: float) -> Lesion:
+    side = theta + dice.around(0.0, radians(22)) + dice.choice((0.0, pi))
+    if dice.chance(0.25):
+        number = dice.choice((2, 3))
+        cut = _avulsion(finger, number, side, dice)
+    else:
+        number = dice.choice((1, 2, 3), (0.4, 0.32, 0.28))
+        slant = radians(dice.around(0.0, 9.0) if dice.chance(0.5) else dice.sign() * dice.uniform(32.0, 58.0))
+        # Displaced or not: a hairline keeps its place, so the line is all there is to see.
+        step, bend = (dice.uniform(0.6, 2.2), dice.uniform(4.0, 18.0)) if dice.chance(0.6) else (0.2, 1.0)
+        cut = Cut(
+            finger.bones[number].length * dice.uniform(0.28, 0.78),
+            along=cos(slant),
+            across=sin(slant),
+            side=side,
+            apart=dice.uniform(0.4, 0.9),
+            step=step,
+            bend=dice.sign() * radians(bend),
+            toward=side + dice.around(0.0, 0.5),
+            loose=False,
+            ragged=_ragged(dice, 0.28),
+        )
+    return Lesion("fracture", finger.with_bone(number, replace(finger.bones[number], cut=cut)))
+
+
+def _avulsion(finger: Finger, number: int, side: float, dice: Dice) -> Cut:
+    """Chip a corner off a base: the plane meets the surface `long` mm up and the base `deep` mm in."""
+    bone = finger.bones[number]
+    reach = hypot(bone.width[0] * cos(side), bone.depth[0] * sin(side))
+    long, deep = dice.uniform(2.6, 4.6), reach * dice.uniform(0.5, 0.85)
+    along, across = -deep / hypot(long, deep), long / hypot(long, deep)
+    return Cut(
+        -(reach - deep) * across / along,
+        along,
+        across,
+        side,
+        apart=dice.uniform(0.35, 0.8),
+        step=dice.uniform(0.3, 1.4),
+        bend=dice.around(0.0, 0.15),
+        toward=side,
+        loose=True,
+        ragged=_ragged(dice, 0.15),
+    )
 
 
 def _ragged(dice: Dice, height: float) -> tuple[float, ...]:
     return tuple(dice.around(0.0, height) for _ in range(13))
 
 
-def _fracture(finger: Finger, dice: Dice, theta: float) -> Lesion:
-    kind = dice.choice(("transverse", "oblique", "avulsion"), (0.4, 0.35, 0.25))
-    number = dice.choice((1, 2, 3), (0.4, 0.32, 0.28))
-    if kind == "avulsion":
-        number = dice.choice((2, 3))
-    bone = finger.bones[number]
-    side = theta + dice.around(0.0, radians(22)) + (pi if dice.chance(0.5) else 0.0)
-    if kind == "avulsion":
-        reach = max(bone.width[0] * abs(cos(side)), bone.depth[0] * abs(sin(side)))
-        long, deep = dice.uniform(2.6, 4.6), reach * dice.uniform(0.5, 0.85)
-        norm = hypot(long, deep)
-        # The line from (x = long, surface) to (x = 0, surface - deep) cuts the corner off.
-        along, across = -deep / norm, long / norm
-        x = -(reach - deep) * across / along
-        cut = Cut(
-            x,
-            along,
-            across,
-            side,
-            dice.uniform(0.35, 0.8),
-            dice.uniform(0.3, 1.4),
-            dice.around(0.0, 0.15),
-            side,
-            True,
-            _ragged(dice, 0.15),
-        )
-    else:
-        slant = dice.around(0.0, radians(9)) if kind == "transverse" else dice.sign() * radians(dice.uniform(32, 58))
-        # Displaced or not: a hairline keeps its place, so the line is all there is to see.
-        moved = dice.chance(0.6)
-        cut = Cut(
-            bone.length * dice.uniform(0.28, 0.78),
-            cos(slant),
-            sin(slant),
-            side,
-            dice.uniform(0.4, 0.9),
-            dice.uniform(0.6, 2.2) if moved else dice.uniform(0.0, 0.3),
-            dice.sign() * radians(dice.uniform(4, 18)) if moved else dice.sign() * radians(dice.uniform(0, 2)),
-            side + dice.around(0.0, 0.5),
-            False,
-            _ragged(dice, 0.28),
-        )
-    return Lesion("fracture", _with_bone(finger, number, replace(bone, cut=cut)))
-
-
 def _dislocation(finger: Finger, dice: Dice, theta: float) -> Lesion:
     joint = dice.choice((0, 1, 2), (0.15, 0.5, 0.35))
-    bone = finger.bones[joint + 1]
-    size = bone.depth[0] * 0.5 + bone.width[0] * 0.5
-    side = theta + dice.around(0.0, radians(25))
+    size = (finger.bones[joint + 1].depth[0] + finger.bones[joint + 1].width[0]) / 2
     slip = Slip(
         joint,
-        dice.sign() * size * dice.uniform(0.45, 1.15),
-        dice.uniform(-0.5, 4.5),
-        dice.around(0.0, radians(9)),
-        side,
+        offset=dice.sign() * size * dice.uniform(0.45, 1.15),
+        overlap=dice.uniform(-0.5, 4.5),
+        tilt=dice.around(0.0, radians(9)),
+        side=theta + dice.around(0.0, radians(25)),
     )
     return Lesion("dislocation", replace(finger, slip=slip), joint=joint, radius=size * 1.25)
 
 
 def _narrowing(finger: Finger, dice: Dice, theta: float) -> Lesion:
+    """Osteoarthritis: the space goes, bone beneath the surface thickens, spurs grow at the rims."""
     joint = dice.choice((0, 1, 2), (0.2, 0.4, 0.4))
-    spaces = list(finger.spaces)
-    spaces[joint] *= dice.uniform(-0.1, 0.3)
     sclerosis, spur = dice.uniform(0.35, 1.0), dice.uniform(0.3, 1.5)
     near, far = finger.bones[joint], finger.bones[joint + 1]
+    worn = dice.uniform(0.3, 0.9)
     near = replace(
-        near,
-        sclerosis=(0.0, sclerosis),
-        spurs=(0.0, spur * dice.uniform(0.6, 1.1)),
-        groove=near.groove * dice.uniform(0.3, 0.9),
+        near, sclerosis=(0.0, sclerosis), spurs=(0.0, spur * dice.uniform(0.6, 1.1)), groove=near.groove * worn
     )
-    far = replace(far, sclerosis=(sclerosis, 0.0), spurs=(spur, 0.0), cup=far.cup * dice.uniform(0.5, 1.0))
-    changed = _with_bone(_with_bone(finger, joint, near), joint + 1, far)
-    first, second, third = spaces
-    changed = replace(changed, spaces=(first, second, third))
+    far = replace(far, sclerosis=(sclerosis, 0.0), spurs=(spur, 0.0), ridge=far.ridge * worn)
+    changed = finger.with_bone(joint, near).with_bone(joint + 1, far)
+    changed = changed.with_space(joint, finger.spaces[joint] * dice.uniform(-0.2, 0.25))
     return Lesion("joint-space narrowing", changed, joint=joint, radius=far.width[0] * 1.15)
 
 
 def _lytic(finger: Finger, dice: Dice, theta: float) -> Lesion:
+    """An enchondroma's picture: a hollow in the marrow, a thin swollen wall, often specks of calcified cartilage."""
     number = dice.choice((1, 2, 3), (0.5, 0.3, 0.2))
     bone = finger.bones[number]
     void = Void(
-        bone.length * (dice.uniform(0.22, 0.72) if number < 3 else dice.uniform(0.3, 0.6)),
-        dice.uniform(0.12, 0.23) * bone.length + 1.0,
-        bone.width[1] * dice.uniform(0.75, 1.05),
-        dice.uniform(0.05, 0.3),
-        dice.uniform(0.02, 0.28),
+        bone.length * dice.uniform(0.25, 0.68),
+        long=dice.uniform(0.12, 0.23) * bone.length + 1.0,
+        wide=bone.width[1] * dice.uniform(0.75, 1.05),
+        left=dice.uniform(0.05, 0.3),
+        swell=dice.uniform(0.04, 0.3),
     )
-    # An enchondroma often holds specks of calcified cartilage.
-    specks = tuple(
-        Stroke((x, y), (x + 0.2, y + 0.1), dice.uniform(0.25, 0.5), dice.uniform(0.4, 1.2))
-        for x, y in (
-            (void.x + void.long * dice.around(0.0, 0.35), void.wide * dice.around(0.0, 0.35))
-            for _ in range(dice.choice((0, 0, 3, 6)))
-        )
-    )
-    return Lesion("lytic lesion", _with_bone(finger, number, replace(bone, void=void, strokes=bone.strokes + specks)))
+    specks: list[Stroke] = []
+    for _ in range(dice.choice((0, 0, 3, 6))):
+        x, y = void.x + void.long * dice.around(0.0, 0.35), void.wide * dice.around(0.0, 0.35)
+        specks.append(Stroke((x, y), (x + 0.2, y + 0.1), dice.uniform(0.25, 0.5), dice.uniform(0.4, 1.2)))
+    changed = replace(bone, void=void, strokes=(*bone.strokes, *specks))
+    return Lesion("lytic lesion", finger.with_bone(number, changed))
 
 
 def _metal(finger: Finger, dice: Dice, theta: float) -> Lesion:
-    kind = dice.choice(("plate", "screws", "wires"), (0.35, 0.3, 0.35))
-    number = dice.choice((1, 2), (0.65, 0.35)) if kind != "wires" else dice.choice((1, 2, 3), (0.4, 0.3, 0.3))
+    """Osteosynthesis by a plate with screws, by screws alone, or by wires; the fracture healed or still to be seen."""
+    kind = dice.choice((_plate, _screws, _wires), (0.35, 0.3, 0.35))
+    number = dice.choice((1, 2, 3), (0.4, 0.3, 0.3)) if kind is _wires else dice.choice((1, 2), (0.65, 0.35))
+    implants = kind(finger, number, theta, dice)
     bone = finger.bones[number]
-    length = bone.length
-    implants: list[Rod | Plate] = []
-    if kind == "plate":
-        side = -pi / 2 + dice.around(0.0, 0.35) if dice.chance(0.6) else dice.around(0.0, 0.35)
-        distance = (bone.depth[1] if abs(sin(side)) > 0.7 else bone.width[1]) + 0.5
-        x0, x1 = length * dice.uniform(0.14, 0.3), length * dice.uniform(0.68, 0.86)
-        count = max(3, round((x1 - x0) / 5.0))
-        holes = tuple(x0 + (x1 - x0) * (i + 0.5) / count for i in range(count))
-        implants.append(Plate(number, x0, x1, side, distance, dice.uniform(3.2, 4.6), dice.uniform(0.7, 1.1), holes))
-        for hole in holes:
-            if dice.chance(0.8):
-                tilt = dice.around(0.0, 0.5)
-                implants.append(_screw(number, hole, distance, side, tilt, dice))
-    elif kind == "screws":
-        middle = length * dice.uniform(0.3, 0.7)
-        side = dice.uniform(-pi, pi)
-        for i in range(dice.integer(1, 3)):
-            turn = side + dice.around(0.0, 0.25)
-            distance = hypot(bone.width[1] * cos(turn), bone.depth[1] * sin(turn)) + 0.4
-            implants.append(_screw(number, middle + 4.2 * (i - 1), distance, turn, dice.around(0.0, 2.5), dice))
-    else:
-        turn = theta + dice.around(0.0, 0.3)
-        for sign in (-1.0, 1.0)[: dice.integer(1, 2)]:
-            lean = dice.uniform(0.9, 1.5) * bone.width[1] * sign
-            back, ahead = length * dice.uniform(-0.02, 0.12), length * dice.uniform(0.75, 1.05)
-            start = (back, -lean * cos(turn), -lean * sin(turn))
-            end = (ahead, lean * cos(turn), lean * sin(turn))
-            implants.append(Rod(number, start, end, dice.uniform(0.4, 0.65)))
-    changed = finger
     if dice.chance(0.5):
+        slant = dice.around(0.0, 0.3)
         cut = Cut(
-            length * dice.uniform(0.4, 0.6),
-            1.0,
-            dice.around(0.0, 0.3),
-            theta,
-            dice.uniform(0.2, 0.5),
-            dice.uniform(0.0, 0.4),
-            0.0,
-            theta,
-            False,
-            _ragged(dice, 0.25),
+            bone.length * dice.uniform(0.4, 0.6),
+            along=cos(slant),
+            across=sin(slant),
+            side=theta,
+            apart=dice.uniform(0.2, 0.5),
+            step=dice.uniform(0.0, 0.4),
+            bend=0.0,
+            toward=theta,
+            loose=False,
+            ragged=_ragged(dice, 0.25),
         )
-        changed = _with_bone(finger, number, replace(bone, cut=cut))
-    return Lesion("metal", changed, tuple(implants))
+        bone = replace(bone, cut=cut)
+    return Lesion("metal", finger.with_bone(number, bone), implants)
 
 
-def _screw(number: int, x: float, distance: float, side: float, tilt: float, dice: Dice) -> Rod:
+def _plate(finger: Finger, number: int, theta: float, dice: Dice) -> tuple[Implant, ...]:
+    bone = finger.bones[number]
+    dorsal = dice.chance(0.6)
+    side = (-pi / 2 if dorsal else dice.choice((0.0, pi))) + dice.around(0.0, 0.3)
+    distance = (bone.depth[1] if dorsal else bone.width[1]) + 0.5
+    start, stop = bone.length * dice.uniform(0.14, 0.3), bone.length * dice.uniform(0.68, 0.86)
+    count = max(3, round((stop - start) / 5.0))
+    holes = tuple(start + (stop - start) * (i + 0.5) / count for i in range(count))
+    plate = Plate(number, (start, stop), side, distance, dice.uniform(3.2, 4.6), dice.uniform(0.7, 1.1), holes)
+    screws = (_screw(number, hole, distance, side, dice, lean=0.5) for hole in holes if dice.chance(0.8))
+    return plate, *screws
+
+
+def _screws(finger: Finger, number: int, theta: float, dice: Dice) -> tuple[Implant, ...]:
+    bone = finger.bones[number]
+    middle, side = bone.length * dice.uniform(0.35, 0.65), dice.uniform(-pi, pi)
+    distance = hypot(bone.width[1] * cos(side), bone.depth[1] * sin(side)) + 0.4
+    count = dice.integer(1, 3)
+    return tuple(_screw(number, middle + 4.2 * (i - 1), distance, side, dice, lean=2.5) for i in range(count))
+
+
+def _screw(number: int, x: float, distance: float, side: float, dice: Dice, *, lean: float) -> Rod:
     near, far = distance + 0.6, -distance * dice.uniform(0.75, 1.1)
     start = (x, near * cos(side), near * sin(side))
-    return Rod(number, start, (x + tilt, far * cos(side), far * sin(side)), 0.75, 0.22, 1.5)
+    end = (x + dice.around(0.0, lean), far * cos(side), far * sin(side))
+    return Rod(number, start, end, radius=0.75, thread=0.22, head=1.5)
 
 
-def draw_lesion(tissue: Tissue, camera: Camera, lesion: Lesion, skeleton: Skeleton, pose: Pose) -> None:
-    """Lay the implants over the finger and mark a joint's finding; bones mark their own when they are drawn."""
-    for implant in lesion.implants:
-        frame = skeleton.frames[implant.bone]
-        if isinstance(implant, Plate):
-            _draw_plate(tissue, camera, implant, frame, pose)
-        else:
-            _draw_rod(tissue, camera, implant, frame, pose)
-    if lesion.joint is not None:
-        joint = skeleton.joints[lesion.joint]
-        window = camera.window([joint], lesion.radius)
-        x, y = camera.local(Frame(joint[0], joint[1], 1.0, 0.0), window)
-        tissue.finding[window] |= x * x + y * y < lesion.radius**2
-
-
-def _add_metal(
-    tissue: Tissue, window: tuple[slice, slice], metal: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"
-) -> None:
-    tissue.metal[window] += metal
-    tissue.finding[window] |= metal > 0.05
-
-
-def _draw_rod(tissue: Tissue, camera: Camera, rod: Rod, frame: Frame, pose: Pose) -> None:
-    def seen(solid: Solid) -> tuple[float, float]:
-        return solid[0], solid[1] * cos(pose.theta) + solid[2] * sin(pose.theta)
-
-    (x0, y0), (x1, y1) = seen(rod.start), seen(rod.end)
-    points = [frame.at(x0, y0), frame.at(x1, y1)]
-    window = camera.window(points, max(rod.radius, rod.head) + 1.0)
-    if window[0].start >= window[0].stop or window[1].start >= window[1].stop:
-        return
-    x, y = camera.local(frame, window)
-    dx, dy = x1 - x0, y1 - y0
-    flat = hypot(dx, dy)
-    full = hypot(flat, (rod.end[2] - rod.start[2]) * cos(pose.theta) - (rod.end[1] - rod.start[1]) * sin(pose.theta))
-    along = np.clip(((x - x0) * dx + (y - y0) * dy) / max(flat * flat, 1e-6), 0.0, 1.0)
-    off2 = (x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2
-    radius: float | np.ndarray[tuple[int, ...], np.dtype[np.float64]] = rod.radius
-    if rod.thread:
-        radius = rod.radius + rod.thread * np.sin(along * flat * (2 * pi / 0.9))
-    steep = min(full / max(flat, 0.2 * full, 1e-6), 4.0)
-    metal = 2.0 * np.sqrt(np.maximum(radius * radius - off2, 0.0)) * steep
-    if rod.head:
-        head2 = (x - x0) ** 2 + (y - y0) ** 2
-        metal = np.maximum(metal, 1.6 * np.sqrt(np.maximum(rod.head**2 - head2, 0.0)))
-    _add_metal(tissue, window, metal)
-
-
-def _draw_plate(tissue: Tissue, camera: Camera, plate: Plate, frame: Frame, pose: Pose) -> None:
-    shown = pose.across(plate.side)
-    hidden = max(0.0, 1.0 - shown * shown) ** 0.5
-    half = 0.5 * (plate.width * hidden + plate.thick * abs(shown))
-    middle = plate.distance * shown
-    points = [frame.at(plate.x0, middle), frame.at(plate.x1, middle)]
-    window = camera.window(points, half + 2.0)
-    if window[0].start >= window[0].stop or window[1].start >= window[1].stop:
-        return
-    x, y = camera.local(frame, window)
-    y = y - middle
-    gap = np.abs(x - np.asarray(plate.holes)[:, None, None]).min(axis=0)
-    # Narrower between the holes, rounded at the ends.
-    waist = half * (1.0 - 0.22 * hidden * np.clip((gap - 1.0) / 1.2, 0.0, 1.0))
-    end = np.minimum(x - plate.x0, plate.x1 - x)
-    edge = np.minimum(end + half * 0.5, waist - np.abs(y))
-    metal = np.clip(edge / 0.25, 0.0, 1.0) * (plate.width * plate.thick / (2 * half))
-    hole = np.clip((np.sqrt(gap * gap + y * y) - 0.95) / 0.3, 0.0, 1.0)
-    metal = metal * (1.0 - hidden * (1.0 - hole))
-    _add_metal(tissue, window, metal)
+def _wires(finger: Finger, number: int, theta: float, dice: Dice) -> tuple[Implant, ...]:
+    """One oblique or two crossed Kirschner wires, their ends standing out of the bone."""
+    bone = finger.bones[number]
+    turn = theta + dice.around(0.0, 0.3)
+    wires: list[Implant] = []
+    for sign in (-1.0, 1.0)[: dice.integer(1, 2)]:
+        lean = dice.uniform(1.0, 1.7) * bone.width[1] * sign
+        start = (bone.length * dice.uniform(-0.05, 0.12), -lean * cos(turn), -lean * sin(turn))
+        end = (bone.length * dice.uniform(0.75, 1.05), lean * cos(turn), lean * sin(turn))
+        wires.append(Rod(number, start, end, radius=dice.uniform(0.4, 0.65)))
+    return tuple(wires)

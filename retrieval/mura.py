@@ -19,18 +19,22 @@ from retrieval.header import IMAGE_SUFFIXES
 __all__ = ["MuraFolder", "find_mura", "read_mura"]
 
 _SPLITS = ("train", "valid", "test")
-_PART = re.compile(r"XR_([A-Z]+)", re.IGNORECASE)
+_PART = re.compile(r"XR_(\w+)", re.IGNORECASE)
 _PATIENT = re.compile(r"patient\w+", re.IGNORECASE)
-_STUDY = re.compile(r"(study[A-Za-z0-9]*)(?:_(positive|negative))?", re.IGNORECASE)
+_STUDY = re.compile(r"(study[a-z0-9]*)(?:_(positive|negative))?", re.IGNORECASE)
 _LABELS = {"positive": ABNORMAL, "negative": NORMAL}
 
 
 @dataclass(frozen=True, slots=True)
 class MuraFolder:
-    """Where a MURA copy lies: its root, and the part folders to read as (split, folder), split "" where there is none."""
+    """A MURA copy's root, and the part folders to read, each as (split, folder), split "" where there is none."""
 
     root: Path
     parts: tuple[tuple[str, Path], ...]
+
+    @property
+    def splits(self) -> list[str]:
+        return sorted({split for split, _ in self.parts} - {""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class _Study:
     place: str  # relative to the root: train/XR_FINGER/patient00001/study1_positive
     split: str
     name: str  # XR_FINGER/patient00001/study1
+    patient: str
+    part: str
     label: int | None  # as the folder's name says
     images: tuple[str, ...]
 
@@ -60,90 +66,87 @@ def read_mura(mura: MuraFolder) -> tuple[list[Case], list[str]]:
     """The cases by split, part, patient, study and image number, and notes.
 
     The label is the study folder's, `_positive` or `_negative`; a folder that says neither takes it from
-    SPLIT_labeled_studies.csv. A study is called XR_PART/patientNNNNN/studyN, with its split before it only where another
-    split has a study of that name as well. Hidden files, `._*` among them, and files that are no images are passed over.
+    SPLIT_labeled_studies.csv. A study is called XR_PART/patientNNNNN/studyN, with its split before it only where
+    another split has a study of that name as well. Hidden files (`._*` among them) and files that are no images are
+    passed over. Notes tell where SPLIT_image_paths.csv and the folders disagree.
 
     Raises CollectionError: a folder and a CSV file that give different labels, a study without any label.
     """
     studies = [study for split, part in mura.parts for study in _studies(mura.root, split, part)]
-    splits = sorted({split for split, _ in mura.parts} - {""})
-    table = {place: label for split in splits for place, label in _labelled_studies(mura.root, split)}
-    labels = _labels(mura.root, studies, table)
-    names = {(study.split, study.name) for study in studies}
-    times = Counter(name for _, name in names)
+    labels = _labels(mura, studies)
+    splits_with = Counter(name for name, _ in {(study.name, study.split) for study in studies})
 
     cases = []
     for study in studies:
-        part, patient, _ = study.name.split("/")
-        name = study.name if times[study.name] == 1 else f"{study.split}/{study.name}"
+        name = study.name if splits_with[study.name] == 1 else f"{study.split}/{study.name}"
         for image in study.images:
             case = f"{study.place}/{image}"
             path = str(mura.root / case)
-            cases.append(Case(case, name, patient, labels[study.place], _part(part), split=study.split, path=path))
+            cases.append(Case(case, name, study.patient, labels[study.place], study.part, split=study.split, path=path))
     return cases, _notes(mura, cases)
-
-
-def _part(folder: str) -> str:
-    return folder[len("XR_") :].lower()
 
 
 def _studies(root: Path, split: str, part: Path) -> Iterator[_Study]:
     for patient in _subfolders(part, _PATIENT):
         for folder in _subfolders(patient, _STUDY):
-            name, word = _STUDY.fullmatch(folder.name).groups()  # type: ignore[union-attr]  # _subfolders matched it
-            images = [
-                entry.name
-                for entry in os.scandir(folder)
-                if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
-            ]
+            name, _, label = folder.name.partition("_")
             yield _Study(
                 place=folder.relative_to(root).as_posix(),
                 split=split,
                 name=f"{part.name}/{patient.name}/{name}",
-                label=_LABELS[word.lower()] if word else None,
-                images=tuple(sorted(images, key=_in_reading_order)),
+                patient=patient.name,
+                part=part.name[len("XR_") :].lower(),
+                label=_LABELS.get(label.lower()),
+                images=_images(folder),
             )
 
 
 def _subfolders(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = [folder / entry.name for entry in os.scandir(folder) if pattern.fullmatch(entry.name) and entry.is_dir()]
-    return sorted(found, key=lambda path: _in_reading_order(path.name))
+    names = [entry.name for entry in os.scandir(folder) if pattern.fullmatch(entry.name) and entry.is_dir()]
+    return [folder / name for name in sorted(names, key=_reading_order)]
 
 
-def _in_reading_order(name: str) -> list[tuple[int, str]]:
+def _images(folder: Path) -> tuple[str, ...]:
+    names = [entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+    # A name that is no printable text could be stored nowhere and shown to nobody.
+    return tuple(sorted((name for name in names if name[0] != "." and name.isprintable()), key=_reading_order))
+
+
+def _reading_order(name: str) -> list[tuple[str, int]]:
     """image2 before image10."""
-    return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
-def _labels(root: Path, studies: list[_Study], table: dict[str, int]) -> dict[str, int]:
-    """Each study's label by its place, held against the CSV files' where there are any."""
-    other = [
-        study.place
-        for study in studies
-        if study.label is not None and table.get(study.place, study.label) != study.label
-    ]
+def _labels(mura: MuraFolder, studies: list[_Study]) -> dict[str, int]:
+    """Each study's label by its place: its folder's, held against the CSV files' where there are any."""
+    table = {place: label for split in mura.splits for place, label in _labelled_studies(mura.root, split)}
+    other = [study.place for study in studies if None is not study.label != table.get(study.place, study.label)]
     if other:
         raise CollectionError(
-            f"{root}: folders and labeled_studies.csv give different labels to {len(other)} studies: {some(other)}"
+            f"{mura.root}: the folder and labeled_studies.csv give different labels to {len(other)} studies: "
+            f"{some(other)}; correct one of them"
         )
     none = [study.place for study in studies if study.label is None and study.place not in table]
     if none:
         raise CollectionError(
-            f"{root}: {len(none)} studies have no label, neither _positive or _negative in the folder's name nor a "
-            f"line in labeled_studies.csv: {some(none)}"
+            f"{mura.root}: {len(none)} studies have no label: {some(none)}; end the folder's name in _positive or "
+            "_negative, or list it in labeled_studies.csv"
         )
     return {study.place: table[study.place] if study.label is None else study.label for study in studies}
 
 
 def _labelled_studies(root: Path, split: str) -> Iterator[tuple[str, int]]:
-    for row in _rows(root / f"{split}_labeled_studies.csv"):
+    table = root / f"{split}_labeled_studies.csv"
+    for row in _rows(table):
         if len(row) != 2 or row[1].strip() not in ("0", "1"):
-            raise CollectionError(
-                f"{root / split}_labeled_studies.csv has a line other than a folder and 0 or 1: {row}"
-            )
-        yield _place(row[0], 4), int(row[1])
+            raise CollectionError(f"{table} has a line other than a study's folder and 0 or 1: {','.join(row)}")
+        yield _place(row[0], levels=4), int(row[1])
+
+
+def _listed_images(root: Path, split: str) -> list[str]:
+    return [_place(row[0], levels=5) for row in _rows(root / f"{split}_image_paths.csv")]
 
 
 def _rows(table: Path) -> list[list[str]]:
@@ -163,22 +166,13 @@ def _place(path: str, levels: int) -> str:
 
 
 def _notes(mura: MuraFolder, cases: list[Case]) -> list[str]:
-    """What the lists of images and the folders that are there do not agree on."""
-    folders = {part.relative_to(mura.root).as_posix() for split, part in mura.parts if split}
-    listed: set[str] = set()
-    listing: set[str] = set()
-    for split in sorted({split for split, _ in mura.parts} - {""}):
-        places = [_place(row[0], 5) for row in _rows(mura.root / f"{split}_image_paths.csv")]
-        listing |= {split} if places else set()
-        listed |= {place for place in places if place.rsplit("/", 3)[0] in folders}
-    there = {case.case for case in cases if case.split in listing}
+    lists = {split: images for split in mura.splits if (images := _listed_images(mura.root, split))}
+    folders = {f"{split}/{part.name}" for split, part in mura.parts}  # a copy may hold fewer parts than its lists
+    listed = {image for images in lists.values() for image in images if image.rsplit("/", 3)[0] in folders}
+    there = {case.case for case in cases if case.split in lists}
     notes = []
-    if listed - there:
-        notes.append(
-            f"{len(listed - there)} images that image_paths.csv lists are missing: {some(sorted(listed - there))}"
-        )
-    if there - listed:
-        notes.append(
-            f"{len(there - listed)} images are read that image_paths.csv does not list: {some(sorted(there - listed))}"
-        )
+    if missing := sorted(listed - there):
+        notes.append(f"{len(missing)} images that image_paths.csv lists are missing: {some(missing)}")
+    if unlisted := sorted(there - listed):
+        notes.append(f"{len(unlisted)} images are read that image_paths.csv does not list: {some(unlisted)}")
     return notes

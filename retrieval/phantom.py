@@ -1,12 +1,12 @@
-"""Synthetic finger radiographs: anatomy, pose, beam, detector and labels, all from a seed.
+"""Synthetic finger radiographs: a finger, held and lit in some way, with or without a finding, all from a seed.
 
-They let anybody try, test and measure this tool without data. They are drawn, not learned: no patient's radiograph
-went into them, and no figure measured on them says anything about real ones.
+They let anybody try, test and measure this tool without data. They are drawn, not learned: no patient's radiograph went
+into them, and no figure measured on them says anything about real ones.
 
 The same seed gives the same pixels on every machine. The random numbers come from PCG64's raw stream (see `Dice`), and
-all arithmetic is in double precision up to one rounding to 8 bits at the end; libraries that differ in the last bits
-of a double (exp, sin, the order of a sum) would have to meet a value within about 1e-11 of a rounding edge to show.
-PNG files hold the same pixels everywhere, though their bytes may differ between versions of zlib.
+all arithmetic is in double precision up to one rounding to 8 bits at the end, so a library that differs in the last
+bits of exp, sin or a sum shows only where a value lies within about 1e-11 of a rounding edge. The files hold the same
+pixels everywhere, though their bytes may differ between versions of the PNG encoder.
 """
 
 import os
@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import cos, radians, sin
+from math import radians
 from pathlib import Path
 
 import cv2
@@ -24,33 +24,23 @@ from numpy.typing import NDArray
 from retrieval.dice import Dice
 from retrieval.errors import CollectionError
 from retrieval.exposure import Room, aim, expose, furnish
-from retrieval.finger import (
-    Bone,
-    Camera,
-    Finger,
-    Pose,
-    Skeleton,
-    Stroke,
-    Tissue,
-    draw_finger,
-    grow_finger,
-    place,
-)
-from retrieval.lesion import Lesion, draw_lesion, inflict
+from retrieval.finger import VIEWS, Finger, Pose, grow_finger, hold, place
+from retrieval.lesion import LESIONS, Lesion, draw_lesion, inflict
+from retrieval.tissue import Tissue, draw_finger, draw_palm, draw_ring
 
-__all__ = ["VIEWS", "Phantom", "draw_study", "write_collection"]
+__all__ = ["LESIONS", "VIEWS", "Phantom", "draw_study", "write_collection"]
 
-VIEWS = ("pa", "oblique", "lateral")
-
-Map = NDArray[np.float64]
+# Which views a study has, and how often: as in MURA, mostly all three.
+TAKEN = (("pa", "oblique", "lateral"), ("pa", "lateral"), ("pa", "oblique"), ("lateral",), ("pa",))
+TAKEN_SHARES = (0.55, 0.22, 0.1, 0.06, 0.07)
 
 
 @dataclass(frozen=True, slots=True)
 class Phantom:
     """One synthetic radiograph.
 
-    `pixels` (H, W) uint8; `label` 1 abnormal, 0 normal; `lesion` "" or one of `retrieval.lesion.LESIONS`; `mask`
-    (H, W) bool, where the finding lies (nowhere in a normal one); `view` "pa", "oblique" or "lateral".
+    `pixels` (H, W) uint8; `label` 1 abnormal, 0 normal; `lesion` "" or one of LESIONS; `mask` (H, W) bool, where the
+    finding lies (nowhere in a normal one); `view` one of VIEWS.
     """
 
     pixels: NDArray[np.uint8]
@@ -63,125 +53,57 @@ class Phantom:
 def draw_study(seed: int, study: int, abnormal: bool, *, patient: int | None = None) -> list[Phantom]:
     """Draw the one to three views of one finger.
 
-    Everything follows from `seed`, `study` and `patient` (by default the study's own number): two studies of one
-    patient show fingers of one build. The same numbers with `abnormal` False give the same finger without its finding.
+    All follows from `seed`, `study` and `patient` (by default the study's number), each at least 0: two studies of one
+    patient show fingers of one build, and the same numbers with `abnormal` False the same finger without its finding.
     """
-    dice = Dice(seed, 1, study)
-    owner = study if patient is None else patient
-    which = dice.integer(0, 3)
-    finger = _with_marks(grow_finger(Dice(seed, 0, owner), which), dice)
-    room = furnish(dice)
-    views = dice.choice(
-        (("pa", "oblique", "lateral"), ("pa", "lateral"), ("pa", "oblique"), ("lateral",), ("pa",)),
-        (0.55, 0.22, 0.1, 0.06, 0.07),
-    )
-    poses = [_pose(view, dice) for view in views]
+    habit = Dice(seed, 1, study)
+    finger = grow_finger(Dice(seed, 0, study if patient is None else patient), habit)
+    room = furnish(habit)
+    views = habit.choice(TAKEN, TAKEN_SHARES)
+    poses = [hold(view, habit) for view in views]
     lesion = None
     if abnormal:
         harm = Dice(seed, 2, study)
         lesion = inflict(finger, harm, harm.choice(poses).theta)
     return [
-        _draw_view(finger, lesion, view, pose, room, Dice(seed, 3, study, number))
+        _draw_view(view, pose, finger, lesion, room=room, dice=Dice(seed, 3, study, number))
         for number, (view, pose) in enumerate(zip(views, poses, strict=True))
     ]
 
 
-def _with_marks(finger: Finger, dice: Dice) -> Finger:
-    """Add what a healthy finger may show: nutrient canals, bone islands."""
-
-    def marked(bone: Bone) -> Bone:
-        strokes: list[Stroke] = []
-        if dice.chance(0.3):
-            x, y = bone.length * dice.uniform(0.35, 0.6), dice.sign() * bone.width[1] * dice.uniform(0.35, 0.8)
-            strokes.append(
-                Stroke((x, y), (x + dice.uniform(2.0, 4.0), y * dice.uniform(0.4, 0.8)), 0.35, -dice.uniform(0.4, 0.9))
-            )
-        if dice.chance(0.06):
-            x, y = bone.length * dice.uniform(0.7, 0.9), bone.width[2] * dice.uniform(-0.4, 0.4)
-            strokes.append(Stroke((x, y), (x + 0.6, y), dice.uniform(0.6, 1.1), dice.uniform(0.5, 1.3)))
-        return replace(bone, strokes=tuple(strokes))
-
-    first, second, third, fourth = finger.bones
-    return replace(finger, bones=(first, marked(second), marked(third), marked(fourth)))
-
-
-def _pose(view: str, dice: Dice) -> Pose:
-    theta = {"pa": 0.0, "oblique": radians(42), "lateral": radians(88)}[view] + dice.around(0.0, radians(7))
-    if view == "lateral":
-        flexion = (0.0, radians(dice.uniform(0, 22)), radians(dice.uniform(2, 34)), radians(dice.uniform(0, 22)))
-    else:
-        flexion = (0.0, radians(dice.uniform(0, 14)), radians(dice.uniform(0, 14)), radians(dice.uniform(0, 10)))
-    yaw = (0.0, radians(dice.around(0, 4)), radians(dice.around(0, 2.2)), radians(dice.around(0, 2.5)))
-    return Pose(theta, flexion, yaw)
-
-
-def _draw_view(finger: Finger, lesion: Lesion | None, view: str, pose: Pose, room: Room, dice: Dice) -> Phantom:
-    shown = finger if lesion is None else lesion.finger
-    camera = aim(place(finger, pose), finger, room, dice)
-    tissue = Tissue.empty(camera.height, camera.width, dice)
-    _draw_neighbours(tissue, camera, finger, pose, dice)
-    skeleton = draw_finger(tissue, camera, shown, pose)
-    _draw_palm(tissue, camera, finger, skeleton, pose)
-    if lesion is not None:
-        draw_lesion(tissue, camera, lesion, skeleton, pose)
+def _draw_view(view: str, pose: Pose, finger: Finger, lesion: Lesion | None, *, room: Room, dice: Dice) -> Phantom:
+    whole = place(finger, pose)
+    tissue = Tissue.empty(aim(whole, finger, room, dice), dice)
+    _draw_neighbours(tissue, finger, pose, dice)
+    skeleton = draw_finger(tissue, finger if lesion is None else lesion.finger, pose)
+    draw_palm(tissue, finger, whole.frames[0], pose)
     if room.ring and view != "lateral":
-        _draw_ring(tissue, camera, finger, skeleton)
-    pixels = expose(tissue, camera, room, dice)
-    return Phantom(pixels, int(lesion is not None), "" if lesion is None else lesion.name, tissue.finding, view)
+        draw_ring(tissue, finger, whole.frames[1], room.ring)
+    if lesion is not None:
+        draw_lesion(tissue, lesion, skeleton, pose)
+    pixels = expose(tissue, room, dice)
+    return Phantom(pixels, int(lesion is not None), lesion.name if lesion else "", tissue.finding, view)
 
 
-def _draw_neighbours(tissue: Tissue, camera: Camera, finger: Finger, pose: Pose, dice: Dice) -> None:
-    """Draw the fingers beside it: spread apart seen from the back, folded out of the way seen from the side."""
-    reach = 21.0 * finger.girth
-    for sign in (-1.0, 1.0):
-        size = dice.uniform(0.85, 1.02)
-        other = replace(
-            finger,
-            bones=tuple(
-                replace(b, length=b.length * size, width=_times(b.width, size), depth=_times(b.depth, size))
-                for b in finger.bones
+def _draw_neighbours(tissue: Tissue, finger: Finger, pose: Pose, dice: Dice) -> None:
+    """Draw the fingers beside it: spread in the picture's plane, or folded out of the way of a lateral view."""
+    for sign in (1.0, -1.0):  # radial, ulnar
+        other = finger.scaled(dice.uniform(0.85, 1.02))
+        fist = (radians(dice.uniform(50, 85)), radians(dice.uniform(60, 95)), radians(dice.uniform(20, 50)))
+        spread, back = radians(dice.uniform(3.0, 12.0)) * sign, dice.uniform(-10.0, 2.0)
+        there, lateral = dice.chance(0.75), pose.shows(0.0) < 0.35
+        beside = replace(
+            pose,
+            flexion=(0.0, *fist) if lateral else pose.flexion,
+            yaw=(spread * 0.5, pose.yaw[1] + spread * 0.5, *pose.yaw[2:]),
+            origin=(
+                back,
+                20.0 * finger.girth * sign * pose.shows(0.0) ** 0.5 if not lateral else dice.around(0.0, 2.0),
             ),
-            girth=finger.girth * size,
         )
-        spread = radians(dice.uniform(3.0, 12.0)) * sign
-        if pose.theta > 1.2:
-            folded = (0.0, radians(dice.uniform(50, 85)), radians(dice.uniform(60, 95)), radians(dice.uniform(20, 50)))
-            there = dice.chance(0.45)
-            beside = replace(pose, flexion=folded, origin=(dice.uniform(-9.0, -3.0), dice.uniform(-3.0, 3.0)))
-        else:
-            there = dice.chance(0.7)
-            yaw = (0.0, pose.yaw[1] + spread, pose.yaw[2], pose.yaw[3])
-            beside = replace(pose, yaw=yaw, origin=(dice.uniform(-10.0, 3.0), sign * reach * cos(pose.theta) ** 0.5))
-        if there:
-            draw_finger(tissue, camera, other, beside)
-
-
-def _times(sizes: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
-    return sizes[0] * factor, sizes[1] * factor, sizes[2] * factor
-
-
-def _draw_palm(tissue: Tissue, camera: Camera, finger: Finger, skeleton: Skeleton, pose: Pose) -> None:
-    """Join the fingers by the palm, up to the web at two fifths of the proximal phalanx."""
-    first = skeleton.frames[0]
-    x, y = camera.local(replace(first, scale=1.0), (slice(0, camera.height), slice(0, camera.width)))
-    w, d = 36.0 * finger.girth, 13.0 * finger.girth
-    a = ((w * cos(pose.theta)) ** 2 + (d * sin(pose.theta)) ** 2) ** 0.5
-    b = min(w * d / a, 18.0)
-    web = finger.bones[0].length + 0.3 * finger.bones[1].length - 0.004 * y * y
-    section = np.maximum(1.0 - (y / a) ** 2, 0.0)
-    palm = 2.0 * b * np.sqrt(section) * np.sqrt(np.clip((web - x) / 9.0, 0.0, 1.0))
-    # A smooth maximum, so that the finger grows out of the palm without an edge.
-    tissue.soft = np.sqrt(np.sqrt(tissue.soft**4 + palm**4))
-
-
-def _draw_ring(tissue: Tissue, camera: Camera, finger: Finger, skeleton: Skeleton) -> None:
-    frame = skeleton.frames[1]
-    at, half, radius = 0.5 * finger.bones[1].length, 1.4, 9.0 * finger.girth
-    window = camera.window([frame.at(at)], radius + 3.0)
-    x, y = camera.local(frame, window)
-    tall = np.clip((half - np.abs(x - at - 0.008 * y * y)) / 0.3, 0.0, 1.0)
-    outer = np.sqrt(np.maximum((radius + 0.8) ** 2 - y * y, 0.0)) - np.sqrt(np.maximum(radius**2 - y * y, 0.0))
-    tissue.metal[window] += 2.0 * outer * tall
+        edge = finger.which == (0 if sign > 0 else 3)
+        if there and not edge:
+            draw_finger(tissue, other, beside)
 
 
 NOTICE = """These radiographs are synthetic.

@@ -28,6 +28,7 @@ MAX_PIXELS = 64_000_000
 # Should the file have become a pipe since it was looked at, opening it must not wait for somebody to write.
 _READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+_BEYOND_RANGE = 0.001  # the share of an image's values, at either end, that does not count towards its range
 _MISSING = 128  # what libjpeg makes of a block that it was never sent
 _MOST_ROWS_MISSING = 0.25  # a cut JPEG with fewer rows than the other three quarters is no radiograph to judge
 
@@ -65,7 +66,7 @@ def read_radiograph(path: Path) -> Radiograph:
         with os.fdopen(os.open(path, _READ_AT_ONCE), "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise RadiographError(f"{name} cannot be read: {error.strerror or error}") from error
+        raise RadiographError(f"{name} cannot be read: {error.strerror}; check its name and permissions") from error
     return decode_radiograph(data, str(path))
 
 
@@ -139,13 +140,13 @@ def _decode(header: Header) -> NDArray[Any] | None:
 def _ran_out(header: Header, stored: NDArray[Any]) -> bool:
     """Whether a JPEG with an end marker lacks its last blocks all the same.
 
-    Missing blocks are mid-grey, as `_blacken_missing` says, and so may a picture's own be: bits put before the end
-    marker fill up missing blocks, and change nothing in a whole picture.
+    Missing blocks are mid-grey, as `_blacken_missing` says, and so may a picture's own be. Bits put before the end
+    marker fill up missing blocks, and change nothing in a whole picture; 4 KiB are enough for at least one unit of ten.
     """
     if not (stored[-1, -8:] == _MISSING).all():
         return False
     end = header.data.rfind(b"\xff\xd9")
-    filled = _decode(replace(header, data=header.data[:end] + bytes(64) + header.data[end:], cut=True))
+    filled = _decode(replace(header, data=header.data[:end] + bytes(4096) + header.data[end:], cut=True))
     return not np.array_equal(stored, filled) if filled is not None else False
 
 
@@ -183,10 +184,12 @@ def _on_black(stored: NDArray[Any]) -> NDArray[Any]:
 def _eight_bits(pixels: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels  # libtiff has set an inverted TIFF right at this depth
-    values = np.nan_to_num(pixels.astype(np.float32))
-    low = float(np.quantile(values, 0.001, method="lower"))
-    high = float(np.quantile(values, 0.999, method="higher"))
-    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * 255
+    if pixels.dtype.kind == "f":
+        pixels = np.where(np.abs(pixels) < 1e30, pixels, 0)  # what is no number, or no measurement, counts as nothing
+    values = pixels.astype(np.float32)
+    outermost = int(values.size * _BEYOND_RANGE)  # at either end
+    low, high = np.partition(values, (outermost, values.size - 1 - outermost), axis=None)[[outermost, -1 - outermost]]
+    scaled = np.clip((values - low) * (255 / max(high - low, 1e-12)), 0, 255)
     return np.asarray(np.rint(255 - scaled if inverted else scaled), np.uint8)
 
 
@@ -238,6 +241,5 @@ def _dicom(shown: str) -> str:
 
 
 def _too_many_bytes(shown: str, size: int) -> str:
-    return (
-        f"{shown} has {size / 2**20:,.0f} MiB, more than {MAX_BYTES // 2**20}; export the radiograph alone, or smaller"
-    )
+    most = f"the {MAX_BYTES / 2**20:.0f} MiB that are read"
+    return f"{shown} has {size / 2**20:,.0f} MiB, more than {most}; export the radiograph alone, or smaller"

@@ -22,7 +22,7 @@ __all__ = ["DEFAULTS", "Rules", "learn_rules", "nearest_studies"]
 Floats = NDArray[np.float64]
 
 NEIGHBOURS = (5, 9, 15, 25, 35, 51)
-TEMPERATURES = (0.01, 0.03, 0.1, 0.3, 1.0)
+TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
 # Fewer teaching studies than this of either label say too little about thresholds.
 FEWEST = 20
 # Leaving patients out costs teachers x cases; this many studies settle six numbers.

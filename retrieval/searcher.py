@@ -177,14 +177,19 @@ class Searcher:
     def _seen(self) -> frozenset[int]:
         return self.encoder.bundle.seen()
 
+    @cached_property
+    def _patients(self) -> frozenset[str]:
+        return frozenset(case.patient for case in self.index.cases())
+
     def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[str]]:
-        """The patients to leave out, and sentences on views that are indexed themselves."""
-        excluded = {patient} if patient else set()
+        """The indexed patients to leave out, and what there is to say about them."""
+        named = {view.mura_patient for view in views} | {patient or ""}
+        excluded = named & self._patients if named != {""} else set()
         notes = []
+        if patient and patient not in excluded:
+            notes.append(f"the index holds no patient {patient}")
         for view in views:
-            if view.mura_patient:
-                excluded.add(view.mura_patient)
-            for case in self.index.find_digest(view.digest) if view.digest else ():
+            for case in self.index.find_digest(view.digest):
                 excluded.add(case.patient)
                 notes.append(f"{view.name} is indexed itself, as {case.case}; patient {case.patient} is left out")
         return excluded, notes

@@ -27,13 +27,14 @@ _AHEAD = 64
 class Batch:
     """B encoded radiographs: cases with their digests, embeddings (B, D), logits (B,), JPEG thumbnails.
 
-    `unreadable` gives the others that were met on the way, with the reason.
+    `warnings` gives what was read with one, `unreadable` the others that were met on the way, with the reason.
     """
 
     cases: list[Case]
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
     thumbnails: list[bytes]
+    warnings: list[tuple[Case, str]]
     unreadable: list[tuple[Case, str]]
 
 
@@ -42,6 +43,7 @@ class _Prepared:
     case: Case
     picture: NDArray[np.uint8]
     thumbnail: bytes
+    warnings: tuple[str, ...]
 
 
 def encoded_batches(
@@ -91,7 +93,8 @@ def _prepared(
         except RadiographError as error:
             return case, str(error)
         pixels = radiograph.pixels
-        return _Prepared(replace(case, digest=radiograph.digest), encoder.prepare(pixels), thumbnail(pixels))
+        case = replace(case, digest=radiograph.digest)
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), radiograph.warnings)
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
@@ -109,7 +112,7 @@ def _prepared(
 def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encoder: Encoder) -> Batch:
     if not prepared:
         empty = np.empty((0, encoder.bundle.dimension), np.float32)
-        return Batch([], empty, np.empty(0, np.float32), [], unreadable)
+        return Batch([], empty, np.empty(0, np.float32), [], [], unreadable)
     encoded = encoder.encode_prepared([one.picture for one in prepared])
     sound = usable(encoded)
     kept = [one for one, ok in zip(prepared, sound, strict=True) if ok]
@@ -123,5 +126,6 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         embeddings=encoded.embeddings[sound],
         logits=encoded.logits[sound],
         thumbnails=[one.thumbnail for one in kept],
+        warnings=[(one.case, warning) for one in kept for warning in one.warnings],
         unreadable=[*unreadable, *lost],
     )

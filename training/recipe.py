@@ -14,7 +14,9 @@ class Recipe:
 
     backbone: str = "densenet169"
     weights: str = "imagenet"  # or "" (from scratch), or a file of weights
-    frozen_until: str = ""  # parameters before the first of this name keep their weights: cheaper, and safer on few data
+    frozen_until: str = (
+        ""  # parameters before the first of this name keep their weights: cheaper, and safer on few data
+    )
     dimension: int = 128  # D, the report's 128 or 256
     hidden: int = 64  # width of the classifier's hidden layer
     size: int = 320  # S, pixels

@@ -99,6 +99,20 @@ def test_unreadable_radiographs_are_set_aside(squares: Squares, model: Path, tmp
     assert {one["case"] for one in content["quarantined"]} == set(reasons)
 
 
+def test_a_radiograph_that_ends_early_is_indexed_with_a_warning(squares: Squares, model: Path, tmp_path: Path) -> None:
+    collection = squares(TWO)
+    path = tmp_path / "whole.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    assert cv2.imwrite(str(path), noise)
+    Path(collection.cases[0].path).write_bytes(path.read_bytes()[:-20])
+    report = build_index(collection, tmp_path / "index", model=model)
+    assert report.cases == 3
+    ((case, warning),) = report.warnings
+    assert case == "s1-1.png"
+    assert "ends early" in warning
+    assert report.to_dict()["warnings"] == [{"case": case, "warning": warning}]
+
+
 def test_nothing_readable_is_an_error_and_no_index(squares: Squares, model: Path, tmp_path: Path) -> None:
     collection = squares(TWO)
     kept = {case.path: Path(case.path).read_bytes() for case in collection.cases}

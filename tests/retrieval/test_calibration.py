@@ -52,32 +52,50 @@ def test_platt_of_constant_and_huge_logits_stays_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "labels", "threshold"),
+    ("scores", "labels", "threshold"),
     [
         ([0.2, 0.4, 0.8, 0.9], [0, 0, 1, 1], 0.6),  # the middle of the gap between the labels
         ([0.1, 0.2], [0, 1], 0.15),
-        ([0.2, 0.4, 0.8, 0.9], [1, 1, 0, 0], 0.5),  # nothing beats chance
-        ([0.3, 0.3], [0, 1], 0.5),
-        # Best at both gaps (kappa 0.5 either way); 0.45 lies nearer to 0.5 than 0.15.
-        ([0.1, 0.2, 0.4, 0.5], [0, 1, 0, 1], 0.45),
+        ([0.2, 0.2, 0.2, 0.7, 0.7, 0.7], [0, 0, 1, 0, 1, 1], 0.45),
+        ([0.2, 0.4, 0.8, 0.9], [1, 1, 0, 0], 0.5),  # higher scores are the normal ones
+        ([0.3, 0.3, 0.3], [0, 1, 1], 0.5),
     ],
 )
-def test_threshold_by_hand(probabilities: list[float], labels: list[int], threshold: float) -> None:
-    assert best_threshold(np.array(labels), np.array(probabilities)) == pytest.approx(threshold)
+def test_threshold_by_hand(scores: list[float], labels: list[int], threshold: float) -> None:
+    assert best_threshold(np.array(labels), np.array(scores)) == pytest.approx(threshold)
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 10)), min_size=1, max_size=25))
-def test_no_threshold_has_a_higher_kappa(rows: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 10)), min_size=2, max_size=25))
+def test_no_threshold_has_a_higher_expected_kappa(rows: list[tuple[int, int]]) -> None:
     labels = np.array([row[0] for row in rows])
-    probabilities = np.array([row[1] / 10 for row in rows])
-    threshold = best_threshold(labels, probabilities)
+    scores = np.array([row[1] / 10 for row in rows])
+    threshold = best_threshold(labels, scores)
     assert 0 < threshold < 1
+    slope, intercept = fit_platt(scores, labels, np.ones(len(rows)))
+    if slope <= 0 or len(set(scores)) < 2:
+        assert threshold == 0.5
+        return
 
     def kappa(at: float) -> float:
-        calls = (probabilities > at).astype(int)
-        if len({*labels, *calls}) == 1:
-            return 0.0
-        return float(cohen_kappa_score(labels, calls))
+        """Of a table with both outcomes of every study, each with its chance as weight."""
+        chances = sigmoid(slope * scores + intercept)
+        return float(
+            cohen_kappa_score(
+                np.repeat([1, 0], len(rows)),
+                np.tile(scores > at, 2).astype(int),
+                sample_weight=np.concatenate([chances, 1 - chances]),
+            )
+        )
 
-    best = max(kappa(at) for at in np.arange(0.05, 1.0, 0.1))  # between every two of the possible probabilities
-    assert threshold == 0.5 if best <= 1e-9 else kappa(threshold) == pytest.approx(best)
+    between = [at for at in np.arange(0.05, 1.0, 0.1) if min(scores) < at < max(scores)]
+    assert kappa(threshold) == pytest.approx(max(map(kappa, between)))
+
+
+def test_threshold_of_a_large_sample_has_the_highest_kappa() -> None:
+    # Normal scores of one deviation, 1.2 apart, 30 % abnormal: the best of all thresholds is known from a fine grid.
+    generator = np.random.default_rng(5)
+    labels = (generator.random(4000) < 0.3).astype(np.int64)
+    scores = sigmoid(generator.standard_normal(4000) + 1.2 * labels - 0.6)
+    threshold = best_threshold(labels[:400], scores[:400])
+    kappas = [cohen_kappa_score(labels, scores > at) for at in np.linspace(0.05, 0.95, 91)]
+    assert cohen_kappa_score(labels, scores > threshold) > max(kappas) - 0.02

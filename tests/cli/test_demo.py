@@ -1,0 +1,44 @@
+"""`mura-search demo`, with the model that comes along."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from retrieval.bundle import BUNDLED
+from retrieval.collection import read_collection
+
+Run = Callable[..., Result]
+
+
+@pytest.mark.slow
+def test_the_whole_way(run: Run, tmp_path: Path) -> None:
+    """The query is a study of the split valid, every answer says that it is synthetic, and --keep keeps everything."""
+    result = run("demo", "--patients", "20", "--keep", tmp_path / "demo", "--json")
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert answer["index"]["synthetic"] is True
+    assert len(answer["cases"]) == 5
+    assert all(case["case"].startswith("train/") for case in answer["cases"])
+    assert all("/valid/" in file for file in answer["query"]["files"])
+    indexed = read_collection(tmp_path / "demo" / "radiographs", split="train")
+    assert answer["index"]["cases"] == len(indexed.cases)
+    assert run("index", "info", "--index", tmp_path / "demo" / "index").exit_code == 0
+
+
+@pytest.mark.slow
+def test_it_leaves_nothing_behind(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    result = run("demo", "--patients", "20")
+    assert result.exit_code == 0
+    assert "synthetic" in result.stdout
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_the_model_comes_along() -> None:
+    assert {"model.json", "encoder.onnx", "head.safetensors"} <= {file.name for file in BUNDLED.iterdir()}
+    assert sum(file.stat().st_size for file in BUNDLED.iterdir()) <= 16_000_000

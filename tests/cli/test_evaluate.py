@@ -1,0 +1,48 @@
+"""`mura-search evaluate`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from retrieval.collection import Collection
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def others(squares: Callable[..., Collection]) -> Path:
+    """Patients that are not indexed; the classifier and the vote take one normal study for abnormal."""
+    collection = squares([("eve", "t1", 0, [30]), ("fay", "t2", 0, [225]), ("gus", "t3", 1, [210, 240])], "others")
+    file = collection.root / "cases.csv"
+    rows = [f"{case.case},{case.label_name},{case.patient},{case.study}" for case in collection.cases]
+    file.write_text("\n".join(["path,label,patient,study", *rows]), encoding="utf-8")
+    return file
+
+
+def test_by_hand(run: Run, place: Path, others: Path) -> None:
+    result = json.loads(run("evaluate", others, "--index", place, "--rounds", "50", "--json").stdout)
+    assert (result["studies"], result["images"]) == (3, 4)
+    for level, accuracy in (("study", 2 / 3), ("image", 3 / 4)):
+        assert result[level]["classifier"]["accuracy"]["value"] == pytest.approx(accuracy)
+        assert result[level]["classifier"]["sensitivity"]["value"] == 1
+        assert result[level]["classifier"]["specificity"]["value"] == 0.5
+
+
+def test_as_text(run: Run, place: Path, others: Path) -> None:
+    result = run("evaluate", others, "--index", place, "--rounds", "50")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    heading = next(i for i, line in enumerate(lines) if line.startswith("by study: 3, 1 of them abnormal"))
+    assert lines[heading + 1].split() == ["classifier", "vote", "mean", "of", "both"]
+    accuracy = next(line for line in lines[heading:] if line.startswith("accuracy"))
+    assert accuracy.split()[1] == "0.667"
+    assert max(map(len, lines)) <= 80
+
+
+def test_it_stops_where_patients_are_indexed(run: Run, place: Path, table: Path) -> None:
+    result = run("evaluate", table, "--index", place)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: 4 of 4 patients are in the index")

@@ -1,0 +1,81 @@
+"""`mura-search index build` and `index info`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+
+
+def test_build_then_ask(run: Run, table: Path, model: Path, tmp_path: Path, square: Callable[..., Path]) -> None:
+    place = tmp_path / "new"
+    built = run("index", "build", table, "--index", place, "--model", model)
+    assert built.exit_code == 0
+    assert built.stdout.startswith("Indexed 6 radiographs of 4 studies, in ")
+    assert run(square("query.png", 30), "--index", place).stdout.startswith("NORMAL")
+
+
+def test_build_to_the_default_place(run: Run, table: Path, model: Path, square: Callable[..., Path]) -> None:
+    assert run("index", "build", table, "--model", model).exit_code == 0
+    assert run(square("query.png", 30)).exit_code == 0
+
+
+def test_build_json(run: Run, table: Path, model: Path, tmp_path: Path) -> None:
+    report = json.loads(run("index", "build", table, "--index", tmp_path / "new", "--model", model, "--json").stdout)
+    assert (report["cases"], report["studies"], report["patients"]) == (6, 4, 4)
+
+
+def test_an_unreadable_file_is_reported_and_left_out(run: Run, table: Path, model: Path, tmp_path: Path) -> None:
+    (table.parent / "s1-2.png").write_bytes(b"")
+    result = run("index", "build", table, "--index", tmp_path / "new", "--model", model)
+    assert result.exit_code == 0
+    assert "Indexed 5 radiographs" in result.stdout
+    assert "Not indexed: 1 " in result.stdout
+    assert "not indexed: s1-2.png: " in result.stderr
+
+
+def test_an_index_is_replaced_only_when_asked(run: Run, table: Path, model: Path, place: Path) -> None:
+    refused = run("index", "build", table, "--index", place, "--model", model)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("error: ")
+    assert run("index", "build", table, "--index", place, "--model", model, "--replace").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("path,kind\na.png,normal\n", "label"),
+        ("path,label\ns1-1.png,broken\n", "broken"),
+        ("path,label\nnowhere.png,normal\n", "nowhere.png"),
+    ],
+)
+def test_a_bad_case_table_is_one_line(run: Run, table: Path, tmp_path: Path, content: str, says: str) -> None:
+    table.write_text(content, encoding="utf-8")
+    result = run("index", "build", table, "--index", tmp_path / "new")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_info(run: Run, place: Path) -> None:
+    content = json.loads(run("index", "info", "--index", place, "--json").stdout)
+    assert (content["cases"], content["studies"], content["patients"]) == (6, 4, 4)
+    assert content["parts"] == {"finger": 6}
+    assert content["labels"] == {"normal": 3, "abnormal": 3}
+    assert content["model"]["name"] == "squares"
+    assert {"store", "generation", "rules", "collection"} <= set(content)
+
+    text = run("index", "info", "--index", place).stdout
+    assert "6 of 4 studies, 4 patients" in text
+    assert "normal 3, abnormal 3" in text
+
+
+def test_info_without_an_index(run: Run, tmp_path: Path) -> None:
+    result = run("index", "info", "--index", tmp_path / "none")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: no index at {tmp_path / 'none'}")

@@ -1,0 +1,133 @@
+"""The words of the command line, and what becomes of what goes wrong."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from index.errors import MuraSearchError
+
+Run = Callable[..., Result]
+COMMAND = [sys.executable, "-c", "from cli.main import main; main()"]
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_alone_it_prints_help_with_three_examples(run: Run) -> None:
+    result = run()
+    assert result.exit_code == 0
+    examples = result.stdout.split("Examples:")[1].splitlines()
+    assert sum(line.strip().startswith("mura-search ") for line in examples) == 3
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout == "mura-search 0.1.0\n"
+
+
+@pytest.mark.parametrize("arguments", [["x.png"], ["--k", "3", "x.png"], ["x.png", "--json"], ["--json", "x.png"]])
+def test_what_is_no_command_is_a_query(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: no index at ")
+
+
+def test_a_mistyped_command_is_no_query(run: Run) -> None:
+    result = run("indx", "build")
+    assert result.exit_code == 2
+    assert "Did you mean 'index'?" in result.stderr
+
+
+def test_a_file_with_a_name_like_a_command_is_a_query(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "indx").touch()
+    assert run("indx").stderr.startswith("error: no index at ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--k", "0", "x.png"], ["--k", "many", "x.png"], ["--colour", "x.png"], ["query"], ["index", "bild"]]
+)
+def test_wrong_usage_exits_with_2(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (MuraSearchError("the index\nis \x1b[31mred"), 1, "error: the index is ?[31mred\n"),
+        (PermissionError(13, "Permission denied", "model"), 1, "error: Permission denied: model\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt("7 of 9 are done"), 130, "interrupted; 7 of 9 are done\n"),
+    ],
+)
+def test_each_failure_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, line: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("retrieval.searcher.Searcher.open", fail)
+    result = run("x.png")
+    assert (result.exit_code, result.stderr, result.stdout) == (code, line, "")
+
+
+def test_a_bug_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("retrieval.searcher.Searcher.open", fail)
+    with pytest.raises(ZeroDivisionError):
+        run("x.png")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(place: Path) -> None:
+    """As in `mura-search ... | head`: the pipe is closed before anything is written to it."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, "index", "info", "--index", place], stdout=write, stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def complete(words: str) -> list[str]:
+    """What bash would offer for the last of the words."""
+    environment = {
+        "_MURA_SEARCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = subprocess.run(COMMAND, env=os.environ | environment, capture_output=True, text=True, cwd=ROOT, check=True)
+    return done.stdout.split()
+
+
+def test_completion() -> None:
+    assert complete("mura-search in") == ["index"]
+    assert complete("mura-search index ") == ["build", "info"]
+    assert "--patient" in complete("mura-search x.png --")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["index", "build", "-h"]])
+def test_start_up_takes_less_than_300_ms(arguments: list[str]) -> None:
+    """Processor time, the best of five: what else runs on the machine hardly reaches it. Nothing here waits."""
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    seconds = []
+    for _ in range(5):
+        before = spent()
+        subprocess.run([*COMMAND, *arguments], stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
+        seconds.append(spent() - before)
+    assert min(seconds) < 0.3

