@@ -108,8 +108,10 @@ def audit(
     compared with MURA's published counts, of the splits and parts that it has.
     """
     digests: dict[str, list[Case]] = {}
-    unreadable, warned = [], []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    unreadable: list[tuple[str, str]] = []
+    warned: list[tuple[str, str]] = []
+    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
         for done, (case, result) in enumerate(zip(collection.cases, pool.map(_look, collection.cases), strict=True), 1):
             if isinstance(result, str):
                 unreadable.append((case.case, result))
@@ -119,6 +121,8 @@ def audit(
                 warned.extend((case.case, warning) for warning in warnings)
             if progress:
                 progress(done, len(collection.cases))
+    finally:  # an interrupted audit does not read on
+        pool.shutdown(cancel_futures=True)
 
     published = collection.layout == "mura" and not collection.synthetic
     return Audit(

@@ -13,11 +13,11 @@ __all__ = ["read_casetable", "read_table", "some"]
 
 _LABELS = {
     "normal": NORMAL,
-    "negative": NORMAL,
-    "0": NORMAL,
     "abnormal": ABNORMAL,
-    "positive": ABNORMAL,
+    "0": NORMAL,
     "1": ABNORMAL,
+    "positive": ABNORMAL,
+    "negative": NORMAL,
 }
 
 
@@ -34,7 +34,7 @@ def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
     rows = read_table(table, ("path", "label"))
     bad = [f"line {line} has {row['label']!r}" for line, row in rows if row["label"].lower() not in _LABELS]
     if bad:
-        raise CollectionError(f"{table} has labels other than {', '.join(sorted(_LABELS))}: {some(bad)}")
+        raise CollectionError(f"{table} has labels other than {', '.join(_LABELS)}: {some(bad)}")
     blank = [str(line) for line, row in rows if not row["path"]]
     if blank:
         raise CollectionError(f"{table} has rows without a path: line {some(blank)}")

@@ -10,6 +10,7 @@ from retrieval.casetable import read_casetable
 from retrieval.errors import CollectionError
 from retrieval.fracatlas import is_fracatlas, read_fracatlas
 from retrieval.mura import find_mura, read_mura
+from retrieval.split import VALID_SHARE, split_by_patient
 
 __all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
 
@@ -39,8 +40,14 @@ class Collection:
     synthetic: bool = False
 
     def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
-        """Only the cases of one body part, of one split, or both; CollectionError where there are none."""
-        cases = self.cases
+        """Only the cases of one body part, of one split, or both; CollectionError where there are none.
+
+        A collection that names no splits is divided by patient into train and valid (`retrieval.split`), and says so.
+        """
+        cases, notes = self.cases, self.notes
+        if split is not None and not any(case.split for case in cases):
+            cases = split_by_patient(cases)
+            notes += (f"no splits are named: {VALID_SHARE:.0%} of the patients, drawn by their names, are valid",)
         for field, wanted in (("part", part), ("split", split)):
             if wanted is not None:
                 there = sorted({getattr(case, field) for case in cases} - {""})
@@ -48,7 +55,7 @@ class Collection:
                 if not cases:
                     names = ", ".join(there) or "none named"
                     raise CollectionError(f"{self.root} has no radiograph of {field} {wanted!r}; choose of: {names}")
-        return replace(self, cases=cases)
+        return replace(self, cases=cases, notes=notes)
 
 
 def read_collection(

@@ -90,7 +90,7 @@ def expose(tissue: Tissue, room: Room, dice: Dice) -> NDArray[np.uint8]:
     height, width, mm = tissue.camera.height, tissue.camera.width, tissue.camera.mm
     opening = _opening(tissue.camera, room, dice)
     letter = _letter(tissue, room, dice)
-    mottle = _stretch(dice.noise(24, 24), height, width)
+    mottle = _stretch(2.0 * _blur(dice.noise(32, 32), 1.0), height, width)
     path = SOFT * tissue.soft * (1.0 + 0.03 * mottle) + BONE * tissue.bone + METAL * tissue.metal
     if room.marker == "lead":
         path += LEAD * letter
@@ -100,18 +100,16 @@ def expose(tissue: Tissue, room: Room, dice: Dice) -> NDArray[np.uint8]:
     primary = np.exp(-path) * beam
     if room.field == "white":
         primary *= opening
-    rows, columns = _bells(height, max(8, height // 8), 5.5 / mm), _bells(width, max(8, width // 8), 5.5 / mm)
-    rows, columns = rows / rows.sum(axis=1, keepdims=True), columns / columns.sum(axis=1, keepdims=True)
-    haze = _stretch(rows @ primary @ columns.T, height, width)
-    signal = cv2.GaussianBlur((1.0 - room.scatter) * primary + room.scatter * haze, (0, 0), room.sharpness)
-    quanta = 0.8 * dice.noise(height, width) + 1.2 * cv2.GaussianBlur(dice.noise(height, width), (0, 0), 1.0)
+    haze = _stretch(_blur(primary[4::8, 4::8], 0.7 / mm), height, width)
+    signal = _blur((1.0 - room.scatter) * primary + room.scatter * haze, room.sharpness)
+    quanta = 0.8 * dice.noise(height, width) + 1.2 * _blur(dice.noise(height, width), 1.0)
     signal = np.maximum(signal + np.sqrt(np.maximum(signal, 0.004) / room.dose) * quanta, 0.005)
     density = -np.log(signal)
     if room.enhance:
-        density += room.enhance * (density - cv2.GaussianBlur(density, (0, 0), 0.9 / mm))
+        density += room.enhance * (density - _blur(density, 0.9 / mm))
     tone = density * (room.contrast * dice.uniform(0.93, 1.07) / 1.7) + room.level + dice.around(0.0, 0.03)
     tone = np.maximum(tone, 0.0) ** room.gamma
-    tone /= (1.0 + tone**5) ** 0.2  # the film's shoulder: metal and lead end at white
+    tone /= (1.0 + tone * (tone * tone) ** 2) ** 0.2  # the film's shoulder: metal and lead end at white
     if room.marker == "printed":
         tone = np.maximum(tone, 0.97 * letter)
     if room.inverted:
@@ -169,17 +167,19 @@ def _glyph(letter: str, u: Map, v: Map) -> Map:
     return np.asarray(np.sqrt(nearest))
 
 
-def _bells(length: int, count: int, sigma: float) -> Map:
-    """Give `count` Gaussian bells (count, length) of `sigma` pixels, evenly spread along `length` pixels."""
-    middles = (np.arange(count) + 0.5) * (length / count) - 0.5
-    return np.asarray(np.exp(-0.5 * ((np.arange(length)[None, :] - middles[:, None]) / sigma) ** 2))
+def _blur(image: Map, sigma: float) -> Map:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.float64)
 
 
 def _stretch(small: Map, height: int, width: int) -> Map:
-    """Stretch a small map smoothly to (height, width).
+    """Stretch a small smooth map linearly to (height, width).
 
     Not by cv2.resize: its result for doubles depends on whether OpenCV was built with IPP, in the seventh digit.
     """
-    rows = _bells(height, small.shape[0], 0.7 * height / small.shape[0])
-    columns = _bells(width, small.shape[1], 0.7 * width / small.shape[1])
-    return np.asarray((rows / rows.sum(axis=0)).T @ small @ (columns / columns.sum(axis=0)))
+    for axis, size in ((0, height), (1, width)):
+        count = small.shape[axis]
+        at = np.clip((np.arange(size) + 0.5) * (count / size) - 0.5, 0.0, count - 1.0)
+        low = np.minimum(at.astype(np.int64), count - 2)
+        share = (at - low)[:, None] if axis == 0 else at - low
+        small = np.take(small, low, axis) * (1.0 - share) + np.take(small, low + 1, axis) * share
+    return small

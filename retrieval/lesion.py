@@ -40,7 +40,7 @@ def draw_lesion(tissue: Tissue, lesion: Lesion, skeleton: Skeleton, pose: Pose) 
 
 
 def _fracture(finger: Finger, dice: Dice, theta: float) -> Lesion:
-    side = theta + dice.around(0.0, radians(22)) + dice.choice((0.0, pi))
+    side = theta + dice.around(0.0, radians(11)) + dice.choice((0.0, pi))
     if dice.chance(0.25):
         number = dice.choice((2, 3))
         cut = _avulsion(finger, number, side, dice)
@@ -48,13 +48,13 @@ def _fracture(finger: Finger, dice: Dice, theta: float) -> Lesion:
         number = dice.choice((1, 2, 3), (0.4, 0.32, 0.28))
         slant = radians(dice.around(0.0, 9.0) if dice.chance(0.5) else dice.sign() * dice.uniform(32.0, 58.0))
         # Displaced or not: a hairline keeps its place, so the line is all there is to see.
-        step, bend = (dice.uniform(0.6, 2.2), dice.uniform(4.0, 18.0)) if dice.chance(0.6) else (0.2, 1.0)
+        step, bend = (dice.uniform(0.6, 2.2), dice.uniform(4.0, 18.0)) if dice.chance(0.6) else (0.4, 1.5)
         cut = Cut(
             finger.bones[number].length * dice.uniform(0.28, 0.78),
             along=cos(slant),
             across=sin(slant),
             side=side,
-            apart=dice.uniform(0.4, 0.9),
+            apart=dice.uniform(0.5, 0.95),
             step=step,
             bend=dice.sign() * radians(bend),
             toward=side + dice.around(0.0, 0.5),

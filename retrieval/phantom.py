@@ -9,10 +9,12 @@ bits of exp, sin or a sum shows only where a value lies within about 1e-11 of a 
 pixels everywhere, though their bytes may differ between versions of the PNG encoder.
 """
 
+import csv
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import radians
 from pathlib import Path
@@ -92,14 +94,12 @@ def _draw_neighbours(tissue: Tissue, finger: Finger, pose: Pose, dice: Dice) -> 
         fist = (radians(dice.uniform(50, 85)), radians(dice.uniform(60, 95)), radians(dice.uniform(20, 50)))
         spread, back = radians(dice.uniform(3.0, 12.0)) * sign, dice.uniform(-10.0, 2.0)
         there, lateral = dice.chance(0.75), pose.shows(0.0) < 0.35
+        away = dice.around(0.0, 2.0) if lateral else 20.0 * finger.girth * sign * pose.shows(0.0) ** 0.5
         beside = replace(
             pose,
             flexion=(0.0, *fist) if lateral else pose.flexion,
             yaw=(spread * 0.5, pose.yaw[1] + spread * 0.5, *pose.yaw[2:]),
-            origin=(
-                back,
-                20.0 * finger.girth * sign * pose.shows(0.0) ** 0.5 if not lateral else dice.around(0.0, 2.0),
-            ),
+            origin=(back, away),
         )
         edge = finger.which == (0 if sign > 0 else 3)
         if there and not edge:
@@ -141,7 +141,8 @@ def write_collection(
     (studies done, studies in all). Beside MURA's files there are SYNTHETIC.txt, lesions.csv (`path,view,lesion,mask`)
     and masks/ with one `imageN_mask.png` for each abnormal radiograph.
 
-    Everything is written in a hidden neighbour and renamed into place at the end, so `folder` is whole or absent.
+    Everything is written in a hidden neighbour and renamed into place at the end, so `folder` is whole or absent; a
+    process killed midway leaves that neighbour and nothing else.
     Raises CollectionError where `folder` already holds something.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100  (a link's own name is the one the CSV files repeat)
@@ -184,8 +185,8 @@ def _plan(patients: int, seed: int, abnormal: float, valid: float) -> list[_Stud
 def _write_studies(
     root: Path, name: str, studies: list[_Study], seed: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    images: dict[str, list[str]] = {"train": [], "valid": []}
-    lesions = ["path,view,lesion,mask"]
+    images: dict[str, list[tuple[str, ...]]] = {"train": [], "valid": []}
+    lesions = [("path", "view", "lesion", "mask")]
     for done, study in enumerate(studies):
         (root / study.folder).mkdir(parents=True)
         views = draw_study(seed, study.study, study.abnormal, patient=study.patient)
@@ -196,22 +197,24 @@ def _write_studies(
                 mask = f"masks/{study.folder}/image{number}_mask.png"
                 (root / mask).parent.mkdir(parents=True, exist_ok=True)
                 _write_png(root / mask, phantom.mask.astype(np.uint8) * 255)
-            images[study.split].append(f"{name}/{path}")
-            lesions.append(f"{path},{phantom.view},{phantom.lesion},{mask}")
+            images[study.split].append((f"{name}/{path}",))
+            lesions.append((path, phantom.view, phantom.lesion, mask))
         if progress is not None:
             progress(done + 1, len(studies))
     for split, paths in images.items():
-        labels = [f"{name}/{s.folder}/,{int(s.abnormal)}" for s in studies if s.split == split]
-        _write_bytes(root / f"{split}_image_paths.csv", _lines(paths))
-        _write_bytes(root / f"{split}_labeled_studies.csv", _lines(labels))
-    _write_bytes(root / "lesions.csv", _lines(lesions))
+        labels = [(f"{name}/{s.folder}/", str(int(s.abnormal))) for s in studies if s.split == split]
+        _write_table(root / f"{split}_image_paths.csv", paths)
+        _write_table(root / f"{split}_labeled_studies.csv", labels)
+    _write_table(root / "lesions.csv", lesions)
     count = len({s.patient for s in studies})
     notice = NOTICE.format(seed=seed, patients=count, studies=len(studies), images=len(lesions) - 1)
     _write_bytes(root / "SYNTHETIC.txt", notice.encode())
 
 
-def _lines(lines: list[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
+def _write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    _write_bytes(path, text.getvalue().encode())
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from index.case import Case
 
-__all__ = ["draw", "split_by_patient"]
+__all__ = ["VALID_SHARE", "draw", "split_by_patient"]
 
 VALID_SHARE = 0.3
 

@@ -37,10 +37,6 @@ class Camera:
     centre: Point
     mirror: float = 1.0
 
-    @property
-    def everywhere(self) -> Window:
-        return slice(0, self.height), slice(0, self.width)
-
     def window(self, points: list[Point], margin: float) -> Window:
         """Give the rows and columns of the box around `points`, `margin` mm wider; empty when outside the picture."""
         rows, columns = [], []
@@ -67,7 +63,7 @@ class Camera:
         y = right * (frame.cosine * c - frame.sine * s) + (
             down * (frame.sine * c + frame.cosine * s) + (dy * frame.cosine - dx * frame.sine)
         )
-        return x / frame.scale, y
+        return (x if frame.scale == 1.0 else x / frame.scale), y
 
 
 @dataclass(slots=True)
@@ -130,8 +126,8 @@ def _draw_bone(tissue: Tissue, bone: Bone, frame: Frame, pose: Pose, mineral: fl
     begin, end = _ends(bone, v, pose)
     deep = np.minimum(x - begin, end - x)
     dense = np.where(u < 0.5, bone.sclerosis[0], bone.sclerosis[1])
-    outer = _chord(v, b) * _dome(deep)
-    marrow = np.minimum(_chord(y / (a - wall), b - 0.85 * wall) * _dome(deep - 0.4 - 0.9 * dense), outer)
+    outer = _chord(v * v, b) * _dome(deep)
+    marrow = np.minimum(_chord((y / (a - wall)) ** 2, b - 0.85 * wall) * _dome(deep - 0.4 - 0.9 * dense), outer)
     shell = outer - marrow
     rows = np.floor(y * 8.0 + 7.0 * bone.length).astype(np.int64) & 127
     columns = np.floor(x * 8.0 + 11.0 * bone.length).astype(np.int64) & 255
@@ -201,8 +197,9 @@ def _ends(bone: Bone, v: Map, pose: Pose) -> tuple[Map, Map]:
     return begin, bone.length - (1.0 - lateral) * front - lateral * radius * 0.95 * around
 
 
-def _chord(v: Map, b: Map) -> Map:
-    return np.asarray(2.0 * b * np.sqrt(np.maximum(1.0 - v * v, 0.0)))
+def _chord(v2: Map, b: Map) -> Map:
+    """Give the chord of an ellipse, half as deep as `b`, at the squared share `v2` of its half-width; 0 beyond it."""
+    return np.asarray(2.0 * b * np.sqrt(np.maximum(1.0 - v2, 0.0)))
 
 
 def _dome(deep: Map) -> Map:
@@ -283,8 +280,7 @@ def _draw_soft(tissue: Tissue, finger: Finger, skeleton: Skeleton, pose: Pose) -
     a, b = np.interp(along, s, a_at), np.interp(along, s, w * d / a_at)
     core = np.maximum(a - 2.2, 0.5)
     # Fat attenuates less than muscle and tendon: the outer shell counts four fifths.
-    thick = 1.6 * b * np.sqrt(np.maximum(1.0 - off2 / (a * a), 0.0))
-    thick += 0.5 * np.maximum(b - 2.2, 0.5) * np.sqrt(np.maximum(1.0 - off2 / (core * core), 0.0))
+    thick = 0.8 * _chord(off2 / (a * a), b) + 0.25 * _chord(off2 / (core * core), np.maximum(b - 2.2, 0.5))
     for where, depth in finger.creases:
         fold = np.interp(where, np.arange(len(marks)), marks)
         thick *= 1.0 - depth * np.maximum(1.0 - np.abs(along - fold - 0.02 * off2) / 0.5, 0.0)
@@ -308,13 +304,16 @@ def draw_palm(tissue: Tissue, finger: Finger, frame: Frame, pose: Pose) -> None:
     a = hypot(w * cos(pose.theta), d * sin(pose.theta))
     b = min(w * d / a, 17.0)
     middle = (radial - ulnar) / 2 * g * cos(pose.theta) + 1.5 * g * sin(pose.theta)
-    x, y = tissue.camera.local(Frame(frame.x, frame.y, frame.cosine, frame.sine), tissue.camera.everywhere)
+    flat = Frame(frame.x, frame.y, frame.cosine, frame.sine)
+    edge = finger.bones[0].length + 0.42 * finger.bones[1].length
+    window = tissue.camera.window([flat.at(x, y) for x in (-40.0, edge) for y in (middle - a, middle + a)], 0.0)
+    x, y = tissue.camera.local(flat, window)
     beyond = np.maximum(np.abs(y) - 12.0 * g, 0.0)
-    web = finger.bones[0].length + 0.42 * finger.bones[1].length - 0.006 * beyond * beyond
+    web = edge - 0.006 * beyond * beyond
     inward = np.clip((web - x) / (20.0 + 16.0 * sin(pose.theta) ** 2), 0.0, 1.0)
-    palm = _chord((y - middle) / a, np.array(b)) * inward * (1.6 - 0.6 * inward)
+    palm = _chord(((y - middle) / a) ** 2, np.array(b)) * inward * (1.6 - 0.6 * inward)
     # A smooth maximum, so that the finger grows out of the palm without an edge.
-    tissue.soft = np.sqrt(np.sqrt(tissue.soft**4 + palm**4))
+    tissue.soft[window] = np.sqrt(np.hypot(tissue.soft[window] ** 2, palm * palm))
 
 
 def draw_ring(tissue: Tissue, finger: Finger, frame: Frame, half: float) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,10 +44,11 @@ class TrainingSet:
 
 
 def read_boxes(collection: Collection) -> dict[str, list[Box]]:
-    """Boxes of lesions by image name, from `fractures.csv` (FracAtlas) or `lesions.csv` (synthetic) in the folder.
+    """Boxes of lesions by image, from FracAtlas's `fractures.csv` or a synthetic collection's `lesions.csv`.
 
-    Columns: image_id (the file's name or its path in the collection), x, y, width, height, image_width, image_height,
-    all in pixels of the image. An empty dictionary where there is no such file; TrainingError where it does not read.
+    The former names images (image_id) and gives x, y, width, height, image_width, image_height in pixels; the latter
+    names paths in the collection, and masks whose bounding box is taken. An empty dictionary where there is no such
+    file; TrainingError where it does not read.
     """
     boxes: dict[str, list[Box]] = {}
     for file in (collection.root / "fractures.csv", collection.root / "lesions.csv"):
@@ -55,10 +57,15 @@ def read_boxes(collection: Collection) -> dict[str, list[Box]]:
         try:
             with file.open(newline="", encoding="utf-8") as lines:
                 for row in csv.DictReader(lines):
-                    W, H = float(row["image_width"]), float(row["image_height"])
-                    x, y, w, h = (float(row[name]) for name in ("x", "y", "width", "height"))
-                    boxes.setdefault(row["image_id"], []).append((x / W, y / H, w / W, h / H))
-        except (KeyError, ValueError, ZeroDivisionError, TypeError) as error:
+                    if "mask" not in row:
+                        H, W = float(row["image_height"]), float(row["image_width"])
+                        x, y, w, h = (float(row[name]) for name in ("x", "y", "width", "height"))
+                        boxes.setdefault(row["image_id"], []).append((x / W, y / H, w / W, h / H))
+                    elif row["mask"]:
+                        mask = read_radiograph(collection.root / row["mask"]).pixels
+                        (H, W), (x, y, w, h) = mask.shape, cv2.boundingRect(mask)
+                        boxes[row["path"]] = [(x / W, y / H, w / W, h / H)]
+        except (KeyError, ValueError, ZeroDivisionError, TypeError, RadiographError) as error:
             raise TrainingError(f"{file} is not a table of boxes ({error!r}); correct or remove it") from error
     return boxes
 

@@ -18,9 +18,10 @@ def identity_numbers(cases: Sequence[Case]) -> list[int]:
 def batches(cases: Sequence[Case], P: int, K: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """One epoch: len(cases) // (P * K) batches of row numbers, at least one.
 
-    Each batch takes P / 2 parts (drawn by their number of images, both labels of each, so that every anchor has a
-    negative of its own part) and K images of each label. Images come in random order without replacement until an
-    identity is used up, then again; within a batch patients differ as long as there are enough.
+    Each batch takes P / 2 parts (drawn by the number of images of their rarer label, of which they can teach that much;
+    both labels of each, so that every anchor has a negative of its own part) and K images of each label. Images come in
+    random order without replacement until an identity is used up, then again; within a batch patients differ as long
+    as there are enough.
     """
     pools: dict[tuple[str, int], _Pool] = {}
     for part in sorted({case.part for case in cases}):
@@ -31,7 +32,7 @@ def batches(cases: Sequence[Case], P: int, K: int, rng: np.random.Generator) -> 
     parts = sorted({part for part, _ in pools})
     if not parts:
         raise ValueError("no part has images of both labels")
-    sizes = np.array([len(pools[p, 0].rows) + len(pools[p, 1].rows) for p in parts], float)
+    sizes = np.array([min(len(pools[part, label].rows) for label in (0, 1)) for part in parts], float)
     count = min(P // 2, len(parts))
     for _ in range(max(1, len(cases) // (P * K))):
         drawn = rng.choice(len(parts), count, replace=False, p=sizes / sizes.sum())

@@ -66,7 +66,10 @@ def decoded(data: bytes) -> Radiograph | None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "q.png") == f"{tmp_path}/q.png cannot be read: No such file or directory; check its name and permissions"
+    assert (
+        refusal(tmp_path / "q.png")
+        == f"{tmp_path}/q.png cannot be read: No such file or directory; check its name and permissions"
+    )
 
 
 def test_a_folder(tmp_path: Path) -> None:

@@ -78,18 +78,17 @@ def test_labels(write: Write, label: str, want: int) -> None:
     assert read(write("path,label", f"a.png,{label}")).cases[0].label == want
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_as_spreadsheets_write_it(write: Write, separator: str) -> None:
-    """A byte order mark, capitals, spaces, quotes, empty lines, short rows."""
+def test_as_spreadsheets_write_it(write: Write) -> None:
+    """A byte order mark, capitals, spaces, quotes, empty lines, and rows that end with their last value."""
     lines = (" Path ,LABEL,View,Patient", '"a.png",normal,"x, y; z"', "", ",,,", "b.png, 1 ")
-    found = read(write(*(lines[0].replace(",", separator), *(line.replace(",", separator) for line in lines[2:])), ""))
-    assert [(case.case, case.label) for case in found.cases] == [("b.png", 1)]
-    if separator == ",":
-        found = read(write(*lines, encoding="utf-8-sig"))
-        assert [(case.case, case.label, case.view) for case in found.cases] == [
-            ("a.png", 0, "x, y; z"),
-            ("b.png", 1, ""),
-        ]
+    cases = read(write(*lines, encoding="utf-8-sig")).cases
+    assert [(case.case, case.label, case.view) for case in cases] == [("a.png", 0, "x, y; z"), ("b.png", 1, "")]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators(write: Write, separator: str) -> None:
+    case = read(write(separator.join(("path", "label", "view")), separator.join(("a.png", "1", "ap, left")))).cases[0]
+    assert (case.case, case.label, case.view) == ("a.png", 1, "ap, left")
 
 
 def test_where_paths_lead(write: Write, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def test_patients_stay_on_one_side_whoever_joins() -> None:
 def test_the_share_is_about_what_was_asked_and_the_seed_matters() -> None:
     valid = [c for c in split_by_patient(cases(2000), share=0.3) if c.split == "valid"]
     assert abs(len(valid) / 4000 - 0.3) < 0.04
-    assert {c.case for c in valid} != {c.case for c in split_by_patient(cases(2000), share=0.3, seed=1) if c.split == "valid"}
+    assert {c.case for c in valid} != {
+        c.case for c in split_by_patient(cases(2000), share=0.3, seed=1) if c.split == "valid"
+    }
 
 
 def test_the_draw_is_the_same_on_every_machine() -> None:

@@ -11,7 +11,9 @@ def cases() -> list[Case]:
     made = []
     for part, patients in (("finger", 30), ("wrist", 12)):
         for p in range(patients):
-            made += [Case(f"{part}/{p}/{i}", f"{part}{p}", f"{part}{p}", int(p % 3 == 0), part) for i in range(1 + p % 3)]
+            made += [
+                Case(f"{part}/{p}/{i}", f"{part}{p}", f"{part}{p}", int(p % 3 == 0), part) for i in range(1 + p % 3)
+            ]
     return made
 
 

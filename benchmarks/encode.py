@@ -1,0 +1,99 @@
+"""Radiographs from file to embedding: decoding, CLAHE and encoding, images a second, against torch eager.
+
+    python benchmarks/encode.py [FOLDER] [--images 128] [--runs 5]
+
+FOLDER holds radiographs (default: synthetic ones are drawn). Both sides read the same files, use the same cores and
+the same network, and their embeddings are compared.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from network import Plain, make_both
+from numpy.typing import NDArray
+from timing import alternate, machine, ratio, show
+
+from index.case import Case
+from retrieval.encoder import Encoder
+from retrieval.phantom import draw_study
+from retrieval.preprocess import Preprocessing
+from retrieval.radiograph import IMAGE_SUFFIXES
+from retrieval.stream import encoded_batches
+
+BATCH = 16
+
+
+def with_torch(files: Sequence[Path], network: Plain, how: Preprocessing) -> NDArray[np.float32]:
+    """As most scripts do it: file after file through OpenCV, batches through the network in eager mode."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (how.mean, how.std))
+    found = []
+    for start in range(0, len(files), BATCH):
+        pictures = []
+        for file in files[start : start + BATCH]:
+            image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+            assert image is not None
+            lightness, a, b = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2LAB))
+            clahe = cv2.createCLAHE(clipLimit=how.clip_limit, tileGridSize=(how.tile_grid, how.tile_grid))
+            image = cv2.cvtColor(cv2.merge((clahe.apply(lightness), a, b)), cv2.COLOR_LAB2RGB)
+            scale = how.size / max(image.shape[:2])
+            h, w = (round(side * scale) for side in image.shape[:2])
+            picture = np.zeros((how.size, how.size, 3), np.uint8)
+            top, left = (how.size - h) // 2, (how.size - w) // 2
+            picture[top : top + h, left : left + w] = cv2.resize(
+                image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            )
+            pictures.append(torch.from_numpy(picture).permute(2, 0, 1))
+        with torch.inference_mode():
+            embeddings, _ = network((torch.stack(pictures).float() / 255 - mean) / std)
+        found.append(embeddings.numpy())
+    return np.concatenate(found)
+
+
+def ours(files: Sequence[Path], encoder: Encoder) -> NDArray[np.float32]:
+    cases = [Case(file.name, file.name, file.name, 0, path=str(file)) for file in files]
+    return np.concatenate([batch.embeddings for batch in encoded_batches(cases, encoder)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    machine("onnxruntime", "torch", "opencv-python-headless")
+    how = Preprocessing(size=352)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if options.folder:
+            files = sorted(f for f in options.folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)[: options.images]
+        else:
+            files = []
+            for study in range(options.images):
+                files.append(folder / f"{study:04}.png")
+                cv2.imwrite(str(files[-1]), draw_study(0, study, abnormal=study % 2 == 1)[0].pixels)
+        bundle, network = make_both(folder, how)
+        encoder = Encoder(bundle)
+        ours_found, torch_found = ours(files, encoder), with_torch(files, network, how)
+        cosine = (ours_found * torch_found).sum(1)
+        print(f"{len(files)} radiographs; cosine of the two sides' embeddings: lowest {cosine.min():.6f}")
+        assert cosine.min() > 0.999, "the two sides do not encode alike"
+
+        def rate(action: str) -> float:
+            started = time.perf_counter()
+            ours(files, encoder) if action == "ours" else with_torch(files, network, how)
+            return len(files) / (time.perf_counter() - started)
+
+        samples, reference = alternate(options.runs, lambda: rate("ours"), lambda: rate("torch"))
+    show("mura-search", samples, "images/s")
+    show("torch eager", reference, "images/s")
+    ratio("mura-search / torch eager", samples, reference)
+
+
+if __name__ == "__main__":
+    main()

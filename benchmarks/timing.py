@@ -1,0 +1,67 @@
+"""What the benchmarks share: the machine, raw samples, medians with their spread, and ratios within one run."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+
+__all__ = ["alternate", "machine", "ratio", "run_command", "show"]
+
+
+def machine(*packages: str) -> None:
+    """Print what this was measured on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"{_processor()}, {cores} cores, Python {platform.python_version()}")
+    versions = []
+    for package in packages:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} missing")
+    print(", ".join(versions))
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def alternate(runs: int, *actions: Callable[[], float], warm_up: int = 1) -> tuple[list[float], ...]:
+    """Call the actions in turn, A B A B ..., so that a noisy minute hits both; the figures each of them returns."""
+    samples: tuple[list[float], ...] = tuple([] for _ in actions)
+    for run in range(warm_up + runs):
+        for own, action in zip(samples, actions, strict=True):
+            figure = action()
+            if run >= warm_up:
+                own.append(figure)
+    return samples
+
+
+def show(name: str, samples: Sequence[float], unit: str) -> None:
+    """Print median, spread and the raw samples."""
+    raw = " ".join(f"{value:.4g}" for value in samples)
+    print(f"{name}: median {median(samples):.4g} {unit} (min {min(samples):.4g}, max {max(samples):.4g}; {raw})")
+
+
+def ratio(what: str, samples: Sequence[float], reference: Sequence[float]) -> float:
+    """Print and give the median of the pairwise ratios samples / reference."""
+    pairs = [a / b for a, b in zip(samples, reference, strict=True)]
+    print(f"{what}: {median(pairs):.3g} (pairwise {min(pairs):.3g} to {max(pairs):.3g})")
+    return median(pairs)
+
+
+def run_command(command: Sequence[str]) -> float:
+    """Seconds from starting a process to its end; a failing one ends the benchmark."""
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return seconds
