@@ -23,13 +23,14 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 def main(folder: Path, query: Path) -> None:
-    network = torch.jit.load(str(folder / "network.pt"))
+    network = torch.jit.load(str(folder / "network.pt"))  # type: ignore[no-untyped-call]
     cases = pd.read_csv(folder / "cases.csv")
     vectors = faiss.read_index(str(folder / "vectors.faiss"))
     voters = KNeighborsClassifier(n_neighbors=15, algorithm="brute", metric="cosine")
     voters.fit(np.load(folder / "embeddings.npy"), cases["label"])
 
     image = cv2.imread(str(query), cv2.IMREAD_COLOR)
+    assert image is not None
     lightness, a, b = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2LAB))
     lightness = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(lightness)
     image = cv2.cvtColor(cv2.merge((lightness, a, b)), cv2.COLOR_LAB2RGB)

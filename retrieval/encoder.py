@@ -1,6 +1,6 @@
 """The encoder made ready: radiographs in, embeddings and classifier logits out.
 
-The only file that imports ONNX Runtime.
+The only file on the query path that imports ONNX Runtime.
 """
 
 from collections.abc import Sequence

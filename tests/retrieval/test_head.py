@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="the oracle needs the extra train")
-
-from retrieval.errors import BundleError  # noqa: E402
-from retrieval.head import Head  # noqa: E402
-from training.model import SiameseHead  # noqa: E402
+from retrieval.errors import BundleError
+from retrieval.head import Head
+from training.model import SiameseHead
 
 B, C, D, M = 3, 12, 8, 5
 
@@ -23,7 +22,7 @@ def pair() -> tuple[SiameseHead, Head]:
     return module, module.export()
 
 
-def maps() -> "torch.Tensor":
+def maps() -> torch.Tensor:
     return torch.randn(B, C, 4, 3, generator=torch.Generator().manual_seed(2)).requires_grad_(True)
 
 
@@ -54,11 +53,10 @@ def test_similarity_gradient_is_that_of_autograd(pair: tuple[SiameseHead, Head])
 
 def test_attention_finds_the_one_place_that_mean_pooling_drowns() -> None:
     # One channel is 1 at one of 100 places; attention strongly follows it, so its pooled value is 1 and the mean 0.01.
-    weights = {"attention_weight": [50.0], "attention_bias": [0.0], "projection_weight": [[1.0, 0], [0, 1.0]]}
+    zeros = np.zeros(2, np.float32)
     head = Head(
-        *(np.array(v, np.float32) for v in weights.values()),
-        np.zeros(2, np.float32), np.zeros((1, 2), np.float32), np.zeros(1, np.float32),
-        np.zeros(1, np.float32), np.zeros(1, np.float32),
+        np.array([50], np.float32), zeros[:1], np.eye(2, dtype=np.float32), zeros,
+        zeros[None], zeros[:1], zeros[:1], zeros[:1],
     )  # fmt: skip
     F = np.zeros((1, 1, 10, 10), np.float32)
     F[0, 0, 7, 3] = 1

@@ -14,7 +14,7 @@ def test_networks_give_feature_maps_of_a_thirty_second(name: str, channels: int)
     network, C = load_backbone(name, "")
     with torch.inference_mode():
         maps = network.eval()(torch.randn(1, 3, 96, 64))
-    assert C == channels
+    assert channels == C
     assert maps.shape == (1, channels, 3, 2)
 
 
@@ -56,5 +56,5 @@ def test_unreachable_weights_name_the_two_ways_on(monkeypatch: pytest.MonkeyPatc
 
 def test_unknown_names_are_refused() -> None:
     for name in ("vgg", "timm:no_such_network"):
-        with pytest.raises(TrainingError, match="no_such_network|unknown backbone"):
+        with pytest.raises(TrainingError, match=r"no_such_network|unknown backbone"):
             load_backbone(name, "")

@@ -17,7 +17,7 @@ def cases() -> list[Case]:
     return made
 
 
-def test_a_batch_has_both_labels_of_its_parts_and_K_of_each() -> None:
+def test_a_batch_has_both_labels_of_its_parts_and_so_many_of_each() -> None:
     table = cases()
     for batch in batches(table, 4, 3, np.random.default_rng(0)):
         counts = Counter((table[i].part, table[i].label) for i in batch)

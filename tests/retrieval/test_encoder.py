@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.bundle import BUNDLED
+from retrieval.encoder import Encoder
+from retrieval.errors import BundleError
+from retrieval.phantom import draw_study
+
+
+def test_squares_are_encoded_as_their_model_says(model: Path) -> None:
+    encoder = Encoder.open(model)
+    encoded = encoder.encode([np.full((32, 32), value, np.uint8) for value in (0, 128, 255)])
+    m = (np.array([0, 128, 255]) / 255 - 0.5) / 0.25
+    expected = np.stack([m, np.ones(3)], 1) / np.hypot(m, 1)[:, None]
+    np.testing.assert_allclose(encoded.embeddings, expected, atol=1e-5)
+    np.testing.assert_allclose(encoded.logits, 4 * expected[:, 0], atol=1e-4)
+
+
+def test_the_bundled_model_does_not_depend_on_the_batch() -> None:
+    encoder = Encoder.open(BUNDLED)
+    pixels = [phantom.pixels for study in range(2) for phantom in draw_study(1, study, abnormal=study == 1)]
+    together = encoder.encode(pixels)
+    np.testing.assert_allclose(np.linalg.norm(together.embeddings, axis=1), 1, atol=1e-5)
+    for row, one in enumerate(pixels):
+        alone = encoder.encode([one])
+        np.testing.assert_allclose(alone.embeddings[0], together.embeddings[row], atol=1e-4)
+        np.testing.assert_allclose(alone.logits[0], together.logits[row], atol=1e-3)
+
+
+def test_a_network_that_does_not_run_is_refused(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from retrieval.bundle import Bundle
+
+    bundle = Bundle.open(make_model(tmp_path / "model"))
+    broken = replace(bundle, files={**bundle.files, "encoder.onnx": b"no network"})
+    with pytest.raises(BundleError, match="cannot be run"):
+        Encoder(broken)
+    with pytest.raises(BundleError, match="disagree"):
+        Encoder(replace(bundle, dimension=3))

@@ -1,0 +1,112 @@
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from retrieval.collection import read_collection
+from retrieval.phantom import write_collection
+from retrieval.preprocess import Preprocessing, preprocess
+from retrieval.radiograph import read_radiograph
+from training.augment import augment
+from training.data import load_training_set, read_boxes
+from training.errors import TrainingError
+
+HOW = Preprocessing(size=64)
+
+
+def fracatlas(root: Path) -> Path:
+    """Two images of 100 x 50 (width x height), the second with a box over its right half."""
+    root.mkdir()
+    for name, label in (("a.png", "normal"), ("b.png", "abnormal")):
+        cv2.imwrite(str(root / name), np.full((50, 100), 90 if label == "normal" else 160, np.uint8))
+    (root / "cases.csv").write_text("path,label,part\na.png,normal,hand\nb.png,abnormal,hand\n")
+    (root / "fractures.csv").write_text(
+        "image_id,x,y,width,height,image_width,image_height\nb.png,50.0,0.0,50.0,50.0,100,50\n"
+    )
+    return root
+
+
+def test_pictures_are_those_of_a_query_and_boxes_lie_where_they_belong(tmp_path: Path) -> None:
+    collection = read_collection(fracatlas(tmp_path / "data"))
+    data, failed = load_training_set([collection], HOW)
+    assert failed == []
+    assert [case.case for case in data.cases] == ["a.png", "b.png"]
+    for case, picture in zip(data.cases, data.pictures, strict=True):
+        radiograph = read_radiograph(Path(case.path))
+        assert case.digest == radiograph.digest
+        assert np.array_equal(picture, preprocess(radiograph.pixels, HOW)[:, :, :1])
+    # Letterboxed to 64: rows 16 to 48; at a quarter of it the box is rows 4 to 12, columns 8 to 16.
+    expected = np.zeros((16, 16), np.uint8)
+    expected[4:12, 8:] = 255
+    assert np.array_equal(data.coverage[1], expected)
+    assert data.coverage[0].max() == 0
+    assert data.known.tolist() == [True, True]
+
+
+def test_an_abnormal_one_without_a_box_is_unknown(tmp_path: Path) -> None:
+    root = fracatlas(tmp_path / "data")
+    (root / "fractures.csv").unlink()
+    data, _ = load_training_set([read_collection(root)], HOW)
+    assert data.known.tolist() == [True, False]
+
+
+def test_two_collections_keep_their_patients_apart(tmp_path: Path) -> None:
+    one, two = (read_collection(fracatlas(tmp_path / name)) for name in ("one", "two"))
+    data, _ = load_training_set([one, two], HOW)
+    assert len({case.patient for case in data.cases}) == 4
+    assert len({case.case for case in data.cases}) == 4
+
+
+def test_unreadable_files_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    root = fracatlas(tmp_path / "data")
+    (root / "a.png").write_text("no picture")
+    data, failed = load_training_set([read_collection(root)], HOW)
+    assert [case.case for case in data.cases] == ["b.png"]
+    assert failed[0][0].endswith("a.png")
+    (root / "b.png").write_text("nor this")
+    with pytest.raises(TrainingError, match="none of the radiographs"):
+        load_training_set([read_collection(root)], HOW)
+
+
+def test_synthetic_masks_give_boxes(tmp_path: Path) -> None:
+    write_collection(tmp_path / "phantoms", patients=4, seed=3, abnormal=0.5, valid=0.0)
+    collection = read_collection(tmp_path / "phantoms")
+    boxes = read_boxes(collection)
+    with (tmp_path / "phantoms" / "lesions.csv").open() as lines:
+        masks = {row["path"]: row["mask"] for row in csv.DictReader(lines) if row["mask"]}
+    assert boxes.keys() == masks.keys() == {case.case for case in collection.cases if case.label == 1}
+    for path, ((left, top, width, height),) in boxes.items():
+        mask = cv2.imread(str(tmp_path / "phantoms" / masks[path]), cv2.IMREAD_GRAYSCALE)
+        assert mask is not None
+        rows, columns = np.nonzero(mask)
+        assert [left * mask.shape[1], (left + width) * mask.shape[1]] == pytest.approx(
+            [columns.min(), columns.max() + 1]
+        )
+        assert [top * mask.shape[0], (top + height) * mask.shape[0]] == pytest.approx([rows.min(), rows.max() + 1])
+
+
+def test_a_broken_table_of_boxes_is_named(tmp_path: Path) -> None:
+    root = fracatlas(tmp_path / "data")
+    (root / "fractures.csv").write_text("image_id,x\nb.png,1\n")
+    with pytest.raises(TrainingError, match=r"fractures\.csv is not a table of boxes"):
+        load_training_set([read_collection(root)], HOW)
+
+
+def test_augmentation_moves_lesions_with_their_picture() -> None:
+    pictures, coverage = torch.zeros(16, 1, 64, 64), torch.zeros(16, 1, 16, 16)
+    pictures[:, :, 20:32, 36:48] = 1  # bright where the lesion is
+    coverage[:, :, 5:8, 9:12] = 1
+    moved, where = augment(pictures, coverage, torch.Generator().manual_seed(0))
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    small = torch.nn.functional.avg_pool2d(moved, 4)
+    for picture, lesion in zip(small, where, strict=True):
+        if lesion.sum() < 4:  # shifted out of the picture
+            continue
+        contrast = (picture * lesion).sum() / lesion.sum() - (picture * (1 - lesion)).sum() / (1 - lesion).sum()
+        assert abs(contrast) > 0.4  # the sign is that of the polarity
+    again, _ = augment(pictures, coverage, torch.Generator().manual_seed(0))
+    assert torch.equal(moved, again)
