@@ -113,10 +113,10 @@ def write_bundle(
 
     `about` gives name, backbone, dimension and provenance; `seen` the SHA-256 in hex of every file trained on.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     digests: NDArray[np.uint64] = np.array(sorted({digest_number(d) for d in seen}), np.uint64)
-    save_file({"digests": digests}, folder / "seen.safetensors")
+    (folder / "seen.safetensors").write_bytes(save({"digests": digests}))
     manifest = {
         "schema": SCHEMA,
         **about,

@@ -138,19 +138,20 @@ def _letter(tissue: Tissue, room: Room, dice: Dice) -> Map:
     height, width = tissue.camera.height, tissue.camera.width
     tall = dice.uniform(0.045, 0.075) * hypot(height, width)
     turn, over = radians(dice.around(0.0, 12.0)), dice.chance(0.2)
-    places = [(dice.uniform(0.1, 0.9) * width - 0.3 * tall, dice.uniform(0.06, 0.9) * height) for _ in range(12)]
+    half = 0.75 * tall  # of a square that holds the letter however it is turned
+    places = [(dice.uniform(0.0, 1.0), dice.uniform(0.0, 1.0)) for _ in range(12)]
     shape = np.zeros((height, width))
     if room.marker == "none" or not dice.chance(0.9):
         return shape
-    for x0, y0 in places:
-        left, top = max(0, int(x0 - 0.3 * tall)), max(0, int(y0 - 0.2 * tall))
-        window = slice(top, int(y0 + 1.3 * tall)), slice(left, int(x0 + tall))
-        if window[0].stop > height or window[1].stop > width or tissue.soft[window].any():
+    for across, below in places:
+        x0, y0 = half + across * (width - 2.0 * half), half + below * (height - 2.0 * half)
+        window = slice(int(y0 - half), int(y0 + half)), slice(int(x0 - half), int(x0 + half))
+        if tissue.soft[window].any():
             continue
-        down = (np.arange(top, window[0].stop) - y0)[:, None] / tall
-        right = (np.arange(left, window[1].stop) - x0)[None, :] / tall
-        right = 0.6 - right if over else right
-        u, v = right * cos(turn) + down * sin(turn), down * cos(turn) - right * sin(turn)
+        down = (np.arange(window[0].start, window[0].stop) - y0)[:, None] / tall
+        right = (np.arange(window[1].start, window[1].stop) - x0)[None, :] / tall
+        right = -right if over else right
+        u, v = right * cos(turn) + down * sin(turn) + 0.3, down * cos(turn) - right * sin(turn) + 0.5
         shape[window] = np.clip((0.07 - _glyph(room.letter, u, v)) * tall + 0.5, 0.0, 1.0)
         break
     return shape

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save
 
 from retrieval.errors import BundleError
 
@@ -73,7 +73,7 @@ class Head:
         return head
 
     def save(self, path: Path) -> None:
-        save_file({f.name: np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}, path)
+        path.write_bytes(save({f.name: np.ascontiguousarray(getattr(self, f.name), np.float32) for f in fields(self)}))
 
     @property
     def features(self) -> int:

@@ -1,0 +1,82 @@
+"""The pictures in README, drawn anew: twelve synthetic radiographs, and an answer in the terminal.
+
+    python docs/pictures.py
+"""
+
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+
+from cli.answer import print_answer
+from retrieval.build import build_index
+from retrieval.collection import read_collection
+from retrieval.phantom import draw_study, write_collection
+from retrieval.searcher import Searcher
+
+HERE = Path(__file__).parent
+TILE = 300
+# Rich's own frame fetches its font from the network; this one uses what the reader has.
+FRAME = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img" aria-label="An answer">
+<style>.{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; line-height: {line_height}px;
+font-variant-east-asian: full-width; }} {styles}</style>
+<defs><clipPath id="{unique_id}-clip-terminal"><rect width="{terminal_width}" height="{terminal_height}"/></clipPath>
+{lines}</defs>
+<rect width="{width}" height="{height}" rx="8" fill="#0c0c0c"/>
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">{backgrounds}
+<g class="{unique_id}-matrix">{matrix}</g></g></svg>
+"""
+
+
+def draw_phantoms() -> None:
+    """Four normal and eight abnormal ones, each with its view and finding under it."""
+    tiles, study = [], 0
+    wanted = {"": 4, "fracture": 2, "dislocation": 2, "joint-space narrowing": 1, "lytic lesion": 1, "metal": 2}
+    while wanted:
+        view = study % 3
+        for abnormal in (False, True):
+            phantoms = draw_study(7, study, abnormal)
+            one = phantoms[view % len(phantoms)]
+            if one.lesion in wanted:
+                tiles.append((one.lesion, captioned(one.pixels, f"{one.view}, {one.lesion or 'normal'}")))
+                wanted[one.lesion] -= 1
+                if not wanted[one.lesion]:
+                    del wanted[one.lesion]
+        study += 1
+    ordered = [tile for _, tile in sorted(tiles, key=lambda pair: pair[0])]
+    rows = [np.hstack(ordered[start : start + 6]) for start in (0, 6)]
+    cv2.imwrite(str(HERE / "phantoms.jpg"), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def captioned(pixels: np.ndarray, text: str) -> np.ndarray:  # type: ignore[type-arg]
+    tile = np.full((TILE + 24, TILE), 24, np.uint8)
+    scale = (TILE - 8) / max(pixels.shape)
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    top, left = (TILE - small.shape[0]) // 2, (TILE - small.shape[1]) // 2
+    tile[top : top + small.shape[0], left : left + small.shape[1]] = small
+    cv2.putText(tile, text, (8, TILE + 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 220, 1, cv2.LINE_AA)
+    return tile
+
+
+def draw_answer() -> None:
+    """The answer that `mura-search demo` prints, as a picture."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_collection(folder / "radiographs", patients=80)
+        build_index(read_collection(folder / "radiographs", split="train"), folder / "index")
+        valid = read_collection(folder / "radiographs", split="valid").cases
+        asked = next(case for case in valid if case.label_name == "abnormal")
+        with Searcher.open(folder / "index") as searcher:
+            answer = searcher.search([case.path for case in valid if case.study == asked.study])
+        console = Console(width=100, record=True, highlight=False, markup=False, emoji=False, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        print_answer(answer, console)
+        text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME).replace(str(folder), "DEMO")
+        (HERE / "answer.svg").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    draw_phantoms()
+    draw_answer()
