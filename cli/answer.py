@@ -88,14 +88,16 @@ def figures(answer: "Answer", marks: str) -> "Table":
         table.add_row(name, figure(probability), styled(verdict), picture, f"threshold {threshold:.2f}")
     familiarity = answer.familiarity
     known = {True: "familiar", False: "unfamiliar", None: "unknown"}[familiarity.familiar]
-    table.add_row("nearest study", figure(familiarity.similarity), styled(known), "", f"limit {familiarity.limit:.2f}")
+    table.add_row(
+        "nearest study", cosine(familiarity.similarity), styled(known), "", f"limit {cosine(familiarity.limit)}"
+    )
     return table
 
 
 def views(answer: "Answer") -> "Table":
     table = bare_table("view", "classifier", "vote", "similarity")
     for view in answer.views:
-        table.add_row(line_of(view.file), figure(view.classifier), figure(view.knn), figure(view.similarity))
+        table.add_row(line_of(view.file), figure(view.classifier), figure(view.knn), cosine(view.similarity))
     return table
 
 
@@ -109,7 +111,7 @@ def similar(cases: "Sequence[SimilarCase]") -> "Table":
     for case in cases:
         table.add_row(
             str(case.rank),
-            f"{case.similarity:.3f}",
+            cosine(case.similarity),
             f"{case.weight:.0%}",
             styled(case.label),
             line_of(case.study),
@@ -143,6 +145,11 @@ def word(abnormal: bool | None) -> str:
 
 def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def cosine(value: float | None) -> str:
+    """A similarity: those that matter lie near 1, and differ in the third place."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def mark_set(console: "Console") -> str:

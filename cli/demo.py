@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.terminal import AsJson, note, print_json, progress
+from cli.terminal import SEED_HELP, AsJson, note, print_json, progress
 
 __all__ = ["demo"]
 
@@ -17,7 +17,7 @@ def demo(
         Path | None, typer.Option(metavar="FOLDER", help="Keep the radiographs and the index in this new folder.")
     ] = None,
     patients: Annotated[int, typer.Option(min=20, metavar="N", help="How many patients to draw.")] = 80,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Another seed draws other fingers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help=SEED_HELP)] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""

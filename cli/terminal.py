@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "SEED_HELP",
     "AsJson",
     "Data",
     "Group",
@@ -64,6 +65,7 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+SEED_HELP = "Another seed draws other fingers; 0 drew those that the bundled model learned from."
 PIPE_WIDTH = 160  # a pipe has room for whole paths
 
 

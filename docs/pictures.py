@@ -1,6 +1,6 @@
 """The pictures in README, drawn anew: twelve synthetic radiographs, and an answer in the terminal.
 
-    python docs/pictures.py
+python docs/pictures.py
 """
 
 import tempfile
@@ -71,7 +71,9 @@ def draw_answer() -> None:
         asked = next(case for case in valid if case.label_name == "abnormal")
         with Searcher.open(folder / "index") as searcher:
             answer = searcher.search([case.path for case in valid if case.study == asked.study])
-        console = Console(width=100, record=True, highlight=False, markup=False, emoji=False, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        console = Console(
+            width=100, record=True, highlight=False, markup=False, emoji=False, file=open("/dev/null", "w")
+        )  # noqa: SIM115, PTH123
         print_answer(answer, console)
         text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME).replace(str(folder), "DEMO")
         (HERE / "answer.svg").write_text(text, encoding="utf-8")

@@ -145,8 +145,9 @@ def _bundle_rules(bundle: Bundle) -> Rules:
     if bundle.rules is None:
         return DEFAULTS
     try:
-        return Rules.from_dict(bundle.rules)
-    except (TypeError, ValueError) as error:
+        # Thresholds differ between collections, so an answer says where its own come from.
+        return Rules.from_dict({**bundle.rules, "source": f"the model's own, {bundle.rules['source']}"})
+    except (TypeError, ValueError, KeyError) as error:
         raise BundleError(
             f"the model at {bundle.folder} has decision rules of another version; train it again"
         ) from error

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from retrieval.metrics import Reader, measure
 from training.augment import augment
 from training.data import TrainingSet
-from training.losses import batch_hard_triplet, region_loss
+from training.losses import LOSSES, region_loss
 from training.model import Siamese
 from training.recipe import Recipe
 from training.sampler import batches, identity_numbers
@@ -85,7 +85,7 @@ def fit(
             output = model(_normalised(pictures, recipe).to(device, memory_format=torch.channels_last))
             h, w = output.suspicion.shape[1:]
             losses = {
-                "triplet": batch_hard_triplet(output.embeddings, identities[rows].to(device), recipe.margin),
+                "triplet": LOSSES[recipe.loss](output.embeddings, identities[rows].to(device), recipe.margin),
                 "classification": binary_cross_entropy_with_logits(output.logits, labels[rows].to(device)),
                 "regions": region_loss(
                     output.suspicion,
@@ -155,7 +155,7 @@ def _held_out(model: Siamese, holdout: TrainingSet, recipe: Recipe, device: torc
     labels = np.array([case.label for case in holdout.cases])
     identities = torch.tensor(identity_numbers(holdout.cases))
     return {
-        "valid_triplet": float(batch_hard_triplet(embeddings, identities, recipe.margin)),
+        "valid_triplet": float(LOSSES[recipe.loss](embeddings, identities, recipe.margin)),
         "valid_auroc": _auroc(labels, logits.numpy()),
         "valid_vote_auroc": _auroc(labels, _votes(embeddings.numpy(), labels, [c.patient for c in holdout.cases])),
         "valid_suspicion_auroc": _auroc(labels, suspicion.numpy()),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["batch_hard_triplet", "pairwise_distances", "region_loss"]
+__all__ = ["LOSSES", "batch_hard_triplet", "pairwise_distances", "region_loss", "triplet"]
 
 
 def pairwise_distances(embeddings: Tensor) -> Tensor:
@@ -15,6 +15,22 @@ def pairwise_distances(embeddings: Tensor) -> Tensor:
     squared = (2 - 2 * embeddings @ embeddings.T).clamp_min(0)  # of unit vectors
     zero = squared < 1e-12
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
+
+
+def triplet(embeddings: Tensor, identities: Tensor, margin: float) -> Tensor:
+    """Triplet loss over all valid triplets of a batch (Weinberger and Saul 2009; FaceNet, Schroff et al. 2015).
+
+        L = mean over triplets above 0 of max(0, D(a, p) - D(a, n) + m),   y_a = y_p != y_n,   p != a
+
+    Arguments as below. Triplets that keep the margin do not count, or they would drown the others (Hermans et al.).
+    Where a hardest example is often a mislabelled one, as in a study's views without its fracture, this is calmer.
+    """
+    distances = pairwise_distances(embeddings)
+    same = identities[:, None] == identities[None, :]
+    positive = same & ~torch.eye(len(identities), dtype=torch.bool, device=same.device)
+    valid = positive[:, :, None] & ~same[:, None, :]  # (anchor, positive, negative)
+    terms = (distances[:, :, None] - distances[:, None, :] + margin).clamp_min(0) * valid
+    return terms.sum() / (terms > 0).sum().clamp_min(1)
 
 
 def batch_hard_triplet(embeddings: Tensor, identities: Tensor, margin: float) -> Tensor:
@@ -48,3 +64,6 @@ def region_loss(suspicion: Tensor, coverage: Tensor, known: Tensor) -> Tensor:
     lesion = (softplus(-s) * t).sum() / t.sum().clamp_min(1)
     background = (softplus(s) * (1 - t)).sum() / (1 - t).sum().clamp_min(1)
     return lesion + background
+
+
+LOSSES = {"triplet": triplet, "batch-hard": batch_hard_triplet}

@@ -31,6 +31,13 @@ class SiameseHead(nn.Module):
         nn.init.zeros_(self.attention.weight)  # starts as plain mean pooling
         nn.init.zeros_(self.projection.bias)
         nn.init.orthogonal_(self.projection.weight)
+        self.reset_classifier()
+
+    def reset_classifier(self) -> None:
+        """Start the classifier's layers anew. Embeddings have unit length, so activations get unit variance."""
+        self.hidden.reset_parameters()
+        self.output.reset_parameters()
+        nn.init.normal_(self.hidden.weight)
 
     def forward(self, maps: Tensor) -> Output:
         """Feature maps (B, C, h, w) to embeddings, logits and suspicion."""

@@ -24,6 +24,7 @@ class Recipe:
     epochs: int = 20
     identities: int = 4  # P, (part, label) pairs a batch; both labels of a part always come together
     images: int = 8  # K, images of each, of different patients as far as there are
+    loss: str = "batch-hard"  # or "triplet", over all valid triplets
     margin: float = 0.3  # on unit vectors a Euclidean distance is at most 2
     triplet: float = 1.0
     classification: float = 0.0  # above 0, the classifier also trains jointly with the embedding
@@ -38,6 +39,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dimension not in (128, 256):
             raise TrainingError(f"the embedding has 128 or 256 numbers, not {self.dimension}")
+        if self.loss not in ("batch-hard", "triplet"):
+            raise TrainingError(f"unknown loss {self.loss}: use batch-hard or triplet")
         if self.identities < 2 or self.identities % 2 or self.images < 2:
             raise TrainingError("a batch needs an even number of identities and at least two images of each")
         if not 0.05 <= self.holdout <= 0.5:

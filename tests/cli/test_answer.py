@@ -69,14 +69,14 @@ def test_the_verdict_comes_first_with_what_it_rests_on() -> None:
     assert lines[0] == "ABNORMAL: classifier and vote agree"
     assert lines[2].split() == ["classifier", "0.83", "abnormal", "█" * 10 + "│" + "█" * 7 + "···", "threshold", "0.50"]
     assert lines[3].split()[:6] == ["vote", "of", "15", "studies", "0.76", "abnormal"]
-    assert lines[4].split() == ["nearest", "study", "0.91", "familiar", "limit", "0.62"]
+    assert lines[4].split() == ["nearest", "study", "0.910", "familiar", "limit", "0.620"]
 
 
 def test_views_cases_and_files() -> None:
     lines = [line.rstrip() for line in shown(ANSWER)]
     assert [line.split() for line in lines if line.startswith(("pa.png", "lateral.png"))] == [
-        ["pa.png", "0.90", "0.80", "0.93"],
-        ["lateral.png", "0.76", "0.72", "0.91"],
+        ["pa.png", "0.90", "0.80", "0.930"],
+        ["lateral.png", "0.76", "0.72", "0.910"],
     ]
     assert [line.split() for line in lines if "study1" in line and "image" not in line] == [
         ["1", "0.990", "25%", "abnormal", "XR_FINGER/patient00011/study1", "finger", "pa"],

@@ -66,13 +66,14 @@ def test_rules_are_learned_and_stored(squares: Squares, model: Path, tmp_path: P
 def test_the_bundles_rules_hold_where_too_little_teaches(
     squares: Squares, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    rules = Rules(k=7, source="learned with the model")
-    model = make_model(tmp_path / "model", rules=rules.to_dict())
+    stored = Rules(k=7, source="learned with the model").to_dict()
+    rules = Rules(k=7, source="the model's own, learned with the model")
+    model = make_model(tmp_path / "model", rules=stored)
     assert build_index(squares(TWO), tmp_path / "index", model=model).rules == rules
     # So they do where the model was trained on what is indexed.
     collection = squares(many(), "many")
     seen = [file_digest(Path(case.path)) for case in collection.cases]
-    model = make_model(tmp_path / "seen", rules=rules.to_dict(), seen=seen)
+    model = make_model(tmp_path / "seen", rules=stored, seen=seen)
     assert build_index(collection, tmp_path / "other", model=model).rules == rules
 
 

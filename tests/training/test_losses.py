@@ -7,7 +7,7 @@ import torch
 from pytorch_metric_learning import distances, losses, miners
 from torch.nn.functional import normalize
 
-from training.losses import batch_hard_triplet, pairwise_distances, region_loss
+from training.losses import LOSSES, batch_hard_triplet, pairwise_distances, region_loss, triplet
 
 
 def on_circle(*degrees: float) -> torch.Tensor:
@@ -43,16 +43,33 @@ def test_batch_hard_is_that_of_pytorch_metric_learning() -> None:
     assert float(batch_hard_triplet(e, y, 0.3)) == pytest.approx(float(expected), abs=1e-7)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
+def test_all_triplets_by_hand() -> None:
+    # Identity A at 0 and 40 degrees, B at 60: two triplets, anchors 0 and 40.
+    e, y = on_circle(0, 40, 60), torch.tensor([0, 0, 1])
+    first, second = chord(40) - chord(60) + 0.3, chord(40) - chord(20) + 0.3
+    assert first < 0 < second  # the first keeps the margin and does not count
+    assert float(triplet(e, y, 0.3)) == pytest.approx(second)
+
+
+def test_all_triplets_are_those_of_pytorch_metric_learning() -> None:
+    torch.manual_seed(0)
+    e, y = normalize(torch.randn(24, 16, dtype=torch.float64)), torch.arange(24) % 4
+    oracle = losses.TripletMarginLoss(margin=0.3, distance=distances.LpDistance(normalize_embeddings=False))
+    assert float(triplet(e, y, 0.3)) == pytest.approx(float(oracle(e, y)), abs=1e-7)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
     torch.manual_seed(3)
     raw, y = torch.randn(8, 5, dtype=torch.float64, requires_grad=True), torch.tensor([0, 0, 1, 1, 2, 2, 2, 1])
-    assert torch.autograd.gradcheck(lambda x: batch_hard_triplet(normalize(x), y, 0.5), (raw,))
+    assert torch.autograd.gradcheck(lambda x: LOSSES[name](normalize(x), y, 0.5), (raw,))
 
 
+@pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("identities", [[0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 1, 1]])
-def test_degenerate_batches_give_a_number_and_a_finite_gradient(identities: list[int]) -> None:
+def test_degenerate_batches_give_a_number_and_a_finite_gradient(identities: list[int], name: str) -> None:
     same = torch.ones(4, 3, dtype=torch.float64, requires_grad=True)
-    loss = batch_hard_triplet(normalize(same), torch.tensor(identities), 0.3)
+    loss = LOSSES[name](normalize(same), torch.tensor(identities), 0.3)
     loss.backward()  # type: ignore[no-untyped-call]
     assert same.grad is not None
     assert torch.isfinite(loss)
