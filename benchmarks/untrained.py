@@ -3,9 +3,9 @@
     python benchmarks/untrained.py DATA --index INDEX
 
 INDEX holds the train split of DATA; the valid split is judged. The untrained side uses all channels of the network's
-last feature map, mean-pooled: the vote by their cosine, the classifier by a logistic regression. Since nothing of it was
-trained before, it may use every patient of the train split for its regression and for its decision rules (leaving one
-patient out for the vote, out of fold for the regression), more than the trained one could. All four readers are
+last feature map, mean-pooled: the vote by their cosine, the classifier by a logistic regression. Since nothing of it
+was trained before, it may use every patient of the train split for its regression and for its decision rules (leaving
+one patient out for the vote, out of fold for the regression), more than the trained one could. All four readers are
 resampled together, so their differences are paired.
 """
 

@@ -96,8 +96,10 @@ def figures(answer: "Answer", marks: str) -> "Table":
 
 def views(answer: "Answer") -> "Table":
     table = bare_table("view", "classifier", "vote", "similarity")
-    for view in answer.views:
-        table.add_row(line_of(view.file), figure(view.classifier), figure(view.knn), cosine(view.similarity))
+    files = [view.file for view in answer.views]
+    names = [Path(file).name for file in files]
+    for view, name in zip(answer.views, names if len(set(names)) == len(names) else files, strict=True):
+        table.add_row(line_of(name), figure(view.classifier), figure(view.knn), cosine(view.similarity))
     return table
 
 

@@ -37,6 +37,7 @@ def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> None:
     from cli.answer import print_answer
     from retrieval.build import build_index
     from retrieval.collection import read_collection
+    from retrieval.evaluation import evaluate
     from retrieval.phantom import write_collection
     from retrieval.searcher import Searcher
 
@@ -49,12 +50,18 @@ def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> None:
         f"Drew {patients} synthetic patients and indexed {report.studies} of their studies, in {report.seconds:.0f} s."
     )
 
-    valid = read_collection(data, split="valid").cases
-    asked = next(case for case in valid if case.label_name == "abnormal")
+    valid = read_collection(data, split="valid")
+    asked = next(case for case in valid.cases if case.label_name == "abnormal")
     note(f"Asking about {asked.study}, which is not indexed and was drawn {asked.label_name}.\n")
     with Searcher.open(place) as searcher:
-        answer = searcher.search([case.path for case in valid if case.study == asked.study])
-    if as_json:
-        print_json(answer.to_dict())
-    else:
-        print_answer(answer)
+        answer = searcher.search([case.path for case in valid.cases if case.study == asked.study])
+        if as_json:
+            print_json(answer.to_dict())
+        else:
+            print_answer(answer)
+        all_asked = evaluate(searcher, valid)
+    right = {reader: figures["accuracy"].value or 0.0 for reader, figures in all_asked.study.items()}
+    note(
+        f"\nOf all {all_asked.studies} studies that are not indexed, the classifier called "
+        f"{right['classifier'] * all_asked.studies:.0f} right and the vote {right['knn'] * all_asked.studies:.0f}."
+    )

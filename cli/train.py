@@ -1,7 +1,7 @@
 """`mura-search train`: a model bundle from labelled radiographs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from index.errors import MissingExtra, MuraSearchError
 if TYPE_CHECKING:
     from retrieval.collection import Collection
     from training.recipe import Recipe
+    from training.run import Trained
 
 __all__ = ["train"]
 
@@ -76,33 +77,42 @@ def train(
         "collections": [collection.root.name for collection in collections],
     }
     with progress("training") as show:
-
-        def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            if stage == "epoch":
-                told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
-                note(f"epoch {done} of {total}: {told}")
-            elif stage == "train":
-                show(done, total)
-
         try:
-            trained = run(training_set, chosen, out, name=name, provenance=about, report=report)
+            trained = run(training_set, chosen, out, name=name, provenance=about, report=reporter(show))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on after the last finished epoch") from None
     if as_json:
-        print_json(
-            {
-                "schema": "mura-search/training/1",
-                "model": str(trained.model),
-                "epochs": [dict(epoch) for epoch in trained.epochs],
-                "export_difference": trained.export_difference,
-                "rules": trained.rules.to_dict(),
-                "seconds": trained.seconds,
-            }
-        )
+        print_json(trained_as_json(trained))
         return
     print(f"Trained in {trained.seconds / 60:.1f} min; exported and torch differ by {trained.export_difference:.1e}.")
     print(f"Decision rules: {trained.rules.source}.")
     print(f"Use it:  mura-search index build DATA --model {trained.model}")
+
+
+def reporter(show: Callable[[int, int], None]) -> Callable[[str, int, int, Mapping[str, float]], None]:
+    """What a run calls as it proceeds: steps move the bar, epochs are told with their figures."""
+
+    def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "epoch":
+            told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
+            note(f"epoch {done} of {total}: {told}")
+        elif stage == "train":
+            show(done, total)
+
+    return report
+
+
+def trained_as_json(trained: "Trained") -> dict[str, object]:
+    from retrieval.answer import plain
+
+    return {
+        "schema": "mura-search/training/1",
+        "model": str(trained.model),
+        "epochs": plain([dict(epoch) for epoch in trained.epochs]),  # a figure that is undefined is null
+        "export_difference": trained.export_difference,
+        "rules": trained.rules.to_dict(),
+        "seconds": trained.seconds,
+    }
 
 
 def training_collection(data: Path, layout: str | None, part: str | None, split: str | None) -> "Collection":

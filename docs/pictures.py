@@ -3,18 +3,21 @@
 python docs/pictures.py
 """
 
-import tempfile
+import io
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from cli.answer import print_answer
-from retrieval.build import build_index
+from index.case import ABNORMAL
 from retrieval.collection import read_collection
-from retrieval.phantom import draw_study, write_collection
+from retrieval.phantom import draw_study
 from retrieval.searcher import Searcher
 
 HERE = Path(__file__).parent
@@ -51,7 +54,7 @@ def draw_phantoms() -> None:
     cv2.imwrite(str(HERE / "phantoms.jpg"), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
-def captioned(pixels: np.ndarray, text: str) -> np.ndarray:  # type: ignore[type-arg]
+def captioned(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     tile = np.full((TILE + 24, TILE), 24, np.uint8)
     scale = (TILE - 8) / max(pixels.shape)
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -61,24 +64,21 @@ def captioned(pixels: np.ndarray, text: str) -> np.ndarray:  # type: ignore[type
     return tile
 
 
-def draw_answer() -> None:
-    """The answer that `mura-search demo` prints, as a picture."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        write_collection(folder / "radiographs", patients=80)
-        build_index(read_collection(folder / "radiographs", split="train"), folder / "index")
-        valid = read_collection(folder / "radiographs", split="valid").cases
-        asked = next(case for case in valid if case.label_name == "abnormal")
-        with Searcher.open(folder / "index") as searcher:
-            answer = searcher.search([case.path for case in valid if case.study == asked.study])
-        console = Console(
-            width=100, record=True, highlight=False, markup=False, emoji=False, file=open("/dev/null", "w")
-        )  # noqa: SIM115, PTH123
-        print_answer(answer, console)
-        text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME).replace(str(folder), "DEMO")
-        (HERE / "answer.svg").write_text(text, encoding="utf-8")
+def draw_answer(data: Path, index: Path) -> None:
+    """The answer about the first abnormal study of the split valid that has several views, as a picture."""
+    cases = read_collection(data, split="valid").cases
+    views = {case.study: [c.path for c in cases if c.study == case.study] for case in cases if case.label == ABNORMAL}
+    asked = next(files for files in views.values() if len(files) > 1)
+    with Searcher.open(index) as searcher:
+        answer = searcher.search(asked)
+    answer = replace(answer, cases=tuple(replace(case, path=case.case) for case in answer.cases))
+    console = Console(width=96, record=True, highlight=False, markup=False, emoji=False, file=io.StringIO())
+    print_answer(answer, console)
+    text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME)
+    (HERE / "answer.svg").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     draw_phantoms()
-    draw_answer()
+    if len(sys.argv) == 3:
+        draw_answer(Path(sys.argv[1]), Path(sys.argv[2]))

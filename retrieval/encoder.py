@@ -34,6 +34,7 @@ class Encoder:
         """`threads` for one encoding; 0 means one for each physical core."""
         try:
             import onnxruntime as ort
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
         except ImportError as error:
             raise MissingExtra("onnxruntime", "cpu") from error
         self.bundle = bundle
@@ -49,7 +50,7 @@ class Encoder:
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in offered]
         try:
             self._session: Any = ort.InferenceSession(bundle.files["encoder.onnx"], options, providers=providers)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, *_errors_of(state)) as error:
             raise BundleError(f"the model at {bundle.folder} cannot be run: {str(error).splitlines()[0]}") from error
         self._input = self._session.get_inputs()[0].name
 
@@ -75,3 +76,8 @@ class Encoder:
     def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
         """Embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""
         return self.encode_prepared([self.prepare(pixels) for pixels in radiographs])
+
+
+def _errors_of(state: Any) -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own errors, which have no common base."""
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

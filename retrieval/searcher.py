@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
+import numpy as np
+
 from index.errors import IndexDamaged
 from index.folder import Hit, IndexFolder
 from retrieval.answer import (
@@ -203,6 +205,7 @@ class Searcher:
             for view in views
             if view.digest and digest_number(view.digest) in self._seen
         ]
+        warnings += [f"{view.name} is blank: every pixel is alike" for view in views if np.ptp(view.pixels) == 0]
         if len(views) > _MANY:
             warnings.append(f"{len(views)} radiographs were taken as views of one study; was it one?")
         if judgement.vote.probability is None:

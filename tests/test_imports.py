@@ -25,6 +25,7 @@ ROOMS = {
     "torchvision": "training",
     "timm": "training",
     "onnx": "training",
+    "pickle": "training",  # only the name of its error, which torch.load raises; nothing is unpickled
     "sqlite3": "index",
     "faiss": "index",
     "pymilvus": "index",
@@ -34,7 +35,7 @@ ROOMS = {
     "fastapi": "web",
 }
 ONE_FILE = ("faiss", "pymilvus", "pydicom")
-NOWHERE = ("pandas", "sklearn", "matplotlib", "scipy", "pickle")
+NOWHERE = ("pandas", "sklearn", "matplotlib", "scipy")
 HEAVY = ("torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy")
 
 

@@ -1,6 +1,7 @@
 """The convolutional part: torchvision's DenseNet-169 and ResNet-50 as in the report, and any network of timm."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import cast
 from urllib.error import URLError
 
@@ -97,7 +98,7 @@ def load_matching(network: nn.Module, file: Path) -> None:
             state: dict[str, Tensor] = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, TypeError, UnpicklingError) as error:
         raise TrainingError(
             f"{file} does not read as a file of weights; give a .pth state dict or .safetensors"
         ) from error

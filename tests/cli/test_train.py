@@ -30,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def train(data: object, recipe: object, out: Path, **options: Any) -> training.run.Trained:
         seen.update(data=data, recipe=recipe, out=out, **options)
         options["report"]("epoch", 1, 2, {"epoch": 1, "valid_auroc": 0.75})
-        return training.run.Trained(out / "model", ({"epoch": 1.0},), 1e-6, DEFAULTS, 60.0)
+        return training.run.Trained(out / "model", ({"epoch": 1.0, "valid_auroc": float("nan")},), 1e-6, DEFAULTS, 60.0)
 
     monkeypatch.setattr(training.data, "load_training_set", load)
     monkeypatch.setattr(training.run, "train", train)
@@ -55,7 +55,9 @@ def test_without_options_the_recipe_is_the_default(
     run: Run, table: Path, tmp_path: Path, asked: Mapping[str, Any]
 ) -> None:
     result = run("train", table, "--out", tmp_path / "run", "--json")
-    assert json.loads(result.stdout)["model"] == str(tmp_path / "run" / "model")
+    told = json.loads(result.stdout)
+    assert told["model"] == str(tmp_path / "run" / "model")
+    assert told["epochs"] == [{"epoch": 1.0, "valid_auroc": None}]
     assert asked["recipe"] == Recipe()
 
 

@@ -178,6 +178,13 @@ def test_a_query_that_is_unlike_everything_says_so(searcher: Searcher, square: C
     assert answer.familiarity.familiar is False
 
 
+def test_a_blank_picture_is_called_blank(searcher: Searcher) -> None:
+    blank = np.full((32, 32), 200, np.uint8)
+    assert any("is blank" in text for text in searcher.search(blank).warnings)
+    blank[0, 0] = 201
+    assert not any("is blank" in text for text in searcher.search(blank).warnings)
+
+
 def test_thresholds_are_strict(searcher: Searcher, square: Callable[..., Path]) -> None:
     probability = searcher.search(square("query.png", 100)).classifier.probability
     searcher.rules = dataclasses.replace(RULES, classifier_threshold=probability)
