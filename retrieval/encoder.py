@@ -48,9 +48,10 @@ class Encoder:
         options.log_severity_level = 3
         offered = ort.get_available_providers()
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in offered]
+        failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_errors_of(state))
         try:
             self._session: Any = ort.InferenceSession(bundle.files["encoder.onnx"], options, providers=providers)
-        except (RuntimeError, ValueError, *_errors_of(state)) as error:
+        except failures as error:
             raise BundleError(f"the model at {bundle.folder} cannot be run: {str(error).splitlines()[0]}") from error
         self._input = self._session.get_inputs()[0].name
 
