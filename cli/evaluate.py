@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from retrieval.evaluation import Evaluation
     from retrieval.metrics import Estimate
+    from retrieval.reading import PartFigures
 
 __all__ = ["evaluate", "print_evaluation"]
 
@@ -73,6 +74,10 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print(heading, style="bold")
         out.print(readers_table(figures))
         out.print()
+    if len(result.parts) > 1:
+        out.print("by part: kappa by study", style="bold")
+        out.print(parts_table(result.parts))
+        out.print()
     out.print("retrieval: share of the nearest studies with the label of the query, by study", style="bold")
     out.print(estimates_table(result.retrieval))
     out.print()
@@ -93,6 +98,14 @@ def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]") -> "Table":
     table = bare_table("", *(READERS[reader] for reader in figures))
     for metric in next(iter(figures.values())):
         table.add_row(title(metric), *(interval(of_reader[metric]) for of_reader in figures.values()))
+    return table
+
+
+def parts_table(parts: "Mapping[str, PartFigures]") -> "Table":
+    table = bare_table("part", "studies", "classifier", "vote")
+    for part, figures in parts.items():
+        kappas = [interval(figures.readers[reader]["kappa"]) for reader in ("classifier", "knn")]
+        table.add_row(part, f"{figures.studies:,} ({figures.abnormal:,})", *kappas)
     return table
 
 

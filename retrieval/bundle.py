@@ -1,6 +1,7 @@
 """A model bundle: the folder with encoder, head and everything needed to use them.
 
-model.json         schema, name, backbone, dimension, preprocessing, decision rules, provenance, SHA-256 of the files
+model.json         schema, name, backbone, dimension, preprocessing, test-time augmentation, decision rules, provenance,
+                   SHA-256 of the files
 encoder.onnx       (B, 3, S, S) float32 -> feature map (B, C, h, w)
 head.safetensors   see `retrieval.head`
 seen.safetensors   what the encoder was trained on: 64 bits of each file's SHA-256, so that a later evaluation on the
@@ -26,11 +27,15 @@ __all__ = ["BUNDLED", "SCHEMA", "Bundle", "digest_number", "write_bundle"]
 SCHEMA = "mura-search/model/1"
 BUNDLED = Path(__file__).parent / "model"
 FILES = ("encoder.onnx", "head.safetensors", "seen.safetensors")
+TEST_TIME = ("", "mirror")
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle, its files in memory. `sha256` is that of model.json, which holds those of the other files."""
+    """A verified bundle, its files in memory. `sha256` is that of model.json, which holds those of the other files.
+
+    `test_time` is "mirror" where every radiograph is encoded as it is and mirrored, and both are averaged; else "".
+    """
 
     folder: Path
     name: str
@@ -41,6 +46,7 @@ class Bundle:
     provenance: Mapping[str, Any]
     sha256: str
     files: Mapping[str, bytes] = field(repr=False)
+    test_time: str = ""
 
     @property
     def synthetic(self) -> bool:
@@ -63,11 +69,17 @@ class Bundle:
                     f"the model at {folder} has schema {about['schema']}, this version reads {SCHEMA}; "
                     "train it again, or use the version that wrote it"
                 )
+            if about.get("test_time", "") not in TEST_TIME:
+                raise BundleError(
+                    f"the model at {folder} asks for test-time augmentation {about['test_time']!r}, which this version "
+                    "does not know; use the version that wrote it"
+                )
             how = Preprocessing.from_dict(about["preprocessing"])
             bundle = cls(
                 folder, str(about["name"]), str(about["backbone"]), int(about["dimension"]), how,
                 about["rules"], about["provenance"], hashlib.sha256(manifest).hexdigest(),
                 {name: _read_checked(folder / name, about["files"][name]) for name in FILES},
+                about.get("test_time", ""),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(
@@ -111,7 +123,8 @@ def write_bundle(
 ) -> None:
     """Complete a folder that holds encoder.onnx and head.safetensors: seen.safetensors, and model.json last.
 
-    `about` gives name, backbone, dimension and provenance; `seen` the SHA-256 in hex of every file trained on.
+    `about` gives name, backbone, dimension, provenance and, if it is not "", test_time; `seen` the SHA-256 in hex of
+    every file trained on.
     """
     from safetensors.numpy import save
 

@@ -70,9 +70,18 @@ class Encoder:
         return np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
 
     def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """Embeddings and logits of prepared pictures; the caller chooses the batch size."""
+        """Embeddings and logits of prepared pictures; the caller chooses the batch size.
+
+        Where the bundle says "mirror", those of each picture and of its mirror image are averaged, and the embedding is
+        made of unit length again.
+        """
         pooled = self.head.apply(self.maps(pictures))
-        return Encoded(pooled.embeddings, pooled.logits)
+        if self.bundle.test_time != "mirror":
+            return Encoded(pooled.embeddings, pooled.logits)
+        mirrored = self.head.apply(self.maps([picture[:, ::-1] for picture in pictures]))
+        both = pooled.embeddings + mirrored.embeddings
+        lengths = np.linalg.norm(both, axis=1, keepdims=True)
+        return Encoded(both / np.maximum(lengths, 1e-12), (pooled.logits + mirrored.logits) / 2)
 
     def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
         """Embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""

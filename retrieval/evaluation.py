@@ -1,55 +1,31 @@
 """How well an index and its model read studies that neither has seen. Nothing is tuned here."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-import numpy as np
 
 from index.case import Case
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.bundle import digest_number
 from retrieval.collection import Collection
-from retrieval.encoder import Encoded
 from retrieval.errors import EvaluationError
-from retrieval.metrics import METRICS, Bootstrap, Estimate, Reader, bootstrap, bootstrap_mean
+from retrieval.reading import Summary, read_studies, summarise
 from retrieval.rules import Rules
-from retrieval.searcher import Judgement, Searcher
-from retrieval.stream import encoded_batches, file_digest
+from retrieval.searcher import Searcher
+from retrieval.stream import file_digest
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "refuse_known"]
 
 SCHEMA = "mura-search/evaluation/1"
-DEPTHS = (1, 5, 10)
-
-Figures = Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Figures with 95 % intervals, from `rounds` resamplings of the patients.
+class Evaluation(Summary):
+    """A `Summary` and what it rests on. `skipped` are the cases that could not be read, with the reason."""
 
-    `study` and `image` give METRICS of three readers: "classifier", "knn" (the vote) and "mean" of their probabilities,
-    called at the mean of their thresholds. A study's probability is the mean over its images. `retrieval` is the share
-    of the nearest studies with the query's label, over studies; `difference` what the vote gains on the classifier
-    over the same studies, paired. `skipped` are the cases that could not be read, with the reason.
-    """
-
-    studies: int
-    images: int
-    patients: int
-    abnormal_studies: int
-    abnormal_images: int
     skipped: tuple[tuple[str, str], ...]
-    study: Figures
-    image: Figures
-    retrieval: Mapping[str, Estimate]
-    difference: Mapping[str, Estimate]
     rules: Rules
-    rounds: int
-    seed: int
     notes: tuple[str, ...]
     model: ModelSource
     index: IndexSource
@@ -57,13 +33,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/evaluation/1"."""
-        figures = {
-            level: {reader: _plain_figures(of_reader) for reader, of_reader in figures.items()}
-            for level, figures in (("study", self.study), ("image", self.image))
-        }
-        others = {"retrieval": _plain_figures(self.retrieval), "difference": _plain_figures(self.difference)}
         skipped = [{"case": case, "reason": reason} for case, reason in self.skipped]
-        return {"schema": SCHEMA, **plain(self), **figures, **others, "skipped": skipped}
+        return {"schema": SCHEMA, **plain(self), **self.figures(), "skipped": skipped}
 
 
 def evaluate(
@@ -81,49 +52,16 @@ def evaluate(
     those the model was trained on, byte for byte, or where no radiograph can be read.
     """
     started = time.perf_counter()
-    _refuse_known_patients(searcher, collection.cases)
-    _refuse_known_radiographs(searcher, collection.cases)
-    studies: dict[str, list[tuple[Case, Encoded]]] = {}
-    skipped: list[tuple[str, str]] = []
-    met = 0
-    with closing(encoded_batches(collection.cases, searcher.encoder, workers=workers)) as batches:
-        for batch in batches:
-            for row, case in enumerate(batch.cases):
-                one = Encoded(batch.embeddings[row : row + 1], batch.logits[row : row + 1])
-                studies.setdefault(case.study, []).append((case, one))
-            skipped += [(case.case, reason) for case, reason in batch.unreadable]
-            met += len(batch.cases) + len(batch.unreadable)
-            if progress:
-                progress(met, len(collection.cases))
-    if not studies:
+    refuse_known(searcher, collection.cases)
+    readings, skipped = read_studies(searcher, collection, workers=workers, progress=progress)
+    if not readings:
         reason = skipped[0][1] if skipped else "there is none"
         raise EvaluationError(f"none of the {len(collection.cases)} radiographs could be read; the first: {reason}")
-
-    judged = [(cases, searcher.judge(encoded, shown=max(DEPTHS))) for cases, encoded in map(_joined, studies.values())]
-    by_study, by_image = _readings(judged, searcher.rules, rounds, seed)
-    patients = [cases[0].patient for cases, _ in judged]
+    summary = summarise(readings, rounds=rounds, seed=seed)
     return Evaluation(
-        studies=len(judged),
-        images=sum(len(cases) for cases, _ in judged),
-        patients=len(set(patients)),
-        abnormal_studies=sum(cases[0].label for cases, _ in judged),
-        abnormal_images=sum(case.label for cases, _ in judged for case in cases),
+        **{field.name: getattr(summary, field.name) for field in fields(summary)},
         skipped=tuple(skipped),
-        study=by_study.estimates(),
-        image=by_image.estimates(),
-        retrieval={
-            f"precision_at_{depth}": bootstrap_mean(
-                np.array([_precision(cases[0].label, judgement, depth) for cases, judgement in judged]),
-                patients,
-                rounds=rounds,
-                seed=seed,
-            )
-            for depth in DEPTHS
-        },
-        difference={metric: by_study.difference("knn", "classifier", metric) for metric in METRICS},
         rules=searcher.rules,
-        rounds=rounds,
-        seed=seed,
         notes=_notes(searcher, collection),
         model=searcher.model,
         index=searcher.source,
@@ -131,48 +69,10 @@ def evaluate(
     )
 
 
-def _readings(
-    judged: Sequence[tuple[list[Case], Judgement]], rules: Rules, rounds: int, seed: int
-) -> tuple[Bootstrap, Bootstrap]:
-    """The three readers' figures, by study and by image."""
-
-    def figures(cases: Sequence[Case], classifier: list[float], vote: list[float]) -> Bootstrap:
-        scores = {"classifier": np.array(classifier), "knn": np.array(vote)}
-        thresholds = {"classifier": rules.classifier_threshold, "knn": rules.vote_threshold}
-        scores["mean"] = (scores["classifier"] + scores["knn"]) / 2
-        thresholds["mean"] = (thresholds["classifier"] + thresholds["knn"]) / 2
-        return bootstrap(
-            np.array([case.label for case in cases]),
-            [case.patient for case in cases],
-            {name: Reader(values, values > thresholds[name]) for name, values in scores.items()},
-            rounds=rounds,
-            seed=seed,
-        )
-
-    votes = [judgement.vote.probability for _, judgement in judged]
-    by_study = figures(
-        [cases[0] for cases, _ in judged],
-        [judgement.probability for _, judgement in judged],
-        [vote for vote in votes if vote is not None],  # an index that was built holds a study, and all of them may vote
-    )
-    by_image = figures(
-        [case for cases, _ in judged for case in cases],
-        [probability for _, judgement in judged for probability in judgement.classifier],
-        [vote for _, judgement in judged for vote in judgement.vote.views],
-    )
-    return by_study, by_image
-
-
-def _joined(views: Sequence[tuple[Case, Encoded]]) -> tuple[list[Case], Encoded]:
-    encoded = [one for _, one in views]
-    return [case for case, _ in views], Encoded(
-        np.concatenate([one.embeddings for one in encoded]), np.concatenate([one.logits for one in encoded])
-    )
-
-
-def _precision(label: int, judgement: Judgement, depth: int) -> float:
-    nearest = judgement.neighbours[:depth]
-    return sum(hit.case.label == label for hit in nearest) / len(nearest)
+def refuse_known(searcher: Searcher, cases: Sequence[Case]) -> None:
+    """Raise EvaluationError where a patient or a radiograph is in the index, or taught the model."""
+    _refuse_known_patients(searcher, cases)
+    _refuse_known_radiographs(searcher, cases)
 
 
 def _refuse_known_patients(searcher: Searcher, cases: Sequence[Case]) -> None:
@@ -220,7 +120,3 @@ def _notes(searcher: Searcher, collection: Collection) -> tuple[str, ...]:
     if collection.synthetic or searcher.source.synthetic:
         notes.append("these are synthetic radiographs: the figures say nothing about patients")
     return tuple(notes)
-
-
-def _plain_figures(figures: Mapping[str, Estimate]) -> dict[str, object]:
-    return {name: estimate.to_dict() for name, estimate in figures.items()}

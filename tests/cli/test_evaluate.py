@@ -42,6 +42,23 @@ def test_as_text(run: Run, place: Path, others: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_parts_are_told_apart(run: Run, place: Path, others: Path) -> None:
+    rows = others.read_text(encoding="utf-8").splitlines()
+    parts = ["part", "hand", "wrist", "wrist", "wrist"]
+    others.write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)), encoding="utf-8")
+    result = json.loads(run("evaluate", others, "--index", place, "--rounds", "50", "--json").stdout)
+    assert {part: (of["studies"], of["abnormal"]) for part, of in result["parts"].items()} == {
+        "hand": (1, 0), "wrist": (2, 1)
+    }  # fmt: skip
+    assert result["parts"]["wrist"]["classifier"]["kappa"]["value"] == 0
+    assert result["parts"]["hand"]["knn"]["kappa"]["value"] is None
+    lines = run("evaluate", others, "--index", place, "--rounds", "50").stdout.splitlines()
+    heading = lines.index("by part: kappa by study")
+    assert lines[heading + 1].split() == ["part", "studies", "classifier", "vote"]
+    assert next(line for line in lines[heading:] if line.startswith("wrist")).split()[1:3] == ["2", "(1)"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_it_stops_where_patients_are_indexed(run: Run, place: Path, table: Path) -> None:
     result = run("evaluate", table, "--index", place)
     assert (result.exit_code, result.stdout) == (1, "")

@@ -74,3 +74,17 @@ def test_the_bundled_model_is_whole_small_and_says_what_it_is() -> None:
     card = (BUNDLED / "README.md").read_text(encoding="utf-8")
     for said in ("CC BY 4.0", "10.1038/s41597-023-02432-4", "synthetic", "not a medical device"):
         assert said in card
+
+
+def test_an_unknown_test_time_augmentation_is_refused(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert Bundle.open(folder).test_time == ""
+    (folder / "model.json").write_text(json.dumps({**about, "test_time": "mirror"}), encoding="utf-8")
+    assert Bundle.open(folder).test_time == "mirror"
+    (folder / "model.json").write_text(json.dumps({**about, "test_time": "ten crops"}), encoding="utf-8")
+    with pytest.raises(
+        BundleError, match="'ten crops', which this version does not know; use the version that wrote it"
+    ):
+        Bundle.open(folder)

@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,3 +43,26 @@ def test_a_network_that_does_not_run_is_refused(make_model: Callable[..., Path],
         Encoder(broken)
     with pytest.raises(BundleError, match="disagree"):
         Encoder(replace(bundle, dimension=3))
+
+
+def test_a_mirrored_bundle_averages_both_sides_and_cannot_tell_them_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "mirror"
+    shutil.copytree(BUNDLED, folder)
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    (folder / "model.json").write_text(json.dumps({**about, "test_time": "mirror"}), encoding="utf-8")
+    plain, mirror = Encoder.open(BUNDLED), Encoder.open(folder)
+    pictures = [plain.prepare(drawn.pixels) for drawn in draw_study(0, 1, abnormal=True)]
+    flipped = [picture[:, ::-1] for picture in pictures]
+    as_is, other, both = (
+        plain.encode_prepared(pictures),
+        plain.encode_prepared(flipped),
+        mirror.encode_prepared(pictures),
+    )
+    middle = as_is.embeddings + other.embeddings
+    expected = middle / np.linalg.norm(middle, axis=1, keepdims=True)
+    assert np.abs(as_is.embeddings - other.embeddings).max() > 1e-3  # so it is not for nothing
+    np.testing.assert_allclose(both.embeddings, expected, atol=1e-6)
+    np.testing.assert_allclose(both.logits, (as_is.logits + other.logits) / 2, atol=1e-6)
+    again = mirror.encode_prepared(flipped)
+    np.testing.assert_allclose(again.embeddings, both.embeddings, atol=1e-5)
+    np.testing.assert_allclose(again.logits, both.logits, atol=1e-4)

@@ -1,5 +1,7 @@
+import pytest
+
 from index.case import Case
-from retrieval.split import draw, split_by_patient
+from retrieval.split import draw, patient_folds, split_by_patient
 
 
 def cases(patients: int) -> list[Case]:
@@ -30,3 +32,28 @@ def test_the_draw_is_the_same_on_every_machine() -> None:
 
     expected = int(hashlib.sha256(b"0:patient00001").hexdigest()[:16], 16) / 2**64
     assert draw("patient00001", 0) == expected
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_folds_keep_patients_together_and_spread_the_abnormal_ones(k: int) -> None:
+    # A third of the patients is abnormal, each with a normal study as well.
+    table = [
+        Case(f"{p}/{i}", f"s{p}/{i}", f"p{p}", int(i == 1 and p % 3 == 0)) for p in range(61) for i in range(1 + p % 4)
+    ]
+    fold = patient_folds(table, k, seed=4)
+    owners: dict[str, set[int]] = {}
+    for case, number in zip(table, fold, strict=True):
+        owners.setdefault(case.patient, set()).add(number)
+    assert all(len(folds) == 1 for folds in owners.values())
+    assert set(fold) == set(range(k))
+    ill = {case.patient for case in table if case.label}
+    for patients in (ill, set(owners)):
+        counts = [sum(owners[p] == {number} for p in patients) for number in range(k)]
+        assert max(counts) - min(counts) <= 1 + (patients == set(owners))
+    assert patient_folds(list(reversed(table)), k, seed=4) == list(reversed(fold))
+    assert patient_folds(table, k, seed=5) != fold
+
+
+def test_one_fold_is_none() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        patient_folds(cases(3), 1)
