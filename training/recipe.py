@@ -5,7 +5,10 @@ from dataclasses import asdict, dataclass
 from retrieval.preprocess import Preprocessing
 from training.errors import TrainingError
 
-__all__ = ["Recipe"]
+__all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe"]
+
+LOSS_NAMES = ("batch-hard", "focal", "selective", "semi-hard", "triplet")
+PRECISIONS = ("auto", "bf16", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +25,58 @@ class Recipe:
     size: int = 320  # S, pixels
     clahe: bool = True
     epochs: int = 20
+    patience: int = 5  # epochs without a better held-out kappa before it stops; 0 trains to the end and keeps the end
+    sampling: str = "identities"  # P x K; or "shuffled", with a cross-entropy weighted by label, as MURA's baseline
     identities: int = 4  # P, (part, label) pairs a batch; both labels of a part always come together
     images: int = 8  # K, images of each, of different patients as far as there are
-    loss: str = "batch-hard"  # or "triplet", over all valid triplets
+    loss: str = "batch-hard"  # one of LOSS_NAMES
     margin: float = 0.3  # on unit vectors a Euclidean distance is at most 2
+    sigma: float = 0.3  # of the triplet focal loss
+    negative_weight: float = 1.0  # lambda of the selectively contrastive loss
     triplet: float = 1.0
     classification: float = 0.0  # above 0, the classifier also trains jointly with the embedding
+    second_stage: bool = True  # the classifier is trained anew on the frozen embeddings, as in the report
     regions: float = 1.0  # suspicion against the lesions' boxes, where a collection has them
     learning_rate: float = 1e-4  # of the backbone
     head_learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     averaging: float = 0.99  # decay of the weights' moving average, which is what is kept
     holdout: float = 0.2  # share of the training patients that judge and calibrate
+    precision: str = "auto"  # one of PRECISIONS; "auto" takes what is faster on this machine
+    test_time: str = ""  # "mirror": queries are encoded as they are and mirrored, at twice the cost
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.dimension not in (128, 256):
             raise TrainingError(f"the embedding has 128 or 256 numbers, not {self.dimension}")
-        if self.loss not in ("batch-hard", "triplet"):
-            raise TrainingError(f"unknown loss {self.loss}: use batch-hard or triplet")
+        for field, known in (
+            ("loss", LOSS_NAMES),
+            ("precision", PRECISIONS),
+            ("sampling", ("identities", "shuffled")),
+            ("test_time", ("", "mirror")),
+        ):
+            if getattr(self, field) not in known:
+                names = ", ".join(name or '""' for name in known)
+                raise TrainingError(f"unknown {field} {getattr(self, field)!r}: use one of {names}")
         if self.identities < 2 or self.identities % 2 or self.images < 2:
             raise TrainingError("a batch needs an even number of identities and at least two images of each")
         if not 0.05 <= self.holdout <= 0.5:
             raise TrainingError(f"the held-out share must be between 0.05 and 0.5, not {self.holdout}")
+        if self.epochs < 1 or self.patience < 0:
+            raise TrainingError("a run needs at least one epoch, and a patience of 0 or more")
+        if self.margin < 0 or self.sigma < 0.05:  # e^(2 / sigma) leaves float32 below
+            raise TrainingError("the margin must be 0 or more, and sigma 0.05 or more")
+        if self.classification == 0 and not self.second_stage:
+            raise TrainingError("nothing would train the classifier: give classification a weight, or a second stage")
 
     @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(size=self.size, clahe=self.clahe)
+
+    @property
+    def batch(self) -> int:
+        """Pictures in a batch, P * K."""
+        return self.identities * self.images
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
