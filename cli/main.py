@@ -10,6 +10,7 @@ import typer
 from cli.audit import audit
 from cli.demo import demo
 from cli.evaluate import evaluate
+from cli.experiment import experiment
 from cli.index import index
 from cli.phantom import phantom
 from cli.query import query
@@ -81,6 +82,7 @@ app.command(short_help="Try everything on synthetic radiographs.")(demo)
 app.add_typer(index, short_help="Build an index of labelled studies, or see what it holds.")
 app.command(short_help="Measure how well an index reads new patients.")(evaluate)
 app.command(short_help="Train a model on labelled radiographs.")(train)
+app.command(short_help="Train and compare a grid of models.")(experiment)
 app.command(short_help="Check a collection of labelled radiographs.")(audit)
 app.command(short_help="Draw synthetic radiographs.")(phantom)
 

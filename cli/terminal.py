@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SEED_HELP",
     "AsJson",
+    "Cache",
     "Data",
     "Group",
     "IndexPlace",
@@ -52,6 +53,14 @@ Layout = Annotated[
 ]
 Part = Annotated[str | None, typer.Option(metavar="NAME", help="Only this body part, such as finger.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only this split, such as train or valid.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        envvar="MURA_SEARCH_CACHE",
+        help="Where prepared radiographs are kept between runs; without it, in your user cache folder.",
+    ),
+]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read radiographs.")]
 
 

@@ -1,42 +1,72 @@
 """`mura-search train`: a model bundle from labelled radiographs."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import AsJson, Layout, Part, Split, note, print_json, progress
+from cli.terminal import AsJson, Cache, Layout, Part, Split, note, print_json, progress
 from index.errors import MissingExtra, MuraSearchError
 
 if TYPE_CHECKING:
     from retrieval.collection import Collection
+    from training.plan import Plan
     from training.recipe import Recipe
     from training.run import Trained
 
 __all__ = ["train"]
 
+HEADS = {
+    "two-stage": {"classification": 0.0, "second_stage": True},
+    "joint": {"classification": 1.0, "second_stage": False},
+    "both": {"classification": 1.0, "second_stage": True},
+}
+
 
 def train(
     data: Annotated[list[Path], typer.Argument(metavar="DATA", help="MURA or FracAtlas folders, or CSV case tables.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run is written; the bundle is FOLDER/model.")],
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="batch-hard (default), focal, selective, semi-hard or triplet.")
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="two-stage (default): the classifier after the embedding; joint: with it; both: joint, then anew.",
+        ),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="densenet169 (default), resnet50 or timm:NAME.")
     ] = None,
     dimension: Annotated[int | None, typer.Option(metavar="N", help="Numbers of the embedding: 128 or 256.")] = None,
     size: Annotated[int | None, typer.Option(min=64, metavar="PIXELS", help="Side of the network's input.")] = None,
+    clahe: Annotated[
+        bool | None, typer.Option("--clahe/--no-clahe", help="Equalise the contrast locally (default), or not.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the data.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Epochs without a better held-out kappa before it stops.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights to start from, instead of ImageNet's from the hub.")
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start from random weights.")] = False,
+    test_time: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mirror: queries are also encoded mirrored, at twice the cost.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A run's recipe.json, to train by; options go before it.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, with time and memory, and stop.")] = False,
     name: Annotated[str, typer.Option(metavar="NAME", help="The model's name; without it, the folder's.")] = "",
+    cache: Cache = None,
     part: Part = None,
     split: Split = None,
     layout: Layout = None,
@@ -45,42 +75,60 @@ def train(
     """Train an encoder and a classifier: embeddings by triplets, then the classifier on them.
 
     Patients are held out to calibrate on. Of a collection with the splits train and valid only train is used, unless
-    --split says otherwise. Interrupted, the same command goes on after the last finished epoch.
+    --split says otherwise. Interrupted, it goes on with --resume. On several GPUs:
+    torchrun --nproc-per-node GPUS --no-python mura-search train ...
     """
     if weights and from_scratch:
         raise typer.BadParameter("--weights and --from-scratch exclude each other")
+    if head is not None and head not in HEADS:
+        raise typer.BadParameter(f"--head is one of: {', '.join(HEADS)}")
     try:
         from training.data import load_training_set
         from training.recipe import Recipe
+        from training.run import plan_run, recorded_recipe
         from training.run import train as run
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train") from error
 
     start = "" if from_scratch else str(weights) if weights else None
     options: dict[str, Any] = {
+        "loss": loss,
         "backbone": backbone,
         "dimension": dimension,
         "size": size,
+        "clahe": clahe,
         "epochs": epochs,
+        "patience": patience,
         "seed": seed,
         "weights": start,
+        "test_time": test_time,
+        **(HEADS[head] if head else {}),
     }
-    chosen = read_recipe(recipe, Recipe()) if recipe else Recipe()
+    chosen = recorded_recipe(out) if resume and not recipe else read_recipe(recipe, Recipe()) if recipe else Recipe()
     chosen = replace(chosen, **{key: value for key, value in options.items() if value is not None})
     collections = [training_collection(place, layout, part, split) for place in data]
     with progress("reading") as show:
-        training_set, unreadable = load_training_set(collections, chosen.preprocessing, show)
+        training_set, unreadable = load_training_set(collections, chosen.preprocessing, show, cache=cache)
     for path, reason in unreadable:
-        note(f"left out: {path}: {reason}")
+        say(f"left out: {path}: {reason}")
+    plan = plan_run(training_set, chosen) if dry_run else None
+    if plan:
+        if as_json:
+            print_json({"schema": "mura-search/plan/1", "recipe": chosen.to_dict(), **asdict(plan)})
+        else:
+            print(described(plan))
+        return
     about = {
         "synthetic": any(collection.synthetic for collection in collections),
         "collections": [collection.root.name for collection in collections],
     }
     with progress("training") as show:
         try:
-            trained = run(training_set, chosen, out, name=name, provenance=about, report=reporter(show))
+            trained = run(training_set, chosen, out, name=name, provenance=about, resume=resume, report=reporter(show))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("the same command goes on after the last finished epoch") from None
+            raise KeyboardInterrupt("the same command with --resume goes on from here") from None
+    if trained is None:  # torchrun's other processes
+        return
     if as_json:
         print_json(trained_as_json(trained))
         return
@@ -89,11 +137,42 @@ def train(
     print(f"Use it:  mura-search index build DATA --model {trained.model}")
 
 
+def say(text: str) -> None:
+    """A note, once for all processes that torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        note(text)
+
+
+def described(plan: "Plan") -> str:
+    """The plan in words."""
+    return "\n".join(
+        (
+            f"{plan.learning:,} radiographs to learn from, {plan.holdout:,} of other patients to judge and calibrate",
+            f"{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s",
+            f"{plan.parameters / 1e6:.1f} million parameters, {plan.trained_parameters / 1e6:.1f} million trained",
+            f"{plan.processes} x {plan.device}, {plan.precision}: about {duration(plan.seconds)}, "
+            f"{plan.memory_bytes / 2**30:.1f} GiB",
+        )
+    )
+
+
+def duration(seconds: float) -> str:
+    """A foretold time, no more exact than it is."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def reporter(show: Callable[[int, int], None]) -> Callable[[str, int, int, Mapping[str, float]], None]:
     """What a run calls as it proceeds: steps move the bar, epochs are told with their figures."""
 
     def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if stage == "epoch":
+        if stage == "plan":
+            note(
+                f"about {duration(figures['seconds'])} at most, {figures['memory_bytes'] / 2**30:.1f} GiB "
+                f"({figures['step_seconds']:.2f} s a step)"
+            )
+        elif stage == "epoch":
             told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
             note(f"epoch {done} of {total}: {told}")
         elif stage == "train":
@@ -122,7 +201,7 @@ def training_collection(data: Path, layout: str | None, part: str | None, split:
     collection = read_collection(data, layout, part, split)
     if split is None and {"train", "valid"} <= {case.split for case in collection.cases}:
         collection = collection.select(split="train")
-        note(f"{data}: training on its split train; valid is left for evaluation")
+        say(f"{data}: training on its split train; valid is left for evaluation")
     return collection
 
 

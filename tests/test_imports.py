@@ -24,6 +24,7 @@ ROOMS = {
     "torch": "training",
     "torchvision": "training",
     "timm": "training",
+    "matplotlib": "training",
     "onnx": "training",
     "pickle": "training",  # only the name of its error, which torch.load raises; nothing is unpickled
     "sqlite3": "index",
@@ -35,7 +36,7 @@ ROOMS = {
     "fastapi": "web",
 }
 ONE_FILE = ("faiss", "pymilvus", "pydicom")
-NOWHERE = ("pandas", "sklearn", "matplotlib", "scipy")
+NOWHERE = ("pandas", "sklearn", "scipy")
 HEAVY = ("torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy")
 
 

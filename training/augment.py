@@ -1,44 +1,50 @@
 """Random views of prepared radiographs, a batch at a time, lesions moving along."""
 
-import math
-
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
 
 __all__ = ["augment"]
 
 
-def augment(pictures: Tensor, coverage: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3 or 1, S, S) and lesion coverage (B, 1, s, s), both in [0, 1], each turned, scaled and lit anew.
+def augment(pictures: Tensor, coverage: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Pictures (B, C, S, S) and lesion coverage (B, 1, s, s), both in [0, 1], each turned, scaled and lit anew.
 
     Geometry: either side up or mirrored (a left hand is a mirrored right one), rotation within 25 degrees, scale within
-    15 %, shift within 6 %. Light: gamma and contrast (exposure), a little noise, and now and then inverted polarity.
+    15 %, shift within 6 %. Light: gamma, contrast and brightness (exposure), a little noise, and now and then inverted
+    polarity. The same for the same seed; whatever random state the caller has stays as it is.
+
+    torchvision's v2 classes draw once for a whole batch; here every picture has a draw of its own, so its functions are
+    called picture by picture.
     """
-    B = len(pictures)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(B, generator=generator)
-
-    angle = uniform(-1, 1) * math.radians(25) + math.pi * (torch.rand(B, generator=generator) < 0.25)
-    scale = torch.exp(uniform(-1, 1) * math.log(1.15))
-    mirror = torch.where(torch.rand(B, generator=generator) < 0.5, -1.0, 1.0)
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    theta = torch.stack(
-        (
-            torch.stack((cos * mirror, -sin, uniform(-0.06, 0.06)), 1),
-            torch.stack((sin * mirror, cos, uniform(-0.06, 0.06)), 1),
-        ),
-        1,
-    )
-    moved = _warp(pictures, theta)
-    light = moved.clamp(0, 1) ** torch.exp(uniform(-0.35, 0.35)).view(B, 1, 1, 1)
-    light = (light - 0.5) * uniform(0.8, 1.2).view(B, 1, 1, 1) + 0.5 + uniform(-0.08, 0.08).view(B, 1, 1, 1)
-    light = light + 0.02 * torch.randn(light.shape, generator=generator) * uniform(0, 1).view(B, 1, 1, 1)
-    light = torch.where((torch.rand(B, generator=generator) < 0.05).view(B, 1, 1, 1), 1 - light, light)
-    return light.clamp(0, 1), _warp(coverage, theta)
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(len(pictures), 11, generator=generator).tolist()
+    noise = torch.randn(pictures.shape, generator=generator).to(pictures.device)
+    viewed = [_view(*one) for one in zip(pictures, coverage, noise, draws, strict=True)]
+    return torch.stack([picture for picture, _ in viewed]), torch.stack([covered for _, covered in viewed])
 
 
-def _warp(images: Tensor, theta: Tensor) -> Tensor:
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
-    return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+def _view(picture: Tensor, coverage: Tensor, noise: Tensor, draws: list[float]) -> tuple[Tensor, Tensor]:
+    mirrored, turned, angle, scale, right, down, gamma, contrast, brightness, grain, inverted = draws
+
+    def between(draw: float, low: float, high: float) -> float:
+        return low + (high - low) * draw
+
+    def moved(image: Tensor) -> Tensor:
+        side = image.shape[-1]
+        image = v2.horizontal_flip(image) if mirrored < 0.5 else image
+        result: Tensor = v2.affine(
+            image,
+            angle=between(angle, -25, 25) + (180 if turned < 0.25 else 0),
+            translate=[between(right, -0.06, 0.06) * side, between(down, -0.06, 0.06) * side],
+            scale=1.15 ** between(scale, -1, 1),
+            shear=[0.0, 0.0],
+            interpolation=InterpolationMode.BILINEAR,
+        )
+        return result
+
+    lit = v2.adjust_gamma(moved(picture).clamp(0, 1), gamma=2 ** between(gamma, -0.5, 0.5))
+    lit = (lit - 0.5) * between(contrast, 0.8, 1.2) + 0.5 + between(brightness, -0.08, 0.08) + 0.02 * grain * noise
+    lit = v2.invert(lit.clamp(0, 1)) if inverted < 0.05 else lit.clamp(0, 1)
+    return lit, moved(coverage)

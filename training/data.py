@@ -1,124 +1,168 @@
-"""Labelled radiographs prepared for training: read and preprocessed once, lesions' boxes beside them."""
+"""Labelled radiographs prepared for training: decoded and preprocessed once, lesions' boxes beside them."""
 
-import csv
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from index.case import ABNORMAL, Case
 from retrieval.collection import Collection
 from retrieval.errors import RadiographError
-from retrieval.preprocess import Letterbox, Preprocessing, preprocess
+from retrieval.preprocess import Preprocessing, preprocess
 from retrieval.radiograph import read_radiograph
+from retrieval.stream import file_digest
+from training.boxes import COVERAGE_STEP, Box, cover, read_boxes
+from training.cache import Entry, PictureCache, default_cache
 from training.errors import TrainingError
 
-__all__ = ["Box", "TrainingSet", "load_training_set", "read_boxes"]
+__all__ = ["TrainingSet", "load_training_set"]
 
-Box = tuple[float, float, float, float]  # left, top, width, height as shares of the image's width and height
-COVERAGE_STEP = 4  # lesions are stored at a quarter of the picture's resolution
+_AT_ONCE = 64  # radiographs decoded between two writes to the cache
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """N prepared radiographs.
+    """N prepared radiographs, in files or in memory.
 
-    pictures (N, S, S, 1 or 3) uint8 (one channel where all are grey); coverage (N, S/4, S/4) uint8, 255 on a lesion;
-    known (N,) says whose lesions are known: normal ones have none, abnormal ones where the collection gives boxes.
+    `known` (N,) says whose lesions are known: normal ones have none, abnormal ones where the collection gives boxes.
+    The pictures of case i are `sources[i][0][sources[i][1]]`; its lesions are boxes in a radiograph of a size, or
+    coverage as it is.
     """
 
     cases: tuple[Case, ...]
-    pictures: NDArray[np.uint8]
-    coverage: NDArray[np.uint8]
     known: NDArray[np.bool_]
+    sources: tuple[tuple[NDArray[np.uint8], int], ...]
+    lesions: tuple[tuple[Sequence[Box], int, int] | NDArray[np.uint8], ...]
+
+    @classmethod
+    def of_arrays(
+        cls, cases: Sequence[Case], pictures: NDArray[np.uint8], coverage: NDArray[np.uint8], known: NDArray[np.bool_]
+    ) -> "TrainingSet":
+        """One of arrays in memory: pictures (N, S, S, 1 or 3), coverage (N, S/4, S/4) of 0 to 255."""
+        return cls(tuple(cases), known, tuple((pictures, row) for row in range(len(cases))), tuple(coverage))
 
     def rows(self, taken: NDArray[np.int64]) -> "TrainingSet":
-        """Only these rows, in this order."""
+        """Only these rows, in this order. No picture is copied."""
         return TrainingSet(
-            tuple(self.cases[i] for i in taken), self.pictures[taken], self.coverage[taken], self.known[taken]
+            tuple(self.cases[i] for i in taken),
+            self.known[taken],
+            tuple(self.sources[i] for i in taken),
+            tuple(self.lesions[i] for i in taken),
         )
 
-
-def read_boxes(collection: Collection) -> dict[str, list[Box]]:
-    """Boxes of lesions by image, from FracAtlas's `fractures.csv` or a synthetic collection's `lesions.csv`.
-
-    The former names images (image_id) and gives x, y, width, height, image_width, image_height in pixels; the latter
-    names paths in the collection, and masks whose bounding box is taken. An empty dictionary where there is no such
-    file; TrainingError where it does not read.
-    """
-    boxes: dict[str, list[Box]] = {}
-    for file in (collection.root / "fractures.csv", collection.root / "lesions.csv"):
-        if not file.is_file():
-            continue
-        try:
-            with file.open(newline="", encoding="utf-8") as lines:
-                for row in csv.DictReader(lines):
-                    if "mask" not in row:
-                        H, W = float(row["image_height"]), float(row["image_width"])
-                        x, y, w, h = (float(row[name]) for name in ("x", "y", "width", "height"))
-                        boxes.setdefault(row["image_id"], []).append((x / W, y / H, w / W, h / H))
-                    elif row["mask"]:
-                        mask = read_radiograph(collection.root / row["mask"]).pixels
-                        (H, W), (x, y, w, h) = mask.shape, cv2.boundingRect(mask)
-                        boxes[row["path"]] = [(x / W, y / H, w / W, h / H)]
-        except (KeyError, ValueError, ZeroDivisionError, TypeError, RadiographError) as error:
-            raise TrainingError(f"{file} is not a table of boxes ({error!r}); correct or remove it") from error
-    return boxes
+    def take(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion."""
+        pictures = [source[row] for source, row in (self.sources[i] for i in rows)]
+        channels = max(picture.shape[2] for picture in pictures)
+        taken = np.empty((len(pictures), *pictures[0].shape[:2], channels), np.uint8)
+        for place, picture in zip(taken, pictures, strict=True):
+            place[:] = picture
+        size = taken.shape[1]
+        coverage = np.empty((len(taken), size // COVERAGE_STEP, size // COVERAGE_STEP), np.uint8)
+        for number, i in enumerate(rows):
+            lesion = self.lesions[i]
+            coverage[number] = cover(*lesion, size) if isinstance(lesion, tuple) else lesion
+        return taken, coverage
 
 
 def load_training_set(
-    collections: Sequence[Collection], how: Preprocessing, progress: Callable[[int, int], None] | None = None
+    collections: Sequence[Collection],
+    how: Preprocessing,
+    progress: Progress | None = None,
+    *,
+    cache: Path | None = None,
 ) -> tuple[TrainingSet, list[tuple[str, str]]]:
-    """Read and prepare every radiograph; also the (path, reason) of those that cannot be read.
+    """Prepare every radiograph that `cache` does not hold yet; also the (path, reason) of those that cannot be read.
 
-    Patients, studies and cases of several collections are kept apart by the collection's number.
+    `cache` is `default_cache()` unless named. Patients, studies and cases of several collections are kept apart by the
+    collection's number. Raises TrainingError where nothing can be read, or the disk has no room.
     """
     jobs = [
-        (_apart(case, number if len(collections) > 1 else None), case, boxes)
+        (_apart(case, number if len(collections) > 1 else None), boxes.get(case.case) or boxes.get(_name(case)) or [])
         for number, collection in enumerate(collections)
         for boxes in [read_boxes(collection)]
         for case in collection.cases
     ]
-
-    def prepare(
-        job: tuple[Case, Case, dict[str, list[Box]]],
-    ) -> tuple[Case, NDArray[np.uint8], NDArray[np.uint8], bool] | str:
-        case, original, boxes = job
-        try:
-            radiograph = read_radiograph(Path(case.path))
-        except RadiographError as error:
-            return str(error)
-        own = boxes.get(original.case) or boxes.get(Path(case.path).name) or []
-        H, W = radiograph.pixels.shape[:2]
-        coverage = _coverage(own, Letterbox.fit(H, W, how.size), how.size)
-        known = case.label != ABNORMAL or bool(own)
-        return replace(case, digest=radiograph.digest), preprocess(radiograph.pixels, how), coverage, known
-
-    kept, failed = [], []
-    with ThreadPoolExecutor() as pool:
-        for done, (job, result) in enumerate(zip(jobs, pool.map(prepare, jobs), strict=True), 1):
-            if isinstance(result, str):
-                failed.append((job[0].path, result))
-            else:
-                case, picture, coverage, known = result
-                grey = bool((picture == picture[:, :, :1]).all())
-                kept.append((case, picture[:, :, :1].copy() if grey else picture, coverage, known))
-            if progress is not None:
-                progress(done, len(jobs))
+    store = PictureCache(default_cache() if cache is None else cache, how)
+    digests = _digests([case for case, _ in jobs])
+    failed = _prepare([case for case, _ in jobs], digests, store, how, progress)
+    entries = store.entries()
+    kept = [(case, boxes, digests[case.path]) for case, boxes in jobs if case.path not in failed]
     if not kept:
         raise TrainingError("none of the radiographs can be read; `mura-search audit` lists the reasons")
-    channels = max(picture.shape[2] for _, picture, _, _ in kept)
-    pictures = np.empty((len(kept), how.size, how.size, channels), np.uint8)
-    for place, (_, picture, _, _) in zip(pictures, kept, strict=True):
-        place[:] = picture
-    training_set = TrainingSet(
-        tuple(k[0] for k in kept), pictures, np.stack([k[2] for k in kept]), np.array([k[3] for k in kept])
-    )
-    return training_set, failed
+    maps = {kind: store.pictures(kind) for kind in {entries[digest].kind for _, _, digest in kept}}
+    found: list[Entry] = [entries[digest] for _, _, digest in kept]
+    return TrainingSet(
+        tuple(replace(case, digest=digest) for case, _, digest in kept),
+        np.array([case.label != ABNORMAL or bool(boxes) for case, boxes, _ in kept]),
+        tuple((maps[entry.kind], entry.row) for entry in found),
+        tuple((boxes, entry.height, entry.width) for (_, boxes, _), entry in zip(kept, found, strict=True)),
+    ), list(failed.items())
+
+
+def _digests(cases: Sequence[Case]) -> dict[str, str]:
+    """SHA-256 of each file by its path, "" where it cannot be read."""
+
+    def digest(path: str) -> str:
+        try:
+            return file_digest(Path(path))
+        except OSError:
+            return ""
+
+    paths = [case.path for case in cases]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(paths, pool.map(digest, paths), strict=True))
+
+
+def _prepare(
+    cases: Sequence[Case], digests: dict[str, str], store: PictureCache, how: Preprocessing, progress: Progress | None
+) -> dict[str, str]:
+    """Bring into the store what it lacks; the reason of each path that cannot be read."""
+    there = store.entries()
+    missing = [case for case in cases if digests[case.path] not in there]
+    _require_room(store, len(missing))
+    failed: dict[str, str] = {}
+    done = len(cases) - len(missing)
+    with ThreadPoolExecutor() as pool:
+        for chunk in (missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE)):
+            made = []
+            for case, result in zip(chunk, pool.map(lambda case: _read(Path(case.path), how), chunk), strict=True):
+                if isinstance(result, str):
+                    failed[case.path] = result
+                else:
+                    made.append(result)
+                    digests[case.path] = result[0]
+            store.append(made)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(cases))
+    return failed
+
+
+def _read(path: Path, how: Preprocessing) -> tuple[str, NDArray[np.uint8], int, int] | str:
+    try:
+        radiograph = read_radiograph(path)
+    except RadiographError as error:
+        return str(error)
+    picture = preprocess(radiograph.pixels, how)
+    grey = bool((picture == picture[:, :, :1]).all())
+    H, W = radiograph.pixels.shape[:2]
+    return radiograph.digest, picture[:, :, :1] if grey else picture, H, W
+
+
+def _require_room(store: PictureCache, count: int) -> None:
+    needed, free = count * store.size**2, shutil.disk_usage(store.folder).free
+    if needed > free:
+        raise TrainingError(
+            f"{count:,} prepared radiographs need {needed / 2**30:.1f} GiB in {store.folder.parent}, where "
+            f"{free / 2**30:.1f} GiB are free; name another place with --cache or MURA_SEARCH_CACHE"
+        )
 
 
 def _apart(case: Case, number: int | None) -> Case:
@@ -129,11 +173,5 @@ def _apart(case: Case, number: int | None) -> Case:
     )
 
 
-def _coverage(boxes: Sequence[Box], where: Letterbox, size: int) -> NDArray[np.uint8]:
-    coverage = np.zeros((size // COVERAGE_STEP, size // COVERAGE_STEP), np.uint8)
-    for left, top, width, height in boxes:
-        x, y = where.left + left * where.width, where.top + top * where.height
-        x0, x1 = int(x / COVERAGE_STEP), int(np.ceil((x + width * where.width) / COVERAGE_STEP))
-        y0, y1 = int(y / COVERAGE_STEP), int(np.ceil((y + height * where.height) / COVERAGE_STEP))
-        coverage[max(0, y0) : y1, max(0, x0) : x1] = 255
-    return coverage
+def _name(case: Case) -> str:
+    return Path(case.path).name

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import normalize
 
 from retrieval.bundle import Bundle
 from retrieval.encoder import Encoder
@@ -47,11 +48,15 @@ def check_export(model: Siamese, bundle: Bundle, pictures: NDArray[np.uint8]) ->
     Raises TrainingError where it is above 1e-4: a model that answers differently after export is not written.
     """
     encoded = Encoder(bundle).encode_prepared(list(pictures))
+    views = [pictures, pictures[:, :, ::-1]] if bundle.test_time == "mirror" else [pictures]
     with torch.inference_mode():
-        output = model.float().eval()(torch.from_numpy(normalise(pictures, bundle.preprocessing)))
+        inputs = [torch.from_numpy(normalise(list(view), bundle.preprocessing)) for view in views]
+        outputs = [model.float().eval()(view) for view in inputs]
+    embeddings = normalize(torch.stack([output.embeddings for output in outputs]).mean(0), dim=1)
+    logits = torch.stack([output.logits for output in outputs]).mean(0)
     difference = max(
-        float(np.abs(encoded.embeddings - output.embeddings.numpy()).max()),
-        float(np.abs(1 / (1 + np.exp(-encoded.logits)) - output.logits.sigmoid().numpy()).max()),
+        float(np.abs(encoded.embeddings - embeddings.numpy()).max()),
+        float(np.abs(1 / (1 + np.exp(-encoded.logits)) - logits.sigmoid().numpy()).max()),
     )
     if not difference <= TOLERANCE:
         raise TrainingError(

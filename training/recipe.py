@@ -25,6 +25,9 @@ class Recipe:
     size: int = 320  # S, pixels
     clahe: bool = True
     epochs: int = 20
+    crop_epochs: int = 0  # before those: epochs on crops around lesions, where their places are known
+    crop: int = 192  # side of a crop, pixels
+    crop_learning_rate: float = 3e-4  # of the backbone, on crops
     patience: int = 5  # epochs without a better held-out kappa before it stops; 0 trains to the end and keeps the end
     sampling: str = "identities"  # P x K; or "shuffled", with a cross-entropy weighted by label, as MURA's baseline
     identities: int = 4  # P, (part, label) pairs a batch; both labels of a part always come together
@@ -62,8 +65,10 @@ class Recipe:
             raise TrainingError("a batch needs an even number of identities and at least two images of each")
         if not 0.05 <= self.holdout <= 0.5:
             raise TrainingError(f"the held-out share must be between 0.05 and 0.5, not {self.holdout}")
-        if self.epochs < 1 or self.patience < 0:
-            raise TrainingError("a run needs at least one epoch, and a patience of 0 or more")
+        if self.crop_epochs and not (self.crop % 32 == 0 and 64 <= self.crop <= self.size):
+            raise TrainingError(f"a crop's side is a multiple of 32 between 64 and the picture's, not {self.crop}")
+        if self.epochs < 1 or self.patience < 0 or self.crop_epochs < 0:
+            raise TrainingError("a run needs at least one epoch, and crop_epochs and patience of 0 or more")
         if self.margin < 0 or self.sigma < 0.05:  # e^(2 / sigma) leaves float32 below
             raise TrainingError("the margin must be 0 or more, and sigma 0.05 or more")
         if self.classification == 0 and not self.second_stage:

@@ -1,10 +1,12 @@
 """A training run, from labelled radiographs to a model bundle.
 
 OUT/
-  recipe.json        the recipe, versions, and a fingerprint of the data
+  recipe.json        the recipe, seed, versions, and a fingerprint of the data
   metrics.csv        losses and held-out figures by epoch
+  metrics.svg        the same, drawn
   checkpoint.pt      to go on after an interruption; gone when done
   model/             the bundle
+  done.json          what `train` gave; a run without it is unfinished
 """
 
 import csv
@@ -34,9 +36,14 @@ from training.errors import TrainingError
 from training.export import check_export, export_encoder
 from training.fit import Report, fit, keep_memory
 from training.model import Siamese
+from training.plan import Plan, make_plan
 from training.recipe import Recipe
+from training.report import plot_metrics
+from training.world import World, joined
 
-__all__ = ["Trained", "train"]
+__all__ = ["Trained", "plan_run", "recorded_recipe", "train"]
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,58 +64,102 @@ def train(
     *,
     name: str = "",
     provenance: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    planned: Plan | None = None,
     report: Report = lambda stage, done, total, figures: None,
-) -> Trained:
+) -> Trained | None:
     """Train a Siamese encoder and its classifier on `data`, calibrate on held-out patients, and write OUT/model.
 
-    The same recipe on the same data in the same OUT goes on where it was interrupted. `report(stage, done, total,
-    figures)` is called as work proceeds. Raises TrainingError where data or weights do not allow it.
+    With `resume`, a run in OUT of the same recipe on the same data goes on where it was interrupted, to the same
+    result; a finished one is given as it is. `planned` is what `plan_run` gave. `report(stage, done, total, figures)`
+    is called as work proceeds. Under torchrun every process calls this, and all but the first get None. Raises
+    TrainingError where data or weights do not allow it.
     """
     began = time.monotonic()
-    torch.manual_seed(recipe.seed)
     keep_memory()
+    with joined() as world:
+        learning, holdout = divide(data, recipe)
+        record = _record(recipe, data)
+        before = _open(out, record, resume)
+        if (out / "done.json").exists():
+            return _finished(out) if world.leads else None
+        model = _model(recipe)
+        plan = planned or world.agreed(_plan(model, recipe, world, (learning, holdout), before.get("precision")))
+        record["precision"] = plan.precision
+        if world.leads:
+            _write_json(out / "recipe.json", record)
+
+        if world.leads:
+            report("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
+
+        def told(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if world.leads:
+                report(stage, done, total, figures)
+
+        epochs, kept = fit(
+            model, learning, holdout, recipe, plan, checkpoint=out / "checkpoint.pt", world=world, report=told
+        )
+    if not world.leads:
+        return None
+    _write_metrics(out, epochs)
+    about = {
+        "name": name or out.name,
+        "backbone": recipe.backbone,
+        "dimension": recipe.dimension,
+        "test_time": recipe.test_time,
+        "provenance": {**record, **(provenance or {})},
+    }
+    rules, difference = _write_bundle(
+        out / "model",
+        kept,
+        data,
+        recipe=recipe,
+        seen=[case.digest for case in learning.cases],
+        about=about,
+        report=told,
+    )
+    seconds = time.monotonic() - began
+    _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+    return Trained(out / "model", tuple(epochs), difference, rules, seconds)
+
+
+def plan_run(data: TrainingSet, recipe: Recipe) -> Plan:
+    """What `train` would take, measured on one batch; nothing is written."""
+    keep_memory()
+    with joined() as world:
+        return world.agreed(_plan(_model(recipe), recipe, world, divide(data, recipe), None))
+
+
+def divide(data: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, TrainingSet]:
+    """The patients to learn from, and those held out to judge and calibrate. Raises TrainingError."""
     held = np.array([draw(case.patient, recipe.seed + 1) < recipe.holdout for case in data.cases])
     learning, holdout = data.rows(np.flatnonzero(~held)), data.rows(np.flatnonzero(held))
     for side, what in ((learning, "training"), (holdout, "held-out")):
         if len({case.label for case in side.cases}) < 2:
             raise TrainingError(f"the {what} patients have radiographs of one label only; give more data")
+    return learning, holdout
 
-    model = _model(recipe)
-    record = _start(out, recipe, data)
-    epochs, average = fit(model, learning, holdout, recipe, checkpoint=out / "checkpoint.pt", report=report)
-    _write_metrics(out / "metrics.csv", epochs)
 
-    folder = out / "model"
-    folder.mkdir(exist_ok=True)
-    about = {
-        "name": name or out.name,
-        "backbone": recipe.backbone,
-        "dimension": recipe.dimension,
-        "provenance": {**record, **(provenance or {})},
-    }
-    export_encoder(average, recipe.size, folder / "encoder.onnx")
-    learned_from = [case.digest for case in learning.cases]
+def recorded_recipe(out: Path) -> Recipe:
+    """The recipe of the run in OUT. Raises TrainingError where there is none."""
+    try:
+        return Recipe(**json.loads((out / "recipe.json").read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{out} holds no run to go on with; start it without --resume") from error
 
-    def write(rules: Rules | None) -> Bundle:
-        average.head.export().save(folder / "head.safetensors")
-        about_rules = rules.to_dict() if rules else None
-        write_bundle(folder, about=about, preprocessing=recipe.preprocessing, rules=about_rules, seen=learned_from)
-        return Bundle.open(folder)
 
-    encoder = Encoder(write(None))
-    embeddings = _encode(encoder, data, report)
-    fit_classifier(average.head, embeddings[~held], [case.label for case in learning.cases], recipe.seed)
-    bundle = write(None)
-    logits = Encoder(bundle).head.classify(embeddings)
-    rules = learn_rules(data.cases, embeddings, logits, trained_on=bundle.seen())
-    bundle = write(rules)
-    sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
-    difference = check_export(average, bundle, _rgb(data.pictures[sample]))
-    (out / "checkpoint.pt").unlink(missing_ok=True)
-    return Trained(folder, tuple(epochs), difference, rules, time.monotonic() - began)
+def _plan(
+    model: Siamese, recipe: Recipe, world: World, sides: tuple[TrainingSet, TrainingSet], precision: str | None
+) -> Plan:
+    learning, holdout = (len(side.cases) for side in sides)
+    return make_plan(
+        model, recipe, world.device, learning=learning, holdout=holdout, processes=world.size, precision=precision
+    )
 
 
 def _model(recipe: Recipe) -> Siamese:
+    torch.manual_seed(recipe.seed)
     backbone, channels = load_backbone(recipe.backbone, recipe.weights)
     model = Siamese(backbone, channels, recipe.dimension, recipe.hidden)
     model.frozen_statistics = bool(recipe.weights)
@@ -120,50 +171,108 @@ def _model(recipe: Recipe) -> Siamese:
     return model
 
 
-def _start(out: Path, recipe: Recipe, data: TrainingSet) -> dict[str, Any]:
-    """Write what the run is made of; refuse a folder that holds another run."""
+def _record(recipe: Recipe, data: TrainingSet) -> dict[str, Any]:
+    """What a run is made of."""
     fingerprint = hashlib.sha256("".join(sorted(f"{c.digest}{c.label}{c.patient}\n" for c in data.cases)).encode())
-    record: dict[str, Any] = {
+    return {
         "recipe": recipe.to_dict(),
         "pretrained": bool(recipe.weights),
         "images": len(data.cases),
         "studies": len({case.study for case in data.cases}),
         "patients": len({case.patient for case in data.cases}),
         "data_sha256": fingerprint.hexdigest(),
-        "versions": {p: version(p) for p in ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")},
+        "versions": {package: version(package) for package in _PACKAGES},
         "python": platform.python_version(),
     }
+
+
+def _open(out: Path, record: Mapping[str, Any], resume: bool) -> Mapping[str, Any]:
+    """Make the folder of the run, or see that it holds this very run; gives the record of that one."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "recipe.json"
-    if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if any(before.get(key) != record[key] for key in ("recipe", "data_sha256")):
-            raise TrainingError(
-                f"{out} holds a run with another recipe or other data; give another --out, or remove it"
-            )
-    file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return record
+    if not file.exists():
+        return {}
+    before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if any(before.get(key) != record[key] for key in ("recipe", "data_sha256")):
+        raise TrainingError(f"{out} holds a run with another recipe or other data; give another --out, or remove it")
+    if not resume:
+        state = "a finished run" if (out / "done.json").exists() else "an unfinished run"
+        raise TrainingError(f"{out} holds {state} of this recipe; go on with --resume, or give another --out")
+    return before
 
 
-def _encode(encoder: Encoder, data: TrainingSet, report: Report) -> NDArray[np.float32]:
-    embeddings = np.empty((len(data.cases), encoder.bundle.dimension), np.float32)
-    for start in range(0, len(embeddings), 16):
-        chunk = _rgb(data.pictures[start : start + 16])
-        embeddings[start : start + 16] = encoder.encode_prepared(list(chunk)).embeddings
-        report("encode", min(start + 16, len(embeddings)), len(embeddings), {})
-    return embeddings
+def _write_bundle(
+    folder: Path,
+    model: Siamese,
+    data: TrainingSet,
+    *,
+    recipe: Recipe,
+    seen: Sequence[str],
+    about: Mapping[str, Any],
+    report: Report,
+) -> tuple[Rules, float]:
+    """Export, train the classifier on the frozen embeddings, learn the decision rules, and check against torch."""
+    folder.mkdir(exist_ok=True)
+    export_encoder(model, recipe.size, folder / "encoder.onnx")
+
+    def write(rules: Rules | None) -> Bundle:
+        model.head.export().save(folder / "head.safetensors")
+        about_rules = rules.to_dict() if rules else None
+        write_bundle(folder, about=about, preprocessing=recipe.preprocessing, rules=about_rules, seen=seen)
+        return Bundle.open(folder)
+
+    embeddings, logits = _encode(Encoder(write(None)), data, report)
+    if recipe.second_stage:
+        rows = np.array([i for i, case in enumerate(data.cases) if case.digest in set(seen)])
+        fit_classifier(model.head, embeddings[rows], [data.cases[i].label for i in rows], recipe.seed)
+        logits = Encoder(write(None)).head.classify(embeddings)
+    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen())
+    bundle = write(rules)
+    sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
+    return rules, check_export(model, bundle, _rgb(data.take(sample)[0]))
+
+
+def _encode(encoder: Encoder, data: TrainingSet, report: Report) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    N = len(data.cases)
+    embeddings, logits = np.empty((N, encoder.bundle.dimension), np.float32), np.empty(N, np.float32)
+    for start in range(0, N, 16):
+        stop = min(start + 16, N)
+        encoded = encoder.encode_prepared(list(_rgb(data.take(range(start, stop))[0])))
+        embeddings[start:stop], logits[start:stop] = encoded.embeddings, encoded.logits
+        report("encode", stop, N, {})
+    return embeddings, logits
 
 
 def _rgb(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
-def _write_metrics(file: Path, epochs: Sequence[Mapping[str, float]]) -> None:
+def _finished(out: Path) -> Trained:
+    done = json.loads((out / "done.json").read_text(encoding="utf-8"))
+    rules = Bundle.open(out / "model").rules
+    assert rules is not None  # written before done.json
+    return Trained(
+        out / "model", tuple(done["epochs"]), done["export_difference"], Rules.from_dict(rules), done["seconds"]
+    )
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     part = file.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as lines:
+        json.dump(content, lines, indent=1)
+        lines.write("\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+    part.replace(file)
+
+
+def _write_metrics(out: Path, epochs: Sequence[Mapping[str, float]]) -> None:
+    part = out / "metrics.part"
     with part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, list(epochs[0]))
+        writer = csv.DictWriter(lines, list(epochs[-1]))  # the last stage has all figures
         writer.writeheader()
         writer.writerows(epochs)
         lines.flush()
         os.fsync(lines.fileno())
-    part.replace(file)
+    part.replace(out / "metrics.csv")
+    plot_metrics(epochs, out / "metrics.svg")

@@ -17,6 +17,7 @@ Run = Callable[..., Result]
 def _own_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds or touches the index of whoever runs it; terminals are 80 wide."""
     monkeypatch.delenv("MURA_SEARCH_INDEX", raising=False)
+    monkeypatch.setenv("MURA_SEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
     monkeypatch.setenv("COLUMNS", "80")
 

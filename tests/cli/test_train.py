@@ -11,8 +11,10 @@ from typer.testing import Result
 
 import training.data
 import training.run
+from cli.train import duration
 from retrieval.collection import Collection
 from retrieval.rules import DEFAULTS
+from training.plan import Plan
 from training.recipe import Recipe
 
 Run = Callable[..., Result]
@@ -23,12 +25,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `train` was called with, in place of training."""
     seen: dict[str, Any] = {}
 
-    def load(collections: list[Collection], how: object, progress: object) -> tuple[str, list[tuple[str, str]]]:
-        seen.update(collections=collections, how=how)
+    def load(
+        collections: list[Collection], how: object, progress: object, *, cache: Path | None
+    ) -> tuple[str, list[tuple[str, str]]]:
+        seen.update(collections=collections, how=how, cache=cache)
         return "the data", [("bad.png", "empty")]
 
     def train(data: object, recipe: object, out: Path, **options: Any) -> training.run.Trained:
         seen.update(data=data, recipe=recipe, out=out, **options)
+        options["report"]("plan", 0, 0, {"seconds": 3600.0, "memory_bytes": 3 * 2**30, "step_seconds": 1.25})
         options["report"]("epoch", 1, 2, {"epoch": 1, "valid_auroc": 0.75})
         return training.run.Trained(out / "model", ({"epoch": 1.0, "valid_auroc": float("nan")},), 1e-6, DEFAULTS, 60.0)
 
@@ -48,6 +53,7 @@ def test_options_make_the_recipe(run: Run, table: Path, tmp_path: Path, asked: M
     assert asked["provenance"]["synthetic"] is False
     assert f"--model {tmp_path / 'run' / 'model'}" in result.stdout
     assert "left out: bad.png: empty\n" in result.stderr
+    assert "about 60 min at most, 3.0 GiB (1.25 s a step)\n" in result.stderr
     assert "epoch 1 of 2: valid_auroc 0.750\n" in result.stderr
 
 
@@ -68,6 +74,68 @@ def test_a_recipe_of_an_earlier_run_and_options_before_it(
     file.write_text(json.dumps({"recipe": {"backbone": "resnet50", "margin": 0.2}, "images": 9}), encoding="utf-8")
     assert run("train", table, "--out", tmp_path / "run", "--recipe", file, "--epochs", "2").exit_code == 0
     assert asked["recipe"] == Recipe(backbone="resnet50", margin=0.2, epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("head", "classification", "second_stage"), [("two-stage", 0, True), ("joint", 1, False), ("both", 1, True)]
+)
+def test_the_head_the_loss_and_the_rest_by_name(
+    run: Run,
+    table: Path,
+    tmp_path: Path,
+    asked: Mapping[str, Any],
+    head: str,
+    classification: float,
+    second_stage: bool,
+) -> None:
+    words = ["--head", head, "--loss", "focal", "--no-clahe", "--patience", "0", "--test-time", "mirror"]
+    assert run("train", table, "--out", tmp_path / "run", "--cache", tmp_path / "c", *words).exit_code == 0
+    recipe = asked["recipe"]
+    assert (recipe.classification, recipe.second_stage) == (classification, second_stage)
+    assert (recipe.loss, recipe.clahe, recipe.patience, recipe.test_time) == ("focal", False, 0, "mirror")
+    assert asked["cache"] == tmp_path / "c"
+    assert asked["resume"] is False
+
+
+def test_unknown_names_are_refused(run: Run, table: Path, tmp_path: Path, asked: Mapping[str, Any]) -> None:
+    assert run("train", table, "--out", tmp_path / "run", "--head", "three").exit_code == 2
+    result = run("train", table, "--out", tmp_path / "run", "--loss", "quadruplet")
+    assert result.exit_code == 1
+    assert "unknown loss 'quadruplet': use one of batch-hard, focal, selective, semi-hard, triplet" in result.stderr
+    assert not asked
+
+
+def test_a_run_is_gone_on_with_by_its_own_recipe(
+    run: Run, table: Path, tmp_path: Path, asked: Mapping[str, Any]
+) -> None:
+    (tmp_path / "run").mkdir()
+    made = Recipe(margin=0.4, size=96, epochs=3)
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps({"recipe": made.to_dict()}), encoding="utf-8")
+    assert run("train", table, "--out", tmp_path / "run", "--resume").exit_code == 0
+    assert asked["recipe"] == made
+    assert asked["resume"] is True
+    result = run("train", table, "--out", tmp_path / "other", "--resume")
+    assert result.exit_code == 1
+    assert "no run to go on with" in result.stderr
+
+
+def test_a_dry_run_shows_the_plan_and_trains_nothing(
+    run: Run, table: Path, tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(800, 200, 25, 20, 1, "2 CPU threads", "float32", 14_000_000, 12_500_000, 2.0, 3 << 30, 1100.0)
+    monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: plan)
+    result = run("train", table, "--out", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0
+    assert "20 epochs of 25 steps" in result.stdout
+    assert "1 x 2 CPU threads, float32: about 18 min, 3.0 GiB" in result.stdout
+    told = json.loads(run("train", table, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
+    assert (told["step_seconds"], told["recipe"]["loss"]) == (2.0, "batch-hard")
+    assert "recipe" not in asked
+    assert not (tmp_path / "run").exists()
+
+
+def test_times_are_told_no_more_exactly_than_they_are_known() -> None:
+    assert [duration(seconds) for seconds in (7, 89, 90, 3600, 9000)] == ["7 s", "89 s", "2 min", "60 min", "2.5 h"]
 
 
 @pytest.mark.parametrize("content", ['{"recipe": {"colour": 1}}', "[1]", "{", '{"dimension": "x"}'])

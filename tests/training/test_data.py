@@ -11,7 +11,8 @@ from retrieval.phantom import write_collection
 from retrieval.preprocess import Preprocessing, preprocess
 from retrieval.radiograph import read_radiograph
 from training.augment import augment
-from training.data import load_training_set, read_boxes
+from training.boxes import read_boxes
+from training.data import load_training_set
 from training.errors import TrainingError
 
 HOW = Preprocessing(size=64)
@@ -34,15 +35,16 @@ def test_pictures_are_those_of_a_query_and_boxes_lie_where_they_belong(tmp_path:
     data, failed = load_training_set([collection], HOW)
     assert failed == []
     assert [case.case for case in data.cases] == ["a.png", "b.png"]
-    for case, picture in zip(data.cases, data.pictures, strict=True):
+    pictures, coverage = data.take([0, 1])
+    for case, picture in zip(data.cases, pictures, strict=True):
         radiograph = read_radiograph(Path(case.path))
         assert case.digest == radiograph.digest
         assert np.array_equal(picture, preprocess(radiograph.pixels, HOW)[:, :, :1])
     # Letterboxed to 64: rows 16 to 48; at a quarter of it the box is rows 4 to 12, columns 8 to 16.
     expected = np.zeros((16, 16), np.uint8)
     expected[4:12, 8:] = 255
-    assert np.array_equal(data.coverage[1], expected)
-    assert data.coverage[0].max() == 0
+    assert np.array_equal(coverage[1], expected)
+    assert coverage[0].max() == 0
     assert data.known.tolist() == [True, True]
 
 
@@ -99,7 +101,7 @@ def test_augmentation_moves_lesions_with_their_picture() -> None:
     pictures, coverage = torch.zeros(16, 1, 64, 64), torch.zeros(16, 1, 16, 16)
     pictures[:, :, 20:32, 36:48] = 1  # bright where the lesion is
     coverage[:, :, 5:8, 9:12] = 1
-    moved, where = augment(pictures, coverage, torch.Generator().manual_seed(0))
+    moved, where = augment(pictures, coverage, 0)
     assert moved.min() >= 0
     assert moved.max() <= 1
     small = torch.nn.functional.avg_pool2d(moved, 4)
@@ -108,5 +110,5 @@ def test_augmentation_moves_lesions_with_their_picture() -> None:
             continue
         contrast = (picture * lesion).sum() / lesion.sum() - (picture * (1 - lesion)).sum() / (1 - lesion).sum()
         assert abs(contrast) > 0.4  # the sign is that of the polarity
-    again, _ = augment(pictures, coverage, torch.Generator().manual_seed(0))
+    again, _ = augment(pictures, coverage, 0)
     assert torch.equal(moved, again)

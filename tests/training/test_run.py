@@ -1,5 +1,7 @@
 import csv
 import json
+import signal
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +14,24 @@ from retrieval.encoder import Encoder
 from training.data import TrainingSet
 from training.errors import TrainingError
 from training.recipe import Recipe
-from training.run import train
+from training.run import Trained, recorded_recipe, train
+
+
+def finished(trained: Trained | None) -> Trained:
+    assert trained is not None
+    return trained
 
 
 def same_answers(a: Path, b: Path, data: TrainingSet) -> None:
-    pictures = list(np.broadcast_to(data.pictures[:6], (6, *data.pictures.shape[1:3], 3)))
+    taken, _ = data.take(range(6))
+    pictures = list(np.broadcast_to(taken, (*taken.shape[:3], 3)))
     one, two = (Encoder.open(folder).encode_prepared(pictures) for folder in (a, b))
     np.testing.assert_allclose(one.embeddings, two.embeddings, atol=1e-6)
     np.testing.assert_allclose(one.logits, two.logits, atol=1e-6)
 
 
 def test_a_run_gives_a_bundle_that_answers_as_torch_did(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
-    trained = train(blobs, recipe, tmp_path / "run", name="blobs", provenance={"synthetic": True})
+    trained = finished(train(blobs, recipe, tmp_path / "run", name="blobs", provenance={"synthetic": True}))
     assert trained.export_difference <= 1e-4
     bundle = Bundle.open(trained.model)
     assert (bundle.name, bundle.backbone, bundle.dimension) == ("blobs", recipe.backbone, 128)
@@ -39,31 +47,80 @@ def test_a_run_gives_a_bundle_that_answers_as_torch_did(blobs: TrainingSet, reci
         rows = list(csv.DictReader(lines))
     assert [float(row["epoch"]) for row in rows] == [1, 2]
     assert all(np.isfinite(float(row["triplet"])) for row in rows)
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["recipe"] == recipe.to_dict()
+    assert ET.parse(tmp_path / "run" / "metrics.svg").getroot().tag.endswith("svg")
+    record = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert record["recipe"] == recipe.to_dict()
+    assert record["precision"] in ("float32", "bf16")
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(
-    blobs: TrainingSet, recipe: Recipe, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_interrupted_within_an_epoch_ends_as_an_uninterrupted_one(
+    blobs: TrainingSet, recipe: Recipe, tmp_path: Path, number: signal.Signals
 ) -> None:
-    def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if stage == "epoch" and done == 1:
-            raise KeyboardInterrupt
+    recipe = replace(recipe, classification=1.0, precision="float32")
 
-    whole = train(blobs, recipe, tmp_path / "whole")
+    def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "train" and done == 5:  # one step into the second epoch; it stops after the next
+            assert total == 8
+            signal.raise_signal(number)
+
+    whole = finished(train(blobs, recipe, tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         train(blobs, recipe, tmp_path / "parts", report=interrupt)
     assert (tmp_path / "parts" / "checkpoint.pt").exists()
-    resumed = train(blobs, recipe, tmp_path / "parts")
+    steps: list[int] = []
+    resumed = finished(
+        train(
+            blobs,
+            recipe,
+            tmp_path / "parts",
+            resume=True,
+            report=lambda stage, done, total, figures: steps.append(done) if stage == "train" else None,
+        )
+    )
+    assert steps == [7, 8]
     assert [dict(epoch) for epoch in resumed.epochs] == [dict(epoch) for epoch in whole.epochs]
+    same_answers(whole.model, resumed.model, blobs)
+
+
+def test_a_run_killed_without_warning_goes_on_after_its_last_epoch(
+    blobs: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "train" and done == 6:
+            raise Killed
+
+    whole = finished(train(blobs, recipe, tmp_path / "whole"))
+    with pytest.raises(Killed):
+        train(blobs, recipe, tmp_path / "parts", report=kill)
+    resumed = finished(train(blobs, recipe, tmp_path / "parts", resume=True))
+    assert resumed.epochs == whole.epochs
     same_answers(whole.model, resumed.model, blobs)
 
 
 def test_a_folder_of_another_run_is_not_touched(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {}, "data_sha256": "other"}))
     with pytest.raises(TrainingError, match="another recipe"):
-        train(blobs, recipe, tmp_path)
+        train(blobs, recipe, tmp_path, resume=True)
     assert [file.name for file in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_what_is_there_is_gone_on_with_only_when_asked(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, epochs=1)
+    done = finished(train(blobs, recipe, tmp_path))
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with pytest.raises(TrainingError, match="holds a finished run of this recipe"):
+        train(blobs, recipe, tmp_path)
+    again = finished(train(blobs, recipe, tmp_path, resume=True))
+    assert (again.epochs, again.rules, again.model) == (done.epochs, done.rules, done.model)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+    assert recorded_recipe(tmp_path) == recipe
+    with pytest.raises(TrainingError, match="no run to go on with"):
+        recorded_recipe(tmp_path / "nowhere")
 
 
 def test_one_label_cannot_be_learned(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
@@ -72,8 +129,26 @@ def test_one_label_cannot_be_learned(blobs: TrainingSet, recipe: Recipe, tmp_pat
         train(normal, recipe, tmp_path)
 
 
-def test_it_learns(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
-    longer = replace(recipe, epochs=12, classification=1.0, learning_rate=1e-3)
-    trained = train(blobs, longer, tmp_path)
-    assert trained.epochs[-1]["triplet"] < 0.6 * trained.epochs[0]["triplet"]
-    assert trained.epochs[-1]["regions"] < 0.8 * trained.epochs[0]["regions"]
+@pytest.mark.parametrize("change", [{"second_stage": False}, {"sampling": "shuffled", "triplet": 0.0}])
+def test_it_learns_what_a_blob_is(
+    blobs: TrainingSet, recipe: Recipe, tmp_path: Path, change: Mapping[str, object]
+) -> None:
+    longer = replace(recipe, epochs=12, classification=1.0, learning_rate=1e-3, patience=0, **change)  # type: ignore[arg-type]
+    trained = finished(train(blobs, longer, tmp_path))
+    assert trained.epochs[-1]["classification"] < 0.6 * trained.epochs[0]["classification"]
+    # The bundle's own classifier tells patients apart on whom the network was not trained.
+    encoder = Encoder.open(trained.model)
+    seen = encoder.bundle.seen()
+    rows = [i for i, case in enumerate(blobs.cases) if digest_number(case.digest) not in seen]
+    pictures, _ = blobs.take(rows)
+    logits = encoder.encode_prepared(list(np.broadcast_to(pictures, (*pictures.shape[:3], 3)))).logits
+    labels = np.array([blobs.cases[i].label for i in rows])
+    wins = (logits[labels == 1][:, None] > logits[labels == 0]).mean()
+    assert wins > 0.8
+
+
+def test_patience_keeps_the_best_epoch_and_stops(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    patient = replace(recipe, epochs=30, patience=1, learning_rate=1e-12, head_learning_rate=1e-12)
+    trained = finished(train(blobs, patient, tmp_path))
+    # Nothing is learned at such rates, so the second epoch is not better than the first.
+    assert len(trained.epochs) == 2

@@ -1,0 +1,77 @@
+"""`mura-search experiment`: a grid of training runs, compared."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.terminal import AsJson, Cache, Layout, Part, bare_table, note, print_json, progress, standard_output
+from index.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+__all__ = ["experiment"]
+
+
+def experiment(
+    grid: Annotated[str, typer.Argument(metavar="GRID", help="A grid (TOML), or the name of an included one: report.")],
+    data: Annotated[
+        list[Path], typer.Argument(metavar="DATA", help="What is trained on and judged; further ones only train.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and report are written.")],
+    cache: Cache = None,
+    part: Part = None,
+    layout: Layout = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train and judge every run of a grid, and write one report: Markdown, CSV and HTML.
+
+    Runs whose result is in FOLDER are skipped; interrupted, the same command goes on.
+    """
+    try:
+        from training.experiment import run_experiment
+        from training.grid import grid_named, read_grid
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "torch", "train") from error
+    from cli.train import reporter
+    from retrieval.collection import read_collection
+
+    plan = read_grid(grid_named(grid))
+    judged, *others = [
+        read_collection(place, layout, part if number == 0 else None) for number, place in enumerate(data)
+    ]
+    with progress("training") as show:
+        try:
+            results = run_experiment(plan, judged, others, out, cache=cache, tell=note, report=reporter(show))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on from here") from None
+    if as_json:
+        print_json({"schema": "mura-search/experiment/1", "title": plan.title, "runs": results})
+    else:
+        print_results(results)
+        print(f"The report: {out / 'report.html'}, report.md and results.csv beside it.")
+    if all("error" in result for result in results):
+        raise typer.Exit(1)
+
+
+def print_results(results: "Sequence[Mapping[str, Any]]") -> None:
+    table = bare_table("run", "classifier", "vote", "precision at 5")
+    for result in results:
+        if "error" in result:
+            table.add_row(result["name"], f"failed: {result['error']}")
+            continue
+        kappas = [result["study"][reader]["kappa"] for reader in ("classifier", "knn")]
+        table.add_row(result["name"], *(shown(kappa) for kappa in kappas), shown(result["retrieval"]["precision_at_5"]))
+    out = standard_output()
+    out.print("Cohen's kappa by study, with 95 % intervals by patient", style="bold")
+    out.print(table)
+
+
+def shown(estimate: "Mapping[str, Any]") -> str:
+    if estimate["value"] is None:
+        return "undefined"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"

@@ -1,0 +1,61 @@
+"""Two processes on one machine, as torchrun starts them, over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.world import joined
+
+TWO = """
+import json
+from pathlib import Path
+import torch
+from training.world import joined
+with joined() as world:
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 1)
+    together = world.together(network)
+    inputs = torch.arange(6.0).view(2, 3)
+    together(inputs[world.rank : world.rank + 1]).square().sum().backward()
+    Path(f"{world.rank}.json").write_text(json.dumps({
+        "gradient": network.weight.grad.tolist(), "agreed": world.agreed({"mine": world.rank}),
+        "any": [world.any(world.rank == 1), world.any(False)], "leads": world.leads,
+    }))
+"""
+
+
+def torchrun(*words: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_alone_nothing_is_shared() -> None:
+    with joined() as world:
+        assert (world.rank, world.size, world.leads) == (0, 1, True)
+        assert world.agreed("mine") == "mine"
+        assert (world.any(True), world.any(False)) == (True, False)
+        network = torch.nn.Linear(2, 1)
+        assert world.together(network) is network
+
+
+@pytest.mark.slow
+def test_two_processes_share_gradients_and_decisions(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    done = torchrun(tmp_path / "two.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 1)
+    (network(torch.arange(6.0).view(2, 3)).square().sum() / 2).backward()
+    assert network.weight.grad is not None
+    for told in (first, second):
+        assert told["gradient"][0] == pytest.approx(network.weight.grad[0].tolist())
+        assert told["agreed"] == {"mine": 0}
+        assert told["any"] == [True, False]
+    assert (first["leads"], second["leads"]) == (True, False)

@@ -1,0 +1,58 @@
+"""Where lesions lie: boxes from a collection's own tables, and the part of a prepared picture that they cover."""
+
+import csv
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.collection import Collection
+from retrieval.errors import RadiographError
+from retrieval.preprocess import Letterbox
+from retrieval.radiograph import read_radiograph
+from training.errors import TrainingError
+
+__all__ = ["COVERAGE_STEP", "Box", "cover", "read_boxes"]
+
+Box = tuple[float, float, float, float]  # left, top, width, height as shares of the image's width and height
+COVERAGE_STEP = 4  # coverage has a quarter of the picture's resolution
+
+
+def read_boxes(collection: Collection) -> dict[str, list[Box]]:
+    """Boxes of lesions by image, from FracAtlas's `fractures.csv` or a synthetic collection's `lesions.csv`.
+
+    The former names images (image_id) and gives x, y, width, height, image_width, image_height in pixels; the latter
+    names paths in the collection, and masks whose bounding box is taken. An empty dictionary where there is no such
+    file; TrainingError where it does not read.
+    """
+    boxes: dict[str, list[Box]] = {}
+    for file in (collection.root / "fractures.csv", collection.root / "lesions.csv"):
+        if not file.is_file():
+            continue
+        try:
+            with file.open(newline="", encoding="utf-8") as lines:
+                for row in csv.DictReader(lines):
+                    if "mask" not in row:
+                        H, W = float(row["image_height"]), float(row["image_width"])
+                        x, y, w, h = (float(row[name]) for name in ("x", "y", "width", "height"))
+                        boxes.setdefault(row["image_id"], []).append((x / W, y / H, w / W, h / H))
+                    elif row["mask"]:
+                        mask = read_radiograph(collection.root / row["mask"]).pixels
+                        (H, W), (x, y, w, h) = mask.shape, cv2.boundingRect(mask)
+                        boxes[row["path"]] = [(x / W, y / H, w / W, h / H)]
+        except (KeyError, ValueError, ZeroDivisionError, TypeError, RadiographError) as error:
+            raise TrainingError(f"{file} is not a table of boxes ({error!r}); correct or remove it") from error
+    return boxes
+
+
+def cover(boxes: Sequence[Box], height: int, width: int, size: int) -> NDArray[np.uint8]:
+    """Coverage (S/4, S/4), 255 where a box lies, of a radiograph of height x width letterboxed into S x S."""
+    where = Letterbox.fit(height, width, size)
+    coverage = np.zeros((size // COVERAGE_STEP, size // COVERAGE_STEP), np.uint8)
+    for left, top, box_width, box_height in boxes:
+        x, y = where.left + left * where.width, where.top + top * where.height
+        x0, x1 = int(x / COVERAGE_STEP), int(np.ceil((x + box_width * where.width) / COVERAGE_STEP))
+        y0, y1 = int(y / COVERAGE_STEP), int(np.ceil((y + box_height * where.height) / COVERAGE_STEP))
+        coverage[max(0, y0) : y1, max(0, x0) : x1] = 255
+    return coverage

@@ -1,0 +1,114 @@
+"""What a run will take, measured on a few steps before it begins."""
+
+import copy
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from training.model import Siamese
+from training.recipe import Recipe
+
+__all__ = ["Plan", "make_plan"]
+
+_SMALL = 4  # pictures enough to see which precision is faster
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before it begins: counts, and what one batch of it took on this machine.
+
+    `step_seconds` and `memory_bytes` (of the process, or of the GPU) were measured on one batch of the run's own size;
+    `seconds` foretells all steps and the judging of held-out patients after each epoch, without early stopping.
+    """
+
+    learning: int
+    holdout: int
+    steps: int
+    epochs: int
+    processes: int
+    device: str
+    precision: str
+    parameters: int
+    trained_parameters: int
+    step_seconds: float
+    memory_bytes: int
+    seconds: float
+
+
+def make_plan(
+    model: Siamese,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    learning: int,
+    holdout: int,
+    processes: int = 1,
+    precision: str | None = None,
+) -> Plan:
+    """Try a step on random pictures, in both precisions where the recipe leaves the choice. The model stays as it is.
+
+    `learning` and `holdout` count pictures; `precision` is one chosen before.
+    """
+    trial = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    chosen = precision or (recipe.precision if recipe.precision != "auto" else _faster(trial, recipe, device))
+    _seconds(trial, recipe.size, 2, chosen, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    step = _seconds(trial, recipe.size, recipe.batch, chosen, device)
+    steps = max(1, learning // recipe.batch // processes)
+    return Plan(
+        learning=learning,
+        holdout=holdout,
+        steps=steps,
+        epochs=recipe.crop_epochs + recipe.epochs,
+        processes=processes,
+        device=torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} CPU threads",
+        precision=chosen,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        step_seconds=step,
+        memory_bytes=_memory(device),
+        # A crop costs its share of a picture's pixels; judging is forward only, about a third of a step a picture.
+        seconds=(recipe.epochs + recipe.crop_epochs * (recipe.crop / recipe.size) ** 2) * steps * step
+        + (recipe.epochs + recipe.crop_epochs) * holdout * step / recipe.batch / 3,
+    )
+
+
+def _faster(model: nn.Module, recipe: Recipe, device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    pictures = min(_SMALL, recipe.batch)
+    seconds = {}
+    for precision in ("float32", "bf16"):
+        _seconds(model, recipe.size, pictures, precision, device)  # the first time is slower
+        seconds[precision] = _seconds(model, recipe.size, pictures, precision, device)
+    return min(seconds, key=lambda precision: seconds[precision])
+
+
+def _seconds(model: nn.Module, size: int, pictures: int, precision: str, device: torch.device) -> float:
+    """Seconds of one step, forward and backward; gradients are thrown away."""
+    model.train()
+    inputs = torch.rand(pictures, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        output = model(inputs)
+    (output.embeddings.sum() + output.logits.sum() + output.suspicion.sum()).backward()
+    model.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,68 @@
+"""The processes of one run: one, or as many as torchrun started, a GPU each."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["World", "joined"]
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The `rank` of this process among `size`, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def together(self, network: nn.Module) -> nn.Module:
+        """The network whose gradients are averaged over all processes."""
+        if self.size == 1:
+            return network
+        return DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
+
+    def agreed(self, value: Value) -> Value:
+        """Rank 0's value, in every process: decisions must not differ by a rounding."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any process."""
+        if self.size == 1:
+            return flag
+        total = torch.tensor(float(flag), device=self.device)
+        distributed.all_reduce(total)
+        return bool(total > 0)
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), or be the only one."""
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
+    if device:
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(0, 1, device or torch.device("cpu"))
+        return
+    distributed.init_process_group("nccl" if device else "gloo")
+    try:
+        yield World(rank, size, device or torch.device("cpu"))
+    finally:
+        distributed.destroy_process_group()
