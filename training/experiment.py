@@ -50,9 +50,13 @@ Seen = tuple[Sequence[Case], NDArray[np.float32], NDArray[np.float64]]  # N case
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """What every run of a grid learns from and is judged by: (train, valid) of each fold, and what only trains."""
+    """What every run of a grid learns from and is judged by: (train, valid) of each fold, and what only trains.
+
+    Only studies of `part` are indexed and judged, where one is named; those of all parts train.
+    """
 
     folds: int
+    part: str
     divided: Sequence[tuple[Collection, Collection]]
     others: Sequence[Collection]
     sha256: str
@@ -75,7 +79,7 @@ def run_experiment(
     `others` only ever train. A run that fails is reported and the others go on; `tell` is called with a sentence as
     each run begins or ends. Interrupted, the same call goes on. Raises TrainingError where OUT holds other data.
     """
-    data = _Data(grid.folds, _divided(judged, grid.folds), others, _data_sha256([judged, *others]))
+    data = _Data(grid.folds, grid.part, _divided(judged, grid.folds), others, _data_sha256([judged, *others]))
     results: list[Mapping[str, Any]] = []
     for number, run in enumerate(grid.runs, 1):
         folder = out / "runs" / run.name
@@ -131,7 +135,9 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         loaded, _ = load_training_set([learned, *data.others], run.recipe.preprocessing, cache=cache)
         trained = train(loaded, run.recipe, place, name=run.name, resume=True, report=report)
         assert trained is not None  # an experiment is one process
-        build_index(learned, place / "index", model=trained.model, replace=True)
+        part = data.part or None
+        valid = valid.select(part=part)
+        build_index(learned.select(part=part), place / "index", model=trained.model, replace=True)
         with Searcher.open(place / "index") as searcher:
             sides = {"train": _known(searcher), "valid": _read(searcher, valid, readings)}
             figures.append({side: _by_image(seen, searcher.rules, run.recipe) for side, seen in sides.items()})
