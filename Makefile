@@ -43,6 +43,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/train.py
 
 #   make lock    write both locks anew, from pyproject.toml and the newest releases
 lock: $(VENV)/.dev

@@ -2,11 +2,10 @@
 
     python benchmarks/test_time.py DATA [--model FOLDER] [--images 32] [--runs 5]
 
-The train split of DATA is indexed twice with the same model, once as it is and once with test_time "mirror", and both
-judge the valid split. All four readers are resampled together, so their differences are paired. An index learns its own
-decision rules where DATA has enough patients that the model was not trained on; else it takes the model's, which fit one
-of the two only: what kappa says is then worth less than AUROC, which needs no threshold. Time is that of encoding a
-query of one radiograph, from the picture as read.
+The train split of DATA is indexed twice with the same model, its test_time "" and "mirror", and both judge the valid
+split. All four readers are resampled together, so their differences are paired. Each index learns its own rules where
+DATA has enough patients that the model was not trained on; else both take the model's, which fit one of them only: then
+look at AUROC, which needs no threshold. Time is that of encoding one radiograph, from the picture as read.
 """
 
 import argparse
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from timing import alternate, machine, ratio, show
 
+from cli.evaluate import interval
 from retrieval.build import build_index
 from retrieval.bundle import BUNDLED
 from retrieval.collection import read_collection
@@ -72,12 +72,11 @@ def compare(sides: dict[str, list[StudyReading]]) -> None:
     result = bootstrap(labels, [reading.patient for reading in plain], both)
     print(f"\n{len(labels)} studies of {result.patients} new patients, {labels.sum()} abnormal; 95 % intervals")
     for name, figures in result.estimates().items():
-        shown = ", ".join(f"{m} {e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for m, e in figures.items())
-        print(f"{name}: {shown}")
+        print(f"{name}: " + ", ".join(f"{metric} {interval(estimate)}" for metric, estimate in figures.items()))
     for kind in ("classifier", "vote"):
         for metric in ("kappa", "auroc"):
             gain = result.difference(f"mirrored {kind}", f"plain {kind}", metric)
-            print(f"{kind}, {metric}: mirrored - plain = {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
+            print(f"{kind}, {metric}: mirrored - plain = {interval(gain)}")
 
 
 def main() -> None:

@@ -1,2 +1,346 @@
-def plot_metrics(rows, file):
-    file.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+"""What a grid of runs found: one report as Markdown, CSV and HTML; and a training run's metrics, drawn.
+
+OUT/
+  report.md  results.csv  report.html (complete in itself)
+  figures/       the drawings of report.md
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.document import (
+    ABNORMAL,
+    INK,
+    NORMAL,
+    PAPER,
+    Block,
+    Cell,
+    Heading,
+    Picture,
+    Sheet,
+    Text,
+    as_html,
+    as_markdown,
+)
+from training.grid import Column, Figure, Grid, Run, Table
+
+__all__ = ["plot_metrics", "write_report"]
+
+Result = Mapping[str, Any]
+_OVERVIEW = (
+    ("kappa, classifier", "study.classifier.kappa"),
+    ("kappa, vote", "study.knn.kappa"),
+    ("AUROC, classifier", "study.classifier.auroc"),
+    ("AUROC, vote", "study.knn.auroc"),
+    ("precision at 5", "retrieval.precision_at_5"),
+)
+_COUNTS = ("studies", "abnormal_studies", "images", "abnormal_images", "patients")
+_LOSSES = {
+    "triplet": "triplet",
+    "classification": "classification",
+    "regions": "regions",
+    "valid_loss": "embedding, held out",
+}
+_HELD_OUT = {
+    "valid_auroc": "AUROC, classifier",
+    "valid_vote_auroc": "AUROC, vote",
+    "valid_suspicion_auroc": "AUROC, suspicion",
+    "valid_kappa": "kappa by study",
+}
+# Okabe and Ito's colours, each with a marker of its own.
+_LINES = (("#0072b2", "o"), ("#d55e00", "^"), ("#009e73", "s"), ("#cc79a7", "D"))
+
+
+def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
+    """Write OUT/report.md, results.csv, report.html and figures/, from the results that are there so far.
+
+    `results` are what `run_experiment` gives: a run may be missing, or have failed ({"name", "error"}). Embeddings are
+    read from OUT/runs/NAME/embeddings.npz. The same results give the same files, byte for byte.
+    """
+    found = {result["name"]: result for result in results}
+    blocks = [*_head(grid, found), *_overview(grid, found), *_tables(grid, found), *_figures(grid, found, out)]
+    blocks += _settings(grid)
+    for block in blocks:
+        if isinstance(block, Picture):
+            _write(out / block.file, block.svg)
+    _write(out / "results.csv", _csv(grid, found))
+    _write(out / "report.md", as_markdown(blocks))
+    _write(out / "report.html", as_html(grid.title, blocks))
+
+
+def plot_metrics(rows: Sequence[Mapping[str, float]], file: Path) -> None:
+    """Draw the figures of each epoch as one SVG: losses on the left, held-out figures on the right.
+
+    A figure that a row does not have, or that is NaN, leaves a gap.
+    """
+    epochs = [row.get("epoch", number) for number, row in enumerate(rows, 1)]
+    with _Drawing(2, 10, 4) as drawing:
+        for axes, title, names in zip(drawing.axes, ("Losses", "Held-out patients"), (_LOSSES, _HELD_OUT), strict=True):
+            for (name, label), (colour, marker) in zip(names.items(), _LINES, strict=True):
+                values = [row.get(name, math.nan) for row in rows]
+                if not all(map(math.isnan, values)):
+                    axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=label)
+            axes.set(title=title, xlabel="epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if axes.get_lines():
+                axes.legend(frameon=False)
+    _write(file, drawing.svg)
+
+
+def _head(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    yield Heading(grid.title, 1)
+    if grid.description:
+        yield Text(grid.description)
+    done = [found[run.name] for run in grid.runs if "seconds" in found.get(run.name, {})]
+    failed = [run.name for run in grid.runs if "error" in found.get(run.name, {})]
+    told = f"{len(done)} of {len(grid.runs)} runs are done"
+    told += f", {len(failed)} failed" if failed else ""
+    minutes = sum(result["seconds"] for result in done) / 60
+    yield Text(f"{told}. {_beginnings(grid.runs)}" + (f" They took {minutes:.0f} minutes in all." if done else ""))
+    if done:
+        first = done[0]
+        studies, abnormal_studies, images, abnormal_images, patients = (first[name] for name in _COUNTS)
+        part = f" of {grid.part}" if grid.part else ""
+        judged = (
+            f"Judged{part}: {studies} studies ({abnormal_studies} abnormal) with {images} radiographs "
+            f"({abnormal_images} abnormal) of {patients} patients, none of whom the judging model had seen: "
+        )
+        how = f"{grid.folds}-fold cross-validation by patient" if grid.folds else "the collection's own split"
+        versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())
+        yield Text(f"{judged}{how}. Fingerprint of the data: {first['data_sha256']}. Made with {versions}.")
+    for name in failed:
+        yield Text(f"{name} failed: {found[name]['error']}")
+
+
+def _beginnings(runs: Sequence[Run]) -> str:
+    """What the networks began from, said plainly."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        weights = run.recipe.weights
+        begun = {"": "from scratch (random weights)", "imagenet": "pretrained, from ImageNet weights"}
+        names.setdefault(begun.get(weights, f"pretrained, from the weights {Path(weights).name}"), []).append(run.name)
+    if len(names) == 1:
+        return f"All networks began {next(iter(names))}."
+    return " ".join(f"Began {begun}: {', '.join(of)}." for begun, of in names.items())
+
+
+def _overview(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    yield Heading("All runs")
+    yield Text("By study, the mean over its radiographs; in brackets 95 % intervals from resampled patients.")
+    rows = []
+    for run in grid.runs:
+        result = found.get(run.name, {})
+        minutes = f"{result['seconds'] / 60:.1f}" if "seconds" in result else ""
+        rows.append([run.name, *(_shown(found, run.name, value) for _, value in _OVERVIEW), minutes])
+    yield Sheet(["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
+
+
+def _tables(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    if not grid.tables:
+        return
+    yield Heading("Tables")
+    over = f", each the mean over {grid.folds} folds" if grid.folds else ""
+    yield Text(
+        "Losses are those of the embedding; accuracy, error and kappa are the classifier's by radiograph, unless a "
+        f"title says otherwise{over}. Train: every radiograph of the index; valid: those that are judged."
+    )
+    if any(number is not None for table in grid.tables for column in table.columns for number in column.published):
+        source = f" ({grid.source})" if grid.source else ""
+        yield Text(
+            f"In bold: measured here. Behind the dot: published{source}. They come from different data, so compare "
+            "the pattern within a table rather than a number with its neighbour."
+        )
+    for table in grid.tables:
+        yield Heading(table.title, 3)
+        yield _sheet(table, found)
+
+
+def _sheet(table: Table, found: Mapping[str, Result]) -> Sheet:
+    def cell(column: Column, row: int) -> Cell:
+        published = column.published[row]
+        measured = _shown(found, column.runs[row], column.value)
+        return Cell(measured, "" if published is None else f"{published:g}")
+
+    rows: list[list[str | Cell]] = [[name, *(cell(column, row) for column in table.columns)] for row, name in enumerate(table.rows)]
+    return Sheet([table.corner, *(column.title for column in table.columns)], rows)
+
+
+def _shown(found: Mapping[str, Result], name: str, value: str) -> str:
+    """A figure of a run, with its interval where it has one; or why there is none."""
+    result: Any = found.get(name)
+    if result is None:
+        return "not run"
+    if "error" in result:
+        return "failed"
+    for key in value.split("."):
+        result = result[key]
+    estimate = result if isinstance(result, Mapping) else {"value": result, "low": None}
+    if estimate["value"] is None:
+        return "undefined"
+    digits = 4 if value.endswith(".loss") else 3
+    interval = "" if estimate["low"] is None else f" ({estimate['low']:.{digits}f} to {estimate['high']:.{digits}f})"
+    return f"{estimate['value']:.{digits}f}{interval}"
+
+
+def _figures(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:
+    if not grid.figures:
+        return
+    yield Heading("Figures")
+    yield Text(
+        "Every point is a judged radiograph (of the first fold, where there are several); its place is that of its "
+        "embedding on the two directions along which the embeddings of the run differ most (principal components). "
+        "Scales are equal; each axis points to where the abnormal ones lie on average."
+    )
+    for number, figure in enumerate(grid.figures, 1):
+        yield Heading(figure.title, 3)
+        yield _maps(figure, found, out, number)
+
+
+def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -> Picture:
+    told, seen = [], 0
+    with _Drawing(len(figure.runs), 5 * len(figure.runs), 5, sharex=True, sharey=True) as drawing:
+        for axes, name in zip(drawing.axes, figure.runs, strict=True):
+            axes.set(title=name, aspect="equal")
+            file = out / "runs" / name / "embeddings.npz"
+            if "seconds" not in found.get(name, {}) or not file.exists():
+                state = "failed" if "error" in found.get(name, {}) else "not run"
+                axes.text(0.5, 0.5, state, transform=axes.transAxes, ha="center")
+                told.append(f"{name}: {state}")
+                continue
+            with np.load(file) as arrays:
+                labels = arrays["labels"]
+                points, shares = _plane(arrays["embeddings"], labels)
+            seen = len(labels)
+            for label, word, colour, marker in ((0, "normal", NORMAL, "o"), (1, "abnormal", ABNORMAL, "^")):
+                x, y = points[labels == label].T
+                axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.7, linewidths=0, label=word)
+            axes.set(xlabel=f"component 1 ({shares[0]:.0%})", ylabel=f"component 2 ({shares[1]:.0%})")
+            axes.legend(frameon=False)
+            told.append(f"{name}: {sum(shares):.0%} of the variance ({shares[0]:.0%} and {shares[1]:.0%})")
+    caption = f"Explained by the two components in {'; '.join(told)}."
+    alt = f"Maps of {seen} radiographs' embeddings side by side, normal as blue dots and abnormal as orange triangles"
+    return Picture(f"figures/figure-{number}.svg", drawing.svg, alt, caption)
+
+
+def _plane(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[float]]:
+    """The embeddings (N, D) on their first two principal components (N, 2), and the share of variance of each.
+
+    A component's sign is free; it is the one that puts the abnormal ones, on average, to the right and to the top.
+    """
+    centred = embeddings.astype(np.float64) - embeddings.mean(0, dtype=np.float64)
+    left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
+    points = np.zeros((len(labels), 2))
+    kept = min(2, len(strengths))
+    points[:, :kept] = left[:, :kept] * strengths[:kept]
+    towards = (labels - labels.mean()) @ points
+    variances = strengths**2
+    shares = [float(v / variances.sum()) if variances.sum() else 0.0 for v in (*variances, 0.0, 0.0)[:2]]
+    return points * np.where(towards < 0, -1, 1), shares
+
+
+def _settings(grid: Grid) -> Iterator[Block]:
+    recipes = [run.recipe.to_dict() for run in grid.runs]
+    varying = _varying(grid)
+    yield Heading("Settings")
+    if varying:
+        rows = [
+            [run.name, *(_word(recipe[key]) for key in varying)] for run, recipe in zip(grid.runs, recipes, strict=True)
+        ]
+        yield Sheet(["Run", *varying], rows)
+    same = ", ".join(f"{key} {_word(value)}" for key, value in recipes[0].items() if key not in varying)
+    yield Text(f"The same in all runs: {same}.")
+
+
+def _varying(grid: Grid) -> list[str]:
+    recipes = [run.recipe.to_dict() for run in grid.runs]
+    return [key for key in recipes[0] if any(recipe[key] != recipes[0][key] for recipe in recipes)]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) or "none"
+
+
+def _csv(grid: Grid, found: Mapping[str, Result]) -> str:
+    """One line a run: its name, what sets it apart, what became of it, and all of its figures by their path."""
+    varying = _varying(grid)
+    lines = []
+    for run in grid.runs:
+        result = found.get(run.name, {"error": "not run"})
+        recipe = run.recipe.to_dict()
+        line = {"name": run.name, **{key: recipe[key] for key in varying}, "error": result.get("error", "")}
+        about = ("schema", "name", "recipe", "versions", "error")
+        lines.append(line | dict(_flat({key: value for key, value in result.items() if key not in about})))
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves by their path; an estimate's value has the path of the estimate."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}".removesuffix(".value"), value
+
+
+class _Drawing:
+    """Panels side by side, to be drawn on within `with`; `svg` afterwards. The same panels give the same bytes."""
+
+    def __init__(self, panels: int, width: float, height: float, **shared: bool) -> None:
+        import matplotlib
+        from matplotlib.figure import Figure as Sheet
+
+        self._style = matplotlib.rc_context(
+            {
+                "svg.hashsalt": "mura-search",
+                "svg.fonttype": "none",
+                "font.family": "sans-serif",
+                "text.color": INK,
+                "axes.labelcolor": INK,
+                "axes.edgecolor": INK,
+                "xtick.color": INK,
+                "ytick.color": INK,
+                "axes.facecolor": PAPER,
+                "figure.facecolor": PAPER,
+                "savefig.facecolor": PAPER,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+            }
+        )
+        self._style.__enter__()
+        self._figure = Sheet(figsize=(width, height), layout="constrained")
+        self.axes = self._figure.subplots(1, panels, squeeze=False, **shared)[0]
+        self.svg = ""
+
+    def __enter__(self) -> "_Drawing":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                text = io.StringIO()
+                about = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+                self._figure.savefig(text, format="svg", metadata=about)
+                self.svg = text.getvalue()
+        finally:
+            self._style.__exit__(None, None, None)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(file)

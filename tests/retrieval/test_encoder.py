@@ -63,6 +63,11 @@ def test_a_mirrored_bundle_averages_both_sides_and_cannot_tell_them_apart(tmp_pa
     assert np.abs(as_is.embeddings - other.embeddings).max() > 1e-3  # so it is not for nothing
     np.testing.assert_allclose(both.embeddings, expected, atol=1e-6)
     np.testing.assert_allclose(both.logits, (as_is.logits + other.logits) / 2, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(both.embeddings, axis=1), 1, atol=1e-6)
+    alone = mirror.encode_prepared(pictures[-1:])
+    np.testing.assert_allclose(alone.embeddings[0], both.embeddings[-1], atol=1e-4)
+    np.testing.assert_allclose(alone.logits[0], both.logits[-1], atol=1e-3)
+    np.testing.assert_array_equal(mirror.maps(pictures[:1]), plain.maps(pictures[:1]))
     again = mirror.encode_prepared(flipped)
     np.testing.assert_allclose(again.embeddings, both.embeddings, atol=1e-5)
     np.testing.assert_allclose(again.logits, both.logits, atol=1e-4)
