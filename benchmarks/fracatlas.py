@@ -2,10 +2,10 @@
 
     python benchmarks/fracatlas.py FOLDER... --out OUT
 
-Read folder by folder, a patient is a run of consecutive image numbers of one part. A hand and an elbow of one visit have
-consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a patient
-is a run of consecutive numbers, whatever the part and the folder. OUT/cases.csv and OUT/fractures.csv refer to the files
-where they are.
+Read folder by folder, a patient is a run of consecutive image numbers of one part. A hand and a shoulder of one visit
+have consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a
+patient is a run of consecutive numbers, whatever the part and the folder. OUT/cases.csv and OUT/fractures.csv refer to
+the files where they are.
 """
 
 import argparse

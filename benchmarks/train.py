@@ -1,10 +1,10 @@
-"""A training step, images a second: mura-search's own loop against a plain PyTorch loop, and how long it waits for data.
+"""A training step, images a second: mura-search's own loop against a plain PyTorch loop; and its waiting for data.
 
     python benchmarks/train.py [FOLDER] [--backbone densenet169] [--size 320] [--batch 8] [--steps 4] [--runs 3]
 
-FOLDER is a collection (default: synthetic radiographs are drawn). Both train the same network from random weights with the
-same batch, AdamW and a cross-entropy; the plain one in float32 with a DataLoader that decodes files, as most scripts do.
-Each side runs in a process of its own, in turn, on the GPU where there is one.
+FOLDER is a collection (default: synthetic radiographs are drawn). Both train the same network from random weights with
+the same batch, AdamW and a cross-entropy; the plain one in float32 with a DataLoader that decodes files, as most
+scripts do. Each side runs in a process of its own, in turn, on the GPU where there is one.
 """
 
 import argparse
@@ -32,13 +32,12 @@ from training.backbone import load_backbone
 from training.data import load_training_set
 from training.feed import Feed
 from training.fit import keep_memory
-from training.losses import LOSSES, region_loss
-from training.mining import valid_pairs
 from training.model import Siamese
+from training.objective import Objective
 from training.plan import make_plan
 from training.recipe import Recipe
-from training.sampler import batches, identity_numbers
-from training.state import State
+from training.sampler import batches
+from training.state import State, stages_of
 
 
 class Files(Dataset[tuple[Tensor, float]]):
@@ -75,7 +74,12 @@ def plain(recipe: Recipe, cases: Sequence[Case], steps: int) -> dict[str, float]
     network = Siamese(backbone, channels, recipe.dimension, recipe.hidden).to(device()).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
     loader = DataLoader(
-        Files(cases, recipe.size), recipe.batch, shuffle=True, num_workers=2, drop_last=True, pin_memory=device().type == "cuda"
+        Files(cases, recipe.size),
+        recipe.batch,
+        shuffle=True,
+        num_workers=2,
+        drop_last=True,
+        pin_memory=device().type == "cuda",
     )
     taken, waited, began, asked = 0, 0.0, 0.0, 0.0
     while taken <= steps:
@@ -86,7 +90,7 @@ def plain(recipe: Recipe, cases: Sequence[Case], steps: int) -> dict[str, float]
                 waited += time.perf_counter() - asked
             loss = binary_cross_entropy_with_logits(network(pictures.to(device())).logits, labels.to(device()).float())
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             taken += 1
             if taken > steps:
@@ -105,13 +109,11 @@ def ours(recipe: Recipe, folder: Path, cache: Path, steps: int) -> dict[str, flo
     backbone, channels = load_backbone(recipe.backbone, "")
     network = Siamese(backbone, channels, recipe.dimension, recipe.hidden)
     network.to(device(), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    counts = {"learning": len(data.cases), "holdout": 0}
-    precision = make_plan(network, recipe, device(), **counts).precision
-    state = State(network, recipe, steps)
-    identities = torch.tensor(identity_numbers(data.cases), device=device())
-    patients = torch.from_numpy(np.unique([c.patient for c in data.cases], return_inverse=True)[1]).to(device())
-    labels = torch.tensor([float(case.label) for case in data.cases], device=device())
-    rows = [list(r) for r in batches(data.cases, recipe.identities, recipe.images, np.random.default_rng(0))]
+    precision = make_plan(network, recipe, device(), learning=len(data.cases), holdout=0).precision
+    (stage,) = stages_of(recipe)
+    state = State(network, recipe, stage, steps)
+    objective = Objective(data, recipe, stage, device())
+    rows = list(batches(data.cases, recipe.identities, recipe.images, np.random.default_rng(0)))
     rows = (rows * (1 + steps // len(rows)))[: steps + 1]
     feed = Feed(data, recipe, device())
     began = 0.0
@@ -119,19 +121,15 @@ def ours(recipe: Recipe, folder: Path, cache: Path, steps: int) -> dict[str, flo
         if number == 1:
             finished(0)
             began, feed.waited = time.perf_counter(), 0.0
-        taken = torch.tensor(batch.rows, device=device())
         with torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16"):
             output = network(batch.pictures)
-        pairs = valid_pairs(identities[taken], patients[taken])
-        coverage = torch.nn.functional.adaptive_avg_pool2d(batch.coverage, output.suspicion.shape[1:]).squeeze(1)
-        known = torch.from_numpy(data.known).to(device())[taken]
-        state.advance(
-            LOSSES[recipe.loss](output.embeddings.float(), pairs, recipe)
-            + binary_cross_entropy_with_logits(output.logits.float(), labels[taken])
-            + region_loss(output.suspicion.float(), coverage, known)
-        )
+        state.advance(torch.stack(list(objective(output, batch).values())).sum())
     seconds = finished(began)
-    return {"rate": steps * recipe.batch / seconds, "waiting": feed.waited / seconds, "bf16": float(precision == "bf16")}
+    return {
+        "rate": steps * recipe.batch / seconds,
+        "waiting": feed.waited / seconds,
+        "bf16": float(precision == "bf16"),
+    }
 
 
 def main() -> None:
@@ -171,7 +169,9 @@ def main() -> None:
 
         samples, reference = alternate(options.runs, lambda: measured("ours"), lambda: measured("plain"), warm_up=0)
     precision = "bf16" if told["ours"][-1]["bf16"] else "float32"
-    print(f"{options.backbone} at {options.size} pixels, batches of {options.batch}, {device().type}; ours in {precision}")
+    print(
+        f"{options.backbone} at {options.size} pixels, batches of {options.batch}, {device().type}; ours in {precision}"
+    )
     show("mura-search", samples, "images/s")
     show("plain PyTorch", reference, "images/s")
     ratio("mura-search / plain", samples, reference)

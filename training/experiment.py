@@ -136,10 +136,9 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         trained = train(loaded, run.recipe, place, name=run.name, resume=True, report=report)
         assert trained is not None  # an experiment is one process
         part = data.part or None
-        valid = valid.select(part=part)
         build_index(learned.select(part=part), place / "index", model=trained.model, replace=True)
         with Searcher.open(place / "index") as searcher:
-            sides = {"train": _known(searcher), "valid": _read(searcher, valid, readings)}
+            sides = {"train": _known(searcher), "valid": _read(searcher, valid.select(part=part), readings)}
             figures.append({side: _by_image(seen, searcher.rules, run.recipe) for side, seen in sides.items()})
         if number == 1:
             cases, embeddings, _ = sides["valid"]
@@ -156,9 +155,9 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "numpy", "onnxruntime")},
         "data_sha256": data.sha256,
     }
-    part = folder / "result.part"
-    part.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(folder / "result.json")
+    unfinished = folder / "result.part"
+    unfinished.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished.replace(folder / "result.json")
     return result
 
 

@@ -2,28 +2,23 @@
 
 import ctypes
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
 
-from index.case import Case
 from training.crops import crop_rows
 from training.data import TrainingSet
 from training.errors import TrainingError
-from training.feed import Batch, Feed, step_seed
+from training.feed import Feed, step_seed
 from training.holdout import judge
 from training.interruption import Interruption
-from training.losses import LOSSES, region_loss
-from training.mining import valid_pairs
-from training.model import Output, Siamese
+from training.model import Siamese
+from training.objective import Objective
 from training.plan import Plan
 from training.recipe import Recipe
-from training.sampler import batches, identity_numbers
+from training.sampler import batches
 from training.state import Stage, State, stages_of
 from training.world import World
 
@@ -71,7 +66,7 @@ def fit(
             state = State(model, recipe, stage, plan.steps, epochs)
             if saved and saved["stage"] == number:
                 state.load(saved)
-            losses_of = _Losses(learning, recipe, stage, world.device)
+            objective = Objective(learning, recipe, stage, world.device)
             feed = Feed(learning, recipe, world.device, stage.crop)
             while not state.finished:
                 epoch = len(state.epochs) + 1
@@ -84,7 +79,7 @@ def fit(
                     torch.manual_seed(seeds[state.step])  # a network's own dropout
                     with torch.autocast(world.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                         output = network(batch.pictures)
-                    terms = losses_of(output, batch)
+                    terms = objective(output, batch)
                     state.advance(torch.stack([getattr(recipe, term) * value for term, value in terms.items()]).sum())
                     for term, value in terms.items():
                         state.sums[term] = state.sums.get(term, 0) + value.detach()
@@ -108,48 +103,6 @@ def fit(
             model.load_state_dict(state.kept)
             epochs = state.epochs
     return epochs, model.cpu().eval()
-
-
-class _Losses:
-    """The terms of the loss of a batch, by their names in the recipe.
-
-    On crops there are no identities, so no triplets; a crop is abnormal where a lesion lies in it.
-    """
-
-    def __init__(self, data: TrainingSet, recipe: Recipe, stage: Stage, device: torch.device) -> None:
-        labels = np.array([case.label for case in data.cases], np.float32)
-        weights = label_weights(data.cases) if recipe.sampling == "shuffled" else np.ones_like(labels)
-        self.recipe, self.crops = recipe, bool(stage.crop)
-        self.identities = torch.tensor(identity_numbers(data.cases), device=device)
-        self.patients = torch.from_numpy(np.unique([c.patient for c in data.cases], return_inverse=True)[1]).to(device)
-        self.labels, self.weights, self.known = (
-            torch.from_numpy(np.asarray(values)).to(device) for values in (labels, weights, data.known)
-        )
-
-    def __call__(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        rows = torch.tensor(batch.rows, device=self.labels.device)
-        embeddings, logits, suspicion = (part.float() for part in output)
-        h, w = suspicion.shape[1:]
-        coverage = adaptive_avg_pool2d(batch.coverage, (h, w)).squeeze(1)
-        regions = region_loss(suspicion, coverage, self.known[rows])
-        if self.crops:
-            inside = (batch.coverage.flatten(1).amax(1) > 0.5).float()
-            classification = binary_cross_entropy_with_logits(logits, inside)
-            return {"triplet": torch.zeros_like(regions), "classification": classification, "regions": regions}
-        pairs = valid_pairs(self.identities[rows], self.patients[rows])
-        return {
-            "triplet": LOSSES[self.recipe.loss](embeddings, pairs, self.recipe),
-            "classification": binary_cross_entropy_with_logits(logits, self.labels[rows], weight=self.weights[rows]),
-            "regions": regions,
-        }
-
-
-def label_weights(cases: Sequence[Case]) -> NDArray[np.float32]:
-    """MURA's weights of the cross-entropy (N,): within a part, a label weighs the share of the other one, times 2."""
-    of_identity = np.array(identity_numbers(cases))
-    counts = np.bincount(of_identity, minlength=int(of_identity.max()) // 2 * 2 + 2)
-    both = counts[of_identity] + counts[of_identity ^ 1]
-    return np.asarray(2 * counts[of_identity ^ 1] / both, np.float32)
 
 
 def _draw(data: TrainingSet, recipe: Recipe, stage: Stage, rng: np.random.Generator) -> list[list[int]]:

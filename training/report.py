@@ -168,7 +168,9 @@ def _sheet(table: Table, found: Mapping[str, Result]) -> Sheet:
         measured = _shown(found, column.runs[row], column.value)
         return Cell(measured, "" if published is None else f"{published:g}")
 
-    rows: list[list[str | Cell]] = [[name, *(cell(column, row) for column in table.columns)] for row, name in enumerate(table.rows)]
+    rows: list[list[str | Cell]] = [
+        [name, *(cell(column, row) for column in table.columns)] for row, name in enumerate(table.rows)
+    ]
     return Sheet([table.corner, *(column.title for column in table.columns)], rows)
 
 
@@ -205,7 +207,7 @@ def _figures(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Blo
 
 def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -> Picture:
     told, seen = [], 0
-    with _Drawing(len(figure.runs), 5 * len(figure.runs), 5, sharex=True, sharey=True) as drawing:
+    with _Drawing(len(figure.runs), 5 * len(figure.runs), 5, shared=True) as drawing:
         for axes, name in zip(drawing.axes, figure.runs, strict=True):
             axes.set(title=name, aspect="equal")
             file = out / "runs" / name / "embeddings.npz"
@@ -299,7 +301,7 @@ def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
 class _Drawing:
     """Panels side by side, to be drawn on within `with`; `svg` afterwards. The same panels give the same bytes."""
 
-    def __init__(self, panels: int, width: float, height: float, **shared: bool) -> None:
+    def __init__(self, panels: int, width: float, height: float, *, shared: bool = False) -> None:
         import matplotlib
         from matplotlib.figure import Figure as Sheet
 
@@ -322,7 +324,7 @@ class _Drawing:
         )
         self._style.__enter__()
         self._figure = Sheet(figsize=(width, height), layout="constrained")
-        self.axes = self._figure.subplots(1, panels, squeeze=False, **shared)[0]
+        self.axes = self._figure.subplots(1, panels, squeeze=False, sharex=shared, sharey=shared)[0]
         self.svg = ""
 
     def __enter__(self) -> "_Drawing":

@@ -229,7 +229,7 @@ def _write_bundle(
     rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen())
     bundle = write(rules)
     sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
-    return rules, check_export(model, bundle, _rgb(data.take(sample)[0]))
+    return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
 
 
 def _encode(encoder: Encoder, data: TrainingSet, report: Report) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

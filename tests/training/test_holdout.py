@@ -6,11 +6,11 @@ import torch
 
 from index.case import Case
 from training.data import TrainingSet
-from training.fit import label_weights
 from training.holdout import embedding_loss, judge
 from training.losses import LOSSES
 from training.mining import valid_pairs
 from training.model import Output
+from training.objective import label_weights
 from training.recipe import Recipe
 
 
