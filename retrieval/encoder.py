@@ -80,8 +80,8 @@ class Encoder:
             return Encoded(pooled.embeddings, pooled.logits)
         mirrored = self.head.apply(self.maps([picture[:, ::-1] for picture in pictures]))
         both = pooled.embeddings + mirrored.embeddings
-        lengths = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12).astype(np.float32)
-        return Encoded(both / lengths, (pooled.logits + mirrored.logits) / 2)
+        lengths = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.float32(1e-12))
+        return Encoded(both / lengths, np.float32(0.5) * (pooled.logits + mirrored.logits))
 
     def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
         """Embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""

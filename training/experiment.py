@@ -3,6 +3,7 @@
 OUT/
   runs/NAME/fold-1/       a training run (see `training.run`), and its index
   runs/NAME/result.json   the run's figures; a run that has it is skipped
+  runs/NAME/calls.csv     what was said of each judged study
   runs/NAME/embeddings.npz   of the judged radiographs, for the maps: embeddings (N, D) and labels (N,)
   report.md  results.csv  report.html  figures/
 """
@@ -24,6 +25,7 @@ from index.errors import MuraSearchError
 from retrieval.answer import plain
 from retrieval.build import build_index
 from retrieval.collection import Collection
+from retrieval.comparison import calls_of, write_calls
 from retrieval.evaluation import refuse_known
 from retrieval.metrics import Reader, measure
 from retrieval.reading import StudyReading, read_studies, summarise
@@ -155,6 +157,7 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "numpy", "onnxruntime")},
         "data_sha256": data.sha256,
     }
+    write_calls(calls_of(readings), folder / "calls.csv")
     unfinished = folder / "result.part"
     unfinished.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     unfinished.replace(folder / "result.json")

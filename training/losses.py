@@ -22,6 +22,7 @@ __all__ = [
     "LOSSES",
     "batch_hard_triplet",
     "focal_triplet",
+    "neighbourhood",
     "pairwise_distances",
     "region_loss",
     "selective_triplet",
@@ -117,6 +118,24 @@ def selective_triplet(embeddings: Tensor, pairs: Pairs, recipe: Recipe) -> Tenso
     return _mean(terms, _complete(pairs) & _apart(d_ap, d_an))
 
 
+def neighbourhood(embeddings: Tensor, pairs: Pairs, recipe: Recipe) -> Tensor:
+    """Neighbourhood components analysis (Goldberger et al. 2004, NIPS 17) on cosines: the vote's own likelihood.
+
+        L = mean_a -log( sum_p e^(s_ap / T) / (sum_p e^(s_ap / T) + sum_n e^(s_an / T)) )
+
+    The quotient is the share of the vote that an anchor's own identity gets when everything else in the batch votes as
+    `retrieval.vote` lets neighbours vote; T is the recipe's `temperature`. The paper has squared distances and no T: of
+    unit vectors -D^2 = 2 s - 2, so that is T = 1/2 here. No margin: what is right already is still drawn closer.
+    """
+    D = pairwise_distances(embeddings)
+    counted = _complete(pairs) & ((D != 0) & (pairs.positive | pairs.negative)).any(1)
+    own = pairs.positive | ~counted[:, None]  # a row that does not count stays finite, and is 0
+    everyone = own | pairs.negative
+    scaled = (1 - D**2 / 2) / recipe.temperature
+    shares = [scaled.masked_fill(~among, -torch.inf).logsumexp(1) for among in (everyone, own)]
+    return _mean(shares[0] - shares[1], counted)
+
+
 def _complete(pairs: Pairs) -> Tensor:
     """Anchors that have a positive and a negative, (B,)."""
     return pairs.positive.any(1) & pairs.hard_negative.any(1)
@@ -149,6 +168,7 @@ def region_loss(suspicion: Tensor, coverage: Tensor, known: Tensor) -> Tensor:
 LOSSES: dict[str, Callable[[Tensor, Pairs, Recipe], Tensor]] = {
     "batch-hard": batch_hard_triplet,
     "focal": focal_triplet,
+    "neighbourhood": neighbourhood,
     "selective": selective_triplet,
     "semi-hard": semi_hard_triplet,
     "triplet": triplet,

@@ -7,7 +7,7 @@ from training.errors import TrainingError
 
 __all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe"]
 
-LOSS_NAMES = ("batch-hard", "focal", "selective", "semi-hard", "triplet")
+LOSS_NAMES = ("batch-hard", "focal", "neighbourhood", "selective", "semi-hard", "triplet")
 PRECISIONS = ("auto", "bf16", "float32")
 
 
@@ -36,6 +36,7 @@ class Recipe:
     margin: float = 0.3  # on unit vectors a Euclidean distance is at most 2
     sigma: float = 0.3  # of the triplet focal loss
     negative_weight: float = 1.0  # lambda of the selectively contrastive loss
+    temperature: float = 0.1  # of the neighbourhood loss
     triplet: float = 1.0
     classification: float = 0.0  # above 0, the classifier also trains jointly with the embedding
     second_stage: bool = True  # the classifier is trained anew on the frozen embeddings, as in the report
@@ -71,6 +72,8 @@ class Recipe:
             raise TrainingError("a run needs at least one epoch, and crop_epochs and patience of 0 or more")
         if self.margin < 0 or self.sigma < 0.05:  # e^(2 / sigma) leaves float32 below
             raise TrainingError("the margin must be 0 or more, and sigma 0.05 or more")
+        if self.temperature < 0.02:  # e^(2 / T) leaves float32 below
+            raise TrainingError("the temperature must be 0.02 or more")
         if self.classification == 0 and not self.second_stage:
             raise TrainingError("nothing would train the classifier: give classification a weight, or a second stage")
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pytorch_metric_learning import distances, losses, miners, reducers
 from torch.nn.functional import normalize
 
+from retrieval.vote import vote_weights
 from training.losses import LOSSES, pairwise_distances, region_loss
 from training.mining import Pairs, valid_pairs
 from training.recipe import LOSS_NAMES, Recipe
@@ -101,6 +102,14 @@ def test_selective_by_hand() -> None:
     assert float(value) == pytest.approx(sum(expected) / 3)
 
 
+def test_neighbourhood_by_hand() -> None:
+    # A at 0 and 40, B at 60 degrees, which has no positive and is no anchor.
+    weight = {degrees: math.exp(cosine(degrees) / 0.5) for degrees in (20, 40, 60)}
+    expected = [-math.log(weight[40] / (weight[40] + weight[60])), -math.log(weight[40] / (weight[40] + weight[20]))]
+    value = LOSSES["neighbourhood"](on_circle(0, 40, 60), strangers(0, 0, 1), Recipe(temperature=0.5))
+    assert float(value) == pytest.approx(sum(expected) / 2)
+
+
 @pytest.mark.parametrize("name", ["batch-hard", "focal", "selective"])
 def test_hardest_negatives_are_sought_in_the_anchors_part(name: str) -> None:
     # Fingers at 0 and 40 degrees are the anchors; the broken finger is at 100, and a wrist at 10 is nearer.
@@ -152,6 +161,25 @@ def test_semi_hard_is_that_of_pytorch_metric_learning() -> None:
     value = LOSSES["semi-hard"](e, strangers(*y.tolist()), Recipe(margin=0.3))
     assert len(closest) > 20
     assert float(value) == pytest.approx(float(expected), abs=1e-7)
+
+
+def test_neighbourhood_is_that_of_pytorch_metric_learning() -> None:
+    e, y = random_batch()
+    oracle = losses.NCALoss(softmax_scale=1 / 0.2, distance=distances.CosineSimilarity())
+    value = LOSSES["neighbourhood"](e, strangers(*y.tolist()), Recipe(temperature=0.2))
+    assert float(value) == pytest.approx(float(oracle(e, y)), abs=1e-7)
+
+
+def test_neighbourhood_is_the_likelihood_of_the_vote() -> None:
+    e, _ = random_batch()
+    y = torch.arange(24) % 2
+    abnormal = [
+        (vote_weights((e[a] @ e.T).masked_fill(torch.arange(24) == a, -torch.inf).numpy(), 0.1) * y.numpy()).sum()
+        for a in range(24)
+    ]
+    right = [share if label else 1 - share for share, label in zip(abnormal, y.tolist(), strict=True)]
+    value = LOSSES["neighbourhood"](e, strangers(*y.tolist()), Recipe(temperature=0.1))
+    assert float(value) == pytest.approx(-sum(map(math.log, right)) / 24)
 
 
 @pytest.mark.parametrize("seed", range(3))
