@@ -6,7 +6,7 @@ The network and the preprocessing are those of a model bundle (the bundled one),
 channels of its last feature map are mean-pooled; the vote goes by their cosine, the classifier is a logistic
 regression. Since nothing of it was trained before, it may use every patient of a fold's training side for its
 regression and for its decision rules (leaving one patient out for the vote, out of fold for the regression), more than
-a trained network can. --run names a finished run of an experiment with the same folds: its figures are then told as paired differences.
+a trained network can. --run names a finished run of an experiment with the same folds: what it gains is told, paired.
 """
 
 import argparse

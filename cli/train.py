@@ -31,7 +31,10 @@ def train(
     data: Annotated[list[Path], typer.Argument(metavar="DATA", help="MURA or FracAtlas folders, or CSV case tables.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run is written; the bundle is FOLDER/model.")],
     loss: Annotated[
-        str | None, typer.Option(metavar="NAME", help="batch-hard (default), focal, selective, semi-hard or triplet.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="batch-hard (default), focal, neighbourhood, selective, semi-hard or triplet."
+        ),
     ] = None,
     head: Annotated[
         str | None,

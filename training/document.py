@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 __all__ = [
     "ABNORMAL",
@@ -18,6 +19,7 @@ __all__ = [
     "Text",
     "as_html",
     "as_markdown",
+    "write_text",
 ]
 
 # Colours that a picture is drawn in; on an HTML page they follow its light or dark theme. Blue and vermilion of Okabe
@@ -166,3 +168,11 @@ td i { font-style: normal; color: var(--soft); white-space: nowrap; }
 figure { margin: 1rem 0 2rem; } figure svg { width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: 0.9rem; }
 """
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a page or a drawing, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(file)

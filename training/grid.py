@@ -4,6 +4,7 @@ title, description   words for the report
 source               whose numbers the tables' published ones are
 folds                0: the collection's own splits; k: cross-validation in k folds by patient
 part                 only studies of this body part are judged and indexed; all parts train ("": all)
+baseline             the run that the others are compared with in pairs, study by study ("": none)
 [recipe]             fields of `training.recipe.Recipe` that all runs share
 [[run]]              a run's own fields, and its name; a list stands for one run of each value, several lists for all
                      combinations; "{field}" in the name for the value
@@ -80,6 +81,7 @@ class Grid:
     source: str
     folds: int
     part: str
+    baseline: str
     runs: tuple[Run, ...]
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...]
@@ -149,11 +151,14 @@ def _grid(top: _Section) -> Grid:
         source=top.take("source", str, ""),
         folds=folds,
         part=top.take("part", str, ""),
+        baseline=top.take("baseline", str, ""),
         runs=runs,
         tables=tuple(_table(section, names) for section in top.sections("table", "table", [])),
         figures=tuple(_figure(section, names) for section in top.sections("figure", "figure", [])),
     )
     top.close()
+    if grid.baseline:
+        _known([grid.baseline], names, "baseline")
     return grid
 
 

@@ -1,4 +1,4 @@
-"""What a grid of runs found: one report as Markdown, CSV and HTML; and a training run's metrics, drawn.
+"""What a grid of runs found: one report as Markdown, CSV and HTML.
 
 OUT/
   report.md  results.csv  report.html (complete in itself)
@@ -7,19 +7,16 @@ OUT/
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from retrieval.comparison import COMPARED, Call, compare, read_calls
 from training.document import (
     ABNORMAL,
-    INK,
     NORMAL,
-    PAPER,
     Block,
     Cell,
     Heading,
@@ -28,10 +25,12 @@ from training.document import (
     Text,
     as_html,
     as_markdown,
+    write_text,
 )
+from training.drawing import Drawing, principal_plane
 from training.grid import Column, Figure, Grid, Run, Table
 
-__all__ = ["plot_metrics", "write_report"]
+__all__ = ["write_report"]
 
 Result = Mapping[str, Any]
 _OVERVIEW = (
@@ -42,56 +41,29 @@ _OVERVIEW = (
     ("precision at 5", "retrieval.precision_at_5"),
 )
 _COUNTS = ("studies", "abnormal_studies", "images", "abnormal_images", "patients")
-_LOSSES = {
-    "triplet": "triplet",
-    "classification": "classification",
-    "regions": "regions",
-    "valid_loss": "embedding, held out",
-}
-_HELD_OUT = {
-    "valid_auroc": "AUROC, classifier",
-    "valid_vote_auroc": "AUROC, vote",
-    "valid_suspicion_auroc": "AUROC, suspicion",
-    "valid_kappa": "kappa by study",
-}
-# Okabe and Ito's colours, each with a marker of its own.
-_LINES = (("#0072b2", "o"), ("#d55e00", "^"), ("#009e73", "s"), ("#cc79a7", "D"))
 
 
 def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
     """Write OUT/report.md, results.csv, report.html and figures/, from the results that are there so far.
 
     `results` are what `run_experiment` gives: a run may be missing, or have failed ({"name", "error"}). Embeddings are
-    read from OUT/runs/NAME/embeddings.npz. The same results give the same files, byte for byte.
+    read from OUT/runs/NAME/embeddings.npz, calls of studies from OUT/runs/NAME/calls.csv. The same results give the same files, byte for byte.
     """
     found = {result["name"]: result for result in results}
-    blocks = [*_head(grid, found), *_overview(grid, found), *_tables(grid, found), *_figures(grid, found, out)]
+    blocks = [
+        *_head(grid, found),
+        *_overview(grid, found),
+        *_gains(grid, found, out),
+        *_tables(grid, found),
+        *_figures(grid, found, out),
+    ]
     blocks += _settings(grid)
     for block in blocks:
         if isinstance(block, Picture):
-            _write(out / block.file, block.svg)
-    _write(out / "results.csv", _csv(grid, found))
-    _write(out / "report.md", as_markdown(blocks))
-    _write(out / "report.html", as_html(grid.title, blocks))
-
-
-def plot_metrics(rows: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Draw the figures of each epoch as one SVG: losses on the left, held-out figures on the right.
-
-    A figure that a row does not have, or that is NaN, leaves a gap.
-    """
-    epochs = [row.get("epoch", number) for number, row in enumerate(rows, 1)]
-    with _Drawing(2, 10, 4) as drawing:
-        for axes, title, names in zip(drawing.axes, ("Losses", "Held-out patients"), (_LOSSES, _HELD_OUT), strict=True):
-            for (name, label), (colour, marker) in zip(names.items(), _LINES, strict=True):
-                values = [row.get(name, math.nan) for row in rows]
-                if not all(map(math.isnan, values)):
-                    axes.plot(epochs, values, color=colour, marker=marker, markersize=4, label=label)
-            axes.set(title=title, xlabel="epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            if axes.get_lines():
-                axes.legend(frameon=False)
-    _write(file, drawing.svg)
+            write_text(out / block.file, block.svg)
+    write_text(out / "results.csv", _csv(grid, found))
+    write_text(out / "report.md", as_markdown(blocks))
+    write_text(out / "report.html", as_html(grid.title, blocks))
 
 
 def _head(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
@@ -142,6 +114,22 @@ def _overview(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
     yield Sheet(["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
 
 
+def _gains(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:
+    def calls(name: str) -> list[Call]:
+        return read_calls(out / "runs" / name / "calls.csv")
+
+    if "seconds" not in found.get(grid.baseline, {}):
+        return
+    yield Heading(f"Against {grid.baseline}")
+    yield Text("What a run gains by study, paired: both judge the same resampled patients.")
+    rows, columns = [], [f"{kind} {metric}" for kind in ("classifier", "vote") for metric in COMPARED]
+    for run in grid.runs:
+        if run.name != grid.baseline and "seconds" in found.get(run.name, {}):
+            gains = compare(calls(run.name), calls(grid.baseline))
+            rows.append([run.name, *(_estimated(gains[column].to_dict(), sign="+") for column in columns)])
+    yield Sheet(["Run", *columns], rows)
+
+
 def _tables(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
     if not grid.tables:
         return
@@ -184,11 +172,16 @@ def _shown(found: Mapping[str, Result], name: str, value: str) -> str:
     for key in value.split("."):
         result = result[key]
     estimate = result if isinstance(result, Mapping) else {"value": result, "low": None}
+    return _estimated(estimate, digits=4 if value.endswith(".loss") else 3)
+
+
+def _estimated(estimate: Mapping[str, Any], *, digits: int = 3, sign: str = "") -> str:
+    """An estimate in figures, with its interval where it has one."""
     if estimate["value"] is None:
         return "undefined"
-    digits = 4 if value.endswith(".loss") else 3
-    interval = "" if estimate["low"] is None else f" ({estimate['low']:.{digits}f} to {estimate['high']:.{digits}f})"
-    return f"{estimate['value']:.{digits}f}{interval}"
+    value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
+    interval = "" if low is None else f" ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+    return f"{value:{sign}.{digits}f}{interval}"
 
 
 def _figures(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:
@@ -207,7 +200,7 @@ def _figures(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Blo
 
 def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -> Picture:
     told, seen = [], 0
-    with _Drawing(len(figure.runs), 5 * len(figure.runs), 5, shared=True) as drawing:
+    with Drawing(len(figure.runs), 5 * len(figure.runs), 5, shared=True) as drawing:
         for axes, name in zip(drawing.axes, figure.runs, strict=True):
             axes.set(title=name, aspect="equal")
             file = out / "runs" / name / "embeddings.npz"
@@ -218,7 +211,7 @@ def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -
                 continue
             with np.load(file) as arrays:
                 labels = arrays["labels"]
-                points, shares = _plane(arrays["embeddings"], labels)
+                points, shares = principal_plane(arrays["embeddings"], labels)
             seen = len(labels)
             for label, word, colour, marker in ((0, "normal", NORMAL, "o"), (1, "abnormal", ABNORMAL, "^")):
                 x, y = points[labels == label].T
@@ -229,22 +222,6 @@ def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -
     caption = f"Explained by the two components in {'; '.join(told)}."
     alt = f"Maps of {seen} radiographs' embeddings side by side, normal as blue dots and abnormal as orange triangles"
     return Picture(f"figures/figure-{number}.svg", drawing.svg, alt, caption)
-
-
-def _plane(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[float]]:
-    """The embeddings (N, D) on their first two principal components (N, 2), and the share of variance of each.
-
-    A component's sign is free; it is the one that puts the abnormal ones, on average, to the right and to the top.
-    """
-    centred = embeddings.astype(np.float64) - embeddings.mean(0, dtype=np.float64)
-    left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(labels), 2))
-    kept = min(2, len(strengths))
-    points[:, :kept] = left[:, :kept] * strengths[:kept]
-    towards = (labels - labels.mean()) @ points
-    variances = strengths**2
-    shares = [float(v / variances.sum()) if variances.sum() else 0.0 for v in (*variances, 0.0, 0.0)[:2]]
-    return points * np.where(towards < 0, -1, 1), shares
 
 
 def _settings(grid: Grid) -> Iterator[Block]:
@@ -296,53 +273,3 @@ def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{path}{key}.")
         else:
             yield f"{path}{key}".removesuffix(".value"), value
-
-
-class _Drawing:
-    """Panels side by side, to be drawn on within `with`; `svg` afterwards. The same panels give the same bytes."""
-
-    def __init__(self, panels: int, width: float, height: float, *, shared: bool = False) -> None:
-        import matplotlib
-        from matplotlib.figure import Figure as Sheet
-
-        self._style = matplotlib.rc_context(
-            {
-                "svg.hashsalt": "mura-search",
-                "svg.fonttype": "none",
-                "font.family": "sans-serif",
-                "text.color": INK,
-                "axes.labelcolor": INK,
-                "axes.edgecolor": INK,
-                "xtick.color": INK,
-                "ytick.color": INK,
-                "axes.facecolor": PAPER,
-                "figure.facecolor": PAPER,
-                "savefig.facecolor": PAPER,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-            }
-        )
-        self._style.__enter__()
-        self._figure = Sheet(figsize=(width, height), layout="constrained")
-        self.axes = self._figure.subplots(1, panels, squeeze=False, sharex=shared, sharey=shared)[0]
-        self.svg = ""
-
-    def __enter__(self) -> "_Drawing":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                text = io.StringIO()
-                about = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-                self._figure.savefig(text, format="svg", metadata=about)
-                self.svg = text.getvalue()
-        finally:
-            self._style.__exit__(None, None, None)
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(file)

@@ -32,13 +32,13 @@ from retrieval.split import draw
 from training.backbone import load_backbone
 from training.classifier import fit_classifier
 from training.data import TrainingSet
+from training.drawing import plot_metrics
 from training.errors import TrainingError
 from training.export import check_export, export_encoder
 from training.fit import Report, fit, keep_memory
 from training.model import Siamese
 from training.plan import Plan, make_plan
 from training.recipe import Recipe
-from training.report import plot_metrics
 from training.world import World, joined
 
 __all__ = ["Trained", "plan_run", "recorded_recipe", "train"]
