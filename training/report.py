@@ -47,7 +47,8 @@ def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
     """Write OUT/report.md, results.csv, report.html and figures/, from the results that are there so far.
 
     `results` are what `run_experiment` gives: a run may be missing, or have failed ({"name", "error"}). Embeddings are
-    read from OUT/runs/NAME/embeddings.npz, calls of studies from OUT/runs/NAME/calls.csv. The same results give the same files, byte for byte.
+    read from OUT/runs/NAME/embeddings.npz, and calls of studies from calls.csv there. The same results give the same
+    files, byte for byte.
     """
     found = {result["name"]: result for result in results}
     blocks = [
