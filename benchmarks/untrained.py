@@ -61,10 +61,16 @@ def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) ->
     labels = np.array([case.label for case in known])
     folds = list(GroupKFold(5).split(learned, labels, [case.patient for case in known]))
     # The grid search knows the folds, so its choice of C is a little too good for these logits: to its advantage.
-    chosen = make_pipeline(
-        StandardScaler(), LogisticRegressionCV(Cs=np.logspace(-6, 0, 7), cv=folds, scoring="roc_auc", max_iter=2000)
-    ).fit(learned, labels)
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=chosen[-1].C_[0], max_iter=2000))
+    search = LogisticRegressionCV(
+        Cs=np.logspace(-6, 0, 7),
+        cv=folds,
+        scoring="roc_auc",
+        max_iter=2000,
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+    )
+    chosen = make_pipeline(StandardScaler(), search).fit(learned, labels)[-1].C_
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=chosen, max_iter=2000))
     logits = cross_val_predict(regression, learned, labels, cv=folds, method="decision_function")
     rules = learn_rules(known, learned, logits.astype(np.float32))
     probabilities = rules.probabilities(regression.fit(learned, labels).decision_function(asked))
