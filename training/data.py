@@ -56,6 +56,16 @@ class TrainingSet:
             tuple(self.lesions[i] for i in taken),
         )
 
+    def of_part(self, part: str) -> "TrainingSet":
+        """Only the radiographs of a body part; all of them where `part` is "". Raises TrainingError where none is."""
+        if not part:
+            return self
+        rows = np.array([row for row, case in enumerate(self.cases) if case.part == part], np.int64)
+        if not len(rows):
+            there = ", ".join(sorted({case.part for case in self.cases}))
+            raise TrainingError(f"there is no radiograph of {part} to learn from; there are: {there}")
+        return self.rows(rows)
+
     def take(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion."""
         pictures = [source[row] for source, row in (self.sources[i] for i in rows)]

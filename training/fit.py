@@ -50,10 +50,10 @@ def fit(
 ) -> tuple[list[dict[str, float]], Siamese]:
     """Train `model` in place; gives the figures of each epoch and the network with the averaged weights.
 
-    First on crops, where the recipe has epochs for them, then on whole pictures, each with a schedule of its own. Goes
-    on from `checkpoint` where it exists; it is written after each epoch and when interrupted, between two steps. With
-    patience, the weights are those of the epoch on whole pictures with the highest held-out kappa. Raises
-    KeyboardInterrupt after saving, and TrainingError where the loss is no number.
+    First on crops, where the recipe has epochs for them, then on whole pictures of the recipe's part, each with a
+    schedule of its own. Goes on from `checkpoint` where it exists; it is written after each epoch and when interrupted,
+    between two steps. With patience, the weights are those of the epoch on whole pictures with the highest held-out
+    kappa. Raises KeyboardInterrupt after saving, and TrainingError where the loss is no number.
     """
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = world.together(model)
@@ -63,18 +63,20 @@ def fit(
         for number, stage in enumerate(stages_of(recipe)):
             if saved and saved["stage"] > number:
                 continue
-            state = State(model, recipe, stage, plan.steps, epochs)
+            data = learning if stage.crop else learning.of_part(recipe.part)
+            steps = plan.crop_steps if stage.crop else plan.steps
+            state = State(model, recipe, stage, steps, epochs)
             if saved and saved["stage"] == number:
                 state.load(saved)
-            objective = Objective(learning, recipe, stage, world.device)
-            feed = Feed(learning, recipe, world.device, stage.crop)
+            objective = Objective(data, recipe, stage, world.device)
+            feed = Feed(data, recipe, world.device, stage.crop)
             while not state.finished:
                 epoch = len(state.epochs) + 1
                 model.train()
                 # Everything random follows from seed, epoch, step and rank, so that a resumed run is the same run.
-                drawn = _draw(learning, recipe, stage, np.random.default_rng([recipe.seed, epoch]))
-                drawn = drawn[world.rank :: world.size][: plan.steps]
-                seeds = [step_seed(recipe.seed, epoch, step, world.rank) for step in range(plan.steps)]
+                drawn = _draw(data, recipe, stage, np.random.default_rng([recipe.seed, epoch]))
+                drawn = drawn[world.rank :: world.size][:steps]
+                seeds = [step_seed(recipe.seed, epoch, step, world.rank) for step in range(steps)]
                 for batch in feed.batches(drawn[state.step :], seeds[state.step :]):
                     torch.manual_seed(seeds[state.step])  # a network's own dropout
                     with torch.autocast(world.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
@@ -87,9 +89,9 @@ def fit(
                         if world.leads:
                             state.save(checkpoint, number)
                         raise KeyboardInterrupt
-                    report("train", (epoch - 1) * plan.steps + state.step, plan.epochs * plan.steps, {})
+                    report("train", plan.steps_before(epoch - 1) + state.step, plan.all_steps, {})
 
-                means = {term: float(total) / plan.steps for term, total in state.sums.items()}
+                means = {term: float(total) / steps for term, total in state.sums.items()}
                 if not all(np.isfinite(value) for value in means.values()):
                     raise TrainingError(f"the loss of epoch {epoch} is no number; lower the learning rates")
                 # Crops are not what is asked about; judging whole pictures would take longer than learning from crops.
@@ -99,7 +101,7 @@ def fit(
                 state.close_epoch(told, judged.get(_JUDGED_BY))
                 if world.leads:
                     state.save(checkpoint, number)
-                report("epoch", epoch, plan.epochs, state.epochs[-1])
+                report("epoch", epoch, plan.crop_epochs + plan.epochs, state.epochs[-1])
             model.load_state_dict(state.kept)
             epochs = state.epochs
     return epochs, model.cpu().eval()

@@ -21,14 +21,17 @@ _SMALL = 4  # pictures enough to see which precision is faster
 class Plan:
     """A run before it begins: counts, and what one batch of it took on this machine.
 
-    `step_seconds` and `memory_bytes` (of the process, or of the GPU) were measured on one batch of the run's own size;
-    `seconds` foretells all steps and the judging of held-out patients after each epoch, without early stopping.
+    `steps` are those of an epoch on whole pictures, `crop_steps` of one on crops. `step_seconds` and `memory_bytes` (of
+    the process, or of the GPU) were measured on one batch of whole pictures of the run's own size; `seconds` foretells
+    all steps and the judging of held-out patients after each epoch, without early stopping.
     """
 
     learning: int
     holdout: int
     steps: int
     epochs: int
+    crop_steps: int
+    crop_epochs: int
     processes: int
     device: str
     precision: str
@@ -38,6 +41,14 @@ class Plan:
     memory_bytes: int
     seconds: float
 
+    @property
+    def all_steps(self) -> int:
+        return self.steps_before(self.crop_epochs + self.epochs)
+
+    def steps_before(self, epoch: int) -> int:
+        """The steps of the first so many epochs, crops first."""
+        return min(epoch, self.crop_epochs) * self.crop_steps + max(0, epoch - self.crop_epochs) * self.steps
+
 
 def make_plan(
     model: Siamese,
@@ -46,12 +57,13 @@ def make_plan(
     *,
     learning: int,
     holdout: int,
+    crops: int = 0,
     processes: int = 1,
     precision: str | None = None,
 ) -> Plan:
     """Try a step on random pictures, in both precisions where the recipe leaves the choice. The model stays as it is.
 
-    `learning` and `holdout` count pictures; `precision` is one chosen before.
+    `learning` and `holdout` count pictures, `crops` those that crops are cut of; `precision` is one chosen before.
     """
     trial = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = precision or (recipe.precision if recipe.precision != "auto" else _faster(trial, recipe, device))
@@ -59,12 +71,14 @@ def make_plan(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     step = _seconds(trial, recipe.size, recipe.batch, chosen, device)
-    steps = max(1, learning // recipe.batch // processes)
+    steps, crop_steps = (max(1, pictures // recipe.batch // processes) for pictures in (learning, crops))
     return Plan(
         learning=learning,
         holdout=holdout,
         steps=steps,
-        epochs=recipe.crop_epochs + recipe.epochs,
+        epochs=recipe.epochs,
+        crop_steps=crop_steps,
+        crop_epochs=recipe.crop_epochs,
         processes=processes,
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -75,8 +89,8 @@ def make_plan(
         step_seconds=step,
         memory_bytes=_memory(device),
         # A crop costs its share of a picture's pixels; judging is forward only, about a third of a step a picture.
-        seconds=(recipe.epochs + recipe.crop_epochs * (recipe.crop / recipe.size) ** 2) * steps * step
-        + (recipe.epochs + recipe.crop_epochs) * holdout * step / recipe.batch / 3,
+        seconds=(recipe.epochs * steps + recipe.crop_epochs * crop_steps * (recipe.crop / recipe.size) ** 2) * step
+        + recipe.epochs * holdout * step / recipe.batch / 3,
     )
 
 

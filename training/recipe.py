@@ -24,6 +24,7 @@ class Recipe:
     hidden: int = 64  # width of the classifier's hidden layer
     size: int = 320  # S, pixels
     clahe: bool = True
+    part: str = ""  # whole pictures are of this part only, crops of all parts; "": all parts
     epochs: int = 20
     crop_epochs: int = 0  # before those: epochs on crops around lesions, where their places are known
     crop: int = 192  # side of a crop, pixels

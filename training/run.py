@@ -112,7 +112,7 @@ def train(
     rules, difference = _write_bundle(
         out / "model",
         kept,
-        data,
+        data.of_part(recipe.part),
         recipe=recipe,
         seen=[case.digest for case in learning.cases],
         about=about,
@@ -132,10 +132,13 @@ def plan_run(data: TrainingSet, recipe: Recipe) -> Plan:
 
 
 def divide(data: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, TrainingSet]:
-    """The patients to learn from, and those held out to judge and calibrate. Raises TrainingError."""
+    """What is learned from, and what is held out to judge and calibrate, which is of the recipe's part only.
+
+    No patient is on both sides. Raises TrainingError where one side has one label only.
+    """
     held = np.array([draw(case.patient, recipe.seed + 1) < recipe.holdout for case in data.cases])
-    learning, holdout = data.rows(np.flatnonzero(~held)), data.rows(np.flatnonzero(held))
-    for side, what in ((learning, "training"), (holdout, "held-out")):
+    learning, holdout = data.rows(np.flatnonzero(~held)), data.rows(np.flatnonzero(held)).of_part(recipe.part)
+    for side, what in ((learning.of_part(recipe.part), "training"), (holdout, "held-out")):
         if len({case.label for case in side.cases}) < 2:
             raise TrainingError(f"the {what} patients have radiographs of one label only; give more data")
     return learning, holdout
@@ -152,9 +155,16 @@ def recorded_recipe(out: Path) -> Recipe:
 def _plan(
     model: Siamese, recipe: Recipe, world: World, sides: tuple[TrainingSet, TrainingSet], precision: str | None
 ) -> Plan:
-    learning, holdout = (len(side.cases) for side in sides)
+    learning, holdout = sides
     return make_plan(
-        model, recipe, world.device, learning=learning, holdout=holdout, processes=world.size, precision=precision
+        model,
+        recipe,
+        world.device,
+        learning=len(learning.of_part(recipe.part).cases),
+        holdout=len(holdout.cases),
+        crops=len(learning.cases),
+        processes=world.size,
+        precision=precision,
     )
 
 

@@ -40,6 +40,14 @@ def test_a_plan_counts_and_leaves_the_model_alone(precision: str, expected: set[
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_crops_have_steps_of_their_own() -> None:
+    recipe = Recipe(size=64, epochs=3, crop_epochs=2, crop=64, identities=2, images=4)
+    plan = make_plan(toy(), recipe, torch.device("cpu"), learning=40, holdout=8, crops=96)
+    assert (plan.steps, plan.crop_steps) == (5, 12)
+    assert [plan.steps_before(epoch) for epoch in range(6)] == [0, 12, 24, 29, 34, 39]
+    assert plan.all_steps == 39
+
+
 def test_a_precision_chosen_before_is_kept_and_processes_share_the_steps() -> None:
     recipe = Recipe(size=64, identities=2, images=2)
     plan = make_plan(toy(), recipe, torch.device("cpu"), learning=64, holdout=8, processes=4, precision="bf16")

@@ -14,7 +14,7 @@ from retrieval.encoder import Encoder
 from training.data import TrainingSet
 from training.errors import TrainingError
 from training.recipe import Recipe
-from training.run import Trained, recorded_recipe, train
+from training.run import Trained, divide, recorded_recipe, train
 
 
 def finished(trained: Trained | None) -> Trained:
@@ -121,6 +121,28 @@ def test_what_is_there_is_gone_on_with_only_when_asked(blobs: TrainingSet, recip
     assert recorded_recipe(tmp_path) == recipe
     with pytest.raises(TrainingError, match="no run to go on with"):
         recorded_recipe(tmp_path / "nowhere")
+
+
+def test_whole_pictures_of_one_part_and_crops_of_all(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    cases = tuple(replace(c, part="hand" if int(c.patient[1:]) % 4 < 2 else "finger") for c in blobs.cases)
+    mixed = replace(blobs, cases=cases)
+    learning, holdout = divide(mixed, replace(recipe, part="hand"))
+    assert {case.part for case in learning.cases} == {"hand", "finger"}
+    assert {case.part for case in holdout.cases} == {"hand"}
+    told: list[tuple[int, int]] = []
+    own = replace(recipe, part="hand", crop_epochs=1, crop=64, epochs=1)
+
+    def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "train":
+            told.append((done, total))
+
+    trained = finished(train(mixed, own, tmp_path / "run", report=report))
+    hands = len(learning.of_part("hand").cases)
+    steps = len(learning.cases) // own.batch + hands // own.batch
+    assert told == [(step, steps) for step in range(1, steps + 1)]
+    assert len(Bundle.open(trained.model).seen()) == len(learning.cases)  # crops were seen as well
+    with pytest.raises(TrainingError, match="no radiograph of foot to learn from; there are: finger, hand"):
+        divide(mixed, replace(recipe, part="foot"))
 
 
 def test_one_label_cannot_be_learned(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
