@@ -1,0 +1,98 @@
+"""Which studies a run of an experiment gets wrong: by size of the fracture, number of radiographs, and patient.
+
+    python benchmarks/errors.py DATA RUN
+
+RUN is a run's folder (OUT/runs/NAME) and DATA the collection that it judged, with a table of boxes. A fracture's size
+is the square root of its area, as a share of the radiograph's longer side; a study's is that of its largest one.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from index.case import Case
+from retrieval.collection import read_collection
+from retrieval.comparison import Call, read_calls
+from retrieval.radiograph import read_radiograph
+from training.boxes import Box, read_boxes
+
+
+def size_of(case: Case, boxes: Sequence[Box]) -> float:
+    """The largest box of a radiograph, 0 where there is none."""
+    if not boxes:
+        return 0.0
+    height, width = read_radiograph(Path(case.path)).pixels.shape[:2]
+    return float(max(np.sqrt(w * width * h * height) for _, _, w, h in boxes) / max(height, width))
+
+
+def table(title: str, calls: Sequence[Call], groups: Sequence[tuple[str, Callable[[Call], bool]]]) -> None:
+    print(f"\n{title}: studies called right by classifier, by vote, by either")
+    for name, belongs in groups:
+        right = np.array(
+            [
+                ((c.classifier > c.classifier_threshold) == c.label, (c.vote > c.vote_threshold) == c.label)
+                for c in calls
+                if belongs(c)
+            ]
+        )
+        if len(right):
+            classifier, vote = right.mean(0)
+            print(f"  {name}: {len(right)} studies, {classifier:.2f}, {vote:.2f}, {right.any(1).mean():.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    options = parser.parse_args()
+    calls = read_calls(options.run / "calls.csv")
+    collection = read_collection(options.data)
+    boxes = read_boxes(collection)
+    studies: dict[str, list[Case]] = {call.study: [] for call in calls}
+    for case in collection.cases:
+        if case.study in studies:
+            studies[case.study].append(case)
+
+    abnormal = [call for call in calls if call.label]
+    size = {
+        call.study: max(size_of(case, boxes.get(Path(case.path).name, [])) for case in studies[call.study])
+        for call in abnormal
+    }
+    low, high = np.quantile(list(size.values()), (1 / 3, 2 / 3))
+    table(
+        "Abnormal, by the size of the largest fracture",
+        abnormal,
+        [
+            (f"up to {low:.3f} of the radiograph", lambda call: size[call.study] <= low),
+            (f"up to {high:.3f}", lambda call: low < size[call.study] <= high),
+            ("larger", lambda call: size[call.study] > high),
+        ],
+    )
+    labels: dict[str, set[int]] = {}
+    for case in collection.cases:
+        labels.setdefault(case.patient, set()).add(case.label)
+    for title, label in (("Abnormal", 1), ("Normal", 0)):
+        own = [call for call in calls if call.label == label]
+        table(
+            f"{title}, by radiographs in the study",
+            own,
+            [
+                ("1", lambda call: len(studies[call.study]) == 1),
+                ("2", lambda call: len(studies[call.study]) == 2),
+                ("3 or more", lambda call: len(studies[call.study]) > 2),
+            ],
+        )
+        table(
+            f"{title}, by the patient's other studies",
+            own,
+            [
+                ("all of this label", lambda call: len(labels[call.patient]) == 1),
+                ("some of the other label", lambda call: len(labels[call.patient]) == 2),
+            ],
+        )
+
+
+if __name__ == "__main__":
+    main()
