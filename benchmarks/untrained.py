@@ -1,12 +1,16 @@
-"""The same network's untrained ImageNet features, judged in the folds of `mura-search experiment`.
+"""The same network's untrained ImageNet features, judged as an index or the runs of an experiment are.
 
-    python benchmarks/untrained.py DATA [--folds 5] [--part PART] [--model FOLDER] [--run FOLDER]
+    python benchmarks/untrained.py DATA --index INDEX
+    python benchmarks/untrained.py DATA --folds 5 [--part PART] [--run FOLDER]
+
+The first judges the valid split of DATA, of whose train split INDEX was built; the second judges DATA in the folds of
+`mura-search experiment`, where FOLDER is a finished run (OUT/runs/NAME). What the trained one gains is told, paired.
 
 The network and the preprocessing are those of a model bundle (the bundled one), its weights those of ImageNet. All
 channels of its last feature map are mean-pooled; the vote goes by their cosine, the classifier is a logistic
-regression. Since nothing of it was trained before, it may use every patient of a fold's training side for its
-regression and for its decision rules (leaving one patient out for the vote, out of fold for the regression), more than
-a trained network can. --run names a finished run of an experiment with the same folds: what it gains is told, paired.
+regression. Since nothing of it was trained before, it may use every patient of the training side for its regression
+and for its decision rules (leaving one patient out for the vote, out of fold for the regression), more than a trained
+network can.
 """
 
 import argparse
@@ -26,11 +30,12 @@ from cli.evaluate import interval
 from index.case import Case
 from retrieval.bundle import BUNDLED, Bundle
 from retrieval.collection import read_collection
-from retrieval.comparison import calls_of, compare, read_calls
+from retrieval.comparison import Call, calls_of, compare, read_calls
 from retrieval.preprocess import normalise, preprocess
 from retrieval.radiograph import read_radiograph
-from retrieval.reading import DEPTHS, StudyReading, summarise
+from retrieval.reading import DEPTHS, StudyReading, read_studies, summarise
 from retrieval.rules import learn_rules
+from retrieval.searcher import Searcher
 from retrieval.split import patient_folds
 from retrieval.vote import vote_weights
 from training.backbone import load_backbone
@@ -104,28 +109,39 @@ def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--index", type=Path)
+    parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--part")
     parser.add_argument("--model", type=Path, default=BUNDLED)
     parser.add_argument("--run", type=Path)
     options = parser.parse_args()
-    everything = read_collection(options.data).cases
-    fold_of = np.array(patient_folds(everything, options.folds))  # of all parts, as the experiments have them
-    kept = np.array([options.part in (None, case.part) for case in everything])
-    cases, features = pooled_features(
-        [c for c, k in zip(everything, kept, strict=True) if k], Bundle.open(options.model)
+    collection = read_collection(options.data)
+    everything = collection.cases
+    fold_of = np.array(
+        patient_folds(everything, options.folds)  # of all parts, as the experiments have them
+        if options.folds
+        else [0 if case.split == "valid" else 1 for case in everything]
     )
+    kept = np.array([options.part in (None, case.part) for case in everything])
+    bundle = Bundle.open(options.model)
+    cases, features = pooled_features([case for case, keep in zip(everything, kept, strict=True) if keep], bundle)
     fold_of = fold_of[kept]
-    readings = [one for fold in range(options.folds) for one in judged(cases, features, fold_of == fold)]
+    readings = [one for fold in range(options.folds or 1) for one in judged(cases, features, fold_of == fold)]
     result = summarise(readings)
     print(f"{result.studies} studies of {result.patients} patients, {result.abnormal_studies} abnormal; 95 % intervals")
     for level, figures in (("study", result.study), ("image", result.image)):
         for reader, found in figures.items():
             print(f"{level}, {reader}: " + ", ".join(f"{metric} {interval(e)}" for metric, e in found.items()))
     print(", ".join(f"{name} {interval(estimate)}" for name, estimate in result.retrieval.items()))
+    trained: dict[str, Sequence[Call]] = {}
     if options.run:
-        for name, estimate in compare(read_calls(options.run / "calls.csv"), calls_of(readings)).items():
-            print(f"{options.run.name} - untrained, {name}: {interval(estimate)}")
+        trained[options.run.name] = read_calls(options.run / "calls.csv")
+    if options.index:
+        with Searcher.open(options.index) as searcher:
+            trained[options.index.name] = calls_of(read_studies(searcher, collection.select(split="valid"))[0])
+    for name, calls in trained.items():
+        for figure, estimate in compare(calls, calls_of(readings)).items():
+            print(f"{name} - untrained, {figure}: {interval(estimate)}")
 
 
 if __name__ == "__main__":
