@@ -54,6 +54,7 @@ def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
     blocks = [
         *_head(grid, found),
         *_overview(grid, found),
+        *_parts(grid, found),
         *_gains(grid, found, out),
         *_tables(grid, found),
         *_figures(grid, found, out),
@@ -113,6 +114,20 @@ def _overview(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
         minutes = f"{result['seconds'] / 60:.1f}" if "seconds" in result else ""
         rows.append([run.name, *(_shown(found, run.name, value) for _, value in _OVERVIEW), minutes])
     yield Sheet(["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
+
+
+def _parts(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    rows = [
+        [f"{run.name}, {part}", f"{of['studies']} ({of['abnormal']})"]
+        + [_estimated(of[reader][metric]) for metric in COMPARED for reader in ("classifier", "knn")]
+        for run in grid.runs
+        for part, of in found.get(run.name, {}).get("parts", {}).items()
+        if len(found[run.name]["parts"]) > 1
+    ]
+    if rows:
+        yield Heading("By body part")
+        columns = [f"{metric}, {reader}" for metric in ("kappa", "AUROC") for reader in ("classifier", "vote")]
+        yield Sheet(["Run and part", "studies (abnormal)", *columns], rows)
 
 
 def _gains(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:

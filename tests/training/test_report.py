@@ -60,8 +60,10 @@ def result(name: str, kappa: float) -> dict[str, Any]:
     by_side = {"loss": 0.125, "accuracy": 0.75, "error": 0.25, "kappa": kappa}
     readers = {reader: {metric: estimate(kappa) for metric in METRICS} for reader in ("classifier", "knn", "mean")}
     counts = {"studies": 4, "abnormal_studies": 2, "images": 6, "abnormal_images": 3, "patients": 4}
+    of_part = {"studies": 2, "abnormal": 1, "classifier": readers["knn"], "knn": readers["knn"]}
     return {
         "name": name,
+        "parts": {"hand": of_part, "wrist": of_part},
         "seconds": 90.0,
         "versions": {"torch": "9"},
         "data_sha256": "abc",
@@ -106,6 +108,7 @@ def test_numbers_stand_where_the_grid_wants_them(grid: Grid, results: list[Mappi
         "**0.500** · 0.25",
         "0.625",
     ]
+    assert "| one-true, wrist | 2 (1) | 0.625 (0.525 to 0.725) |" in text
     gains = text[text.index("## Against one-false") : text.index("## Tables")]
     assert "| one-true | +1.000 (+1.000 to +1.000) |" in gains
     assert "lost" not in gains
