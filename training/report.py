@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.comparison import COMPARED, Call, compare, read_calls
 from training.document import (
@@ -215,29 +216,43 @@ def _figures(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Blo
 
 
 def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -> Picture:
-    told, seen = [], 0
-    with Drawing(len(figure.runs), 5 * len(figure.runs), 5, shared=True) as drawing:
+    planes: dict[str, tuple[NDArray[np.float64], list[float], NDArray[np.int64]]] = {}
+    for name in figure.runs:
+        file = out / "runs" / name / "embeddings.npz"
+        if "seconds" in found.get(name, {}) and file.exists():
+            with np.load(file) as arrays:
+                planes[name] = (*principal_plane(arrays["embeddings"], arrays["labels"]), arrays["labels"])
+    low, high = _frame([points for points, _, _ in planes.values()])
+    height = 5 * float((high - low)[1] / (high - low)[0])  # of a panel 5 wide, on equal scales
+    told, seen = [], max((len(labels) for _, _, labels in planes.values()), default=0)
+    with Drawing(len(figure.runs), 5 * len(figure.runs), height + 1, shared=True) as drawing:
         for axes, name in zip(drawing.axes, figure.runs, strict=True):
-            axes.set(title=name, aspect="equal")
-            file = out / "runs" / name / "embeddings.npz"
-            if "seconds" not in found.get(name, {}) or not file.exists():
+            axes.set_title(name, loc="left")
+            axes.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            if name not in planes:
                 state = "failed" if "error" in found.get(name, {}) else "not run"
                 axes.text(0.5, 0.5, state, transform=axes.transAxes, ha="center")
                 told.append(f"{name}: {state}")
                 continue
-            with np.load(file) as arrays:
-                labels = arrays["labels"]
-                points, shares = principal_plane(arrays["embeddings"], labels)
-            seen = len(labels)
+            points, shares, labels = planes[name]
             for label, word, colour, marker in ((0, "normal", NORMAL, "o"), (1, "abnormal", ABNORMAL, "^")):
                 x, y = points[labels == label].T
                 axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.7, linewidths=0, label=word)
             axes.set(xlabel=f"component 1 ({shares[0]:.0%})", ylabel=f"component 2 ({shares[1]:.0%})")
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
             told.append(f"{name}: {sum(shares):.0%} of the variance ({shares[0]:.0%} and {shares[1]:.0%})")
     caption = f"Explained by the two components in {'; '.join(told)}."
     alt = f"Maps of {seen} radiographs' embeddings side by side, normal as blue dots and abnormal as orange triangles"
     return Picture(f"figures/figure-{number}.svg", drawing.svg, alt, caption)
+
+
+def _frame(planes: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower left and upper right corner of a frame around all points (N, 2), at least half as high as it is wide."""
+    points = np.concatenate([*planes, np.zeros((1, 2))])
+    low, high = points.min(0), points.max(0)
+    middle, wide = (low + high) / 2, float(max(1e-6, *(high - low)))
+    span = 1.1 * np.array([wide, np.clip((high - low)[1], wide / 2, wide)])
+    return middle - span / 2, middle + span / 2
 
 
 def _settings(grid: Grid) -> Iterator[Block]:
