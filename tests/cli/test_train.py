@@ -101,7 +101,8 @@ def test_unknown_names_are_refused(run: Run, table: Path, tmp_path: Path, asked:
     assert run("train", table, "--out", tmp_path / "run", "--head", "three").exit_code == 2
     result = run("train", table, "--out", tmp_path / "run", "--loss", "quadruplet")
     assert result.exit_code == 1
-    assert "unknown loss 'quadruplet': use one of batch-hard, focal, neighbourhood, selective, semi-hard, triplet" in result.stderr
+    names = "batch-hard, focal, neighbourhood, selective, semi-hard, triplet"
+    assert f"unknown loss 'quadruplet': use one of {names}" in result.stderr
     assert not asked
 
 
