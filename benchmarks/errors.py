@@ -1,6 +1,6 @@
-"""Which studies a run of an experiment gets wrong: by size of the fracture, number of radiographs, and patient.
+"""Which studies a run of an experiment gets wrong: by fold, fracture's size, number of radiographs, and patient.
 
-    python benchmarks/errors.py DATA RUN
+    python benchmarks/errors.py DATA RUN [--folds 5]
 
 RUN is a run's folder (OUT/runs/NAME) and DATA the collection that it judged, with a table of boxes. A fracture's size
 is the square root of its area, as a share of the radiograph's longer side; a study's is that of its largest one.
@@ -15,7 +15,9 @@ import numpy as np
 from index.case import Case
 from retrieval.collection import read_collection
 from retrieval.comparison import Call, read_calls
+from retrieval.metrics import Reader, measure
 from retrieval.radiograph import read_radiograph
+from retrieval.split import patient_folds
 from training.boxes import Box, read_boxes
 
 
@@ -46,9 +48,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--folds", type=int, default=5, help="of the grid")
     options = parser.parse_args()
     calls = read_calls(options.run / "calls.csv")
     collection = read_collection(options.data)
+    fold_of = dict(
+        zip((c.study for c in collection.cases), patient_folds(collection.cases, options.folds), strict=True)
+    )
+    for fold in range(options.folds):
+        own = [call for call in calls if fold_of[call.study] == fold]
+        labels_of = np.array([call.label for call in own])
+        scores = (np.array([getattr(call, kind) for call in own]) for kind in ("classifier", "vote"))
+        classifier, vote = (measure(labels_of, Reader(score, score > 0.5))["auroc"][0] for score in scores)
+        print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
     boxes = read_boxes(collection)
     studies: dict[str, list[Case]] = {call.study: [] for call in calls}
     for case in collection.cases:

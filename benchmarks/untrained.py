@@ -126,7 +126,13 @@ def main() -> None:
     bundle = Bundle.open(options.model)
     cases, features = pooled_features([case for case, keep in zip(everything, kept, strict=True) if keep], bundle)
     fold_of = fold_of[kept]
-    readings = [one for fold in range(options.folds or 1) for one in judged(cases, features, fold_of == fold)]
+    readings = []
+    for fold in range(options.folds or 1):
+        own = judged(cases, features, fold_of == fold)
+        of_fold = summarise(own, rounds=2).study
+        classifier, vote = (of_fold[reader]["auroc"].value for reader in ("classifier", "knn"))
+        print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
+        readings += own
     result = summarise(readings)
     print(f"{result.studies} studies of {result.patients} patients, {result.abnormal_studies} abnormal; 95 % intervals")
     for level, figures in (("study", result.study), ("image", result.image)):
