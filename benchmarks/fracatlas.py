@@ -6,15 +6,31 @@ Read folder by folder, a patient is a run of consecutive image numbers of one pa
 have consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a
 patient is a run of consecutive numbers, whatever the part and the folder. OUT/cases.csv and OUT/fractures.csv refer to
 the files where they are.
+
+OUT/split.csv is the same table divided by patient, to train a model on its split `train`: a patient is `valid` where the first
+folder, divided by itself, has any radiograph of the patient in its own `valid`. So `evaluate FIRST-FOLDER --split valid` judges on
+patients of whom the model saw nothing, neither hand nor shoulder.
 """
 
 import argparse
 import csv
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval.collection import read_collection
+from retrieval.split import split_by_patient
+
+
+COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection", "split")
+
+
+def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(COLUMNS[: len(rows[0])])
+        writer.writerows(rows)
 
 
 def main() -> None:
@@ -29,16 +45,20 @@ def main() -> None:
             found.append((int(re.sub(r"\D", "", Path(case.path).name)), folder.name, case))
     found.sort(key=lambda row: row[0])
     patient, previous = "", -1
-    with (options.out / "cases.csv").open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(["path", "label", "patient", "study", "part", "view", "collection"])
-        for number, folder_name, case in found:
-            if number != previous + 1:
-                patient = f"run{number:07d}"
-            previous = number
-            path = os.path.relpath(case.path, options.out)
-            study = f"{patient}-{case.study}"
-            writer.writerow([path, case.label_name, patient, study, case.part, case.view, folder_name])
+    rows = []
+    for number, folder_name, case in found:
+        if number != previous + 1:
+            patient = f"run{number:07d}"
+        previous = number
+        path = os.path.relpath(case.path, options.out)
+        study = f"{patient}-{case.study}"
+        rows.append([path, case.label_name, patient, study, case.part, case.view, folder_name])
+    write(options.out / "cases.csv", rows)
+    first = {case.path: case.split for case in split_by_patient(read_collection(options.folders[0]).cases)}
+    sides: dict[str, set[str]] = {}
+    for row, (*_, case) in zip(rows, found, strict=True):
+        sides.setdefault(row[2], set()).add(first.get(case.path, ""))
+    write(options.out / "split.csv", [[*row, "valid" if "valid" in sides[row[2]] else "train"] for row in rows])
     with (options.out / "fractures.csv").open("w", encoding="utf-8") as lines:
         for number, folder in enumerate(options.folders):
             header, *rows = (folder / "fractures.csv").read_text(encoding="utf-8").splitlines()
