@@ -7,9 +7,9 @@ have consecutive numbers too, so a model trained on the one and judged on the ot
 patient is a run of consecutive numbers, whatever the part and the folder. OUT/cases.csv and OUT/fractures.csv refer to
 the files where they are.
 
-OUT/split.csv is the same table divided by patient, to train a model on its split `train`: a patient is `valid` where the first
-folder, divided by itself, has any radiograph of the patient in its own `valid`. So `evaluate FIRST-FOLDER --split valid` judges on
-patients of whom the model saw nothing, neither hand nor shoulder.
+OUT/split.csv is the same table divided by patient, to train a model on its split `train`: a patient is `valid` where
+the first folder, divided by itself, has any radiograph of the patient in its own `valid`. So `evaluate FIRST-FOLDER
+--split valid` judges on patients of whom the model saw nothing, neither hand nor shoulder.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from pathlib import Path
 
 from retrieval.collection import read_collection
 from retrieval.split import split_by_patient
-
 
 COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection", "split")
 

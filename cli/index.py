@@ -1,4 +1,4 @@
-"""`mura-search index`: build an index of labelled radiographs, and say what one holds."""
+"""`mura-search index`: build an index of labelled radiographs, change it, check it, and say what it holds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +20,14 @@ from cli.terminal import (
     printable,
     progress,
 )
+from index.errors import IndexFailure
 
 __all__ = ["index"]
 
 index = typer.Typer(
     cls=Group,
     name="index",
-    help="Build an index of labelled studies, or see what one holds.",
+    help="Build an index of labelled studies, change it, check it, or see what it holds.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -72,6 +73,139 @@ def build(
 
 
 @index.command()
+def add(
+    data: Data,
+    place: IndexPlace = None,
+    part: Part = None,
+    split: Split = None,
+    layout: Layout = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a collection to an index. The same radiograph, byte for byte, is not added twice."""
+    from retrieval.collection import read_collection
+    from retrieval.growth import add_to_index
+    from retrieval.searcher import default_index
+
+    collection = read_collection(data, layout, part, split)
+    for text in collection.notes:
+        note(text)
+    with progress("adding") as show:
+        report = add_to_index(collection, place or default_index(), workers=workers, progress=show)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for case, reason in report.refused:
+            note(f"not added: {case}: {reason}")
+        print(f"Added {report.added:,} radiographs in {report.seconds:.1f} s.")
+        if report.known:
+            case, indexed = report.known[0]
+            print(f"Known already, byte for byte: {len(report.known):,}, such as {case}, indexed as {indexed}.")
+        if report.refused:
+            print(f"Not added: {len(report.refused):,}, listed above.")
+    if not report.added and not report.known:
+        raise IndexFailure("nothing was added: none of the radiographs could be")
+
+
+@index.command()
+def remove(
+    case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove this radiograph.")] = None,
+    study: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Remove all radiographs of this study.")
+    ] = None,
+    patient: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Remove all radiographs of this patient.")
+    ] = None,
+    place: IndexPlace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a radiograph, a study or a patient for good; each option may be given several times."""
+    from index.edit import IndexEdit
+    from retrieval.searcher import default_index
+
+    wanted = [
+        (field, name)
+        for field, names in (("case", case), ("study", study), ("patient", patient))
+        for name in names or ()
+    ]
+    if not wanted:
+        raise typer.BadParameter("say what to remove: --case, --study or --patient")
+    counts = {}
+    with IndexEdit.open(place or default_index()) as edit:
+        for field, name in wanted:
+            counts[field, name] = len(edit.remove({field: [name]}))
+    if as_json:
+        removed = [{field: name, "removed": count} for (field, name), count in counts.items()]
+        print_json({"schema": "mura-search/remove/1", "removed": removed})
+    else:
+        for (field, name), count in counts.items():
+            print(printable(f"Removed {count:,} radiographs of {field} {name}."))
+    if not any(counts.values()):
+        raise IndexFailure("the index holds none of these, so nothing was removed")
+
+
+@index.command()
+def relabel(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study, as answers name it.")],
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="normal or abnormal.")],
+    place: IndexPlace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Correct the label of a study, where its report was corrected."""
+    from index.case import LABEL_NAMES
+    from index.edit import IndexEdit
+    from retrieval.searcher import default_index
+
+    if label not in LABEL_NAMES:
+        raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
+    with IndexEdit.open(place or default_index()) as edit:
+        try:
+            changed = edit.relabel(study, LABEL_NAMES.index(label))
+        except ValueError as error:
+            raise IndexFailure(str(error)) from error
+    if as_json:
+        print_json({"schema": "mura-search/relabel/1", "study": study, "label": label, "changed": changed})
+    else:
+        print(printable(f"Study {study} is {label}: {changed:,} radiographs had the other label."))
+
+
+@index.command()
+def verify(place: IndexPlace = None, as_json: AsJson = False) -> None:
+    """Read every byte of an index and compare it with its checksums."""
+    from index.folder import IndexFolder
+    from retrieval.bundle import Bundle
+    from retrieval.searcher import default_index
+
+    with IndexFolder.open(place or default_index()) as folder:
+        Bundle.open(folder.model)
+        folder.verify()
+        content = {
+            "schema": "mura-search/verify/1",
+            "path": str(folder.path),
+            "cases": len(folder.cases()),
+            "whole": True,
+        }
+    if as_json:
+        print_json(content)
+    else:
+        print(f"Whole: {content['cases']:,} radiographs, their embeddings and pictures, the vectors and the model.")
+
+
+@index.command()
+def compact(place: IndexPlace = None, as_json: AsJson = False) -> None:
+    """Give the space of what was removed back to the disk."""
+    from index.edit import IndexEdit
+    from retrieval.searcher import default_index
+
+    with IndexEdit.open(place or default_index()) as edit:
+        saved = edit.compact()
+    if as_json:
+        print_json({"schema": "mura-search/compact/1", "bytes": saved})
+    else:
+        print(f"Gave back {saved:,} bytes.")
+
+
+@index.command()
 def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
     """Say what an index holds."""
     from index.folder import IndexFolder
@@ -87,6 +221,7 @@ def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
             "model": {"name": bundle.name, "sha256": bundle.sha256, "synthetic": bundle.synthetic},
             "collection": folder.metadata("collection"),
             "rules": folder.metadata("rules"),
+            "history": folder.history(),
         }
     if as_json:
         print_json(content)
@@ -95,6 +230,7 @@ def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
 
 
 def print_info(content: Mapping[str, Any]) -> None:
+    last = content["history"][-1] if content["history"] else None
     model, rules, store = content["model"], content["rules"], content["store"]
     counts = {
         name: ", ".join(f"{key or 'unnamed'} {n:,}" for key, n in content[name].items()) for name in ("labels", "parts")
@@ -111,6 +247,10 @@ def print_info(content: Mapping[str, Any]) -> None:
         ("rules", f"{rules['k']} studies vote; {rules['source']}"),
         ("search", store["kind"]),
         ("generation", f"{content['generation']}, created {content['created']}"),
+        (
+            "last change",
+            f"{last['action']} {last['detail'].get('cases', 0):,} radiographs, {last['at']}" if last else "none",
+        ),
     ):
         print(f"{name:<12} {printable(text)}")
     if collection["synthetic"]:

@@ -79,7 +79,7 @@ app = typer.Typer(
 )
 app.command(short_help="Ask about a study.")(query)
 app.command(short_help="Try everything on synthetic radiographs.")(demo)
-app.add_typer(index, short_help="Build an index of labelled studies, or see what it holds.")
+app.add_typer(index, short_help="Build, change and check an index of labelled studies.")
 app.command(short_help="Measure how well an index reads new patients.")(evaluate)
 app.command(short_help="Train a model on labelled radiographs.")(train)
 app.command(short_help="Train and compare a grid of models.")(experiment)

@@ -18,22 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import Case
+from index.case import LABEL_NAMES, Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 
 __all__ = ["SCHEMA", "Database", "Row", "now"]
 
-SCHEMA = 1
+SCHEMA = 2
 PATIENCE_S = 5.0  # for a writer to finish its commit
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
 Row = tuple[Any, ...]  # of the table cases: row, the fields of Case in their order, logit, crc
 
-# A row of history is one transaction on the cases: adding now; removing and relabelling later. The row's number is the
-# index's generation, and `cases` is how many there were after it.
+# A row of history is one transaction on the cases: "add", "remove" or "relabel". The row's number is the index's
+# generation, `detail` says how many cases and studies it changed, and `cases` is how many there were after it. A row
+# number of a case is never given again (AUTOINCREMENT), so a reader of an older generation cannot meet another case.
 _TABLES = """
 CREATE TABLE cases (
-    row INTEGER PRIMARY KEY,
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
     "case" TEXT NOT NULL UNIQUE,
     study TEXT NOT NULL,
     patient TEXT NOT NULL,
@@ -67,6 +68,7 @@ CREATE TABLE history (
 )
 """
 
+_LABEL = 4  # where a row of cases has its label
 _RECORD = "\x1f".join(["%s"] * 11)  # a row of cases without its checksum, as one text
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -115,6 +117,7 @@ class Database:
         database = cls(path, mode)
         database._query("PRAGMA synchronous = EXTRA")  # a committed transaction survives a power failure
         database._query("PRAGMA foreign_keys = ON")
+        database._query("PRAGMA secure_delete = ON")  # what is removed is overwritten, not only forgotten
         return database
 
     def close(self) -> None:
@@ -168,7 +171,10 @@ class Database:
         vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
         return vectors.reshape(len(rows), dimension).astype(np.float32)
 
-    def thumbnail(self, row: int) -> bytes:
+    def thumbnail(self, row: int) -> bytes | None:
+        """The picture of a case; None where it was removed."""
+        if not self._query("SELECT 1 FROM cases WHERE row = ?", (row,)):
+            return None
         found = self._query("SELECT row, image, crc FROM thumbnails WHERE row = ?", (row,))
         if not found or not _intact(found[0]):
             raise self._damaged("its thumbnails are not those written")
@@ -202,7 +208,7 @@ class Database:
         logits: NDArray[np.float32],
     ) -> None:
         """Append n cases with (n, D) vectors, in a writing transaction. ValueError where a case is there already."""
-        first = 1 + self._number("SELECT coalesce(max(row), 0) FROM cases")
+        first = 1 + self._number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
             record: Row = (row, case.case, case.study, case.patient, int(case.label), case.part, case.view, case.split)
@@ -215,7 +221,55 @@ class Database:
         self._insert("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
         self._insert("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
         self._insert('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])
-        event = (self.generation() + 1, now(), "add", json.dumps({"cases": len(cases)}), self.count() + len(cases))
+        self._record("add", {"cases": len(cases)}, self.count() + len(cases))
+
+    def remove(self, rows: Sequence[int]) -> None:
+        """Remove cases with their embeddings and thumbnails, in a writing transaction; their bytes are overwritten."""
+        for table in ("thumbnails", "embeddings", "cases"):
+            self._insert(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows])
+        self._record("remove", {"cases": len(rows)}, self.count() - len(rows))
+
+    def relabel(self, rows: Sequence[Row], label: int) -> None:
+        """Give case records, as `rows` gave them, another label, in a writing transaction."""
+        changed = []
+        for row in rows:
+            record: Row = (*row[:_LABEL], label, *row[_LABEL + 1 : -1])
+            changed.append((label, _record_crc(record), row[0]))
+        self._insert("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
+        self._record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]}, self.count())
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was done, oldest first: generation, at, action, detail and the number of cases afterwards."""
+        rows = self._query("SELECT generation, at, action, detail, cases FROM history ORDER BY generation")
+        names = ("generation", "at", "action", "detail", "cases")
+        try:
+            return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._damaged("its history is not what was written") from error
+
+    def compact(self) -> None:
+        """Give the space of what was removed back to the disk, outside a transaction. The file is written anew."""
+        self._query("VACUUM")
+
+    def structure(self) -> None:
+        """Raise IndexDamaged where SQLite finds its own structure damaged, or a blob is not the one written."""
+        if self._query("PRAGMA integrity_check") != [("ok",)] or self._query("PRAGMA foreign_key_check"):
+            raise self._damaged("SQLite finds its structure broken")
+        counts = []
+        for table, column in (("embeddings", "vector"), ("thumbnails", "image")):
+            last, count = 0, 0
+            while rows := self._query(
+                f"SELECT row, {column}, crc FROM {table} WHERE row > ? ORDER BY row LIMIT 1000", (last,)
+            ):
+                if not all(map(_intact, rows)):
+                    raise self._damaged(f"its {table} are not those written")
+                last, count = rows[-1][0], count + len(rows)
+            counts.append(count)
+        if counts != [self.count()] * 2:
+            raise self._damaged("it has not one embedding and one thumbnail a case")
+
+    def _record(self, action: str, detail: dict[str, Any], cases: int) -> None:
+        event = (self.generation() + 1, now(), action, json.dumps(detail), cases)
         self._insert("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
@@ -225,11 +279,22 @@ class Database:
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         try:
-            return self._connection.execute(statement, values).fetchall()
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_READONLY_ROLLBACK:
+                    raise
+                self._undo_the_dead()
+                return self._connection.execute(statement, values).fetchall()
         except sqlite3.ProgrammingError:  # a closed connection: a mistake in the program, not in the file
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._named(error) from error
+
+    def _undo_the_dead(self) -> None:
+        """Roll back what a killed writer left half done, which a connection that only reads must not do itself."""
+        with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True)) as writing:
+            writing.execute("PRAGMA schema_version").fetchall()  # reading is enough: SQLite then rolls back by itself
 
     def _insert(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         try:
@@ -251,12 +316,22 @@ class Database:
         return IndexDamaged(f"{self.path} is damaged: {what}; build the index again, or restore it from a copy")
 
     def _named(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> IndexFailure:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended code's first byte is the kind
+        code = _code(error) & 0xFF  # the extended code's first byte is the kind
         if code in _BUSY:
             return IndexBusy(f"{self.path} is in use by another process; try again when that has finished")
+        if _code(error) == sqlite3.SQLITE_READONLY_ROLLBACK:
+            return IndexFailure(
+                f"{self.path} was left half written by a process that died, and cannot be written here to undo that; "
+                "open the index once as a user who may write it"
+            )
         if code in _REFUSED:
             return IndexFailure(f"{self.path} cannot be used ({error}); check its permissions and the disk")
         return self._damaged("SQLite cannot read it")
+
+
+def _code(error: Exception) -> int:
+    """SQLite's extended result code; 0 for an error of Python's own."""
+    return int(getattr(error, "sqlite_errorcode", 0))
 
 
 def now() -> str:

@@ -4,6 +4,7 @@ The file holds a FAISS index in FAISS's own format, followed by a stamp: which i
 vectors are from, and checksums. Everything in it can be made again from cases.sqlite.
 """
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -72,6 +73,17 @@ class FaissFlat:
         data = faiss.serialize_index(self._index).tobytes()
         fields = _FIELDS.pack(_MAGIC, identity, generation, zlib.crc32(data))
         write_whole(path, data + _STAMP.pack(fields, zlib.crc32(fields)))
+
+    @staticmethod
+    def stamped(path: Path, identity: bytes, generation: int) -> bool:
+        """Whether the file ends in the stamp of this index and generation; its vectors are not looked at."""
+        try:
+            with path.open("rb") as file:
+                file.seek(-_STAMP.size, os.SEEK_END)
+                fields, check = _STAMP.unpack(file.read())
+        except OSError:
+            return False
+        return bool(_FIELDS.unpack(fields)[:3] == (_MAGIC, identity, generation) and zlib.crc32(fields) == check)
 
     @classmethod
     def read(cls, path: Path, identity: bytes, generation: int) -> "FaissFlat | None":

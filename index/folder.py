@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from index.ranking import nearest_studies
 from index.records import Records
 from index.vectors import VectorStore, require_unit_rows
 
-__all__ = ["CASES", "MODEL", "VECTORS", "Hit", "IndexFolder"]
+__all__ = ["CASES", "MODEL", "VECTORS", "Hit", "IndexFolder", "require_index"]
 
 CASES, VECTORS, MODEL = "cases.sqlite", "vectors.faiss", "model"
 
@@ -49,7 +50,7 @@ class IndexFolder:
         Raises IndexMissing where there is none, IndexSchema where another version wrote it, IndexDamaged where bytes
         are not those written, and MissingExtra without FAISS.
         """
-        _require_index(path)
+        require_index(path)
         database = Database(path / CASES, "ro")
         try:
             with database.transaction():
@@ -121,7 +122,7 @@ class IndexFolder:
         return self._records.logits()
 
     def thumbnail(self, case: str) -> bytes | None:
-        """The picture stored with a case, JPEG or PNG; None where there is no such case."""
+        """The picture stored with a case, JPEG or PNG; None where there is no such case, or no longer."""
         found = self._records.find("case", case)
         return self._database.thumbnail(self._records.row(found[0])) if found else None
 
@@ -145,13 +146,35 @@ class IndexFolder:
             "created": self._metadata["created"],
         }
 
+    def history(self) -> list[dict[str, Any]]:
+        """What was done to the index, oldest first, one entry a transaction.
+
+        Each has "generation", "at" (UTC), "action" ("add", "remove" or "relabel"), "detail" and "cases" afterwards.
+        """
+        return self._database.history()
+
+    def verify(self) -> None:
+        """Read every byte of records, embeddings, thumbnails and vectors, and compare vectors.faiss with cases.sqlite.
+
+        Raises IndexDamaged where one of them is not what was written. Opening has read records and vectors already.
+        """
+        with self._database.transaction():
+            self._database.structure()
+            if self._database.generation() == self._generation:
+                truth = self._database.embeddings(int(self._metadata["dimension"]))
+                if truth.tobytes() != self.embeddings().tobytes():
+                    raise IndexDamaged(
+                        f"{self.path / VECTORS} is damaged; delete that one file, and it is made again from {CASES}"
+                    )
+
     def metadata(self, key: str) -> object | None:
         """A JSON value stored when the index was built, such as "rules" or "collection"; None where none was."""
         value: object | None = self._metadata["values"].get(key)
         return value
 
 
-def _require_index(path: Path) -> None:
+def require_index(path: Path) -> None:
+    """Raise IndexMissing, IndexDamaged or IndexFailure where the folder holds no index that could be opened."""
     try:
         names = {entry.name for entry in path.iterdir()}
     except (FileNotFoundError, NotADirectoryError):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from retrieval.collection import Collection
+
 Run = Callable[..., Result]
 
 
@@ -79,3 +81,58 @@ def test_info_without_an_index(run: Run, tmp_path: Path) -> None:
     result = run("index", "info", "--index", tmp_path / "none")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: no index at {tmp_path / 'none'}")
+
+
+def test_add_then_remove_then_relabel(run: Run, place: Path, squares: Callable[..., Collection]) -> None:
+    new = squares([("eve", "s5", 0, [60]), ("fay", "s6", 1, [205])], "new")
+    file = new.root / "cases.csv"
+    rows = [f"{case.case},{case.label_name},{case.patient},{case.study}" for case in new.cases]
+    file.write_text("\n".join(["path,label,patient,study", *rows]) + "\n", encoding="utf-8")
+
+    assert run("index", "add", file, "--index", place).stdout.startswith("Added 2 radiographs in ")
+    again = run("index", "add", file, "--index", place)
+    assert again.exit_code == 0
+    assert "Known already, byte for byte: 2, such as s5-1.png, indexed as s5-1.png." in again.stdout
+    report = json.loads(run("index", "add", file, "--index", place, "--json").stdout)
+    assert (report["added"], len(report["known"])) == (0, 2)
+
+    assert run("index", "remove", "--patient", "eve", "--study", "s1", "--index", place).stdout == (
+        "Removed 2 radiographs of study s1.\nRemoved 1 radiographs of patient eve.\n"
+    )
+    assert run("index", "relabel", "s6", "normal", "--index", place).stdout == (
+        "Study s6 is normal: 1 radiographs had the other label.\n"
+    )
+    assert run("index", "verify", "--index", place).stdout.startswith("Whole: 5 radiographs")
+    assert json.loads(run("index", "compact", "--index", place, "--json").stdout)["bytes"] >= 0
+    content = json.loads(run("index", "info", "--index", place, "--json").stdout)
+    assert content["labels"] == {"normal": 2, "abnormal": 3}
+    assert [entry["action"] for entry in content["history"]] == ["add", "add", "remove", "remove", "relabel"]
+    assert "relabel 1 radiographs" in run("index", "info", "--index", place).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["remove"], 2, "say what to remove"),
+        (["remove", "--patient", "nobody"], 1, "holds none of these"),
+        (["relabel", "s1", "broken"], 2, "normal or abnormal"),
+        (["relabel", "nowhere", "normal"], 1, "the index holds no study nowhere"),
+    ],
+)
+def test_a_change_that_cannot_be_made(run: Run, place: Path, arguments: list[str], code: int, says: str) -> None:
+    before = (place / "cases.sqlite").read_bytes()
+    result = run("index", *arguments, "--index", place)
+    assert result.exit_code == code
+    assert says in result.stderr
+    assert (place / "cases.sqlite").read_bytes() == before
+
+
+def test_verify_says_what_is_damaged(run: Run, place: Path) -> None:
+    file = place / "model" / "head.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    result = run("index", "verify", "--index", place)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,110 @@
+"""Adding a collection to an index that is in use, with the model that encoded it and the rules that it has."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from index.case import Case
+from index.edit import IndexEdit
+from index.folder import MODEL
+from retrieval.answer import plain
+from retrieval.collection import Collection
+from retrieval.encoder import Encoder
+from retrieval.stream import encoded_batches, file_digest
+
+__all__ = ["AddReport", "add_to_index"]
+
+SCHEMA = "mura-search/add/1"
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What was added, and what was not: `known` with the indexed case that has the same bytes, `refused` with why."""
+
+    path: str
+    added: int
+    known: tuple[tuple[str, str], ...]
+    refused: tuple[tuple[str, str], ...]
+    warnings: tuple[tuple[str, str], ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "schema": SCHEMA,
+            **plain(self),
+            "known": [{"case": case, "indexed": indexed} for case, indexed in self.known],
+            "refused": [{"case": case, "reason": reason} for case, reason in self.refused],
+            "warnings": [{"case": case, "warning": warning} for case, warning in self.warnings],
+        }
+
+
+def add_to_index(
+    collection: Collection,
+    place: Path,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> AddReport:
+    """Add the radiographs of a collection that the index does not hold yet; `progress` gets (done, all).
+
+    A radiograph whose bytes are indexed already adds nothing. One that cannot be read, has the name of another one, or
+    belongs to an indexed study that has another label or patient is refused, and the others go on. Every batch is on
+    the disk when it is added, so the same call goes on where an interrupted one was. The decision rules stay those that
+    were learned when the index was built. Raises IndexFailure, BundleError.
+    """
+    started = time.perf_counter()
+    with IndexEdit.open(place) as edit:
+        encoder = Encoder.open(edit.path / MODEL)
+        there = edit.cases()
+        admitted, known, refused = _admitted(collection.cases, there)
+        met, added = len(collection.cases) - len(admitted), 0
+        warnings: list[tuple[str, str]] = []
+        try:
+            with closing(encoded_batches(admitted, encoder, workers=workers)) as batches:
+                for batch in batches:
+                    if batch.cases:
+                        edit.add(batch.cases, batch.embeddings, batch.thumbnails, batch.logits)
+                    added += len(batch.cases)
+                    refused += [(case.case, reason) for case, reason in batch.unreadable]
+                    warnings += [(case.case, warning) for case, warning in batch.warnings]
+                    met += len(batch.cases) + len(batch.unreadable)
+                    if progress:
+                        progress(met, len(collection.cases))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{added} radiographs were added; the same command goes on from there") from None
+    seconds = time.perf_counter() - started
+    return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds)
+
+
+def _admitted(
+    cases: tuple[Case, ...], there: list[Case]
+) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]]]:
+    """The cases that may be added; those known, each with its like; and those refused, each with the reason."""
+    digests = {case.digest: case.case for case in reversed(there) if case.digest}
+    names = {case.case for case in there}
+    studies = {case.study: case for case in there}
+    admitted: list[Case] = []
+    known: list[tuple[str, str]] = []
+    refused: list[tuple[str, str]] = []
+    for case in cases:
+        try:
+            digest = file_digest(Path(case.path))
+        except OSError as error:
+            refused.append((case.case, f"{case.path}: {error.strerror}"))
+            continue
+        study = studies.get(case.study, case)
+        if digest in digests:
+            known.append((case.case, digests[digest]))
+        elif case.case in names:
+            refused.append((case.case, "another radiograph of this name is indexed; remove that, or rename this"))
+        elif (study.label, study.patient) != (case.label, case.patient):
+            refused.append(
+                (case.case, f"study {case.study} is indexed as {study.label_name}, of patient {study.patient}")
+            )
+        else:
+            digests[digest] = case.case
+            studies.setdefault(case.study, case)
+            admitted.append(case)
+    return admitted, known, refused

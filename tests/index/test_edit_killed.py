@@ -1,0 +1,142 @@
+"""Adding, removing, relabelling and compacting, killed 200 times: nothing committed is lost, nothing else is there.
+
+Run as a program, this file kills children of its own; they are forked, so that 200 deaths take seconds.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import index
+from index.build import IndexBuild
+from index.case import Case
+from index.edit import IndexEdit
+from index.folder import IndexFolder
+
+KILLS = 200
+State = tuple[Case, ...]  # what is indexed, in row order
+
+
+def case(number: int) -> Case:
+    return Case(f"{number:06}.png", f"study{number // 2}", f"patient{number // 4}", 0)
+
+
+def vector(case: Case) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    values = np.random.default_rng(int(case.case[:6])).normal(size=16)
+    unit: np.ndarray[tuple[int], np.dtype[np.float32]] = (values / np.linalg.norm(values)).astype(np.float32)
+    return unit
+
+
+def thumbnail(case: Case) -> bytes:
+    return case.case.encode() * 400
+
+
+def step(number: int, state: State) -> tuple[str, State]:
+    """The `number`-th change and what it makes of a state: the same in the child that does it and in who judges."""
+    draw = random.Random(number)
+    action = draw.choice(["add", "add", "remove", "relabel", "compact"])
+    if action == "add" or not state:
+        return "add", (*state, *(case(4 * number + n) for n in range(4)))
+    of = draw.choice(state)
+    if action == "remove":
+        return action, tuple(other for other in state if other.patient != of.patient)
+    if action == "relabel":
+        return action, tuple(replace(other, label=1) if other.study == of.study else other for other in state)
+    return action, state
+
+
+def do(edit: IndexEdit, action: str, before: State, after: State) -> None:
+    if action == "add":
+        new = after[len(before) :]
+        edit.add(new, np.stack([vector(c) for c in new]), [thumbnail(c) for c in new], np.zeros(len(new), np.float32))
+    elif action == "remove":
+        edit.remove({"patient": [next(c.patient for c in before if c not in after)]})
+    elif action == "relabel":
+        for study in {c.study for c in before if c not in after}:
+            edit.relabel(study, 1)
+    else:
+        edit.compact()
+
+
+def live(place: Path, number: int, state: State, told: int) -> None:
+    """Change the index without end, an edit for a few changes each, saying which change is done."""
+    while True:
+        with IndexEdit.open(place) as edit:
+            for _ in range(3):
+                action, after = step(number, state)
+                do(edit, action, state, after)
+                os.write(told, b"%d\n" % number)
+                number, state = number + 1, after
+
+
+def check(place: Path, state: State) -> None:
+    with IndexFolder.open(place) as folder:
+        folder.verify()
+        assert tuple(folder.cases()) == state
+        assert folder.embeddings().tobytes() == b"".join(vector(c).tobytes() for c in state)
+        assert [folder.thumbnail(c.case) for c in state] == [thumbnail(c) for c in state]
+        assert all(hits[0].case == c for c, hits in zip(state, folder.search(folder.embeddings(), 1), strict=True))
+
+
+def kill_again_and_again(root: Path) -> None:
+    (root / "model").mkdir()
+    place, state = root / "index", tuple(case(n) for n in range(40))
+    with IndexBuild.start(place, model=root / "model", dimension=16, fingerprint="f") as build:
+        build.add(state, np.stack([vector(c) for c in state]), [thumbnail(c) for c in state], np.zeros(40, np.float32))
+        build.finish()
+    moments, number, met = random.Random(1), 10, Counter[str]()
+    for _ in range(KILLS):
+        hears, tells = os.pipe()
+        process = os.fork()
+        if process == 0:
+            live(place, number, state, tells)
+        os.close(tells)
+        time.sleep(moments.uniform(0.002, 0.06))
+        os.kill(process, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL  # it did not fail before
+        with os.fdopen(hears) as lines:
+            done = [int(line) for line in lines]
+        for reached in done:
+            assert reached == number
+            number, state = number + 1, step(number, state)[1]
+        action, after = step(number, state)  # what it was at: done or not, but not half
+        with IndexFolder.open(place) as folder:
+            found = tuple(folder.cases())
+        assert found in {state, after}
+        if found != state:
+            met[f"{action} committed, not told"] += 1
+            number, state = number + 1, after
+        else:
+            met[f"{action} not committed"] += 1
+        met["told"] += len(done)
+        check(place, state)
+    with IndexEdit.open(place) as edit:
+        edit.compact()
+    check(place, state)
+    assert sorted(path.name for path in place.iterdir()) == ["cases.sqlite", "model", "vectors.faiss"]
+    print(met["told"], *sorted({text.split()[0] for text in met} - {"told"}))
+
+
+def test_killed_at_200_random_moments_while_changing(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(index.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    told, *actions = done.stdout.split()
+    assert int(told) >= KILLS  # it was killed at work, not at its start
+    assert actions == ["add", "compact", "relabel", "remove"]  # in the midst of each
+
+
+if __name__ == "__main__":
+    kill_again_and_again(Path(sys.argv[1]))
+    shutil.rmtree(Path(sys.argv[1]) / "index")

@@ -1,0 +1,107 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from index.folder import IndexFolder
+from retrieval.build import build_index
+from retrieval.collection import Collection
+from retrieval.growth import add_to_index
+from retrieval.searcher import Searcher
+
+Squares = Callable[..., Collection]
+FIRST = [("p1", "s1", 0, [40, 50]), ("p2", "s2", 1, [200])]
+SECOND = [("p3", "s3", 0, [60]), ("p4", "s4", 1, [210, 220])]
+
+
+@pytest.fixture
+def first(squares: Squares) -> Collection:
+    return squares(FIRST)
+
+
+@pytest.fixture
+def place(first: Collection, model: Path, tmp_path: Path) -> Path:
+    build_index(first, tmp_path / "index", model=model)
+    return tmp_path / "index"
+
+
+def held(place: Path) -> list[tuple[str, str, int]]:
+    with IndexFolder.open(place) as folder:
+        folder.verify()
+        return [(case.case, case.study, case.label) for case in folder.cases()]
+
+
+def test_an_index_that_grew_is_the_one_that_was_built_at_once(squares: Squares, model: Path, tmp_path: Path) -> None:
+    whole = squares(FIRST + SECOND, "whole")
+    build_index(whole, tmp_path / "at once", model=model)
+    build_index(replace(whole, cases=whole.cases[:3]), tmp_path / "grown", model=model)
+    seen: list[tuple[int, int]] = []
+    report = add_to_index(whole, tmp_path / "grown", progress=lambda done, total: seen.append((done, total)))
+    assert (report.added, len(report.known), report.refused) == (3, 3, ())
+    assert seen[-1] == (6, 6)
+    assert held(tmp_path / "grown") == held(tmp_path / "at once")
+    with IndexFolder.open(tmp_path / "grown") as grown, IndexFolder.open(tmp_path / "at once") as built:
+        assert grown.embeddings() == pytest.approx(built.embeddings(), abs=1e-6)
+        assert grown.logits() == pytest.approx(built.logits(), abs=1e-5)
+        assert grown.metadata("rules") == built.metadata("rules")  # too few studies to learn others
+
+
+def test_what_is_added_is_found(squares: Squares, place: Path, square: Callable[..., Path]) -> None:
+    add_to_index(squares(SECOND, "new"), place)
+    with Searcher.open(place) as searcher:
+        assert searcher.search(square("query.png", 62)).cases[0].study == "s3"
+
+
+def test_the_same_bytes_are_not_added_twice(first: Collection, place: Path) -> None:
+    before = held(place)
+    copies = tuple(replace(case, case=f"copy/{case.case}", study="copy") for case in first.cases)
+    for collection in (first, replace(first, cases=copies)):
+        report = add_to_index(collection, place)
+        assert report.added == 0
+        assert [indexed for _, indexed in report.known] == ["s1-1.png", "s1-2.png", "s2-1.png"]
+    assert held(place) == before
+    with IndexFolder.open(place) as folder:
+        assert folder.info()["generation"] == 1
+
+
+def test_two_equal_files_of_one_collection_are_added_once(squares: Squares, place: Path) -> None:
+    new = squares([("p3", "s3", 0, [60])], "new")
+    twin = replace(new.cases[0], case="twin.png", study="twin")
+    report = add_to_index(replace(new, cases=(*new.cases, twin)), place)
+    assert (report.added, report.known) == (1, (("twin.png", "s3-1.png"),))
+
+
+def test_what_cannot_be_added_is_refused_and_the_others_go_on(squares: Squares, place: Path) -> None:
+    new = squares([("p3", "s3", 0, [60, 70, 80, 90])], "new")
+    first, second, third, fourth = new.cases
+    Path(second.path).write_bytes(b"not a picture")
+    cases = (
+        first,
+        second,
+        replace(third, case="s1-1.png"),
+        replace(fourth, study="s2", patient="p2", label=0),
+        replace(first, case="gone.png", path="/nowhere/gone.png"),
+    )
+    report = add_to_index(replace(new, cases=cases), place)
+    assert report.added == 1
+    refused = dict(report.refused)
+    assert set(refused) == {"s3-2.png", "s1-1.png", "s3-4.png", "gone.png"}
+    assert "of this name is indexed" in refused["s1-1.png"]
+    assert "study s2 is indexed as abnormal" in refused["s3-4.png"]
+    assert "No such file" in refused["gone.png"]
+    assert [case for case, _, _ in held(place)] == ["s1-1.png", "s1-2.png", "s2-1.png", "s3-1.png"]
+
+
+def test_an_interrupted_addition_goes_on(squares: Squares, place: Path) -> None:
+    new = squares([(f"p{n}", f"s{n}", n % 2, [n]) for n in range(100, 150)], "new")
+
+    def interrupt(done: int, _: int) -> None:
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"16 radiographs were added; the same command goes on"):
+        add_to_index(new, place, progress=interrupt)
+    report = add_to_index(new, place)
+    assert (report.added, len(report.known)) == (34, 16)
+    assert len(held(place)) == 53
