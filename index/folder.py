@@ -19,6 +19,8 @@ from index.vectors import VectorStore, require_unit_rows
 
 __all__ = ["CASES", "MODEL", "VECTORS", "Hit", "IndexFolder", "require_index"]
 
+_File = tuple[int, int] | None
+
 CASES, VECTORS, MODEL = "cases.sqlite", "vectors.faiss", "model"
 
 
@@ -33,7 +35,9 @@ class Hit:
 class IndexFolder:
     """An index as it was when it was opened. Several threads may use it."""
 
-    def __init__(self, path: Path, database: Database, records: Records, store: VectorStore, generation: int) -> None:
+    def __init__(
+        self, path: Path, database: Database, records: Records, store: VectorStore, *, generation: int, file: _File
+    ) -> None:
         """`open` makes one."""
         self.path = path
         self.model = path / MODEL
@@ -41,6 +45,7 @@ class IndexFolder:
         self._records = records
         self._store = store
         self._generation = generation
+        self._file = file
         self._metadata = database.metadata()
 
     @classmethod
@@ -51,13 +56,14 @@ class IndexFolder:
         are not those written, and MissingExtra without FAISS.
         """
         require_index(path)
+        file = _file(path / CASES)  # before it is opened: one that is replaced meanwhile has changed
         database = Database(path / CASES, "ro")
         try:
             with database.transaction():
                 database.check()
                 records = Records(database.rows())
                 store = _vectors(path / VECTORS, database)
-                return cls(path, database, records, store, database.generation())
+                return cls(path, database, records, store, generation=database.generation(), file=file)
         except BaseException:
             database.close()
             raise
@@ -72,6 +78,14 @@ class IndexFolder:
 
     def close(self) -> None:
         self._database.close()
+
+    def changed(self) -> bool:
+        """Whether the index at this place is another one than was opened: changed since, or replaced.
+
+        One that is gone has not changed: what was opened still answers.
+        """
+        file = _file(self.path / CASES)
+        return file is not None and (file != self._file or self._database.generation() != self._generation)
 
     def search(
         self,
@@ -171,6 +185,15 @@ class IndexFolder:
         """A JSON value stored when the index was built, such as "rules" or "collection"; None where none was."""
         value: object | None = self._metadata["values"].get(key)
         return value
+
+
+def _file(path: Path) -> _File:
+    """Which file is at the path, whatever is in it; None where none is."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def require_index(path: Path) -> None:

@@ -25,7 +25,7 @@ from retrieval.answer import (
     ViewAnswer,
     VoteAnswer,
 )
-from retrieval.bundle import digest_number
+from retrieval.bundle import Bundle, digest_number
 from retrieval.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.rules import Rules
@@ -76,7 +76,10 @@ def default_index() -> Path:
 
 
 class Searcher:
-    """An index and its model, ready to answer. A context manager; `close` frees the index."""
+    """An index and its model, ready to answer. A context manager; `close` frees the index.
+
+    Each search is of the index as it is then: what another process added, removed or replaced is noticed.
+    """
 
     def __init__(self, encoder: Encoder, index: IndexFolder, rules: Rules, load_seconds: float = 0.0) -> None:
         self.encoder = encoder
@@ -98,6 +101,22 @@ class Searcher:
 
     def close(self) -> None:
         self.index.close()
+
+    def refresh(self) -> None:
+        """Go over to the index as it is now, where it was changed or replaced since it was opened."""
+        if not self.index.changed():
+            return
+        fresh = IndexFolder.open(self.index.path)
+        try:
+            same = Bundle.open(fresh.model).sha256 == self.encoder.bundle.sha256
+            encoder, rules = self.encoder if same else Encoder.open(fresh.model), _stored_rules(fresh)
+        except BaseException:
+            fresh.close()
+            raise
+        self.index.close()
+        self.index, self.encoder, self.rules = fresh, encoder, rules
+        for name in ("model", "source", "_seen", "_patients"):
+            self.__dict__.pop(name, None)  # what was remembered of the former one
 
     def __enter__(self) -> Self:
         return self
@@ -124,6 +143,7 @@ class Searcher:
         if shown < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
+        self.refresh()
         views, warnings = read_views(images)
         encoded = self.encoder.encode([view.pixels for view in views])
         if not usable(encoded).all():

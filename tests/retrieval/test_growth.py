@@ -1,9 +1,11 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from index.edit import IndexEdit
 from index.folder import IndexFolder
 from retrieval.build import build_index
 from retrieval.collection import Collection
@@ -105,3 +107,26 @@ def test_an_interrupted_addition_goes_on(squares: Squares, place: Path) -> None:
     report = add_to_index(new, place)
     assert (report.added, len(report.known)) == (34, 16)
     assert len(held(place)) == 53
+
+
+def test_an_open_searcher_notices_what_changes(
+    squares: Squares, place: Path, model: Path, square: Callable[..., Path]
+) -> None:
+    query = square("query.png", 62)
+    with Searcher.open(place) as searcher:
+        assert searcher.search(query).cases[0].study == "s1"
+        encoder = searcher.encoder
+        add_to_index(squares(SECOND, "new"), place)
+        answer = searcher.search(query)
+        assert (answer.cases[0].study, answer.index.cases) == ("s3", 6)
+        with IndexEdit.open(place) as edit:
+            edit.remove({"patient": ["p3"]})
+        answer = searcher.search(query, patient="p3")
+        assert answer.cases[0].study == "s1"
+        assert "the index holds no patient p3" in answer.warnings
+        assert searcher.encoder is encoder
+        build_index(squares([("p9", "s9", 1, [190])], "other"), place, model=model, replace=True)
+        answer = searcher.search(query)
+        assert ([case.study for case in answer.cases], answer.index.cases) == (["s9"], 1)
+        shutil.rmtree(place)
+        assert [case.study for case in searcher.search(query).cases] == ["s9"]  # it still has what it opened
