@@ -170,6 +170,37 @@ def relabel(
 
 
 @index.command()
+def merge(
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The index whose radiographs are added.")],
+    place: IndexPlace = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Put before OTHER's names of radiographs, studies and patients, such as north/, where two hospitals use "
+            "the same names for different people.",
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Add another index of the same model to this one."""
+    from index.edit import IndexEdit
+    from index.folder import IndexFolder
+    from retrieval.searcher import default_index
+
+    with IndexFolder.open(other) as source, IndexEdit.open(place or default_index()) as edit:
+        try:
+            added, known = edit.merge(source, prefix)
+        except ValueError as error:
+            raise IndexFailure(f"{error}; nothing was merged") from error
+    if as_json:
+        pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
+        print_json({"schema": "mura-search/merge/1", "added": added, "known": pairs})
+    else:
+        print(f"Added {added:,} radiographs; {len(known):,} were there already, byte for byte.")
+
+
+@index.command()
 def verify(place: IndexPlace = None, as_json: AsJson = False) -> None:
     """Read every byte of an index and compare it with its checksums."""
     from index.folder import IndexFolder

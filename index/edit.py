@@ -1,7 +1,9 @@
 """Changing an index that is in use: adding, removing and relabelling, each change in whole or not at all."""
 
 import contextlib
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from index.case import LABEL_NAMES, Case
 from index.database import Database
 from index.errors import IndexBusy, IndexFailure
-from index.folder import CASES, VECTORS, require_index
+from index.folder import CASES, MODEL, VECTORS, IndexFolder, require_index
 from index.lock import Lock
 from index.records import Records
 from index.vectors import require_unit_rows
@@ -142,6 +144,34 @@ class IndexEdit:
                 self._database.relabel(wrong, label)
             return len(wrong)
 
+    def merge(self, other: IndexFolder, prefix: str = "") -> tuple[int, list[tuple[str, str]]]:
+        """Add the cases of another index that are not here byte for byte, all in one transaction.
+
+        Both must be of one model, since embeddings of two cannot be compared. prefix: put before the case, study and
+        patient of what is added, as "north/", where two hospitals use the same names for different people. Gives how
+        many were added, and each case that was not with the one here that has its bytes. Raises ValueError, and adds
+        none, for another model, and where a case, or a study with another label or patient, is here under its name.
+        """
+        if other.path.resolve() == self.path:
+            raise ValueError("an index cannot be merged with itself")
+        if _contents(other.model) != _contents(self.path / MODEL):
+            raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
+        digests = {case.digest: case.case for case in reversed(self.cases()) if case.digest}
+        incoming = other.cases()
+        known = [(case.case, digests[case.digest]) for case in incoming if case.digest in digests]
+        rows = [row for row, case in enumerate(incoming) if case.digest not in digests]
+        pictures = [other.thumbnail(incoming[row].case) for row in rows]
+        if any(picture is None for picture in pictures):
+            raise IndexBusy(f"{other.path} was changed meanwhile; merge it again")
+        if rows:
+            self.add(
+                [_prefixed(incoming[row], prefix) for row in rows],
+                other.embeddings()[rows],
+                [picture or b"" for picture in pictures],
+                other.logits()[rows],
+            )
+        return len(rows), known
+
     def compact(self) -> int:
         """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller."""
         with _refusals_named(self.path):
@@ -170,6 +200,20 @@ class IndexEdit:
             for stray in self.path.glob(f".{VECTORS}.*"):  # of a process killed while it wrote
                 stray.unlink()
             store.write(self.path / VECTORS, identity, generation)
+
+
+def _prefixed(case: Case, prefix: str) -> Case:
+    return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder, by its path there."""
+    digests = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as data:
+                digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(data, "sha256").hexdigest()
+    return digests
 
 
 @contextlib.contextmanager

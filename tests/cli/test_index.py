@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from retrieval.build import build_index
 from retrieval.collection import Collection
 
 Run = Callable[..., Result]
@@ -136,3 +137,16 @@ def test_verify_says_what_is_damaged(run: Run, place: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_merge(run: Run, place: Path, squares: Callable[..., Collection], model: Path, tmp_path: Path) -> None:
+    new = squares([("ann", "s1", 1, [60])], "new")  # of another hospital, which calls somebody else ann
+    build_index(new, tmp_path / "other", model=model)
+    refused = run("index", "merge", tmp_path / "other", "--index", place)
+    assert refused.exit_code == 1
+    assert "nothing was merged" in refused.stderr
+    merged = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/")
+    assert merged.stdout == "Added 1 radiographs; 0 were there already, byte for byte.\n"
+    again = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/", "--json")
+    assert json.loads(again.stdout)["known"] == [{"case": "s1-1.png", "indexed": "north/s1-1.png"}]
+    assert run("index", "verify", "--index", place).stdout.startswith("Whole: 7 radiographs")

@@ -232,3 +232,56 @@ def test_a_copy_has_a_life_of_its_own(tmp_path: Path, place: Path, sample: Sampl
     with IndexEdit.open(copy) as edit:
         edit.remove({"patient": ["patient3"]})
     assert_holds(place, sample)
+
+
+def test_two_indexes_become_one(tmp_path: Path, write_index: Write, sample: Sample) -> None:
+    north = write_index(tmp_path / "north", chosen(sample, [*range(30)]))
+    south = write_index(tmp_path / "south", chosen(sample, [*range(25, 55)]))  # the first five are in both
+    before = everything_in(south)
+    with IndexFolder.open(south) as other, IndexEdit.open(north) as edit:
+        added, known = edit.merge(other)
+    assert (added, known) == (25, [(case.case, case.case) for case in sample[0][25:30]])
+    assert everything_in(south) == before
+    assert_holds(north, chosen(sample, [*range(55)]))
+
+
+def test_merging_twice_adds_nothing(tmp_path: Path, write_index: Write, sample: Sample) -> None:
+    north = write_index(tmp_path / "north", chosen(sample, [*range(30)]))
+    south = write_index(tmp_path / "south", chosen(sample, [*range(30, 55)]))
+    for expected in ((25, 0), (0, 25)):
+        with IndexFolder.open(south) as other, IndexEdit.open(north) as edit:
+            added, known = edit.merge(other)
+        assert (added, len(known)) == expected
+    assert_holds(north, chosen(sample, [*range(55)]))
+
+
+def test_a_prefix_keeps_two_hospitals_apart(tmp_path: Path, write_index: Write, sample: Sample) -> None:
+    cases, embeddings, thumbnails, logits = chosen(sample, [*range(20)])
+    others = [replace(case, digest=f"{n + 500:064x}") for n, case in enumerate(cases)]  # other people, the same names
+    north = write_index(tmp_path / "north", (cases, embeddings, thumbnails, logits))
+    south = write_index(tmp_path / "south", (others, -embeddings, thumbnails, logits))
+    with IndexFolder.open(south) as other, IndexEdit.open(north) as edit:
+        with pytest.raises(ValueError, match="already"):
+            edit.merge(other)
+        assert edit.cases() == cases
+        assert edit.merge(other, "south/") == (20, [])
+        renamed = [
+            replace(c, case=f"south/{c.case}", study=f"south/{c.study}", patient=f"south/{c.patient}") for c in others
+        ]
+        assert edit.cases() == [*cases, *renamed]
+    with IndexFolder.open(north) as folder:
+        folder.verify()
+        (found,) = folder.search(-embeddings[:1], 1, exclude_patients=[[cases[0].patient]])
+        assert found[0].case.case.startswith("south/")
+
+
+def test_embeddings_of_two_models_are_not_mixed(
+    tmp_path: Path, place: Path, write_index: Write, sample: Sample
+) -> None:
+    south = write_index(tmp_path / "south", chosen(sample, [0]))
+    (south / "model" / "model.json").write_text('{"another": 1}')
+    with IndexFolder.open(south) as other, IndexFolder.open(place) as itself, IndexEdit.open(place) as edit:
+        for wrong, says in ((other, "another model"), (itself, "with itself")):
+            with pytest.raises(ValueError, match=says):
+                edit.merge(wrong)
+        assert edit.cases() == sample[0]
