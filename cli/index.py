@@ -177,8 +177,8 @@ def merge(
         str,
         typer.Option(
             metavar="TEXT",
-            help="Put before OTHER's names of radiographs, studies and patients, such as north/, where two hospitals use "
-            "the same names for different people.",
+            help="Put before OTHER's names of radiographs, studies and patients, such as north/, where two hospitals "
+            "use the same names for different people.",
         ),
     ] = "",
     as_json: AsJson = False,
