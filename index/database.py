@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,13 @@ CREATE TABLE thumbnails (
     image BLOB NOT NULL,
     crc INTEGER NOT NULL
 );
-CREATE TABLE quarantine ("case" TEXT PRIMARY KEY, path TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE quarantine (
+    "case" TEXT PRIMARY KEY,
+    study TEXT NOT NULL,
+    patient TEXT NOT NULL,
+    path TEXT NOT NULL,
+    reason TEXT NOT NULL
+);
 CREATE TABLE metadata (one INTEGER PRIMARY KEY CHECK (one = 1), document TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE history (
     generation INTEGER PRIMARY KEY,
@@ -274,8 +280,18 @@ class Database:
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
         """Set cases aside with a reason each, in a writing transaction."""
-        rows = [tuple(map(_storable, (case.case, case.path, reason))) for case, reason in cases]
-        self._insert("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", rows)
+        rows = [
+            tuple(map(_storable, (case.case, case.study, case.patient, case.path, reason))) for case, reason in cases
+        ]
+        self._insert("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
+
+    def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
+        """Forget the cases set aside whose "case", "study" and "patient" are as named, in a writing transaction."""
+        rows = self._query('SELECT "case", study, patient FROM quarantine')
+        named = [dict(zip(("case", "study", "patient"), row, strict=True)) for row in rows]
+        found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
+        self._insert('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
+        return found
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         try:

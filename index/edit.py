@@ -109,11 +109,12 @@ class IndexEdit:
             self._database.add(cases, embeddings, thumbnails, logits)
         self._studies = studies
 
-    def remove(self, where: Mapping[str, Collection[str]]) -> list[Case]:
-        """Remove the cases whose fields have one of the values named, as in {"patient": ["p17"]}; gives them.
+    def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
+        """Remove the cases whose fields have one of the values named, as in {"patient": ["p17"]}; gives their names.
 
         Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no longer in vectors.faiss when
-        the edit is closed. Raises ValueError for an unknown field, and where nothing is named.
+        the edit is closed. What could not be read and was set aside under these names goes, too. Raises ValueError for
+        an unknown field, and where nothing is named.
         """
         if not where:
             raise ValueError("say which cases to remove")
@@ -123,7 +124,8 @@ class IndexEdit:
             self._studies = {}
             if found:
                 self._database.remove([records.row(position) for position in found])
-            return [records.case(position) for position in found]
+            forgotten = self._database.forget_quarantined(where)
+            return [*(records.case(position).case for position in found), *forgotten]
 
     def relabel(self, study: str, label: int) -> int:
         """Give a study the label 0 (normal) or 1 (abnormal); gives how many of its cases had the other one.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index.build import IndexBuild
 from index.case import Case
 from index.edit import IndexEdit
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
@@ -67,7 +68,7 @@ def test_removed_cases_are_gone(
 ) -> None:
     with IndexEdit.open(place) as edit:
         removed = edit.remove(where)
-    assert removed == [case for case in sample[0] if goes(case)]
+    assert removed == [case.case for case in sample[0] if goes(case)]
     assert_holds(place, chosen(sample, [n for n, case in enumerate(sample[0]) if not goes(case)]))
 
 
@@ -285,3 +286,17 @@ def test_embeddings_of_two_models_are_not_mixed(
             with pytest.raises(ValueError, match=says):
                 edit.merge(wrong)
         assert edit.cases() == sample[0]
+
+
+def test_what_was_set_aside_is_forgotten_with_its_patient(tmp_path: Path, model: Path, sample: Sample) -> None:
+    bad = [Case("Roe/1.png", "Roe-1", "JaneRoe", 0, path="/d/Roe/1.png"), Case("bad.png", "study1", "patient1", 1)]
+    with IndexBuild.start(tmp_path / "index", model=model, dimension=8, fingerprint="f") as build:
+        build.add(*sample)
+        build.quarantine([(case, f"{case.path} is empty") for case in bad])
+        build.finish()
+    assert b"Roe" in everything_in(tmp_path / "index")
+    with IndexEdit.open(tmp_path / "index") as edit:
+        assert edit.remove({"patient": ["JaneRoe"]}) == ["Roe/1.png"]
+    assert b"Roe" not in everything_in(tmp_path / "index")
+    with IndexFolder.open(tmp_path / "index") as folder:
+        assert (folder.info()["quarantined"], folder.info()["cases"]) == (1, 60)
