@@ -5,7 +5,6 @@ Run as a program, this file kills children of its own; they are forked, so that 
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from index.edit import IndexEdit
 from index.folder import IndexFolder
 
 KILLS = 200
+CHANGES = 150  # a multiple of 3
 State = tuple[Case, ...]  # what is indexed, in row order
 
 
@@ -67,9 +67,9 @@ def do(edit: IndexEdit, action: str, before: State, after: State) -> None:
         edit.compact()
 
 
-def live(place: Path, number: int, state: State, told: int) -> None:
-    """Change the index without end, an edit for a few changes each, saying which change is done."""
-    while True:
+def live(place: Path, number: int, state: State, told: int, end: float = float("inf")) -> None:
+    """Change the index until change `end`, three changes an edit, saying which change is done."""
+    while number < end:
         with IndexEdit.open(place) as edit:
             for _ in range(3):
                 action, after = step(number, state)
@@ -87,12 +87,17 @@ def check(place: Path, state: State) -> None:
         assert all(hits[0].case == c for c, hits in zip(state, folder.search(folder.embeddings(), 1), strict=True))
 
 
-def kill_again_and_again(root: Path) -> None:
+def begin(root: Path) -> tuple[Path, State]:
     (root / "model").mkdir()
     place, state = root / "index", tuple(case(n) for n in range(40))
     with IndexBuild.start(place, model=root / "model", dimension=16, fingerprint="f") as build:
         build.add(state, np.stack([vector(c) for c in state]), [thumbnail(c) for c in state], np.zeros(40, np.float32))
         build.finish()
+    return place, state
+
+
+def kill_again_and_again(root: Path) -> None:
+    place, state = begin(root)
     moments, number, met = random.Random(1), 10, Counter[str]()
     for _ in range(KILLS):
         hears, tells = os.pipe()
@@ -137,6 +142,39 @@ def test_killed_at_200_random_moments_while_changing(tmp_path: Path) -> None:
     assert actions == ["add", "compact", "relabel", "remove"]  # in the midst of each
 
 
+def test_readers_see_the_state_before_a_change_or_after_it(tmp_path: Path) -> None:
+    place, state = begin(tmp_path)
+    states = [state]
+    for number in range(10, 10 + CHANGES):
+        states.append(step(number, states[-1])[1])
+    environment = os.environ | {"PYTHONPATH": str(Path(index.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    writer = subprocess.Popen(
+        [sys.executable, __file__, str(tmp_path), "live"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    at, met, old = 0, set(), IndexFolder.open(place)
+    with writer, old:
+        while writer.poll() is None or (writer.returncode == 0 and at < CHANGES):
+            with IndexFolder.open(place) as folder:
+                found = tuple(folder.cases())
+                at = states.index(found, at)  # ValueError: half of a change, or one that was undone
+                met.add(at)
+                assert folder.embeddings().tobytes() == b"".join(vector(c).tobytes() for c in found)
+            assert tuple(old.cases()) == states[0]
+            assert [hits[0].case for hits in old.search(old.embeddings()[:3], 1)] == list(states[0][:3])
+            if states[at:] == [states[-1]] * len(states[at:]):  # the last changes may change nothing
+                at = CHANGES
+        assert writer.stderr is not None
+        assert (writer.stderr.read(), writer.wait()) == (b"", 0)
+        assert old.changed()
+    assert len(met) > 10  # it read while changes were made
+    check(place, states[-1])
+
+
 if __name__ == "__main__":
-    kill_again_and_again(Path(sys.argv[1]))
-    shutil.rmtree(Path(sys.argv[1]) / "index")
+    if sys.argv[2:] == ["live"]:
+        live(Path(sys.argv[1]) / "index", 10, tuple(case(n) for n in range(40)), sys.stdout.fileno(), 10 + CHANGES)
+    else:
+        kill_again_and_again(Path(sys.argv[1]))
