@@ -64,5 +64,6 @@ def joined() -> Iterator[World]:
     distributed.init_process_group("nccl" if device else "gloo")
     try:
         yield World(rank, size, device or torch.device("cpu"))
+        distributed.barrier()  # nobody leaves while another still speaks; where one has failed, nobody waits
     finally:
         distributed.destroy_process_group()

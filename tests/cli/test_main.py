@@ -113,7 +113,7 @@ def complete(words: str) -> list[str]:
 
 def test_completion() -> None:
     assert complete("mura-search in") == ["index"]
-    assert complete("mura-search index ") == ["build", "info"]
+    assert complete("mura-search index re") == ["remove", "relabel"]
     assert "--patient" in complete("mura-search x.png --")
 
 
