@@ -97,7 +97,7 @@ def add(
     else:
         for case, reason in report.refused:
             note(f"not added: {case}: {reason}")
-        print(f"Added {report.added:,} radiographs in {report.seconds:.1f} s.")
+        print(f"Added {_radiographs(report.added)} in {report.seconds:.1f} s.")
         if report.known:
             case, indexed = report.known[0]
             print(f"Known already, byte for byte: {len(report.known):,}, such as {case}, indexed as {indexed}.")
@@ -119,7 +119,10 @@ def remove(
     place: IndexPlace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a radiograph, a study or a patient for good; each option may be given several times."""
+    """Remove radiographs, studies or patients for good.
+
+    Each option may be given several times. Adding the same collection again would bring them back.
+    """
     from index.edit import IndexEdit
     from retrieval.searcher import default_index
 
@@ -134,14 +137,14 @@ def remove(
     with IndexEdit.open(place or default_index()) as edit:
         for field, name in wanted:
             counts[field, name] = len(edit.remove({field: [name]}))
+    if not any(counts.values()):
+        raise IndexFailure("the index holds none of these, so nothing was removed")
     if as_json:
         removed = [{field: name, "removed": count} for (field, name), count in counts.items()]
         print_json({"schema": "mura-search/remove/1", "removed": removed})
-    else:
-        for (field, name), count in counts.items():
-            print(printable(f"Removed {count:,} radiographs of {field} {name}."))
-    if not any(counts.values()):
-        raise IndexFailure("the index holds none of these, so nothing was removed")
+        return
+    for (field, name), count in counts.items():
+        print(printable(f"Removed of {field} {name}: {_radiographs(count)}."))
 
 
 @index.command()
@@ -166,7 +169,7 @@ def relabel(
     if as_json:
         print_json({"schema": "mura-search/relabel/1", "study": study, "label": label, "changed": changed})
     else:
-        print(printable(f"Study {study} is {label}: {changed:,} radiographs had the other label."))
+        print(printable(f"Study {study} is {label}. Changed: {_radiographs(changed)}."))
 
 
 @index.command()
@@ -197,7 +200,7 @@ def merge(
         pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
         print_json({"schema": "mura-search/merge/1", "added": added, "known": pairs})
     else:
-        print(f"Added {added:,} radiographs; {len(known):,} were there already, byte for byte.")
+        print(f"Added {_radiographs(added)}; there already, byte for byte: {len(known):,}.")
 
 
 @index.command()
@@ -210,16 +213,12 @@ def verify(place: IndexPlace = None, as_json: AsJson = False) -> None:
     with IndexFolder.open(place or default_index()) as folder:
         Bundle.open(folder.model)
         folder.verify()
-        content = {
-            "schema": "mura-search/verify/1",
-            "path": str(folder.path),
-            "cases": len(folder.cases()),
-            "whole": True,
-        }
+        count = len(folder.cases())
+        content = {"schema": "mura-search/verify/1", "path": str(folder.path), "cases": count, "whole": True}
     if as_json:
         print_json(content)
     else:
-        print(f"Whole: {content['cases']:,} radiographs, their embeddings and pictures, the vectors and the model.")
+        print(f"Whole: {_radiographs(count)}, their embeddings and pictures, the vectors and the model.")
 
 
 @index.command()
@@ -260,6 +259,10 @@ def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
         print_info(content)
 
 
+def _radiographs(count: int) -> str:
+    return "1 radiograph" if count == 1 else f"{count:,} radiographs"
+
+
 def print_info(content: Mapping[str, Any]) -> None:
     last = content["history"][-1] if content["history"] else None
     model, rules, store = content["model"], content["rules"], content["store"]
@@ -280,7 +283,7 @@ def print_info(content: Mapping[str, Any]) -> None:
         ("generation", f"{content['generation']}, created {content['created']}"),
         (
             "last change",
-            f"{last['action']} {last['detail'].get('cases', 0):,} radiographs, {last['at']}" if last else "none",
+            f"{last['action']} {_radiographs(last['detail']['cases'])}, {last['at']}" if last else "none",
         ),
     ):
         print(f"{name:<12} {printable(text)}")

@@ -98,17 +98,17 @@ def test_add_then_remove_then_relabel(run: Run, place: Path, squares: Callable[.
     assert (report["added"], len(report["known"])) == (0, 2)
 
     assert run("index", "remove", "--patient", "eve", "--study", "s1", "--index", place).stdout == (
-        "Removed 2 radiographs of study s1.\nRemoved 1 radiographs of patient eve.\n"
+        "Removed of study s1: 2 radiographs.\nRemoved of patient eve: 1 radiograph.\n"
     )
     assert run("index", "relabel", "s6", "normal", "--index", place).stdout == (
-        "Study s6 is normal: 1 radiographs had the other label.\n"
+        "Study s6 is normal. Changed: 1 radiograph.\n"
     )
     assert run("index", "verify", "--index", place).stdout.startswith("Whole: 5 radiographs")
     assert json.loads(run("index", "compact", "--index", place, "--json").stdout)["bytes"] >= 0
     content = json.loads(run("index", "info", "--index", place, "--json").stdout)
     assert content["labels"] == {"normal": 2, "abnormal": 3}
     assert [entry["action"] for entry in content["history"]] == ["add", "add", "remove", "remove", "relabel"]
-    assert "relabel 1 radiographs" in run("index", "info", "--index", place).stdout
+    assert "relabel 1 radiograph, " in run("index", "info", "--index", place).stdout
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_merge(run: Run, place: Path, squares: Callable[..., Collection], model:
     assert refused.exit_code == 1
     assert "nothing was merged" in refused.stderr
     merged = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/")
-    assert merged.stdout == "Added 1 radiographs; 0 were there already, byte for byte.\n"
+    assert merged.stdout == "Added 1 radiograph; there already, byte for byte: 0.\n"
     again = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/", "--json")
     assert json.loads(again.stdout)["known"] == [{"case": "s1-1.png", "indexed": "north/s1-1.png"}]
     assert run("index", "verify", "--index", place).stdout.startswith("Whole: 7 radiographs")
