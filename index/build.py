@@ -21,7 +21,10 @@ from index.vectors import require_unit_rows
 
 __all__ = ["IndexBuild"]
 
+JOURNAL = f"{CASES}-journal"  # SQLite's, left by a process that was killed while it changed the index
 BUILDING = "building"  # an empty file that tells a partial index from an old one that is about to be removed
+
+_PARTS = {CASES, JOURNAL, VECTORS, MODEL, BUILDING}
 
 
 class IndexBuild:
@@ -164,7 +167,7 @@ def _require_free(place: Path, replace: bool) -> None:
     if not place.is_dir():
         raise IndexBusy(f"{place} is a file; give a folder for the index")
     names = {entry.name for entry in place.iterdir()}
-    others = sorted(name for name in names - {CASES, VECTORS, MODEL, BUILDING} if not name.startswith("."))
+    others = sorted(name for name in names - _PARTS if not name.startswith("."))
     if others or (names and CASES not in names):
         found = others[0] if others else sorted(names)[0]
         raise IndexBusy(f"{place} holds {found}, which is no part of an index; give a new or empty folder")

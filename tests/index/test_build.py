@@ -275,3 +275,11 @@ def test_metadata_is_json(start: Start) -> None:
         with IndexFolder.open(build.place) as folder:
             assert json.dumps(folder.metadata("rules")) == '{"k": 15}'
             assert folder.metadata("wrong") is None
+
+
+def test_an_index_whose_writer_was_killed_may_be_replaced(place: Path, start: Start, sample: Sample) -> None:
+    (place / "cases.sqlite-journal").write_bytes(b"")
+    with start(replace=True) as build:
+        build.add(*part(sample, 0, 5))
+        build.finish()
+    assert names(place) == ["cases.sqlite", "model", "vectors.faiss"]
