@@ -1,9 +1,8 @@
 """Building an index: beside its place, resumable, and there in whole or not at all."""
 
-import contextlib
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,12 +11,12 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.database import Database, now
-from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
-from index.files import copy_folder, replace_folder, sync
+from index.errors import IndexBusy, IndexDamaged, IndexSchema
+from index.files import copy_folder, refusals_named, replace_folder, sync
 from index.folder import CASES, MODEL, VECTORS
 from index.lock import Lock
 from index.records import Records
-from index.vectors import require_unit_rows
+from index.vectors import require_one_each, require_unit_rows
 
 __all__ = ["IndexBuild"]
 
@@ -57,7 +56,7 @@ class IndexBuild:
         Raises IndexBusy where the place is taken, or another process is building there.
         """
         place = place.resolve()  # behind a link, so that the neighbour is on the same file system
-        with _refusals_named(place):
+        with refusals_named(place):
             _require_free(place, replace)
             place.parent.mkdir(parents=True, exist_ok=True)
             lock = _lock(place)
@@ -103,10 +102,7 @@ class IndexBuild:
         one of them does not fit, or a case was added already, and adds none.
         """
         require_unit_rows(embeddings, self._dimension)
-        if not len(cases) == len(embeddings) == len(thumbnails) == len(logits):
-            raise ValueError("every case has one embedding, one thumbnail and one logit")
-        if not np.all(np.isfinite(logits)):
-            raise ValueError("every logit must be finite")
+        require_one_each(cases, embeddings, thumbnails, logits)
         with self._database.transaction(writing=True):
             self._database.add(cases, embeddings, thumbnails, logits)
 
@@ -140,7 +136,7 @@ class IndexBuild:
         """
         from index.faiss_store import FaissFlat
 
-        with _refusals_named(self.place):
+        with refusals_named(self.place):
             _require_free(self.place, self._replace)
             for stray in self._partial.glob(f".{VECTORS}.*"):  # of a process killed while it wrote
                 stray.unlink()
@@ -212,11 +208,3 @@ def _begin(partial: Path, dimension: int, fingerprint: str) -> Database:
     sync(partial)
     sync(partial.parent)
     return database
-
-
-@contextlib.contextmanager
-def _refusals_named(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise IndexFailure(f"the index {place} cannot be written: {error}") from error

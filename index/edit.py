@@ -1,8 +1,7 @@
 """Changing an index that is in use: adding, removing and relabelling, each change in whole or not at all."""
 
-import contextlib
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +11,12 @@ from numpy.typing import NDArray
 
 from index.case import LABEL_NAMES, Case
 from index.database import Database
-from index.errors import IndexBusy, IndexFailure
+from index.errors import IndexBusy
+from index.files import refusals_named
 from index.folder import CASES, MODEL, VECTORS, IndexFolder, require_index
 from index.lock import Lock
 from index.records import Records
-from index.vectors import require_unit_rows
+from index.vectors import require_one_each, require_unit_rows
 
 __all__ = ["IndexEdit"]
 
@@ -45,7 +45,7 @@ class IndexEdit:
         """
         path = path.resolve()  # behind a link, so that every writer meets the same lock
         require_index(path)
-        with _refusals_named(path):
+        with refusals_named(path):
             try:
                 lock = Lock(path.with_name(f".{path.name}.lock"))
             except BlockingIOError:
@@ -97,11 +97,8 @@ class IndexEdit:
         patient would be torn: a study has one label and one patient.
         """
         require_unit_rows(embeddings, self._dimension)
-        if not len(cases) == len(embeddings) == len(thumbnails) == len(logits):
-            raise ValueError("every case has one embedding, one thumbnail and one logit")
-        if not np.all(np.isfinite(logits)):
-            raise ValueError("every logit must be finite")
-        with _refusals_named(self.path), self._database.transaction(writing=True):
+        require_one_each(cases, embeddings, thumbnails, logits)
+        with refusals_named(self.path), self._database.transaction(writing=True):
             studies = dict(self._known_studies())
             for case in cases:
                 if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
@@ -118,7 +115,7 @@ class IndexEdit:
         """
         if not where:
             raise ValueError("say which cases to remove")
-        with _refusals_named(self.path), self._database.transaction(writing=True):
+        with refusals_named(self.path), self._database.transaction(writing=True):
             records = self._records()
             found = np.flatnonzero(records.matching(where)).tolist()
             self._studies = {}
@@ -134,7 +131,7 @@ class IndexEdit:
         """
         if label not in range(len(LABEL_NAMES)):
             raise ValueError(f"a label is 0 (normal) or 1 (abnormal), not {label}")
-        with _refusals_named(self.path), self._database.transaction(writing=True):
+        with refusals_named(self.path), self._database.transaction(writing=True):
             rows = self._database.rows()
             records = Records(rows)
             positions = records.find("study", study)
@@ -176,7 +173,7 @@ class IndexEdit:
 
     def compact(self) -> int:
         """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller."""
-        with _refusals_named(self.path):
+        with refusals_named(self.path):
             before = (self.path / CASES).stat().st_size
             self._database.compact()
             return before - (self.path / CASES).stat().st_size
@@ -198,7 +195,7 @@ class IndexEdit:
             if FaissFlat.stamped(self.path / VECTORS, identity, generation):
                 return
             store = FaissFlat.of(self._database.embeddings(self._dimension))
-        with _refusals_named(self.path):
+        with refusals_named(self.path):
             for stray in self.path.glob(f".{VECTORS}.*"):  # of a process killed while it wrote
                 stray.unlink()
             store.write(self.path / VECTORS, identity, generation)
@@ -216,11 +213,3 @@ def _contents(folder: Path) -> dict[str, str]:
             with file.open("rb") as data:
                 digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(data, "sha256").hexdigest()
     return digests
-
-
-@contextlib.contextmanager
-def _refusals_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise IndexFailure(f"the index {path} cannot be written: {error}") from error

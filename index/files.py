@@ -5,9 +5,12 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["copy_folder", "replace_folder", "sync", "write_whole"]
+from index.errors import IndexFailure
+
+__all__ = ["copy_folder", "refusals_named", "replace_folder", "sync", "write_whole"]
 
 
 def sync(path: Path) -> None:
@@ -78,3 +81,12 @@ def _swapped(first: Path, second: Path) -> bool:
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # since glibc 2.28 and musl 1.2.4
     paths = os.fsencode(first.absolute()), os.fsencode(second.absolute())
     return renameat2 is not None and renameat2(at_fdcwd, paths[0], at_fdcwd, paths[1], rename_exchange) == 0
+
+
+@contextlib.contextmanager
+def refusals_named(index: Path) -> Iterator[None]:
+    """Turn the system's refusals inside into an IndexFailure that names the index."""
+    try:
+        yield
+    except OSError as error:
+        raise IndexFailure(f"the index {index} cannot be written: {error}") from error

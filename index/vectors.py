@@ -1,11 +1,12 @@
 """What an index asks of whatever holds its vectors, so that one search serves FAISS, and Milvus beyond one machine."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VectorStore", "require_unit_rows"]
+__all__ = ["VectorStore", "require_one_each", "require_unit_rows"]
 
 
 class VectorStore(Protocol):
@@ -38,3 +39,16 @@ def require_unit_rows(vectors: NDArray[np.float32], dimension: int) -> None:
     squares = np.einsum("nd,nd->n", vectors, vectors)
     if not np.all(np.abs(squares - 1) <= 2e-3):  # written so that NaN fails
         raise ValueError("every embedding must be of length 1")
+
+
+def require_one_each(
+    cases: Sequence[object],
+    embeddings: NDArray[np.float32],
+    thumbnails: Sequence[bytes],
+    logits: NDArray[np.float32],
+) -> None:
+    """Raise ValueError unless n cases come with n embeddings, n thumbnails and n finite logits."""
+    if not len(cases) == len(embeddings) == len(thumbnails) == len(logits):
+        raise ValueError("every case has one embedding, one thumbnail and one logit")
+    if not np.all(np.isfinite(logits)):
+        raise ValueError("every logit must be finite")
