@@ -33,6 +33,19 @@ index = typer.Typer(
 )
 
 
+Recall = Annotated[
+    float | None,
+    typer.Option(min=0.5, max=1, help="Share of the ten nearest that a search finds.  [default: 0.99]"),
+]
+Latency = Annotated[
+    float | None,
+    typer.Option(min=0.001, metavar="MS", help="Exact search up to these milliseconds a query.  [default: 3]"),
+]
+Memory = Annotated[
+    float | None, typer.Option(min=0.001, metavar="GB", help="What the search may take.  [default: any]")
+]
+
+
 @index.command()
 def build(
     data: Data,
@@ -44,6 +57,9 @@ def build(
     split: Split = None,
     layout: Layout = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the index that is there.")] = False,
+    recall: Recall = None,
+    latency: Latency = None,
+    memory: Memory = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +73,13 @@ def build(
         note(text)
     with progress("indexing") as show:
         report = build_index(
-            collection, place or default_index(), model=model, replace=replace, workers=workers, progress=show
+            collection,
+            place or default_index(),
+            model=model,
+            replace=replace,
+            demand=_demand(recall, latency, memory),
+            workers=workers,
+            progress=show,
         )
     if as_json:
         print_json(report.to_dict())
@@ -145,6 +167,8 @@ def remove(
         return
     for (field, name), count in counts.items():
         print(printable(f"Removed of {field} {name}: {_radiographs(count)}."))
+    if edit.behind:
+        note("they are found no more; their embeddings leave vectors.faiss with: mura-search index compact")
 
 
 @index.command()
@@ -212,23 +236,31 @@ def verify(place: IndexPlace = None, as_json: AsJson = False) -> None:
 
     with IndexFolder.open(place or default_index()) as folder:
         Bundle.open(folder.model)
-        folder.verify()
-        count = len(folder.cases())
+        every_byte = folder.verify()
+        count, _ = folder.size()
         content = {"schema": "mura-search/verify/1", "path": str(folder.path), "cases": count, "whole": True}
     if as_json:
-        print_json(content)
-    else:
-        print(f"Whole: {_radiographs(count)}, their embeddings and pictures, the vectors and the model.")
+        print_json(content | {"every_byte": every_byte})
+        return
+    print(f"Whole: {_radiographs(count)}, their embeddings and pictures, the vectors and the model.")
+    if not every_byte:
+        note("bytes that mean nothing, as of removed cases, were not checked; they are from: mura-search index compact")
 
 
 @index.command()
-def compact(place: IndexPlace = None, as_json: AsJson = False) -> None:
-    """Give the space of what was removed back to the disk."""
+def compact(
+    place: IndexPlace = None,
+    recall: Recall = None,
+    latency: Latency = None,
+    memory: Memory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the space of what was removed back to the disk, and make the search as fast as it is to be."""
     from index.edit import IndexEdit
     from retrieval.searcher import default_index
 
     with IndexEdit.open(place or default_index()) as edit:
-        saved = edit.compact()
+        saved = edit.compact(**_demand(recall, latency, memory))
     if as_json:
         print_json({"schema": "mura-search/compact/1", "bytes": saved})
     else:
@@ -259,6 +291,27 @@ def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
         print_info(content)
 
 
+def _demand(recall: float | None, latency: float | None, memory: float | None) -> dict[str, float]:
+    """What was asked for, as `index.vectors.Demand` has it."""
+    wanted = {"recall": recall, "latency": latency, "memory": None if memory is None else round(memory * 2**30)}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _search(store: Mapping[str, Any]) -> str:
+    if store["exact"]:
+        return f"exact ({store['kind']})"
+    return (
+        f"{store['kind']}: recall {store['recall']:.3f} at {store['recall_at']}, {store['latency']:.2f} ms a query; "
+        f"exact search {store['exact_latency']:.1f} ms"
+    )
+
+
+def _change(entry: Mapping[str, Any]) -> str:
+    detail = entry["detail"]
+    count = f" {_radiographs(detail['cases'])}" if "cases" in detail else ""
+    return f"{entry['action']}{count}, {entry['at']}"
+
+
 def _radiographs(count: int) -> str:
     return "1 radiograph" if count == 1 else f"{count:,} radiographs"
 
@@ -279,12 +332,9 @@ def print_info(content: Mapping[str, Any]) -> None:
         ("collection", f"{collection['root']} ({collection['layout']})"),
         ("model", f"{model['name']} ({model['sha256'][:8]})"),
         ("rules", f"{rules['k']} studies vote; {rules['source']}"),
-        ("search", store["kind"]),
+        ("search", _search(store)),
         ("generation", f"{content['generation']}, created {content['created']}"),
-        (
-            "last change",
-            f"{last['action']} {_radiographs(last['detail']['cases'])}, {last['at']}" if last else "none",
-        ),
+        ("last change", _change(last) if last else "none"),
     ):
         print(f"{name:<12} {printable(text)}")
     if collection["synthetic"]:

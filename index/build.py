@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
+from index.checksums import SUMS, break_seal, seal
 from index.database import Database, now
 from index.errors import IndexBusy, IndexDamaged, IndexSchema
-from index.files import copy_folder, refusals_named, replace_folder, sync
-from index.folder import CASES, MODEL, VECTORS
+from index.files import CASES, MODEL, VECTORS, copy_folder, refusals_named, remove_strays, replace_folder, sync
 from index.lock import Lock
-from index.records import Records
-from index.vectors import require_one_each, require_unit_rows
+from index.state import make_snapshot
+from index.vectors import Demand, require_one_each, require_unit_rows
 
 __all__ = ["IndexBuild"]
 
 JOURNAL = f"{CASES}-journal"  # SQLite's, left by a process that was killed while it changed the index
 BUILDING = "building"  # an empty file that tells a partial index from an old one that is about to be removed
 
-_PARTS = {CASES, JOURNAL, VECTORS, MODEL, BUILDING}
+_PARTS = {CASES, JOURNAL, VECTORS, MODEL, SUMS, BUILDING}
 
 
 class IndexBuild:
@@ -113,15 +113,15 @@ class IndexBuild:
 
     def cases(self) -> list[Case]:
         """All cases added so far, in row order."""
-        return Records(self._database.rows()).cases()
+        return self._database.cases()
 
     def embeddings(self) -> NDArray[np.float32]:
         """(N, D) unit rows, in row order."""
-        return self._database.embeddings(self._dimension)
+        return self._database.vectors(self._dimension)[2]
 
     def logits(self) -> NDArray[np.float32]:
         """(N,), in row order."""
-        return Records(self._database.rows()).logits()
+        return self._database.logits()
 
     def set_metadata(self, key: str, value: object) -> None:
         """Store a JSON value for `IndexFolder.metadata`."""
@@ -134,19 +134,19 @@ class IndexBuild:
 
         Raises IndexBusy where the place was taken meanwhile; the partial index then stays.
         """
-        from index.faiss_store import FaissFlat
-
         with refusals_named(self.place):
             _require_free(self.place, self._replace)
-            for stray in self._partial.glob(f".{VECTORS}.*"):  # of a process killed while it wrote
-                stray.unlink()
+            remove_strays(self._partial)
+            break_seal(self._partial)  # of a process that was killed in this moment
             with self._database.transaction(writing=True):
                 self._database.set_metadata(created=now())
-            identity, generation = bytes.fromhex(self._database.metadata()["identity"]), self._database.generation()
-            FaissFlat.of(self.embeddings()).write(self._partial / VECTORS, identity, generation)
+            metadata = self._database.metadata()
+            snapshot = make_snapshot(self._database, Demand(**metadata["values"].get("demand", {})))
+            snapshot.write(self._partial / VECTORS, bytes.fromhex(metadata["identity"]))
             copy_folder(self._model, self._partial / MODEL)
             sync(self._partial)
             self._database.close()
+            seal(self._partial)
             replace_folder(self._partial, self.place)
             (self.place / BUILDING).unlink()
         self.close()
@@ -182,14 +182,14 @@ def _resume(partial: Path, dimension: int, fingerprint: str) -> Database | None:
     """The partial index that was begun with this fingerprint, if there is one and it is whole."""
     if not (partial / BUILDING).is_file() or not (partial / CASES).is_file():
         return None
-    database = Database.open_writing(partial / CASES)
+    database = Database(partial / CASES, "rw")
     try:
         with database.transaction():
             database.check()
             metadata = database.metadata()
             if (metadata["dimension"], metadata["fingerprint"]) == (dimension, fingerprint):
-                database.rows()
-                database.embeddings(dimension)
+                database.cases()
+                database.vectors(dimension)
                 return database
     except (IndexDamaged, IndexSchema):  # nobody has seen this index yet: it is simply built again
         pass

@@ -1,16 +1,13 @@
 """cases.sqlite: the truth of an index. Case records, embeddings, thumbnails, and what was set aside.
 
 Every record, embedding and thumbnail carries a CRC-32 that is checked when it is read, since SQLite itself notices
-damage only to its own structure. They are three tables, so that reading the records of a large index, which every query
-does, does not read the other two. The journal is SQLite's rollback journal: unlike a write-ahead log it serves readers
-in folders they cannot write, and on network file systems.
+damage only to its own structure. They are three tables, so that reading the records does not read the other two.
 """
 
-import contextlib
 import json
-import sqlite3
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,19 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import LABEL_NAMES, Case
-from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
+from index.connection import Connection, Row, one_of
+from index.errors import IndexSchema
 
-__all__ = ["SCHEMA", "Database", "Row", "now"]
+__all__ = ["FIELDS", "SCHEMA", "Batch", "Database", "Stored", "now"]
 
-SCHEMA = 2
-PATIENCE_S = 5.0  # for a writer to finish its commit
+SCHEMA = 3
 APPLICATION = 0x4D555241  # "MURA" in the file's header
+FIELDS = tuple(field.name for field in fields(Case))
 
-Row = tuple[Any, ...]  # of the table cases: row, the fields of Case in their order, logit, crc
+Stored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
-# A row of history is one transaction on the cases: "add", "remove" or "relabel". The row's number is the index's
-# generation, `detail` says how many cases and studies it changed, and `cases` is how many there were after it. A row
-# number of a case is never given again (AUTOINCREMENT), so a reader of an older generation cannot meet another case.
+# A row of history is one transaction: "add", "merge", "remove", "relabel" or "compact". Its number is the generation of
+# the index, `detail` says how many cases it changed, and `cases` is how many there were after it. A row number of a
+# case is never given again (AUTOINCREMENT), so a reader of an older generation cannot meet another case; `removed` has
+# those that are gone while vectors.faiss may still hold them.
 _TABLES = """
 CREATE TABLE cases (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -47,6 +46,13 @@ CREATE TABLE cases (
     logit REAL NOT NULL,
     crc INTEGER NOT NULL
 );
+CREATE INDEX by_study ON cases (study);
+CREATE INDEX by_patient ON cases (patient);
+CREATE INDEX by_label ON cases (label);
+CREATE INDEX by_part ON cases (part);
+CREATE INDEX by_view ON cases (view);
+CREATE INDEX by_split ON cases (split);
+CREATE INDEX by_digest ON cases (digest);
 CREATE TABLE embeddings (
     row INTEGER PRIMARY KEY REFERENCES cases ON DELETE CASCADE,
     vector BLOB NOT NULL,
@@ -57,6 +63,7 @@ CREATE TABLE thumbnails (
     image BLOB NOT NULL,
     crc INTEGER NOT NULL
 );
+CREATE TABLE removed (row INTEGER PRIMARY KEY);
 CREATE TABLE quarantine (
     "case" TEXT PRIMARY KEY,
     study TEXT NOT NULL,
@@ -74,127 +81,207 @@ CREATE TABLE history (
 )
 """
 
+_WIDTH = 12  # columns of cases
 _LABEL = 4  # where a row of cases has its label
 _RECORD = "\x1f".join(["%s"] * 11)  # a row of cases without its checksum, as one text
+_GENERATION = "(SELECT coalesce(max(generation), 0) FROM history)"
 
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_REFUSED = {
-    sqlite3.SQLITE_AUTH,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-}
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n cases, embeddings (n, D), thumbnails, logits (n,)."""
+
+    cases: list[Case]
+    embeddings: NDArray[np.float32]
+    thumbnails: list[bytes]
+    logits: NDArray[np.float32]
 
 
 class Database:
-    """A connection to cases.sqlite, for reading or for writing; several threads may use it.
+    """cases.sqlite, opened for reading or for writing; several threads may use it.
 
-    Every method raises IndexDamaged where the bytes are not those written, IndexBusy where another process holds the
-    file, and IndexFailure where the system refuses.
+    Raises what a `Connection` does, and IndexDamaged where the bytes are not those written.
     """
 
-    def __init__(self, path: Path, mode: str) -> None:
+    def __init__(self, path: Path, mode: str = "ro") -> None:
         """mode: "ro" to read, "rw" to write, "rwc" to write a file that may not be there yet."""
         self.path = path
-        uri = f"{path.absolute().as_uri()}?mode={mode}"
-        try:
-            self._connection = sqlite3.connect(
-                uri, uri=True, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.DatabaseError as error:
-            raise self._named(error) from error
+        self._sqlite = Connection(path, mode)
+        self.transaction = self._sqlite.transaction
 
     @classmethod
     def create(cls, path: Path) -> "Database":
         """A new file, open for writing."""
-        database = cls.open_writing(path, "rwc")
+        database = cls(path, "rwc")
         with database.transaction(writing=True):
             for statement in _TABLES.split(";"):
-                database._query(statement)
-            database._query(f"PRAGMA application_id = {APPLICATION}")
-            database._query(f"PRAGMA user_version = {SCHEMA}")
+                database._sqlite.query(statement)
+            database._sqlite.query(f"PRAGMA application_id = {APPLICATION}")
+            database._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
             database._write_document({})
         return database
 
-    @classmethod
-    def open_writing(cls, path: Path, mode: str = "rw") -> "Database":
-        database = cls(path, mode)
-        database._query("PRAGMA synchronous = EXTRA")  # a committed transaction survives a power failure
-        database._query("PRAGMA foreign_keys = ON")
-        database._query("PRAGMA secure_delete = ON")  # what is removed is overwritten, not only forgotten
-        return database
-
     def close(self) -> None:
-        self._connection.close()
+        self._sqlite.close()
 
     def check(self) -> None:
         """Raise IndexDamaged or IndexSchema where this is no case database, or one that this program cannot read."""
-        if self._number("PRAGMA application_id") != APPLICATION:
-            raise self._damaged("it is no case database")
-        schema = self._number("PRAGMA user_version")
+        if self._sqlite.number("PRAGMA application_id") != APPLICATION:
+            raise self._sqlite.damaged("it is no case database")
+        schema = self._sqlite.number("PRAGMA user_version")
         if schema != SCHEMA:
             raise IndexSchema(
                 f"{self.path} has index format {schema}, and this program reads format {SCHEMA}; "
                 "build the index again, or use the mura-search that wrote it"
             )
-        if self.path.stat().st_size % self._number("PRAGMA page_size"):
-            raise self._damaged("it ends early")
-
-    @contextlib.contextmanager
-    def transaction(self, *, writing: bool = False) -> Iterator[None]:
-        """What is read inside is of one moment; what is written is on the disk at the end, or not at all."""
-        self._query("BEGIN IMMEDIATE" if writing else "BEGIN")
-        try:
-            yield
-            self._query("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.rollback()
-            raise
+        if self.path.stat().st_size % self._sqlite.number("PRAGMA page_size"):
+            raise self._sqlite.damaged("it ends early")
 
     def generation(self) -> int:
-        """The number of transactions on the cases so far."""
-        return self._number("SELECT coalesce(max(generation), 0) FROM history")
+        """The number of transactions so far."""
+        return self._sqlite.number(f"SELECT {_GENERATION}")
 
     def count(self) -> int:
         """The number of cases, as the history has it."""
-        return self._number("SELECT coalesce((SELECT cases FROM history ORDER BY generation DESC LIMIT 1), 0)")
+        return self._sqlite.number("SELECT coalesce((SELECT cases FROM history ORDER BY generation DESC LIMIT 1), 0)")
 
-    def rows(self) -> list[Row]:
-        """All case records, in row order."""
-        rows = self._query("SELECT * FROM cases ORDER BY row")
-        if len(rows) != self.count() or any(_record_crc(row[:-1]) != row[-1] for row in rows):
-            raise self._damaged("its case records are not those written")
-        return rows
+    # Reading cases.
 
-    def embeddings(self, dimension: int) -> NDArray[np.float32]:
-        """(N, D) in row order."""
-        rows = self._query("SELECT row, vector, crc FROM embeddings ORDER BY row")
-        if len(rows) != self.count() or not all(_intact(row) and len(row[1]) == 4 * dimension for row in rows):
-            raise self._damaged("its embeddings are not those written")
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
-        return vectors.reshape(len(rows), dimension).astype(np.float32)
+    def cases(self) -> list[Case]:
+        """All cases, in row order."""
+        return [_case(row) for row in self._rows()]
 
-    def thumbnail(self, row: int) -> bytes | None:
-        """The picture of a case; None where it was removed."""
-        if not self._query("SELECT 1 FROM cases WHERE row = ?", (row,)):
+    def logits(self) -> NDArray[np.float32]:
+        """(N,) in row order."""
+        return np.array([row[-2] for row in self._rows()], dtype=np.float32)
+
+    def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
+        """The generation, and the cases of those of the rows that are there; both of one moment."""
+        found = self._sqlite.query(
+            f"SELECT *, {_GENERATION} FROM cases WHERE row IN ({','.join(map(str, rows))})"  # integers of our own
+        )
+        generation = found[0][-1] if found else self.generation()
+        return generation, {row[0]: _case(row) for row in map(self._checked, (row[:-1] for row in found))}
+
+    def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
+        """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
+        wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
+        parts = [
+            np.fromiter((row for (row,) in rows), dtype=np.int64, count=len(rows))
+            for among, names in one_of(wanted)
+            for rows in self._sqlite.stream(f'SELECT row FROM cases WHERE "{field}" {among}', names, 65_536)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def cases_where(self, field: str, values: Collection[str]) -> dict[int, Case]:
+        """The cases whose field is one of the values, by row, in row order."""
+        found: list[Row] = []
+        for among, names in one_of(values):
+            found += self._sqlite.query(f'SELECT * FROM cases WHERE "{field}" {among}', names)
+        return {row[0]: _case(row) for row in map(self._checked, sorted(found))}
+
+    def last(self) -> int:
+        """The highest row number ever given; 0 where none was."""
+        return self._sqlite.number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
+
+    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, str]:
+        """Those of a field's values that are there up to a row, each with the first case that has it."""
+        found: list[Row] = []
+        for among, names in one_of(values):
+            statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" {among} AND row <= ? GROUP BY 1'
+            found += self._sqlite.query(statement, [*names, last])
+        return {value: case for value, case, _ in found}
+
+    def counts(self, field: str) -> dict[str, int]:
+        """How many cases have each value of a field, in the values' order; labels by name."""
+        found = self._sqlite.query(f'SELECT "{field}", count(*) FROM cases GROUP BY 1 ORDER BY 1')
+        return {LABEL_NAMES[value] if field == "label" else value: count for value, count in found}
+
+    def distinct(self, field: str) -> int:
+        """How many values a field has."""
+        return self._sqlite.number(f'SELECT count(*) FROM (SELECT DISTINCT "{field}" FROM cases)')
+
+    def thumbnail(self, case: str) -> bytes | None:
+        """The picture of a case; None where there is no such case."""
+        rows = self.rows_where("case", [case]).tolist()
+        if not rows:
             return None
-        found = self._query("SELECT row, image, crc FROM thumbnails WHERE row = ?", (row,))
+        found = self._sqlite.query("SELECT row, image, crc FROM thumbnails WHERE row = ?", rows)
         if not found or not _intact(found[0]):
-            raise self._damaged("its thumbnails are not those written")
+            raise self._sqlite.damaged("its thumbnails are not those written")
         image: bytes = found[0][1]
         return image
 
-    def quarantined(self) -> dict[str, str]:
-        """Case to the reason why it was set aside."""
-        return dict(self._query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
+    # Reading what vectors.faiss is made of.
+
+    def vectors(self, dimension: int, after: int = 0) -> Stored:
+        """Of the cases beyond row `after`, in row order: their rows (n,), studies (n,) and embeddings (n, D).
+
+        A study is known by the row of the first of its cases, wherever that is.
+        """
+        statement = "SELECT count(*) FROM embeddings WHERE row > ?"
+        n = self._sqlite.number(statement, (after,))
+        rows, studies = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        vectors = np.empty((n, dimension), dtype=np.float32)
+        statement = (
+            "SELECT row, vector, e.crc, (SELECT min(row) FROM cases AS other WHERE other.study = cases.study) "
+            "FROM embeddings AS e JOIN cases USING (row) WHERE row > ? ORDER BY row"
+        )
+        at = 0
+        for found in self._sqlite.stream(statement, (after,)):
+            end = at + len(found)
+            if end > n or not all(_intact(row) and len(row[1]) == 4 * dimension for row in found):
+                raise self._sqlite.damaged("its embeddings are not those written")
+            rows[at:end] = [row[0] for row in found]
+            studies[at:end] = [row[3] for row in found]
+            vectors[at:end] = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
+            at = end
+        if at != n or (after == 0 and n != self.count()):
+            raise self._sqlite.damaged("it has not one embedding a case")
+        return rows, studies, vectors
+
+    def removed(self) -> NDArray[np.int64]:
+        """The rows of cases that are gone while vectors.faiss may still hold them, sorted."""
+        return np.array([row for (row,) in self._sqlite.query("SELECT row FROM removed ORDER BY row")], dtype=np.int64)
+
+    def forget_removed(self) -> None:
+        """vectors.faiss does not hold them any more; in a writing transaction."""
+        self._sqlite.query("DELETE FROM removed")
+
+    def behind(self, last: int) -> int:
+        """How many cases were added or removed since a vectors.faiss was written whose last row this is."""
+        added = self._sqlite.number("SELECT count(*) FROM embeddings WHERE row > ?", (last,))
+        return added + self._sqlite.number("SELECT count(*) FROM removed WHERE row <= ?", (last,))
+
+    def batches(self, dimension: int, size: int = 1024) -> Iterator[Batch]:
+        """Everything of all cases, in row order."""
+        statement = (
+            "SELECT cases.*, row, vector, e.crc, row, image, t.crc "
+            "FROM cases JOIN embeddings AS e USING (row) JOIN thumbnails AS t USING (row) ORDER BY row"
+        )
+        count = 0
+        for rows in self._sqlite.stream(statement, size=size):
+            count += len(rows)
+            records = [self._checked(row[:_WIDTH]) for row in rows]
+            blobs = [row[_WIDTH : _WIDTH + 3] for row in rows]
+            images = [row[_WIDTH + 3 :] for row in rows]
+            if not all(map(_intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
+                raise self._sqlite.damaged("its embeddings or thumbnails are not those written")
+            yield Batch(
+                [_case(record) for record in records],
+                np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
+                [image[1] for image in images],
+                np.array([record[-2] for record in records], dtype=np.float32),
+            )
+        if count != self.count():
+            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+
+    # Metadata, history, and what was set aside.
 
     def metadata(self) -> dict[str, Any]:
-        found = self._query("SELECT document, crc FROM metadata")
+        found = self._sqlite.query("SELECT document, crc FROM metadata")
         if not found or not isinstance(found[0][0], str) or _text_crc(found[0][0]) != found[0][1]:
-            raise self._damaged("its metadata is not what was written")
+            raise self._sqlite.damaged("its metadata is not what was written")
         document: dict[str, Any] = json.loads(found[0][0])
         return document
 
@@ -202,9 +289,20 @@ class Database:
         """Set JSON values, in a writing transaction."""
         self._write_document(self.metadata() | values)
 
-    def _write_document(self, document: dict[str, Any]) -> None:
-        text = json.dumps(document, allow_nan=False)
-        self._query("INSERT OR REPLACE INTO metadata VALUES (1, ?, ?)", (text, _text_crc(text)))
+    def history(self) -> list[dict[str, Any]]:
+        """What was done, oldest first: generation, at, action, detail and the number of cases afterwards."""
+        rows = self._sqlite.query("SELECT generation, at, action, detail, cases FROM history ORDER BY generation")
+        names = ("generation", "at", "action", "detail", "cases")
+        try:
+            return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._sqlite.damaged("its history is not what was written") from error
+
+    def quarantined(self) -> dict[str, str]:
+        """Case to the reason why it was set aside."""
+        return dict(self._sqlite.query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
+
+    # Writing; each in a writing transaction.
 
     def add(
         self,
@@ -213,8 +311,19 @@ class Database:
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
     ) -> None:
-        """Append n cases with (n, D) vectors, in a writing transaction. ValueError where a case is there already."""
-        first = 1 + self._number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
+        """Append n cases with (n, D) vectors, and tell the history. ValueError where a case is there already."""
+        self.insert(cases, vectors, thumbnails, logits)
+        self.record("add", {"cases": len(cases)}, len(cases))
+
+    def insert(
+        self,
+        cases: Sequence[Case],
+        vectors: NDArray[np.float32],
+        thumbnails: Sequence[bytes],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """The same, and leave the history to the caller."""
+        first = 1 + self.last()
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
             record: Row = (row, case.case, case.study, case.patient, int(case.label), case.part, case.view, case.split)
@@ -223,136 +332,97 @@ class Database:
             blob = vector.astype("<f4").tobytes()
             blobs.append((row, blob, _blob_crc(row, blob)))
             images.append((row, image, _blob_crc(row, image)))
-        self._insert(f"INSERT INTO cases VALUES ({', '.join('?' * 12)})", records)
-        self._insert("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
-        self._insert("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
-        self._insert('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])
-        self._record("add", {"cases": len(cases)}, self.count() + len(cases))
+        self._sqlite.write(f"INSERT INTO cases VALUES ({', '.join('?' * 12)})", records)
+        self._sqlite.write("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
+        self._sqlite.write("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
+        self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])
 
     def remove(self, rows: Sequence[int]) -> None:
-        """Remove cases with their embeddings and thumbnails, in a writing transaction; their bytes are overwritten."""
+        """Remove cases with their embeddings and thumbnails; their bytes are overwritten."""
         for table in ("thumbnails", "embeddings", "cases"):
-            self._insert(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows])
-        self._record("remove", {"cases": len(rows)}, self.count() - len(rows))
+            self._sqlite.write(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows])
+        self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
+        self.record("remove", {"cases": len(rows)}, -len(rows))
 
-    def relabel(self, rows: Sequence[Row], label: int) -> None:
-        """Give case records, as `rows` gave them, another label, in a writing transaction."""
+    def relabel(self, rows: Collection[int], label: int) -> None:
+        """Give cases another label."""
         changed = []
-        for row in rows:
-            record: Row = (*row[:_LABEL], label, *row[_LABEL + 1 : -1])
-            changed.append((label, _record_crc(record), row[0]))
-        self._insert("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
-        self._record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]}, self.count())
+        for among, numbers in one_of(rows):
+            for row in self._sqlite.query(f"SELECT * FROM cases WHERE row {among}", numbers):
+                record: Row = (*row[:_LABEL], label, *row[_LABEL + 1 : -1])
+                changed.append((label, _record_crc(record), row[0]))
+        self._sqlite.write("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
+        self.record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]})
 
-    def history(self) -> list[dict[str, Any]]:
-        """What was done, oldest first: generation, at, action, detail and the number of cases afterwards."""
-        rows = self._query("SELECT generation, at, action, detail, cases FROM history ORDER BY generation")
-        names = ("generation", "at", "action", "detail", "cases")
-        try:
-            return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in rows]
-        except (TypeError, ValueError) as error:
-            raise self._damaged("its history is not what was written") from error
-
-    def compact(self) -> None:
-        """Give the space of what was removed back to the disk, outside a transaction. The file is written anew."""
-        self._query("VACUUM")
-
-    def structure(self) -> None:
-        """Raise IndexDamaged where SQLite finds its own structure damaged, or a blob is not the one written."""
-        if self._query("PRAGMA integrity_check") != [("ok",)] or self._query("PRAGMA foreign_key_check"):
-            raise self._damaged("SQLite finds its structure broken")
-        counts = []
-        for table, column in (("embeddings", "vector"), ("thumbnails", "image")):
-            last, count = 0, 0
-            while rows := self._query(
-                f"SELECT row, {column}, crc FROM {table} WHERE row > ? ORDER BY row LIMIT 1000", (last,)
-            ):
-                if not all(map(_intact, rows)):
-                    raise self._damaged(f"its {table} are not those written")
-                last, count = rows[-1][0], count + len(rows)
-            counts.append(count)
-        if counts != [self.count()] * 2:
-            raise self._damaged("it has not one embedding and one thumbnail a case")
-
-    def _record(self, action: str, detail: dict[str, Any], cases: int) -> None:
-        event = (self.generation() + 1, now(), action, json.dumps(detail), cases)
-        self._insert("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
+    def record(self, action: str, detail: Mapping[str, Any], more: int = 0) -> None:
+        """Enter what was done into the history; `more` cases are there now, or fewer where it is negative."""
+        event = (self.generation() + 1, now(), action, json.dumps(detail), self.count() + more)
+        self._sqlite.write("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
-        """Set cases aside with a reason each, in a writing transaction."""
+        """Set cases aside with a reason each."""
         rows = [
             tuple(map(_storable, (case.case, case.study, case.patient, case.path, reason))) for case, reason in cases
         ]
-        self._insert("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
+        self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
 
     def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
-        """Forget the cases set aside whose "case", "study" and "patient" are as named, in a writing transaction."""
-        rows = self._query('SELECT "case", study, patient FROM quarantine')
+        """Forget the cases set aside whose "case", "study" and "patient" are as named."""
+        rows = self._sqlite.query('SELECT "case", study, patient FROM quarantine')
         named = [dict(zip(("case", "study", "patient"), row, strict=True)) for row in rows]
         found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
-        self._insert('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
+        self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
         return found
 
-    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        try:
-            try:
-                return self._connection.execute(statement, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_READONLY_ROLLBACK:
-                    raise
-                self._undo_the_dead()
-                return self._connection.execute(statement, values).fetchall()
-        except sqlite3.ProgrammingError:  # a closed connection: a mistake in the program, not in the file
-            raise
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise self._named(error) from error
+    # The file as a whole.
 
-    def _undo_the_dead(self) -> None:
-        """Roll back what a killed writer left half done, which a connection that only reads must not do itself."""
-        with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True)) as writing:
-            writing.execute("PRAGMA schema_version").fetchall()  # reading is enough: SQLite then rolls back by itself
+    def compact(self) -> None:
+        """Give the space of what was removed back to the disk, outside a transaction. The file is written anew."""
+        self._sqlite.query("VACUUM")
 
-    def _insert(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        try:
-            self._connection.executemany(statement, rows)
-        except sqlite3.IntegrityError as error:
-            raise ValueError(f"a case is in the index already, or its label is neither 0 nor 1: {error}") from error
-        except sqlite3.ProgrammingError:
-            raise
-        except sqlite3.DatabaseError as error:
-            raise self._named(error) from error
+    def verify(self) -> None:
+        """Raise IndexDamaged where SQLite finds its own structure damaged, or something is not what was written."""
+        if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
+            raise self._sqlite.damaged("SQLite finds its structure broken")
+        cases = sum(1 for _ in self._rows())
+        self.metadata(), self.history(), self.quarantined()
+        counts = []
+        for table, column in (("embeddings", "vector"), ("thumbnails", "image")):
+            count = 0
+            for rows in self._sqlite.stream(f"SELECT row, {column}, crc FROM {table} ORDER BY row", size=1024):
+                if not all(map(_intact, rows)):
+                    raise self._sqlite.damaged(f"its {table} are not those written")
+                count += len(rows)
+            counts.append(count)
+        if counts != [cases] * 2:
+            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
 
-    def _number(self, statement: str) -> int:
-        found = self._query(statement)
-        if not found or not isinstance(found[0][0], int):
-            raise self._damaged("its history is not what was written")
-        return found[0][0]
+    def _rows(self) -> Iterator[Row]:
+        """All rows of cases, in their order."""
+        count = 0
+        for rows in self._sqlite.stream("SELECT * FROM cases ORDER BY row"):
+            count += len(rows)
+            yield from map(self._checked, rows)
+        if count != self.count():
+            raise self._sqlite.damaged("its case records are not those written")
 
-    def _damaged(self, what: str) -> IndexDamaged:
-        return IndexDamaged(f"{self.path} is damaged: {what}; build the index again, or restore it from a copy")
+    def _checked(self, row: Row) -> Row:
+        if _record_crc(row[:-1]) != row[-1]:
+            raise self._sqlite.damaged("its case records are not those written")
+        return row
 
-    def _named(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> IndexFailure:
-        code = _code(error) & 0xFF  # the extended code's first byte is the kind
-        if code in _BUSY:
-            return IndexBusy(f"{self.path} is in use by another process; try again when that has finished")
-        if _code(error) == sqlite3.SQLITE_READONLY_ROLLBACK:
-            return IndexFailure(
-                f"{self.path} was left half written by a process that died, and cannot be written here to undo that; "
-                "open the index once as a user who may write it"
-            )
-        if code in _REFUSED:
-            return IndexFailure(f"{self.path} cannot be used ({error}); check its permissions and the disk")
-        return self._damaged("SQLite cannot read it")
-
-
-def _code(error: Exception) -> int:
-    """SQLite's extended result code; 0 for an error of Python's own."""
-    return int(getattr(error, "sqlite_errorcode", 0))
+    def _write_document(self, document: dict[str, Any]) -> None:
+        text = json.dumps(document, allow_nan=False)
+        self._sqlite.query("INSERT OR REPLACE INTO metadata VALUES (1, ?, ?)", (text, _text_crc(text)))
 
 
 def now() -> str:
     """The time in ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _case(row: Row) -> Case:
+    return Case(*row[1:-2])
 
 
 def _record_crc(record: Row) -> int:
@@ -368,7 +438,7 @@ def _blob_crc(row: int, blob: bytes) -> int:
 
 
 def _intact(row: Row) -> bool:
-    """Whether (row, blob, crc) is what was written."""
+    """Whether (row, blob, crc, ...) is what was written."""
     return isinstance(row[1], bytes) and _blob_crc(row[0], row[1]) == row[2]
 
 

@@ -1,40 +1,49 @@
 """Changing an index that is in use: adding, removing and relabelling, each change in whole or not at all."""
 
+import contextlib
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.case import LABEL_NAMES, Case
+from index.checksums import break_seal, seal, sealed
 from index.database import Database
-from index.errors import IndexBusy
-from index.files import refusals_named
-from index.folder import CASES, MODEL, VECTORS, IndexFolder, require_index
+from index.errors import IndexBusy, IndexDamaged
+from index.files import CASES, MODEL, VECTORS, refusals_named, remove_strays
+from index.folder import IndexFolder, require_index
 from index.lock import Lock
-from index.records import Records
-from index.vectors import require_one_each, require_unit_rows
+from index.snapshot import Snapshot
+from index.state import make_snapshot, require_filter
+from index.vectors import Demand, require_one_each, require_unit_rows
 
 __all__ = ["IndexEdit"]
+
+SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written anew after every change
+SEALED = 256 << 20  # bytes of cases.sqlite: up to here an index is sealed after every change
 
 
 class IndexEdit:
     """An index opened for writing, by one process at a time: `with IndexEdit.open(path) as edit`.
 
-    Every change is one transaction that is on the disk when the method returns, with an entry in the history. Those who
-    read go on reading the state that they opened. vectors.faiss is made anew when the context ends.
+    Every change is one transaction that is on the disk when the method returns, with an entry in the history, and there
+    for the next search of every reader. vectors.faiss is brought up to date when the context ends: always where that is
+    quick, and otherwise when it is far behind, or after `compact`.
     """
 
     def __init__(self, path: Path, lock: Lock, database: Database) -> None:
         """`open` makes one."""
         self.path = path
+        self.behind = 0  # after `close`: how many added or removed cases vectors.faiss does not show yet
         self._lock = lock
         self._database = database
         self._dimension = int(database.metadata()["dimension"])
-        self._studies: dict[str, tuple[int, str]] = {}  # label and patient of each study, once they were needed
+        self._compacted = self._tuned = False
 
     @classmethod
     def open(cls, path: Path) -> "IndexEdit":
@@ -51,7 +60,7 @@ class IndexEdit:
             except BlockingIOError:
                 raise IndexBusy(f"another process is writing {path}; wait until it has finished, or end it") from None
         try:
-            database = Database.open_writing(path / CASES)
+            database = Database(path / CASES, "rw")
             try:
                 with database.transaction():
                     database.check()
@@ -72,9 +81,10 @@ class IndexEdit:
         self.close()
 
     def close(self) -> None:
-        """Make vectors.faiss what cases.sqlite holds, and let others write."""
+        """Bring vectors.faiss and the checksums up to date, and let others write."""
         try:
-            self._refresh()
+            with refusals_named(self.path):
+                self._bring_up_to_date()
         finally:
             self._database.close()
             self._lock.release()
@@ -82,7 +92,17 @@ class IndexEdit:
     def cases(self) -> list[Case]:
         """All cases, in row order."""
         with self._database.transaction():
-            return self._records().cases()
+            return self._database.cases()
+
+    def find(self, field: str, values: Collection[str]) -> list[Case]:
+        """The cases whose field is one of the values, in row order. Raises ValueError for an unknown field."""
+        require_filter(field, values)
+        return list(self._database.cases_where(field, values).values())
+
+    def known(self, field: str, values: Collection[str]) -> dict[str, str]:
+        """Those of a field's values that are indexed, each with the name of the first case that has it."""
+        require_filter(field, values)
+        return self._database.known(field, values)
 
     def add(
         self,
@@ -98,31 +118,30 @@ class IndexEdit:
         """
         require_unit_rows(embeddings, self._dimension)
         require_one_each(cases, embeddings, thumbnails, logits)
-        with refusals_named(self.path), self._database.transaction(writing=True):
-            studies = dict(self._known_studies())
-            for case in cases:
-                if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
-                    raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
+        with self._change():
+            self._require_whole_studies(cases)
             self._database.add(cases, embeddings, thumbnails, logits)
-        self._studies = studies
 
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Remove the cases whose fields have one of the values named, as in {"patient": ["p17"]}; gives their names.
 
-        Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no longer in vectors.faiss when
-        the edit is closed. What could not be read and was set aside under these names goes, too. Raises ValueError for
-        an unknown field, and where nothing is named.
+        Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no longer found; they leave
+        vectors.faiss when that is written next (`behind`, `compact`). What could not be read and was set aside under
+        these names goes, too. Raises ValueError for an unknown field, and where nothing is named.
         """
         if not where:
             raise ValueError("say which cases to remove")
-        with refusals_named(self.path), self._database.transaction(writing=True):
-            records = self._records()
-            found = np.flatnonzero(records.matching(where)).tolist()
-            self._studies = {}
+        for field, values in where.items():
+            require_filter(field, values)
+        with self._change():
+            found: dict[int, Case] | None = None
+            for field, values in where.items():
+                these = self._database.cases_where(field, values)
+                found = these if found is None else {row: case for row, case in found.items() if row in these}
             if found:
-                self._database.remove([records.row(position) for position in found])
+                self._database.remove(list(found))
             forgotten = self._database.forget_quarantined(where)
-            return [*(records.case(position).case for position in found), *forgotten]
+            return [*(case.case for case in (found or {}).values()), *forgotten]
 
     def relabel(self, study: str, label: int) -> int:
         """Give a study the label 0 (normal) or 1 (abnormal); gives how many of its cases had the other one.
@@ -131,14 +150,11 @@ class IndexEdit:
         """
         if label not in range(len(LABEL_NAMES)):
             raise ValueError(f"a label is 0 (normal) or 1 (abnormal), not {label}")
-        with refusals_named(self.path), self._database.transaction(writing=True):
-            rows = self._database.rows()
-            records = Records(rows)
-            positions = records.find("study", study)
-            if not positions:
+        with self._change():
+            found = self._database.cases_where("study", [study])
+            if not found:
                 raise ValueError(f"the index holds no study {study}")
-            wrong = [rows[position] for position in positions if records.case(position).label != label]
-            self._studies = {}
+            wrong = [row for row, case in found.items() if case.label != label]
             if wrong:
                 self._database.relabel(wrong, label)
             return len(wrong)
@@ -155,50 +171,84 @@ class IndexEdit:
             raise ValueError("an index cannot be merged with itself")
         if _contents(other.model) != _contents(self.path / MODEL):
             raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
-        digests = {case.digest: case.case for case in reversed(self.cases()) if case.digest}
-        incoming = other.cases()
-        known = [(case.case, digests[case.digest]) for case in incoming if case.digest in digests]
-        rows = [row for row, case in enumerate(incoming) if case.digest not in digests]
-        pictures = [other.thumbnail(incoming[row].case) for row in rows]
-        if any(picture is None for picture in pictures):
-            raise IndexBusy(f"{other.path} was changed meanwhile; merge it again")
-        if rows:
-            self.add(
-                [_prefixed(incoming[row], prefix) for row in rows],
-                other.embeddings()[rows],
-                [picture or b"" for picture in pictures],
-                other.logits()[rows],
-            )
-        return len(rows), known
+        known: list[tuple[str, str]] = []
+        added = 0
+        with self._change():
+            last = self._database.last()  # what the other one holds twice is added twice
+            for batch in other.batches():
+                digests = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
+                known += [(case.case, digests[case.digest]) for case in batch.cases if case.digest in digests]
+                new = [n for n, case in enumerate(batch.cases) if case.digest not in digests]
+                cases = [_prefixed(batch.cases[n], prefix) for n in new]
+                self._require_whole_studies(cases)
+                pictures = [batch.thumbnails[n] for n in new]
+                self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
+                added += len(new)
+            if added:
+                self._database.record("merge", {"cases": added}, added)
+        return added, known
 
-    def compact(self) -> int:
-        """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller."""
+    def compact(self, **demand: Any) -> int:
+        """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller.
+
+        When the edit is closed, vectors.faiss holds what cases.sqlite does and no more. demand: what the search has to
+        reach from now on, as in `Demand`; what is not named stays. Raises ValueError where it makes no sense.
+        """
+        with self._change():
+            if demand:
+                values = self._database.metadata()["values"]
+                wanted = values.get("demand", {}) | demand
+                Demand(**wanted)
+                self._database.set_metadata(values=values | {"demand": wanted})
+            self._database.record("compact", {})
+        self._compacted = True
+        self._tuned = bool(demand)
         with refusals_named(self.path):
             before = (self.path / CASES).stat().st_size
             self._database.compact()
             return before - (self.path / CASES).stat().st_size
 
-    def _records(self) -> Records:
-        return Records(self._database.rows())
-
-    def _known_studies(self) -> dict[str, tuple[int, str]]:
-        if not self._studies:
-            self._studies = {case.study: (case.label, case.patient) for case in self._records().cases()}
-        return self._studies
-
-    def _refresh(self) -> None:
-        from index.faiss_store import FaissFlat
-
-        with self._database.transaction():
-            identity = bytes.fromhex(self._database.metadata()["identity"])
-            generation = self._database.generation()
-            if FaissFlat.stamped(self.path / VECTORS, identity, generation):
-                return
-            store = FaissFlat.of(self._database.embeddings(self._dimension))
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
         with refusals_named(self.path):
-            for stray in self.path.glob(f".{VECTORS}.*"):  # of a process killed while it wrote
-                stray.unlink()
-            store.write(self.path / VECTORS, identity, generation)
+            break_seal(self.path)
+            with self._database.transaction(writing=True):
+                yield
+
+    def _require_whole_studies(self, cases: Sequence[Case]) -> None:
+        there = self._database.cases_where("study", {case.study for case in cases})
+        studies = {case.study: (case.label, case.patient) for case in there.values()}
+        for case in cases:
+            if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
+                raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
+
+    def _bring_up_to_date(self) -> None:
+        with self._database.transaction():
+            metadata = self._database.metadata()
+            identity = bytes.fromhex(metadata["identity"])
+            self.behind = self._behind(identity)
+            size = 4 * self._dimension * self._database.count()
+            enough = 0 if self._compacted or size <= SMALL else max(1000, self._database.count() // 64)
+            snapshot = None
+            if self.behind > enough or self._tuned:
+                snapshot = make_snapshot(self._database, Demand(**metadata["values"].get("demand", {})))
+        remove_strays(self.path)
+        if snapshot:
+            break_seal(self.path)
+            snapshot.write(self.path / VECTORS, identity)
+            with self._database.transaction(writing=True):
+                self._database.forget_removed()
+            self.behind = 0
+        if not sealed(self.path) and (self._compacted or (self.path / CASES).stat().st_size <= SEALED):
+            seal(self.path)
+
+    def _behind(self, identity: bytes) -> int:
+        """How far vectors.faiss is behind; all cases, and one, where it is missing or damaged."""
+        try:
+            snapshot = Snapshot.read(self.path / VECTORS, identity)
+        except IndexDamaged:
+            snapshot = None
+        return self._database.count() + 1 if snapshot is None else self._database.behind(snapshot.last)
 
 
 def _prefixed(case: Case, prefix: str) -> Case:

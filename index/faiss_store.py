@@ -1,113 +1,207 @@
-"""vectors.faiss: the vectors of an index as FAISS searches them. The only file that imports faiss.
+"""Searching vectors with FAISS, exactly or by an approximation that was measured. The only file that imports faiss."""
 
-The file holds a FAISS index in FAISS's own format, followed by a stamp: which index and which generation of it the
-vectors are from, and checksums. Everything in it can be made again from cases.sqlite.
-"""
-
-import os
-import struct
-import zlib
-from pathlib import Path
+import math
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import IndexDamaged, MissingExtra
-from index.files import write_whole
+from index.errors import MissingExtra
+from index.vectors import Demand
 
 try:
     import faiss as _faiss
 except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
 
-__all__ = ["FaissFlat"]
+__all__ = ["FaissStore"]
 
 faiss: Any = _faiss  # its type stubs leave out what its Python wrappers add
 
-_MAGIC = b"MURAvec1"
-_FIELDS = struct.Struct("<8s16sqI")  # magic, index identity, generation, CRC-32 of the FAISS bytes
-_STAMP = struct.Struct(f"<{_FIELDS.size}sI")  # the fields and their own CRC-32
+Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+AT = 10  # recall is measured among this many
+SAMPLE = 256  # vectors of the index that are searched for to measure it
+_FETCHED = 5 * AT + 16  # about what a study-level search asks for
+_ALWAYS_EXACT = 16 << 20  # bytes of vectors that are searched within a few milliseconds anywhere
 
 
-class FaissFlat:
-    """Exact search over all vectors (faiss.IndexFlatIP); a `VectorStore`."""
+class FaissStore:
+    """Vectors (N, D), and a FAISS index that approximates their search, or none; a `VectorStore`."""
 
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        approximation: NDArray[np.uint8] | None = None,
+        measured: dict[str, Any] | None = None,
+    ) -> None:
+        """approximation: the bytes of one that `approximate` made; not copied. measured: what that said of it."""
+        self._vectors = vectors
+        self._measured = measured or {}
+        self._index: Any = None
+        if approximation is not None and len(approximation):
+            reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(approximation), approximation.size)
+            self._index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
+            self._bytes = approximation  # the index points into them
+            self._effort = int(self._measured["effort"])
 
-    @classmethod
-    def of(cls, vectors: NDArray[np.float32]) -> "FaissFlat":
-        """vectors: (N, D) unit rows; N may be 0."""
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-        return cls(index)
+    @property
+    def exact(self) -> bool:
+        return self._index is None
 
     @property
     def slack(self) -> float:
         # Any order of summation errs by at most D u sum|x_i y_i| (Higham 2002, section 3.1), u = 2^-24, and the sum
         # is at most 1 for unit vectors; doubled, since rows are of unit length only to within rounding.
-        return float((self._index.d + 8) * 2.0**-23)
+        return float((self._vectors.shape[1] + 8) * 2.0**-23)
 
-    def search(
-        self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        similarities: NDArray[np.float32]
-        positions: NDArray[np.int64]
-        if allowed is None:
-            similarities, positions = self._index.search(queries, count)
-        else:
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            similarities, positions = self._index.search(queries, count, params=faiss.SearchParameters(sel=selector))
-        return similarities, positions
+    def search(self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None) -> Found:
+        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if self._index is not None:
+            N = len(self._vectors)
+            total = N if allowed is None else int(np.count_nonzero(allowed))
+            # Where few are allowed, or many asked for, as many times more must be looked at.
+            effort = self._effort * max(N / max(total, 1), count / _FETCHED)
+            if count < total and effort < _most_effort(self._index, N):
+                return _approximate_search(self._index, queries, count, math.ceil(effort), selector)
+        return _exact_search(self._vectors, queries, count, selector)
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = self._index.reconstruct_batch(positions)
+        vectors: NDArray[np.float32] = self._vectors[positions]
         return vectors
 
     def describe(self) -> dict[str, object]:
-        return {"kind": "faiss-flat", "dimension": self._index.d, "vectors": self._index.ntotal, "exact": True}
-
-    def write(self, path: Path, identity: bytes, generation: int) -> None:
-        """Write vectors.faiss, stamped. Raises OSError where the folder cannot be written."""
-        data = faiss.serialize_index(self._index).tobytes()
-        fields = _FIELDS.pack(_MAGIC, identity, generation, zlib.crc32(data))
-        write_whole(path, data + _STAMP.pack(fields, zlib.crc32(fields)))
+        N, D = self._vectors.shape
+        kind = self._measured.get("kind", "flat")
+        measured = {name: value for name, value in self._measured.items() if name != "kind"}
+        return {"kind": f"faiss-{kind}", "dimension": D, "vectors": N, "exact": self.exact, **measured}
 
     @staticmethod
-    def stamped(path: Path, identity: bytes, generation: int) -> bool:
-        """Whether the file ends in the stamp of this index and generation; its vectors are not looked at."""
-        try:
-            with path.open("rb") as file:
-                file.seek(-_STAMP.size, os.SEEK_END)
-                fields, check = _STAMP.unpack(file.read())
-        except OSError:
-            return False
-        return bool(_FIELDS.unpack(fields)[:3] == (_MAGIC, identity, generation) and zlib.crc32(fields) == check)
+    def approximate(vectors: NDArray[np.float32], demand: Demand) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """What to search (N, D) vectors with: the bytes of a FAISS index, empty for exact search, and its measurements.
 
-    @classmethod
-    def read(cls, path: Path, identity: bytes, generation: int) -> "FaissFlat | None":
-        """The vectors in the file; None where it cannot be read or is not of this index and generation.
-
-        Raises IndexDamaged where the bytes are not those written.
+        Measured on `SAMPLE` of the vectors themselves, each searched for among the others: "recall" at 10, "latency"
+        and "exact_latency" in milliseconds, "effort" (lists probed, or HNSW's ef). Exact search is taken where it is
+        fast and small enough. Otherwise the first of an inverted file of bytes, HNSW, and inverted files of product
+        codes that reaches the demand; where none does, the one of the highest recall among those that are small enough.
         """
-        try:
-            data = memoryview(path.read_bytes())
-        except OSError:
-            return None
-        vectors, stamp = data[: -_STAMP.size], data[-_STAMP.size :]
-        if len(data) <= _STAMP.size:
-            raise _damaged(path)
-        fields, check = _STAMP.unpack(stamp)
-        magic, of_index, of_generation, vectors_check = _FIELDS.unpack(fields)
-        if magic != _MAGIC or zlib.crc32(fields) != check:
-            raise _damaged(path)
-        if (of_index, of_generation) != (identity, generation):
-            return None
-        if zlib.crc32(vectors) != vectors_check:
-            raise _damaged(path)
-        return cls(faiss.deserialize_index(np.frombuffer(vectors, dtype=np.uint8)))
+        N, D = vectors.shape
+        fits = demand.memory is None or demand.memory >= 4 * D * N
+        if fits and vectors.nbytes <= _ALWAYS_EXACT:
+            return np.zeros(0, np.uint8), {}
+        sample = np.random.default_rng(0).choice(N, min(SAMPLE, N), replace=False)
+        exact_latency = _latency(lambda query: _exact_search(vectors, query, _FETCHED, None), vectors[sample[:16]])
+        if fits and exact_latency <= demand.latency:
+            return np.zeros(0, np.uint8), {}
+        best: tuple[NDArray[np.uint8], dict[str, Any]] | None = None
+        nearest = _nearest(vectors, sample)
+        for kind, index in _candidates(vectors, demand):
+            effort, recall, latency = _tuned(index, vectors, sample, nearest, demand.recall)
+            measured = {"kind": kind, "effort": effort, "recall": round(recall, 4), "recall_at": AT}
+            measured |= {"latency": round(latency, 4), "exact_latency": round(exact_latency, 4), "sample": len(sample)}
+            if best is None or recall > best[1]["recall"]:
+                best = faiss.serialize_index(index), measured
+            if recall >= demand.recall and latency <= demand.latency:
+                return faiss.serialize_index(index), measured
+        if best is None:
+            raise ValueError(f"{N} vectors of {D} numbers need more than the {demand.memory} bytes allowed")
+        return best
 
 
-def _damaged(path: Path) -> IndexDamaged:
-    return IndexDamaged(f"{path} is damaged; delete that one file, and it is made again from cases.sqlite")
+def _exact_search(vectors: NDArray[np.float32], queries: NDArray[np.float32], count: int, selector: Any) -> Found:
+    (Q, D), N = queries.shape, len(vectors)
+    similarities, positions = np.empty((Q, count), np.float32), np.empty((Q, count), np.int64)
+    pointers = map(faiss.swig_ptr, (queries, vectors))
+    results = map(faiss.swig_ptr, (similarities, positions))
+    faiss.knn_inner_product(*pointers, D, Q, N, count, *results, selector)
+    return similarities, positions
+
+
+def _approximate_search(index: Any, queries: NDArray[np.float32], count: int, effort: int, selector: Any) -> Found:
+    if isinstance(index, faiss.IndexHNSW):
+        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort, count))
+    else:
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=effort)
+    similarities, positions = index.search(queries, count, params=parameters)
+    return similarities, positions
+
+
+def _most_effort(index: Any, N: int) -> float:
+    """From where exact search is as fast."""
+    return N / 16 if isinstance(index, faiss.IndexHNSW) else index.nlist / 4
+
+
+def _candidates(vectors: NDArray[np.float32], demand: Demand) -> Iterator[tuple[str, Any]]:
+    """Indexes over the vectors that are small enough, most promising first, each built when its turn comes."""
+    N, D = vectors.shape
+    room = math.inf if demand.memory is None else demand.memory / N  # bytes a vector
+    lists = max(1, min(2 ** round(math.log2(2 * math.sqrt(N))), N // 39))
+    if room >= D + 8:
+        quantizer = faiss.ScalarQuantizer.QT_8bit
+        yield "ivf-sq8", _inverted(faiss.IndexIVFScalarQuantizer, vectors, lists, quantizer)
+    links = 32
+    if D + 8 * links + 4 <= room:
+        index = faiss.IndexHNSWSQ(D, faiss.ScalarQuantizer.QT_8bit, links, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors[:100_000])
+        index.add(vectors)
+        yield "hnsw-sq8", index
+    for codes in (D // 2, D // 4, D // 8):
+        if codes and D % codes == 0 and codes + 8 <= room < D + 8 and N >= 39 * 256:
+            yield f"ivf-pq{codes}", _inverted(faiss.IndexIVFPQ, vectors, lists, codes, 8)
+
+
+def _inverted(kind: Any, vectors: NDArray[np.float32], lists: int, *codes: Any) -> Any:
+    """An inverted file. It is trained on a sample, and filled piece by piece, so that no second copy is needed."""
+    N, D = vectors.shape
+    coarse = faiss.IndexFlatIP(D)
+    index = kind(coarse, D, lists, *codes, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter = 8
+    if isinstance(index, faiss.IndexIVFPQ):
+        index.pq.cp.niter = 8
+    size = min(N, max(40 * lists, 39 * 256))
+    index.train(vectors[np.sort(np.random.default_rng(0).choice(N, size, replace=False))])
+    for start in range(0, N, 65_536):
+        index.add(vectors[start : start + 65_536])
+    coarse.this.disown()
+    index.own_fields = True
+    return index
+
+
+def _nearest(vectors: NDArray[np.float32], sample: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(S,) the similarity of the tenth most similar other vector of each in the sample."""
+    similarities, _ = _exact_search(vectors, vectors[sample], min(AT + 1, len(vectors)), None)
+    return similarities[:, -1]  # the first is itself, or one that is equal
+
+
+def _tuned(
+    index: Any, vectors: NDArray[np.float32], sample: NDArray[np.int64], nearest: NDArray[np.float32], recall: float
+) -> tuple[int, float, float]:
+    """The least effort, doubled again and again, that reaches the recall; what it reached; its milliseconds."""
+    N, D = vectors.shape
+    count = min(_FETCHED, N)
+    effort, reached = 1, 0.0
+    while True:
+        found = 0
+        for position, limit in zip(sample, nearest, strict=True):
+            query = vectors[position : position + 1]
+            positions = _approximate_search(index, query, count, effort, None)[1][0]
+            similarities = vectors[positions[(positions >= 0) & (positions != position)]] @ query[0]
+            found += min(AT, int(np.count_nonzero(similarities >= limit - (D + 8) * 2.0**-22)))
+        reached = found / (AT * len(sample))
+        if reached >= recall or 2 * effort > _most_effort(index, N):
+            break
+        effort *= 2
+    latency = _latency(lambda query: _approximate_search(index, query, count, effort, None), vectors[sample])
+    return effort, reached, latency
+
+
+def _latency(search: Any, queries: NDArray[np.float32]) -> float:
+    """The median of milliseconds that a search for one query takes."""
+    samples = []
+    for query in queries:
+        started = time.perf_counter()
+        search(query[None])
+        samples.append(time.perf_counter() - started)
+    return float(1000 * np.median(samples))

@@ -5,12 +5,24 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from index.errors import IndexFailure
 
-__all__ = ["copy_folder", "refusals_named", "replace_folder", "sync", "write_whole"]
+__all__ = [
+    "CASES",
+    "MODEL",
+    "VECTORS",
+    "copy_folder",
+    "refusals_named",
+    "remove_strays",
+    "replace_folder",
+    "sync",
+    "write_whole",
+]
+
+CASES, VECTORS, MODEL = "cases.sqlite", "vectors.faiss", "model"  # the parts of an index
 
 
 def sync(path: Path) -> None:
@@ -22,12 +34,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones. Raises OSError, leaving nothing behind."""
+def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write a file, all at once or piece by piece, so that a reader sees the old bytes or the new ones.
+
+    Raises OSError, leaving nothing behind.
+    """
     neighbour = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with neighbour.open("xb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         neighbour.replace(path)
@@ -36,6 +51,12 @@ def write_whole(path: Path, data: bytes) -> None:
             neighbour.unlink()
         raise
     sync(path.parent)
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove what processes left in a folder that were killed in the midst of `write_whole`."""
+    for file in folder.glob(".*.????????"):
+        file.unlink()
 
 
 def copy_folder(source: Path, target: Path) -> None:

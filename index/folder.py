@@ -1,7 +1,7 @@
 """An index opened for reading: `IndexFolder.open(path).search(embeddings, k)`."""
 
-import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from index.database import SCHEMA, Database
-from index.errors import IndexDamaged, IndexFailure, IndexMissing
-from index.ranking import nearest_studies
-from index.records import Records
-from index.vectors import VectorStore, require_unit_rows
+from index.checksums import check_file, sealed, verify_seal
+from index.database import SCHEMA, Batch, Database
+from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
+from index.files import CASES, MODEL, VECTORS
+from index.ranking import Neighbour, nearest_studies
+from index.snapshot import Snapshot
+from index.state import State, require_filter
+from index.vectors import require_unit_rows
 
-__all__ = ["CASES", "MODEL", "VECTORS", "Hit", "IndexFolder", "require_index"]
+__all__ = ["Hit", "IndexFolder", "require_index"]
+
+CHECKED = 64 << 20  # bytes: up to here every byte of cases.sqlite is compared with its checksum when it is opened
+ATTEMPTS = 20  # to search while somebody changes the index
 
 _File = tuple[int, int] | None
-
-CASES, VECTORS, MODEL = "cases.sqlite", "vectors.faiss", "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +37,18 @@ class Hit:
 
 
 class IndexFolder:
-    """An index as it was when it was opened. Several threads may use it."""
+    """An index for reading. Several threads may use it.
 
-    def __init__(
-        self, path: Path, database: Database, records: Records, store: VectorStore, *, generation: int, file: _File
-    ) -> None:
+    Each search is of the index as it is then, whole: what another process adds, removes or relabels is there for the
+    next one. `cases`, `embeddings` and `logits` are of one state, that of the last search or `refresh`.
+    """
+
+    def __init__(self, path: Path, database: Database, state: State, file: _File) -> None:
         """`open` makes one."""
         self.path = path
         self.model = path / MODEL
         self._database = database
-        self._records = records
-        self._store = store
-        self._generation = generation
+        self._state = state
         self._file = file
         self._metadata = database.metadata()
 
@@ -57,13 +61,20 @@ class IndexFolder:
         """
         require_index(path)
         file = _file(path / CASES)  # before it is opened: one that is replaced meanwhile has changed
-        database = Database(path / CASES, "ro")
+        database = Database(path / CASES)
         try:
             with database.transaction():
                 database.check()
-                records = Records(database.rows())
-                store = _vectors(path / VECTORS, database)
-                return cls(path, database, records, store, generation=database.generation(), file=file)
+                database.generation()  # from here on, nobody changes the file until the transaction ends
+                if (path / CASES).stat().st_size <= CHECKED and not check_file(path, CASES):
+                    raise IndexDamaged(
+                        f"{path / CASES} is damaged: it does not have its checksum; "
+                        "build the index again, or restore it from a copy"
+                    )
+                state, whole = State.read(path / VECTORS, database)
+            if not whole:
+                _repair(path)
+            return cls(path, database, state, file)
         except BaseException:
             database.close()
             raise
@@ -79,13 +90,19 @@ class IndexFolder:
     def close(self) -> None:
         self._database.close()
 
-    def changed(self) -> bool:
-        """Whether the index at this place is another one than was opened: changed since, or replaced.
-
-        One that is gone has not changed: what was opened still answers.
-        """
+    def replaced(self) -> bool:
+        """Whether another index is at this place than was opened. One that is gone still answers."""
         file = _file(self.path / CASES)
-        return file is not None and (file != self._file or self._database.generation() != self._generation)
+        return file is not None and file != self._file
+
+    def refresh(self) -> bool:
+        """Go over to the state that the index has now; gives whether it was another one."""
+        if self._database.generation() == self._state.generation:
+            return False
+        with self._database.transaction():
+            self._state, _ = State.read(self.path / VECTORS, self._database)
+            self._metadata = self._database.metadata()
+        return True
 
     def search(
         self,
@@ -101,90 +118,142 @@ class IndexFolder:
         exclude_patients: for each query the patients whose cases it must not find.
 
         Gives for each query min(k, studies with a case that matches) hits, at most one a study, the most similar first;
-        ties in the order of the studies' texts. A study's hit is its nearest matching case. Raises ValueError for
-        embeddings of another shape or length than unit, k below 1, an unknown field, or exclusions not one a query.
+        ties in the order in which the cases were indexed. A study's hit is its nearest matching case. Raises ValueError
+        for embeddings of another shape or length than unit, k below 1, an unknown field, or exclusions not one a query.
         """
         queries = np.ascontiguousarray(embeddings, dtype=np.float32)
         require_unit_rows(queries, int(self._metadata["dimension"]))
         if k < 1:
             raise ValueError(f"k is the number of studies to find, at least 1, not {k}")
-        matching = self._records.matching(where) if where else None
-        hits: list[list[Hit]] = [[] for _ in queries]
-        for patients, members in _by_exclusion(exclude_patients, len(queries)).items():
-            allowed = self._allowed(matching, patients)
-            answers = nearest_studies(self._store, queries[members], k, self._records.studies, allowed)
-            for query, answer in zip(members, answers, strict=True):
-                hits[query] = [Hit(similarity, self._records.case(position)) for similarity, position in answer]
-        return hits
+        exclusions = _by_exclusion(exclude_patients, len(queries))
+        for _ in range(ATTEMPTS):
+            state = self._state
+            answers = self._answers(state, queries, k, where, exclusions)
+            rows = state.rows[[position for answer in answers for _, position in answer]].tolist() if answers else []
+            generation, cases = self._database.records(rows)
+            if generation == state.generation:
+                found = iter(rows)
+                return [[Hit(similarity, cases[next(found)]) for similarity, _ in answer] for answer in answers]
+            self.refresh()
+        raise IndexBusy(f"{self.path} changes faster than it can be searched; try again")
 
-    def _allowed(self, matching: NDArray[np.bool_] | None, patients: frozenset[str]) -> NDArray[np.bool_] | None:
-        if not patients:
-            return matching
-        others = ~self._records.matching({"patient": patients})
-        return others if matching is None else matching & others
+    def _answers(
+        self,
+        state: State,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Mapping[str, Collection[str]] | None,
+        exclusions: dict[frozenset[str], list[int]],
+    ) -> list[list[Neighbour]]:
+        answers: list[list[Neighbour]] = [[] for _ in queries]
+        for patients, members in exclusions.items():
+            allowed = state.allowed(where, patients, self._database.rows_where)
+            found = nearest_studies(state.store, queries[members], k, state.studies, allowed)
+            for query, answer in zip(members, found, strict=True):
+                answers[query] = answer
+        return answers
 
     def cases(self) -> list[Case]:
-        """All cases, in row order."""
-        return self._records.cases()
+        """All cases, in row order. Raises IndexBusy where the index was changed since the last search or `refresh`."""
+        with self._unchanged():
+            return self._database.cases()
 
     def embeddings(self) -> NDArray[np.float32]:
         """(N, D) unit rows in row order, bit for bit as they were added."""
-        return self._store.take(np.arange(len(self._records)))
+        return self._state.embeddings()
 
     def logits(self) -> NDArray[np.float32]:
-        """(N,) the classifier's uncalibrated logits in row order."""
-        return self._records.logits()
+        """(N,) the classifier's uncalibrated logits in row order. Raises IndexBusy as `cases` does."""
+        with self._unchanged():
+            return self._database.logits()
+
+    def batches(self) -> Iterator[Batch]:
+        """Everything of all cases, in row order, about a thousand at a time. Raises IndexBusy as `cases` does."""
+        with self._unchanged():
+            yield from self._database.batches(int(self._metadata["dimension"]))
 
     def thumbnail(self, case: str) -> bytes | None:
         """The picture stored with a case, JPEG or PNG; None where there is no such case, or no longer."""
-        found = self._records.find("case", case)
-        return self._database.thumbnail(self._records.row(found[0])) if found else None
+        return self._database.thumbnail(case)
+
+    def find(self, field: str, values: Collection[str]) -> list[Case]:
+        """The cases whose field is one of the values, in row order. Raises ValueError for an unknown field."""
+        require_filter(field, values)
+        return list(self._database.cases_where(field, values).values())
 
     def find_digest(self, digest: str) -> list[Case]:
         """The cases whose file had these bytes: its SHA-256 in hex. None for ""."""
-        return [self._records.case(position) for position in self._records.find("digest", digest)] if digest else []
+        return self.find("digest", [digest]) if digest else []
+
+    def size(self) -> tuple[int, int]:
+        """How many cases and studies there are, counted in memory."""
+        return self._state.count(), self._state.count_studies()
 
     def info(self) -> dict[str, object]:
-        """Counts, and where the index stands."""
-        labels = {"normal": 0, "abnormal": 0} | self._records.counts("label")
+        """Counts, and where the index stands now."""
+        self.refresh()
+        cases, studies = self.size()
         return {
-            "cases": len(self._records),
-            "studies": len(self._records.counts("study")),
-            "patients": len(self._records.counts("patient")),
-            "parts": self._records.counts("part"),
-            "labels": labels,
+            "cases": cases,
+            "studies": studies,
+            "patients": self._database.distinct("patient"),
+            "parts": self._database.counts("part"),
+            "labels": {"normal": 0, "abnormal": 0} | self._database.counts("label"),
             "quarantined": len(self._database.quarantined()),
-            "store": self._store.describe(),
-            "generation": self._generation,
+            "store": self._state.store.describe(),
+            "generation": self._state.generation,
             "schema": SCHEMA,
             "created": self._metadata["created"],
+            "sealed": sealed(self.path),
         }
 
     def history(self) -> list[dict[str, Any]]:
         """What was done to the index, oldest first, one entry a transaction.
 
-        Each has "generation", "at" (UTC), "action" ("add", "remove" or "relabel"), "detail" and "cases" afterwards.
+        Each has "generation", "at" (UTC), "action" ("add", "merge", "remove", "relabel" or "compact"),
+        "detail" and "cases"
+        afterwards.
         """
         return self._database.history()
 
-    def verify(self) -> None:
-        """Read every byte of records, embeddings, thumbnails and vectors, and compare vectors.faiss with cases.sqlite.
+    def verify(self) -> bool:
+        """Read every byte, compare it with its checksum, and vectors.faiss with cases.sqlite.
 
-        Raises IndexDamaged where one of them is not what was written. Opening has read records and vectors already.
+        Gives whether every byte of every file was covered: False where the index was changed and not sealed again, so
+        that bytes of cases.sqlite that mean nothing could not be checked. Raises IndexDamaged where something is not
+        what was written.
         """
+        whole = sealed(self.path)
         with self._database.transaction():
-            self._database.structure()
-            if self._database.generation() == self._generation:
-                truth = self._database.embeddings(int(self._metadata["dimension"]))
-                if truth.tobytes() != self.embeddings().tobytes():
+            self._database.verify()
+            metadata = self._database.metadata()
+            snapshot = Snapshot.read(self.path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)
+            if snapshot is not None:
+                rows, _, truth = self._database.vectors(metadata["dimension"])
+                there = rows <= snapshot.last
+                places = np.searchsorted(snapshot.rows, rows[there])
+                if not (
+                    np.array_equal(snapshot.rows[places], rows[there])
+                    and np.array_equal(snapshot.vectors[places].view(np.int32), truth[there].view(np.int32))
+                ):
                     raise IndexDamaged(
                         f"{self.path / VECTORS} is damaged; delete that one file, and it is made again from {CASES}"
                     )
+            if whole and sealed(self.path):
+                verify_seal(self.path)
+        return whole and sealed(self.path)
 
     def metadata(self, key: str) -> object | None:
         """A JSON value stored when the index was built, such as "rules" or "collection"; None where none was."""
         value: object | None = self._metadata["values"].get(key)
         return value
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        with self._database.transaction():
+            if self._database.generation() != self._state.generation:
+                raise IndexBusy(f"{self.path} was changed meanwhile; do it again")
+            yield
 
 
 def _file(path: Path) -> _File:
@@ -194,6 +263,14 @@ def _file(path: Path) -> _File:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _repair(path: Path) -> None:
+    """Make vectors.faiss again where it may be written and nobody else is at it; otherwise it stays in memory."""
+    from index.edit import IndexEdit
+
+    with suppress(IndexFailure):
+        IndexEdit.open(path).close()
 
 
 def require_index(path: Path) -> None:
@@ -220,17 +297,3 @@ def _by_exclusion(patients: Sequence[Collection[str]] | None, count: int) -> dic
     for query, excluded in enumerate(patients):
         queries.setdefault(frozenset(excluded), []).append(query)
     return queries
-
-
-def _vectors(path: Path, database: Database) -> VectorStore:
-    """The vectors from vectors.faiss, or, where that is missing or of another generation, from cases.sqlite."""
-    from index.faiss_store import FaissFlat  # not before it is needed: it takes longer to import than all the rest
-
-    metadata = database.metadata()
-    identity, generation = bytes.fromhex(metadata["identity"]), database.generation()
-    store = FaissFlat.read(path, identity, generation)
-    if store is None:
-        store = FaissFlat.of(database.embeddings(metadata["dimension"]))
-        with contextlib.suppress(OSError):  # in a folder that may only be read, the vectors stay in memory
-            store.write(path, identity, generation)
-    return store

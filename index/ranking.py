@@ -1,4 +1,4 @@
-"""The k most similar studies, exactly, whatever the vector store's arithmetic."""
+"""The k most similar studies, whatever the vector store's arithmetic."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,12 @@ def nearest_studies(
 ) -> list[list[Neighbour]]:
     """For each query the min(k, studies allowed) nearest studies, each by its nearest allowed case.
 
-    queries: (Q, D) unit rows. studies: (N,) the study of each case, numbered in the order that breaks ties. allowed:
-    (N,) True where a case may be found. A similarity is the inner product in double precision, rounded to float32: the
-    same whatever else is searched for in the same call, and equal for equal vectors. Most similar first, ties by study;
-    within a study, ties by position.
+    queries: (Q, D) unit rows. studies: (N,) a number for the study of each case. allowed: (N,) True where a case may be
+    found. A similarity is the inner product in double precision, rounded to float32: the same whatever else is searched
+    for in the same call, and equal for equal vectors. Most similar first, ties by position.
 
     The store's own similarities, rounded differently from one code path to another, only choose candidates: more are
-    asked for until no other case can reach the k-th study.
+    asked for until no other case can reach the k-th study, or, where the store is not exact, until there are k.
     """
     total = len(studies) if allowed is None else int(np.count_nonzero(allowed))
     answers: list[list[Neighbour]] = [[] for _ in queries]
@@ -35,10 +34,11 @@ def nearest_studies(
         count = min(count, total)
         similarities, positions = store.search(queries[pending], count, allowed)
         # No case outside the candidates lies nearer than this.
-        reach = (similarities[:, -1] + store.slack).astype(np.float32)
+        reach = (similarities[:, -1] + store.slack).astype(np.float32) if store.exact else [-np.inf] * len(pending)
         unsettled = []
         for query, candidates, limit in zip(pending, positions, reach, strict=True):
-            answer = _rank(queries[query], k, candidates, store.take(candidates), studies[candidates])
+            found = candidates if store.exact else candidates[candidates >= 0]
+            answer = _rank(queries[query], k, found, store.take(found), studies[found])
             if count == total or (len(answer) == k and answer[-1][0] > limit):
                 answers[query] = answer
             else:
@@ -58,7 +58,7 @@ def _rank(
     """The k nearest studies among the candidates: their positions (n,), vectors (n, D) and studies (n,)."""
     # Products of float32 are exact in float64; einsum sums each row alone, where a matrix product would not.
     exact = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64)).astype(np.float32)
-    order = np.lexsort((positions, studies, -exact))
+    order = np.lexsort((positions, -exact))
     chosen: list[Neighbour] = []
     seen: set[int] = set()
     for study, similarity, position in zip(

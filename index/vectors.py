@@ -1,35 +1,59 @@
-"""What an index asks of whatever holds its vectors, so that one search serves FAISS, and Milvus beyond one machine."""
+"""What an index asks of whatever searches its vectors, and what may be asked of an approximation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VectorStore", "require_one_each", "require_unit_rows"]
+__all__ = ["Demand", "VectorStore", "require_one_each", "require_unit_rows"]
 
 
 class VectorStore(Protocol):
     """N unit vectors of D numbers, known by their position 0 to N-1: the order of the rows in cases.sqlite."""
 
     @property
+    def exact(self) -> bool:
+        """Whether `search` misses nothing, up to `slack`."""
+
+    @property
     def slack(self) -> float:
-        """How far a similarity that `search` reports may lie from the exact inner product, at most."""
+        """How far a similarity that an exact `search` reports may lie from the true inner product, at most."""
 
     def search(
         self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The `count` vectors with the largest inner products.
+        """The `count` vectors with the largest inner products, or about those where the store is not `exact`.
 
         queries: (Q, D) unit rows. count: 1 to the number of allowed vectors. allowed: (N,) True where a vector may be
-        found, None for all. Gives similarities and positions, both (Q, count), most similar first, ties in any order.
+        found, None for all. Gives similarities and positions, both (Q, count), most similar first, ties in any order;
+        position -1 where an approximation found fewer. Whatever the store, all allowed are found where all are asked
+        for.
         """
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors at `positions`, (n, D), exactly as they were stored."""
 
     def describe(self) -> dict[str, object]:
-        """For `index info`: "kind", "dimension", "vectors", and "exact", whether the search misses nothing."""
+        """For `index info`: "kind", "dimension", "vectors", "exact", and how an approximation was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a search has to reach. Exact search is used where it does; else the first approximation that does.
+
+    recall: the share of the ten most similar vectors that are found, 0 to 1. latency: milliseconds a query, on the
+    machine that builds the index. memory: bytes that the search structure may take, None for any.
+    """
+
+    recall: float = 0.99
+    latency: float = 3.0
+    memory: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.recall <= 1 and self.latency > 0 and (self.memory is None or self.memory > 0)):
+            raise ValueError("recall is a share above 0 and up to 1, latency and memory are above 0")
 
 
 def require_unit_rows(vectors: NDArray[np.float32], dimension: int) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,11 +54,13 @@ def build_index(
     *,
     model: Path | None = None,
     replace: bool = False,
+    demand: Mapping[str, float] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildReport:
     """Build an index of a collection at `place`, with the model bundle in `model` (the bundled one by default).
 
+    `demand` says what the search has to reach, in the terms of `index.vectors.Demand`.
     `progress` is called with (radiographs done, all). An unreadable radiograph is set aside and reported. An
     interrupted build goes on where it was when the same one is asked for again; nothing is at `place` before it is
     finished. Raises IndexBusy where an index is there and `replace` is false, BundleError, CollectionError where
@@ -90,6 +92,7 @@ def build_index(
         rules = learn_rules(cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback)
         build.set_metadata("rules", rules.to_dict())
         build.set_metadata("collection", about)
+        build.set_metadata("demand", dict(demand or {}))
         build.finish()
     return BuildReport(
         path=str(place),

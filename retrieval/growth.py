@@ -8,7 +8,7 @@ from pathlib import Path
 
 from index.case import Case
 from index.edit import IndexEdit
-from index.folder import MODEL
+from index.files import MODEL
 from retrieval.answer import plain
 from retrieval.collection import Collection
 from retrieval.encoder import Encoder
@@ -57,8 +57,7 @@ def add_to_index(
     started = time.perf_counter()
     with IndexEdit.open(place) as edit:
         encoder = Encoder.open(edit.path / MODEL)
-        there = edit.cases()
-        admitted, known, refused = _admitted(collection.cases, there)
+        admitted, known, refused = _admitted(collection.cases, edit)
         met, added = len(collection.cases) - len(admitted), 0
         warnings: list[tuple[str, str]] = []
         try:
@@ -79,21 +78,22 @@ def add_to_index(
 
 
 def _admitted(
-    cases: tuple[Case, ...], there: list[Case]
+    cases: tuple[Case, ...], edit: IndexEdit
 ) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]]]:
     """The cases that may be added; those known, each with its like; and those refused, each with the reason."""
-    digests = {case.digest: case.case for case in reversed(there) if case.digest}
-    names = {case.case for case in there}
-    studies = {case.study: case for case in there}
-    admitted: list[Case] = []
-    known: list[tuple[str, str]] = []
+    found: list[tuple[Case, str]] = []
     refused: list[tuple[str, str]] = []
     for case in cases:
         try:
-            digest = file_digest(Path(case.path))
+            found.append((case, file_digest(Path(case.path))))
         except OSError as error:
             refused.append((case.case, f"{case.path}: {error.strerror}"))
-            continue
+    digests = edit.known("digest", {digest for _, digest in found})
+    names = edit.known("case", {case.case for case, _ in found})
+    studies = {case.study: case for case in edit.find("study", {case.study for case, _ in found})}
+    admitted: list[Case] = []
+    known: list[tuple[str, str]] = []
+    for case, digest in found:
         study = studies.get(case.study, case)
         if digest in digests:
             known.append((case.case, digests[digest]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 
@@ -104,7 +104,9 @@ class Searcher:
 
     def refresh(self) -> None:
         """Go over to the index as it is now, where it was changed or replaced since it was opened."""
-        if not self.index.changed():
+        if not self.index.replaced():
+            if self.index.refresh():
+                self.__dict__.pop("source", None)
             return
         fresh = IndexFolder.open(self.index.path)
         try:
@@ -115,7 +117,7 @@ class Searcher:
             raise
         self.index.close()
         self.index, self.encoder, self.rules = fresh, encoder, rules
-        for name in ("model", "source", "_seen", "_patients"):
+        for name in ("model", "source", "_seen"):
             self.__dict__.pop(name, None)  # what was remembered of the former one
 
     def __enter__(self) -> Self:
@@ -189,24 +191,18 @@ class Searcher:
 
     @cached_property
     def source(self) -> IndexSource:
-        about = self.index.info()
         collection = self.index.metadata("collection")
         synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
-        cases, studies = cast(int, about["cases"]), cast(int, about["studies"])
-        return IndexSource(str(self.index.path), cases, studies, synthetic)
+        return IndexSource(str(self.index.path), *self.index.size(), synthetic)
 
     @cached_property
     def _seen(self) -> frozenset[int]:
         return self.encoder.bundle.seen()
 
-    @cached_property
-    def _patients(self) -> frozenset[str]:
-        return frozenset(case.patient for case in self.index.cases())
-
     def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[str]]:
         """The indexed patients to leave out, and what there is to say about them."""
         named = {view.mura_patient for view in views} | {patient or ""}
-        excluded = named & self._patients if named != {""} else set()
+        excluded = {case.patient for case in self.index.find("patient", named - {""})} if named != {""} else set()
         notes = []
         if patient and patient not in excluded:
             notes.append(f"the index holds no patient {patient}")

@@ -107,8 +107,11 @@ def test_add_then_remove_then_relabel(run: Run, place: Path, squares: Callable[.
     assert json.loads(run("index", "compact", "--index", place, "--json").stdout)["bytes"] >= 0
     content = json.loads(run("index", "info", "--index", place, "--json").stdout)
     assert content["labels"] == {"normal": 2, "abnormal": 3}
-    assert [entry["action"] for entry in content["history"]] == ["add", "add", "remove", "remove", "relabel"]
-    assert "relabel 1 radiograph, " in run("index", "info", "--index", place).stdout
+    actions = ["add", "add", "remove", "remove", "relabel", "compact"]
+    assert [entry["action"] for entry in content["history"]] == actions
+    shown = run("index", "info", "--index", place).stdout
+    assert "last change  compact, " in shown
+    assert "search       exact (faiss-flat)" in shown
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_build_goes_on_where_it_was_left(tmp_path: Path, start: Start, sample:
         assert build.logits().tobytes() == logits.tobytes()
         build.finish()
     assert names(tmp_path) == ["index"]
-    assert names(tmp_path / "index") == ["cases.sqlite", "model", "vectors.faiss"]
+    assert names(tmp_path / "index") == ["SHA256SUMS", "cases.sqlite", "model", "vectors.faiss"]
     with IndexFolder.open(tmp_path / "index") as folder:
         assert folder.cases() == cases
         assert [folder.thumbnail(case.case) for case in cases] == thumbnails
@@ -282,4 +282,4 @@ def test_an_index_whose_writer_was_killed_may_be_replaced(place: Path, start: St
     with start(replace=True) as build:
         build.add(*part(sample, 0, 5))
         build.finish()
-    assert names(place) == ["cases.sqlite", "model", "vectors.faiss"]
+    assert names(place) == ["SHA256SUMS", "cases.sqlite", "model", "vectors.faiss"]

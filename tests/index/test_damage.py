@@ -81,9 +81,9 @@ def test_missing_cases(place: Path) -> None:
 
 def test_another_schema_version(place: Path) -> None:
     connection = sqlite3.connect(place / "cases.sqlite")
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 9")
     connection.close()
-    assert "format 3" in assert_refused(place, "cases.sqlite", IndexSchema)
+    assert "format 9" in assert_refused(place, "cases.sqlite", IndexSchema)
 
 
 def test_a_database_of_something_else(place: Path) -> None:
@@ -132,6 +132,8 @@ def test_a_blob_that_is_not_the_one_written(place: Path, sample: Sample, table: 
     connection.execute(f"UPDATE {table} = {value.format(name, column)} WHERE row = 3")
     connection.commit()
     connection.close()
+    assert_refused(place, "cases.sqlite")  # since it is sealed
+    (place / "SHA256SUMS").unlink()
     if name == "embeddings":
         (place / "vectors.faiss").unlink()
         assert_refused(place, "cases.sqlite")

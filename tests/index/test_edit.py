@@ -15,6 +15,7 @@ from index.case import Case
 from index.edit import IndexEdit
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.folder import IndexFolder
+from index.snapshot import Snapshot
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 Write = Callable[[Path, Sample], Path]
@@ -130,18 +131,26 @@ def test_the_history_tells_what_was_done_and_names_nobody(place: Path, sample: S
     assert "patient3" not in str(history)
 
 
-def test_a_reader_keeps_the_state_that_it_opened(place: Path, sample: Sample) -> None:
-    last = sample[0][-1]
-    with IndexFolder.open(place) as old:
+def test_an_open_reader_finds_what_was_changed(place: Path, sample: Sample) -> None:
+    first, last = sample[0][0], sample[0][-1]
+    with IndexFolder.open(place) as reader:
         with IndexEdit.open(place) as edit:
             edit.remove({"case": [last.case]})
             edit.add([replace(last, case="another.png")], sample[1][:1], [b"another"], sample[3][:1])
-        assert old.cases() == sample[0]
-        assert old.search(sample[1], 5) is not None
-        assert old.thumbnail(last.case) is None  # removed, and its place was not given to another
-        old.verify()
-        with IndexFolder.open(place) as new:
-            assert new.thumbnail("another.png") == b"another"
+            (found,) = reader.search(sample[1][:1], 30)  # of a vectors.faiss that is older than cases.sqlite
+            assert {hit.case.case for hit in found} & {first.case, "another.png"}
+            edit.relabel(last.study, 1 - last.label)
+        with pytest.raises(IndexBusy, match="changed meanwhile"):
+            reader.cases()
+        assert reader.refresh()
+        assert not reader.refresh()
+        cases = reader.cases()
+        assert last not in cases
+        assert {case.label for case in cases if case.study == last.study} == {1 - last.label}
+        assert reader.thumbnail(last.case) is None  # removed, and its place was not given to another
+        assert reader.thumbnail("another.png") == b"another"
+        assert reader.verify()
+        assert not reader.replaced()
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(place: Path, sample: Sample) -> None:
@@ -198,8 +207,8 @@ def test_a_full_disk_loses_nothing(place: Path, sample: Sample) -> None:
     many = [Case(f"new{n}.png", f"new{n}", "newcomer", 0) for n in range(200)]
     vectors = np.repeat(sample[1][:1], 200, axis=0)
     with IndexEdit.open(place) as edit:
-        pages = edit._database._number("PRAGMA page_count")
-        edit._database._query(f"PRAGMA max_page_count = {pages + 2}")
+        pages = edit._database._sqlite.number("PRAGMA page_count")
+        edit._database._sqlite.query(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(IndexFailure, match="full"):
             edit.add(many, vectors, [b"x" * 4000] * 200, np.zeros(200, np.float32))
     assert_holds(place, sample)
@@ -211,6 +220,7 @@ def test_verify_finds_what_opening_does_not_read(place: Path, table: str) -> Non
     connection.execute(f"UPDATE {table} = x'00' WHERE row = 3")
     connection.commit()
     connection.close()
+    (place / "SHA256SUMS").unlink()  # as where a process was killed
     with IndexFolder.open(place) as folder, pytest.raises(IndexDamaged, match=r"cases\.sqlite is damaged"):
         folder.verify()
 
@@ -219,11 +229,12 @@ def test_verify_compares_the_vectors_with_the_truth(
     tmp_path: Path, place: Path, write_index: Write, sample: Sample
 ) -> None:
     """A file of vectors that is whole and stamped for this index, but holds others."""
-    from index.faiss_store import FaissFlat
-
     with IndexFolder.open(place) as folder:
         identity = bytes.fromhex(folder._metadata["identity"])
-    FaissFlat.of(-sample[1]).write(place / "vectors.faiss", identity, 1)
+    snapshot = Snapshot.read(place / "vectors.faiss", identity)
+    assert snapshot is not None
+    replace(snapshot, vectors=-snapshot.vectors).write(place / "vectors.faiss", identity)
+    (place / "SHA256SUMS").unlink()
     with IndexFolder.open(place) as folder, pytest.raises(IndexDamaged, match="delete that one file"):
         folder.verify()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import index.faiss_store
+import index.snapshot
 from index.case import Case
 from index.errors import IndexBusy, IndexMissing, MissingExtra
 from index.folder import Hit, IndexFolder
@@ -26,7 +26,7 @@ def oracle(
     cases, embeddings, _, _ = sample
     similarities = (embeddings.astype(np.float64) @ query.astype(np.float64)).astype(np.float32).tolist()
     hits: dict[str, Hit] = {}
-    for row in sorted(range(len(cases)), key=lambda row: (-similarities[row], cases[row].study, row)):
+    for row in sorted(range(len(cases)), key=lambda row: (-similarities[row], row)):
         case = cases[row]
         fits = all(
             (case.label_name if field == "label" else getattr(case, field)) in values for field, values in where.items()
@@ -78,14 +78,14 @@ def test_tiny_indexes(tmp_path: Path, write_index: Write, sample: Sample, N: int
         assert folder.info()["labels"] == {"normal": (N + 1) // 2, "abnormal": N // 2}
 
 
-def test_ties_go_by_the_study_and_a_study_is_found_once(tmp_path: Path, write_index: Write) -> None:
+def test_ties_go_by_the_order_of_indexing_and_a_study_is_found_once(tmp_path: Path, write_index: Write) -> None:
     rows = [("c1", "s2", 0.6), ("c2", "s10", 0.6), ("c3", "s2", 0.6), ("c4", "s3", 0.8), ("c5", "s10", 0.0)]
     cases = [Case(case, study, f"p{study}", 1) for case, study, _ in rows]
     vectors = np.array([[x, np.sqrt(1 - x * x)] for _, _, x in rows], dtype=np.float32)
     place = write_index(tmp_path / "i", (cases, vectors, [b"x"] * 5, np.zeros(5, np.float32)))
     with IndexFolder.open(place) as folder:
         (found,) = folder.search(np.array([[1, 0]], dtype=np.float32), 9)
-    assert [(hit.case.case, round(hit.similarity, 6)) for hit in found] == [("c4", 0.8), ("c2", 0.6), ("c1", 0.6)]
+    assert [(hit.case.case, round(hit.similarity, 6)) for hit in found] == [("c4", 0.8), ("c1", 0.6), ("c2", 0.6)]
 
 
 def test_everything_comes_back_as_it_was_added(template: Path, sample: Sample, model: Path) -> None:
@@ -120,7 +120,8 @@ def test_info(template: Path, sample: Sample) -> None:
         "quarantined": 0,
         "store": {"kind": "faiss-flat", "dimension": 8, "vectors": 60, "exact": True},
         "generation": 1,
-        "schema": 2,
+        "schema": 3,
+        "sealed": True,
     }
 
 
@@ -158,7 +159,7 @@ def test_missing_vectors_are_made_again(place: Path, template: Path, sample: Sam
     with IndexFolder.open(place) as folder:
         assert folder.search(sample[1], 7) == [oracle(sample, query, 7, {}, set()) for query in sample[1]]
     assert (place / "vectors.faiss").read_bytes() == (template / "vectors.faiss").read_bytes()
-    assert sorted(path.name for path in place.iterdir()) == ["cases.sqlite", "model", "vectors.faiss"]
+    assert sorted(path.name for path in place.iterdir()) == ["SHA256SUMS", "cases.sqlite", "model", "vectors.faiss"]
 
 
 def test_vectors_of_another_index_are_not_believed(
@@ -175,11 +176,11 @@ def test_vectors_of_another_index_are_not_believed(
 def test_in_a_folder_that_cannot_be_written_the_vectors_stay_in_memory(
     place: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, data: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     (place / "vectors.faiss").unlink()
-    monkeypatch.setattr(index.faiss_store, "write_whole", refuse)
+    monkeypatch.setattr(index.snapshot, "write_whole", refuse)
     with IndexFolder.open(place) as folder:
         assert folder.search(sample[1][:1], 3) == [oracle(sample, sample[1][0], 3, {}, set())]
     assert not (place / "vectors.faiss").exists()
@@ -219,7 +220,7 @@ def test_several_threads_may_read(template: Path, sample: Sample) -> None:
 
 
 def test_an_index_being_written_is_busy(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.database.PATIENCE_S", 0.01)
+    monkeypatch.setattr("index.connection.PATIENCE_S", 0.01)
     writer = subprocess.Popen(
         [
             sys.executable,

@@ -146,7 +146,12 @@ def kill_at_every_step(root: Path) -> None:
             build.finish()
         assert_whole(root / "index", 60)
         assert sorted(path.name for path in root.iterdir()) == ["index", "model"]
-        assert sorted(path.name for path in (root / "index").iterdir()) == ["cases.sqlite", "model", "vectors.faiss"]
+        assert sorted(path.name for path in (root / "index").iterdir()) == [
+            "SHA256SUMS",
+            "cases.sqlite",
+            "model",
+            "vectors.faiss",
+        ]
         shutil.rmtree(root)
         if status == 0:
             print(step, " ".join(sorted(found, reverse=True)), sep="\n")

@@ -1,0 +1,178 @@
+"""What a reader holds of an index: one generation of it, ready to be searched."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import LABEL_NAMES
+from index.database import FIELDS, Database
+from index.errors import IndexDamaged
+from index.snapshot import Snapshot
+from index.vectors import Demand, VectorStore
+
+__all__ = ["State", "make_snapshot", "require_filter"]
+
+MASKS = 32  # filters that are remembered
+
+RowsWhere = Callable[[str, Collection[str]], NDArray[np.int64]]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """N cases by position, 0 to N-1 in row order, some of which may have been removed since vectors.faiss was written.
+
+    rows, studies: (N,), as in a `Snapshot`. alive: (N,) False where a case was removed; None where none was. behind:
+    how many cases were added or removed since.
+    """
+
+    generation: int
+    rows: NDArray[np.int64]
+    studies: NDArray[np.int64]
+    store: VectorStore
+    alive: Mask | None
+    behind: int
+    _masks: dict[tuple[str, frozenset[str]], Mask] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, database: Database) -> "tuple[State, bool]":
+        """The state that cases.sqlite has, in a transaction; and whether the vectors.faiss at `path` was of use."""
+        from index.faiss_store import FaissStore  # not before it is needed: it takes longer to import than all the rest
+
+        metadata = database.metadata()
+        snapshot = Snapshot.read(path, bytes.fromhex(metadata["identity"]))
+        base = snapshot or Snapshot.exact(*database.vectors(metadata["dimension"]))
+        store: VectorStore = FaissStore(base.vectors, base.approximation, base.measured)
+        rows, studies, behind = base.rows, base.studies, 0
+        added, their_studies, vectors = database.vectors(metadata["dimension"], base.last)
+        if len(added):
+            # A study that has cases in the file is known by the number that it has there.
+            at = np.searchsorted(rows, their_studies)
+            there = their_studies <= base.last
+            their_studies[there] = studies[at[there]]
+            rows, studies = np.concatenate((rows, added)), np.concatenate((studies, their_studies))
+            store, behind = _Grown(store, len(base.rows), vectors), len(added)
+        removed = np.intersect1d(rows, database.removed(), assume_unique=True)
+        alive = None
+        if len(removed):
+            alive = np.ones(len(rows), dtype=np.bool_)
+            alive[np.searchsorted(rows, removed)] = False
+            behind += len(removed)
+        if len(rows) - len(removed) != database.count():
+            raise IndexDamaged(
+                f"{database.path} is damaged: it has not one embedding a case; "
+                "build the index again, or restore it from a copy"
+            )
+        return cls(database.generation(), rows, studies, store, alive, behind), snapshot is not None
+
+    def count(self) -> int:
+        """The number of cases."""
+        return len(self.rows) if self.alive is None else int(np.count_nonzero(self.alive))
+
+    def count_studies(self) -> int:
+        met = np.zeros(int(self.studies.max(initial=0)) + 1, dtype=np.bool_)
+        met[self.studies if self.alive is None else self.studies[self.alive]] = True
+        return int(np.count_nonzero(met))
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """(n, D) of the cases that are there, in row order."""
+        return self.store.take(np.arange(len(self.rows)) if self.alive is None else np.flatnonzero(self.alive))
+
+    def allowed(
+        self, where: Mapping[str, Collection[str]] | None, excluded: Collection[str], rows_where: RowsWhere
+    ) -> Mask | None:
+        """(N,) True where a case has one of the values of every field, and none of the excluded patients.
+
+        None where all may be found. rows_where: asks cases.sqlite. Raises ValueError for a field or a label that does
+        not exist, or where the values are one string.
+        """
+        mask = self.alive
+        for name, values in (where or {}).items():
+            of_field = self._mask(name, values, rows_where)
+            mask = of_field if mask is None else mask & of_field
+        if excluded:
+            own = self._positions(rows_where("patient", excluded))
+            if len(own):
+                mask = np.ones(len(self.rows), dtype=np.bool_) if mask is None else mask.copy()
+                mask[own] = False
+        return mask
+
+    def _mask(self, name: str, values: Collection[str], rows_where: RowsWhere) -> Mask:
+        require_filter(name, values)
+        key = name, frozenset(values)
+        if key not in self._masks:
+            mask = np.zeros(len(self.rows), dtype=np.bool_)
+            mask[self._positions(rows_where(name, key[1]))] = True
+            while len(self._masks) >= MASKS:
+                self._masks.pop(next(iter(self._masks)), None)
+            self._masks[key] = mask
+            return mask
+        return self._masks[key]
+
+    def _positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of rows; those of a later generation are left out."""
+        rows = rows[rows <= self.rows[-1]] if len(self.rows) else rows[:0]
+        if len(self.rows) and self.rows[-1] - self.rows[0] + 1 == len(self.rows):
+            return np.asarray(rows - self.rows[0])  # none is missing between the first and the last
+        return np.asarray(np.searchsorted(self.rows, rows))
+
+
+class _Grown:
+    """A store and the vectors that were added since; a `VectorStore`."""
+
+    def __init__(self, base: VectorStore, size: int, added: NDArray[np.float32]) -> None:
+        self._base, self._size, self._added = base, size, added
+
+    @property
+    def exact(self) -> bool:
+        return self._base.exact
+
+    @property
+    def slack(self) -> float:
+        return self._base.slack
+
+    def search(
+        self, queries: NDArray[np.float32], count: int, allowed: Mask | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        old, new = (None, None) if allowed is None else (allowed[: self._size], allowed[self._size :])
+        similarities = queries @ self._added.T
+        if new is not None:
+            similarities[:, ~new] = -np.inf
+        positions = np.broadcast_to(np.arange(self._size, self._size + len(self._added)), similarities.shape)
+        there = min(count, self._size if old is None else int(np.count_nonzero(old)))
+        if there:
+            of_base, places = self._base.search(queries, there, old)
+            similarities, positions = np.hstack((of_base, similarities)), np.hstack((places, positions))
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(positions, order, axis=1)
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors = np.empty((len(positions), self._added.shape[1]), dtype=np.float32)
+        old = positions < self._size
+        vectors[old] = self._base.take(positions[old])
+        vectors[~old] = self._added[positions[~old] - self._size]
+        return vectors
+
+    def describe(self) -> dict[str, object]:
+        return self._base.describe() | {"added_since": len(self._added)}
+
+
+def make_snapshot(database: Database, demand: Demand) -> Snapshot:
+    """What vectors.faiss is to hold, from cases.sqlite, in a transaction."""
+    from index.faiss_store import FaissStore
+
+    rows, studies, vectors = database.vectors(database.metadata()["dimension"])
+    return Snapshot(rows, studies, vectors, *FaissStore.approximate(vectors, demand))
+
+
+def require_filter(name: str, values: Collection[str]) -> None:
+    """Raise ValueError unless the field exists and the values are a collection of strings, and for labels of labels."""
+    if name not in FIELDS:
+        raise ValueError(f"cases have no field {name!r}; the fields are {', '.join(FIELDS)}")
+    if isinstance(values, str):
+        raise ValueError(f"the values of {name} are a collection of strings, as in [{values!r}]")
+    if name == "label" and not set(values) <= set(LABEL_NAMES):
+        raise ValueError(f"a label is normal or abnormal, not one of {sorted(values)}")

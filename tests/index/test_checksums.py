@@ -1,0 +1,123 @@
+"""Verifying finds every byte that was changed, whatever the byte means."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.case import Case
+from index.edit import IndexEdit
+from index.errors import IndexDamaged, IndexFailure
+from index.folder import IndexFolder
+
+Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
+
+
+@pytest.fixture
+def edited(place: Path) -> Path:
+    """An index with everything that changes leave behind: free pages, gaps in pages, a history."""
+    with IndexEdit.open(place) as edit:
+        edit.remove({"patient": ["patient3", "patient4", "patient5"]})
+        edit.relabel("study7", 0)
+    return place
+
+
+def is_refused(place: Path) -> bool:
+    try:
+        with IndexFolder.open(place) as folder:
+            folder.verify()
+    except IndexFailure:
+        return True
+    return False
+
+
+def test_an_index_is_sealed_whenever_it_is_left(edited: Path) -> None:
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    done = subprocess.run(command, cwd=edited, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+    with IndexFolder.open(edited) as folder:
+        assert folder.verify()
+        assert folder.info()["sealed"]
+
+
+def test_every_flipped_byte_is_found(edited: Path) -> None:
+    """A sample of all bytes of all files, and all of the small ones; every bit comes up."""
+    rng = np.random.default_rng(5)
+    files = sorted(path for path in edited.rglob("*") if path.is_file())
+    names = [path.name for path in files]
+    assert names == ["SHA256SUMS", "cases.sqlite", "model.json", "encoder.onnx", "vectors.faiss"]
+    found = 0
+    for file in files:
+        original = file.read_bytes()
+        places = range(len(original)) if len(original) < 300 else rng.choice(len(original), 150, replace=False)
+        for at in places:
+            changed = bytearray(original)
+            changed[at] ^= 1 << (found % 8)
+            file.write_bytes(changed)
+            assert is_refused(edited), f"{file.name}, byte {at}"
+            found += 1
+        file.write_bytes(original)
+    assert found > 600
+    assert not is_refused(edited)
+
+
+def test_zeros_and_free_pages_are_not_beneath_notice(edited: Path) -> None:
+    """The bytes of a database that mean nothing: those of what was removed."""
+    cases = edited / "cases.sqlite"
+    original = cases.read_bytes()
+    page = original.find(bytes(4096)) + 1000  # within a page that is free
+    assert page >= 1000
+    cases.write_bytes(original[:page] + b"x" + original[page + 1 :])
+    assert is_refused(edited)
+
+
+def test_without_the_seal_what_means_something_is_still_checked(edited: Path, sample: Sample) -> None:
+    (edited / "SHA256SUMS").unlink()
+    with IndexFolder.open(edited) as folder:
+        assert not folder.verify()
+    cases = edited / "cases.sqlite"
+    cases.write_bytes(cases.read_bytes().replace(sample[2][0][:50], bytes(50)))
+    with IndexFolder.open(edited) as folder, pytest.raises(IndexDamaged, match="thumbnails"):
+        folder.verify()
+
+
+def test_a_large_index_is_opened_without_reading_it_all(
+    edited: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond the size that is read on opening is found when it is shown, and by verifying."""
+    monkeypatch.setattr("index.folder.CHECKED", 0)
+    monkeypatch.setattr("index.snapshot.CHECKED", 0)
+    for name in ("cases.sqlite", "vectors.faiss"):
+        file = edited / name
+        original = file.read_bytes()
+        at = original.rfind(b"finger") if name == "cases.sqlite" else len(original) // 3
+        file.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
+        with IndexFolder.open(edited) as folder, pytest.raises(IndexDamaged):
+            folder.verify()
+        file.write_bytes(original)
+    with IndexFolder.open(edited) as folder:
+        assert folder.verify()
+
+
+@pytest.mark.parametrize("change", ["remove", "relabel", "add"])
+def test_a_change_of_a_large_index_is_sealed_by_compacting(
+    edited: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr("index.edit.SEALED", 0)
+    changes: dict[str, Callable[[IndexEdit], object]] = {
+        "remove": lambda edit: edit.remove({"study": ["study8"]}),
+        "relabel": lambda edit: edit.relabel("study8", 1),
+        "add": lambda edit: edit.add([Case("new.png", "new", "new", 1)], sample[1][:1], [b"x"], sample[3][:1]),
+    }
+    with IndexEdit.open(edited) as edit:
+        changes[change](edit)
+    with IndexFolder.open(edited) as folder:
+        assert not folder.verify()
+        assert not folder.info()["sealed"]
+    with IndexEdit.open(edited) as edit:
+        edit.compact()
+    with IndexFolder.open(edited) as folder:
+        assert folder.verify()
