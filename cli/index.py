@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ from cli.terminal import (
     progress,
 )
 from index.errors import IndexFailure
+
+if TYPE_CHECKING:
+    from retrieval.build import BuildReport
+    from retrieval.collection import Collection
 
 __all__ = ["index"]
 
@@ -57,6 +61,10 @@ def build(
     split: Split = None,
     layout: Layout = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the index that is there.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only the I-th of N pieces, as an index to be joined by: index merge."),
+    ] = None,
     recall: Recall = None,
     latency: Latency = None,
     memory: Memory = None,
@@ -71,6 +79,9 @@ def build(
     collection = read_collection(data, layout, part, split)
     for text in collection.notes:
         note(text)
+    if shard is not None:
+        _build_shard(collection, shard, place or default_index(), model, replace, workers, as_json)
+        return
     with progress("indexing") as show:
         report = build_index(
             collection,
@@ -81,6 +92,10 @@ def build(
             workers=workers,
             progress=show,
         )
+    _print_build(report, place, as_json)
+
+
+def _print_build(report: "BuildReport", place: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict())
         return
@@ -92,6 +107,32 @@ def build(
         print(f"Not indexed: {len(report.quarantined):,} that cannot be read, listed above.")
     print(f"Decision rules: {report.rules.source}.")
     print(f"Ask it:  mura-search QUERY... --index {report.path}" if place else "Ask it:  mura-search QUERY...")
+
+
+def _build_shard(
+    collection: "Collection",
+    shard: str,
+    place: Path,
+    model: Path | None,
+    replace: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from retrieval.shards import Shard, build_shard
+
+    try:
+        piece = Shard.parse(shard)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    with progress("indexing") as show:
+        report = build_shard(collection, piece, place, model=model, replace=replace, workers=workers, progress=show)
+    if as_json:
+        print_json(report.to_dict())
+        return
+    for case, reason in report.quarantined:
+        note(f"not indexed: {case}: {reason}")
+    print(f"Shard {report.shard}: {_radiographs(report.cases)} in {report.seconds:.1f} s.")
+    print("Join all shards:  mura-search index merge SHARD... --index FOLDER")
 
 
 @index.command()
@@ -198,7 +239,10 @@ def relabel(
 
 @index.command()
 def merge(
-    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The index whose radiographs are added.")],
+    others: Annotated[
+        list[Path],
+        typer.Argument(metavar="OTHER...", help="Indexes whose radiographs are added, or all shards of one."),
+    ],
     place: IndexPlace = None,
     prefix: Annotated[
         str,
@@ -208,18 +252,38 @@ def merge(
             "use the same names for different people.",
         ),
     ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Of shards: replace the index that is there.")] = False,
+    recall: Recall = None,
+    latency: Latency = None,
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add another index of the same model to this one."""
+    """Add other indexes of the same model to this one, or make this one of the shards of an index."""
     from index.edit import IndexEdit
     from index.folder import IndexFolder
     from retrieval.searcher import default_index
+    from retrieval.shards import is_shard, join_shards
 
-    with IndexFolder.open(other) as source, IndexEdit.open(place or default_index()) as edit:
-        try:
-            added, known = edit.merge(source, prefix)
-        except ValueError as error:
-            raise IndexFailure(f"{error}; nothing was merged") from error
+    if is_shard(others[0]):
+        with progress("joining") as show:
+            report = join_shards(
+                others,
+                place or default_index(),
+                replace=replace,
+                demand=_demand(recall, latency, memory),
+                progress=show,
+            )
+        _print_build(report, place, as_json)
+        return
+    added, known = 0, list[tuple[str, str]]()
+    with IndexEdit.open(place or default_index()) as edit:
+        for other in others:
+            with IndexFolder.open(other) as source:
+                try:
+                    more, there = edit.merge(source, prefix)
+                except ValueError as error:
+                    raise IndexFailure(f"{error}; nothing of {other} was merged") from error
+            added, known = added + more, known + there
     if as_json:
         pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
         print_json({"schema": "mura-search/merge/1", "added": added, "known": pairs})
@@ -265,6 +329,25 @@ def compact(
         print_json({"schema": "mura-search/compact/1", "bytes": saved})
     else:
         print(f"Gave back {saved:,} bytes.")
+
+
+@index.command()
+def export(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The Parquet file to write.")],
+    place: IndexPlace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all records, embeddings and classifier logits into a Parquet file."""
+    from index.folder import IndexFolder
+    from index.parquet import write_parquet
+    from retrieval.searcher import default_index
+
+    with IndexFolder.open(place or default_index()) as folder, progress("exporting") as show:
+        count = write_parquet(folder, target, progress=show)
+    if as_json:
+        print_json({"schema": "mura-search/export/1", "path": str(target), "cases": count})
+    else:
+        print(printable(f"Wrote {_radiographs(count)} to {target}."))
 
 
 @index.command()

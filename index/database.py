@@ -302,6 +302,11 @@ class Database:
         """Case to the reason why it was set aside."""
         return dict(self._sqlite.query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
 
+    def set_aside(self) -> list[tuple[Case, str]]:
+        """The same with what else is known of the cases; they have no label here."""
+        rows = self._sqlite.query('SELECT "case", study, patient, path, reason FROM quarantine ORDER BY "case"')
+        return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
+
     # Writing; each in a writing transaction.
 
     def add(

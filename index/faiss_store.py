@@ -64,7 +64,7 @@ class FaissStore:
             total = N if allowed is None else int(np.count_nonzero(allowed))
             # Where few are allowed, or many asked for, as many times more must be looked at.
             effort = self._effort * max(N / max(total, 1), count / _FETCHED)
-            if count < total and effort < _most_effort(self._index, N):
+            if count < total and effort < _all_effort(self._index, N):
                 return _approximate_search(self._index, queries, count, math.ceil(effort), selector)
         return _exact_search(self._vectors, queries, count, selector)
 
@@ -128,9 +128,9 @@ def _approximate_search(index: Any, queries: NDArray[np.float32], count: int, ef
     return similarities, positions
 
 
-def _most_effort(index: Any, N: int) -> float:
+def _all_effort(index: Any, N: int) -> float:
     """From where exact search is as fast."""
-    return N / 16 if isinstance(index, faiss.IndexHNSW) else index.nlist / 4
+    return N / 8 if isinstance(index, faiss.IndexHNSW) else index.nlist / 2
 
 
 def _candidates(vectors: NDArray[np.float32], demand: Demand) -> Iterator[tuple[str, Any]]:
@@ -190,7 +190,7 @@ def _tuned(
             similarities = vectors[positions[(positions >= 0) & (positions != position)]] @ query[0]
             found += min(AT, int(np.count_nonzero(similarities >= limit - (D + 8) * 2.0**-22)))
         reached = found / (AT * len(sample))
-        if reached >= recall or 2 * effort > _most_effort(index, N):
+        if reached >= recall or 4 * effort > _all_effort(index, N):
             break
         effort *= 2
     latency = _latency(lambda query: _approximate_search(index, query, count, effort, None), vectors[sample])

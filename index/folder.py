@@ -176,6 +176,10 @@ class IndexFolder:
         """The picture stored with a case, JPEG or PNG; None where there is no such case, or no longer."""
         return self._database.thumbnail(case)
 
+    def set_aside(self) -> list[tuple[Case, str]]:
+        """What could not be read when the index was built, with the reasons; labels are not kept."""
+        return self._database.set_aside()
+
     def find(self, field: str, values: Collection[str]) -> list[Case]:
         """The cases whose field is one of the values, in row order. Raises ValueError for an unknown field."""
         require_filter(field, values)

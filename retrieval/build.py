@@ -3,9 +3,10 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 
 from index.build import IndexBuild
@@ -18,7 +19,7 @@ from retrieval.errors import BundleError, CollectionError
 from retrieval.rules import DEFAULTS, Rules, learn_rules
 from retrieval.stream import encoded_batches
 
-__all__ = ["BuildReport", "build_index"]
+__all__ = ["BuildReport", "about", "build_index", "bundle_rules", "encode_remaining", "fingerprint", "finish_build"]
 
 SCHEMA = "mura-search/build/1"
 
@@ -36,11 +37,11 @@ class BuildReport:
     studies: int
     patients: int
     quarantined: tuple[tuple[str, str], ...]
-    warnings: tuple[tuple[str, str], ...]
-    resumed: int
-    synthetic: bool
     rules: Rules
-    seconds: float
+    warnings: tuple[tuple[str, str], ...] = ()
+    resumed: int = 0
+    synthetic: bool = False
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
         quarantined = [{"case": case, "reason": reason} for case, reason in self.quarantined]
@@ -69,46 +70,64 @@ def build_index(
     started = time.perf_counter()
     encoder = Encoder.open(BUNDLED if model is None else model)
     bundle = encoder.bundle
-    fallback, seen = _bundle_rules(bundle), bundle.seen()  # a bundle that is damaged is noticed before the long part
-    about = {
+    fallback, seen = bundle_rules(bundle), bundle.seen()  # a bundle that is damaged is noticed before the long part
+    with IndexBuild.start(
+        place,
+        model=bundle.folder,
+        dimension=bundle.dimension,
+        fingerprint=fingerprint(collection, bundle),
+        replace=replace,
+    ) as build:
+        resumed = len(build.done())
+        warnings = encode_remaining(build, collection.cases, encoder, workers, progress)
+        settings = about(collection) | {"demand": dict(demand or {})}
+        report = finish_build(build, settings, fallback, seen)
+    return replaced(
+        report,
+        path=str(place),
+        warnings=tuple(warnings),
+        resumed=resumed,
+        synthetic=collection.synthetic,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def finish_build(build: IndexBuild, settings: Mapping[str, object], fallback: Rules, seen: Set[int]) -> BuildReport:
+    """Learn the decision rules of what was added, and move the index to its place.
+
+    settings: what else is stored with it. fallback: the rules where there is too little to learn from. seen: the
+    radiographs that the model was trained on. Raises CollectionError where nothing was added.
+    """
+    cases, quarantined = build.cases(), build.quarantined()
+    if not cases:
+        first = next(iter(quarantined.values()), "there is none")
+        raise CollectionError(f"none of the {len(quarantined)} radiographs could be read; the first: {first}")
+    rules = learn_rules(cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback)
+    for key, value in {**settings, "rules": rules.to_dict()}.items():
+        build.set_metadata(key, value)
+    build.finish()
+    return BuildReport(
+        path=str(build.place),
+        cases=len(cases),
+        studies=len({case.study for case in cases}),
+        patients=len({case.patient for case in cases}),
+        quarantined=tuple(quarantined.items()),
+        rules=rules,
+    )
+
+
+def about(collection: Collection) -> dict[str, object]:
+    """What an index says of the collection that it was built of."""
+    described = {
         "root": str(collection.root),
         "layout": collection.layout,
         "notes": list(collection.notes),
         "synthetic": collection.synthetic,
     }
-    with IndexBuild.start(
-        place,
-        model=bundle.folder,
-        dimension=bundle.dimension,
-        fingerprint=_fingerprint(collection, bundle),
-        replace=replace,
-    ) as build:
-        resumed = len(build.done())
-        warnings = _encode_remaining(build, collection.cases, encoder, workers, progress)
-        cases, quarantined = build.cases(), build.quarantined()
-        if not cases:
-            first = next(iter(quarantined.values()), "there is none")
-            raise CollectionError(f"none of the {len(collection.cases)} radiographs could be read; the first: {first}")
-        rules = learn_rules(cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback)
-        build.set_metadata("rules", rules.to_dict())
-        build.set_metadata("collection", about)
-        build.set_metadata("demand", dict(demand or {}))
-        build.finish()
-    return BuildReport(
-        path=str(place),
-        cases=len(cases),
-        studies=len({case.study for case in cases}),
-        patients=len({case.patient for case in cases}),
-        quarantined=tuple(quarantined.items()),
-        warnings=tuple(warnings),
-        resumed=resumed,
-        synthetic=collection.synthetic,
-        rules=rules,
-        seconds=time.perf_counter() - started,
-    )
+    return {"collection": described}
 
 
-def _encode_remaining(
+def encode_remaining(
     build: IndexBuild,
     cases: Sequence[Case],
     encoder: Encoder,
@@ -138,13 +157,13 @@ def _encode_remaining(
     return warnings
 
 
-def _fingerprint(collection: Collection, bundle: Bundle) -> str:
+def fingerprint(collection: Collection, bundle: Bundle) -> str:
     """What must be the same for an interrupted build to go on: the model, and every record of the case table."""
     records = [asdict(case) for case in collection.cases]
     return hashlib.sha256(json.dumps([bundle.sha256, records]).encode()).hexdigest()
 
 
-def _bundle_rules(bundle: Bundle) -> Rules:
+def bundle_rules(bundle: Bundle) -> Rules:
     if bundle.rules is None:
         return DEFAULTS
     try:

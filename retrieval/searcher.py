@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from index.errors import IndexDamaged
+from index.errors import IndexDamaged, IndexFailure
 from index.folder import Hit, IndexFolder
 from retrieval.answer import (
     Answer,
@@ -263,6 +263,10 @@ class Searcher:
 
 def _stored_rules(folder: IndexFolder) -> Rules:
     stored = folder.metadata("rules")
+    if folder.metadata("shard") is not None and stored is None:
+        raise IndexFailure(
+            f"{folder.path} is one shard of an index; join all of them: mura-search index merge SHARD..."
+        )
     try:
         return Rules.from_dict(stored)  # type: ignore[arg-type]  # what is no mapping is caught
     except (TypeError, ValueError) as error:

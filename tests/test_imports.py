@@ -30,12 +30,13 @@ ROOMS = {
     "sqlite3": "index",
     "faiss": "index",
     "pymilvus": "index",
+    "pyarrow": "index",
     "pydicom": "retrieval",
     "typer": "cli",
     "rich": "cli",
     "fastapi": "web",
 }
-ONE_FILE = ("faiss", "pymilvus", "pydicom")
+ONE_FILE = ("faiss", "pyarrow", "pymilvus", "pydicom")
 NOWHERE = ("pandas", "sklearn", "scipy")
 HEAVY = ("torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy")
 
