@@ -2,10 +2,10 @@
 
     python benchmarks/scale.py [--cases 1000000] [--dimension 128] [--folder FOLDER]
 
-The embeddings are drawn in clusters: studies around 5,000 centres of a space of 40 dimensions, views around studies, with
-noise in all dimensions. Searches are for new views of new studies, each with one patient left out, as a query does it;
-recall is measured against exact search by NumPy, and the time beside FAISS's exact search over the same vectors in the
-same process. Pictures are empty: they are never read in a search.
+The embeddings are drawn in clusters: studies around 5,000 centres of a space of 40 dimensions, views around studies,
+with noise in all dimensions. Searches are for new views of new studies, each with one patient left out, as a query does
+it; recall is measured against exact search by NumPy, and the time beside FAISS's exact search over the same vectors in
+the same process. Pictures are empty: they are never read in a search.
 """
 
 import argparse

@@ -147,9 +147,29 @@ def test_merge(run: Run, place: Path, squares: Callable[..., Collection], model:
     build_index(new, tmp_path / "other", model=model)
     refused = run("index", "merge", tmp_path / "other", "--index", place)
     assert refused.exit_code == 1
-    assert "nothing was merged" in refused.stderr
+    assert "nothing of " in refused.stderr
     merged = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/")
     assert merged.stdout == "Added 1 radiograph; there already, byte for byte: 0.\n"
     again = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/", "--json")
     assert json.loads(again.stdout)["known"] == [{"case": "s1-1.png", "indexed": "north/s1-1.png"}]
     assert run("index", "verify", "--index", place).stdout.startswith("Whole: 7 radiographs")
+
+
+def test_shards_and_export(run: Run, place: Path, squares: Callable[..., Collection], tmp_path: Path) -> None:
+    made = squares([("ann", "s1", 0, [40, 50]), ("bob", "s2", 1, [200])], "made")
+    table = made.root / "cases.csv"
+    rows = [f"{case.case},{case.label_name},{case.patient},{case.study}" for case in made.cases]
+    table.write_text("\n".join(["path,label,patient,study", *rows]) + "\n", encoding="utf-8")
+    shards = [tmp_path / "a", tmp_path / "b"]
+    for number, shard in enumerate(shards, start=1):
+        built = run("index", "build", table, "--shard", f"{number}/2", "--index", shard)
+        assert built.stdout.startswith(f"Shard {number}/2: {number} radiograph")
+    assert run("index", "build", table, "--shard", "3/2", "--index", tmp_path / "c").exit_code == 2
+    missing = run("index", "merge", shards[0], "--index", tmp_path / "joined")
+    assert (missing.exit_code, "shard 2 of 2 is missing" in missing.stderr) == (1, True)
+    assert run("index", "merge", *shards, "--index", tmp_path / "joined").stdout.startswith(
+        "Indexed 3 radiographs of 2"
+    )
+    told = json.loads(run("index", "export", tmp_path / "all.parquet", "--index", tmp_path / "joined", "--json").stdout)
+    assert told["cases"] == 3
+    assert (tmp_path / "all.parquet").stat().st_size > 500
