@@ -25,6 +25,7 @@ Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 AT = 10  # recall is measured among this many
 SAMPLE = 256  # vectors of the index that are searched for to measure it
 _FETCHED = 5 * AT + 16  # about what a study-level search asks for
+_FEW = 64  # vectors that may not be found
 _ALWAYS_EXACT = 16 << 20  # bytes of vectors that are searched within a few milliseconds anywhere
 
 
@@ -58,10 +59,12 @@ class FaissStore:
         return float((self._vectors.shape[1] + 8) * 2.0**-23)
 
     def search(self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None) -> Found:
+        N = len(self._vectors)
+        total = N if allowed is None else int(np.count_nonzero(allowed))
+        if allowed is not None and N - total <= _FEW:  # asking for a few more is faster than looking at each
+            return _without(self.search(queries, count + N - total, None), allowed, count)
         selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if self._index is not None:
-            N = len(self._vectors)
-            total = N if allowed is None else int(np.count_nonzero(allowed))
             # Where few are allowed, or many asked for, as many times more must be looked at.
             effort = self._effort * max(N / max(total, 1), count / _FETCHED)
             if count < total and effort < _all_effort(self._index, N):
@@ -108,6 +111,13 @@ class FaissStore:
         if best is None:
             raise ValueError(f"{N} vectors of {D} numbers need more than the {demand.memory} bytes allowed")
         return best
+
+
+def _without(found: Found, allowed: NDArray[np.bool_], count: int) -> Found:
+    """The first `count` of those found that are allowed, which are at least as many."""
+    similarities, positions = found
+    order = np.argsort(~allowed[positions], axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
 
 def _exact_search(vectors: NDArray[np.float32], queries: NDArray[np.float32], count: int, selector: Any) -> Found:

@@ -23,6 +23,7 @@ from index.vectors import require_unit_rows
 __all__ = ["Hit", "IndexFolder", "require_index"]
 
 CHECKED = 64 << 20  # bytes: up to here every byte of cases.sqlite is compared with its checksum when it is opened
+REMEMBERED = 50_000  # cases that were shown, so that SQLite need not be asked again
 ATTEMPTS = 20  # to search while somebody changes the index
 
 _File = tuple[int, int] | None
@@ -130,12 +131,25 @@ class IndexFolder:
             state = self._state
             answers = self._answers(state, queries, k, where, exclusions)
             rows = state.rows[[position for answer in answers for _, position in answer]].tolist() if answers else []
-            generation, cases = self._database.records(rows)
-            if generation == state.generation:
-                found = iter(rows)
-                return [[Hit(similarity, cases[next(found)]) for similarity, _ in answer] for answer in answers]
+            cases = self._cases(state, rows)
+            if cases is not None:
+                found = iter(cases)
+                return [[Hit(similarity, next(found)) for similarity, _ in answer] for answer in answers]
             self.refresh()
         raise IndexBusy(f"{self.path} changes faster than it can be searched; try again")
+
+    def _cases(self, state: State, rows: Sequence[int]) -> list[Case] | None:
+        """The cases of the rows; None where the index is not in this state any more."""
+        known = {row: state.shown.get(row) for row in rows}
+        missing = [row for row, case in known.items() if case is None]
+        generation, found = self._database.records(missing) if missing else (self._database.generation(), {})
+        if generation != state.generation:
+            return None
+        if len(state.shown) > REMEMBERED:
+            state.shown.clear()
+        state.shown.update(found)
+        known.update(found)
+        return [case for row in rows if (case := known[row]) is not None]
 
     def _answers(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES
+from index.case import LABEL_NAMES, Case
 from index.database import FIELDS, Database
 from index.errors import IndexDamaged
 from index.snapshot import Snapshot
@@ -26,7 +26,7 @@ class State:
     """N cases by position, 0 to N-1 in row order, some of which may have been removed since vectors.faiss was written.
 
     rows, studies: (N,), as in a `Snapshot`. alive: (N,) False where a case was removed; None where none was. behind:
-    how many cases were added or removed since.
+    how many cases were added or removed since. shown: cases by row that were read already.
     """
 
     generation: int
@@ -35,6 +35,7 @@ class State:
     store: VectorStore
     alive: Mask | None
     behind: int
+    shown: dict[int, Case] = field(default_factory=dict)
     _masks: dict[tuple[str, frozenset[str]], Mask] = field(default_factory=dict)
 
     @classmethod
