@@ -15,7 +15,6 @@ from index.checksums import check_file, sealed, verify_seal
 from index.database import SCHEMA, Batch, Database
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.files import CASES, MODEL, VECTORS
-from index.ranking import Neighbour, nearest_studies
 from index.snapshot import Snapshot
 from index.state import State, require_filter
 from index.vectors import require_unit_rows
@@ -126,12 +125,13 @@ class IndexFolder:
         require_unit_rows(queries, int(self._metadata["dimension"]))
         if k < 1:
             raise ValueError(f"k is the number of studies to find, at least 1, not {k}")
-        exclusions = _by_exclusion(exclude_patients, len(queries))
+        excluded = _exclusions(exclude_patients, len(queries))
+        for field, values in (where or {}).items():
+            require_filter(field, values)
         for _ in range(ATTEMPTS):
             state = self._state
-            answers = self._answers(state, queries, k, where, exclusions)
-            rows = state.rows[[position for answer in answers for _, position in answer]].tolist() if answers else []
-            cases = self._cases(state, rows)
+            answers = state.search(queries, k, where or {}, excluded, self._database.rows_where)
+            cases = self._cases(state, [row for answer in answers for _, row in answer])
             if cases is not None:
                 found = iter(cases)
                 return [[Hit(similarity, next(found)) for similarity, _ in answer] for answer in answers]
@@ -150,22 +150,6 @@ class IndexFolder:
         state.shown.update(found)
         known.update(found)
         return [case for row in rows if (case := known[row]) is not None]
-
-    def _answers(
-        self,
-        state: State,
-        queries: NDArray[np.float32],
-        k: int,
-        where: Mapping[str, Collection[str]] | None,
-        exclusions: dict[frozenset[str], list[int]],
-    ) -> list[list[Neighbour]]:
-        answers: list[list[Neighbour]] = [[] for _ in queries]
-        for patients, members in exclusions.items():
-            allowed = state.allowed(where, patients, self._database.rows_where)
-            found = nearest_studies(state.store, queries[members], k, state.studies, allowed)
-            for query, answer in zip(members, found, strict=True):
-                answers[query] = answer
-        return answers
 
     def cases(self) -> list[Case]:
         """All cases, in row order. Raises IndexBusy where the index was changed since the last search or `refresh`."""
@@ -305,13 +289,10 @@ def require_index(path: Path) -> None:
         raise IndexMissing(f"no index at {path}; build one with: mura-search index build DATA --index {path}")
 
 
-def _by_exclusion(patients: Sequence[Collection[str]] | None, count: int) -> dict[frozenset[str], list[int]]:
-    """The queries, 0 to count-1, by the set of patients that they must not find: the views of a study share one."""
+def _exclusions(patients: Sequence[Collection[str]] | None, count: int) -> list[frozenset[str]]:
+    """The patients that each of the queries must not find."""
     if patients is None:
-        return {frozenset(): list(range(count))}
+        return [frozenset()] * count
     if len(patients) != count or any(isinstance(excluded, str) for excluded in patients):
         raise ValueError(f"{count} queries need {count} collections of patients to exclude, one each")
-    queries: dict[frozenset[str], list[int]] = {}
-    for query, excluded in enumerate(patients):
-        queries.setdefault(frozenset(excluded), []).append(query)
-    return queries
+    return [frozenset(excluded) for excluded in patients]

@@ -1,6 +1,6 @@
 """What a reader holds of an index: one generation of it, ready to be searched."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index.case import LABEL_NAMES, Case
 from index.database import FIELDS, Database
 from index.errors import IndexDamaged
+from index.ranking import nearest_studies
 from index.snapshot import Snapshot
 from index.vectors import Demand, VectorStore
 
@@ -19,6 +20,7 @@ MASKS = 32  # filters that are remembered
 
 RowsWhere = Callable[[str, Collection[str]], NDArray[np.int64]]
 Mask = NDArray[np.bool_]
+Found = tuple[float, int]  # the similarity, and the row of the study's nearest case
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,39 @@ class State:
         """(n, D) of the cases that are there, in row order."""
         return self.store.take(np.arange(len(self.rows)) if self.alive is None else np.flatnonzero(self.alive))
 
-    def allowed(
-        self, where: Mapping[str, Collection[str]] | None, excluded: Collection[str], rows_where: RowsWhere
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Mapping[str, Collection[str]],
+        excluded: Sequence[frozenset[str]],
+        rows_where: RowsWhere,
+    ) -> list[list[Found]]:
+        """The k nearest studies of each query: the similarity and the row of each study's nearest matching case.
+
+        queries: (Q, D) unit rows. excluded: for each query the patients that it must not find. rows_where: asks
+        cases.sqlite. Most similar first, ties by row.
+        """
+        answers: list[list[Found]] = [[] for _ in queries]
+        groups: dict[frozenset[str], list[int]] = {}  # the views of a study share one set
+        for query, patients in enumerate(excluded):
+            groups.setdefault(patients, []).append(query)
+        for patients, members in groups.items():
+            allowed = self._allowed(where, patients, rows_where)
+            found = nearest_studies(self.store, queries[members], k, self.studies, allowed)
+            for query, answer in zip(members, found, strict=True):
+                answers[query] = [(similarity, int(self.rows[position])) for similarity, position in answer]
+        return answers
+
+    def _allowed(
+        self, where: Mapping[str, Collection[str]], excluded: Collection[str], rows_where: RowsWhere
     ) -> Mask | None:
         """(N,) True where a case has one of the values of every field, and none of the excluded patients.
 
-        None where all may be found. rows_where: asks cases.sqlite. Raises ValueError for a field or a label that does
-        not exist, or where the values are one string.
+        None where all may be found.
         """
         mask = self.alive
-        for name, values in (where or {}).items():
+        for name, values in where.items():
             of_field = self._mask(name, values, rows_where)
             mask = of_field if mask is None else mask & of_field
         if excluded:
@@ -102,7 +127,6 @@ class State:
         return mask
 
     def _mask(self, name: str, values: Collection[str], rows_where: RowsWhere) -> Mask:
-        require_filter(name, values)
         key = name, frozenset(values)
         if key not in self._masks:
             mask = np.zeros(len(self.rows), dtype=np.bool_)
