@@ -205,8 +205,13 @@ def _explain(
     picture = encoder.prepare(pixels)
     H, W = pixels.shape[:2]
     box = Letterbox.fit(H, W, len(picture))
-    clean = encoder.views([picture]) if views is None else views
-    noisy = encoder.views(_noisy(picture, box, smoothing)) if smoothing.noise else clean
+    copies = _noisy(picture, box, smoothing) if smoothing.noise else []
+    if views is None:  # one batch, the radiograph itself last, takes less time than two
+        views = encoder.views([*copies, picture])
+        clean = [maps[-1:] for maps in views]
+        noisy = [maps[:-1] for maps in views] if copies else clean
+    else:
+        clean, noisy = list(views), encoder.views(copies) if copies else list(views)
     scores, gradients = score(encoder.head, noisy)
     found = [weigh(maps[0], gradient, scores) for maps, gradient in zip(clean, gradients, strict=True)]
     heat = found[0] if len(found) == 1 else found[0] + found[1][:, ::-1]
@@ -222,8 +227,9 @@ def _noisy(picture: NDArray[np.uint8], box: Letterbox, smoothing: Smoothing) -> 
     generator = np.random.default_rng(smoothing.seed)
     copies: list[Array] = []
     while len(copies) < smoothing.samples:
-        grain = sigma * generator.standard_normal((box.height, box.width, 1), np.float32)
-        for noise in (grain, -grain):
+        grain = sigma * generator.standard_normal((box.height, box.width), np.float32)
+        grey = cv2.merge((grain, grain, grain))
+        for noise in (grey, -grey):
             copies.append(picture.astype(np.float32))
             copies[-1][inside] += noise
     return copies[: smoothing.samples]
