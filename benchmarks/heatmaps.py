@@ -34,6 +34,7 @@ from cli.evaluate import interval
 from retrieval.bundle import BUNDLED, digest_number
 from retrieval.collection import read_collection
 from retrieval.encoder import Encoder
+from retrieval.errors import RadiographError
 from retrieval.heatmap import Smoothing, explain_class, explain_similarity, undo_letterbox
 from retrieval.metrics import bootstrap_mean
 from retrieval.phantom import draw_study
@@ -68,8 +69,14 @@ def fractures(data: Path, seen: frozenset[int]) -> Iterator[Example]:
     boxes = read_boxes(read_collection(data))
     for case in read_collection(data, split="valid").cases:
         own = boxes.get(Path(case.path).name, [])
-        radiograph = read_radiograph(Path(case.path))
-        if not own or digest_number(radiograph.digest) in seen:
+        if not own:
+            continue
+        try:
+            radiograph = read_radiograph(Path(case.path))
+        except RadiographError as error:
+            print(f"left out: {error}")
+            continue
+        if digest_number(radiograph.digest) in seen:
             continue
         H, W = radiograph.pixels.shape[:2]
         lesions = np.zeros((H, W), bool)
