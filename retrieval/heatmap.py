@@ -26,15 +26,18 @@ Where this departs from the papers:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from index.files import write_whole
 from retrieval.encoder import Encoder
-from retrieval.errors import RadiographError
+from retrieval.errors import HeatmapError, RadiographError
 from retrieval.head import Head
 from retrieval.preprocess import Letterbox
+from retrieval.views import Images
 
 __all__ = [
     "TARGETS",
@@ -43,8 +46,10 @@ __all__ = [
     "explain_class",
     "explain_similarity",
     "overlay",
+    "overlay_files",
     "undo_letterbox",
     "weigh",
+    "write_overlay",
 ]
 
 TARGETS = ("abnormal", "normal")
@@ -161,6 +166,34 @@ def overlay(pixels: NDArray[np.uint8], heatmap: Heatmap, opacity: float = 0.6) -
     lines, _ = cv2.findContours((heatmap.values > 0.75).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(painted, lines, -1, (255, 255, 255), max(1, round(max(H, W) / 500)), cv2.LINE_AA)
     return painted
+
+
+def overlay_files(place: Path, count: int, images: Images) -> list[Path]:
+    """Where the overlays of a study's `count` views go: `place` itself, or place-1, place-2 ... of several.
+
+    images: what the query names. Raises HeatmapError where `place` is no PNG in a folder that is there, would replace a
+    queried file, or would lie in a queried folder, which it would be a view of the next time.
+    """
+    if place.suffix.lower() != ".png":
+        raise HeatmapError(f"a heatmap is a PNG file, which {place} is not; end its name in .png")
+    if not place.parent.is_dir():
+        raise HeatmapError(f"the heatmap {place} cannot be written: its folder is not there; make it, or name another")
+    names = [place.with_name(f"{place.stem}-{number}{place.suffix}") for number in range(1, count + 1)]
+    files = [place] if count == 1 else names
+    given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
+    for image in (Path(image).resolve() for image in given if not isinstance(image, np.ndarray)):
+        if any(image in (file.resolve(), file.resolve().parent) for file in files):
+            raise HeatmapError(f"the heatmap {place} would get into the radiographs that are asked about; name another")
+    return files
+
+
+def write_overlay(path: Path, pixels: NDArray[np.uint8], heatmap: Heatmap) -> None:
+    """Write a heatmap over its radiograph as PNG, in whole or not at all. Raises HeatmapError."""
+    _, data = cv2.imencode(".png", overlay(pixels, heatmap))
+    try:
+        write_whole(path, data.tobytes())
+    except OSError as error:
+        raise HeatmapError(f"the heatmap {path} cannot be written: {error.strerror}; name another place") from error
 
 
 def weigh(maps: Array, gradients: Array, scores: Array) -> Array:
