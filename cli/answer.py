@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["print_answer"]
 
 CLAIM = "Not a medical device: research and teaching only."
+HEATMAP = "a heatmap shows where what speaks for abnormal lies, whatever the verdict; it outlines no lesion"
 BAR = 20  # characters from probability 0 to 1
 STYLES = {"abnormal": "bold red", "normal": "bold green", "familiar": "default", "unfamiliar": "bold yellow"}
 
@@ -39,6 +40,9 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
             out.print(line_of(f"{case.rank}  {shortest(case.path or case.case)}", "dim"), soft_wrap=True)
     else:
         out.print(line_of("No study of the index fits what was asked for."))
+    for view in answer.views:
+        if view.heatmap is not None:
+            out.print(line_of(f"heatmap  {shortest(view.heatmap)}", "dim"), soft_wrap=True)
     out.print()
     for text in remarks(answer):
         out.print(line_of(text, "yellow"))
@@ -123,10 +127,11 @@ def similar(cases: "Sequence[SimilarCase]") -> "Table":
 
 
 def remarks(answer: "Answer") -> list[str]:
-    """The answer's warnings, and which patients are left out as far as no warning names them."""
+    """The answer's warnings, the patients left out that no warning names, and how a heatmap is to be read."""
     unnamed = [name for name in answer.query.excluded_patients if not any(name in text for text in answer.warnings)]
     excluded = [f"the studies of {', '.join(unnamed)} are left out: it is the same patient"] if unnamed else []
-    return [f"Note: {text}." for text in (*answer.warnings, *excluded)]
+    drawn = [HEATMAP] if any(view.heatmap is not None for view in answer.views) else []
+    return [f"Note: {text}." for text in (*answer.warnings, *excluded, *drawn)]
 
 
 def sources(answer: "Answer") -> str:

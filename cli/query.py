@@ -23,13 +23,17 @@ def query(
     patient: Annotated[
         str | None, typer.Option(metavar="ID", help="Whose study this is: the patient's other studies are left out.")
     ] = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw what speaks for abnormal over the radiograph, into this PNG file."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask about one study: a diagnosis, and the labelled studies it rests on."""
     from retrieval.searcher import Searcher
 
     where = {field: values for field, values in (("part", part), ("view", view)) if values}
-    answer = Searcher.open(index).search(files, k=k, patient=patient, where=where or None)
+    answer = Searcher.open(index).search(files, k=k, patient=patient, where=where or None, heatmap=heatmap)
     if as_json:
         print_json(answer.to_dict())
     else:

@@ -63,12 +63,13 @@ class Familiarity:
 
 @dataclass(frozen=True, slots=True)
 class ViewAnswer:
-    """The same figures for one of the views."""
+    """The same figures for one of the views, and the file of its heatmap, None where none was asked for."""
 
     file: str
     classifier: float
     knn: float | None
     similarity: float | None
+    heatmap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Seconds:
     encode: float
     search: float
     total: float
+    heatmap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retrieval.bundle import Bundle
 from retrieval.errors import BundleError, MissingExtra
 from retrieval.head import Head
-from retrieval.preprocess import normalise, preprocess
+from retrieval.preprocess import Picture, normalise, preprocess
 
 __all__ = ["Encoded", "Encoder"]
 
@@ -64,24 +64,30 @@ class Encoder:
         """The picture (S, S, 3) that the encoder sees of a radiograph as read."""
         return preprocess(pixels, self.bundle.preprocessing)
 
-    def maps(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Feature maps (B, C, h, w) of prepared pictures."""
         batch = normalise(pictures, self.bundle.preprocessing)
         return np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
 
-    def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """Embeddings and logits of prepared pictures; the caller chooses the batch size.
+    def views(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
+        """The feature maps of prepared pictures and, where the bundle says "mirror", those of their mirror images."""
+        views = [self.maps(pictures)]
+        if self.bundle.test_time == "mirror":
+            views.append(self.maps([picture[:, ::-1] for picture in pictures]))
+        return views
 
-        Where the bundle says "mirror", those of each picture and of its mirror image are averaged, and the embedding is
-        made of unit length again.
-        """
-        pooled = self.head.apply(self.maps(pictures))
-        if self.bundle.test_time != "mirror":
-            return Encoded(pooled.embeddings, pooled.logits)
-        mirrored = self.head.apply(self.maps([picture[:, ::-1] for picture in pictures]))
-        both = pooled.embeddings + mirrored.embeddings
+    def pool(self, views: Sequence[NDArray[np.float32]]) -> Encoded:
+        """Embeddings and logits of what `views` gives: the averages over the views, embeddings of unit length again."""
+        pooled = [self.head.apply(maps) for maps in views]
+        if len(pooled) == 1:
+            return Encoded(pooled[0].embeddings, pooled[0].logits)
+        both = pooled[0].embeddings + pooled[1].embeddings
         lengths = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.float32(1e-12))
-        return Encoded(both / lengths, np.float32(0.5) * (pooled.logits + mirrored.logits))
+        return Encoded(both / lengths, np.float32(0.5) * (pooled[0].logits + pooled[1].logits))
+
+    def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
+        """Embeddings and logits of prepared pictures; the caller chooses the batch size."""
+        return self.pool(self.views(pictures))
 
     def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
         """Embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""

@@ -4,12 +4,21 @@ MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
 ├── CollectionError        a folder or table of labelled radiographs that cannot be used
 ├── BundleError            a model bundle that does not fit or is damaged
+├── HeatmapError           a heatmap that cannot be written where it was asked for
 └── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
 """
 
 from index.errors import MissingExtra, MuraSearchError
 
-__all__ = ["BundleError", "CollectionError", "EvaluationError", "MissingExtra", "MuraSearchError", "RadiographError"]
+__all__ = [
+    "BundleError",
+    "CollectionError",
+    "EvaluationError",
+    "HeatmapError",
+    "MissingExtra",
+    "MuraSearchError",
+    "RadiographError",
+]
 
 
 class RadiographError(MuraSearchError):
@@ -21,6 +30,10 @@ class CollectionError(MuraSearchError):
 
 
 class BundleError(MuraSearchError):
+    pass
+
+
+class HeatmapError(MuraSearchError):
     pass
 
 

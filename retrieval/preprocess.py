@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Letterbox", "Preprocessing", "enhance", "letterbox", "normalise", "preprocess"]
+__all__ = ["Letterbox", "Picture", "Preprocessing", "enhance", "letterbox", "normalise", "preprocess"]
+
+# Values 0 to 255; only what is computed from a prepared picture, such as a noisy copy, has fractions.
+Picture = NDArray[np.uint8] | NDArray[np.float32]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -105,8 +108,8 @@ def letterbox(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return picture
 
 
-def normalise(pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
-    """B pictures (S, S, 3) RGB uint8 to the encoder's input (B, 3, S, S) float32: (x / 255 - mean) / std by channel."""
+def normalise(pictures: Sequence[Picture] | NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+    """B pictures (S, S, 3) RGB, 0 to 255, to the encoder's input (B, 3, S, S): (x / 255 - mean) / std by channel."""
     scale = np.array([1 / (255 * s) for s in how.std], np.float32)
     shift = np.array([-m / s for m, s in zip(how.mean, how.std, strict=True)], np.float32)
     batch = np.empty((len(pictures), 3, how.size, how.size), np.float32)

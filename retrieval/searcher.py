@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from retrieval.answer import (
 from retrieval.bundle import Bundle, digest_number
 from retrieval.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
+from retrieval.heatmap import explain_class, overlay_files, write_overlay
 from retrieval.rules import Rules
 from retrieval.stream import usable
 from retrieval.views import Images, View, read_views
@@ -129,17 +130,25 @@ class Searcher:
         self.close()
 
     def search(
-        self, images: Images, *, k: int | None = None, patient: str | None = None, where: Filter | None = None
+        self,
+        images: Images,
+        *,
+        k: int | None = None,
+        patient: str | None = None,
+        where: Filter | None = None,
+        heatmap: Path | str | None = None,
     ) -> Answer:
         """Answer for one study.
 
         images: its views, as files, arrays ((H, W) grey or (H, W, 3) BGR, uint8) or one study folder. k: how many
         studies to show (default 5); the vote is always that of the frozen rules. where: allowed values of the fields of
-        indexed cases, such as {"part": ["finger"]}; among labels it chooses what is shown, never who votes.
+        indexed cases, such as {"part": ["finger"]}; among labels it chooses what is shown, never who votes. heatmap:
+        the PNG file to draw what raises the abnormality score into, over the radiograph; see
+        `retrieval.heatmap.overlay_files` for several views.
 
         The query's own patient never is among the cases or the voters: `patient`, the patient of an indexed
         radiograph with the same bytes, and MURA's patient folder in the file's path. Raises RadiographError where no
-        view can be read, ValueError for k below 1 or an unknown field.
+        view can be read, ValueError for k below 1 or an unknown field, HeatmapError where that cannot be written.
         """
         shown = SHOWN if k is None else k
         if shown < 1:
@@ -147,15 +156,21 @@ class Searcher:
         started = time.perf_counter()
         self.refresh()
         views, warnings = read_views(images)
-        encoded = self.encoder.encode([view.pixels for view in views])
+        files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
+        looked = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
+        encoded = self.encoder.pool(looked)
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model makes no usable numbers of this study")
         after_encoding = time.perf_counter()
         excluded, known = self._own_patients(views, patient)
         judgement = self.judge(encoded, shown=shown, where=where, excluded=excluded)
         after_search = time.perf_counter()
+        for number, file in enumerate(files):
+            pixels, own = views[number].pixels, [maps[number : number + 1] for maps in looked]
+            write_overlay(file, pixels, explain_class(self.encoder, pixels, views=own))
+        finished = time.perf_counter()
         load, self._load_seconds = self._load_seconds, 0.0
-        return self._answer(
+        answer = self._answer(
             Query(tuple(view.name for view in views), len(views), tuple(sorted(excluded))),
             judgement,
             shown,
@@ -164,9 +179,12 @@ class Searcher:
                 load=load,
                 encode=after_encoding - started,
                 search=after_search - after_encoding,
-                total=load + after_search - started,
+                total=load + finished - started,
+                heatmap=finished - after_search,
             ),
         )
+        drawn = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=False))
+        return replace(answer, views=tuple(drawn)) if files else answer
 
     def judge(
         self, encoded: Encoded, *, shown: int = 0, where: Filter | None = None, excluded: Collection[str] = ()
