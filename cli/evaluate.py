@@ -20,17 +20,23 @@ from cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
+    from retrieval.agreement import Agreement
     from retrieval.evaluation import Evaluation
     from retrieval.metrics import Estimate
-    from retrieval.reading import PartFigures
+    from retrieval.summary import PartFigures
 
 __all__ = ["evaluate", "print_evaluation"]
 
 READERS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
+# What fits a screen; JSON and HTML have all figures.
+BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "auroc")
+HEADLINES = ("kappa", "auroc")
+RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
+TITLES = {"auroc": "AUROC", "map_at_r": "mAP at R"}
 
 
 def evaluate(
@@ -66,24 +72,27 @@ def evaluate(
 def print_evaluation(result: "Evaluation") -> None:
     out = standard_output()
     out.print(f"{result.patients:,} patients that are not in the index; intervals are 95 % by resampling them.\n")
-    for level, figures, items, abnormal in (
-        ("study", result.study, result.studies, result.abnormal_studies),
-        ("image", result.image, result.images, result.abnormal_images),
+    for level, figures, items, abnormal, metrics in (
+        ("study", result.study, result.studies, result.abnormal_studies, BY_STUDY),
+        ("image", result.image, result.images, result.abnormal_images, HEADLINES),
     ):
-        heading = f"by {level}: {items:,}, {abnormal:,} of them abnormal"
-        out.print(heading, style="bold")
-        out.print(readers_table(figures))
+        out.print(f"by {level}: {items:,}, {abnormal:,} of them abnormal", style="bold")
+        out.print(readers_table(figures, metrics))
         out.print()
     if len(result.parts) > 1:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
         out.print()
-    out.print("retrieval: share of the nearest studies with the label of the query, by study", style="bold")
-    out.print(estimates_table(result.retrieval))
+    out.print("retrieval: nearest studies with the label of the query, by study", style="bold")
+    out.print(estimates_table({name: result.retrieval[name] for name in RETRIEVAL}))
     out.print()
-    out.print("difference: vote minus classifier, by study, paired", style="bold")
-    out.print(estimates_table(result.difference))
+    out.print("vote minus classifier, by study, paired", style="bold")
+    out.print(estimates_table({metric: result.difference[metric] for metric in HEADLINES}))
+    for line in agreement_lines(result.agreement, result.studies):
+        out.print(line)
     out.print()
+    if result.unfamiliar:
+        out.print(f"{result.unfamiliar:,} of {result.studies:,} studies are unlike anything indexed.", style="yellow")
     for text in result.notes:
         out.print(text, style="yellow")
     out.print(f"Decision rules: {result.rules.source}.", style="dim")
@@ -93,11 +102,11 @@ def print_evaluation(result: "Evaluation") -> None:
     )
 
 
-def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]") -> "Table":
+def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> "Table":
     """Metrics down, readers across: three columns fit a terminal of 80."""
     table = bare_table("", *(READERS[reader] for reader in figures))
-    for metric in next(iter(figures.values())):
-        table.add_row(title(metric), *(interval(of_reader[metric]) for of_reader in figures.values()))
+    for metric in metrics:
+        table.add_row(title(metric), *(interval(of_reader[metric], digits=2) for of_reader in figures.values()))
     return table
 
 
@@ -110,19 +119,36 @@ def parts_table(parts: "Mapping[str, PartFigures]") -> "Table":
 
 
 def estimates_table(estimates: "Mapping[str, Estimate]") -> "Table":
-    table = bare_table("", "")
+    table = bare_table("", "", "")
     for name, estimate in estimates.items():
-        table.add_row(title(name), interval(estimate))
+        chance = "" if estimate.chance is None else f"by chance {estimate.chance:.3f}"
+        table.add_row(title(name), interval(estimate), chance)
     return table
 
 
+def agreement_lines(agreement: "Agreement", studies: int) -> "list[str]":
+    """On how many studies the two agree, how often rightly, and who is right where they do not."""
+    test, share = agreement.mcnemar, agreement.accuracy_agreeing.value
+    differ = test.knn_only + test.classifier_only
+    lines = [f"They agree on {studies - differ:,} of {studies:,} studies"]
+    if share is not None:
+        lines[0] += f", and are right on {share:.1%} of those."
+    if differ:
+        lines.append(
+            f"Of the others the vote is right on {test.knn_only:,}, the classifier on {test.classifier_only:,} "
+            f"(McNemar: p {test.p:.2g})."
+        )
+    return lines
+
+
 def title(metric: str) -> str:
-    return "AUROC" if metric == "auroc" else metric.replace("_", " ")
+    return TITLES.get(metric, metric.replace("_", " "))
 
 
-def interval(estimate: "Estimate") -> str:
+def interval(estimate: "Estimate", digits: int = 3) -> str:
+    """The value with three digits, and its interval with so many."""
     if estimate.value is None:
         return f"undefined: {estimate.reason}"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"

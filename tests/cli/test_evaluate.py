@@ -40,6 +40,10 @@ def test_as_text(run: Run, place: Path, others: Path) -> None:
     accuracy = next(line for line in lines[heading:] if line.startswith("accuracy"))
     assert accuracy.split()[1] == "0.667"
     assert max(map(len, lines)) <= 80
+    assert len(lines) <= 40  # one screen
+    # Index of two normal and two abnormal studies: a random nearest one has the label with chance 1/2.
+    assert next(line for line in lines if line.startswith("precision at 1 ")).endswith("by chance 0.500")
+    assert "They agree on 3 of 3 studies, and are right on 66.7% of those." in lines
 
 
 def test_parts_are_told_apart(run: Run, place: Path, others: Path) -> None:

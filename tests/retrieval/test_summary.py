@@ -1,11 +1,16 @@
 """Figures of readings that are written by hand, against scikit-learn and against counting."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from index.case import Case
-from retrieval.reading import StudyReading, Summary, summarise
+from retrieval.metrics import METRICS, Confusion
+from retrieval.ranking import Retrieved
+from retrieval.reading import StudyReading
+from retrieval.summary import Summary, lesions_of, summarise, sweep_of
 
 # part, label, each view's classifier, each view's vote, thresholds of the fold that judged it
 TABLE = [
@@ -19,13 +24,23 @@ TABLE = [
 ]
 
 
+LESIONS = ("", "fracture", "", "fracture", "cyst", "", "")
+
+
 def readings() -> list[StudyReading]:
     made = []
     for number, (part, label, classifier, vote, of_classifier, of_vote) in enumerate(TABLE):
         cases = tuple(Case(f"{number}/{v}", f"s{number}", f"p{number // 2}", label, part) for v in range(len(vote)))
-        precision = {1: float(label), 5: 0.2 * number / 2, 10: 0.5}
+        figures = {"precision_at_1": float(label), "map_at_r": 0.1 * number if number else float("nan")}
+        chance = {"precision_at_1": 0.5 * label, "map_at_r": 0.2}
         embeddings = np.zeros((len(vote), 2), np.float32)
-        made.append(StudyReading(cases, classifier, vote, of_classifier, of_vote, precision, embeddings))
+        sweep = {1: vote, 3: tuple(1 - v for v in vote), number + 100: vote}
+        made.append(
+            StudyReading(
+                cases, classifier, vote, of_classifier, of_vote, Retrieved(figures, chance), embeddings,
+                sweep=sweep, lesion=LESIONS[number],
+            )
+        )  # fmt: skip
     return made
 
 
@@ -55,21 +70,63 @@ def test_every_study_is_called_at_the_thresholds_of_its_own_fold(level: str, rea
     assert found["accuracy"].value == pytest.approx(np.mean(np.equal(labels, called)))
 
 
-def test_counts_parts_and_precision() -> None:
+def test_counts_parts_and_retrieval() -> None:
     found = summarise(readings(), rounds=50, seed=3)
     assert (found.studies, found.images, found.patients) == (7, 12, 4)
     assert (found.abnormal_studies, found.abnormal_images) == (4, 6)
     assert (found.rounds, found.seed) == (50, 3)
     assert found.retrieval["precision_at_1"].value == pytest.approx(4 / 7)
-    assert found.retrieval["precision_at_5"].value == pytest.approx(0.2 * 21 / 2 / 7)
+    assert found.retrieval["precision_at_1"].chance == pytest.approx(0.5 * 4 / 7)
+    assert found.retrieval["map_at_r"].value == pytest.approx(0.1 * 21 / 6)  # of the six studies that have one
+    assert found.retrieval["map_at_r"].chance == pytest.approx(0.2)
     assert list(found.parts) == ["hand", "wrist"]
     alone = [reading for reading in readings() if reading.part == "wrist"]
     wrist = found.parts["wrist"]
     assert (wrist.studies, wrist.abnormal) == (3, 2)
-    assert wrist.readers["knn"]["kappa"] == summarise(alone, rounds=50, seed=3).study["knn"]["kappa"]
+    assert (wrist.images, wrist.abnormal_images) == (4, 3)
+    of_wrist = summarise(alone, rounds=50, seed=3)
+    assert (wrist.readers, wrist.image) == (of_wrist.study, of_wrist.image)
+    assert of_wrist.parts["wrist"].readers == of_wrist.study
     assert found.difference["kappa"].value == pytest.approx(
         (found.study["knn"]["kappa"].value or 0) - (found.study["classifier"]["kappa"].value or 0)
     )
+
+
+@pytest.mark.parametrize("level", ["study", "image"])
+@pytest.mark.parametrize("reader", ["classifier", "knn", "mean"])
+def test_confusions_are_the_calls(level: str, reader: str) -> None:
+    labels, _, called = calls(level, reader)
+    counts = [sum(y == label and c == call for y, c in zip(labels, called, strict=True))
+              for label, call in ((1, True), (1, False), (0, True), (0, False))]  # fmt: skip
+    assert summarise(readings(), rounds=2).confusion[level][reader] == Confusion(*counts)
+
+
+def test_agreement_is_between_the_calls_by_study() -> None:
+    found = summarise(readings(), rounds=50).agreement
+    classifier, vote = (np.array(calls("study", reader)[2]) for reader in ("classifier", "knn"))
+    assert found.share.value == pytest.approx(np.mean(classifier == vote))
+    assert found.both_abnormal.studies == np.sum(classifier & vote)
+
+
+def test_a_sweep_votes_with_other_numbers_of_studies_at_the_stored_threshold() -> None:
+    one, three = sweep_of(readings(), used=3, rounds=50)  # the counts that every study has
+    assert [(point.k, point.used) for point in (one, three)] == [(1, False), (3, True)]
+    labels, scores, _ = calls("study", "knn")
+    thresholds = np.array([row[5] for row in TABLE])
+    assert one.auroc == summarise(readings(), rounds=50).study["knn"]["auroc"]
+    assert three.auroc.value == pytest.approx(roc_auc_score(labels, 1 - np.array(scores)))
+    assert three.kappa.value == pytest.approx(cohen_kappa_score(labels, 1 - np.array(scores) > thresholds))
+    assert three.to_dict()["used"] is True
+
+
+def test_by_lesion_the_abnormal_studies_alone_count() -> None:
+    found = lesions_of(readings(), rounds=20)
+    assert list(found) == ["cyst", "fracture"]
+    fracture = found["fracture"]
+    assert fracture.studies == 2
+    _, _, called = calls("study", "knn")
+    assert fracture.sensitivity["knn"].value == pytest.approx((called[1] + called[3]) / 2)
+    assert fracture.retrieval["map_at_r"].value == pytest.approx((0.1 + 0.3) / 2)
 
 
 def test_as_json_it_is_numbers_and_reasons() -> None:
@@ -82,3 +139,5 @@ def test_as_json_it_is_numbers_and_reasons() -> None:
         "value": None, "low": None, "high": None, "reason": "needs both normal and abnormal ones"
     }  # fmt: skip
     assert parts["hand"]["studies"] == 2
+    assert set(parts["hand"]["image"]["mean"]) == set(METRICS)
+    json.dumps(told, allow_nan=False)
