@@ -1,9 +1,12 @@
 """`mura-search evaluate`: how well an index reads studies of patients that it does not hold."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.output import require_places, write_file
 from cli.terminal import (
     AsJson,
     Data,
@@ -36,7 +39,16 @@ READERS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
 BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "auroc")
 HEADLINES = ("kappa", "auroc")
 RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
+FILE = "FILE"
 TITLES = {"auroc": "AUROC", "map_at_r": "mAP at R"}
+
+
+class Predictor(StrEnum):
+    """Who makes the predictions."""
+
+    CLASSIFIER = "classifier"
+    VOTE = "vote"
+    MEAN = "mean"
 
 
 def evaluate(
@@ -48,19 +60,38 @@ def evaluate(
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Resamplings of the patients.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the resampling.")] = 0,
     workers: Workers = None,
+    studies: Annotated[
+        Path | None, typer.Option("--csv", metavar=FILE, help="Write a CSV table, a study a line.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar=FILE, help="Write a CSV table of all figures.")
+    ] = None,
+    predicted: Annotated[
+        Path | None, typer.Option("--predictions", metavar=FILE, help="Write predictions in MURA's own format.")
+    ] = None,
+    reader: Annotated[Predictor, typer.Option(help="Who makes the predictions.")] = Predictor.CLASSIFIER,
     as_json: AsJson = False,
 ) -> None:
-    """Measure kappa, accuracy, sensitivity, specificity and AUROC on patients that are not in the index.
+    """Measure how well an index reads patients that it does not hold: kappa, AUROC and more, by study and by image.
 
-    Nothing is tuned on DATA. The intervals are 95 % of resamplings of the patients.
+    Nothing is tuned on DATA. The intervals are 95 % of resamplings of the patients. The screen shows the main figures;
+    JSON and --figures have all of them.
     """
     from retrieval.collection import read_collection
     from retrieval.evaluation import evaluate as measure
     from retrieval.searcher import Searcher
+    from retrieval.tables import figure_table, predictions, study_table
 
+    require_places(studies, figures, predicted)
     collection = read_collection(data, layout, part, split)
     with Searcher.open(place) as searcher, progress("evaluating") as show:
         result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
+    if studies:
+        write_file(studies, study_table(result))
+    if figures:
+        write_file(figures, figure_table(result))
+    if predicted:
+        write_file(predicted, predictions(result.readings, collection.layout, reader.value))
     if as_json:
         print_json(result.to_dict())
         return

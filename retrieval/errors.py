@@ -4,12 +4,21 @@ MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
 ├── CollectionError        a folder or table of labelled radiographs that cannot be used
 ├── BundleError            a model bundle that does not fit or is damaged
-└── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
+├── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
+└── OutputError            a file of results that cannot be written
 """
 
 from index.errors import MissingExtra, MuraSearchError
 
-__all__ = ["BundleError", "CollectionError", "EvaluationError", "MissingExtra", "MuraSearchError", "RadiographError"]
+__all__ = [
+    "BundleError",
+    "CollectionError",
+    "EvaluationError",
+    "MissingExtra",
+    "MuraSearchError",
+    "OutputError",
+    "RadiographError",
+]
 
 
 class RadiographError(MuraSearchError):
@@ -25,4 +34,8 @@ class BundleError(MuraSearchError):
 
 
 class EvaluationError(MuraSearchError):
+    pass
+
+
+class OutputError(MuraSearchError):
     pass

@@ -67,6 +67,16 @@ class StudyReading:
         return sum(self.vote) / len(self.vote)
 
     @property
+    def mean(self) -> float:
+        """The mean of both."""
+        return (self.probability + self.vote_probability) / 2
+
+    @property
+    def mean_call(self) -> bool:
+        """Whether the mean of both lies above the mean of their thresholds."""
+        return self.mean > (self.classifier_threshold + self.vote_threshold) / 2
+
+    @property
     def calls(self) -> tuple[bool, bool]:
         """Whether classifier and vote call the study abnormal."""
         return self.probability > self.classifier_threshold, self.vote_probability > self.vote_threshold
