@@ -58,8 +58,8 @@ def figure_table(evaluation: Evaluation) -> str:
 def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = "classifier") -> str:
     """What MURA's official evaluation takes: `MURA-v1.1/valid/XR_WRIST/patient11185/study1_positive/,1` and so on.
 
-    One line a study, no header, 1 for abnormal. predictor: one of PREDICTORS. A collection in another layout than MURA's
-    has no such folders; there a study is called by its name.
+    One line a study, no header, 1 for abnormal. predictor: one of PREDICTORS. A collection in another layout has no
+    such folders; there a study is called by its name.
     """
     rows = []
     for reading in readings:
@@ -71,7 +71,10 @@ def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = 
 
 def _study(reading: StudyReading, limit: float) -> Row:
     calls = _calls(reading)
-    nearest = reading.neighbours[0] if reading.neighbours else None
+    nearest: Row = ("", "", "")
+    if reading.neighbours:
+        hit = reading.neighbours[0]
+        nearest = (hit.case.study, hit.case.label_name, f"{hit.similarity:.6f}")
     return (
         reading.study,
         reading.patient,
@@ -84,11 +87,7 @@ def _study(reading: StudyReading, limit: float) -> Row:
         _yes(calls["classifier"] == calls["vote"]),
         "" if reading.similarity is None else f"{reading.similarity:.6f}",
         "" if reading.similarity is None else _yes(reading.similarity >= limit),
-        *(
-            ("", "", "")
-            if nearest is None
-            else (nearest.case.study, nearest.case.label_name, f"{nearest.similarity:.6f}")
-        ),
+        *nearest,
     )
 
 
