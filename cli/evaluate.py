@@ -69,29 +69,37 @@ def evaluate(
     predicted: Annotated[
         Path | None, typer.Option("--predictions", metavar=FILE, help="Write predictions in MURA's own format.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar=FILE, help="Write a report: figures, curves, worst errors in pictures."),
+    ] = None,
     reader: Annotated[Predictor, typer.Option(help="Who makes the predictions.")] = Predictor.CLASSIFIER,
     as_json: AsJson = False,
 ) -> None:
     """Measure how well an index reads patients that it does not hold: kappa, AUROC and more, by study and by image.
 
     Nothing is tuned on DATA. The intervals are 95 % of resamplings of the patients. The screen shows the main figures;
-    JSON and --figures have all of them.
+    JSON, --figures and --html have all of them.
     """
     from retrieval.collection import read_collection
     from retrieval.evaluation import evaluate as measure
+    from retrieval.report import report
     from retrieval.searcher import Searcher
     from retrieval.tables import figure_table, predictions, study_table
 
-    require_places(studies, figures, predicted)
+    require_places(studies, figures, predicted, html)
     collection = read_collection(data, layout, part, split)
     with Searcher.open(place) as searcher, progress("evaluating") as show:
         result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
+        page = report(result, searcher) if html else ""
     if studies:
         write_file(studies, study_table(result))
     if figures:
         write_file(figures, figure_table(result))
     if predicted:
         write_file(predicted, predictions(result.readings, collection.layout, reader.value))
+    if html:
+        write_file(html, page)
     if as_json:
         print_json(result.to_dict())
         return

@@ -71,15 +71,17 @@ def test_it_stops_where_patients_are_indexed(run: Run, place: Path, table: Path)
 
 
 def test_tables_are_written_whole_beside_what_is_printed(run: Run, place: Path, others: Path, tmp_path: Path) -> None:
-    studies, figures, predicted = (tmp_path / name for name in ("studies.csv", "figures.csv", "predictions.csv"))
-    given = ("--csv", studies, "--figures", figures, "--predictions", predicted, "--reader", "vote")
+    names = ("studies.csv", "figures.csv", "predictions.csv", "report.html")
+    studies, figures, predicted, html = (tmp_path / name for name in names)
+    given = ("--csv", studies, "--figures", figures, "--predictions", predicted, "--reader", "vote", "--html", html)
     result = run("evaluate", others, "--index", place, "--rounds", "20", "--json", *given)
     told = json.loads(result.stdout)
-    assert result.stderr.splitlines() == [f"Wrote {file}" for file in (studies, figures, predicted)]
+    assert result.stderr.splitlines() == [f"Wrote {file}" for file in (studies, figures, predicted, html)]
     rows = list(csv.DictReader(studies.read_text(encoding="utf-8").splitlines()))
     right = [row["vote_call"] == row["label"] for row in rows]
     assert sum(right) / len(rows) == pytest.approx(told["study"]["knn"]["accuracy"]["value"])
     assert predicted.read_text(encoding="utf-8") == "t1,0\nt2,1\nt3,1\n"
+    assert f"<b>{told['study']['knn']['kappa']['value']:.3f}</b>" in html.read_text(encoding="utf-8")
     lines = [line.split(",") for line in figures.read_text(encoding="utf-8").splitlines()]
     kappa = next(line for line in lines if line[:4] == ["study", "", "mean", "kappa"])
     assert float(kappa[4]) == pytest.approx(told["study"]["mean"]["kappa"]["value"], abs=1e-6)
