@@ -33,10 +33,12 @@ from retrieval.collection import read_collection
 from retrieval.comparison import Call, calls_of, compare, read_calls
 from retrieval.preprocess import normalise, preprocess
 from retrieval.radiograph import read_radiograph
-from retrieval.reading import DEPTHS, StudyReading, read_studies, summarise
+from retrieval.ranking import retrieved
+from retrieval.reading import StudyReading, read_studies
 from retrieval.rules import learn_rules
 from retrieval.searcher import Searcher
 from retrieval.split import patient_folds
+from retrieval.summary import summarise
 from retrieval.vote import vote_weights
 from training.backbone import load_backbone
 
@@ -99,7 +101,7 @@ def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) ->
                 vote=tuple(votes[rows].tolist()),
                 classifier_threshold=rules.classifier_threshold,
                 vote_threshold=rules.vote_threshold,
-                precision={depth: float(shown[:depth].mean()) for depth in DEPTHS},
+                retrieved=retrieved(shown),
                 embeddings=asked[rows],
             )
         )

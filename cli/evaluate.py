@@ -1,9 +1,12 @@
 """`mura-search evaluate`: how well an index reads studies of patients that it does not hold."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.output import require_places, write_file
 from cli.terminal import (
     AsJson,
     Data,
@@ -20,17 +23,32 @@ from cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
+    from retrieval.agreement import Agreement
     from retrieval.evaluation import Evaluation
     from retrieval.metrics import Estimate
-    from retrieval.reading import PartFigures
+    from retrieval.summary import PartFigures
 
 __all__ = ["evaluate", "print_evaluation"]
 
 READERS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
+# What fits a screen; JSON and HTML have all figures.
+BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "auroc")
+HEADLINES = ("kappa", "auroc")
+RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
+FILE = "FILE"
+TITLES = {"auroc": "AUROC", "map_at_r": "mAP at R"}
+
+
+class Predictor(StrEnum):
+    """Who makes the predictions."""
+
+    CLASSIFIER = "classifier"
+    VOTE = "vote"
+    MEAN = "mean"
 
 
 def evaluate(
@@ -42,19 +60,46 @@ def evaluate(
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Resamplings of the patients.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the resampling.")] = 0,
     workers: Workers = None,
+    studies: Annotated[
+        Path | None, typer.Option("--csv", metavar=FILE, help="Write a CSV table, a study a line.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar=FILE, help="Write a CSV table of all figures.")
+    ] = None,
+    predicted: Annotated[
+        Path | None, typer.Option("--predictions", metavar=FILE, help="Write predictions in MURA's own format.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar=FILE, help="Write a report: figures, curves, worst errors in pictures."),
+    ] = None,
+    reader: Annotated[Predictor, typer.Option(help="Who makes the predictions.")] = Predictor.CLASSIFIER,
     as_json: AsJson = False,
 ) -> None:
-    """Measure kappa, accuracy, sensitivity, specificity and AUROC on patients that are not in the index.
+    """Measure how well an index reads patients that it does not hold: kappa, AUROC and more, by study and by image.
 
-    Nothing is tuned on DATA. The intervals are 95 % of resamplings of the patients.
+    Nothing is tuned on DATA. The intervals are 95 % of resamplings of the patients. The screen shows the main figures;
+    JSON, --figures and --html have all of them.
     """
     from retrieval.collection import read_collection
     from retrieval.evaluation import evaluate as measure
+    from retrieval.report import report
     from retrieval.searcher import Searcher
+    from retrieval.tables import figure_table, predictions, study_table
 
+    require_places(studies, figures, predicted, html)
     collection = read_collection(data, layout, part, split)
     with Searcher.open(place) as searcher, progress("evaluating") as show:
         result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
+        page = report(result, searcher) if html else ""
+    if studies:
+        write_file(studies, study_table(result))
+    if figures:
+        write_file(figures, figure_table(result))
+    if predicted:
+        write_file(predicted, predictions(result.readings, collection.layout, reader.value))
+    if html:
+        write_file(html, page)
     if as_json:
         print_json(result.to_dict())
         return
@@ -66,24 +111,27 @@ def evaluate(
 def print_evaluation(result: "Evaluation") -> None:
     out = standard_output()
     out.print(f"{result.patients:,} patients that are not in the index; intervals are 95 % by resampling them.\n")
-    for level, figures, items, abnormal in (
-        ("study", result.study, result.studies, result.abnormal_studies),
-        ("image", result.image, result.images, result.abnormal_images),
+    for level, figures, items, abnormal, metrics in (
+        ("study", result.study, result.studies, result.abnormal_studies, BY_STUDY),
+        ("image", result.image, result.images, result.abnormal_images, HEADLINES),
     ):
-        heading = f"by {level}: {items:,}, {abnormal:,} of them abnormal"
-        out.print(heading, style="bold")
-        out.print(readers_table(figures))
+        out.print(f"by {level}: {items:,}, {abnormal:,} of them abnormal", style="bold")
+        out.print(readers_table(figures, metrics))
         out.print()
     if len(result.parts) > 1:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
         out.print()
-    out.print("retrieval: share of the nearest studies with the label of the query, by study", style="bold")
-    out.print(estimates_table(result.retrieval))
+    out.print("retrieval: nearest studies with the label of the query, by study", style="bold")
+    out.print(estimates_table({name: result.retrieval[name] for name in RETRIEVAL}))
     out.print()
-    out.print("difference: vote minus classifier, by study, paired", style="bold")
-    out.print(estimates_table(result.difference))
+    out.print("vote minus classifier, by study, paired", style="bold")
+    out.print(estimates_table({metric: result.difference[metric] for metric in HEADLINES}))
+    for line in agreement_lines(result.agreement, result.studies):
+        out.print(line)
     out.print()
+    if result.unfamiliar:
+        out.print(f"{result.unfamiliar:,} of {result.studies:,} studies are unlike anything indexed.", style="yellow")
     for text in result.notes:
         out.print(text, style="yellow")
     out.print(f"Decision rules: {result.rules.source}.", style="dim")
@@ -93,11 +141,11 @@ def print_evaluation(result: "Evaluation") -> None:
     )
 
 
-def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]") -> "Table":
+def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> "Table":
     """Metrics down, readers across: three columns fit a terminal of 80."""
     table = bare_table("", *(READERS[reader] for reader in figures))
-    for metric in next(iter(figures.values())):
-        table.add_row(title(metric), *(interval(of_reader[metric]) for of_reader in figures.values()))
+    for metric in metrics:
+        table.add_row(title(metric), *(interval(of_reader[metric], digits=2) for of_reader in figures.values()))
     return table
 
 
@@ -110,19 +158,36 @@ def parts_table(parts: "Mapping[str, PartFigures]") -> "Table":
 
 
 def estimates_table(estimates: "Mapping[str, Estimate]") -> "Table":
-    table = bare_table("", "")
+    table = bare_table("", "", "")
     for name, estimate in estimates.items():
-        table.add_row(title(name), interval(estimate))
+        chance = "" if estimate.chance is None else f"by chance {estimate.chance:.3f}"
+        table.add_row(title(name), interval(estimate), chance)
     return table
 
 
+def agreement_lines(agreement: "Agreement", studies: int) -> "list[str]":
+    """On how many studies the two agree, how often rightly, and who is right where they do not."""
+    test, share = agreement.mcnemar, agreement.accuracy_agreeing.value
+    differ = test.knn_only + test.classifier_only
+    lines = [f"They agree on {studies - differ:,} of {studies:,} studies"]
+    if share is not None:
+        lines[0] += f", and are right on {share:.1%} of those."
+    if differ:
+        lines.append(
+            f"Of the others the vote is right on {test.knn_only:,}, the classifier on {test.classifier_only:,} "
+            f"(McNemar: p {test.p:.2g})."
+        )
+    return lines
+
+
 def title(metric: str) -> str:
-    return "AUROC" if metric == "auroc" else metric.replace("_", " ")
+    return TITLES.get(metric, metric.replace("_", " "))
 
 
-def interval(estimate: "Estimate") -> str:
+def interval(estimate: "Estimate", digits: int = 3) -> str:
+    """The value with three digits, and its interval with so many."""
     if estimate.value is None:
         return f"undefined: {estimate.reason}"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"

@@ -9,7 +9,7 @@ from pathlib import Path
 from index.case import ABNORMAL, NORMAL, Case
 from retrieval.errors import CollectionError
 
-__all__ = ["read_casetable", "read_table", "some"]
+__all__ = ["read_casetable", "read_lesions", "read_table", "some"]
 
 _LABELS = {
     "normal": NORMAL,
@@ -52,6 +52,15 @@ def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
     return cases, _notes([row for _, row in rows])
 
 
+def read_lesions(table: Path) -> dict[str, str]:
+    """Each case's kind of lesion, as a column `lesion` beside `path` names it, in small letters; others are left out.
+
+    Raises CollectionError as `read_table` does.
+    """
+    rows = read_table(table, ("path",))
+    return {_name(table.parent, row): row["lesion"].lower() for _, row in rows if row.get("lesion") and row["path"]}
+
+
 def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """A CSV file's rows, each with its line number; names of columns in small letters, values stripped.
 
@@ -89,9 +98,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def _case(folder: Path, row: dict[str, str]) -> Case:
-    path = os.path.normpath(folder / row["path"])
-    name = os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else row["path"]
-    case = Path(name).as_posix()
+    case = _name(folder, row)
     study = row.get("study") or case
     return Case(
         case=case,
@@ -101,8 +108,14 @@ def _case(folder: Path, row: dict[str, str]) -> Case:
         part=row.get("part", "").lower(),
         view=row.get("view", "").lower(),
         split=row.get("split", "").lower(),
-        path=path,
+        path=os.path.normpath(folder / row["path"]),
     )
+
+
+def _name(folder: Path, row: dict[str, str]) -> str:
+    """What the case is called: its path relative to the table's folder, where it lies in there."""
+    path = os.path.normpath(folder / row["path"])
+    return Path(os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else row["path"]).as_posix()
 
 
 def _notes(rows: Sequence[dict[str, str]]) -> list[str]:

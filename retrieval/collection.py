@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from index.case import Case
-from retrieval.casetable import read_casetable
+from retrieval.casetable import read_casetable, read_lesions
 from retrieval.errors import CollectionError
 from retrieval.fracatlas import is_fracatlas, read_fracatlas
 from retrieval.mura import find_mura, read_mura
@@ -16,6 +16,7 @@ __all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
 
 LAYOUTS = ("mura", "fracatlas", "csv")
 CASE_TABLE = "cases.csv"
+LESIONS = "lesions.csv"
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 _EXPECTED = {
     "mura": "train/XR_FINGER/patient00001/study1_positive/image1.png and the like",
@@ -30,7 +31,7 @@ class Collection:
 
     `root` is the folder that `Case.case` is relative to, `layout` one of `LAYOUTS`. `notes` are sentences about what
     was inferred or left out. `synthetic` collections say so themselves, by a file SYNTHETIC.txt in their root. Every
-    study has one label and one patient; cases are unique.
+    study has one label and one patient; cases are unique. `kinds` is the table that may name kinds of lesions.
     """
 
     root: Path
@@ -38,6 +39,11 @@ class Collection:
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    kinds: Path | None = None
+
+    def lesions(self) -> dict[str, str]:
+        """Each case's kind of lesion, where the case table, or a lesions.csv (path,lesion) in the root, names one."""
+        return {} if self.kinds is None else read_lesions(self.kinds)
 
     def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
         """Only the cases of one body part, of one split, or both; CollectionError where there are none.
@@ -120,8 +126,9 @@ def _layout_of(folder: Path, layout: str | None) -> str | None:
 
 
 def _read(place: Path, layout: str) -> Collection:
+    kinds = None
     if layout == "csv":
-        table = place / CASE_TABLE if place.is_dir() else place
+        kinds = table = place / CASE_TABLE if place.is_dir() else place
         root, (cases, notes) = table.parent, read_casetable(table)
         if is_fracatlas(root):
             notes.append("FracAtlas publishes neither patients nor studies: those of its case table are inferred")
@@ -132,7 +139,9 @@ def _read(place: Path, layout: str) -> Collection:
         if mura is None:
             raise CollectionError(f"{place} is no MURA folder any more")
         root, (cases, notes) = mura.root, read_mura(mura)
-    return Collection(root, layout, tuple(cases), tuple(notes), synthetic=(root / SYNTHETIC_MARK).exists())
+    if kinds is None and (root / LESIONS).is_file():
+        kinds = root / LESIONS
+    return Collection(root, layout, tuple(cases), tuple(notes), (root / SYNTHETIC_MARK).exists(), kinds)
 
 
 def _check_studies(cases: Iterable[Case]) -> None:

@@ -36,12 +36,12 @@ def calls_of(readings: Sequence[StudyReading]) -> list[Call]:
     """The calls of studies that were read; a study's probability is the mean over its radiographs."""
     return [
         Call(
-            reading.cases[0].study,
+            reading.study,
             reading.patient,
             reading.label,
-            float(np.mean(reading.classifier)),
+            reading.probability,
             reading.classifier_threshold,
-            float(np.mean(reading.vote)),
+            reading.vote_probability,
             reading.vote_threshold,
         )
         for reading in readings

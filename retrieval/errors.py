@@ -4,8 +4,9 @@ MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
 ├── CollectionError        a folder or table of labelled radiographs that cannot be used
 ├── BundleError            a model bundle that does not fit or is damaged
+├── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
 ├── HeatmapError           a heatmap that cannot be written where it was asked for
-└── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
+└── OutputError            a file of results that cannot be written
 """
 
 from index.errors import MissingExtra, MuraSearchError
@@ -17,6 +18,7 @@ __all__ = [
     "HeatmapError",
     "MissingExtra",
     "MuraSearchError",
+    "OutputError",
     "RadiographError",
 ]
 
@@ -38,4 +40,8 @@ class HeatmapError(MuraSearchError):
 
 
 class EvaluationError(MuraSearchError):
+    pass
+
+
+class OutputError(MuraSearchError):
     pass

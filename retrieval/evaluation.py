@@ -1,8 +1,8 @@
 """How well an index and its model read studies that neither has seen. Nothing is tuned here."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from index.case import Case
@@ -10,10 +10,11 @@ from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.bundle import digest_number
 from retrieval.collection import Collection
 from retrieval.errors import EvaluationError
-from retrieval.reading import Summary, read_studies, summarise
+from retrieval.reading import StudyReading, read_studies
 from retrieval.rules import Rules
 from retrieval.searcher import Searcher
 from retrieval.stream import file_digest
+from retrieval.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
 
 __all__ = ["Evaluation", "evaluate", "refuse_known"]
 
@@ -22,19 +23,39 @@ SCHEMA = "mura-search/evaluation/1"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Summary):
-    """A `Summary` and what it rests on. `skipped` are the cases that could not be read, with the reason."""
+    """A `Summary` and what it rests on.
 
+    `sweep` shows what other numbers of voting studies would have given, `lesions` figures by kind of lesion,
+    `unfamiliar` how many studies lie beyond the familiarity limit. `skipped` are the cases that could not be read, with
+    the reason; `readings` the others by study.
+    """
+
+    sweep: tuple[SweepPoint, ...]
+    lesions: Mapping[str, LesionFigures]
+    unfamiliar: int
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
     notes: tuple[str, ...]
     model: ModelSource
     index: IndexSource
     seconds: float
+    readings: tuple[StudyReading, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON object "mura-search/evaluation/1"."""
-        skipped = [{"case": case, "reason": reason} for case, reason in self.skipped]
-        return {"schema": SCHEMA, **plain(self), **self.figures(), "skipped": skipped}
+        """The JSON object "mura-search/evaluation/1"; single studies are left to the CSV table."""
+        return {
+            "schema": SCHEMA,
+            **Summary.to_dict(self),
+            "unfamiliar": self.unfamiliar,
+            "sweep": [point.to_dict() for point in self.sweep],
+            "lesions": {kind: of.to_dict() for kind, of in self.lesions.items()},
+            "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
+            "rules": self.rules.to_dict(),
+            "notes": list(self.notes),
+            "model": plain(self.model),
+            "index": plain(self.index),
+            "seconds": self.seconds,
+        }
 
 
 def evaluate(
@@ -58,14 +79,19 @@ def evaluate(
         reason = skipped[0][1] if skipped else "there is none"
         raise EvaluationError(f"none of the {len(collection.cases)} radiographs could be read; the first: {reason}")
     summary = summarise(readings, rounds=rounds, seed=seed)
+    limit = searcher.rules.familiarity_limit
     return Evaluation(
-        **{field.name: getattr(summary, field.name) for field in fields(summary)},
+        **{of.name: getattr(summary, of.name) for of in fields(summary)},
+        sweep=sweep_of(readings, searcher.rules.k, rounds=rounds, seed=seed),
+        lesions=lesions_of(readings, rounds=rounds, seed=seed),
+        unfamiliar=sum(reading.similarity is not None and reading.similarity < limit for reading in readings),
         skipped=tuple(skipped),
         rules=searcher.rules,
         notes=_notes(searcher, collection),
         model=searcher.model,
         index=searcher.source,
         seconds=time.perf_counter() - started,
+        readings=tuple(readings),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.projection import Plane
 from training.document import INK, PAPER, write_text
 
 __all__ = ["Drawing", "plot_metrics", "principal_plane"]
@@ -50,19 +51,9 @@ def plot_metrics(rows: Sequence[Mapping[str, float]], file: Path) -> None:
 def principal_plane(
     embeddings: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], list[float]]:
-    """The embeddings (N, D) on their first two principal components (N, 2), and the share of variance of each.
-
-    A component's sign is free; it is the one that puts the abnormal ones, on average, to the right and to the top.
-    """
-    centred = embeddings.astype(np.float64) - embeddings.mean(0, dtype=np.float64)
-    left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(labels), 2))
-    kept = min(2, len(strengths))
-    points[:, :kept] = left[:, :kept] * strengths[:kept]
-    towards = (labels - labels.mean()) @ points
-    variances = strengths**2
-    shares = [float(v / variances.sum()) if variances.sum() else 0.0 for v in (*variances, 0.0, 0.0)[:2]]
-    return points * np.where(towards < 0, -1, 1), shares
+    """The embeddings (N, D) on their first two principal components (N, 2), and the share of variance of each."""
+    plane = Plane.fit(embeddings, labels)
+    return plane.project(embeddings), list(plane.shares)
 
 
 class Drawing:

@@ -28,10 +28,11 @@ from retrieval.collection import Collection
 from retrieval.comparison import calls_of, write_calls
 from retrieval.evaluation import refuse_known
 from retrieval.metrics import Reader, measure
-from retrieval.reading import StudyReading, read_studies, summarise
+from retrieval.reading import StudyReading, read_studies
 from retrieval.rules import Rules
 from retrieval.searcher import Searcher
 from retrieval.split import patient_folds
+from retrieval.summary import summarise
 from training.data import load_training_set
 from training.errors import TrainingError
 from training.fit import Report

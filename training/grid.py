@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.metrics import METRICS
-from retrieval.reading import DEPTHS
+from retrieval.ranking import DEPTHS
 from training.errors import TrainingError
 from training.recipe import Recipe
 

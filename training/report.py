@@ -187,6 +187,8 @@ def _shown(found: Mapping[str, Result], name: str, value: str) -> str:
     if "error" in result:
         return "failed"
     for key in value.split("."):
+        if key not in result:
+            return "not measured"  # by the version that ran it
         result = result[key]
     estimate = result if isinstance(result, Mapping) else {"value": result, "low": None}
     return _estimated(estimate, digits=4 if value.endswith(".loss") else 3)

@@ -1,5 +1,6 @@
 """`mura-search evaluate`."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,10 @@ def test_as_text(run: Run, place: Path, others: Path) -> None:
     accuracy = next(line for line in lines[heading:] if line.startswith("accuracy"))
     assert accuracy.split()[1] == "0.667"
     assert max(map(len, lines)) <= 80
+    assert len(lines) <= 40  # one screen
+    # Index of two normal and two abnormal studies: a random nearest one has the label with chance 1/2.
+    assert next(line for line in lines if line.startswith("precision at 1 ")).endswith("by chance 0.500")
+    assert "They agree on 3 of 3 studies, and are right on 66.7% of those." in lines
 
 
 def test_parts_are_told_apart(run: Run, place: Path, others: Path) -> None:
@@ -63,3 +68,41 @@ def test_it_stops_where_patients_are_indexed(run: Run, place: Path, table: Path)
     result = run("evaluate", table, "--index", place)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: 4 of 4 patients are in the index")
+
+
+def test_tables_are_written_whole_beside_what_is_printed(run: Run, place: Path, others: Path, tmp_path: Path) -> None:
+    names = ("studies.csv", "figures.csv", "predictions.csv", "report.html")
+    studies, figures, predicted, html = (tmp_path / name for name in names)
+    given = ("--csv", studies, "--figures", figures, "--predictions", predicted, "--reader", "vote", "--html", html)
+    result = run("evaluate", others, "--index", place, "--rounds", "20", "--json", *given)
+    told = json.loads(result.stdout)
+    assert result.stderr.splitlines() == [f"Wrote {file}" for file in (studies, figures, predicted, html)]
+    rows = list(csv.DictReader(studies.read_text(encoding="utf-8").splitlines()))
+    right = [row["vote_call"] == row["label"] for row in rows]
+    assert sum(right) / len(rows) == pytest.approx(told["study"]["knn"]["accuracy"]["value"])
+    assert predicted.read_text(encoding="utf-8") == "t1,0\nt2,1\nt3,1\n"
+    assert f"<b>{told['study']['knn']['kappa']['value']:.3f}</b>" in html.read_text(encoding="utf-8")
+    lines = [line.split(",") for line in figures.read_text(encoding="utf-8").splitlines()]
+    kappa = next(line for line in lines if line[:4] == ["study", "", "mean", "kappa"])
+    assert float(kappa[4]) == pytest.approx(told["study"]["mean"]["kappa"]["value"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--csv", "nowhere/x.csv"), "there is no folder nowhere"),
+        (("--predictions", "folder"), "folder is a folder; name a file in it"),
+        (("--csv", "x.csv", "--figures", "folder/../x.csv"), "the same file"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    result = run("evaluate", "no-such-data", "--index", place, *given)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert said in result.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".csv"] == []

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from index.case import Case
+from retrieval.casetable import read_lesions
 from retrieval.collection import Collection, read_collection
 from retrieval.errors import CollectionError
 
@@ -141,3 +142,11 @@ def test_no_utf8(write: Write, encoding: str) -> None:
 
 def test_a_quote_left_open(write: Write) -> None:
     assert "is no CSV table in UTF-8: unexpected end of data" in refusal(write("path,label", '"a.png,1', "b.png,1"))
+
+
+def test_kinds_of_lesions_are_named_by_case(tmp_path: Path) -> None:
+    table = tmp_path / "cases.csv"
+    table.write_text("path;lesion\na/1.png; Fracture\na/2.png;\n./b.png;cyst\n;cyst\n", encoding="utf-8")
+    assert read_lesions(table) == {"a/1.png": "fracture", "b.png": "cyst"}
+    table.write_text("path,label\na/1.png,1\n", encoding="utf-8")
+    assert read_lesions(table) == {}

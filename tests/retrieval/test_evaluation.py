@@ -12,6 +12,7 @@ from retrieval.build import build_index
 from retrieval.collection import Collection, read_collection
 from retrieval.errors import EvaluationError
 from retrieval.evaluation import Evaluation, evaluate
+from retrieval.metrics import METRICS
 from retrieval.rules import Rules
 from retrieval.searcher import Searcher
 from retrieval.stream import file_digest
@@ -110,13 +111,24 @@ def test_nothing_is_tuned_and_what_was_used_is_said(searcher: Searcher, squares:
     assert content["rules"]["k"] == 3
     assert content["rules"]["vote_threshold"] == 0.4
     assert set(content["study"]) == set(content["image"]) == {"classifier", "knn", "mean"}
-    metrics = {"kappa", "accuracy", "sensitivity", "specificity", "auroc"}
+    metrics = set(METRICS)
+    assert metrics > {"kappa", "accuracy", "sensitivity", "specificity", "auroc"}
     for level in ("study", "image"):
         for reader in content[level].values():
             assert set(reader) == metrics
             assert all({"value", "low", "high"} <= set(estimate) for estimate in reader.values())
     assert set(content["difference"]) == metrics
-    assert set(content["retrieval"]) == {"precision_at_1", "precision_at_5", "precision_at_10"}
+    depths = {f"{kind}_at_{depth}" for kind in ("precision", "recall") for depth in (1, 5, 10)}
+    assert set(content["retrieval"]) == depths | {"map_at_r"}
+    assert all(0 < figure["chance"] <= 1 for figure in content["retrieval"].values())
+    assert [point["k"] for point in content["sweep"]] == [1, 3, 5, 9]  # the index has eleven studies
+    assert [point["k"] for point in content["sweep"] if point["used"]] == [3]
+    assert content["sweep"][1]["auroc"] == content["study"]["knn"]["auroc"]
+    assert content["lesions"] == {}
+    assert content["unfamiliar"] == sum(
+        reading.similarity < found.rules.familiarity_limit for reading in found.readings if reading.similarity
+    )
+    assert "readings" not in content
 
 
 def test_the_same_seed_gives_the_same_figures(searcher: Searcher, squares: Squares) -> None:
@@ -127,6 +139,18 @@ def test_the_same_seed_gives_the_same_figures(searcher: Searcher, squares: Squar
 
     assert figures(1) == figures(1)
     assert figures(1).study["knn"]["auroc"].value == figures(2).study["knn"]["auroc"].value
+
+
+def test_kinds_of_lesions_are_those_of_the_table(searcher: Searcher, squares: Squares) -> None:
+    collection = squares(UNSEEN, "unseen")
+    file = collection.root / "cases.csv"
+    rows = [f"{case.case},{case.label_name},{case.study},{case.patient},{'Fracture' if case.study == 't3' else ''}"
+            for case in collection.cases]  # fmt: skip
+    file.write_text("\n".join(["path,label,study,patient,lesion", *rows]), encoding="utf-8")
+    found = evaluate(searcher, read_collection(file), rounds=10)
+    assert list(found.lesions) == ["fracture"]
+    assert found.lesions["fracture"].studies == 1
+    assert found.to_dict()["lesions"]["fracture"]["studies"] == 1  # type: ignore[index]
 
 
 def test_patients_of_the_index_are_refused_counted_and_named(searcher: Searcher, squares: Squares) -> None:

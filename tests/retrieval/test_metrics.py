@@ -5,9 +5,31 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, cohen_kappa_score, recall_score, roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
-from retrieval.metrics import METRICS, Bootstrap, Reader, bootstrap, bootstrap_mean, measure
+from retrieval.metrics import (
+    BINS,
+    METRICS,
+    Bootstrap,
+    Confusion,
+    Reader,
+    bin_of,
+    bootstrap,
+    bootstrap_ratios,
+    confusion,
+    measure,
+)
 
 
 def reader(scores: list[float], threshold: float = 0.5) -> Reader:
@@ -21,9 +43,26 @@ def test_by_hand() -> None:
     calls = reader([0.9, 0.8, 0.7, 0.1, 0.9, 0.6, 0.2, 0.2, 0.1, 0.0])
     found = {name: float(value[0]) for name, value in measure(labels, calls).items()}
     # AUROC: 0.9 beats 5.5 of 6, 0.8 and 0.7 beat 5, 0.1 beats 1.5: 17 of 24 pairs.
-    wanted = {"kappa": 0.4, "accuracy": 0.7, "sensitivity": 0.75, "specificity": 4 / 6, "auroc": 17 / 24}
+    # Average precision: at 0.9 1 of 2 are abnormal, at 0.8 2 of 3, at 0.7 3 of 4, at 0.1 4 of 9 (the normal 0.1 ties).
+    # Squared errors: 0.01 + 0.04 + 0.09 + 0.81, and 0.81 + 0.36 + 0.04 + 0.04 + 0.01 + 0. In the bin up to 0.1 lie 0.1
+    # (abnormal), 0.1 and 0.0; the bin up to 0.9 has 0.9 and 0.9 of which one is abnormal; the others are 0.8, 0.7, 0.6
+    # alone and 0.2 twice.
+    wanted = {
+        "kappa": 0.4,
+        "accuracy": 0.7,
+        "error": 0.3,
+        "sensitivity": 0.75,
+        "specificity": 4 / 6,
+        "precision": 0.6,
+        "f1": 6 / 9,
+        "auroc": 17 / 24,
+        "average_precision": (1 / 2 + 2 / 3 + 3 / 4 + 4 / 9) / 4,
+        "brier": 0.221,
+        "calibration_error": (abs(0.2 - 1) + abs(1.8 - 1) + 0.2 + 0.3 + 0.6 + 0.4) / 10,
+    }
     assert found == pytest.approx(wanted)
     assert list(found) == list(METRICS)
+    assert confusion(labels, calls.calls) == Confusion(3, 1, 2, 4)
 
 
 # Few distinct scores, so that ties are common; weights from 0, as resampling gives them.
@@ -40,21 +79,51 @@ def test_weighted_figures_are_those_of_scikit_learn(rows: list[tuple[int, float,
     found = measure(labels, reader(list(scores)), counts[:, None].astype(np.float64))
     labels, scores = np.repeat(labels, counts), np.repeat(scores, counts)
     calls = scores > 0.5
+    shares, means = calibration_curve(labels, scores, n_bins=BINS)
+    sizes = [count for count in np.bincount(bin_of(scores), minlength=BINS) if count]
     wanted = {
         "kappa": cohen_kappa_score(labels, calls),
         "accuracy": accuracy_score(labels, calls),
+        "error": 1 - accuracy_score(labels, calls),
         "sensitivity": recall_score(labels, calls),
         "specificity": recall_score(labels, calls, pos_label=0),
+        "precision": precision_score(labels, calls, zero_division=np.nan),
+        "f1": f1_score(labels, calls),
         "auroc": roc_auc_score(labels, scores),
+        "average_precision": average_precision_score(labels, scores),
+        "brier": brier_score_loss(labels, scores),
+        "calibration_error": np.average(np.abs(shares - means), weights=sizes),
     }
-    assert {name: float(value[0]) for name, value in found.items()} == pytest.approx(wanted)
+    assert {name: float(value[0]) for name, value in found.items()} == pytest.approx(wanted, nan_ok=True)
+    (tn, fp), (fn, tp) = confusion_matrix(labels, calls)
+    assert confusion(labels, calls) == Confusion(tp, fn, fp, tn)
+
+
+def test_many_rounds_at_once_are_those_one_by_one() -> None:
+    labels, _, scores = sample(80, 40)
+    counts = np.random.default_rng(5).integers(0, 4, (80, 6))
+    together = measure(labels, reader(list(scores)), counts.astype(np.float32))
+    for r in range(6):
+        again = np.repeat(np.arange(80), counts[:, r])
+        alone = measure(labels[again], reader(list(scores[again])))
+        for metric in METRICS:
+            assert together[metric][r] == pytest.approx(alone[metric][0], rel=1e-5)
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
+    found = bootstrap(np.array([0, 1]), ["a", "b"], {"x": reader([-3.0, 2.0], threshold=0)}, rounds=5).estimates()["x"]
+    assert found["auroc"].value == 1
+    for metric in ("brier", "calibration_error"):
+        assert (found[metric].value, found[metric].low) == (None, None)
+        assert "no probabilities" in found[metric].reason
 
 
 @pytest.mark.parametrize(
     ("labels", "undefined"),
     [
         ([1, 1, 1], {"kappa", "specificity", "auroc"}),
-        ([0, 0, 0], {"kappa", "sensitivity", "auroc"}),
+        ([0, 0, 0], {"kappa", "sensitivity", "auroc", "average_precision"}),
+        ([1], {"kappa", "specificity", "auroc", "precision"}),
         ([], set(METRICS)),
     ],
 )
@@ -112,9 +181,10 @@ def test_chunks_do_not_change_the_figures(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("retrieval.metrics._CHUNK_BYTES", chunk_bytes)
         return bootstrap(labels, owners, {"x": reader(list(scores))}, rounds=1003)
 
-    small, one = rounds_of(40 * 8 * 100), rounds_of(40 * 8 * 2000)
-    assert len(small.rounds["x"]["kappa"]) == len(one.rounds["x"]["kappa"]) == 1003
-    assert small.estimates()["x"]["kappa"].low == pytest.approx(one.estimates()["x"]["kappa"].low, abs=0.05)
+    small, one = rounds_of(40 * 4 * 100), rounds_of(40 * 4 * 2000)
+    for metric in METRICS:
+        assert len(small.rounds["x"][metric]) == 1003
+        assert small.rounds["x"][metric] == pytest.approx(one.rounds["x"][metric], rel=1e-5, nan_ok=True)
 
 
 def test_seed_fixes_the_interval() -> None:
@@ -162,11 +232,18 @@ def test_rounds_without_a_label_are_left_out_and_counted() -> None:
     assert "of 1000" in found.reason
 
 
-def test_mean_over_patients() -> None:
+def test_ratios_over_patients() -> None:
     # The patients' totals are 0 of 2 and 2 of 2: the mean of a round is 0, 1/2 or 1 with chances 1/4, 1/2, 1/4.
-    found = bootstrap_mean(np.array([0.0, 0.0, 1.0, 1.0]), ["a", "a", "b", "b"], rounds=2000)
-    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
-    assert bootstrap_mean(np.empty(0), []).value is None
+    ones, patients = np.ones(4), ["a", "a", "b", "b"]
+    shares = np.array([0.0, 0.0, 1.0, 1.0])
+    figures = {"mean": (shares, ones), "of b": (shares, shares), "of none": (shares, 0 * ones)}
+    found = bootstrap_ratios(figures, patients, chances={"mean": 0.25}, rounds=2000)
+    mean, of_b, of_none = found["mean"], found["of b"], found["of none"]
+    assert (mean.value, mean.low, mean.high, mean.chance) == (0.5, 0.0, 1.0, 0.25)
+    assert (of_b.value, of_b.low, of_b.high, of_b.chance) == (1.0, 1.0, 1.0, None)
+    assert 400 < int(of_b.reason.split()[4]) < 600  # rounds that draw patient a alone
+    assert of_none.value is None
+    assert bootstrap_ratios({"mean": (np.empty(0), np.empty(0))}, [])["mean"].value is None
 
 
 def test_ten_thousand_rounds_of_a_full_evaluation_take_under_three_seconds() -> None:

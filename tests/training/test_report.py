@@ -169,6 +169,16 @@ def test_before_any_run_is_done_it_says_so(grid: Grid, tmp_path: Path) -> None:
     assert "not run" in text
 
 
+def test_a_run_of_an_older_version_may_lack_a_figure(
+    grid: Grid, results: list[Mapping[str, Any]], tmp_path: Path
+) -> None:
+    older = json.loads(json.dumps(results))
+    for result in older:
+        result.get("retrieval", {}).pop("precision_at_5", None)
+    write_report(grid, older, tmp_path)
+    assert "not measured" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_the_plane_is_that_of_the_largest_variance() -> None:
     from sklearn.decomposition import PCA
 

@@ -1,0 +1,30 @@
+"""Files that a command writes beside what it prints: whole or not at all."""
+
+from pathlib import Path
+
+from cli.terminal import note
+from index.files import write_whole
+from retrieval.errors import OutputError
+
+__all__ = ["require_places", "write_file"]
+
+
+def require_places(*files: Path | None) -> None:
+    """Raise OutputError where a file could not be written, before the long part of the work, or two are one."""
+    named = [file for file in files if file is not None]
+    for file in named:
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; name a file in it")
+        if not file.absolute().parent.is_dir():
+            raise OutputError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
+    if len({file.resolve() for file in named}) < len(named):
+        raise OutputError("two results would be written to the same file; name another for one of them")
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a file and say so on stderr. Raises OutputError."""
+    try:
+        write_whole(file, text.encode("utf-8", "replace"))  # a file's name need not be Unicode
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
+    note(f"Wrote {file}")
