@@ -36,7 +36,7 @@ from retrieval.collection import read_collection
 from retrieval.encoder import Encoder
 from retrieval.errors import RadiographError
 from retrieval.heatmap import Smoothing, explain_class, explain_similarity, undo_letterbox
-from retrieval.metrics import bootstrap_mean
+from retrieval.metrics import Estimate, bootstrap_ratios
 from retrieval.phantom import draw_study
 from retrieval.preprocess import Letterbox
 from retrieval.radiograph import read_radiograph
@@ -196,8 +196,13 @@ def table(title: str, figures: Figures, columns: Sequence[str], patients: Sequen
             cells = []
             for column in columns:
                 values = np.array(own[column])
-                cells.append(interval(bootstrap_mean(values, patients[-len(values) :], rounds=rounds)))
+                cells.append(interval(mean(values, patients[-len(values) :], rounds)))
             print(f"| {name} | {' | '.join(cells)} |")
+
+
+def mean(values: NDArray[np.float64], patients: Sequence[str], rounds: int) -> Estimate:
+    """The mean with its interval over patients."""
+    return bootstrap_ratios({"mean": (values, np.ones(len(values)))}, patients, rounds=rounds)["mean"]
 
 
 def differences(figures: Figures, first: str, columns: Sequence[str], patients: Sequence[str], rounds: int) -> None:
@@ -209,7 +214,7 @@ def differences(figures: Figures, first: str, columns: Sequence[str], patients: 
         cells = []
         for column in common:
             paired = np.array(figures[first][column]) - np.array(own[column])
-            cells.append(f"{column} {interval(bootstrap_mean(paired, patients[-len(paired) :], rounds=rounds))}")
+            cells.append(f"{column} {interval(mean(paired, patients[-len(paired) :], rounds))}")
         print(f"{first} - {name}: {', '.join(cells)}")
 
 
