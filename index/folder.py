@@ -15,7 +15,7 @@ from index.database import SCHEMA, Database
 from index.errors import IndexDamaged, IndexFailure, IndexMissing
 from index.ranking import nearest_studies
 from index.records import Records
-from index.vectors import VectorStore, require_unit_rows
+from index.vectors import VectorStore, by_exclusion, require_unit_rows
 
 __all__ = ["CASES", "MODEL", "VECTORS", "Hit", "IndexFolder", "require_index"]
 
@@ -110,7 +110,7 @@ class IndexFolder:
             raise ValueError(f"k is the number of studies to find, at least 1, not {k}")
         matching = self._records.matching(where) if where else None
         hits: list[list[Hit]] = [[] for _ in queries]
-        for patients, members in _by_exclusion(exclude_patients, len(queries)).items():
+        for patients, members in by_exclusion(exclude_patients, len(queries)).items():
             allowed = self._allowed(matching, patients)
             answers = nearest_studies(self._store, queries[members], k, self._records.studies, allowed)
             for query, answer in zip(members, answers, strict=True):
@@ -208,18 +208,6 @@ def require_index(path: Path) -> None:
         raise IndexDamaged(f"{path / CASES} is missing; build the index again, or restore it from a copy")
     if CASES not in names:
         raise IndexMissing(f"no index at {path}; build one with: mura-search index build DATA --index {path}")
-
-
-def _by_exclusion(patients: Sequence[Collection[str]] | None, count: int) -> dict[frozenset[str], list[int]]:
-    """The queries, 0 to count-1, by the set of patients that they must not find: the views of a study share one."""
-    if patients is None:
-        return {frozenset(): list(range(count))}
-    if len(patients) != count or any(isinstance(excluded, str) for excluded in patients):
-        raise ValueError(f"{count} queries need {count} collections of patients to exclude, one each")
-    queries: dict[frozenset[str], list[int]] = {}
-    for query, excluded in enumerate(patients):
-        queries.setdefault(frozenset(excluded), []).append(query)
-    return queries
 
 
 def _vectors(path: Path, database: Database) -> VectorStore:
