@@ -28,8 +28,10 @@ class MilvusServer:
             pytest.skip("openssl, which makes the server's certificate, is not installed")
         self.certificate, key = folder / "server.pem", folder / "server.key"
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=milvus.test"]
-            + ["-addext", "subjectAltName=DNS:milvus.test", "-keyout", str(key), "-out", str(self.certificate)],
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=milvus.test"),
+                *("-addext", "subjectAltName=DNS:milvus.test", "-keyout", str(key), "-out", str(self.certificate)),
+            ],
             check=True,
             capture_output=True,
         )
@@ -50,7 +52,7 @@ class MilvusServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Return when it answers; skip the test where the server cannot run here, as where etcd's port 2380 is taken."""
+        """Return when it answers; skip the test where it cannot run here, as where etcd's port 2380 is taken."""
         environment = os.environ | {
             "DEPLOY_MODE": "STANDALONE",
             "METRICS_PORT": str(self._health),
