@@ -48,6 +48,8 @@ _CONNECTING = 3.0  # seconds of further attempts to connect: a mistyped address 
 # not yet loaded; replica, channel, segment or node not there, as after a restart. 49 is the rate limit of before 2.3.
 _PASSING = {2, 4, 8, 49, 101, 103, 201, 203, *range(400, 406), *range(500, 506), *range(600, 606), *range(901, 908)}
 _PASSING_STATUS = {"ABORTED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+# What it says with code 65535, which stands for anything, while it starts and while its parts find each other again.
+_PASSING_WORDS = ("not ready", "node not found", "connection is closing")
 
 _opened: Counter[str] = Counter()  # how many stores of this process are open on each file of Milvus Lite
 
@@ -327,7 +329,7 @@ def _ask(action: Callable[[], T], place: MilvusPlace, patience: float | None = N
         return patiently(action, place.patience if patience is None else patience, _passes)
     except (grpc.RpcError, grpc.FutureTimeoutError, MilvusException) as error:
         status, _, message = _reason(error)
-        reason = " ".join(place.discreet(message).split())[:300]
+        reason = " ".join(place.discreet(message).split())[-300:]  # the cause comes last, after its stack traces
         if message == "Open local milvus failed":
             raise IndexBusy(f"{place.uri} is open in another process, or no database of Milvus Lite") from error
         if place.local:
@@ -342,8 +344,8 @@ def _ask(action: Callable[[], T], place: MilvusPlace, patience: float | None = N
 def _passes(error: Exception) -> bool:
     """Whether the same request may succeed later."""
     status, code, message = _reason(error)
-    told = bool(getattr(error, "retriable", False)) or "not ready" in message  # still starting
-    return told or status in _PASSING_STATUS or code in _PASSING
+    told = getattr(error, "retriable", False) or any(words in message for words in _PASSING_WORDS)
+    return bool(told) or status in _PASSING_STATUS or code in _PASSING
 
 
 def _reason(error: Exception) -> tuple[str, int, str]:

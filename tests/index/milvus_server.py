@@ -1,5 +1,6 @@
 """A Milvus server of this machine's own for tests: the binary that PyPI's package `milvus` carries, on loopback."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -16,10 +17,16 @@ __all__ = ["TOKEN", "MilvusServer"]
 TOKEN = "root:Milvus"  # what a new server starts with
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
 class MilvusServer:
     """Asks for TLS and a password, so that whatever runs against it shows that both are passed on.
 
-    The package's own class to start it cannot restart it: it finds the port still taken for a minute.
+    The package's own class could not restart it: it finds the port taken for another minute.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,11 +51,14 @@ class MilvusServer:
             "authorization_enabled": True,
         }.items():
             config.set(name, value)
-        config.resolve()  # finds free ports and writes the configuration
+        ports = [name for name in config.configurable_items if name.endswith("_port")]
+        *own, self._health = free_ports(len(ports) + 1)
+        for name, port in zip(ports, own, strict=True):
+            config.set(name, port)
+        config.resolve_storage()
+        config.write_config()
         milvus._initialize_data_files(str(self.folder))  # unpacks the binary
         self.uri = f"https://127.0.0.1:{config.get('proxy_port')}"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._health = int(free.getsockname()[1])
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
