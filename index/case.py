@@ -1,8 +1,8 @@
 """One indexed radiograph with its record."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-__all__ = ["ABNORMAL", "LABEL_NAMES", "NORMAL", "Case"]
+__all__ = ["ABNORMAL", "FIELDS", "LABEL_NAMES", "NORMAL", "Case"]
 
 NORMAL, ABNORMAL = 0, 1
 LABEL_NAMES = ("normal", "abnormal")
@@ -29,3 +29,6 @@ class Case:
     @property
     def label_name(self) -> str:
         return LABEL_NAMES[self.label]
+
+
+FIELDS = tuple(field.name for field in fields(Case))

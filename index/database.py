@@ -7,7 +7,7 @@ damage only to its own structure. They are three tables, so that reading the rec
 import json
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from index.case import LABEL_NAMES, Case
 from index.connection import Connection, Row, one_of
 from index.errors import IndexSchema
 
-__all__ = ["FIELDS", "SCHEMA", "Batch", "Database", "Stored", "now"]
+__all__ = ["SCHEMA", "Batch", "Database", "Stored", "now"]
 
 SCHEMA = 3
 APPLICATION = 0x4D555241  # "MURA" in the file's header
-FIELDS = tuple(field.name for field in fields(Case))
 
 Stored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 

@@ -6,7 +6,8 @@
         ├── IndexMissing       nothing, or no index, at the place
         ├── IndexSchema        written by another version of the format
         ├── IndexDamaged       bytes that are not what was written
-        └── IndexBusy          another process writes, or the place is taken
+        ├── IndexBusy          another process writes, or the place is taken
+        └── IndexUnreachable   the server that holds its vectors does not answer
 
 `retrieval.errors` continues the tree. The command line prints the message after `error: ` and exits 1.
 """
@@ -17,6 +18,7 @@ __all__ = [
     "IndexFailure",
     "IndexMissing",
     "IndexSchema",
+    "IndexUnreachable",
     "MissingExtra",
     "MuraSearchError",
 ]
@@ -54,4 +56,8 @@ class IndexDamaged(IndexFailure):
 
 
 class IndexBusy(IndexFailure):
+    pass
+
+
+class IndexUnreachable(IndexFailure):
     pass

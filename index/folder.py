@@ -17,7 +17,7 @@ from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.files import CASES, MODEL, VECTORS
 from index.snapshot import Snapshot
 from index.state import State, require_filter
-from index.vectors import require_unit_rows
+from index.vectors import by_exclusion, require_unit_rows
 
 __all__ = ["Hit", "IndexFolder", "require_index"]
 
@@ -125,12 +125,12 @@ class IndexFolder:
         require_unit_rows(queries, int(self._metadata["dimension"]))
         if k < 1:
             raise ValueError(f"k is the number of studies to find, at least 1, not {k}")
-        excluded = _exclusions(exclude_patients, len(queries))
+        by_exclusion(exclude_patients, len(queries))
         for field, values in (where or {}).items():
             require_filter(field, values)
         for _ in range(ATTEMPTS):
             state = self._state
-            answers = state.search(queries, k, where or {}, excluded, self._database.rows_where)
+            answers = state.search(queries, k, where or {}, exclude_patients, self._database.rows_where)
             cases = self._cases(state, [row for answer in answers for _, row in answer])
             if cases is not None:
                 found = iter(cases)
@@ -287,12 +287,3 @@ def require_index(path: Path) -> None:
         raise IndexDamaged(f"{path / CASES} is missing; build the index again, or restore it from a copy")
     if CASES not in names:
         raise IndexMissing(f"no index at {path}; build one with: mura-search index build DATA --index {path}")
-
-
-def _exclusions(patients: Sequence[Collection[str]] | None, count: int) -> list[frozenset[str]]:
-    """The patients that each of the queries must not find."""
-    if patients is None:
-        return [frozenset()] * count
-    if len(patients) != count or any(isinstance(excluded, str) for excluded in patients):
-        raise ValueError(f"{count} queries need {count} collections of patients to exclude, one each")
-    return [frozenset(excluded) for excluded in patients]

@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from index.database import FIELDS, Batch
+from index.case import FIELDS
+from index.database import Batch
 from index.errors import IndexFailure, MissingExtra
 from index.files import sync
 from index.folder import IndexFolder

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES, Case
-from index.database import FIELDS, Database
+from index.case import FIELDS, LABEL_NAMES, Case
+from index.database import Database
 from index.errors import IndexDamaged
 from index.ranking import nearest_studies
 from index.snapshot import Snapshot
-from index.vectors import Demand, VectorStore
+from index.vectors import Demand, VectorStore, by_exclusion
 
 __all__ = ["State", "make_snapshot", "require_filter"]
 
@@ -89,19 +89,16 @@ class State:
         queries: NDArray[np.float32],
         k: int,
         where: Mapping[str, Collection[str]],
-        excluded: Sequence[frozenset[str]],
+        exclude_patients: Sequence[Collection[str]] | None,
         rows_where: RowsWhere,
     ) -> list[list[Found]]:
         """The k nearest studies of each query: the similarity and the row of each study's nearest matching case.
 
-        queries: (Q, D) unit rows. excluded: for each query the patients that it must not find. rows_where: asks
+        queries: (Q, D) unit rows. exclude_patients: for each query the patients that it must not find. rows_where: asks
         cases.sqlite. Most similar first, ties by row.
         """
         answers: list[list[Found]] = [[] for _ in queries]
-        groups: dict[frozenset[str], list[int]] = {}  # the views of a study share one set
-        for query, patients in enumerate(excluded):
-            groups.setdefault(patients, []).append(query)
-        for patients, members in groups.items():
+        for patients, members in by_exclusion(exclude_patients, len(queries)).items():
             allowed = self._allowed(where, patients, rows_where)
             found = nearest_studies(self.store, queries[members], k, self.studies, allowed)
             for query, answer in zip(members, found, strict=True):

@@ -1,13 +1,13 @@
 """What an index asks of whatever searches its vectors, and what may be asked of an approximation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Demand", "VectorStore", "require_one_each", "require_unit_rows"]
+__all__ = ["Demand", "VectorStore", "by_exclusion", "require_one_each", "require_unit_rows"]
 
 
 class VectorStore(Protocol):
@@ -76,3 +76,15 @@ def require_one_each(
         raise ValueError("every case has one embedding, one thumbnail and one logit")
     if not np.all(np.isfinite(logits)):
         raise ValueError("every logit must be finite")
+
+
+def by_exclusion(patients: Sequence[Collection[str]] | None, count: int) -> dict[frozenset[str], list[int]]:
+    """The queries, 0 to count-1, by the set of patients that they must not find: the views of a study share one."""
+    if patients is None:
+        return {frozenset(): list(range(count))}
+    if len(patients) != count or any(isinstance(excluded, str) for excluded in patients):
+        raise ValueError(f"{count} queries need {count} collections of patients to exclude, one each")
+    queries: dict[frozenset[str], list[int]] = {}
+    for query, excluded in enumerate(patients):
+        queries.setdefault(frozenset(excluded), []).append(query)
+    return queries

@@ -1,0 +1,103 @@
+"""The k nearest studies from a server that gives the nearest cases page by page, and that takes filters."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.expression import expressions, one_of
+from index.ranking import Neighbour
+from index.vectors import by_exclusion
+
+__all__ = ["TOP", "Ask", "Hit", "Page", "page_studies"]
+
+TOP = 16_384  # cases that Milvus gives at most for one query
+_VECTORS = 4_096  # vectors in one answer, well below a server's limits
+Hit = tuple[int, str, Sequence[float]]  # row, study, vector
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Cases, nearest first, and the similarity of the last of them as the server reports it."""
+
+    hits: Sequence[Hit]
+    last: float
+
+
+# queries (Q, D), count, expression -> for each query a page of the `count` nearest cases that match, or all that do.
+Ask = Callable[[NDArray[np.float32], int, str], Sequence[Page]]
+
+
+def page_studies(
+    ask: Ask,
+    queries: NDArray[np.float32],
+    k: int,
+    where: Mapping[str, Collection[str]] | None,
+    exclude_patients: Sequence[Collection[str]] | None,
+    *,
+    slack: float,
+    top: int = TOP,
+) -> list[list[Neighbour]]:
+    """For each query the min(k, studies that match) nearest studies, each by its nearest case: similarity and row.
+
+    A similarity is the inner product in double precision, rounded to float32; the server's, which may err by `slack`,
+    only choose candidates. Most similar first; ties, within a study too, by row: exactly, but where more than `top`
+    cases lie within `slack` of each other, the lowest row among `top` of them.
+    """
+    answers: list[list[Neighbour]] = [[] for _ in queries]
+    count = min(4 * k + 16, top)  # enough for most: studies have two or three cases
+    for patients, members in by_exclusion(exclude_patients, len(queries)).items():
+        filters = expressions(where, patients)
+        size = max(1, _VECTORS // count)
+        for batch in (members[start : start + size] for start in range(0, len(members), size)):
+            pages = [ask(queries[batch], count, chosen) for chosen in filters]
+            for place, query in enumerate(batch):
+                first = [page[place] for page in pages]
+                answers[query] = _settle(
+                    ask, queries[query], k, filters, pages=first, count=count, slack=slack, top=top
+                )
+    return answers
+
+
+def _settle(
+    ask: Ask,
+    query: NDArray[np.float32],
+    k: int,
+    filters: Sequence[str],
+    *,
+    pages: Sequence[Page],
+    count: int,
+    slack: float,
+    top: int,
+) -> list[Neighbour]:
+    """Ask for more, from the first pages of `count` on, until no other case can reach the k-th study.
+
+    More is asked for without the studies whose nearest case is known: where some have very many cases, they would
+    fill page after page.
+    """
+    settled: dict[str, Neighbour] = {}
+    while True:
+        # No case outside the pages, and of no settled study, lies nearer than this.
+        reach = max((float(np.float32(page.last + slack)) for page in pages if len(page.hits) >= count), default=None)
+        found = _nearest_cases(query, [hit for page in pages for hit in page.hits])
+        answer = sorted((settled | found).values(), key=lambda hit: (-hit[0], hit[1]))[:k]
+        if reach is None or (len(answer) == k and (answer[-1][0] > reach or count == top)):
+            return answer
+        settled |= {study: hit for study, hit in found.items() if hit[0] > reach or count == top}
+        count = min(4 * count, top)
+        rest = one_of("study", sorted(settled), negated=True) if settled else ""
+        narrowed = [" and ".join(filter(None, (chosen, rest))) for chosen in filters]
+        pages = [ask(query[None], count, chosen)[0] for chosen in narrowed]
+
+
+def _nearest_cases(query: NDArray[np.float32], hits: Sequence[Hit]) -> dict[str, Neighbour]:
+    """Each study's nearest case, exactly; see `index.ranking` for why and how."""
+    if not hits:
+        return {}
+    vectors = np.array([vector for _, _, vector in hits], dtype=np.float64)
+    exact = np.einsum("nd,d->n", vectors, query.astype(np.float64)).astype(np.float32).tolist()
+    nearest: dict[str, Neighbour] = {}
+    for similarity, (row, study, _) in sorted(zip(exact, hits, strict=True), key=lambda pair: (-pair[0], pair[1][0])):
+        nearest.setdefault(study, (similarity, row))
+    return nearest
