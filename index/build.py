@@ -1,10 +1,12 @@
 """Building an index: beside its place, resumable, and there in whole or not at all."""
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.checksums import SUMS, break_seal, seal
 from index.database import Database, now
-from index.errors import IndexBusy, IndexDamaged, IndexSchema
+from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 from index.files import CASES, MODEL, VECTORS, copy_folder, refusals_named, remove_strays, replace_folder, sync
 from index.lock import Lock
 from index.state import make_snapshot
@@ -141,15 +143,34 @@ class IndexBuild:
             with self._database.transaction(writing=True):
                 self._database.set_metadata(created=now())
             metadata = self._database.metadata()
-            snapshot = make_snapshot(self._database, Demand(**metadata["values"].get("demand", {})))
-            snapshot.write(self._partial / VECTORS, bytes.fromhex(metadata["identity"]))
+            if metadata["values"].get("store"):
+                from index.remote import fill
+
+                fill(self._database)
+            else:
+                snapshot = make_snapshot(self._database, Demand(**metadata["values"].get("demand", {})))
+                snapshot.write(self._partial / VECTORS, bytes.fromhex(metadata["identity"]))
             copy_folder(self._model, self._partial / MODEL)
             sync(self._partial)
             self._database.close()
             seal(self._partial)
+            former = _metadata(self.place)
             replace_folder(self._partial, self.place)
             (self.place / BUILDING).unlink()
+        if former.get("values", {}).get("store"):
+            from index.remote import forget
+
+            forget(former)
         self.close()
+
+
+def _metadata(place: Path) -> dict[str, Any]:
+    """The metadata of the index at a place; nothing where none can be read."""
+    if not (place / CASES).is_file():
+        return {}
+    with contextlib.suppress(IndexFailure), contextlib.closing(Database(place / CASES)) as database:
+        return database.metadata()
+    return {}
 
 
 def _partial(place: Path) -> Path:

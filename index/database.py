@@ -28,8 +28,9 @@ Stored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 # A row of history is one transaction: "add", "merge", "remove", "relabel" or "compact". Its number is the generation of
 # the index, `detail` says how many cases it changed, and `cases` is how many there were after it. A row number of a
-# case is never given again (AUTOINCREMENT), so a reader of an older generation cannot meet another case; `removed` has
-# those that are gone while vectors.faiss may still hold them.
+# case is never given again (AUTOINCREMENT), so a reader of an older generation cannot meet another case. `removed` has
+# the rows that are gone while vectors.faiss may still hold them; `pending`, where the vectors are in Milvus, the rows
+# that were changed and are not up to date there.
 _TABLES = """
 CREATE TABLE cases (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -63,6 +64,7 @@ CREATE TABLE thumbnails (
     crc INTEGER NOT NULL
 );
 CREATE TABLE removed (row INTEGER PRIMARY KEY);
+CREATE TABLE pending (row INTEGER PRIMARY KEY);
 CREATE TABLE quarantine (
     "case" TEXT PRIMARY KEY,
     study TEXT NOT NULL,
@@ -105,6 +107,7 @@ class Database:
     def __init__(self, path: Path, mode: str = "ro") -> None:
         """mode: "ro" to read, "rw" to write, "rwc" to write a file that may not be there yet."""
         self.path = path
+        self.remote = False  # whether the vectors are in Milvus, so that changes are noted as pending
         self._sqlite = Connection(path, mode)
         self.transaction = self._sqlite.transaction
 
@@ -247,6 +250,32 @@ class Database:
         """vectors.faiss does not hold them any more; in a writing transaction."""
         self._sqlite.query("DELETE FROM removed")
 
+    def vectors_of(self, rows: Collection[int], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Of those of the rows that are there, in row order: their numbers (n,) and embeddings (n, D)."""
+        found: list[Row] = []
+        for among, numbers in one_of(rows):
+            found += self._sqlite.query(f"SELECT row, vector, crc FROM embeddings WHERE row {among}", numbers)
+        found.sort()
+        if not all(_intact(row) and len(row[1]) == 4 * dimension for row in found):
+            raise self._sqlite.damaged("its embeddings are not those written")
+        vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
+        return np.array([row[0] for row in found], dtype=np.int64), vectors.astype(np.float32)
+
+    def pending(self) -> list[int]:
+        """The rows that are not up to date in Milvus, sorted."""
+        return [row for (row,) in self._sqlite.query("SELECT row FROM pending ORDER BY row")]
+
+    def settle(self, rows: Sequence[int]) -> None:
+        """Milvus has them; in a writing transaction."""
+        self._sqlite.write("DELETE FROM pending WHERE row = ?", [(row,) for row in rows])
+
+    def unsettle(self, rows: Collection[int] | None = None) -> None:
+        """Milvus has to be told of these rows, of all by default; in a writing transaction."""
+        if rows is None:
+            self._sqlite.query("INSERT OR IGNORE INTO pending SELECT row FROM cases")
+        else:
+            self._sqlite.write("INSERT OR IGNORE INTO pending VALUES (?)", [(row,) for row in rows])
+
     def behind(self, last: int) -> int:
         """How many cases were added or removed since a vectors.faiss was written whose last row this is."""
         added = self._sqlite.number("SELECT count(*) FROM embeddings WHERE row > ?", (last,))
@@ -340,12 +369,17 @@ class Database:
         self._sqlite.write("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
         self._sqlite.write("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
         self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])
+        if self.remote:
+            self.unsettle([record[0] for record in records])
 
     def remove(self, rows: Sequence[int]) -> None:
         """Remove cases with their embeddings and thumbnails; their bytes are overwritten."""
         for table in ("thumbnails", "embeddings", "cases"):
             self._sqlite.write(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows])
-        self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
+        if self.remote:
+            self.unsettle(rows)
+        else:
+            self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
         self.record("remove", {"cases": len(rows)}, -len(rows))
 
     def relabel(self, rows: Collection[int], label: int) -> None:
@@ -356,6 +390,8 @@ class Database:
                 record: Row = (*row[:_LABEL], label, *row[_LABEL + 1 : -1])
                 changed.append((label, _record_crc(record), row[0]))
         self._sqlite.write("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
+        if self.remote:
+            self.unsettle(rows)
         self.record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]})
 
     def record(self, action: str, detail: Mapping[str, Any], more: int = 0) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from index.case import LABEL_NAMES, Case
 from index.checksums import break_seal, seal, sealed
 from index.database import Database
-from index.errors import IndexBusy, IndexDamaged
+from index.errors import IndexBusy, IndexDamaged, IndexUnreachable
 from index.files import CASES, MODEL, VECTORS, refusals_named, remove_strays
 from index.folder import IndexFolder, require_index
 from index.lock import Lock
@@ -24,6 +24,7 @@ from index.vectors import Demand, require_one_each, require_unit_rows
 
 __all__ = ["IndexEdit"]
 
+AT_ONCE = 4_096  # pending cases: then Milvus is told of them before the edit ends
 SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written anew after every change
 SEALED = 256 << 20  # bytes of cases.sqlite: up to here an index is sealed after every change
 
@@ -39,10 +40,12 @@ class IndexEdit:
     def __init__(self, path: Path, lock: Lock, database: Database) -> None:
         """`open` makes one."""
         self.path = path
-        self.behind = 0  # after `close`: how many added or removed cases vectors.faiss does not show yet
+        self.behind = 0  # after `close`: how many changed cases vectors.faiss or Milvus does not show yet
         self._lock = lock
         self._database = database
-        self._dimension = int(database.metadata()["dimension"])
+        metadata = database.metadata()
+        self._dimension = int(metadata["dimension"])
+        database.remote = bool(metadata["values"].get("store"))
         self._compacted = self._tuned = False
 
     @classmethod
@@ -84,7 +87,11 @@ class IndexEdit:
         """Bring vectors.faiss and the checksums up to date, and let others write."""
         try:
             with refusals_named(self.path):
-                self._bring_up_to_date()
+                if self._database.remote:
+                    self._tell_milvus()
+                else:
+                    self._bring_up_to_date()
+                self._seal()
         finally:
             self._database.close()
             self._lock.release()
@@ -121,6 +128,8 @@ class IndexEdit:
         with self._change():
             self._require_whole_studies(cases)
             self._database.add(cases, embeddings, thumbnails, logits)
+        if self._database.remote and len(self._database.pending()) >= AT_ONCE:
+            self._tell_milvus()
 
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Remove the cases whose fields have one of the values named, as in {"patient": ["p17"]}; gives their names.
@@ -239,6 +248,24 @@ class IndexEdit:
             with self._database.transaction(writing=True):
                 self._database.forget_removed()
             self.behind = 0
+
+    def _tell_milvus(self) -> None:
+        """Write what was changed to Milvus; where that does not answer, the next edit does it."""
+        from index.remote import bring_up_to_date, differences, open_remote
+
+        with self._database.transaction():
+            metadata = self._database.metadata()
+        with (
+            contextlib.suppress(IndexUnreachable),
+            open_remote(metadata, create=True, cases=self._database.count()) as store,
+        ):
+            if self._compacted:
+                with self._database.transaction(writing=True):
+                    self._database.unsettle(differences(self._database, store))
+            bring_up_to_date(self._database, store)
+        self.behind = len(self._database.pending())
+
+    def _seal(self) -> None:
         if not sealed(self.path) and (self._compacted or (self.path / CASES).stat().st_size <= SEALED):
             seal(self.path)
 

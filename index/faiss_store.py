@@ -88,7 +88,8 @@ class FaissStore:
         Measured on `SAMPLE` of the vectors themselves, each searched for among the others: "recall" at 10, "latency"
         and "exact_latency" in milliseconds, "effort" (lists probed, or HNSW's ef). Exact search is taken where it is
         fast and small enough. Otherwise the first of an inverted file of bytes, HNSW, and inverted files of product
-        codes that reaches the demand; where none does, the one of the highest recall among those that are small enough.
+        codes that reaches the demand; where none does, the one of the highest recall among those that are small enough,
+        and where none is, the smallest. "bytes" is what it takes.
         """
         N, D = vectors.shape
         fits = demand.memory is None or demand.memory >= 4 * D * N
@@ -105,11 +106,12 @@ class FaissStore:
             measured = {"kind": kind, "effort": effort, "recall": round(recall, 4), "recall_at": AT}
             measured |= {"latency": round(latency, 4), "exact_latency": round(exact_latency, 4), "sample": len(sample)}
             if best is None or recall > best[1]["recall"]:
-                best = faiss.serialize_index(index), measured
+                data = faiss.serialize_index(index)
+                best = data, measured | {"bytes": len(data)}
             if recall >= demand.recall and latency <= demand.latency:
-                return faiss.serialize_index(index), measured
+                break
         if best is None:
-            raise ValueError(f"{N} vectors of {D} numbers need more than the {demand.memory} bytes allowed")
+            raise AssertionError  # there is always a candidate
         return best
 
 
@@ -144,22 +146,29 @@ def _all_effort(index: Any, N: int) -> float:
 
 
 def _candidates(vectors: NDArray[np.float32], demand: Demand) -> Iterator[tuple[str, Any]]:
-    """Indexes over the vectors that are small enough, most promising first, each built when its turn comes."""
+    """Indexes over the vectors, most promising first, each built when its turn comes.
+
+    Those that are small enough; where none is, the smallest.
+    """
     N, D = vectors.shape
-    room = math.inf if demand.memory is None else demand.memory / N  # bytes a vector
     lists = max(1, min(2 ** round(math.log2(2 * math.sqrt(N))), N // 39))
-    if room >= D + 8:
-        quantizer = faiss.ScalarQuantizer.QT_8bit
-        yield "ivf-sq8", _inverted(faiss.IndexIVFScalarQuantizer, vectors, lists, quantizer)
     links = 32
-    if D + 8 * links + 4 <= room:
-        index = faiss.IndexHNSWSQ(D, faiss.ScalarQuantizer.QT_8bit, links, faiss.METRIC_INNER_PRODUCT)
-        index.train(vectors[:100_000])
-        index.add(vectors)
-        yield "hnsw-sq8", index
-    for codes in (D // 2, D // 4, D // 8):
-        if codes and D % codes == 0 and codes + 8 <= room < D + 8 and N >= 39 * 256:
-            yield f"ivf-pq{codes}", _inverted(faiss.IndexIVFPQ, vectors, lists, codes, 8)
+    sizes = {"ivf-sq8": D + 8, "hnsw-sq8": D + 8 * links + 4}  # bytes a vector
+    sizes |= {f"ivf-pq{D // part}": D // part + 8 for part in (2, 4, 8) if D % part == 0 and N >= 39 * 256}
+    room = math.inf if demand.memory is None else demand.memory / N
+    fitting = {kind: size for kind, size in sizes.items() if size <= room}
+    chosen = [kind for kind in fitting if not (kind.startswith("ivf-pq") and "ivf-sq8" in fitting)]
+    for kind in chosen or [min(sizes, key=lambda kind: sizes[kind])]:
+        if kind == "ivf-sq8":
+            quantizer = faiss.ScalarQuantizer.QT_8bit
+            yield kind, _inverted(faiss.IndexIVFScalarQuantizer, vectors, lists, quantizer)
+        elif kind == "hnsw-sq8":
+            graph = faiss.IndexHNSWSQ(D, faiss.ScalarQuantizer.QT_8bit, links, faiss.METRIC_INNER_PRODUCT)
+            graph.train(vectors[:100_000])
+            graph.add(vectors)
+            yield kind, graph
+        else:
+            yield kind, _inverted(faiss.IndexIVFPQ, vectors, lists, sizes[kind] - 8, 8)
 
 
 def _inverted(kind: Any, vectors: NDArray[np.float32], lists: int, *codes: Any) -> Any:

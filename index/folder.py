@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from index.files import CASES, MODEL, VECTORS
 from index.snapshot import Snapshot
 from index.state import State, require_filter
 from index.vectors import by_exclusion, require_unit_rows
+
+if TYPE_CHECKING:
+    from index.milvus import MilvusStore
+    from index.remote import RemoteState
 
 __all__ = ["Hit", "IndexFolder", "require_index"]
 
@@ -43,13 +47,16 @@ class IndexFolder:
     next one. `cases`, `embeddings` and `logits` are of one state, that of the last search or `refresh`.
     """
 
-    def __init__(self, path: Path, database: Database, state: State, file: _File) -> None:
+    def __init__(
+        self, path: Path, database: Database, state: "State | RemoteState", file: _File, remote: "MilvusStore | None"
+    ) -> None:
         """`open` makes one."""
         self.path = path
         self.model = path / MODEL
         self._database = database
         self._state = state
         self._file = file
+        self._remote = remote
         self._metadata = database.metadata()
 
     @classmethod
@@ -62,6 +69,7 @@ class IndexFolder:
         require_index(path)
         file = _file(path / CASES)  # before it is opened: one that is replaced meanwhile has changed
         database = Database(path / CASES)
+        remote = None
         try:
             with database.transaction():
                 database.check()
@@ -71,11 +79,14 @@ class IndexFolder:
                         f"{path / CASES} is damaged: it does not have its checksum; "
                         "build the index again, or restore it from a copy"
                     )
-                state, whole = State.read(path / VECTORS, database)
+                remote = _remote(database)
+                state, whole = _state(path, database, remote)
             if not whole:
                 _repair(path)
-            return cls(path, database, state, file)
+            return cls(path, database, state, file, remote)
         except BaseException:
+            if remote:
+                remote.close()
             database.close()
             raise
 
@@ -88,6 +99,8 @@ class IndexFolder:
         self.close()
 
     def close(self) -> None:
+        if self._remote:
+            self._remote.close()
         self._database.close()
 
     def replaced(self) -> bool:
@@ -100,7 +113,7 @@ class IndexFolder:
         if self._database.generation() == self._state.generation:
             return False
         with self._database.transaction():
-            self._state, _ = State.read(self.path / VECTORS, self._database)
+            self._state, _ = _state(self.path, self._database, self._remote)
             self._metadata = self._database.metadata()
         return True
 
@@ -138,7 +151,7 @@ class IndexFolder:
             self.refresh()
         raise IndexBusy(f"{self.path} changes faster than it can be searched; try again")
 
-    def _cases(self, state: State, rows: Sequence[int]) -> list[Case] | None:
+    def _cases(self, state: "State | RemoteState", rows: Sequence[int]) -> list[Case] | None:
         """The cases of the rows; None where the index is not in this state any more."""
         known = {row: state.shown.get(row) for row in rows}
         missing = [row for row, case in known.items() if case is None]
@@ -219,7 +232,7 @@ class IndexFolder:
         return self._database.history()
 
     def verify(self) -> bool:
-        """Read every byte, compare it with its checksum, and vectors.faiss with cases.sqlite.
+        """Read every byte, compare it with its checksum, and vectors.faiss or Milvus with cases.sqlite.
 
         Gives whether every byte of every file was covered: False where the index was changed and not sealed again, so
         that bytes of cases.sqlite that mean nothing could not be checked. Raises IndexDamaged where something is not
@@ -228,19 +241,12 @@ class IndexFolder:
         whole = sealed(self.path)
         with self._database.transaction():
             self._database.verify()
-            metadata = self._database.metadata()
-            snapshot = Snapshot.read(self.path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)
-            if snapshot is not None:
-                rows, _, truth = self._database.vectors(metadata["dimension"])
-                there = rows <= snapshot.last
-                places = np.searchsorted(snapshot.rows, rows[there])
-                if not (
-                    np.array_equal(snapshot.rows[places], rows[there])
-                    and np.array_equal(snapshot.vectors[places].view(np.int32), truth[there].view(np.int32))
-                ):
-                    raise IndexDamaged(
-                        f"{self.path / VECTORS} is damaged; delete that one file, and it is made again from {CASES}"
-                    )
+            if self._remote:
+                from index.remote import require_same
+
+                require_same(self._database, self._remote)
+            else:
+                _require_same(self.path, self._database)
             if whole and sealed(self.path):
                 verify_seal(self.path)
         return whole and sealed(self.path)
@@ -265,6 +271,41 @@ def _file(path: Path) -> _File:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _remote(database: Database) -> "MilvusStore | None":
+    """The collection that holds the vectors of the index, where that is in Milvus."""
+    metadata = database.metadata()
+    if not metadata["values"].get("store"):
+        return None
+    from index.remote import open_remote
+
+    return open_remote(metadata)
+
+
+def _state(path: Path, database: Database, remote: "MilvusStore | None") -> "tuple[State | RemoteState, bool]":
+    """What the index holds now, in a transaction, and whether its vectors were where they should be."""
+    if remote is None:
+        return State.read(path / VECTORS, database)
+    from index.remote import RemoteState
+
+    return RemoteState.read(database, remote), True
+
+
+def _require_same(path: Path, database: Database) -> None:
+    """Raise IndexDamaged where vectors.faiss has another vector than cases.sqlite; in a transaction."""
+    metadata = database.metadata()
+    snapshot = Snapshot.read(path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)
+    if snapshot is None:
+        return
+    rows, _, truth = database.vectors(metadata["dimension"])
+    there = rows <= snapshot.last
+    places = np.searchsorted(snapshot.rows, rows[there])
+    if not (
+        np.array_equal(snapshot.rows[places], rows[there])
+        and np.array_equal(snapshot.vectors[places].view(np.int32), truth[there].view(np.int32))
+    ):
+        raise IndexDamaged(f"{path / VECTORS} is damaged; delete that one file, and it is made again from {CASES}")
 
 
 def _repair(path: Path) -> None:

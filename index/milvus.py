@@ -137,10 +137,13 @@ class MilvusStore:
         k: int,
         where: Mapping[str, Collection[str]] | None = None,
         exclude_patients: Sequence[Collection[str]] | None = None,
+        *,
+        without: Sequence[int] = (),
     ) -> list[list[Neighbour]]:
         """For each query the k nearest studies, or as many as match: similarity, and row of the study's nearest case.
 
-        queries: (Q, D) unit rows. where, exclude_patients: as for `IndexFolder.search`. A similarity is the inner
+        queries: (Q, D) unit rows. where, exclude_patients: as for `IndexFolder.search`. without: rows that must not be
+        found. A similarity is the inner
         product in double precision, rounded to float32. Most similar first; ties, within a study too, by row. With an
         index other than FLAT, studies may be missed as that index misses vectors. Where more than 16384 cases tie for
         the last place, the lowest row among 16384 of them wins. Raises ValueError like `IndexFolder.search`.
@@ -153,7 +156,12 @@ class MilvusStore:
         slack = (self._dimension + 8) * 2.0**-23
         # Not by Milvus's grouping search (group_by_field): it gives a study's case that is nearest by its own rounding,
         # Milvus Lite's gives too few studies where some have many cases, and a server before 2.4 ignores it.
-        return page_studies(self._page, queries, k, where, exclude_patients, slack=slack)
+        barred = f"{_ROW} not in {list(without)}" if without else ""
+
+        def ask(asked: NDArray[np.float32], count: int, expression: str) -> list[Page]:
+            return self._page(asked, count, " and ".join(filter(None, (expression, barred))))
+
+        return page_studies(ask, queries, k, where, exclude_patients, slack=slack)
 
     def _page(self, queries: NDArray[np.float32], count: int, expression: str) -> list[Page]:
         """For each query the `count` nearest cases that match, fewer where fewer do."""
