@@ -48,6 +48,24 @@ Latency = Annotated[
 Memory = Annotated[
     float | None, typer.Option(min=0.001, metavar="GB", help="What the search may take.  [default: any]")
 ]
+Store = Annotated[
+    str, typer.Option(metavar="STORE", help="Where the vectors are: faiss, in the index; milvus, at --uri.")
+]
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="Of Milvus: http://HOST:19530, https://..., or FILE.db. A token is taken from the environment: "
+        "MURA_SEARCH_MILVUS_TOKEN.",
+    ),
+]
+Tls = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Of Milvus: server_pem_path, server_name, ca_pem_path, client_pem_path or client_key_path.",
+    ),
+]
 
 
 @index.command()
@@ -68,6 +86,9 @@ def build(
     recall: Recall = None,
     latency: Latency = None,
     memory: Memory = None,
+    store: Store = "faiss",
+    uri: Uri = None,
+    tls: Tls = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -76,6 +97,7 @@ def build(
     from retrieval.collection import read_collection
     from retrieval.searcher import default_index
 
+    remote = _store(store, uri, tls or [])
     collection = read_collection(data, layout, part, split)
     for text in collection.notes:
         note(text)
@@ -89,6 +111,7 @@ def build(
             model=model,
             replace=replace,
             demand=_demand(recall, latency, memory),
+            store=remote,
             workers=workers,
             progress=show,
         )
@@ -166,6 +189,10 @@ def add(
             print(f"Known already, byte for byte: {len(report.known):,}, such as {case}, indexed as {indexed}.")
         if report.refused:
             print(f"Not added: {len(report.refused):,}, listed above.")
+    if report.behind:
+        note(
+            f"Milvus does not answer; {report.behind:,} changes reach it with the next; so far they are searched here"
+        )
     if not report.added and not report.known:
         raise IndexFailure("nothing was added: none of the radiographs could be")
 
@@ -209,7 +236,7 @@ def remove(
     for (field, name), count in counts.items():
         print(printable(f"Removed of {field} {name}: {_radiographs(count)}."))
     if edit.behind:
-        note("they are found no more; their embeddings leave vectors.faiss with: mura-search index compact")
+        note("they are found no more; their embeddings leave vectors.faiss or Milvus with: mura-search index compact")
 
 
 @index.command()
@@ -256,6 +283,9 @@ def merge(
     recall: Recall = None,
     latency: Latency = None,
     memory: Memory = None,
+    store: Store = "faiss",
+    uri: Uri = None,
+    tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
     """Add other indexes of the same model to this one, or make this one of the shards of an index."""
@@ -271,6 +301,7 @@ def merge(
                 place or default_index(),
                 replace=replace,
                 demand=_demand(recall, latency, memory),
+                store=_store(store, uri, tls or []),
                 progress=show,
             )
         _print_build(report, place, as_json)
@@ -374,6 +405,29 @@ def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
         print_info(content)
 
 
+def _store(store: str, uri: str | None, tls: list[str]) -> dict[str, str]:
+    """Where the vectors go, as the index notes it; nothing for FAISS."""
+    if store not in {"faiss", "milvus"}:
+        raise typer.BadParameter(f"the store is faiss or milvus, not {store}")
+    if (store == "milvus") != (uri is not None) or (tls and store == "faiss"):
+        raise typer.BadParameter("--store milvus needs --uri, and --uri and --tls need --store milvus")
+    if uri is None:
+        return {}
+    from index.milvus_place import MilvusPlace
+
+    settings = dict(item.partition("=")[::2] for item in tls)
+    names = {"server_pem_path", "server_name", "ca_pem_path", "client_pem_path", "client_key_path"}
+    if set(settings) - names:
+        raise typer.BadParameter(f"--tls takes {', '.join(sorted(names))}")
+    if uri.endswith(".db") and "://" not in uri:
+        uri = str(Path(uri).absolute())
+    settings = {
+        name: str(Path(value).absolute()) if name.endswith("path") else value for name, value in settings.items()
+    }
+    MilvusPlace(uri, **settings)  # type: ignore[arg-type]  # which says what is wrong with it
+    return {"kind": "milvus", "uri": uri, **settings}
+
+
 def _demand(recall: float | None, latency: float | None, memory: float | None) -> dict[str, float]:
     """What was asked for, as `index.vectors.Demand` has it."""
     wanted = {"recall": recall, "latency": latency, "memory": None if memory is None else round(memory * 2**30)}
@@ -381,6 +435,8 @@ def _demand(recall: float | None, latency: float | None, memory: float | None) -
 
 
 def _search(store: Mapping[str, Any]) -> str:
+    if "uri" in store:
+        return f"{store['kind']} at {store['uri']}, collection {store['collection']}"
     if store["exact"]:
         return f"exact ({store['kind']})"
     return (

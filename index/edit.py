@@ -96,6 +96,11 @@ class IndexEdit:
             self._database.close()
             self._lock.release()
 
+    @property
+    def remote(self) -> bool:
+        """Whether the vectors are in Milvus."""
+        return self._database.remote
+
     def cases(self) -> list[Case]:
         """All cases, in row order."""
         with self._database.transaction():

@@ -105,10 +105,11 @@ class FaissStore:
             effort, recall, latency = _tuned(index, vectors, sample, nearest, demand.recall)
             measured = {"kind": kind, "effort": effort, "recall": round(recall, 4), "recall_at": AT}
             measured |= {"latency": round(latency, 4), "exact_latency": round(exact_latency, 4), "sample": len(sample)}
-            if best is None or recall > best[1]["recall"]:
+            reached = recall >= demand.recall and latency <= demand.latency
+            if reached or best is None or recall > best[1]["recall"]:
                 data = faiss.serialize_index(index)
                 best = data, measured | {"bytes": len(data)}
-            if recall >= demand.recall and latency <= demand.latency:
+            if reached:
                 break
         if best is None:
             raise AssertionError  # there is always a candidate

@@ -56,12 +56,14 @@ def build_index(
     model: Path | None = None,
     replace: bool = False,
     demand: Mapping[str, float] | None = None,
+    store: Mapping[str, str] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildReport:
     """Build an index of a collection at `place`, with the model bundle in `model` (the bundled one by default).
 
-    `demand` says what the search has to reach, in the terms of `index.vectors.Demand`.
+    `demand` says what the search has to reach, in the terms of `index.vectors.Demand`; `store` where the vectors are if
+    not in the index: {"kind": "milvus", "uri": ..., and what else `index.milvus.MilvusPlace` takes, without a token}.
     `progress` is called with (radiographs done, all). An unreadable radiograph is set aside and reported. An
     interrupted build goes on where it was when the same one is asked for again; nothing is at `place` before it is
     finished. Raises IndexBusy where an index is there and `replace` is false, BundleError, CollectionError where
@@ -80,7 +82,7 @@ def build_index(
     ) as build:
         resumed = len(build.done())
         warnings = encode_remaining(build, collection.cases, encoder, workers, progress)
-        settings = about(collection) | {"demand": dict(demand or {})}
+        settings = about(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
         report = finish_build(build, settings, fallback, seen)
     return replaced(
         report,

@@ -21,7 +21,10 @@ SCHEMA = "mura-search/add/1"
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What was added, and what was not: `known` with the indexed case that has the same bytes, `refused` with why."""
+    """What was added, and what was not: `known` with the indexed case that has the same bytes, `refused` with why.
+
+    `behind` changes have not reached Milvus yet, where that holds the vectors and does not answer.
+    """
 
     path: str
     added: int
@@ -29,6 +32,7 @@ class AddReport:
     refused: tuple[tuple[str, str], ...]
     warnings: tuple[tuple[str, str], ...]
     seconds: float
+    behind: int = 0
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -74,7 +78,8 @@ def add_to_index(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{added} radiographs were added; the same command goes on from there") from None
     seconds = time.perf_counter() - started
-    return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds)
+    behind = edit.behind if edit.remote else 0
+    return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds, behind)
 
 
 def _admitted(

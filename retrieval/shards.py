@@ -120,6 +120,7 @@ def join_shards(
     *,
     replace: bool = False,
     demand: Mapping[str, float] | None = None,
+    store: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildReport:
     """Make one index of all shards of a collection, in whatever order they are named; the shards stay as they are.
@@ -154,7 +155,7 @@ def join_shards(
                         progress(met, total)
                 build.quarantine(folder.set_aside())
             collection = folders[0].metadata("collection")
-            settings = {"collection": collection, "demand": dict(demand or {})}
+            settings = {"collection": collection, "demand": dict(demand or {}), "store": dict(store or {})}
             report = finish_build(build, settings, bundle_rules(bundle), bundle.seen())
     synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
     seconds = time.perf_counter() - started
