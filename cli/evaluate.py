@@ -98,6 +98,8 @@ def evaluate(
         write_file(figures, figure_table(result))
     if predicted:
         write_file(predicted, predictions(result.readings, collection.layout, reader.value))
+        if missing := len({case.study for case in collection.cases}) - result.studies:
+            note(f"studies that could not be read and have no line in {predicted}: {missing:,}")
     if html:
         write_file(html, page)
     if as_json:
@@ -131,7 +133,7 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print(line)
     out.print()
     if result.unfamiliar:
-        out.print(f"{result.unfamiliar:,} of {result.studies:,} studies are unlike anything indexed.", style="yellow")
+        out.print(f"Studies unlike anything indexed: {result.unfamiliar:,} of {result.studies:,}.", style="yellow")
     for text in result.notes:
         out.print(text, style="yellow")
     out.print(f"Decision rules: {result.rules.source}.", style="dim")

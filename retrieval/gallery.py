@@ -27,9 +27,8 @@ def errors_of(readings: Sequence[StudyReading]) -> list[StudyReading]:
 def gallery(wrong: Sequence[StudyReading], searcher: Searcher) -> Html:
     """The first of the studies, a picture for each radiograph and each neighbour."""
     shown = wrong[:MOST]
-    lead = f"Classifier or vote called {len(wrong):,} studies wrong" + (
-        f"; the {MOST} worst follow." if len(wrong) > MOST else "."
-    )
+    follow = f"; the {MOST} worst follow" if len(wrong) > MOST else ""
+    lead = f"Studies that classifier or vote called wrong: {len(wrong):,}{follow}."
     return join(
         paragraph(f"{lead} First those whose mean probability is furthest from their label."),
         *(_study(reading, searcher) for reading in shown),
@@ -52,7 +51,7 @@ def _study(reading: StudyReading, searcher: Searcher) -> Html:
         Html(f"<h3>{safe(reading.study)}</h3>"),
         Html(
             f"<p>Labelled {label_mark(label)}{safe(f' ({about})' if about else '')}; {safe('; '.join(calls))}."
-            f"{safe(f' {more} more radiographs are not shown.' if more > 0 else '')}</p>"
+            f"{safe(f' Radiographs not shown: {more}.' if more > 0 else '')}</p>"
         ),
         Html(f'<ul class="pictures">{"".join(views)}</ul>'),
         paragraph("Its nearest studies in the index:", "quiet"),

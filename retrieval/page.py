@@ -173,6 +173,7 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 figure {{ margin: 0.75rem 0 1.5rem; min-width: 0; }}
 figcaption {{ max-width: 44rem; margin-top: 0.35rem; font-size: 0.9rem; }}
 .row {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: 0.5rem 2rem; }}
+.row th, .row td {{ padding-left: 0.5rem; padding-right: 0.5rem; }}
 .pair {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0.5rem 3rem; }}
 .cards {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 0.75rem; margin: 1rem 0;
   padding: 0; list-style: none; }}

@@ -74,9 +74,9 @@ def _head(evaluation: Evaluation) -> Html:
     ]
     remarks = [*evaluation.notes]
     if evaluation.unfamiliar:
-        remarks.append(f"{evaluation.unfamiliar:,} of {evaluation.studies:,} studies are unlike anything indexed.")
+        remarks.append(f"Studies unlike anything indexed: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
     if evaluation.skipped:
-        remarks.append(f"{len(evaluation.skipped):,} radiographs could not be read; they are listed at the end.")
+        remarks.append(f"Radiographs that could not be read, listed at the end: {len(evaluation.skipped):,}.")
     return join(
         paragraph(lede, "lede"),
         Html(f'<ul class="cards">{"".join(cards)}</ul>'),
@@ -168,8 +168,8 @@ def _agreement(evaluation: Evaluation) -> Html:
             + "</div>"
         ),
         paragraph(
-            f"McNemar's exact test: {test.knn_only:,} studies only the vote called right, {test.classifier_only:,} "
-            f"only the classifier; p = {test.p:.3g}. It takes studies as independent; the intervals below do not."
+            f"McNemar's exact test: studies that only the vote called right {test.knn_only:,}, only the classifier "
+            f"{test.classifier_only:,}; p = {test.p:.3g}. It takes studies as independent; the intervals below do not."
         ),
         table("What the vote gains on the classifier by study, paired", ["", "vote minus classifier"], gains),
     )

@@ -87,6 +87,14 @@ def test_tables_are_written_whole_beside_what_is_printed(run: Run, place: Path, 
     assert float(kappa[4]) == pytest.approx(told["study"]["mean"]["kappa"]["value"], abs=1e-6)
 
 
+def test_a_study_without_a_prediction_is_said(run: Run, place: Path, others: Path, tmp_path: Path) -> None:
+    (others.parent / "t2-1.png").write_bytes(b"none")
+    predicted = tmp_path / "predictions.csv"
+    result = run("evaluate", others, "--index", place, "--rounds", "5", "--predictions", predicted)
+    assert predicted.read_text(encoding="utf-8") == "t1,0\nt3,1\n"
+    assert f"studies that could not be read and have no line in {predicted}: 1" in result.stderr.splitlines()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

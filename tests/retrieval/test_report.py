@@ -72,7 +72,10 @@ def test_its_figures_are_those_of_the_evaluation(searcher: Searcher, squares: Sq
     assert f"{found.retrieval['map_at_r'].value:.3f}" in words
     assert f"{found.retrieval['map_at_r'].chance:.3f}" in words
     test = found.agreement.mcnemar
-    assert f"{test.knn_only} studies only the vote called right, {test.classifier_only} only the classifier" in words
+    assert (
+        f"only the vote called right {test.knn_only}, only the classifier {test.classifier_only}; p = {test.p:.3g}"
+        in words
+    )
     assert [at["id"] for tag, at in seen.tags if tag == "section"] == [
         "by-study", "by-image", "by-part", "curves", "agreement", "retrieval", "sweep", "map", "errors", "method"
     ]  # fmt: skip
@@ -101,7 +104,7 @@ def test_the_worst_errors_are_shown_with_their_neighbours(searcher: Searcher, sq
     assert sum("of study t4" in alt for alt in alts) == 4
     nearest = wrong[0].neighbours[0].case
     assert f"nearest radiograph of study {nearest.study}, labelled {nearest.label_name}" in alts
-    assert any("2 more radiographs are not shown" in words for words in seen.words)
+    assert any("Radiographs not shown: 2." in words for words in seen.words)
 
 
 def test_what_a_table_names_stays_text(searcher: Searcher, squares: Squares) -> None:
@@ -143,7 +146,7 @@ def test_unreadable_radiographs_are_listed(searcher: Searcher, squares: Squares)
     found = evaluate(searcher, collection, rounds=5)
     seen = Text(report(found, searcher))
     assert collection.cases[0].case in seen.words
-    assert any(words.startswith("1 radiographs could not be read") for words in seen.words)
+    assert any(words == "Radiographs that could not be read, listed at the end: 1." for words in seen.words)
 
 
 def test_of_many_errors_the_worst_are_shown(searcher: Searcher, squares: Squares) -> None:
@@ -151,4 +154,4 @@ def test_of_many_errors_the_worst_are_shown(searcher: Searcher, squares: Squares
     found = evaluate(searcher, bright, rounds=5)
     seen = Text(report(found, searcher))
     assert sum(tag == "article" for tag, _ in seen.tags) == MOST
-    assert any(f"called {MOST + 3} studies wrong; the {MOST} worst follow" in words for words in seen.words)
+    assert any(f"called wrong: {MOST + 3}; the {MOST} worst follow" in words for words in seen.words)
