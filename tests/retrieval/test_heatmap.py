@@ -1,5 +1,6 @@
 """Heatmaps on maps and models small enough to be followed by hand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from retrieval.heatmap import (
     write_overlay,
 )
 from retrieval.phantom import draw_study
+from retrieval.preprocess import Picture
 
 Pixels = NDArray[np.uint8]
 PLAIN = Smoothing(noise=0)
@@ -149,6 +151,28 @@ def test_known_views_give_the_same(bundled: Encoder, finger: Pixels) -> None:
     for how in (Smoothing(), PLAIN):
         given = explain_class(bundled, finger, how, views=views).values
         np.testing.assert_allclose(explain_class(bundled, finger, how).values, given, atol=1e-4)
+
+
+def test_it_costs_a_forward_pass_a_copy(bundled: Encoder, finger: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    views = bundled.views([bundled.prepare(finger)])
+    maps = Encoder.maps
+
+    def counted(encoder: Encoder, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        passes.append(len(pictures))
+        return maps(encoder, pictures)
+
+    monkeypatch.setattr(Encoder, "maps", counted)
+    for how, known, expected in (
+        (Smoothing(), None, [3]),  # two copies and the radiograph itself
+        (Smoothing(), views, [2]),
+        (Smoothing(samples=5), views, [5]),
+        (PLAIN, None, [1]),
+        (PLAIN, views, []),
+    ):
+        passes.clear()
+        explain_class(bundled, finger, how, views=known)
+        assert passes == expected
 
 
 @pytest.mark.parametrize("shape", [(300, 200), (300, 200, 3), (1, 1), (3, 500), (500, 1, 3)])
