@@ -203,6 +203,7 @@ def test_similarity_has_no_direction_where_it_is_whole(squares_encoder: Encoder)
     own = squares_encoder.encode([pixels]).embeddings[0]
     heat = explain_similarity(squares_encoder, pixels, own, PLAIN)
     assert heat.target == "similarity"
+    assert not heat.values.any()
     # A brighter one draws it towards its bright cells.
     pixels[:16] = 140
     brighter = squares_encoder.encode([np.full((32, 32), 255, np.uint8)]).embeddings[0]
@@ -291,6 +292,9 @@ def test_overlays_stay_out_of_the_way_of_radiographs(tmp_path: Path) -> None:
         (tmp_path / "out.png", 2, [tmp_path / "out-2.png", query], "name another"),
         (tmp_path / "out.png", 2, tmp_path, "name another"),
     ]
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    assert overlay_files(tmp_path / "out.png", 1, [loop, query]) == [tmp_path / "out.png"]
     for place, count, images, message in refused:
         with pytest.raises(HeatmapError, match=message):
             overlay_files(place, count, images)
