@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retrieval.collection import Collection, read_collection
     from retrieval.encoder import Encoder
     from retrieval.evaluation import Evaluation, evaluate
+    from retrieval.heatmap import Heatmap, Smoothing, explain_class, explain_similarity, overlay
     from retrieval.radiograph import Radiograph, read_radiograph
     from retrieval.rules import Rules
     from retrieval.searcher import Searcher, default_index
@@ -25,12 +26,17 @@ __all__ = [
     "Collection",
     "Encoder",
     "Evaluation",
+    "Heatmap",
     "Radiograph",
     "Rules",
     "Searcher",
+    "Smoothing",
     "build_index",
     "default_index",
     "evaluate",
+    "explain_class",
+    "explain_similarity",
+    "overlay",
     "read_collection",
     "read_radiograph",
 ]
@@ -42,12 +48,17 @@ _HOMES = {
     "Collection": "collection",
     "Encoder": "encoder",
     "Evaluation": "evaluation",
+    "Heatmap": "heatmap",
     "Radiograph": "radiograph",
     "Rules": "rules",
     "Searcher": "searcher",
+    "Smoothing": "heatmap",
     "build_index": "build",
     "default_index": "searcher",
     "evaluate": "evaluation",
+    "explain_class": "heatmap",
+    "explain_similarity": "heatmap",
+    "overlay": "heatmap",
     "read_collection": "collection",
     "read_radiograph": "radiograph",
 }

@@ -24,6 +24,7 @@ Where this departs from the papers:
 - The noise is grey, as radiographs are, and leaves the black bars of the letterbox alone.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,8 @@ def explain_similarity(
     """Show what in a radiograph makes it like another, given by its embedding (D,) of unit length.
 
     With the query and a found case's embedding: what in the query makes it like that case. With the case's pixels and
-    the query's embedding: where in the case. For the rest see `explain_class`.
+    the query's embedding: where in the case. What is exactly like the other cannot become more so: without noise, such
+    a heatmap is empty but for rounding. For the rest see `explain_class`.
     """
     if other.shape != (encoder.head.dimension,) or not np.isfinite(other).all():
         raise ValueError(f"other must be an embedding of {encoder.head.dimension} finite numbers")
@@ -181,8 +183,9 @@ def overlay_files(place: Path, count: int, images: Images) -> list[Path]:
     names = [place.with_name(f"{place.stem}-{number}{place.suffix}") for number in range(1, count + 1)]
     files = [place] if count == 1 else names
     given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
-    for image in (Path(image).resolve() for image in given if not isinstance(image, np.ndarray)):
-        if any(image in (file.resolve(), file.resolve().parent) for file in files):
+    asked = {os.path.realpath(image) for image in given if not isinstance(image, np.ndarray)}
+    for file in map(os.path.realpath, files):
+        if asked & {file, os.path.dirname(file)}:  # noqa: PTH120  (Path.resolve raises where a link leads to itself)
             raise HeatmapError(f"the heatmap {place} would get into the radiographs that are asked about; name another")
     return files
 

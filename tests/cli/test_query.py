@@ -7,9 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import Result
 
+from retrieval.encoder import Encoder
+from retrieval.heatmap import explain_class, overlay
 from retrieval.searcher import Searcher
 
 Run = Callable[..., Result]
@@ -50,6 +54,49 @@ def test_k_patient_part_and_view(run: Run, place: Path, square: Square) -> None:
     assert studies("--part", "wrist") == []
     assert studies("--view", "view 2") == ["s4", "s1"]
     assert studies("--view", "view 2", "--view", "view 1") == ["s3", "s4", "s2", "s1"]
+
+
+def test_a_heatmap_is_drawn_over_the_radiograph(
+    run: Run, place: Path, model: Path, square: Square, tmp_path: Path
+) -> None:
+    query, out = square("query.png", 210), tmp_path / "out.png"
+    answer = json.loads(run(query, "--index", place, "--json", "--heatmap", out).stdout)
+    assert [view["heatmap"] for view in answer["views"]] == [str(out)]
+    pixels = cv2.imread(str(query), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
+    expected = overlay(np.asarray(pixels, np.uint8), explain_class(Encoder.open(model), np.asarray(pixels, np.uint8)))
+    drawn = cv2.imread(str(out))
+    assert drawn is not None
+    assert np.abs(drawn.astype(int) - expected).max() <= 1
+    plain = json.loads(run(query, "--index", place, "--json").stdout)
+    assert [view["heatmap"] for view in plain["views"]] == [None]
+    for one in (answer, plain):
+        del one["seconds"], one["views"][0]["heatmap"]
+    assert answer == plain
+
+
+def test_every_view_has_its_own_heatmap(run: Run, place: Path, square: Square, tmp_path: Path) -> None:
+    result = run(square("a.png", 20), square("b.png", 230), "--index", place, "--heatmap", tmp_path / "out.png")
+    assert result.exit_code == 0
+    assert sorted(file.name for file in tmp_path.glob("out*")) == ["out-1.png", "out-2.png"]
+    lines = [line for line in result.stdout.splitlines() if line.startswith("heatmap  ")]
+    assert [Path(line.removeprefix("heatmap  ")).name for line in lines] == ["out-1.png", "out-2.png"]
+    assert "it outlines no lesion" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["missing/out.png", "out.jpg", "query.png", "taken.png"])
+def test_a_heatmap_that_cannot_be_written_is_one_line(
+    run: Run, place: Path, square: Square, tmp_path: Path, name: str
+) -> None:
+    query = square("query.png", 210)
+    before = query.read_bytes()
+    (tmp_path / "taken.png").mkdir()
+    result = run(query, "--index", place, "--heatmap", tmp_path / name)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert name in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert query.read_bytes() == before
 
 
 def test_the_index_may_be_named_by_the_environment(

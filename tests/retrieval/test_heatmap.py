@@ -1,5 +1,6 @@
 """Heatmaps on maps and models small enough to be followed by hand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from retrieval.heatmap import (
     write_overlay,
 )
 from retrieval.phantom import draw_study
+from retrieval.preprocess import Picture
 
 Pixels = NDArray[np.uint8]
 PLAIN = Smoothing(noise=0)
@@ -151,6 +153,28 @@ def test_known_views_give_the_same(bundled: Encoder, finger: Pixels) -> None:
         np.testing.assert_allclose(explain_class(bundled, finger, how).values, given, atol=1e-4)
 
 
+def test_it_costs_a_forward_pass_a_copy(bundled: Encoder, finger: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    views = bundled.views([bundled.prepare(finger)])
+    maps = Encoder.maps
+
+    def counted(encoder: Encoder, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        passes.append(len(pictures))
+        return maps(encoder, pictures)
+
+    monkeypatch.setattr(Encoder, "maps", counted)
+    for how, known, expected in (
+        (Smoothing(), None, [3]),  # two copies and the radiograph itself
+        (Smoothing(), views, [2]),
+        (Smoothing(samples=5), views, [5]),
+        (PLAIN, None, [1]),
+        (PLAIN, views, []),
+    ):
+        passes.clear()
+        explain_class(bundled, finger, how, views=known)
+        assert passes == expected
+
+
 @pytest.mark.parametrize("shape", [(300, 200), (300, 200, 3), (1, 1), (3, 500), (500, 1, 3)])
 def test_range_and_size(bundled: Encoder, shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -179,6 +203,7 @@ def test_similarity_has_no_direction_where_it_is_whole(squares_encoder: Encoder)
     own = squares_encoder.encode([pixels]).embeddings[0]
     heat = explain_similarity(squares_encoder, pixels, own, PLAIN)
     assert heat.target == "similarity"
+    assert not heat.values.any()
     # A brighter one draws it towards its bright cells.
     pixels[:16] = 140
     brighter = squares_encoder.encode([np.full((32, 32), 255, np.uint8)]).embeddings[0]
@@ -267,6 +292,9 @@ def test_overlays_stay_out_of_the_way_of_radiographs(tmp_path: Path) -> None:
         (tmp_path / "out.png", 2, [tmp_path / "out-2.png", query], "name another"),
         (tmp_path / "out.png", 2, tmp_path, "name another"),
     ]
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    assert overlay_files(tmp_path / "out.png", 1, [loop, query]) == [tmp_path / "out.png"]
     for place, count, images, message in refused:
         with pytest.raises(HeatmapError, match=message):
             overlay_files(place, count, images)
