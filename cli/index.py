@@ -190,9 +190,7 @@ def add(
         if report.refused:
             print(f"Not added: {len(report.refused):,}, listed above.")
     if report.behind:
-        note(
-            f"Milvus does not answer; {report.behind:,} changes reach it with the next; so far they are searched here"
-        )
+        note(f"Milvus does not answer; {report.behind:,} changes reach it with the next; so far they are searched here")
     if not report.added and not report.known:
         raise IndexFailure("nothing was added: none of the radiographs could be")
 

@@ -31,6 +31,7 @@ from index.milvus_place import MilvusPlace
 from index.paging import TOP, Page, page_studies
 from index.patience import patiently
 from index.ranking import Neighbour
+from index.refusal import passes, reason_of
 from index.vectors import require_unit_rows
 
 __all__ = ["MilvusPlace", "MilvusStore"]
@@ -42,13 +43,6 @@ _WRITTEN = 1_000  # entities in a request; even with the longest texts they stay
 _ASKED = 4_096  # vectors in an answer, well below a server's limits
 _LONG = 600.0  # seconds that flushing, indexing and loading may take
 _CONNECTING = 3.0  # seconds of further attempts to connect: a mistyped address is told soon
-
-# Codes of Milvus (pkg/util/merr) for what passes: unavailable, too many requests, rate limit; collection or partition
-# not yet loaded; replica, channel, segment or node not there, as after a restart. 49 is the rate limit of before 2.3.
-_PASSING = {2, 4, 8, 49, 101, 103, 201, 203, *range(400, 406), *range(500, 506), *range(600, 606), *range(901, 908)}
-_PASSING_STATUS = {"ABORTED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
-# What it says with code 65535, which stands for anything, while it starts and while its parts find each other again.
-_PASSING_WORDS = ("not ready", "node not found", "connection is closing")
 
 _opened: Counter[str] = Counter()  # how many stores of this process are open on each file of Milvus Lite
 
@@ -248,17 +242,21 @@ class MilvusStore:
             if not create:
                 raise IndexMissing(f"no Milvus collection {self._place}; write the index to it first")
             self._ask("create_collection", schema=self._schema(), consistency_level="Strong", timeout=_LONG)
-        held = {entry["name"]: entry["params"].get("dim") for entry in self._ask("describe_collection")["fields"]}
-        if held != dict.fromkeys((_ROW, *FIELDS)) | {_VECTOR: self._dimension}:
+        fields = {entry["name"]: entry["params"].get("dim") for entry in self._ask("describe_collection")["fields"]}
+        fits = fields == dict.fromkeys((_ROW, *FIELDS)) | {_VECTOR: self._dimension}
+        if fits and not self._ask("list_indexes"):
+            params = self._client.prepare_index_params(_VECTOR, metric_type="IP", index_name=_VECTOR, **index_params)
+            self._ask("create_index", index_params=params, timeout=_LONG)
+        index = self._ask("describe_index", index_name=_VECTOR) if fits else None
+        if index is None or index["metric_type"] != "IP":
             raise IndexSchema(
                 f"{self._place} was not made by this version for vectors of {self._dimension} numbers; "
                 "choose another collection, or drop it and write the index again"
             )
-        if not self._ask("list_indexes"):
-            params = self._client.prepare_index_params(_VECTOR, metric_type="IP", index_name=_VECTOR, **index_params)
-            self._ask("create_index", index_params=params, timeout=_LONG)
-        self._kind = str(self._ask("describe_index", index_name=_VECTOR)["index_type"])
+        self._kind = str(index["index_type"])
         self._ask("load_collection", timeout=_LONG)
+        if self._place.consistency != "Strong":
+            self.count()  # waits until what was written before is there to be found
 
     def _schema(self) -> Any:
         from pymilvus import DataType
@@ -313,18 +311,20 @@ def _connect(place: MilvusPlace) -> Any:
         )
 
     client = _ask(connect, place, min(place.patience, _CONNECTING))
-    _opened[str(Path(place.uri).resolve())] += place.local
+    if place.local:
+        _opened[str(Path(place.uri).resolve())] += 1
     return client
 
 
 def _release(place: MilvusPlace) -> None:
     """Close the file of Milvus Lite when the last store on it is closed, so that another process may open it."""
-    file = str(Path(place.uri).resolve())
-    _opened[file] -= place.local
-    if place.local and not _opened[file]:
-        from milvus_lite.server_manager import server_manager_instance
+    if place.local:
+        file = str(Path(place.uri).resolve())
+        _opened[file] -= 1
+        if not _opened[file]:
+            from milvus_lite.server_manager import server_manager_instance
 
-        server_manager_instance.release_server(place.uri)
+            server_manager_instance.release_server(place.uri)
 
 
 def _ask(action: Callable[[], T], place: MilvusPlace, patience: float | None = None) -> T:
@@ -333,9 +333,9 @@ def _ask(action: Callable[[], T], place: MilvusPlace, patience: float | None = N
     from pymilvus.exceptions import MilvusException
 
     try:
-        return patiently(action, place.patience if patience is None else patience, _passes)
+        return patiently(action, place.patience if patience is None else patience, passes)
     except (grpc.RpcError, grpc.FutureTimeoutError, MilvusException) as error:
-        status, _, message = _reason(error)
+        status, _, message = reason_of(error)
         reason = " ".join(place.discreet(message).split())[-300:]  # the cause comes last, after its stack traces
         if message == "Open local milvus failed":
             raise IndexBusy(f"{place.uri} is open in another process, or no database of Milvus Lite") from error
@@ -343,26 +343,6 @@ def _ask(action: Callable[[], T], place: MilvusPlace, patience: float | None = N
             raise IndexFailure(f"Milvus Lite cannot use {place.uri}: {reason}") from error
         if status in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
             raise IndexFailure(f"Milvus at {place.uri} refuses the token ({reason})") from error
-        if _passes(error):
+        if passes(error):
             raise IndexUnreachable(f"Milvus at {place.uri} does not answer ({reason}); is it running there?") from error
         raise IndexFailure(f"Milvus at {place.uri} cannot do this: {reason}") from error
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    status, code, message = _reason(error)
-    told = getattr(error, "retriable", False) or any(words in message for words in _PASSING_WORDS)
-    return bool(told) or status in _PASSING_STATUS or code in _PASSING
-
-
-def _reason(error: Exception) -> tuple[str, int, str]:
-    """The gRPC status or "", Milvus's code or 0, and the message of an error that pymilvus raises."""
-    import grpc
-
-    # Where it cannot connect, pymilvus says no more than that; gRPC's error behind it says why.
-    behind = next((one for one in (error.__cause__, error.__context__) if isinstance(one, grpc.RpcError)), error)
-    code = getattr(behind, "code", 0)
-    code = code() if callable(code) else code  # a method of gRPC's errors, a property of Milvus's
-    details = getattr(behind, "details", None)
-    message = (details() if callable(details) else None) or getattr(error, "message", None) or str(error)
-    return (str(code.name), 0, str(message)) if isinstance(code, grpc.StatusCode) else ("", int(code), str(message))

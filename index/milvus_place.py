@@ -21,8 +21,9 @@ class MilvusPlace:
     asks for a client's certificate, give ca_pem_path, client_pem_path and client_key_path and no server_pem_path.
 
     timeout: seconds for a request. patience: seconds of further attempts where Milvus is unavailable, slow or limits
-    the rate. consistency: "Strong" finds everything written before the search, and waits for the server's clock for it
-    (some tenths of a second); "Session" does so only for what this process wrote, "Bounded" and "Eventually" lag.
+    the rate. consistency: "Strong" finds all that anybody wrote before the search, and waits for the server's clock for
+    that, 0.2 s and more; "Session" finds what this process wrote, and others before the store was opened, and waits
+    only after a write; "Bounded" and "Eventually" may find what this process wrote only after some seconds.
     """
 
     uri: str

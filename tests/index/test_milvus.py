@@ -1,12 +1,14 @@
 """The Milvus store against its definition, on Milvus Lite and on a real server."""
 
 import itertools
+import json
 import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +80,8 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         server = request.getfixturevalue("server")
         return lambda **changes: server_place(server, **changes)
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
-    uri = str(tmp_path_factory.mktemp("lite") / "vectors.db")
-    return lambda **changes: MilvusPlace(**{"uri": uri, "collection": next(names)} | changes)
+    folder = tmp_path_factory.mktemp("lite")
+    return lambda **changes: MilvusPlace(str(folder / f"{next(names)}.db"), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +165,7 @@ def test_searches_give_the_definition_after_every_change(store: MilvusStore, siz
     assert store.count() == len(world)
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=1, max_size=60), st.data())
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=60), st.data())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_text_is_taken_literally(store: MilvusStore, texts: list[str], data: st.DataObject) -> None:
     store.delete(store.rows().tolist())
@@ -290,13 +292,13 @@ def test_what_makes_no_sense_is_refused(store: MilvusStore) -> None:
 
 
 WRITER = """
-import sys
+import json, sys
 import numpy as np
 from index.case import Case
 from index.milvus import MilvusPlace, MilvusStore
 
-with MilvusStore.open(MilvusPlace(sys.argv[1]), 8, create=True) as store:
-    for start in range(0, 10**6, 10):
+with MilvusStore.open(MilvusPlace(**json.loads(sys.argv[1])), 8, create=True) as store:
+    for start in range(0, int(sys.argv[2]), 10):
         rows = range(start, start + 10)
         store.upsert(rows, [Case(f"c{row}", f"s{row}", "p", 0) for row in rows], np.eye(8, dtype=np.float32)[[0] * 10])
         store.flush()
@@ -304,19 +306,54 @@ with MilvusStore.open(MilvusPlace(sys.argv[1]), 8, create=True) as store:
 """
 
 
+def writer(place: MilvusPlace, count: int) -> list[str]:
+    """The command of a process that writes so many cases, ten at a time, and says how many are flushed."""
+    return [sys.executable, "-c", WRITER, json.dumps(asdict(place)), str(count)]
+
+
+@pytest.mark.parametrize("consistency", ["Strong", "Session"])
+def test_what_was_written_is_found_by_the_next_search(places: Places, consistency: str) -> None:
+    place = places(consistency=consistency)
+    query = np.eye(D, dtype=np.float32)[:1]
+    subprocess.run(writer(place, 20), check=True, capture_output=True)
+    with MilvusStore.open(place, D) as store, MilvusStore.open(place, D) as other:
+        assert len(store.search(query, 99)[0]) == 20
+        for row in range(100, 104):
+            store.upsert([row], [Case("c", f"s{row}", "p", 0)], query)
+            assert [len(one.search(query, 99)[0]) for one in (store, other)] == [21, 21]
+            store.delete([row])
+            assert [len(one.search(query, 99)[0]) for one in (other, store)] == [20, 20]
+        store.drop()
+
+
 def test_a_file_outlives_the_process_that_is_killed_while_it_writes(tmp_path: Path) -> None:
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     place = MilvusPlace(str(tmp_path / "vectors.db"))
-    with subprocess.Popen([sys.executable, "-c", WRITER, place.uri], stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None
-        written = [int(line) for line in itertools.islice(writer.stdout, 5)][-1]
+    with subprocess.Popen(writer(place, 10**6), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        written = [int(line) for line in itertools.islice(process.stdout, 5)][-1]
         with pytest.raises(IndexBusy, match="open in another process"):
             MilvusStore.open(place, D)
-        writer.kill()
-        written = max([written, *(int(line) for line in writer.stdout if line.endswith("\n"))])
+        process.kill()
+        written = max([written, *(int(line) for line in process.stdout if line.endswith("\n"))])
     with MilvusStore.open(place, D) as store:
         assert set(range(written)) <= set(store.rows().tolist())
         assert len(store.search(np.eye(D, dtype=np.float32)[:1], written)[0]) == written
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    (tmp_path / "other.db").write_text("of something else")
+    with pytest.raises(IndexFailure, match="no database of Milvus Lite"):
+        MilvusStore.open(MilvusPlace(str(tmp_path / "other.db")), D, create=True)
+    assert (tmp_path / "other.db").read_text() == "of something else"
+    with pytest.raises(IndexMissing):
+        MilvusStore.open(MilvusPlace(str(tmp_path / "nothing.db")), D)
+    assert not (tmp_path / "nothing.db").exists()
+    with pytest.raises(IndexFailure, match="Milvus Lite cannot use"):
+        MilvusStore.open(MilvusPlace(str(tmp_path / "nowhere" / "new.db")), D, create=True)
 
 
 @pytest.mark.server
