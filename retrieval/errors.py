@@ -3,13 +3,22 @@
 MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
 ├── CollectionError        a folder or table of labelled radiographs that cannot be used
+├── SiteKeyError           the key that patients' identifiers are hashed with cannot be used
 ├── BundleError            a model bundle that does not fit or is damaged
 └── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
 """
 
 from index.errors import MissingExtra, MuraSearchError
 
-__all__ = ["BundleError", "CollectionError", "EvaluationError", "MissingExtra", "MuraSearchError", "RadiographError"]
+__all__ = [
+    "BundleError",
+    "CollectionError",
+    "EvaluationError",
+    "MissingExtra",
+    "MuraSearchError",
+    "RadiographError",
+    "SiteKeyError",
+]
 
 
 class RadiographError(MuraSearchError):
@@ -17,6 +26,10 @@ class RadiographError(MuraSearchError):
 
 
 class CollectionError(MuraSearchError):
+    pass
+
+
+class SiteKeyError(MuraSearchError):
     pass
 
 

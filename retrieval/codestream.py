@@ -1,0 +1,68 @@
+"""What a compressed frame says of its own size: decoders allocate by that, so it is read before anything is decoded.
+
+JPEG: ITU-T T.81, B.2.2. JPEG-LS: ITU-T T.87, C.2.2. JPEG 2000 and HTJ2K: ITU-T T.800, A.5.1. All three end in FF D9,
+which occurs nowhere within their data.
+"""
+
+import struct
+from dataclasses import dataclass
+
+__all__ = ["Codestream", "read_codestream"]
+
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}  # F7 is JPEG-LS
+_JPEG_SCAN = 0xDA
+_J2K = b"\xff\x4f\xff\x51"
+_END = b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True)
+class Codestream:
+    """Size in pixels, components a pixel, bits a component; `whole` where its end marker is there."""
+
+    width: int
+    height: int
+    components: int
+    bits: int
+    whole: bool
+
+
+def read_codestream(data: bytes) -> Codestream | None:
+    """The header of a JPEG, JPEG-LS or JPEG 2000 codestream, None where there is none that can be read.
+
+    One codestream has one size: None where a JPEG announces a second frame before its first scan.
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            return _jpeg(data)
+        return _jpeg2000(data)
+    except (struct.error, IndexError):
+        return None
+
+
+def _jpeg(data: bytes) -> Codestream | None:
+    found: Codestream | None = None
+    place = 2
+    while True:
+        if data[place] != 0xFF:
+            return None
+        while data[place] == 0xFF:  # any number of these may fill up before a marker
+            place += 1
+        marker = data[place]
+        (length,) = struct.unpack_from(">H", data, place + 1)
+        if marker in _JPEG_FRAMES:
+            if found:
+                return None
+            bits, height, width, components = struct.unpack_from(">BHHB", data, place + 3)
+            found = Codestream(width, height, components, bits, data.rfind(_END) > place)
+        if marker == _JPEG_SCAN or length < 2:
+            return found
+        place += 1 + length
+
+
+def _jpeg2000(data: bytes) -> Codestream | None:
+    place = data.find(_J2K)
+    if place < 0 or (place > 0 and data[4:8] != b"jP  "):
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", data, place + 8)
+    components, depth = struct.unpack_from(">HB", data, place + 40)
+    return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, data.rfind(_END) > place)
