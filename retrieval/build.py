@@ -3,13 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from index.build import IndexBuild
-from index.case import Case
 from retrieval.answer import plain
 from retrieval.bundle import BUNDLED, Bundle
 from retrieval.collection import Collection
@@ -69,8 +68,9 @@ def build_index(
     bundle = encoder.bundle
     fallback, seen = _bundle_rules(bundle), bundle.seen()  # a bundle that is damaged is noticed before the long part
     about = {
-        "root": str(collection.root),
+        "root": "" if collection.site else str(collection.root),
         "layout": collection.layout,
+        "site": collection.site,
         "notes": list(collection.notes),
         "synthetic": collection.synthetic,
     }
@@ -82,7 +82,7 @@ def build_index(
         replace=replace,
     ) as build:
         resumed = len(build.done())
-        warnings = _encode_remaining(build, collection.cases, encoder, workers, progress)
+        warnings = _encode_remaining(build, collection, encoder, workers, progress)
         cases, quarantined = build.cases(), build.quarantined()
         if not cases:
             first = next(iter(quarantined.values()), "there is none")
@@ -107,13 +107,13 @@ def build_index(
 
 def _encode_remaining(
     build: IndexBuild,
-    cases: Sequence[Case],
+    collection: Collection,
     encoder: Encoder,
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[str, str]]:
     """Add every case that is not there yet; gives (case, warning) of those that were read with one."""
-    done = build.done()
+    cases, done = collection.cases, build.done()
     # What was unreadable before is tried again: the disk may be back.
     remaining = [case for case in cases if case.case not in done]
     met = len(done)
@@ -122,8 +122,8 @@ def _encode_remaining(
         with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
             for batch in batches:
                 if batch.cases:
-                    build.add(batch.cases, batch.embeddings, batch.thumbnails, batch.logits)
-                build.quarantine(batch.unreadable)
+                    build.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+                build.quarantine([(collection.stored(case), reason) for case, reason in batch.unreadable])
                 warnings += [(case.case, warning) for case, warning in batch.warnings]
                 met += len(batch.cases) + len(batch.unreadable)
                 if progress:
@@ -137,7 +137,7 @@ def _encode_remaining(
 
 def _fingerprint(collection: Collection, bundle: Bundle) -> str:
     """What must be the same for an interrupted build to go on: the model, and every record of the case table."""
-    records = [asdict(case) for case in collection.cases]
+    records = [asdict(collection.stored(case)) for case in collection.cases]
     return hashlib.sha256(json.dumps([bundle.sha256, records]).encode()).hexdigest()
 
 

@@ -98,9 +98,9 @@ def read_picture(data: bytes, frame: int | None, most_bytes: int, most_samples: 
         require_radiograph(ds)
         syntax = _syntax(ds)
         layout = layout_of(ds, most_samples)
+        said, patient = header_warnings(ds, layout), text(ds, "PatientID")
     if frame is not None and frame > layout.frames:
         raise DicomError(f"has no frame {frame}: it has {layout.frames}")
-    said = header_warnings(ds, layout)
     pictures = []
     for index in range(layout.frames) if frame is None else [frame - 1]:
         with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
@@ -112,7 +112,7 @@ def read_picture(data: bytes, frame: int | None, most_bytes: int, most_samples: 
             else:
                 picture = colours(stored, ds, layout, pixels)
         pictures.append(np.ascontiguousarray(picture))
-    return DicomPicture(tuple(pictures), layout.frames, text(ds, "PatientID"), tuple(said))
+    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(said))
 
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:

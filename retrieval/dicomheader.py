@@ -18,6 +18,7 @@ __all__ = [
     "DicomError",
     "DicomLayout",
     "DicomRecord",
+    "NoRadiograph",
     "header_warnings",
     "layout_of",
     "record_of",
@@ -73,6 +74,14 @@ class DicomError(ValueError):
     """Bytes that give no radiograph; `str(error)` completes "q.dcm ..." and holds nothing that the header says."""
 
 
+class NoRadiograph(DicomError):
+    """DICOM of another kind. `kind` is the standard's name for it."""
+
+    def __init__(self, sentence: str, kind: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
 @dataclass(frozen=True, slots=True)
 class DicomRecord:
     """What a header says of its radiograph. Identifiers are as they stand there, "" where they do not."""
@@ -125,18 +134,18 @@ def require_radiograph(ds: Any) -> None:
     """Raise DicomError for everything but CR, DX and secondary captures of them, with what it is."""
     kind, modality = text(ds, "SOPClassUID"), text(ds, "Modality").upper()
     if text(getattr(ds, "file_meta", {}), "MediaStorageSOPClassUID") == _DICOMDIR:
-        raise DicomError("is a DICOMDIR, a list of other files; name one of them, or index its folder")
+        raise NoRadiograph("is a DICOMDIR, a list of other files; name one of them, or index its folder", "DICOMDIR")
     if kind in _RADIOGRAPHS or (not kind and modality in _RADIOGRAPHY):
         return
     if kind in _CAPTURES:
         if modality in _CAPTURED:
             return
         other = modality if modality in _OTHERS else "another modality"
-        raise DicomError(f"is a secondary capture of {other}, not of a radiograph")
+        raise NoRadiograph(f"is a secondary capture of {other}, not of a radiograph", f"capture of {other}")
     if not kind:
         raise DicomError("does not say what it is: no SOP class; export it again as CR, DX or secondary capture")
     name = registered_name(ds.SOPClassUID, "private or unknown")
-    raise DicomError(f"is DICOM, but no radiograph ({name}): CR, DX and secondary capture are read")
+    raise NoRadiograph(f"is DICOM, but no radiograph ({name}): CR, DX and secondary capture are read", name)
 
 
 def registered_name(uid: Any, otherwise: str) -> str:
