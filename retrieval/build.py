@@ -70,10 +70,9 @@ def build_index(
     about = {
         "root": "" if collection.site else str(collection.root),
         "layout": collection.layout,
-        "site": collection.site,
         "notes": list(collection.notes),
         "synthetic": collection.synthetic,
-    }
+    } | ({"site": collection.site} if collection.site else {})
     with IndexBuild.start(
         place,
         model=bundle.folder,

@@ -102,9 +102,9 @@ def read_dicom_folder(folder: Path, labels: Path | None = None, keep_identifiers
     used = {label.line for _, _, label in labelled}
     lines = {label.line for label in (*by_study.values(), *by_accession.values())}
     if lines - used:
-        notes.append(f"{len(lines - used)} of {len(lines)} rows of the table of labels name no study that is here")
+        notes.append(f"rows of the table of labels whose study is not here: {len(lines - used)} of {len(lines)}")
     if missing := _missing(folder):
-        notes.append(f"{missing} files that DICOMDIR lists are missing")
+        notes.append(f"files that DICOMDIR lists and that are missing: {missing}")
     if key:
         notes.append("patients and studies are named by hashes with this site's key, and no path is stored")
     return DicomArchive(tuple(cases), tuple(notes), key.name if key else "")
@@ -145,7 +145,7 @@ def _walk(folder: Path) -> _Found:
     from retrieval.dicom import read_record
 
     found = _Found()
-    seen: set[str] = set()
+    places: dict[str, int] = {}  # of each radiograph among those found
     for path in _files(folder):
         if path.name.upper() == _DIRECTORY:
             continue
@@ -162,10 +162,14 @@ def _walk(folder: Path) -> _Found:
         else:
             if not record.study:
                 found.unreadable += 1
-            elif record.image and record.image in seen:
+            elif record.image in places:
                 found.copies += 1
+                known, _ = found.radiographs[places[record.image]]
+                if path.stat().st_size > known.stat().st_size:  # the other may be a copy that was broken off
+                    found.radiographs[places[record.image]] = path, record
             else:
-                seen.add(record.image)
+                if record.image:
+                    places[record.image] = len(found.radiographs)
                 found.radiographs.append((path, record))
     return found
 
@@ -231,19 +235,19 @@ def _missing(folder: Path) -> int:
 def _notes(found: _Found, without: list[DicomRecord], torn: int) -> list[str]:
     notes = []
     if found.strange:
-        notes.append(f"{found.strange} files are no DICOM and are passed over")
+        notes.append(f"passed over, no DICOM: {found.strange}")
     if found.others:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.others.most_common())
-        notes.append(f"{found.others.total()} DICOM files are no radiographs and are passed over: {kinds}")
+        notes.append(f"passed over, DICOM but no radiograph: {found.others.total()} ({kinds})")
     if found.unreadable:
-        notes.append(f"{found.unreadable} DICOM files cannot be read and are passed over")
+        notes.append(f"passed over, DICOM that cannot be read: {found.unreadable}")
     if found.copies:
-        notes.append(f"{found.copies} files are copies of a radiograph that is read already, and are passed over")
+        notes.append(f"passed over, copies of a radiograph that is read: {found.copies}")
     if without:
         studies = len({record.study for record in without})
-        notes.append(f"{len(without)} radiographs of {studies} studies have no label and are passed over")
+        notes.append(f"passed over, radiographs without a label: {len(without)} (studies: {studies})")
     if torn:
-        notes.append(f"{torn} studies name two patients and are passed over")
+        notes.append(f"passed over, studies that name two patients: {torn}")
     return notes
 
 
@@ -256,9 +260,9 @@ def _notes_of(records: list[DicomRecord]) -> list[str]:
     notes = []
     if nobody := count(lambda record: not record.patient):
         notes.append(
-            f"{nobody} of {len(records)} radiographs name no patient: each of their studies counts as a patient of its "
-            "own, so the same patient can be on both sides of a comparison"
+            f"radiographs that name no patient: {nobody} of {len(records)}; each of their studies counts as a patient "
+            "of its own, so the same patient can be on both sides of a comparison"
         )
     if burnt := count(lambda record: record.burnt_in):
-        notes.append(f"{burnt} radiographs say that text is burnt into them: it is seen in their thumbnails")
+        notes.append(f"radiographs that say that text is burnt into them: {burnt}; it is seen in their thumbnails")
     return notes

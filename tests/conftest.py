@@ -6,7 +6,7 @@ square is normal and a bright one abnormal, so the neighbours of a square are th
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +218,12 @@ def make_dicom(
 def _without_meta(ds: Any) -> Any:
     del ds.file_meta
     return ds
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_config_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or makes the site key of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.delenv("MURA_SEARCH_SITE_KEY_FILE", raising=False)
+        yield
