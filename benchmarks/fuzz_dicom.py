@@ -218,6 +218,9 @@ def run(mutants: int, seed: int, workers: int, keep: Path | None) -> int:
     for thread in threads:
         thread.join()
     print(", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
+    if counts.total() < mutants:
+        print(f"only {counts.total()} of {mutants} were read: a worker could not be started")
+        return 1
     print(f"{faults} faults in {time.perf_counter() - started:.0f} s")
     return min(faults, 1)
 

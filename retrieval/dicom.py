@@ -36,7 +36,6 @@ from retrieval.greyscale import colours, grey_levels
 
 try:
     import pydicom
-    import pylibjpeg  # noqa: F401  # pydicom would do without it, and not decode
     from pydicom import filereader, pixels
     from pydicom.encaps import get_frame
     from pydicom.uid import UID
@@ -162,7 +161,11 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> NDArray[A
         _require_frame(frame, syntax, layout)
     decoder = pixels.get_decoder(UID(syntax))
     ds.file_meta.TransferSyntaxUID = UID(syntax)
-    stored, _ = decoder.as_array(ds, index=index)
+    # Named, so that a picture does not depend on what else is installed.
+    plugin = "" if syntax in _NATIVE else "pydicom" if syntax == _RLE else "pylibjpeg"
+    if plugin and plugin not in decoder.available_plugins:
+        raise MissingExtra("a plugin of pylibjpeg", "dicom")
+    stored, _ = decoder.as_array(ds, index=index, decoding_plugin=plugin)
     if stored.shape[:2] != (layout.rows, layout.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         raise DicomError("is damaged: its picture is not of the size that its header says")
     return np.asarray(stored)
@@ -201,7 +204,7 @@ def _as_sentence(sentence: str) -> Iterator[None]:
     """
     try:
         yield
-    except DicomError:
+    except (DicomError, MissingExtra):
         raise
     except Exception:
         raise DicomError(sentence) from None

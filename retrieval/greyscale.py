@@ -4,6 +4,7 @@ Stored values have at most 16 bits, so the whole way is gone once for each possi
 `pixels` is pydicom's module of that name, which `retrieval.dicom` alone imports.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from retrieval.dicomheader import PALETTE, DicomError, DicomLayout, sample, text
 
 __all__ = ["colours", "grey_levels"]
+
+_PIXELS_AT_ONCE = 2**20
 
 
 def grey_levels(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> tuple[NDArray[np.uint8], list[str]]:
@@ -30,7 +33,19 @@ def grey_levels(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any)
     if layout.photometric == "MONOCHROME1" or text(ds, "PresentationLUTShape").upper() == "INVERSE":
         levels = 255 - levels
     levels[padding] = 0
-    return levels[stored.astype(np.int32) - kind.min], doubts
+    grey = np.empty(stored.shape, np.uint8)
+    for rows, places in _places(stored):
+        grey[rows] = levels[places]
+    return grey, doubts
+
+
+def _places(stored: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
+    """Where each pixel's value is among all values, a few rows at a time: as places they take eight bytes each."""
+    least = np.iinfo(stored.dtype).min
+    at_once = max(1, _PIXELS_AT_ONCE // stored.shape[1])
+    for start in range(0, stored.shape[0], at_once):
+        rows = slice(start, start + at_once)
+        yield rows, stored[rows].astype(np.intp) - least
 
 
 def _padding(values: NDArray[Any], ds: Any, order: str, signed: bool) -> NDArray[np.bool_]:
@@ -108,7 +123,9 @@ def _full_range(
         half = 2 ** (layout.stored - 1)
         counted = (values >= (-half if layout.signed else 0)) & (values < (half if layout.signed else 2 * half))
     else:
-        counted = np.bincount(stored.ravel().astype(np.int32) - int(values[0]), minlength=len(values)) > 0
+        counted = np.zeros(len(values), np.bool_)
+        for _, places in _places(stored):
+            counted[places] = True
         counted &= ~padding
     present = output[counted] if counted.any() else output[:1]
     return float(present.min()), float(present.max())
@@ -121,5 +138,6 @@ def colours(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> 
         stored = pixels.apply_color_lut(stored, ds)[..., :3]
         bits = 8 * stored.dtype.itemsize
     if bits != 8:
-        stored = np.rint(stored.astype(np.float32) * (255 / (2**bits - 1)))
-    return np.asarray(np.clip(stored, 0, 255)[..., ::-1], np.uint8)
+        levels = np.rint(np.minimum(np.arange(2**16) * (255 / (2**bits - 1)), 255)).astype(np.uint8)
+        stored = levels[stored.astype(np.uint16)]
+    return np.asarray(stored[..., ::-1], np.uint8)

@@ -350,7 +350,9 @@ def test_what_is_no_collection(tmp_path: Path) -> None:
     assert "is no collection: fracatlas needs dataset.csv" in refusal(tmp_path, layout="fracatlas")
     assert "layout 'nifti' is not known; choose of: mura, fracatlas, csv, dicom" in refusal(tmp_path, layout="nifti")
     (tmp_path / "q.png").touch()
-    assert "q.png is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)" in refusal(tmp_path / "q.png")
+    assert "q.png is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)" in refusal(
+        tmp_path / "q.png"
+    )
     (tmp_path / "train/XR_FINGER/patient00001/study1_positive").mkdir(parents=True)
     assert "holds no radiographs" in refusal(tmp_path)
 

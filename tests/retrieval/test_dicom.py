@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import random
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -492,8 +493,6 @@ def test_nothing_is_said_besides(write_dicom: Write, capfd: pytest.CaptureFixtur
 
 
 def test_pydicom_is_not_imported_for_other_files(tmp_path: Path) -> None:
-    import subprocess
-
     path = tmp_path / "q.png"
     assert cv2.imwrite(str(path), np.zeros((8, 8), np.uint8))
     script = (
@@ -503,3 +502,14 @@ def test_pydicom_is_not_imported_for_other_files(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout == "False False\n"
+
+
+@pytest.mark.slow
+def test_mutated_files_are_read_or_refused() -> None:
+    """A few hundred of the benchmark's mutants: no crash, no hang, no memory beyond bounds, no other error."""
+    script = Path(__file__).parents[2] / "benchmarks" / "fuzz_dicom.py"
+    command = [sys.executable, str(script), "--mutants", "600", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, cwd=script.parents[1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\n0 faults in " in done.stdout
+    assert "read " in done.stdout.splitlines()[-2]
