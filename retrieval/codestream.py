@@ -60,9 +60,24 @@ def _jpeg(data: bytes) -> Codestream | None:
 
 
 def _jpeg2000(data: bytes) -> Codestream | None:
-    place = data.find(_J2K)
-    if place < 0 or (place > 0 and data[4:8] != b"jP  "):
+    place = _after_boxes(data) if data[4:8] == b"jP  " else 0
+    if data[place : place + 4] != _J2K:
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", data, place + 8)
     components, depth = struct.unpack_from(">HB", data, place + 40)
     return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, data.rfind(_END) > place)
+
+
+def _after_boxes(data: bytes) -> int:
+    """Where the codestream begins in a JP2 file (T.800, I.4): DICOM wants none around it, and some write one.
+
+    A box that does not say how long it is would keep pydicom, which passes over them, for ever.
+    """
+    place = 0
+    while True:
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"jp2c":
+            return place + 8
+        if length < 8:
+            return len(data)
+        place += length
