@@ -209,13 +209,13 @@ class Searcher:
         """The indexed patients to leave out, and what there is to say about them."""
         asked: tuple[str, ...] = ()
         if patient:  # as the index names patients, or as the site does
-            asked = patient_names(patient) if self._site else (patient,)
+            asked = patient_names(patient) if self.site else (patient,)
         named = {name for view in views for name in view.patients}.union(asked)
         excluded = set(named & self._patients) if named else set()
         notes = []
         if patient and not excluded.intersection(asked):
             notes.append(f"the index holds no patient {patient}")
-        if self._site and any(view.dicom for view in views) and not self._site_is_here():
+        if self.site and any(view.dicom for view in views) and not self._site_is_here():
             notes.append(
                 "the index was built with a site key that is not here, so a patient's own studies cannot be told: "
                 f"give --patient, or name the key with {KEY_VARIABLE}"
@@ -227,14 +227,14 @@ class Searcher:
         return excluded, notes
 
     @property
-    def _site(self) -> str:
+    def site(self) -> str:
         """The name of the site key that hashed the index's identifiers, "" where none did."""
         collection = self.index.metadata("collection")
         return str(collection.get("site", "")) if isinstance(collection, dict) else ""
 
     def _site_is_here(self) -> bool:
         key = SiteKey.find()
-        return key is not None and key.name == self._site
+        return key is not None and key.name == self.site
 
     def _warnings(self, views: Sequence[View], judgement: Judgement, where: Filter | None) -> list[str]:
         warnings = []

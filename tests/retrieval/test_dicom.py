@@ -513,3 +513,12 @@ def test_mutated_files_are_read_or_refused() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\n0 faults in " in done.stdout
     assert "read " in done.stdout.splitlines()[-2]
+
+
+def test_the_docs_list_the_syntaxes_that_are_read() -> None:
+    from retrieval.dicomheader import SYNTAXES
+
+    text = (Path(__file__).parents[2] / "docs" / "dicom.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "1.2.840.10008.1.2" in line]
+    listed = {row[1]: row[0].removeprefix("| ") for row in rows if len(row) == 3}
+    assert listed == SYNTAXES

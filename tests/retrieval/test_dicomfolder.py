@@ -9,7 +9,8 @@ import pytest
 
 from retrieval.build import build_index
 from retrieval.collection import Collection, read_collection
-from retrieval.errors import CollectionError
+from retrieval.errors import CollectionError, EvaluationError
+from retrieval.evaluation import evaluate
 from retrieval.growth import add_to_index
 from retrieval.identity import KEY_VARIABLE, SiteKey
 from retrieval.searcher import Searcher
@@ -247,6 +248,8 @@ def test_another_key_is_noticed(
     for collection in (read_collection(archive, "dicom"), read_collection(archive, "dicom", keep_identifiers=True)):
         with pytest.raises(CollectionError, match="by hashes with another site key"):
             add_to_index(collection, place)
+        with Searcher.open(place) as searcher, pytest.raises(EvaluationError, match="another site key"):
+            evaluate(searcher, collection)
 
 
 def test_added_studies_are_known_again(place: Path, put: Write, label: Callable[..., Path], archive: Path) -> None:
