@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from cli.terminal import (
     AsJson,
     Data,
+    KeepIdentifiers,
+    Labels,
     Layout,
     Part,
     Split,
@@ -32,6 +34,8 @@ def audit(
     part: Part = None,
     split: Split = None,
     layout: Layout = None,
+    labels: Labels = None,
+    keep_identifiers: KeepIdentifiers = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +43,7 @@ def audit(
     from retrieval.audit import audit as examine
     from retrieval.collection import read_collection
 
-    collection = read_collection(data, layout, part, split)
+    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
     with progress("reading") as show:
         findings = examine(collection, progress=show, workers=workers)
     if as_json:

@@ -11,6 +11,8 @@ from cli.terminal import (
     AsJson,
     Data,
     IndexPlace,
+    KeepIdentifiers,
+    Labels,
     Layout,
     Part,
     Split,
@@ -57,6 +59,8 @@ def evaluate(
     part: Part = None,
     split: Split = None,
     layout: Layout = None,
+    labels: Labels = None,
+    keep_identifiers: KeepIdentifiers = False,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Resamplings of the patients.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the resampling.")] = 0,
     workers: Workers = None,
@@ -88,7 +92,7 @@ def evaluate(
     from retrieval.tables import figure_table, predictions, study_table
 
     require_places(studies, figures, predicted, html)
-    collection = read_collection(data, layout, part, split)
+    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
     with Searcher.open(place) as searcher, progress("evaluating") as show:
         result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
         page = report(result, searcher) if html else ""

@@ -11,6 +11,8 @@ from cli.terminal import (
     Data,
     Group,
     IndexPlace,
+    KeepIdentifiers,
+    Labels,
     Layout,
     Part,
     Split,
@@ -78,6 +80,8 @@ def build(
     part: Part = None,
     split: Split = None,
     layout: Layout = None,
+    labels: Labels = None,
+    keep_identifiers: KeepIdentifiers = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the index that is there.")] = False,
     shard: Annotated[
         str | None,
@@ -98,7 +102,7 @@ def build(
     from retrieval.searcher import default_index
 
     remote = _store(store, uri, tls or [])
-    collection = read_collection(data, layout, part, split)
+    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
     for text in collection.notes:
         note(text)
     if shard is not None:
@@ -165,6 +169,8 @@ def add(
     part: Part = None,
     split: Split = None,
     layout: Layout = None,
+    labels: Labels = None,
+    keep_identifiers: KeepIdentifiers = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -173,7 +179,7 @@ def add(
     from retrieval.growth import add_to_index
     from retrieval.searcher import default_index
 
-    collection = read_collection(data, layout, part, split)
+    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
     for text in collection.notes:
         note(text)
     with progress("adding") as show:
@@ -466,7 +472,7 @@ def print_info(content: Mapping[str, Any]) -> None:
         ("labels", counts["labels"]),
         ("parts", counts["parts"]),
         ("unreadable", f"{content['quarantined']:,} set aside"),
-        ("collection", f"{collection['root']} ({collection['layout']})"),
+        ("collection", f"{collection['root']} ({collection['layout']})".strip()),
         ("model", f"{model['name']} ({model['sha256'][:8]})"),
         ("rules", f"{rules['k']} studies vote; {rules['source']}"),
         ("search", _search(store)),

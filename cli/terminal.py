@@ -25,6 +25,8 @@ __all__ = [
     "Data",
     "Group",
     "IndexPlace",
+    "KeepIdentifiers",
+    "Labels",
     "Layout",
     "Part",
     "Split",
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="A MURA or FracAtlas folder, or a CSV case table.")]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="A MURA, FracAtlas or DICOM folder, or a CSV case table.")]
 IndexPlace = Annotated[
     Path | None,
     typer.Option(
@@ -49,7 +51,23 @@ IndexPlace = Annotated[
     ),
 ]
 Layout = Annotated[
-    str | None, typer.Option(metavar="NAME", help="mura, fracatlas or csv, where DATA's layout is not recognised.")
+    str | None,
+    typer.Option(metavar="NAME", help="mura, fracatlas, csv or dicom, where DATA's layout is not recognised."),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TABLE",
+        help="Of DICOM: a CSV table with the columns study (Study Instance UID) or accession (Accession Number), and "
+        "label; without it, DATA's labels.csv.",
+    ),
+]
+KeepIdentifiers = Annotated[
+    bool,
+    typer.Option(
+        "--keep-identifiers",
+        help="Of DICOM: name patients, studies and files as they are, not by hashes with this site's key.",
+    ),
 ]
 Part = Annotated[str | None, typer.Option(metavar="NAME", help="Only this body part, such as finger.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only this split, such as train or valid.")]

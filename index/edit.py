@@ -101,6 +101,12 @@ class IndexEdit:
         """Whether the vectors are in Milvus."""
         return self._database.remote
 
+    def metadata(self, key: str) -> object | None:
+        """A JSON value stored when the index was built, as `IndexFolder.metadata` gives it."""
+        with self._database.transaction():
+            value: object | None = self._database.metadata()["values"].get(key)
+        return value
+
     def cases(self) -> list[Case]:
         """All cases, in row order."""
         with self._database.transaction():

@@ -11,6 +11,7 @@ from index.case import ABNORMAL, LABEL_NAMES, NORMAL, Case
 from retrieval.collection import Collection
 from retrieval.errors import RadiographError
 from retrieval.radiograph import read_radiograph
+from retrieval.stream import shown_name
 
 __all__ = ["Audit", "Count", "Difference", "Duplicate", "audit"]
 
@@ -146,7 +147,7 @@ def audit(
 def _look(case: Case) -> tuple[str, tuple[str, ...]] | str:
     """A file's digest and warnings, or why it cannot be read."""
     try:
-        radiograph = read_radiograph(Path(case.path))
+        radiograph = read_radiograph(Path(case.path), shown_name(case))
     except RadiographError as error:
         return str(error)
     return radiograph.digest, radiograph.warnings

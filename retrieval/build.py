@@ -3,14 +3,13 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 
 from index.build import IndexBuild
-from index.case import Case
 from retrieval.answer import plain
 from retrieval.bundle import BUNDLED, Bundle
 from retrieval.collection import Collection
@@ -81,7 +80,7 @@ def build_index(
         replace=replace,
     ) as build:
         resumed = len(build.done())
-        warnings = encode_remaining(build, collection.cases, encoder, workers, progress)
+        warnings = encode_remaining(build, collection, encoder, workers, progress)
         settings = about(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
         report = finish_build(build, settings, fallback, seen)
     return replaced(
@@ -121,23 +120,23 @@ def finish_build(build: IndexBuild, settings: Mapping[str, object], fallback: Ru
 def about(collection: Collection) -> dict[str, object]:
     """What an index says of the collection that it was built of."""
     described = {
-        "root": str(collection.root),
+        "root": "" if collection.site else str(collection.root),
         "layout": collection.layout,
         "notes": list(collection.notes),
         "synthetic": collection.synthetic,
     }
-    return {"collection": described}
+    return {"collection": described | ({"site": collection.site} if collection.site else {})}
 
 
 def encode_remaining(
     build: IndexBuild,
-    cases: Sequence[Case],
+    collection: Collection,
     encoder: Encoder,
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[str, str]]:
     """Add every case that is not there yet; gives (case, warning) of those that were read with one."""
-    done = build.done()
+    cases, done = collection.cases, build.done()
     # What was unreadable before is tried again: the disk may be back.
     remaining = [case for case in cases if case.case not in done]
     met = len(done)
@@ -146,8 +145,8 @@ def encode_remaining(
         with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
             for batch in batches:
                 if batch.cases:
-                    build.add(batch.cases, batch.embeddings, batch.thumbnails, batch.logits)
-                build.quarantine(batch.unreadable)
+                    build.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+                build.quarantine([(collection.stored(case), reason) for case, reason in batch.unreadable])
                 warnings += [(case.case, warning) for case, warning in batch.warnings]
                 met += len(batch.cases) + len(batch.unreadable)
                 if progress:
@@ -161,7 +160,7 @@ def encode_remaining(
 
 def fingerprint(collection: Collection, bundle: Bundle) -> str:
     """What must be the same for an interrupted build to go on: the model, and every record of the case table."""
-    records = [asdict(case) for case in collection.cases]
+    records = [asdict(collection.stored(case)) for case in collection.cases]
     return hashlib.sha256(json.dumps([bundle.sha256, records]).encode()).hexdigest()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from index.case import ABNORMAL, NORMAL, Case
 from retrieval.errors import CollectionError
 
-__all__ = ["read_casetable", "read_lesions", "read_table", "some"]
+__all__ = ["LABELS", "read_casetable", "read_lesions", "read_table", "some"]
 
-_LABELS = {
+LABELS = {
     "normal": NORMAL,
     "abnormal": ABNORMAL,
     "0": NORMAL,
@@ -33,9 +33,9 @@ def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
     exist (counted, five named), a row longer than its header, a file that is no UTF-8 text.
     """
     rows = read_table(table, ("path", "label"))
-    bad = [f"line {line} has {row['label']!r}" for line, row in rows if row["label"].lower() not in _LABELS]
+    bad = [f"line {line} has {row['label']!r}" for line, row in rows if row["label"].lower() not in LABELS]
     if bad:
-        raise CollectionError(f"{table} has labels other than {', '.join(_LABELS)}: {some(bad)}")
+        raise CollectionError(f"{table} has labels other than {', '.join(LABELS)}: {some(bad)}")
     blank = [str(line) for line, row in rows if not row["path"]]
     if blank:
         raise CollectionError(f"{table} has rows without a path: line {some(blank)}")
@@ -105,7 +105,7 @@ def _case(folder: Path, row: dict[str, str]) -> Case:
         case=case,
         study=study,
         patient=row.get("patient") or study,
-        label=_LABELS[row["label"].lower()],
+        label=LABELS[row["label"].lower()],
         part=row.get("part", "").lower(),
         view=row.get("view", "").lower(),
         split=row.get("split", "").lower(),

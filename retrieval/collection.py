@@ -7,6 +7,7 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.casetable import read_casetable, read_lesions
+from retrieval.dicomfolder import is_dicom_folder, read_dicom_folder
 from retrieval.errors import CollectionError
 from retrieval.fracatlas import is_fracatlas, read_fracatlas
 from retrieval.mura import find_mura, read_mura
@@ -14,7 +15,7 @@ from retrieval.split import VALID_SHARE, split_by_patient
 
 __all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
 
-LAYOUTS = ("mura", "fracatlas", "csv")
+LAYOUTS = ("mura", "fracatlas", "csv", "dicom")
 CASE_TABLE = "cases.csv"
 LESIONS = "lesions.csv"
 SYNTHETIC_MARK = "SYNTHETIC.txt"
@@ -22,6 +23,7 @@ _EXPECTED = {
     "mura": "train/XR_FINGER/patient00001/study1_positive/image1.png and the like",
     "fracatlas": "dataset.csv beside images/Fractured and images/Non_fractured",
     "csv": f"a case table {CASE_TABLE} with the columns path and label, or the table's own name",
+    "dicom": "DICOM files, in folders or not, and a table of labels, labels.csv or named with --labels",
 }
 
 
@@ -32,6 +34,9 @@ class Collection:
     `root` is the folder that `Case.case` is relative to, `layout` one of `LAYOUTS`. `notes` are sentences about what
     was inferred or left out. `synthetic` collections say so themselves, by a file SYNTHETIC.txt in their root. Every
     study has one label and one patient; cases are unique. `kinds` is the table that may name kinds of lesions.
+
+    `site` names the key that hashed the identifiers of DICOM radiographs, "" where none did. With one, `Case.path` is
+    there for reading alone: neither an index nor a message has it.
     """
 
     root: Path
@@ -40,10 +45,15 @@ class Collection:
     notes: tuple[str, ...] = ()
     synthetic: bool = False
     kinds: Path | None = None
+    site: str = ""
 
     def lesions(self) -> dict[str, str]:
         """Each case's kind of lesion, where the case table, or a lesions.csv (path,lesion) in the root, names one."""
         return {} if self.kinds is None else read_lesions(self.kinds)
+
+    def stored(self, case: Case) -> Case:
+        """The record of a case as an index may hold it."""
+        return replace(case, path="") if self.site else case
 
     def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
         """Only the cases of one body part, of one split, or both; CollectionError where there are none.
@@ -65,13 +75,19 @@ class Collection:
 
 
 def read_collection(
-    data: Path, layout: str | None = None, part: str | None = None, split: str | None = None
+    data: Path,
+    layout: str | None = None,
+    part: str | None = None,
+    split: str | None = None,
+    *,
+    labels: Path | None = None,
+    keep_identifiers: bool = False,
 ) -> Collection:
-    """Read a MURA folder, a FracAtlas folder, or a case table; the layout is recognised unless `layout` forces it.
+    """Read a MURA or FracAtlas folder, a case table, or a DICOM archive; the layout is recognised unless named.
 
     A folder with a `cases.csv` is that case table. A folder that merely holds one such collection stands for it. Of a
     MURA folder, a split (`train`) or one of its parts (`train/XR_FINGER`) can be named as well. `part` and `split`
-    select as `Collection.select` does.
+    select as `Collection.select` does. `labels` and `keep_identifiers` are of DICOM: see `read_dicom_folder`.
 
     Raises CollectionError, one line: nothing there, no known layout, a table that cannot be used, a study with two
     labels or two patients, nothing left to read.
@@ -79,24 +95,33 @@ def read_collection(
     data = Path(os.path.abspath(data))  # noqa: PTH100 - resolve() would follow links, and cases be named by their targets
     if layout is not None and layout not in LAYOUTS:
         raise CollectionError(f"layout {layout!r} is not known; choose of: {', '.join(LAYOUTS)}")
+    if labels or keep_identifiers:
+        layout = layout or "dicom"
+        if layout != "dicom":
+            raise CollectionError(f"a table of labels and kept identifiers belong to DICOM, not to the layout {layout}")
     try:
         place, found = _recognise(data, layout)
-        collection = _read(place, found)
+        collection = _read_dicom(place, labels, keep_identifiers) if found == "dicom" else _read(place, found)
     except OSError as error:
         raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
     if not collection.cases:
-        raise CollectionError(f"{data} holds no radiographs in the layout {found}")
+        noted = "".join(f"; {note}" for note in collection.notes) if found == "dicom" else ""
+        raise CollectionError(f"{data} holds no radiographs in the layout {found}{noted}")
     _check_studies(collection.cases)
     return collection.select(part=part, split=split)
 
 
 def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
     """The folder or table to read, and its layout."""
+    if data.name.upper() == "DICOMDIR" and layout in (None, "dicom") and data.is_file():
+        return data.parent, "dicom"
     if not data.is_dir():
         data.stat()  # says what is wrong with it, where anything is
         if data.suffix.lower() != ".csv" or layout not in (None, "csv"):
-            raise CollectionError(f"{data} is a file; name a MURA or FracAtlas folder, or a case table (.csv)")
+            raise CollectionError(f"{data} is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)")
         return data, "csv"
+    if layout == "dicom":
+        return data, "dicom"
     found = _layout_of(data, layout)
     if found:
         return data, found
@@ -107,6 +132,8 @@ def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
     if within:
         names = ", ".join(folder.name for folder, _ in within[:5])
         raise CollectionError(f"{data} holds {len(within)} collections ({names}); name one of them")
+    if layout is None and is_dicom_folder(data):
+        return data, "dicom"
     expected = "; ".join(f"{name} needs {what}" for name, what in _EXPECTED.items() if layout in (None, name))
     raise CollectionError(f"{data} is no collection: {expected}")
 
@@ -142,6 +169,12 @@ def _read(place: Path, layout: str) -> Collection:
     if kinds is None and (root / LESIONS).is_file():
         kinds = root / LESIONS
     return Collection(root, layout, tuple(cases), tuple(notes), (root / SYNTHETIC_MARK).exists(), kinds)
+
+
+def _read_dicom(folder: Path, labels: Path | None, keep_identifiers: bool) -> Collection:
+    archive = read_dicom_folder(folder, labels, keep_identifiers)
+    synthetic = (folder / SYNTHETIC_MARK).exists()
+    return Collection(folder, "dicom", archive.cases, archive.notes, synthetic=synthetic, site=archive.site)
 
 
 def _check_studies(cases: Iterable[Case]) -> None:

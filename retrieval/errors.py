@@ -3,6 +3,7 @@
 MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
 ├── CollectionError        a folder or table of labelled radiographs that cannot be used
+├── SiteKeyError           the key that patients' identifiers are hashed with cannot be used
 ├── BundleError            a model bundle that does not fit or is damaged
 ├── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
 ├── HeatmapError           a heatmap that cannot be written where it was asked for
@@ -20,6 +21,7 @@ __all__ = [
     "MuraSearchError",
     "OutputError",
     "RadiographError",
+    "SiteKeyError",
 ]
 
 
@@ -28,6 +30,10 @@ class RadiographError(MuraSearchError):
 
 
 class CollectionError(MuraSearchError):
+    pass
+
+
+class SiteKeyError(MuraSearchError):
     pass
 
 

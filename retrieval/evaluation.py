@@ -73,6 +73,10 @@ def evaluate(
     those the model was trained on, byte for byte, or where no radiograph can be read.
     """
     started = time.perf_counter()
+    if searcher.site and collection.layout == "dicom" and collection.site != searcher.site:
+        raise EvaluationError(
+            "the index hashes its patients with another site key: whether these are others cannot be told"
+        )
     refuse_known(searcher, collection.cases)
     readings, skipped = read_studies(searcher, collection, workers=workers, progress=progress)
     if not readings:

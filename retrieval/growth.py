@@ -12,7 +12,8 @@ from index.files import MODEL
 from retrieval.answer import plain
 from retrieval.collection import Collection
 from retrieval.encoder import Encoder
-from retrieval.stream import encoded_batches, file_digest
+from retrieval.errors import CollectionError
+from retrieval.stream import encoded_batches, file_digest, shown_name
 
 __all__ = ["AddReport", "add_to_index"]
 
@@ -56,10 +57,12 @@ def add_to_index(
     A radiograph whose bytes are indexed already adds nothing. One that cannot be read, has the name of another one, or
     belongs to an indexed study that has another label or patient is refused, and the others go on. Every batch is on
     the disk when it is added, so the same call goes on where an interrupted one was. The decision rules stay those that
-    were learned when the index was built. Raises IndexFailure, BundleError.
+    were learned when the index was built. Raises IndexFailure, BundleError, CollectionError where the index names
+    patients otherwise.
     """
     started = time.perf_counter()
     with IndexEdit.open(place) as edit:
+        _require_site(edit.metadata("collection"), collection)
         encoder = Encoder.open(edit.path / MODEL)
         admitted, known, refused = _admitted(collection.cases, edit)
         met, added = len(collection.cases) - len(admitted), 0
@@ -68,7 +71,9 @@ def add_to_index(
             with closing(encoded_batches(admitted, encoder, workers=workers)) as batches:
                 for batch in batches:
                     if batch.cases:
-                        edit.add(batch.cases, batch.embeddings, batch.thumbnails, batch.logits)
+                        edit.add(
+                            [*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits
+                        )
                     added += len(batch.cases)
                     refused += [(case.case, reason) for case, reason in batch.unreadable]
                     warnings += [(case.case, warning) for case, warning in batch.warnings]
@@ -82,6 +87,14 @@ def add_to_index(
     return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds, behind)
 
 
+def _require_site(about: object, collection: Collection) -> None:
+    """Patients of one index are named in one way, or a patient would be two."""
+    there = about.get("site", "") if isinstance(about, dict) and about.get("layout") == "dicom" else collection.site
+    if collection.layout == "dicom" and there != collection.site:
+        named = "as their headers name them" if not there else "by hashes with another site key"
+        raise CollectionError(f"the index names its patients {named}; add with the same key, or build it again")
+
+
 def _admitted(
     cases: tuple[Case, ...], edit: IndexEdit
 ) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]]]:
@@ -92,7 +105,7 @@ def _admitted(
         try:
             found.append((case, file_digest(Path(case.path))))
         except OSError as error:
-            refused.append((case.case, f"{case.path}: {error.strerror}"))
+            refused.append((case.case, f"{shown_name(case)}: {error.strerror}"))
     digests = edit.known("digest", {digest for _, digest in found})
     names = edit.known("case", {case.case for case, _ in found})
     studies = {case.study: case for case in edit.find("study", {case.study for case, _ in found})}

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,29 @@ from numpy.typing import NDArray
 from retrieval.errors import RadiographError
 from retrieval.header import IMAGE_SUFFIXES, Header, HeaderError, read_header
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_BYTES", "MAX_PIXELS", "Radiograph", "decode_radiograph", "read_radiograph"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Radiograph",
+    "decode_radiograph",
+    "file_digest",
+    "is_dicom",
+    "read_frames",
+    "read_radiograph",
+]
 
 MAX_BYTES = 128 * 2**20
 """The largest file that is read. A 16-bit TIFF of a whole leg, 12,000 x 3,000 pixels, has 69 MiB."""
 
 MAX_PIXELS = 64_000_000
-"""The largest picture that is decoded: 8,000 x 8,000 pixels."""
+"""The largest picture that is decoded: 8,000 x 8,000 pixels; of DICOM, all samples of all frames together."""
 
 # Should the file have become a pipe since it was looked at, opening it must not wait for somebody to write.
 _READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+_DICOM_STARTS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # the group of a first element, in either byte order
+_FRAME = re.compile(r"(.+)\[([1-9]\d{0,5})\]", re.DOTALL)
 _BEYOND_RANGE = 0.001  # the share of an image's values, at either end, that does not count towards its range
 _MISSING = 128  # what libjpeg makes of a block that it was never sent
 _MOST_ROWS_MISSING = 0.25  # a cut JPEG with fewer rows than the other three quarters is no radiograph to judge
@@ -37,37 +50,35 @@ _MOST_ROWS_MISSING = 0.25  # a cut JPEG with fewer rows than the other three qua
 class Radiograph:
     """A radiograph as its file has it, upright, before any preprocessing.
 
-    `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits.
-    `warnings` are sentences without a subject ("ends early: ..."), empty for a file in order.
+    `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits; where
+    the file has several DICOM frames, that of the file's digest and the frame's number. `warnings` are sentences
+    without a subject ("ends early: ..."), empty for a file in order. `patient` is DICOM's Patient ID, which must be
+    neither shown nor stored. `frame` counts from 1, and is 0 where the file has but one, or one was not asked for.
     """
 
     pixels: NDArray[np.uint8]
     digest: str
     warnings: tuple[str, ...] = ()
+    patient: str = field(default="", repr=False)
+    frame: int = 0
 
 
-def read_radiograph(path: Path) -> Radiograph:
+def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
     """Read one file; see `decode_radiograph` for what becomes of its pixels.
+
+    `path` may name a frame of a DICOM file, as in `run.dcm[2]`. `name` is what errors call it, the path unless given.
 
     Raises RadiographError, one line that names the file, for whatever is no readable radiograph: nothing there, a
     folder, a pipe, no permission, more than `MAX_BYTES`, and everything that `decode_radiograph` refuses.
     """
-    name = _shown(str(path))
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise RadiographError(f"{name} is a folder; name a radiograph in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise RadiographError(f"{name} is a device or pipe, not a file; save the radiograph as a file first")
-        if path.suffix.lower() in _DICOM_SUFFIXES:
-            raise RadiographError(_dicom(name))
-        if status.st_size > MAX_BYTES:
-            raise RadiographError(_too_many_bytes(name, status.st_size))
-        with os.fdopen(os.open(path, _READ_AT_ONCE), "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise RadiographError(f"{name} cannot be read: {error.strerror}; check its name and permissions") from error
-    return decode_radiograph(data, str(path))
+    file, frame = _file_and_frame(path)
+    return _decoded(_read(file, name), file.suffix, name or str(path), frame or 0)[0]
+
+
+def read_frames(path: Path) -> list[Radiograph]:
+    """Read a file like `read_radiograph`, but all frames where it is DICOM, unless `path` names one."""
+    file, frame = _file_and_frame(path)
+    return _decoded(_read(file, None), file.suffix, str(path), frame)
 
 
 def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
@@ -77,20 +88,73 @@ def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
     pages the first is taken, with a warning. Pixels of other than 8 bits are scaled linearly to 0..255 by the image's
     own range, from its 0.1 % to its 99.9 % quantile: how many of the 16 bits a detector uses is its own affair, and a
     few dead or hot pixels must not decide. A TIFF whose zero is white is inverted, so that white is always dense.
+    DICOM says itself how it is to be seen: see `retrieval.dicom.read_picture`.
 
     A JPEG that ends early is read with a warning, its missing rows black, while three quarters of its rows are there.
     PNGs are held to their checksums. The other formats have none, so changed bytes within them cannot be noticed.
 
     Raises RadiographError, one line, for everything else: empty, too large (`MAX_BYTES`, `MAX_PIXELS`, both checked
-    before decoding), truncated, damaged, DICOM, or no image.
+    before decoding), truncated, damaged, DICOM that is no radiograph, or no image. MissingExtra where DICOM is met and
+    the extra that reads it is not installed.
     """
+    return _decoded(data, Path(name).suffix, name, 0)[0]
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file has DICOM's preamble, or its ending and a beginning that fits. Raises OSError."""
+    with file.open("rb") as opened:
+        return _is_dicom(opened.read(132), file.suffix)
+
+
+def file_digest(path: Path) -> str:
+    """The digest that `read_radiograph` gives, from the bytes alone; raises OSError."""
+    file, frame = _file_and_frame(path)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return _frame_digest(digest, frame or 0)
+
+
+def _is_dicom(data: bytes, suffix: str) -> bool:
+    return data[128:132] == b"DICM" or (suffix.lower() in _DICOM_SUFFIXES and data.startswith(_DICOM_STARTS))
+
+
+def _file_and_frame(path: Path) -> tuple[Path, int | None]:
+    """What `run.dcm[2]` names, unless there is a file of that very name."""
+    found = _FRAME.fullmatch(path.name)
+    if found is None or os.path.lexists(path):
+        return path, None
+    return path.with_name(found[1]), int(found[2])
+
+
+def _frame_digest(digest: str, frame: int) -> str:
+    return hashlib.sha256(f"{digest}[{frame}]".encode()).hexdigest() if frame else digest
+
+
+def _read(path: Path, name: str | None) -> bytes:
+    shown = _shown(name or str(path))
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise RadiographError(f"{shown} is a folder; name a radiograph in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise RadiographError(f"{shown} is a device or pipe, not a file; save the radiograph as a file first")
+        if status.st_size > MAX_BYTES:
+            raise RadiographError(_too_many_bytes(shown, status.st_size))
+        with os.fdopen(os.open(path, _READ_AT_ONCE), "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RadiographError(f"{shown} cannot be read: {error.strerror}; check its name and permissions") from error
+
+
+def _decoded(data: bytes, suffix: str, name: str, frame: int | None) -> list[Radiograph]:
+    """The picture; of DICOM the frame, all frames (None), or the first as if there were no others (0)."""
     shown = _shown(name)
-    if data[128:132] == b"DICM" or Path(name).suffix.lower() in _DICOM_SUFFIXES:
-        raise RadiographError(_dicom(shown))
     if not data:
         raise RadiographError(f"{shown} is empty; copy or export it again")
     if len(data) > MAX_BYTES:
         raise RadiographError(_too_many_bytes(shown, len(data)))
+    if _is_dicom(data, suffix):
+        return _dicom(data, shown, frame)
     try:
         header = read_header(data)
     except HeaderError as error:
@@ -100,9 +164,27 @@ def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
     if header.width * header.height > MAX_PIXELS:
         size = f"{header.width:,} x {header.height:,} pixels"
         raise RadiographError(f"{shown} has {size}, more than {MAX_PIXELS:,} in all; export it smaller")
-
     pixels, warnings = _picture(header, shown)
-    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), warnings)
+    return [Radiograph(pixels, hashlib.sha256(data).hexdigest(), warnings)]
+
+
+def _dicom(data: bytes, shown: str, frame: int | None) -> list[Radiograph]:
+    from retrieval.dicom import read_picture
+    from retrieval.dicomheader import DicomError
+
+    try:
+        picture = read_picture(data, 1 if frame == 0 else frame, MAX_BYTES, MAX_PIXELS)
+    except DicomError as error:
+        raise RadiographError(f"{shown} {error}") from None  # what pydicom said may name the patient
+    digest, warnings = hashlib.sha256(data).hexdigest(), picture.warnings
+    if frame == 0 or picture.count == 1:
+        if picture.count > 1:
+            warnings += ("holds several frames: the first is read",)
+        return [Radiograph(picture.frames[0], digest, warnings, picture.patient)]
+    return [
+        Radiograph(pixels, _frame_digest(digest, number), warnings, picture.patient, number)
+        for number, pixels in enumerate(picture.frames, frame or 1)
+    ]
 
 
 def _picture(header: Header, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -231,13 +313,6 @@ def _shown(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
-
-
-def _dicom(shown: str) -> str:
-    return (
-        f"{shown} is DICOM, which is not read yet: support will come with the extra "
-        '(pip install "mura-search[dicom]"); until then export it as PNG or TIFF'
-    )
 
 
 def _too_many_bytes(shown: str, size: int) -> str:

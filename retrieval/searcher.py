@@ -29,6 +29,7 @@ from retrieval.bundle import Bundle, digest_number
 from retrieval.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.heatmap import explain_class, overlay_files, write_overlay
+from retrieval.identity import KEY_VARIABLE, SiteKey, patient_names
 from retrieval.rules import Rules
 from retrieval.stream import usable
 from retrieval.views import Images, View, read_views
@@ -147,8 +148,9 @@ class Searcher:
         `retrieval.heatmap.overlay_files` for several views.
 
         The query's own patient never is among the cases or the voters: `patient`, the patient of an indexed
-        radiograph with the same bytes, and MURA's patient folder in the file's path. Raises RadiographError where no
-        view can be read, ValueError for k below 1 or an unknown field, HeatmapError where that cannot be written.
+        radiograph with the same bytes, MURA's patient folder in the file's path, and DICOM's Patient ID, as it stands
+        and as this site's key hashes it. Raises RadiographError where no view can be read, SiteKeyError, ValueError for
+        k below 1 or an unknown field, HeatmapError where that cannot be written.
         """
         shown = SHOWN if k is None else k
         if shown < 1:
@@ -219,16 +221,34 @@ class Searcher:
 
     def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[str]]:
         """The indexed patients to leave out, and what there is to say about them."""
-        named = {view.mura_patient for view in views} | {patient or ""}
-        excluded = {case.patient for case in self.index.find("patient", named - {""})} if named != {""} else set()
+        asked: tuple[str, ...] = ()
+        if patient:  # as the index names patients, or as the site does
+            asked = patient_names(patient) if self.site else (patient,)
+        named = {name for view in views for name in view.patients}.union(asked)
+        excluded = {case.patient for case in self.index.find("patient", named)} if named else set()
         notes = []
-        if patient and patient not in excluded:
+        if patient and not excluded.intersection(asked):
             notes.append(f"the index holds no patient {patient}")
+        if self.site and any(view.dicom for view in views) and not self._site_is_here():
+            notes.append(
+                "the index was built with a site key that is not here, so a patient's own studies cannot be told: "
+                f"give --patient, or name the key with {KEY_VARIABLE}"
+            )
         for view in views:
             for case in self.index.find_digest(view.digest):
                 excluded.add(case.patient)
                 notes.append(f"{view.name} is indexed itself, as {case.case}; patient {case.patient} is left out")
         return excluded, notes
+
+    @property
+    def site(self) -> str:
+        """The name of the site key that hashed the index's identifiers, "" where none did."""
+        collection = self.index.metadata("collection")
+        return str(collection.get("site", "")) if isinstance(collection, dict) else ""
+
+    def _site_is_here(self) -> bool:
+        key = SiteKey.find()
+        return key is not None and key.name == self.site
 
     def _warnings(self, views: Sequence[View], judgement: Judgement, where: Filter | None) -> list[str]:
         warnings = []

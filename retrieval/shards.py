@@ -92,7 +92,7 @@ def build_shard(
         replace=replace,
     ) as build:
         resumed = len(build.done())
-        warnings = encode_remaining(build, piece.cases, encoder, workers, progress)
+        warnings = encode_remaining(build, piece, encoder, workers, progress)
         count, quarantined = len(build.done()), build.quarantined()
         for key, value in settings.items():
             build.set_metadata(key, value)

@@ -1,6 +1,5 @@
 """Many radiographs through the encoder: threads read and prepare the next ones while the present batch is encoded."""
 
-import hashlib
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.radiograph import read_radiograph
+from retrieval.radiograph import file_digest, read_radiograph
 
-__all__ = ["Batch", "encoded_batches", "file_digest", "thumbnail", "usable"]
+__all__ = ["Batch", "encoded_batches", "file_digest", "shown_name", "thumbnail", "usable"]
 
 THUMBNAIL_SIDE = 160
 # Read ahead by this many radiographs; prepared ones are small, so memory stays bounded by the threads at work.
@@ -78,10 +77,15 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".jpg", small, (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex, as `Radiograph.digest`; raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def shown_name(case: Case) -> str:
+    """What messages call a case's file: its path, unless the case is not named by that, for then it is not to be shown.
+
+    >>> shown_name(Case("a/1.png", "s", "p", 0, path="data/a/1.png"))
+    'data/a/1.png'
+    >>> shown_name(Case("5c1f", "s", "p", 0, path="archive/SMITH/1.dcm"))
+    '5c1f'
+    """
+    return case.path if case.path.endswith(case.case) else case.case
 
 
 def _prepared(
@@ -89,7 +93,7 @@ def _prepared(
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
     def prepare(case: Case) -> _Prepared | tuple[Case, str]:
         try:
-            radiograph = read_radiograph(Path(case.path))
+            radiograph = read_radiograph(Path(case.path), shown_name(case))
         except RadiographError as error:
             return case, str(error)
         pixels = radiograph.pixels
@@ -117,7 +121,7 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
     sound = usable(encoded)
     kept = [one for one, ok in zip(prepared, sound, strict=True) if ok]
     lost = [
-        (one.case, f"{one.case.path}: the model makes no usable numbers of this radiograph")
+        (one.case, f"{shown_name(one.case)}: the model makes no usable numbers of this radiograph")
         for one, ok in zip(prepared, sound, strict=True)
         if not ok
     ]

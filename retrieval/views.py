@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
-from retrieval.radiograph import IMAGE_SUFFIXES, read_radiograph
+from retrieval.identity import patient_names
+from retrieval.radiograph import IMAGE_SUFFIXES, is_dicom, read_frames
 
 __all__ = ["Images", "View", "read_views"]
 
@@ -22,19 +23,24 @@ _MURA_PATIENT = re.compile(r"patient\d{5}")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A radiograph that was read. `digest` and `mura_patient` are "" where it has none."""
+    """A radiograph that was read. `digest` is "" where it has none.
+
+    `patients` are the names by which an index may know its patient, to be looked up there and not shown. `dicom` tells
+    that a DICOM header named the patient.
+    """
 
     name: str
     pixels: NDArray[np.uint8]
     digest: str = ""
-    mura_patient: str = ""
+    patients: tuple[str, ...] = field(default=(), repr=False)
+    dicom: bool = False
 
 
 def read_views(images: Images) -> tuple[list[View], list[str]]:
     """Read the views, and say what a reader of the answer must know about them.
 
-    A folder stands for the radiographs in it. Of several files, those that cannot be read are left out with a warning;
-    RadiographError where none is left.
+    A folder stands for the radiographs in it, a DICOM file for all its frames. Of several files, those that cannot be
+    read are left out with a warning; RadiographError where none is left.
     """
     given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
     views: list[View] = []
@@ -46,13 +52,18 @@ def read_views(images: Images) -> tuple[list[View], list[str]]:
             continue
         for path in _files(Path(image)):
             try:
-                radiograph = read_radiograph(path)
+                frames = read_frames(path)
             except RadiographError as error:
                 failures.append(error)
                 continue
-            patients = [part for part in path.absolute().parts if _MURA_PATIENT.fullmatch(part)]
-            views.append(View(str(path), radiograph.pixels, radiograph.digest, patients[-1] if patients else ""))
-            warnings.extend(f"{path}: {warning}" for warning in radiograph.warnings)
+            for radiograph in frames:
+                patients = _mura_patient(path)
+                if radiograph.patient:
+                    patients += patient_names(radiograph.patient)
+                name = f"{path}[{radiograph.frame}]" if len(frames) > 1 else str(path)
+                view = View(name, radiograph.pixels, radiograph.digest, patients, dicom=bool(radiograph.patient))
+                views.append(view)
+            warnings.extend(f"{path}: {warning}" for warning in frames[0].warnings)
     if not views:
         raise failures[0] if failures else RadiographError("no radiograph was given: name at least one file")
     return views, warnings + [f"left out: {failure}" for failure in failures]
@@ -61,12 +72,24 @@ def read_views(images: Images) -> tuple[list[View], list[str]]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and _may_be_view(file))
     if not files:
         raise RadiographError(f"{path}: no radiograph in this folder; give files, or the folder of one study")
     return files
+
+
+def _may_be_view(file: Path) -> bool:
+    """By its ending; what has another one, or none, may be DICOM, whose files are often numbered."""
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        return file.is_file() and is_dicom(file)
+    except OSError:
+        return False
+
+
+def _mura_patient(path: Path) -> tuple[str, ...]:
+    return tuple([part for part in path.absolute().parts if _MURA_PATIENT.fullmatch(part)][-1:])
 
 
 def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,13 +4,16 @@ The encoder takes the mean of a radiograph, m; its embedding is (m, 1) / |(m, 1)
 square is normal and a bright one abnormal, so the neighbours of a square are those of like brightness.
 """
 
+import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from index.case import Case
 from retrieval.bundle import write_bundle
@@ -133,3 +136,94 @@ def cosine() -> Callable[[int, int], float]:
         return math.cos(angles[0] - angles[1])
 
     return of
+
+
+@pytest.fixture
+def write_dicom(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a computed radiograph: `write_dicom("a.dcm", pixels, PatientID="7")`; see `make_dicom`."""
+
+    def write(name: str, pixels: NDArray[Any], **elements: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_dicom(pixels, **elements))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def dicom_bytes() -> Callable[..., bytes]:
+    return make_dicom
+
+
+def make_dicom(
+    pixels: NDArray[Any],
+    *,
+    syntax: str = "1.2.840.10008.1.2.1",
+    preamble: bool = True,
+    frames: Sequence[bytes] = (),
+    **elements: Any,
+) -> bytes:
+    """A CR of pixels (H, W), (H, W, 3) or (N, H, W), stored uncompressed, or as the compressed `frames` given.
+
+    `elements` add to what is there by default, or take its place; one that is None is left out.
+    """
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import UID, generate_uid
+
+    colour = pixels.ndim > 2 and pixels.shape[-1] == 3
+    ds = pydicom.Dataset()
+    defaults = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1",
+        "SOPInstanceUID": generate_uid(),
+        "StudyInstanceUID": "1.2.3.4",
+        "SeriesInstanceUID": "1.2.3.4.5",
+        "Modality": "CR",
+        "PatientID": "7",
+        "SamplesPerPixel": 3 if colour else 1,
+        "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2",
+        "Rows": pixels.shape[-3 if colour else -2],
+        "Columns": pixels.shape[-2 if colour else -1],
+        "BitsAllocated": 8 * pixels.dtype.itemsize,
+        "BitsStored": 8 * pixels.dtype.itemsize,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+    }
+    if colour:
+        defaults["PlanarConfiguration"] = 0
+    if pixels.ndim == 3 + colour:
+        defaults["NumberOfFrames"] = len(pixels)
+    for keyword, value in (defaults | elements).items():
+        if value is not None:
+            setattr(ds, keyword, value)
+    ds.HighBit = elements.get("HighBit", ds.BitsStored - 1)
+    implicit, little = syntax == "1.2.840.10008.1.2", syntax != "1.2.840.10008.1.2.2"
+    data = pixels.astype(pixels.dtype.newbyteorder("<" if little else ">")).tobytes()
+    ds.PixelData = encapsulate(list(frames)) if frames else data + bytes(len(data) % 2)
+    ds["PixelData"].VR = "OB" if frames or pixels.dtype.itemsize == 1 else "OW"
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
+    ds.file_meta.MediaStorageSOPClassUID = defaults["SOPClassUID"]
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", "1.2.3")
+    file = io.BytesIO()
+    if syntax.startswith("1.2.3"):
+        pydicom.dcmwrite(file, ds, implicit_vr=False, little_endian=True)
+    elif preamble:
+        pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    else:
+        pydicom.dcmwrite(file, _without_meta(ds), implicit_vr=implicit, little_endian=little)
+    return file.getvalue()
+
+
+def _without_meta(ds: Any) -> Any:
+    del ds.file_meta
+    return ds
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_config_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or makes the site key of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.delenv("MURA_SEARCH_SITE_KEY_FILE", raising=False)
+        yield

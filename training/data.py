@@ -14,7 +14,7 @@ from retrieval.collection import Collection
 from retrieval.errors import RadiographError
 from retrieval.preprocess import Preprocessing, preprocess
 from retrieval.radiograph import read_radiograph
-from retrieval.stream import file_digest
+from retrieval.stream import file_digest, shown_name
 from training.boxes import COVERAGE_STEP, Box, cover, read_boxes
 from training.cache import Entry, PictureCache, default_cache
 from training.errors import TrainingError
@@ -88,7 +88,7 @@ def load_training_set(
     *,
     cache: Path | None = None,
 ) -> tuple[TrainingSet, list[tuple[str, str]]]:
-    """Prepare every radiograph that `cache` does not hold yet; also the (path, reason) of those that cannot be read.
+    """Prepare every radiograph that `cache` does not hold yet; also the (name, reason) of those that cannot be read.
 
     `cache` is `default_cache()` unless named. Patients, studies and cases of several collections are kept apart by the
     collection's number. Raises TrainingError where nothing can be read, or the disk has no room.
@@ -113,7 +113,7 @@ def load_training_set(
         np.array([case.label != ABNORMAL or bool(boxes) for case, boxes, _ in kept]),
         tuple((maps[entry.kind], entry.row) for entry in found),
         tuple((boxes, entry.height, entry.width) for (_, boxes, _), entry in zip(kept, found, strict=True)),
-    ), list(failed.items())
+    ), [(shown_name(case), failed[case.path]) for case, _ in jobs if case.path in failed]
 
 
 def _digests(cases: Sequence[Case]) -> dict[str, str]:
@@ -142,7 +142,7 @@ def _prepare(
     with ThreadPoolExecutor() as pool:
         for chunk in (missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE)):
             made = []
-            for case, result in zip(chunk, pool.map(lambda case: _read(Path(case.path), how), chunk), strict=True):
+            for case, result in zip(chunk, pool.map(lambda case: _read(case, how), chunk), strict=True):
                 if isinstance(result, str):
                     failed[case.path] = result
                 else:
@@ -155,9 +155,9 @@ def _prepare(
     return failed
 
 
-def _read(path: Path, how: Preprocessing) -> tuple[str, NDArray[np.uint8], int, int] | str:
+def _read(case: Case, how: Preprocessing) -> tuple[str, NDArray[np.uint8], int, int] | str:
     try:
-        radiograph = read_radiograph(path)
+        radiograph = read_radiograph(Path(case.path), shown_name(case))
     except RadiographError as error:
         return str(error)
     picture = preprocess(radiograph.pixels, how)

@@ -3,6 +3,7 @@
 import os
 import stat
 import struct
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval import radiograph as module
-from retrieval.errors import RadiographError
+from retrieval.errors import MissingExtra, RadiographError
 from retrieval.radiograph import MAX_BYTES, Radiograph, decode_radiograph, read_radiograph
 
 BRIGHT = np.random.default_rng(0).integers(140, 256, (96, 72), np.uint8)  # no mid-grey, which a cut JPEG is filled with
@@ -123,13 +124,17 @@ def test_text_called_png() -> None:
     assert "is no image that can be read" in refusal_of(b"patient,label\nA,1\n")
 
 
-@pytest.mark.parametrize(
-    ("name", "data"), [("scan.DCM", b""), ("scan", bytes(128) + b"DICM"), ("q.dcm", FILES[".png"])]
-)
-def test_dicom_names_the_extra(tmp_path: Path, name: str, data: bytes) -> None:
-    assert 'pip install "mura-search[dicom]"' in refusal_of(data, name)
+@pytest.mark.parametrize(("name", "data"), [("scan.DCM", b"\x08\0\x05\0"), ("scan", bytes(128) + b"DICM")])
+def test_dicom_names_the_extra(tmp_path: Path, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.delitem(sys.modules, "retrieval.dicom", raising=False)
     (tmp_path / name).write_bytes(data)
-    assert 'pip install "mura-search[dicom]"' in refusal(tmp_path / name)
+    with pytest.raises(MissingExtra, match=r'run: pip install "mura-search\[dicom\]"'):
+        read_radiograph(tmp_path / name)
+
+
+def test_a_png_called_dcm_is_a_png() -> None:
+    assert decode_radiograph(FILES[".png"], "q.dcm").pixels.size > 1
 
 
 # Limits, before anything is decoded

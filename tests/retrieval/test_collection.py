@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -64,7 +65,7 @@ def expected(root: Path, studies: Iterable[Study]) -> list[Case]:
     ]
 
 
-def refusal(data: Path, **options: str) -> str:
+def refusal(data: Path, **options: Any) -> str:
     with pytest.raises(CollectionError) as caught:
         read_collection(data, **options)
     message = str(caught.value)
@@ -347,9 +348,11 @@ def test_what_is_no_collection(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nothing") == f"{tmp_path}/nothing cannot be read: No such file or directory"
     assert "is no collection: mura needs train/XR_FINGER/" in refusal(tmp_path)
     assert "is no collection: fracatlas needs dataset.csv" in refusal(tmp_path, layout="fracatlas")
-    assert "layout 'dicom' is not known; choose of: mura, fracatlas, csv" in refusal(tmp_path, layout="dicom")
+    assert "layout 'nifti' is not known; choose of: mura, fracatlas, csv, dicom" in refusal(tmp_path, layout="nifti")
     (tmp_path / "q.png").touch()
-    assert "q.png is a file; name a MURA or FracAtlas folder, or a case table (.csv)" in refusal(tmp_path / "q.png")
+    assert "q.png is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)" in refusal(
+        tmp_path / "q.png"
+    )
     (tmp_path / "train/XR_FINGER/patient00001/study1_positive").mkdir(parents=True)
     assert "holds no radiographs" in refusal(tmp_path)
 
