@@ -1,7 +1,7 @@
 """A small index with everything in it that makes a search hard: equal vectors, equal similarities, lone studies."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index.build import IndexBuild
 from index.case import Case
+from tests.index.milvus_server import MilvusServer
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 
@@ -76,3 +77,12 @@ def place(tmp_path: Path, template: Path) -> Path:
     """A copy of the sample's index, to do anything to."""
     shutil.copytree(template, tmp_path / "index")
     return tmp_path / "index"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
+    running = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    running.start()
+    yield running
+    running.kill()

@@ -55,15 +55,6 @@ Places = Callable[..., MilvusPlace]
 names = map("c{}".format, itertools.count())
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
-    running = MilvusServer(tmp_path_factory.mktemp("milvus"))
-    running.start()
-    yield running
-    running.kill()
-
-
 def server_place(server: MilvusServer, **changes: Any) -> MilvusPlace:
     return MilvusPlace(
         **{"uri": server.uri, "token": TOKEN, "server_pem_path": str(server.certificate)}
