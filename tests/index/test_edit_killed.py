@@ -106,11 +106,14 @@ def kill_again_and_again(root: Path) -> None:
         if process == 0:
             live(place, number, state, tells)
         os.close(tells)
-        time.sleep(moments.uniform(0.002, 0.06))
-        os.kill(process, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL  # it did not fail before
         with os.fdopen(hears) as lines:
-            done = [int(line) for line in lines]
+            # Wait for some changes, and kill it within the next one.
+            done = [int(lines.readline()) for _ in range(moments.randint(0, 3))]
+            time.sleep(moments.uniform(0, 0.02))
+            os.kill(process, signal.SIGKILL)
+            # It did not fail before.
+            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+            done += [int(line) for line in lines]
         for reached in done:
             assert reached == number
             number, state = number + 1, step(number, state)[1]
