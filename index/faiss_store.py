@@ -1,6 +1,7 @@
 """Searching vectors with FAISS, exactly or by an approximation that was measured. The only file that imports faiss."""
 
 import math
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,8 @@ AT = 10  # recall is measured among this many
 SAMPLE = 256  # vectors of the index that are searched for to measure it
 _FETCHED = 5 * AT + 16  # about what a study-level search asks for
 _FEW = 64  # vectors that may not be found
+_GPU_AFTER = 8  # searches: copying the vectors to a GPU takes longer than some of them
+_GPU_MOST = 2048  # vectors that FAISS's search on a GPU gives at most
 _ALWAYS_EXACT = 16 << 20  # bytes of vectors that are searched within a few milliseconds anywhere
 
 
@@ -42,6 +45,9 @@ class FaissStore:
         self._vectors = vectors
         self._measured = measured or {}
         self._index: Any = None
+        self._gpu: Any = None
+        self._asked = 0  # how often a GPU could have searched
+        self._turn = threading.Lock()  # a GPU's index serves one thread at a time
         if approximation is not None and len(approximation):
             reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(approximation), approximation.size)
             self._index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
@@ -69,7 +75,26 @@ class FaissStore:
             effort = self._effort * max(N / max(total, 1), count / _FETCHED)
             if count < total and effort < _all_effort(self._index, N):
                 return _approximate_search(self._index, queries, count, math.ceil(effort), selector)
+        elif selector is None and count <= _GPU_MOST and self._on_gpu():
+            with self._turn:
+                similarities, positions = self._gpu.search(queries, count)
+            return similarities, positions
         return _exact_search(self._vectors, queries, count, selector)
+
+    def _on_gpu(self) -> bool:
+        """Whether the vectors are on a GPU: with faiss-gpu, where there is one, after `_GPU_AFTER` searches.
+
+        Its similarities are rounded otherwise, within `slack`, so that the ranking finds the same studies.
+        """
+        if not faiss.get_num_gpus() or self._vectors.nbytes <= _ALWAYS_EXACT:
+            return False
+        with self._turn:
+            self._asked += 1
+            if self._gpu is None and self._asked > _GPU_AFTER:
+                self._resources = faiss.StandardGpuResources()
+                self._gpu = faiss.GpuIndexFlatIP(self._resources, self._vectors.shape[1])
+                self._gpu.add(self._vectors)
+        return self._gpu is not None
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = self._vectors[positions]

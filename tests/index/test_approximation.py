@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from index.case import Case
 from index.edit import IndexEdit
 from index.faiss_store import FaissStore
 from index.folder import IndexFolder
+from index.ranking import nearest_studies
 from index.vectors import Demand
 
 N, D = 12_000, 32
@@ -175,3 +177,40 @@ def test_another_demand_is_met_from_then_on(tmp_path: Path, approximate: Path) -
         assert folder.metadata("demand") == {"latency": 1e6, "recall": 0.95, "memory": 1e9}
     with IndexEdit.open(place) as edit, pytest.raises(ValueError, match="recall is a share"):
         edit.compact(recall=2.0)
+
+
+class StandIn:
+    """FAISS's index on a GPU, played by the CPU: similarities that are rounded otherwise, within the slack."""
+
+    def __init__(self, resources: object, dimension: int) -> None:
+        self.index = faiss.IndexFlatIP(dimension)
+        self.searches = 0
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        self.index.add(vectors)
+        self.errors = (D * 2.0**-23 * np.random.default_rng(0).uniform(-1, 1, len(vectors))).astype(np.float32)
+
+    def search(self, queries: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self.searches += 1
+        similarities, positions = self.index.search(queries, self.index.ntotal)
+        similarities += self.errors[positions]
+        order = np.argsort(-similarities, axis=1)[:, :count]
+        return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(positions, order, axis=1)
+
+
+def test_a_gpu_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is to be had where this was written: a stand-in shows that another rounding changes no answer."""
+    studies = np.arange(N) // 3
+    expected = [nearest_studies(FaissStore(VECTORS), query[None], 15, studies)[0] for query in QUERIES]
+    if not faiss.get_num_gpus():
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+        monkeypatch.setattr(faiss, "GpuIndexFlatIP", StandIn, raising=False)
+    store = FaissStore(VECTORS)
+    assert [nearest_studies(store, query[None], 15, studies)[0] for query in QUERIES] == expected
+    assert store._gpu is not None
+    if isinstance(store._gpu, StandIn):
+        assert store._gpu.searches > len(QUERIES) / 2
+    allowed = np.arange(N) % 2 == 0
+    (found,) = nearest_studies(store, QUERIES[:1], 15, studies, allowed)
+    assert found == nearest_studies(FaissStore(VECTORS), QUERIES[:1], 15, studies, allowed)[0]
