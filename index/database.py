@@ -23,7 +23,7 @@ from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 
 __all__ = ["SCHEMA", "Database", "Row", "now"]
 
-SCHEMA = 2
+SCHEMA = 3
 PATIENCE_S = 5.0  # for a writer to finish its commit
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
@@ -44,6 +44,8 @@ CREATE TABLE cases (
     split TEXT NOT NULL,
     path TEXT NOT NULL,
     digest TEXT NOT NULL,
+    laterality TEXT NOT NULL,
+    series TEXT NOT NULL,
     logit REAL NOT NULL,
     crc INTEGER NOT NULL
 );
@@ -75,7 +77,7 @@ CREATE TABLE history (
 """
 
 _LABEL = 4  # where a row of cases has its label
-_RECORD = "\x1f".join(["%s"] * 11)  # a row of cases without its checksum, as one text
+_RECORD = "\x1f".join(["%s"] * 13)  # a row of cases without its checksum, as one text
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _REFUSED = {
@@ -218,12 +220,13 @@ class Database:
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
             record: Row = (row, case.case, case.study, case.patient, int(case.label), case.part, case.view, case.split)
-            record += (case.path, case.digest, float(logit) + 0.0)  # + 0.0, since SQLite keeps no negative zero
+            record += (case.path, case.digest, case.laterality, case.series)
+            record += (float(logit) + 0.0,)  # + 0.0, since SQLite keeps no negative zero
             records.append((*record, _record_crc(record)))
             blob = vector.astype("<f4").tobytes()
             blobs.append((row, blob, _blob_crc(row, blob)))
             images.append((row, image, _blob_crc(row, image)))
-        self._insert(f"INSERT INTO cases VALUES ({', '.join('?' * 12)})", records)
+        self._insert(f"INSERT INTO cases VALUES ({', '.join('?' * 14)})", records)
         self._insert("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
         self._insert("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
         self._insert('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])

@@ -81,9 +81,9 @@ def test_missing_cases(place: Path) -> None:
 
 def test_another_schema_version(place: Path) -> None:
     connection = sqlite3.connect(place / "cases.sqlite")
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     connection.close()
-    assert "format 3" in assert_refused(place, "cases.sqlite", IndexSchema)
+    assert "format 4" in assert_refused(place, "cases.sqlite", IndexSchema)
 
 
 def test_a_database_of_something_else(place: Path) -> None:

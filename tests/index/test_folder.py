@@ -120,7 +120,7 @@ def test_info(template: Path, sample: Sample) -> None:
         "quarantined": 0,
         "store": {"kind": "faiss-flat", "dimension": 8, "vectors": 60, "exact": True},
         "generation": 1,
-        "schema": 2,
+        "schema": 3,
     }
 
 
