@@ -229,6 +229,13 @@ def test_the_own_patient_is_left_out_by_the_hash_of_its_number(place: Path, put:
         assert by_number.query.excluded_patients == (key.pseudonym("patient", "A"),)
 
 
+def test_views_of_two_patients_are_noticed(place: Path, put: Write) -> None:
+    views = [put(f"../{name}.dcm", 210, study="7.7", patient=name) for name in ("A", "B", "A2")]
+    with Searcher.open(place) as searcher:
+        assert any("more than one patient" in warning for warning in searcher.search(views[:2]).warnings)
+        assert not any("more than one patient" in warning for warning in searcher.search(views[0]).warnings)
+
+
 def test_kept_identifiers_leave_the_own_patient_out_as_well(
     archive: Path, model: Path, tmp_path: Path, put: Write
 ) -> None:
