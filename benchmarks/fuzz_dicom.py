@@ -74,11 +74,12 @@ def as_radiograph(data: bytes) -> bytes | None:
 def mutant(seed: bytes, other: bytes, rng: random.Random) -> bytes:
     """A seed with one to twenty changes: bits, bytes, numbers, pieces taken out, doubled, swapped in, or cut off."""
     data = bytearray(seed)
+    part = rng.randrange(3)  # the header, which is short, the end, where the pixels are, or anywhere
     for _ in range(rng.choice((1, 1, 2, 4, 8, 20))):
         if not data:
             break
-        # Half of the changes fall on the header, which would otherwise be hit as seldom as it is short.
-        at = rng.randrange(min(len(data), 1500)) if rng.random() < 0.5 else rng.randrange(len(data))
+        least = len(data) // 2 if part == 1 else 0
+        at = rng.randrange(least, max(least + 1, min(len(data), 1500) if part == 0 else len(data)))
         kind = rng.randrange(8)
         if kind == 0:
             data[at] ^= 1 << rng.randrange(8)

@@ -112,9 +112,9 @@ def views(answer: "Answer") -> "Table":
 def similar(cases: "Sequence[SimilarCase]") -> "Table":
     """The similar studies, nearest first; `weight` is a study's part of the vote.
 
-    A collection that names no parts or views gets no columns for them.
+    A collection that names no parts, views or sides gets no columns for them.
     """
-    described = [name for name in ("part", "view") if any(getattr(case, name) for case in cases)]
+    described = [name for name in ("part", "view", "laterality") if any(getattr(case, name) for case in cases)]
     table = bare_table("", "similarity", "weight", "label", "study", *described)
     for case in cases:
         table.add_row(

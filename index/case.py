@@ -14,6 +14,7 @@ class Case:
 
     `case` is unique in its collection and index: the path relative to the collection's folder. `label` is 1 (abnormal)
     or 0 (normal) and belongs to the study. `digest` is the SHA-256 of the file's bytes in hex, "" until it was read.
+    `laterality` is left, right, both or "".
     """
 
     case: str
@@ -25,6 +26,8 @@ class Case:
     split: str = ""
     path: str = ""
     digest: str = ""
+    laterality: str = ""
+    series: str = ""
 
     @property
     def label_name(self) -> str:

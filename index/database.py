@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES, Case
+from index.case import FIELDS, LABEL_NAMES, Case
 from index.connection import Connection, Row, one_of
 from index.errors import IndexSchema
 
@@ -43,6 +43,8 @@ CREATE TABLE cases (
     split TEXT NOT NULL,
     path TEXT NOT NULL,
     digest TEXT NOT NULL,
+    laterality TEXT NOT NULL,
+    series TEXT NOT NULL,
     logit REAL NOT NULL,
     crc INTEGER NOT NULL
 );
@@ -82,9 +84,9 @@ CREATE TABLE history (
 )
 """
 
-_WIDTH = 12  # columns of cases
+_WIDTH = len(FIELDS) + 3  # columns of cases
 _LABEL = 4  # where a row of cases has its label
-_RECORD = "\x1f".join(["%s"] * 11)  # a row of cases without its checksum, as one text
+_RECORD = "\x1f".join(["%s"] * (_WIDTH - 1))  # a row of cases without its checksum, as one text
 _GENERATION = "(SELECT coalesce(max(generation), 0) FROM history)"
 
 
@@ -359,13 +361,13 @@ class Database:
         first = 1 + self.last()
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
-            record: Row = (row, case.case, case.study, case.patient, int(case.label), case.part, case.view, case.split)
-            record += (case.path, case.digest, float(logit) + 0.0)  # + 0.0, since SQLite keeps no negative zero
+            fields = [getattr(case, name) for name in FIELDS]
+            record: Row = (row, *fields, float(logit) + 0.0)  # + 0.0, since SQLite keeps no negative zero
             records.append((*record, _record_crc(record)))
             blob = vector.astype("<f4").tobytes()
             blobs.append((row, blob, _blob_crc(row, blob)))
             images.append((row, image, _blob_crc(row, image)))
-        self._sqlite.write(f"INSERT INTO cases VALUES ({', '.join('?' * 12)})", records)
+        self._sqlite.write(f"INSERT INTO cases VALUES ({', '.join('?' * _WIDTH)})", records)
         self._sqlite.write("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
         self._sqlite.write("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
         self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])

@@ -89,6 +89,7 @@ class SimilarCase:
     view: str
     case: str
     path: str
+    laterality: str = ""
 
     @classmethod
     def of(cls, rank: int, hit: Hit, weight: float) -> "SimilarCase":
@@ -104,6 +105,7 @@ class SimilarCase:
             view=case.view,
             case=case.case,
             path=case.path,
+            laterality=case.laterality,
         )
 
 

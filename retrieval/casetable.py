@@ -25,9 +25,9 @@ def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
     """The cases of a table in its order, and notes.
 
     Columns: `path` (absolute, or relative to the table's folder) and `label` (normal, negative or 0; abnormal, positive
-    or 1; in any case) are required; `patient`, `study`, `part`, `view` and `split` are read where there are, and
-    `lesion` by `read_lesions`; others are not. A row without a study is a study of its own; a study without a patient
-    has a patient of its own.
+    or 1; in any case) are required; `patient`, `study`, `part`, `view`, `laterality` and `split` are read where there
+    are, and `lesion` by `read_lesions`; others are not. A row without a study is a study of its own; a study without a
+    patient has a patient of its own.
 
     Raises CollectionError: a required column missing, a label that is none, a path listed twice, paths that do not
     exist (counted, five named), a row longer than its header, a file that is no UTF-8 text.
@@ -110,6 +110,7 @@ def _case(folder: Path, row: dict[str, str]) -> Case:
         view=row.get("view", "").lower(),
         split=row.get("split", "").lower(),
         path=os.path.normpath(folder / row["path"]),
+        laterality=row.get("laterality", "").lower(),
     )
 
 

@@ -1,13 +1,14 @@
 """What a compressed frame says of its own size: decoders allocate by that, so it is read before anything is decoded.
 
 JPEG: ITU-T T.81, B.2.2. JPEG-LS: ITU-T T.87, C.2.2. JPEG 2000 and HTJ2K: ITU-T T.800, A.5.1. All three end in FF D9,
-which occurs nowhere within their data.
+which occurs nowhere within their data. RLE: PS3.5, annex G.
 """
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
-__all__ = ["Codestream", "read_codestream"]
+__all__ = ["Codestream", "read_codestream", "rle_fits"]
 
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}  # F7 is JPEG-LS
 _JPEG_SCAN = 0xDA
@@ -81,3 +82,26 @@ def _after_boxes(data: bytes) -> int:
         if length < 8:
             return len(data)
         place += length
+
+
+def rle_fits(frame: bytes, plane: int) -> bool:
+    """Whether no segment of an RLE frame unpacks to much more than a plane of so many bytes. Nothing is unpacked."""
+    if len(frame) < 64:
+        return False
+    count, *offsets = struct.unpack_from("<16L", frame)
+    starts = [*offsets[: min(count, 15)], len(frame)]
+    return all(_run_length(frame, start, end, 2 * plane) <= 2 * plane for start, end in pairwise(starts))
+
+
+def _run_length(frame: bytes, place: int, end: int, most: int) -> int:
+    """How many bytes a segment unpacks to, counted no further than just beyond `most`."""
+    length, end = 0, min(end, len(frame))
+    while place < end and length <= most:
+        packet = frame[place]
+        if packet < 128:  # so many bytes and one as they are
+            length += packet + 1
+            place += packet + 2
+        else:  # a byte repeated; 128 is nothing, and counted as one
+            length += 257 - packet if packet > 128 else 1
+            place += 2 if packet > 128 else 1
+    return length

@@ -17,7 +17,7 @@ from zlib import MAX_WBITS, decompressobj
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.codestream import read_codestream
+from retrieval.codestream import read_codestream, rle_fits
 from retrieval.dicomheader import (
     GREY,
     SYNTAXES,
@@ -174,9 +174,8 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> NDArray[A
 def _require_frame(frame: bytes, syntax: str, layout: DicomLayout) -> None:
     """Hold a compressed frame to the header before anything is allocated by what it says of itself."""
     if syntax == _RLE:
-        most = layout.rows * layout.columns * layout.samples * layout.allocated // 8
-        if len(frame) > 2 * most + 1024:
-            raise DicomError("is damaged: its compressed picture is larger than the picture")
+        if not rle_fits(frame, layout.rows * layout.columns):
+            raise DicomError("is damaged: its compressed picture unpacks to more than the picture")
         return
     stream = read_codestream(frame)
     if stream is None:

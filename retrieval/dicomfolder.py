@@ -198,11 +198,12 @@ def _with_two_patients(records: Iterator[DicomRecord]) -> set[str]:
 
 def _cases(folder: Path, path: Path, record: DicomRecord, label: _Labelled, key: SiteKey | None) -> Iterator[Case]:
     name = path.relative_to(folder).as_posix()
-    study, patient = record.study, record.patient
+    study, patient, series = record.study, record.patient, record.series
     if key:
         name = key.pseudonym("image", record.image or name)
         patient = key.pseudonym("patient", patient) if patient else ""
         study = key.pseudonym("study", study)
+        series = key.pseudonym("series", series) if series else ""
     for number in range(1, record.frames + 1):
         frame = f"[{number}]" if record.frames > 1 else ""
         yield Case(
@@ -214,6 +215,8 @@ def _cases(folder: Path, path: Path, record: DicomRecord, label: _Labelled, key:
             view=record.view,
             split=label.split,
             path=f"{path}{frame}",
+            laterality=record.laterality,
+            series=series,
         )
 
 

@@ -260,6 +260,8 @@ class Searcher:
             if view.digest and digest_number(view.digest) in self._seen
         ]
         warnings += [f"{view.name} is blank: every pixel is alike" for view in views if np.ptp(view.pixels) == 0]
+        if len({view.patients for view in views if view.dicom}) > 1:
+            warnings.append("the headers name more than one patient: were these views of one study?")
         if len(views) > _MANY:
             warnings.append(f"{len(views)} radiographs were taken as views of one study; was it one?")
         if judgement.vote.probability is None:

@@ -119,4 +119,4 @@ def loaded_by(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["train", "--help"]])
 def test_help_waits_for_nothing(arguments: list[str]) -> None:
-    assert not loaded_by(*arguments) & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3"}
+    assert not loaded_by(*arguments) & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3", "pydicom"}

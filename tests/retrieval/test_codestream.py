@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.codestream import Codestream, read_codestream
+from retrieval.codestream import Codestream, read_codestream, rle_fits
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 JPEG, JP2 = (cv2.imencode(suffix, PICTURE)[1].tobytes() for suffix in (".jpg", ".jp2"))
@@ -51,3 +51,24 @@ def test_a_box_without_length_keeps_nobody() -> None:
 def test_whatever_else_is_none(tail: bytes, head: bytes) -> None:
     stream = read_codestream(head + tail)
     assert stream is None or not stream.whole or b"\xff\xd9" in tail
+
+
+def rle(*segments: bytes) -> bytes:
+    starts = [64 + sum(map(len, segments[:number])) for number in range(len(segments))]
+    return struct.pack("<16L", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+def test_rle_is_counted_before_it_is_unpacked() -> None:
+    """Two literal bytes, a byte twice, and 128, which is nothing: four bytes a segment."""
+    segment = b"\x01ab\xffc\x80"
+    assert rle_fits(rle(segment, segment), 4)
+    assert rle_fits(rle(segment, segment), 3)  # some pad, and some write more than there is
+    assert not rle_fits(rle(segment, segment), 2)
+    assert not rle_fits(rle(segment, b"\x81a" * 100), 4)
+    assert not rle_fits(b"\0" * 63, 4)
+
+
+def test_a_small_rle_frame_that_unpacks_to_gigabytes_costs_nothing() -> None:
+    started = time.perf_counter()
+    assert not rle_fits(rle(b"\x81a" * 10_000_000), 512 * 512)
+    assert time.perf_counter() - started < 1

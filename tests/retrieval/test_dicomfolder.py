@@ -47,7 +47,7 @@ def label(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def archive(put: Write, label: Callable[..., Path], tmp_path: Path) -> Path:
     """Four studies of three patients in nested folders, among other things."""
-    put("DOE^JANE/IM1", 20, study="1.1", patient="A", BodyPartExamined="HAND", ViewPosition="PA")
+    put("DOE^JANE/IM1", 20, study="1.1", patient="A", BodyPartExamined="HAND", ViewPosition="PA", Laterality="L")
     put("DOE^JANE/IM2", 25, study="1.1", patient="A", BodyPartExamined="HAND", ViewPosition="LL")
     put("DOE^JANE/later/IM1", 210, study="1.2", patient="A", BodyPartExamined="WRIST")
     put("x/y/z.dcm", 230, study="1.3", patient="B", AccessionNumber="ACC")
@@ -75,6 +75,8 @@ def test_cases_with_identifiers(archive: Path) -> None:
         ("x/y/z.dcm", "1.3", "B", 1, "", ""),
     ]
     assert all(Path(case.path) == archive / case.case for case in collection.cases)
+    assert [case.laterality for case in collection.cases] == ["left", "", "", "", ""]
+    assert {case.series for case in collection.cases} == {"1.2.3.4.5"}
 
 
 def test_hashes_are_the_same_people_without_their_names(archive: Path) -> None:
@@ -82,7 +84,7 @@ def test_hashes_are_the_same_people_without_their_names(archive: Path) -> None:
     plain = read_collection(archive, "dicom", keep_identifiers=True).cases
     hashed = read_collection(archive)
     assert hashed.layout == "dicom"
-    for field in ("case", "study", "patient"):
+    for field in ("case", "study", "patient", "series"):
         pairs = {(getattr(one, field), getattr(two, field)) for one, two in zip(plain, hashed.cases, strict=True)}
         assert len(pairs) == len({one for one, _ in pairs}) == len({two for _, two in pairs})
         assert all(len(two) == 20 and int(two, 16) for _, two in pairs)
@@ -225,6 +227,13 @@ def test_the_own_patient_is_left_out_by_the_hash_of_its_number(place: Path, put:
         assert not any("site key" in warning for warning in answer.warnings)
         by_number = searcher.search(put("../other.dcm", 210, study="7.8", patient="new"), patient="A")
         assert by_number.query.excluded_patients == (key.pseudonym("patient", "A"),)
+
+
+def test_views_of_two_patients_are_noticed(place: Path, put: Write) -> None:
+    views = [put(f"../{name}.dcm", 210, study="7.7", patient=name) for name in ("A", "B", "A2")]
+    with Searcher.open(place) as searcher:
+        assert any("more than one patient" in warning for warning in searcher.search(views[:2]).warnings)
+        assert not any("more than one patient" in warning for warning in searcher.search(views[0]).warnings)
 
 
 def test_kept_identifiers_leave_the_own_patient_out_as_well(

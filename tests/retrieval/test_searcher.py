@@ -164,7 +164,7 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     assert set(found["knn"]) == {"probability", "abnormal", "threshold", "k"}
     assert set(found["familiarity"]) == {"similarity", "limit", "familiar"}
     documented = {"rank", "similarity", "label", "study", "patient", "part", "view", "case", "path"}
-    assert set(found["cases"][0]) == documented | {"weight"}
+    assert set(found["cases"][0]) == documented | {"weight", "laterality"}
     assert found["model"] == {"name": "squares", "sha256": searcher.encoder.bundle.sha256, "synthetic": False}
     assert found["index"] == {"path": str(place), "cases": 8, "studies": 6, "synthetic": False}
     seconds = found["seconds"]
