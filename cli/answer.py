@@ -43,6 +43,8 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
     for view in answer.views:
         if view.heatmap is not None:
             out.print(line_of(f"heatmap  {shortest(view.heatmap)}", "dim"), soft_wrap=True)
+    if answer.report is not None:
+        out.print(line_of(f"report   {shortest(answer.report)}", "dim"), soft_wrap=True)
     out.print()
     for text in remarks(answer):
         out.print(line_of(text, "yellow"))
