@@ -40,11 +40,13 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
             out.print(line_of(f"{case.rank}  {shortest(case.path or case.case)}", "dim"), soft_wrap=True)
     else:
         out.print(line_of("No study of the index fits what was asked for."))
-    drawn = [view.heatmap for view in answer.views if view.heatmap is not None]
+    drawn = [f"heatmap  {shortest(view.heatmap)}" for view in answer.views if view.heatmap is not None]
+    if answer.report is not None:
+        drawn.append(f"report   {shortest(answer.report)}")
     if drawn:
         out.print()
-    for file in drawn:
-        out.print(line_of(f"heatmap  {shortest(file)}", "dim"), soft_wrap=True)
+    for text in drawn:
+        out.print(line_of(text, "dim"), soft_wrap=True)
     out.print()
     for text in remarks(answer):
         out.print(line_of(text, "yellow"))

@@ -133,6 +133,12 @@ def print_evaluation(result: "Evaluation") -> None:
     out.print()
     out.print("vote minus classifier, by study, paired", style="bold")
     out.print(estimates_table({metric: result.difference[metric] for metric in HEADLINES}))
+    ranked = result.worklist["mean"].place
+    if ranked.value is not None:
+        out.print(
+            f"Read by the mean of both, an abnormal study is reached at {interval(ranked)} of the list; as they come, "
+            "at 0.5."
+        )
     for line in agreement_lines(result.agreement, result.studies):
         out.print(line)
     out.print()

@@ -16,6 +16,7 @@ from cli.phantom import phantom
 from cli.query import query
 from cli.terminal import Group, note
 from cli.train import train
+from cli.worklist import worklist
 from index.errors import MuraSearchError
 
 __all__ = ["app", "main"]
@@ -80,6 +81,7 @@ app = typer.Typer(
 app.command(short_help="Ask about a study.")(query)
 app.command(short_help="Try everything on synthetic radiographs.")(demo)
 app.add_typer(index, short_help="Build, change and check an index of labelled studies.")
+app.command(short_help="Rank the studies of a folder for reading.")(worklist)
 app.command(short_help="Measure how well an index reads new patients.")(evaluate)
 app.command(short_help="Train a model on labelled radiographs.")(train)
 app.command(short_help="Train and compare a grid of models.")(experiment)

@@ -1,12 +1,13 @@
 """Files that a command writes beside what it prints: whole or not at all."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from cli.terminal import note
 from index.files import write_whole
 from retrieval.errors import OutputError
 
-__all__ = ["require_places", "write_file"]
+__all__ = ["require_apart", "require_places", "write_file"]
 
 
 def require_places(*files: Path | None) -> None:
@@ -19,6 +20,12 @@ def require_places(*files: Path | None) -> None:
             raise OutputError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
     if len({file.resolve() for file in named}) < len(named):
         raise OutputError("two results would be written to the same file; name another for one of them")
+
+
+def require_apart(file: Path, read: Iterable[Path]) -> None:
+    """Raise OutputError where a file would replace one of those that are read."""
+    if any(one.resolve() == file.resolve() for one in read):
+        raise OutputError(f"{file} is one of the files that are asked about; name another for the result")
 
 
 def write_file(file: Path, text: str) -> None:

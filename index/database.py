@@ -216,6 +216,16 @@ class Database:
         image: bytes = found[0][1]
         return image
 
+    def embedding(self, case: str) -> NDArray[np.float32] | None:
+        """The embedding (D,) of a case; None where there is no such case."""
+        rows = self.rows_where("case", [case]).tolist()
+        if not rows:
+            return None
+        found = self._sqlite.query("SELECT row, vector, crc FROM embeddings WHERE row = ?", rows)
+        if not found or not _intact(found[0]):
+            raise self._sqlite.damaged("its embeddings are not those written")
+        return np.frombuffer(found[0][1], "<f4").astype(np.float32)
+
     # Reading what vectors.faiss is made of.
 
     def vectors(self, dimension: int, after: int = 0) -> Stored:

@@ -187,6 +187,10 @@ class IndexFolder:
         """The picture stored with a case, JPEG or PNG; None where there is no such case, or no longer."""
         return self._database.thumbnail(case)
 
+    def embedding(self, case: str) -> NDArray[np.float32] | None:
+        """The embedding (D,) of a case, as it was added; None where there is no such case, or no longer."""
+        return self._database.embedding(case)
+
     def set_aside(self) -> list[tuple[Case, str]]:
         """What could not be read when the index was built, with the reasons; labels are not kept."""
         return self._database.set_aside()

@@ -144,7 +144,7 @@ class Answer:
     """A diagnosis with its evidence. `agreement` of classifier and vote is None where nothing could vote.
 
     `cases` are the nearest studies, at most one case a study, by descending similarity. `warnings` are sentences that a
-    reader of the answer has to see.
+    reader of the answer has to see. `report` is the file of its report, None where none was asked for.
     """
 
     query: Query
@@ -158,6 +158,7 @@ class Answer:
     model: ModelSource
     index: IndexSource
     seconds: Seconds
+    report: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/answer/1"."""

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
+
 from index.case import Case
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.bundle import digest_number
@@ -15,6 +17,7 @@ from retrieval.rules import Rules
 from retrieval.searcher import Searcher
 from retrieval.stream import file_digest
 from retrieval.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
+from retrieval.triage import Triage, triage
 
 __all__ = ["Evaluation", "evaluate", "refuse_known"]
 
@@ -26,12 +29,14 @@ class Evaluation(Summary):
     """A `Summary` and what it rests on.
 
     `sweep` shows what other numbers of voting studies would have given, `lesions` figures by kind of lesion,
-    `unfamiliar` how many studies lie beyond the familiarity limit. `skipped` are the cases that could not be read, with
-    the reason; `readings` the others by study.
+    `unfamiliar` how many studies lie beyond the familiarity limit. `worklist` is how much earlier than as they arrive
+    abnormal studies are reached, read in the order of each reader's probability. `skipped` are the cases that could not
+    be read, with the reason; `readings` the others by study.
     """
 
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
+    worklist: Mapping[str, Triage]
     unfamiliar: int
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
@@ -47,6 +52,7 @@ class Evaluation(Summary):
             "schema": SCHEMA,
             **Summary.to_dict(self),
             "unfamiliar": self.unfamiliar,
+            "worklist": {reader: of.to_dict() for reader, of in self.worklist.items()},
             "sweep": [point.to_dict() for point in self.sweep],
             "lesions": {kind: of.to_dict() for kind, of in self.lesions.items()},
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
@@ -88,6 +94,7 @@ def evaluate(
         **{of.name: getattr(summary, of.name) for of in fields(summary)},
         sweep=sweep_of(readings, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(readings, rounds=rounds, seed=seed),
+        worklist=_worklist(readings, rounds, seed),
         unfamiliar=sum(reading.similarity is not None and reading.similarity < limit for reading in readings),
         skipped=tuple(skipped),
         rules=searcher.rules,
@@ -96,6 +103,20 @@ def evaluate(
         index=searcher.source,
         seconds=time.perf_counter() - started,
         readings=tuple(readings),
+    )
+
+
+def _worklist(readings: Sequence[StudyReading], rounds: int, seed: int) -> dict[str, Triage]:
+    return triage(
+        np.array([reading.label for reading in readings]),
+        [reading.patient for reading in readings],
+        {
+            "classifier": np.array([reading.probability for reading in readings]),
+            "knn": np.array([reading.vote_probability for reading in readings]),
+            "mean": np.array([reading.mean for reading in readings]),
+        },
+        rounds=rounds,
+        seed=seed,
     )
 
 

@@ -1,7 +1,8 @@
-"""A page of HTML that is complete in itself: no script, no network, nothing but this one file.
+"""A page of HTML that is complete in itself: no network, nothing but this one file.
 
 Light or dark as the reader's system is, for a phone, a desk and a printer. Whatever is not `Html` is escaped, so no
-name of a file or patient can become part of the page's code; a content security policy forbids what slips through.
+name of a file or patient can become part of the page's code; a content security policy forbids what slips through. It
+allows the page's own styles, and a script only where `page` is given one, by their digests.
 """
 
 import base64
@@ -13,6 +14,7 @@ from html import escape
 from retrieval.chart import CHART_STYLE
 
 __all__ = [
+    "THEMES",
     "Html",
     "Section",
     "figure",
@@ -88,10 +90,11 @@ def figure(content: Html, caption: str, scrolls: str = "") -> Html:
     return Html(f"<figure>{content}<figcaption>{safe(caption)}</figcaption></figure>")
 
 
-def image(data: bytes, alt: str) -> Html:
+def image(data: bytes, alt: str, kind: str = "") -> Html:
     """A JPEG or PNG as part of the page; `alt` says in words what it is."""
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
-    return Html(f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">')
+    form = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    source = f"data:image/{form};base64,{base64.b64encode(data).decode()}"
+    return Html(f'<img{_class(kind)} alt="{escape(alt)}" src="{source}">')
 
 
 def label_mark(label: str) -> Html:
@@ -100,27 +103,47 @@ def label_mark(label: str) -> Html:
     return Html(f'<span class="is-{label}"><span aria-hidden="true">{sign}</span> {label}</span>')
 
 
-def page(title: str, head: str, sections: Sequence[Section], foot: str = "") -> str:
-    """A whole page: its title, what comes first, links to the sections, the sections, and what comes last."""
+def page(
+    title: str,
+    head: str,
+    sections: Sequence[Section],
+    foot: str = "",
+    *,
+    bar: Html | None = None,
+    style: str = "",
+    script: str = "",
+) -> str:
+    """A whole page: its title, what comes first, links to the sections, the sections, and what comes last.
+
+    bar: controls that stay in sight. style, script: CSS and JavaScript of this page's own, run from the page itself.
+    """
     links = "".join(f'<li><a href="#{escape(of.name)}">{safe(of.title)}</a></li>' for of in sections)
     body = "\n".join(
         f'<section id="{escape(of.name)}" aria-labelledby="{escape(of.name)}-title">\n'
         f'<h2 id="{escape(of.name)}-title">{safe(of.title)}</h2>\n{of.content}\n</section>'
         for of in sections
     )
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    styles = [STYLE, style] if style else [STYLE]
+    allowed = f"img-src data:; style-src {' '.join(map(_allowed, styles))}"
+    if script:
+        allowed += f"; script-src {_allowed(script)}"
+    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{safe(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{safe(title)}</title>\n{''.join(f'<style>{css}</style>' for css in styles)}\n</head>\n<body>\n"
         '<a class="skip" href="#main">Skip to the content</a>\n'
         f"<header>\n<h1>{safe(title)}</h1>\n{safe(head)}\n</header>\n"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main id="main">\n{body}\n</main>\n'
-        f"<footer>{safe(foot)}</footer>\n</body>\n</html>\n"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n{bar or ""}<main id="main">\n{body}\n</main>\n'
+        f"<footer>{safe(foot)}</footer>\n{f'<script>{script}</script>' if script else ''}</body>\n</html>\n"
     )
+
+
+def _allowed(code: str) -> str:
+    """What a content security policy calls a style or script of exactly these characters."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
 
 
 def _class(kind: str) -> str:
@@ -135,6 +158,9 @@ _LIGHT = """--ink: #1f2328; --paper: #ffffff; --soft: #59636e; --line: #d1d9e0; 
 _DARK = """--ink: #e6edf3; --paper: #0d1117; --soft: #a3abb4; --line: #3d444d; --band: #171c23; --link: #79b8ff;
   --warn: #ffd580; --warn-ground: #33270c; --normal: #56b4e9; --abnormal: #f0903c; --classifier: #35c99b;
   --vote: #dd94c6; --mean: #a3abb4;"""
+# For pages on which the reader may choose, whatever the system is: by a checked box with the id "dark" or "light".
+THEMES = f"""@media screen {{ :root:has(#dark:checked) {{ color-scheme: dark; {_DARK} }}
+  :root:has(#light:checked) {{ color-scheme: light; {_LIGHT} }} }}"""
 STYLE = f"""
 :root {{ color-scheme: light dark; {_LIGHT} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}

@@ -47,6 +47,7 @@ def report(evaluation: Evaluation, searcher: Searcher) -> str:
         Section("by-part", "By body part", _parts(evaluation)),
         Section("curves", "Curves and calibration", _curves(evaluation) if both else _one_label()),
         Section("agreement", "Classifier against vote", _agreement(evaluation)),
+        Section("worklist", "As a worklist", _worklist(evaluation)),
         Section("retrieval", "Retrieval", _retrieval(evaluation)),
         Section("sweep", "Number of voting studies", _sweep(evaluation)),
         Section("map", "Map of the embeddings", _map(evaluation, searcher)),
@@ -172,6 +173,21 @@ def _agreement(evaluation: Evaluation) -> Html:
             f"{test.classifier_only:,}; p = {test.p:.3g}. It takes studies as independent; the intervals below do not."
         ),
         table("What the vote gains on the classifier by study, paired", ["", "vote minus classifier"], gains),
+    )
+
+
+def _worklist(evaluation: Evaluation) -> Html:
+    rows = [
+        [READERS[name], *(_told(of) for of in (told.place, told.area, told.normalised)), _number(told.ideal)]
+        for name, told in evaluation.worklist.items()
+    ]
+    return join(
+        paragraph(
+            "The studies read in the order of a reader's probability. Place: where in the list an abnormal study is "
+            "reached on average, 0 the first and 1 the last; as studies arrive it is 0.5. Area: 1 minus the place. "
+            "Normalised: 0 as they arrive, 1 where every abnormal study comes first (the ideal area)."
+        ),
+        table("Order of reading, by study", ["ranked by", "place", "area", "normalised", "ideal area"], rows),
     )
 
 

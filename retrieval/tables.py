@@ -99,8 +99,9 @@ def _figures(evaluation: Evaluation) -> Iterator[Row]:
         yield from _of_readers("image", part, of_part.image)
     yield from _rows(("study", "", "knn minus classifier"), evaluation.difference)
     yield from _rows(("study", "", "retrieval"), evaluation.retrieval)
-    agreement = {name: of for name, of in _fields(evaluation.agreement) if isinstance(of, Estimate)}
-    yield from _rows(("study", "", "agreement"), agreement)
+    yield from _rows(("study", "", "agreement"), dict(_estimates(evaluation.agreement)))
+    for reader, told in evaluation.worklist.items():
+        yield from _rows(("study", "", reader), {f"worklist {name}": of for name, of in _estimates(told)})
     for kind, lesions in evaluation.lesions.items():
         yield from _rows(("study", "", f"retrieval of {kind}"), lesions.retrieval)
         for reader, estimate in lesions.sensitivity.items():
@@ -120,8 +121,11 @@ def _rows(about: Row, figures: Mapping[str, Estimate]) -> Iterator[Row]:
         yield (*about, name, *("" if number is None else f"{number:.6f}" for number in numbers), estimate.reason)
 
 
-def _fields(value: object) -> Iterator[tuple[str, object]]:
-    return ((name, getattr(value, name)) for name in type(value).__slots__)  # type: ignore[attr-defined]
+def _estimates(value: object) -> Iterator[tuple[str, Estimate]]:
+    """The fields of a result that are estimates, by name."""
+    for name in type(value).__slots__:  # type: ignore[attr-defined]
+        if isinstance(of := getattr(value, name), Estimate):
+            yield name, of
 
 
 def _calls(reading: StudyReading) -> dict[str, bool]:

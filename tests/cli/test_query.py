@@ -132,3 +132,38 @@ def test_a_query_imports_nothing_heavy(place: Path, square: Square) -> None:
     modules = set(done.stderr.split())
     assert {"numpy", "cv2", "faiss", "onnxruntime"} <= modules
     assert not modules & {"torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy"}
+
+
+def test_a_report_is_written_whole_and_named_in_the_json(run: Run, place: Path, square: Square, tmp_path: Path) -> None:
+    file = tmp_path / "out.html"
+    query = square("query.png", 210)
+    result = run(query, "--index", place, "--report", file, "--json")
+    assert result.exit_code == 0
+    assert result.stderr == f"Wrote {file}\n"
+    answer = json.loads(result.stdout)
+    assert answer["report"] == str(file)
+    page = file.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+    assert f"{answer['classifier']['probability']:.3f}" in page
+    assert f"{answer['knn']['probability']:.3f}" in page
+    for case in answer["cases"]:
+        assert f"similarity {case['similarity']:.3f}" in page
+    assert json.loads(run(query, "--index", place, "--json").stdout)["report"] is None
+    assert "report   " in run(query, "--index", place, "--report", file).stdout
+
+
+def test_a_report_that_cannot_be_written_is_one_line(run: Run, place: Path, square: Square, tmp_path: Path) -> None:
+    query = square("query.png", 210)
+    before = query.read_bytes()
+    for file, words in [
+        (tmp_path / "no" / "out.html", "there is no folder"),
+        (tmp_path, "is a folder; name a file in it"),
+        (query, "is one of the files that are asked about"),
+    ]:
+        result = run(query, "--index", place, "--report", file)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("error: ")
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert query.read_bytes() == before

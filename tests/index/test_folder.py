@@ -96,6 +96,8 @@ def test_everything_comes_back_as_it_was_added(template: Path, sample: Sample, m
         assert folder.logits().tobytes() == logits.tobytes()
         assert [folder.thumbnail(case.case) for case in cases] == thumbnails
         assert folder.thumbnail("no such case") is None
+        np.testing.assert_array_equal([folder.embedding(case.case) for case in cases], embeddings)
+        assert folder.embedding("no such case") is None
         assert folder.find_digest(cases[3].digest) == [cases[3], cases[58]]
         assert folder.find_digest("0") == folder.find_digest("") == []
         assert folder.metadata("rules") == {"k": 15, "source": "a sentence"}

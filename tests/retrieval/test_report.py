@@ -77,7 +77,8 @@ def test_its_figures_are_those_of_the_evaluation(searcher: Searcher, squares: Sq
         in words
     )
     assert [at["id"] for tag, at in seen.tags if tag == "section"] == [
-        "by-study", "by-image", "by-part", "curves", "agreement", "retrieval", "sweep", "map", "errors", "method"
+        "by-study", "by-image", "by-part", "curves", "agreement", "worklist", "retrieval", "sweep", "map", "errors",
+        "method",
     ]  # fmt: skip
     charts = [at["aria-label"] or "" for tag, at in seen.tags if tag == "svg"]
     assert [label.split()[0] for label in charts] == [
@@ -88,6 +89,8 @@ def test_its_figures_are_those_of_the_evaluation(searcher: Searcher, squares: Sq
         assert f"{part} ({of.studies}): " in charts[0]
         assert ("undefined" if kappa is None else f"{kappa:.3f}") in charts[0]
     assert "nan" not in page
+    for told in found.worklist.values():
+        assert all(f"{of.value:.3f}" in words for of in (told.place, told.area, told.normalised))
 
 
 def test_the_worst_errors_are_shown_with_their_neighbours(searcher: Searcher, squares: Squares) -> None:

@@ -1,0 +1,163 @@
+"""`mura-search worklist FOLDER`: the studies of a folder in the order in which to read them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import require_places, write_file
+from cli.terminal import AsJson, IndexPlace, bare_table, note, print_json, printable, progress, standard_output
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from retrieval.searcher import Searcher
+    from retrieval.worklist import Entry, Skipped, Worklist
+
+__all__ = ["worklist"]
+
+CLAIM = "Not a medical device: research and teaching only."
+
+
+def worklist(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that the studies are in.")],
+    place: IndexPlace = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table, a study a line.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with studies as they come, until Ctrl-C.")] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How often to look, and how long a file must be at rest.")
+    ] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the studies of a folder for reading: the most probably abnormal first, by the mean of both probabilities.
+
+    A folder with radiographs in it, at any depth, is one study; of those in FOLDER itself, each file is one. What
+    cannot be read is said and left out. With --watch each study is printed when it has come, with --json as one line
+    of JSON; the files of --csv and --html are kept up to date.
+    """
+    from retrieval.searcher import Searcher
+    from retrieval.worklist import worklist as rank_all
+
+    require_places(csv, html)
+    with Searcher.open(place) as searcher:
+        if watch:
+            follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html))
+            return
+        with progress("reading") as show:
+            result = rank_all(searcher, folder, show)
+        write_results(result, searcher, csv, html)
+    for one in result.skipped:
+        note(f"left out: {one.study}: {one.reason}")
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_worklist(result)
+
+
+def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, html: Path | None) -> None:
+    from retrieval.worklist import worklist_table
+
+    if csv:
+        write_file(csv, worklist_table(result))
+    if html:
+        from retrieval.worklist_page import worklist_page
+
+        write_file(html, worklist_page(result, searcher))
+
+
+def follow(
+    searcher: "Searcher", folder: Path, every: float, as_json: bool, write: "Callable[[Worklist], None]"
+) -> None:
+    """Print each study when it has come, until Ctrl-C, which is how this is meant to end."""
+    from retrieval.errors import RadiographError
+    from retrieval.watch import Watch
+    from retrieval.worklist import Entry, find_studies, judge, ranked
+
+    find_studies(folder)  # a folder that is not there now is a mistake; one that goes away later may come back
+    watch, started = Watch(folder, settle=every), time.perf_counter()
+    known: dict[str, Entry | Skipped] = {}
+    away = False
+    note(f"watching {folder}; Ctrl-C ends it")
+    try:
+        while True:
+            try:
+                ready, gone = watch.look()
+                away = False
+            except RadiographError as error:
+                if not away:
+                    note(str(error))
+                ready, gone, away = [], set(), True
+            for name in gone:
+                known.pop(name, None)
+            for found in ready:
+                known[found.study] = judge(searcher, found)
+                result = ranked(searcher, folder, known.values(), time.perf_counter() - started)
+                print_one(known[found.study], result, as_json)
+            if ready or gone:
+                write(ranked(searcher, folder, known.values(), time.perf_counter() - started))
+            time.sleep(every)
+    except KeyboardInterrupt:
+        note(f"stopped; {sum(isinstance(one, Entry) for one in known.values()):,} studies were read")
+
+
+def print_one(one: "Entry | Skipped", result: "Worklist", as_json: bool) -> None:
+    """A study that has just come, in one line: its place among those there are, and its figures."""
+    from retrieval.worklist import Entry
+
+    if not isinstance(one, Entry):
+        note(f"left out: {one.study}: {one.reason}")
+        return
+    rank = result.entries.index(one) + 1
+    if as_json:
+        print(json.dumps(one.to_dict(rank), ensure_ascii=False, allow_nan=False), flush=True)
+        return
+    told = [f"{one.mean:.2f}", call(one), *(["unfamiliar"] if unfamiliar(one) else []), one.study]
+    print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(told)}"), flush=True)
+
+
+def print_worklist(result: "Worklist") -> None:
+    out = standard_output()
+    out.print(worklist_rows(result))
+    out.print()
+    strange = sum(unfamiliar(entry) for entry in result.entries)
+    if strange:
+        out.print(f"{strange:,} of {len(result.entries):,} studies are unlike anything indexed.", style="yellow")
+    if result.skipped:
+        out.print(f"{len(result.skipped):,} could not be read; look at them yourself.", style="yellow")
+    model = result.model
+    out.print(printable(f"Model {model.name} ({model.sha256[:8]}); {result.seconds:.1f} s."), style="dim")
+    out.print(CLAIM, style="dim")
+
+
+def worklist_rows(result: "Worklist") -> "Table":
+    table = bare_table("", "mean", "call", "classifier", "vote", "nearest", "", "study")
+    for rank, entry in enumerate(result.entries, 1):
+        answer = entry.answer
+        nearest = f"{answer.cases[0].label} {answer.cases[0].similarity:.3f}" if answer.cases else "-"
+        table.add_row(
+            f"{rank:,}",
+            f"{entry.mean:.2f}",
+            call(entry),
+            f"{answer.classifier.probability:.2f}",
+            "-" if answer.knn.probability is None else f"{answer.knn.probability:.2f}",
+            nearest,
+            "unfamiliar" if unfamiliar(entry) else "",
+            printable(entry.study),
+        )
+    return table
+
+
+def call(entry: "Entry") -> str:
+    """What both say; "undecided" where they do not agree."""
+    answer = entry.answer
+    return "undecided" if answer.agreement is False else "abnormal" if answer.classifier.abnormal else "normal"
+
+
+def unfamiliar(entry: "Entry") -> bool:
+    return entry.answer.familiarity.familiar is False

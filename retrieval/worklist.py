@@ -1,0 +1,228 @@
+"""A folder of studies in the order in which to read them: the most probably abnormal first.
+
+Each study is asked about exactly as a query is. The order is that of the mean of both probabilities; where nothing
+could vote, of the classifier's alone. A study unlike anything indexed keeps its place and is marked: its figures say
+little, whether they are high or low. How much earlier abnormal studies are reached is what `retrieval.triage` measures.
+"""
+
+import csv
+import io
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.answer import Answer, IndexSource, ModelSource, plain
+from retrieval.errors import RadiographError
+from retrieval.radiograph import IMAGE_SUFFIXES
+from retrieval.searcher import Searcher
+
+__all__ = ["Entry", "Found", "Skipped", "Worklist", "find_studies", "judge", "ranked", "worklist", "worklist_table"]
+
+SCHEMA = "mura-search/worklist/1"
+_COLUMNS = (
+    "rank",
+    "study",
+    "radiographs",
+    "mean",
+    "classifier",
+    "classifier_call",
+    "vote",
+    "vote_call",
+    "agreement",
+    "similarity",
+    "familiar",
+    "nearest_study",
+    "nearest_label",
+    "nearest_similarity",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A study in a folder: its name, the path from there, and the files of its views."""
+
+    study: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A study or folder that could not be read, and why."""
+
+    study: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A study that was asked about; the answer shows the nearest study only."""
+
+    study: str
+    answer: Answer
+
+    @property
+    def mean(self) -> float:
+        """What it is ranked by: the mean of both probabilities, the classifier's where nothing could vote."""
+        vote = self.answer.knn.probability
+        return self.answer.classifier.probability if vote is None else (self.answer.classifier.probability + vote) / 2
+
+    def to_dict(self, rank: int) -> dict[str, object]:
+        answer = self.answer
+        return {
+            "rank": rank,
+            "study": self.study,
+            "mean": self.mean,
+            "classifier": plain(answer.classifier),
+            "knn": plain(answer.knn),
+            "agreement": answer.agreement,
+            "familiarity": plain(answer.familiarity),
+            "nearest": plain(answer.cases[0]) if answer.cases else None,
+            "files": list(answer.query.files),
+            "warnings": list(answer.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Worklist:
+    """The studies of a folder, those to read first at the top, and what could not be read."""
+
+    folder: str
+    entries: tuple[Entry, ...]
+    skipped: tuple[Skipped, ...]
+    model: ModelSource
+    index: IndexSource
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON object "mura-search/worklist/1"."""
+        return {
+            "schema": SCHEMA,
+            "folder": self.folder,
+            "studies": [entry.to_dict(rank) for rank, entry in enumerate(self.entries, 1)],
+            "skipped": plain(self.skipped),
+            "model": plain(self.model),
+            "index": plain(self.index),
+            "seconds": self.seconds,
+        }
+
+
+def worklist(searcher: Searcher, folder: Path, progress: Callable[[int, int], None] | None = None) -> Worklist:
+    """Ask about every study of a folder. `progress` is called with (studies done, all).
+
+    Raises RadiographError where there is no such folder, no radiograph in it, or none that can be read.
+    """
+    started = time.perf_counter()
+    found, unread = find_studies(folder)
+    read: list[Entry | Skipped] = [*unread]
+    for number, one in enumerate(found, 1):
+        read.append(judge(searcher, one))
+        if progress:
+            progress(number, len(found))
+    result = ranked(searcher, folder, read, time.perf_counter() - started)
+    if not read:
+        raise RadiographError(f"{folder}: no radiograph in this folder, nor in folders in it")
+    if not result.entries:
+        reason = result.skipped[0].reason
+        raise RadiographError(f"none of the {len(read):,} studies of {folder} could be read; the first: {reason}")
+    return result
+
+
+def find_studies(folder: Path) -> tuple[list[Found], list[Skipped]]:
+    """The studies of a folder by name, and the folders that cannot be looked into.
+
+    A study is a folder at any depth with radiographs in it, all of which are its views, as in MURA's layout. Of the
+    radiographs that lie in `folder` itself each is a study of its own. Hidden files and folders are not looked at; a
+    folder that is met again through a link counts once. Raises RadiographError where `folder` is none.
+    """
+    if not folder.is_dir():
+        raise RadiographError(f"{folder} is no folder; name the folder that the studies are in")
+    found: list[Found] = []
+    unread: list[Skipped] = []
+    met: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            if (real := here.resolve()) in met:
+                continue
+            met.add(real)
+            entries = sorted(entry for entry in here.iterdir() if not entry.name.startswith("."))
+            waiting += [entry for entry in entries if entry.is_dir()]
+        except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
+            reason = getattr(error, "strerror", None) or error
+            unread.append(Skipped(_name(here, folder), f"{here} cannot be read: {reason}"))
+            continue
+        files = tuple(entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir())
+        if here == folder:
+            found += [Found(file.name, (file,)) for file in files]
+        elif files:
+            found.append(Found(_name(here, folder), files))
+    return sorted(found, key=lambda one: one.study), sorted(unread, key=lambda one: one.study)
+
+
+def judge(searcher: Searcher, found: Found) -> Entry | Skipped:
+    """Ask about one study. Of its views those that cannot be read are left out, which the answer's warnings say."""
+    try:
+        return Entry(found.study, searcher.search(found.files, k=1))
+    except RadiographError as error:
+        return Skipped(found.study, str(error))
+
+
+def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], seconds: float) -> Worklist:
+    """Put studies in their order: by falling mean, ties by name."""
+    every = list(read)
+    entries = [one for one in every if isinstance(one, Entry)]
+    return Worklist(
+        folder=str(folder),
+        entries=tuple(sorted(entries, key=lambda entry: (-entry.mean, entry.study))),
+        skipped=tuple(one for one in every if isinstance(one, Skipped)),
+        model=searcher.model,
+        index=searcher.source,
+        seconds=seconds,
+    )
+
+
+def worklist_table(result: Worklist) -> str:
+    """As CSV, a study a line, with the names that `evaluate --csv` uses."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(_row(rank, entry) for rank, entry in enumerate(result.entries, 1))
+    return text.getvalue()
+
+
+def _row(rank: int, entry: Entry) -> Sequence[object]:
+    answer = entry.answer
+    nearest: Sequence[object] = ("", "", "")
+    if answer.cases:
+        case = answer.cases[0]
+        nearest = (case.study, case.label, f"{case.similarity:.6f}")
+    return (
+        rank,
+        entry.study,
+        answer.query.views,
+        f"{entry.mean:.6f}",
+        *(_number(answer.classifier.probability), _call(answer.classifier.abnormal)),
+        *(_number(answer.knn.probability), _call(answer.knn.abnormal)),
+        _yes(answer.agreement),
+        _number(answer.familiarity.similarity),
+        _yes(answer.familiarity.familiar),
+        *nearest,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _call(abnormal: bool | None) -> str:
+    return {True: "abnormal", False: "normal", None: ""}[abnormal]
+
+
+def _yes(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: ""}[value]
+
+
+def _name(here: Path, folder: Path) -> str:
+    return here.relative_to(folder).as_posix()

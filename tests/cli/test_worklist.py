@@ -1,0 +1,91 @@
+"""`mura-search worklist FOLDER` from start to finish."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+Square = Callable[..., Path]
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def inbox(square: Square) -> Path:
+    square("in/dark.png", 30)
+    square("in/bright/pa.png", 220)
+    (square("in/middle.png", 128).parent / "bad.png").write_bytes(b"no picture")
+    return square("in/middle.png", 128).parent
+
+
+def test_the_terminal_shows_the_order(run: Run, place: Path, inbox: Path) -> None:
+    result = run("worklist", inbox, "--index", place)
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines() if line[:1].isdigit()]
+    assert [row[-1] for row in rows[:3]] == ["bright", "middle.png", "dark.png"]
+    assert rows[0][2] == "abnormal"
+    assert rows[2][2] == "normal"
+    assert "1 could not be read; look at them yourself." in result.stdout
+    assert result.stderr.startswith("left out: bad.png: ")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_json_csv_and_html(run: Run, place: Path, inbox: Path, tmp_path: Path) -> None:
+    files = tmp_path / "out.csv", tmp_path / "out.html"
+    result = run("worklist", inbox, "--index", place, "--csv", files[0], "--html", files[1], "--json")
+    told = json.loads(result.stdout)
+    assert [study["study"] for study in told["studies"]] == ["bright", "middle.png", "dark.png"]
+    assert [line.split(",")[1] for line in files[0].read_text("utf-8").splitlines()] == [
+        "study", "bright", "middle.png", "dark.png"
+    ]  # fmt: skip
+    assert files[1].read_text("utf-8").endswith("</html>\n")
+
+
+def test_nothing_that_could_be_done_exits_with_1(run: Run, place: Path, inbox: Path, tmp_path: Path) -> None:
+    for arguments in ([tmp_path / "gone"], [tmp_path / "gone", "--watch"], [inbox, "--csv", tmp_path / "no" / "a.csv"]):
+        result = run("worklist", *arguments, "--index", place)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_watching_prints_what_comes_and_ends_with_ctrl_c(place: Path, inbox: Path, square: Square) -> None:
+    table = inbox.parent / "out.csv"
+    options = ["--index", str(place), "--watch", "--every", "0.2", "--json", "--csv", str(table)]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", "from cli.main import main; main()", "worklist", str(inbox), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert process.stdout is not None
+    try:
+        there = {json.loads(process.stdout.readline())["study"] for _ in range(3)}
+        assert there == {"bright", "dark.png", "middle.png"}
+        square("in/new/pa.png", 245)
+        new = json.loads(process.stdout.readline())
+        assert (new["study"], new["rank"]) == ("new", 1)
+        for _ in range(100):
+            if table.exists() and "\n1,new," in table.read_text("utf-8"):
+                break
+            time.sleep(0.1)
+        assert "\n1,new," in table.read_text("utf-8")
+        process.send_signal(signal.SIGINT)
+        rest, words = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert rest == ""
+    assert "left out: bad.png" in words
+    assert words.rstrip().endswith("stopped; 4 studies were read")
+    assert "Traceback" not in words
