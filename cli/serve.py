@@ -1,5 +1,6 @@
 """`mura-search serve`: the page and the HTTP API."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from cli.terminal import IndexPlace, note
 from index.errors import MissingExtra
 
-__all__ = ["run_server", "serve"]
+__all__ = ["OPENS", "run_server", "serve"]
 
 OPENS = "Open the page in the browser when it is ready."
 
@@ -53,7 +54,12 @@ def serve(
 
 
 def run_server(
-    index: Path | None, options: dict[str, Any], *, token_file: Path | None, max_upload: int, open_page: bool
+    index: Path | None,
+    options: dict[str, Any],
+    *,
+    token_file: Path | None = None,
+    max_upload: int = 64,
+    open_page: bool = False,
 ) -> None:
     """Serve with the options of `web.settings.Settings`. Raises MissingExtra without the extra `web`."""
     try:
@@ -72,4 +78,5 @@ def run_server(
     settings = Settings(token=read_token(token_file), limits=Limits(body=max_upload << 20), **options)
     if settings.insecure and settings.token is None and not settings.loopback:
         note(f"warning: no token is asked for, and {settings.host} can be reached by other machines")
-    run(index, settings, ready=ready)
+    with suppress(KeyboardInterrupt):  # which is how it is meant to end
+        run(index, settings, ready=ready)

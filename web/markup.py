@@ -35,7 +35,7 @@ def front_page(about: str, *, login: bool, views: int, megabytes: int, answer: s
   data-views="{views}" data-megabytes="{megabytes}">
 <input type="hidden" name="heatmap" value="true">
 <div id="drop" class="drop">
-<p><label class="button" for="files">Choose a radiograph</label>
+<p id="choose"><label class="button" for="files">Choose a radiograph</label>
 <input id="files" name="files" type="file" multiple accept="{accepted}" aria-describedby="how problem"></p>
 <p id="how" class="quiet">or drop one here, or paste it. Several files at once are taken as the views of one study.
 Nothing you send is kept on the server's disk.</p>
@@ -45,12 +45,12 @@ Nothing you send is kept on the server's disk.</p>
 <button type="button" id="new" class="plain">New study</button></p>
 <p id="problem" class="problem" role="alert"></p>
 </div>
-<details><summary>Options</summary>
+<details id="options"><summary>Options</summary>
 <p><label for="patient">Patient, as the index names them</label>
 <input id="patient" name="patient" maxlength="100" autocomplete="off" aria-describedby="patient-help"></p>
 <p id="patient-help" class="quiet">This patient's own studies are then left out of the similar ones.</p>
 </details>
-<p><button id="submit" type="submit">Ask</button></p>
+<p id="asking"><button id="submit" type="submit">Ask</button></p>
 <p id="progress" hidden><progress id="bar" max="100" aria-labelledby="status"></progress></p>
 <p id="status" class="quiet" role="status"></p>
 </form>"""
@@ -65,8 +65,8 @@ Nothing you send is kept on the server's disk.</p>
         Html(form),
         Html(f'<div id="answer">{safe(answer)}</div>'),
         Html(
-            '<dialog id="comparison" aria-labelledby="comparison-title"><div id="comparison-content"></div>'
-            '<form method="dialog"><button class="plain">Close</button></form></dialog>'
+            '<dialog id="comparison" aria-labelledby="comparison-title"><form method="dialog"><button class="plain">'
+            'Close</button></form><div id="comparison-content"></div></dialog>'
         ),
     )
     return whole_page("mura-search", content, foot=head)

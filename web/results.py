@@ -59,11 +59,16 @@ def comparison_part(case: Case, similarity: float, number: int, shown: Shown, *,
     within = f"/api/studies/{shown.name}/views/{number}"
     case_image = f"/api/cases/{quote(case.case, safe='')}/image"
     heats = [f"{within}/likeness?{urlencode({'case': case.case, 'where': where})}" for where in ("view", "case")]
-    named = f"Study {case.study}"
+    named = f"study {case.study}"
     left = _stage(f"{within}/image", heats[0], f"Your radiograph, view {number}")
-    right = _stage(case_image, heats[1], named)
+    right = _stage(case_image, heats[1], f"The indexed radiograph of {named}")
     details = ", ".join(text for text in (case.part, case.view) if text)
-    small = "" if full else " The indexed one is the small picture in the index, so its heatmap is coarse."
+    small = (
+        ""
+        if full
+        else " The indexed one is the small picture kept in the index; its heatmap is drawn from that, and may differ "
+        "from that of the full radiograph."
+    )
     return join(
         Html(f'<h2 id="comparison-title" tabindex="-1">View {number} beside {safe(named)}</h2>'),
         Html(
@@ -203,7 +208,7 @@ def _card(case: SimilarCase, shown: Shown) -> Html:
     weight = f"{case.weight:.0%} of the vote" if case.weight else "does not vote"
     details = ", ".join(text for text in (case.part, case.view) if text)
     inner = (
-        f'<img src="{escape(picture)}" alt="" loading="lazy"><span>{label_mark(case.label)}</span>'
+        f'<img src="{escape(picture)}" alt=""><span>{label_mark(case.label)}</span>'
         f"<span>similarity {case.similarity:.3f}</span><span>{weight}</span>"
         f'{f"<span>{safe(details)}</span>" if details else ""}<span class="quiet">{safe(case.study)}</span>'
     )
@@ -251,7 +256,7 @@ def _sources(answer: Answer, shown: Shown) -> Html:
         links.append(f'<a class="button plain" href="{escape(address)}" download>Answer (JSON)</a>')
     model, index = answer.model, answer.index
     told = (
-        f"Model {model.name} ({model.sha256[:8]}); index {index.path} of {index.cases:,} radiographs, "
+        f"Model {model.name} ({model.sha256[:8]}); index of {index.cases:,} radiographs, "
         f"{index.studies:,} studies; answered in {answer.seconds.total:.2f} s."
     )
     return join(Html(f'<p class="downloads">{" ".join(links)}</p>'), paragraph(told, "quiet"))
