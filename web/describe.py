@@ -165,6 +165,9 @@ def describe(app: FastAPI) -> Json:
     document["security"] = [{"token": []}, {}]
     for path in document["paths"].values():
         for operation in path.values():
+            answered = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+            if answered.get("schema") == _reference("Answer"):
+                answered["example"] = _EXAMPLE  # FastAPI has taken its nulls away
             content = operation["responses"].get("422", {}).get("content", {})
             if "HTTPValidationError" in str(content):
                 operation["responses"]["422"] = ERRORS[422]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from web.app import create_app
@@ -17,11 +18,13 @@ from web.errors import ServerError
 from web.pages import Report
 from web.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["Server", "serve"]
 
 
 class _Impatient(H11Protocol):
-    """Uvicorn's protocol, which by itself waits forever for a request's first lines."""
+    """Uvicorn's protocol, which by itself waits forever for a request's first lines; here `head` seconds."""
+
+    head = 10.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,7 +49,7 @@ class _Impatient(H11Protocol):
         if answering:
             self._forget()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(_Impatient.head, self._give_up)
+            self._deadline = self.loop.call_later(self.head, self._give_up)
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
@@ -57,53 +60,69 @@ class _Impatient(H11Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    head = 10.0
 
+class Server(uvicorn.Server):
+    """A server that listens already; `run` answers until it is interrupted or `should_exit` is set."""
 
-class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    def __init__(
+        self,
+        index: Path | None,
+        settings: Settings,
+        *,
+        ready: Callable[[str], None],
+        report: Report | None = None,
+    ) -> None:
+        """Listen and open the index. `ready` is called with the page's address when the first request can come.
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None]) -> None:
-        super().__init__(config)
+        index: as `Searcher.open` takes it. Raises ServerError where it cannot listen, and what `Searcher.open` raises.
+        """
         self._ready = ready
+        self._listening = _listen(settings)
+        try:
+            engine = Engine.start(index)
+            try:
+                super().__init__(_config(create_app(engine, settings, report), settings))
+            except BaseException:
+                engine.close()
+                raise
+        except BaseException:
+            self._listening.close()
+            raise
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run(sockets or [self._listening])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
-            port = self.servers[0].sockets[0].getsockname()[1]
+            port = self._listening.getsockname()[1]
             self._ready(address(self.config.host, port, tls=self.config.is_ssl))
 
 
 def serve(
     index: Path | None, settings: Settings, *, ready: Callable[[str], None], report: Report | None = None
 ) -> None:
-    """Answer until interrupted. `ready` is called with the page's address when the first request can come.
-
-    index: as `Searcher.open` takes it. Raises ServerError where it cannot listen, and whatever `Searcher.open` raises.
-    """
-    listening = _listen(settings)
-    try:
-        engine = Engine.start(index)
-    except BaseException:
-        listening.close()
-        raise
+    """Answer until interrupted, with a log on stderr; see `Server`."""
+    server = Server(index, settings, ready=ready, report=report)
     _log_to_stderr()
+    server.run()
+
+
+def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     protocol = type("Impatient", (_Impatient,), {"head": settings.limits.head})
     config = uvicorn.Config(
-        create_app(engine, settings, report), host=settings.host, port=settings.port, http=protocol, ws="none",
-        lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        limit_concurrency=settings.limits.connections, timeout_keep_alive=5, timeout_graceful_shutdown=10,
-        ssl_certfile=settings.certificate, ssl_keyfile=settings.key, ssl_keyfile_password=settings.key_password,
+        app, host=settings.host, port=settings.port, http=protocol, ws="none", lifespan="on", log_config=None,
+        access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=5,
+        limit_concurrency=settings.limits.connections, timeout_graceful_shutdown=10, ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key, ssl_keyfile_password=settings.key_password,
     )  # fmt: skip
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
-        engine.close()
-        listening.close()
         raise ServerError(
             f"the certificate {settings.certificate} cannot be used ({error}); it and its key must be PEM files"
         ) from error
-    _Server(config, ready).run(sockets=[listening])
+    return config
 
 
 def address(host: str, port: int, *, tls: bool) -> str:

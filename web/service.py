@@ -102,7 +102,7 @@ class Service:
     async def likeness(self, name: str, number: int, case: str, *, inside: bool) -> bytes:
         """What makes a view and an indexed case alike: where in the view, or where inside the case, as PNG.
 
-        Raises Refused, RadiographError.
+        Raises Refused.
         """
         study, view = self.kept.get(name), self._view(name, number)
 
@@ -155,12 +155,12 @@ class Service:
     async def case_picture(self, name: str, *, small: bool) -> tuple[bytes, str]:
         """An indexed case's picture and its media type: the stored small one, or a full one where that is allowed.
 
-        Raises Refused with 404, RadiographError where the file cannot be read any more.
+        Raises Refused with 404.
         """
 
         def picture(searcher: Searcher) -> tuple[bytes, str]:
             if self.files and not small:
-                return png(read_radiograph(Path(require_case(searcher, name).path)).pixels), "image/png"
+                return png(_file_pixels(require_case(searcher, name))), "image/png"
             stored = searcher.index.thumbnail(name)
             if stored is None:
                 raise _no_case()
@@ -234,7 +234,7 @@ class Service:
     def _case_pixels(self, searcher: Searcher, case: Case) -> NDArray[np.uint8]:
         """The case's radiograph where its file may be read, else the stored small one."""
         if self.files:
-            return read_radiograph(Path(case.path)).pixels
+            return _file_pixels(case)
         stored = searcher.index.thumbnail(case.case)
         found = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
         if found is None:
@@ -256,6 +256,13 @@ def require_case(searcher: Searcher, name: str) -> Case:
     if not found:
         raise _no_case()
     return found[0]
+
+
+def _file_pixels(case: Case) -> NDArray[np.uint8]:
+    try:
+        return read_radiograph(Path(case.path)).pixels
+    except RadiographError as error:  # which names the file
+        raise Refused(404, "this case's file cannot be read any more; whoever runs this server can look") from error
 
 
 def _no_case() -> Refused:

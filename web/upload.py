@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -65,15 +65,10 @@ async def read_upload(request: Request, views: int, share: Share) -> Upload:
         raise Refused(400, "the connection was closed before the form had arrived") from error
     except (UnicodeError, ValueError) as error:
         raise Refused(400, "the form cannot be read: its headers are damaged") from error
-    files: list[tuple[str, bytes]] = []
-    fields: list[tuple[str, str]] = []
-    for name, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            fields.append((name, value))
-        elif name != "files":
-            raise Refused(422, f"radiographs are sent in fields named files, not {_shown(name)}")
-        elif value.filename or value.size:  # a browser sends an empty one where none was chosen
-            files.append((_name(value.filename or "", len(files) + 1), await value.read()))
+    try:
+        files, fields = await _taken(form)
+    finally:
+        await form.close()
     if not files:
         raise Refused(422, "no radiograph was sent: choose at least one file")
     return Upload(tuple(files), asked(fields))
@@ -114,6 +109,20 @@ def asked(fields: list[tuple[str, str]]) -> Asked:
         tuple((field, tuple(values)) for field, values in where.items()),
         heatmap == "true",
     )
+
+
+async def _taken(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
+    """A form's files and fields, each with its name."""
+    files: list[tuple[str, bytes]] = []
+    fields: list[tuple[str, str]] = []
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            fields.append((name, value))
+        elif name != "files":
+            raise Refused(422, f"radiographs are sent in fields named files, not {_shown(name)}")
+        elif value.filename or value.size:  # a browser sends an empty one where none was chosen
+            files.append((_name(value.filename or "", len(files) + 1), await value.read()))
+    return files, fields
 
 
 async def _counted(request: Request, share: Share) -> AsyncGenerator[bytes, None]:
