@@ -74,9 +74,12 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if not body.complete and "expect" not in headers:  # what a refused upload sends is no next request
-                    await body.drain()
                 _add_headers(message)
+                if not body.complete:  # what a refused upload still sends is no next request
+                    if status != 408 and "expect" not in headers:
+                        await body.drain()
+                    if not body.complete:
+                        message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -171,7 +174,7 @@ class _Body:
                 while not self.complete:
                     await self._next()
         except TimeoutError:
-            self.complete = True  # the server closes the connection
+            return
 
     async def _next(self) -> Message:
         message = await self._receive()

@@ -42,6 +42,8 @@ class _Impatient(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._forget()
+        if self.conn.trailing_data[0]:  # the beginning of the next request came with this one
+            self._expect()
 
     def _expect(self) -> None:
         """Set the time for a request's head while none is being answered; what arrives does not prolong it."""
