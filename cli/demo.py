@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.serve import OPENS, run_server
 from cli.terminal import SEED_HELP, AsJson, note, print_json, progress
 
 __all__ = ["demo"]
@@ -18,12 +19,18 @@ def demo(
     ] = None,
     patients: Annotated[int, typer.Option(min=20, metavar="N", help="How many patients to draw.")] = 80,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help=SEED_HELP)] = 1,
+    serve: Annotated[bool, typer.Option("--serve", help="Then serve the page, to ask about them there.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The page's port; 0 takes any.")] = 8000,
+    open_page: Annotated[bool, typer.Option("--open", help=OPENS)] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""
     folder = keep or Path(tempfile.mkdtemp(prefix="mura-search-demo-"))
     try:
-        run_demo(folder, patients, seed, as_json)
+        asked = run_demo(folder, patients, seed, as_json)
+        if serve or open_page:
+            note(f"\nOn the page, drop a radiograph that is not indexed, such as {asked}")
+            run_server(folder / "index", {"port": port, "files": True}, open_page=open_page)
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -33,7 +40,8 @@ def demo(
         note("\nThe radiographs and the index are removed again; --keep FOLDER keeps them.")
 
 
-def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> None:
+def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:
+    """Do all of it in a folder; gives a radiograph of the study that was asked about."""
     from cli.answer import print_answer
     from retrieval.build import build_index
     from retrieval.collection import read_collection
@@ -65,3 +73,4 @@ def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> None:
         f"\nOf all {all_asked.studies} studies that are not indexed, the classifier called "
         f"{right['classifier'] * all_asked.studies:.0f} right and the vote {right['knn'] * all_asked.studies:.0f}."
     )
+    return Path(asked.path)

@@ -14,6 +14,7 @@ from cli.experiment import experiment
 from cli.index import index
 from cli.phantom import phantom
 from cli.query import query
+from cli.serve import serve
 from cli.terminal import Group, note
 from cli.train import train
 from cli.worklist import worklist
@@ -80,6 +81,7 @@ app = typer.Typer(
 )
 app.command(short_help="Ask about a study.")(query)
 app.command(short_help="Try everything on synthetic radiographs.")(demo)
+app.command(short_help="Serve the page to ask on, and the HTTP API.")(serve)
 app.add_typer(index, short_help="Build, change and check an index of labelled studies.")
 app.command(short_help="Rank the studies of a folder for reading.")(worklist)
 app.command(short_help="Measure how well an index reads new patients.")(evaluate)

@@ -207,24 +207,22 @@ class Database:
 
     def thumbnail(self, case: str) -> bytes | None:
         """The picture of a case; None where there is no such case."""
-        rows = self.rows_where("case", [case]).tolist()
-        if not rows:
-            return None
-        found = self._sqlite.query("SELECT row, image, crc FROM thumbnails WHERE row = ?", rows)
-        if not found or not _intact(found[0]):
-            raise self._sqlite.damaged("its thumbnails are not those written")
-        image: bytes = found[0][1]
-        return image
+        return self._blob("SELECT row, image, crc FROM thumbnails WHERE row = ?", case, "thumbnails")
 
     def embedding(self, case: str) -> NDArray[np.float32] | None:
-        """The embedding (D,) of a case; None where there is no such case."""
+        """(D,) of a case; None where there is no such case."""
+        blob = self._blob("SELECT row, vector, crc FROM embeddings WHERE row = ?", case, "embeddings")
+        return None if blob is None else np.frombuffer(blob, "<f4")
+
+    def _blob(self, statement: str, case: str, what: str) -> bytes | None:
         rows = self.rows_where("case", [case]).tolist()
         if not rows:
             return None
-        found = self._sqlite.query("SELECT row, vector, crc FROM embeddings WHERE row = ?", rows)
+        found = self._sqlite.query(statement, rows)
         if not found or not _intact(found[0]):
-            raise self._sqlite.damaged("its embeddings are not those written")
-        return np.frombuffer(found[0][1], "<f4").astype(np.float32)
+            raise self._sqlite.damaged(f"its {what} are not those written")
+        blob: bytes = found[0][1]
+        return blob
 
     # Reading what vectors.faiss is made of.
 

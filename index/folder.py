@@ -188,8 +188,13 @@ class IndexFolder:
         return self._database.thumbnail(case)
 
     def embedding(self, case: str) -> NDArray[np.float32] | None:
-        """The embedding (D,) of a case, as it was added; None where there is no such case, or no longer."""
+        """(D,) of unit length, bit for bit as it was added; None where there is no such case, or no longer."""
         return self._database.embedding(case)
+
+    def counts(self, field: str) -> dict[str, int]:
+        """How many cases have each value of a field of `Case`. Raises ValueError for an unknown field."""
+        require_filter(field, [])
+        return self._database.counts(field)
 
     def set_aside(self) -> list[tuple[Case, str]]:
         """What could not be read when the index was built, with the reasons; labels are not kept."""

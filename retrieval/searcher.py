@@ -161,32 +161,51 @@ class Searcher:
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
         looked = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
         encoded = self.encoder.pool(looked)
-        if not usable(encoded).all():
-            raise RadiographError(f"{views[0].name}: the model makes no usable numbers of this study")
-        after_encoding = time.perf_counter()
-        excluded, known = self._own_patients(views, patient)
-        judgement = self.judge(encoded, shown=shown, where=where, excluded=excluded)
-        after_search = time.perf_counter()
+        spent = time.perf_counter() - started
+        answer = self.answer(views, encoded, k=shown, patient=patient, where=where, warnings=warnings, encode=spent)
+        if not files:
+            return answer
+        started = time.perf_counter()
         for number, file in enumerate(files):
             pixels, own = views[number].pixels, [maps[number : number + 1] for maps in looked]
             write_overlay(file, pixels, explain_class(self.encoder, pixels, views=own))
-        finished = time.perf_counter()
+        drawing = time.perf_counter() - started
+        drawn = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=False))
+        seconds = replace(answer.seconds, heatmap=drawing, total=answer.seconds.total + drawing)
+        return replace(answer, views=tuple(drawn), seconds=seconds)
+
+    def answer(
+        self,
+        views: Sequence[View],
+        encoded: Encoded,
+        *,
+        k: int = SHOWN,
+        patient: str | None = None,
+        where: Filter | None = None,
+        warnings: Sequence[str] = (),
+        encode: float = 0.0,
+    ) -> Answer:
+        """Answer for views that were read and encoded already, one row of `encoded` each; `search` does all of it.
+
+        The index is taken as it is open: `refresh` goes over to its present state. `warnings` is what reading had to
+        say, `encode` the seconds that reading and encoding took.
+        """
+        if k < 1:
+            raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
+        started = time.perf_counter()
+        if not usable(encoded).all():
+            raise RadiographError(f"{views[0].name}: the model makes no usable numbers of this study")
+        excluded, known = self._own_patients(views, patient)
+        judgement = self.judge(encoded, shown=k, where=where, excluded=excluded)
+        search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
-        answer = self._answer(
+        return self._answer(
             Query(tuple(view.name for view in views), len(views), tuple(sorted(excluded))),
             judgement,
-            shown,
+            k,
             [*warnings, *known, *self._warnings(views, judgement, where)],
-            Seconds(
-                load=load,
-                encode=after_encoding - started,
-                search=after_search - after_encoding,
-                total=load + finished - started,
-                heatmap=finished - after_search,
-            ),
+            Seconds(load=load, encode=encode, search=search, total=load + encode + search),
         )
-        drawn = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=False))
-        return replace(answer, views=tuple(drawn)) if files else answer
 
     def judge(
         self, encoded: Encoded, *, shown: int = 0, where: Filter | None = None, excluded: Collection[str] = ()

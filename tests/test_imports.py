@@ -35,6 +35,10 @@ ROOMS = {
     "typer": "cli",
     "rich": "cli",
     "fastapi": "web",
+    "starlette": "web",
+    "uvicorn": "web",
+    "prometheus_client": "web",
+    "pydantic": "web",
 }
 ONE_FILE = ("faiss", "pyarrow", "pymilvus", "pydicom")
 NOWHERE = ("pandas", "sklearn", "scipy")

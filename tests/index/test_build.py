@@ -64,6 +64,15 @@ def test_a_build_goes_on_where_it_was_left(tmp_path: Path, start: Start, sample:
     with IndexFolder.open(tmp_path / "index") as folder:
         assert folder.cases() == cases
         assert [folder.thumbnail(case.case) for case in cases] == thumbnails
+        rows = [folder.embedding(case.case) for case in cases]
+        assert [None if row is None else row.tobytes() for row in rows] == [row.tobytes() for row in embeddings]
+        assert folder.embedding("no such case") is None
+        assert folder.counts("part") == {
+            part: sum(case.part == part for case in cases) for part in folder.counts("part")
+        }
+        assert sum(folder.counts("part").values()) == len(cases)
+        with pytest.raises(ValueError, match="no field"):
+            folder.counts("colour")
         assert folder.metadata("collection") == {"layout": "mura"}
         assert (folder.info()["generation"], folder.info()["quarantined"]) == (2, 1)
 

@@ -1,0 +1,82 @@
+"""`mura-search serve`: the page and the HTTP API."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.terminal import IndexPlace, note
+from index.errors import MissingExtra
+
+__all__ = ["OPENS", "run_server", "serve"]
+
+OPENS = "Open the page in the browser when it is ready."
+
+
+def serve(
+    index: IndexPlace = None,
+    host: Annotated[str, typer.Option(metavar="NAME", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The port; 0 takes any free one.")] = 8000,
+    open_page: Annotated[bool, typer.Option("--open", help=OPENS)] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The token to ask for is in this file, else in MURA_SEARCH_TOKEN."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines ask without a token: everybody who can reach it.")
+    ] = False,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="A name this server goes by; repeat for several.")
+    ] = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Show indexed radiographs in full, from the collection's files.")
+    ] = False,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve over TLS, with this certificate (PEM).")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificate's key, where it is not in the same file.")
+    ] = None,
+    max_upload: Annotated[
+        int, typer.Option(min=1, max=1024, metavar="MIB", help="The largest upload, all views together.")
+    ] = 64,
+) -> None:
+    """Serve the page to ask on, and the HTTP API, until interrupted.
+
+    Only this machine can ask, unless --host says otherwise; other machines then need the token.
+    """
+    options: dict[str, Any] = {
+        "host": host, "port": port, "insecure": insecure, "names": tuple(name or ()), "files": files,
+        "certificate": certificate, "key": key,
+    }  # fmt: skip
+    run_server(index, options, token_file=token_file, max_upload=max_upload, open_page=open_page)
+
+
+def run_server(
+    index: Path | None,
+    options: dict[str, Any],
+    *,
+    token_file: Path | None = None,
+    max_upload: int = 64,
+    open_page: bool = False,
+) -> None:
+    """Serve with the options of `web.settings.Settings`. Raises MissingExtra without the extra `web`."""
+    try:
+        from web.server import serve as run
+        from web.settings import Limits, Settings, read_token
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "web") from error
+
+    def ready(address: str) -> None:
+        note(f"The page is at {address} (stop with Ctrl+C)")
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    settings = Settings(token=read_token(token_file), limits=Limits(body=max_upload << 20), **options)
+    if settings.insecure and settings.token is None and not settings.loopback:
+        note(f"warning: no token is asked for, and {settings.host} can be reached by other machines")
+    with suppress(KeyboardInterrupt):  # which is how it is meant to end
+        run(index, settings, ready=ready)

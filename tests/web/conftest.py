@@ -1,0 +1,100 @@
+"""A server on loopback that answers from an index of grey squares, in a thread of the test."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from retrieval.build import build_index
+from retrieval.collection import Collection
+
+if TYPE_CHECKING:
+    import httpx
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on the token of whoever runs it."""
+    monkeypatch.delenv("MURA_SEARCH_TOKEN", raising=False)
+    monkeypatch.delenv("MURA_SEARCH_INDEX", raising=False)
+
+
+@pytest.fixture
+def collection(squares: Callable[..., Collection]) -> Collection:
+    """Four patients: two dark, normal studies and two bright, abnormal ones."""
+    return squares(
+        [("ann", "s1", 0, [20, 25]), ("bob", "s2", 0, [40]), ("cid", "s3", 1, [215]), ("dee", "s4", 1, [235, 230])]
+    )
+
+
+@pytest.fixture
+def place(collection: Collection, model: Path, tmp_path: Path) -> Path:
+    """An index of those."""
+    build_index(collection, tmp_path / "index", model=model)
+    return tmp_path / "index"
+
+
+@contextmanager
+def running(place: Path, report: Any, limits: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
+    from web.server import Server
+    from web.settings import Limits, Settings
+
+    started = threading.Event()
+    addresses: list[str] = []
+
+    def ready(address: str) -> None:
+        addresses.append(address)
+        started.set()
+
+    server = Server(place, Settings(port=0, limits=Limits(**limits), **settings), ready=ready, report=report)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield addresses[0].rstrip("/")
+    finally:
+        server.should_exit = True
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve(place: Path) -> Iterator[Serve]:
+    """Starts a server and gives its address: `serve()`, `serve(index, limits={"views": 2}, token="...")`."""
+    pytest.importorskip("fastapi", reason="the extra web is not installed")
+    pytest.importorskip("uvicorn", reason="the extra web is not installed")
+    with ExitStack() as servers:
+
+        def start(
+            index: Path | None = None, *, report: Any = None, limits: dict[str, Any] | None = None, **settings: Any
+        ) -> str:
+            return servers.enter_context(running(index or place, report, limits or {}, settings))
+
+        yield start
+
+
+@pytest.fixture
+def client(serve: Serve) -> "Iterator[httpx.Client]":
+    """Asks a server with nothing special about it."""
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+    with httpx.Client(base_url=serve(), timeout=20) as asking:
+        yield asking
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """The bytes of a grey square: `png(200)`."""
+
+    def make(brightness: int, side: int = 32, mark: int = 700) -> bytes:
+        pixels = np.full((side, side), brightness, np.uint8)
+        pixels.ravel()[mark % pixels.size] ^= 1
+        return cv2.imencode(".png", pixels)[1].tobytes()
+
+    return make

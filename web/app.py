@@ -1,0 +1,78 @@
+"""The application: routes, refusals and the guard around them. The API is described at /openapi.json."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from index.errors import IndexFailure
+from retrieval.errors import RadiographError
+from web.api import api
+from web.describe import describe
+from web.engine import Engine
+from web.errors import Refused
+from web.guard import Guard
+from web.meters import Meters
+from web.pages import Report, pages
+from web.replies import refusal, wants_page
+from web.service import Service
+from web.session import Sessions
+from web.settings import Settings
+
+__all__ = ["create_app"]
+
+_HANDLED: tuple[type[Exception], ...] = (
+    Refused, RadiographError, IndexFailure, HTTPException, RequestValidationError, Exception,
+)  # fmt: skip
+
+
+def create_app(engine: Engine, settings: Settings, report: Report | None = None) -> ASGIApp:
+    """The server's application, which closes the engine when it ends.
+
+    report: makes the HTML report of an answer; without it none is offered.
+    """
+    service = Service(engine, settings.limits, files=settings.files)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.close()
+
+    # The pages that FastAPI would make of the description load scripts from elsewhere.
+    app = FastAPI(
+        title="mura-search", version=version("mura-search"), docs_url=None, redoc_url=None, lifespan=lifespan,
+        exception_handlers=dict.fromkeys(_HANDLED, _refuse),
+    )  # fmt: skip
+    meters, sessions = Meters(service), Sessions(settings.token)
+    app.state.service, app.state.meters, app.state.sessions = service, meters, sessions
+    app.state.settings, app.state.report = settings, report
+    app.include_router(api)
+    app.include_router(pages)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+
+    def description() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = describe(app)
+        return app.openapi_schema
+
+    app.openapi = description  # type: ignore[method-assign]  # as FastAPI's manual says
+    return Guard(app, settings, sessions, meters)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        error = Refused(422, "a number in the address is none")
+    elif isinstance(error, HTTPException):
+        words = {404: "there is nothing at this address", 405: "this address cannot be asked in that way"}
+        error = Refused(error.status_code, words.get(error.status_code, "this cannot be answered"))
+    elif isinstance(error, IndexFailure):
+        error = Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2)
+    return refusal(error, page=wants_page(request.url.path, request.headers))
