@@ -30,6 +30,7 @@ _EXAMPLE: Json = {
             "rank": 1, "similarity": 0.91, "weight": 0.07, "label": "abnormal", "study": "patient00029/study1",
             "patient": "patient00029", "part": "finger", "view": "", "case": "patient00029/study1/image1.png",
             "path": "",
+            "laterality": "right",
         }
     ],
     "warnings": [],
