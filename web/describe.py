@@ -29,14 +29,14 @@ _EXAMPLE: Json = {
         {
             "rank": 1, "similarity": 0.91, "weight": 0.07, "label": "abnormal", "study": "patient00029/study1",
             "patient": "patient00029", "part": "finger", "view": "", "case": "patient00029/study1/image1.png",
-            "path": "",
-            "laterality": "right",
+            "path": "", "laterality": "right",
         }
     ],
     "warnings": [],
     "model": {"name": "upper-limb-lite0", "sha256": "84c58d8a", "synthetic": False},
     "index": {"path": "index", "cases": 5106, "studies": 1935, "synthetic": False},
     "seconds": {"load": 0.0, "encode": 0.05, "search": 0.001, "total": 0.051, "heatmap": 0.0},
+    "report": None,
 }  # fmt: skip
 _CASE = {name: _EXAMPLE["cases"][0][name] for name in ("label", "case", "study", "patient", "part", "view")}
 _INDEX: Json = {
