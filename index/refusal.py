@@ -27,4 +27,6 @@ def reason_of(error: Exception) -> tuple[str, int, str]:
     code = code() if callable(code) else code  # a method of gRPC's errors, a property of Milvus's
     details = getattr(behind, "details", None)
     message = (details() if callable(details) else None) or getattr(error, "message", None) or str(error)
-    return (str(code.name), 0, str(message)) if isinstance(code, grpc.StatusCode) else ("", int(code or 0), str(message))
+    return (
+        (str(code.name), 0, str(message)) if isinstance(code, grpc.StatusCode) else ("", int(code or 0), str(message))
+    )
