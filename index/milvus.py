@@ -120,6 +120,8 @@ class MilvusStore:
         """Take the rows out; those that are not there stay so."""
         for batch in _batches([int(row) for row in rows], _ASKED):
             self._ask("delete", ids=batch)
+        if self._place.consistency == "Session":
+            self.count()  # waits: servers as of 2.3.5 do not tell when a deletion was, which a session goes by
 
     def flush(self) -> None:
         """Return when everything written is in the server's storage; call it once, after the last of many writes."""

@@ -156,6 +156,7 @@ def test_searches_give_the_definition_after_every_change(store: MilvusStore, siz
     assert store.count() == len(world)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=60), st.data())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_text_is_taken_literally(store: MilvusStore, texts: list[str], data: st.DataObject) -> None:
@@ -200,6 +201,7 @@ def test_vectors_come_back_bit_for_bit(store: MilvusStore) -> None:
         store.vectors(rows[:2].tolist())
 
 
+@pytest.mark.slow
 def test_a_study_with_more_cases_than_a_page_holds_hides_no_other(store: MilvusStore) -> None:
     rng = np.random.default_rng(5)
     query = np.eye(D, dtype=np.float32)[:1]
@@ -216,6 +218,7 @@ def test_a_study_with_more_cases_than_a_page_holds_hides_no_other(store: MilvusS
     assert (similarity, world[row][0].study) == (oracle(world, vectors[0], 1, {}, [])[0][0], "big")
 
 
+@pytest.mark.slow
 def test_long_lists_of_values(store: MilvusStore) -> None:
     world = {row: (Case(f"c{row}", f"s{row}", f"p{row}", 0), np.eye(D, dtype=np.float32)[row % D]) for row in range(40)}
     write(store, world)
