@@ -1,8 +1,12 @@
 """`mura-search audit`: what a collection holds, and what is wrong with it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from cli.output import require_places, write_file
 from cli.terminal import (
     AsJson,
     Data,
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retrieval.audit import Audit, Difference, Duplicate
+    from retrieval.collection import Collection
+    from retrieval.scrutiny import Scrutiny
+    from retrieval.suspects import Suspect
+    from retrieval.twins import Twin
 
 __all__ = ["audit", "print_audit"]
 
@@ -36,20 +44,84 @@ def audit(
     layout: Layout = None,
     labels: Labels = None,
     keep_identifiers: KeepIdentifiers = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Encode everything too: look for wrong labels and near duplicates.")
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Deep, with this model bundle; without it, the one that comes along."),
+    ] = None,
+    place: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            metavar="FOLDER",
+            help="Deep, with an index's model and rules; what the index holds is not encoded again.",
+        ),
+    ] = None,
+    wrong: Annotated[
+        float, typer.Option(min=0.001, max=0.4, metavar="SHARE", help="Of the labels, taken to be wrong.")
+    ] = 0.05,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table, a finding a line.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the findings as pictures (HTML).")
+    ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count a collection, compare a MURA copy with the published counts, and list what is unreadable or doubled."""
-    from retrieval.audit import audit as examine
+    """Count a collection, compare a MURA copy with the published counts, and list what is wrong.
+
+    Unreadable and doubled files, patients in two splits; with --deep also labels that most neighbours of other
+    patients contradict, and near duplicates: the same radiograph rescaled, cropped, brightened, encoded anew or
+    mirrored. One sentence says whether figures on the valid split can be trusted.
+    """
     from retrieval.collection import read_collection
 
+    if model and place:
+        raise typer.BadParameter("an index has a model of its own: give --model or --index")
+    require_places(table, sheet)
     collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
-    with progress("reading") as show:
-        findings = examine(collection, progress=show, workers=workers)
+    if deep or model or place:
+        findings = examined(collection, model, place, wrong, workers)
+    else:
+        from retrieval.audit import audit as examine
+
+        with progress("reading") as show:
+            findings = examine(collection, progress=show, workers=workers)
+    if table:
+        from retrieval.findings import findings_table
+
+        write_file(table, findings_table(findings))
+    if sheet:
+        from retrieval.contactsheet import contact_sheet
+
+        write_file(sheet, contact_sheet(findings, collection))
     if as_json:
         print_json(findings.to_dict())
     else:
         print_audit(findings)
+
+
+def examined(
+    collection: "Collection", model: Path | None, place: Path | None, wrong: float, workers: int | None
+) -> "Audit":
+    """The deep audit, with its two bars of progress."""
+    from retrieval.audit import deep_audit
+    from retrieval.bundle import BUNDLED
+    from retrieval.encoder import Encoder
+    from retrieval.scrutiny import encode_collection
+    from retrieval.searcher import Searcher
+
+    with progress("encoding") as show:
+        if place:
+            with Searcher.open(place) as searcher:
+                encoding = encode_collection(collection, searcher, workers=workers, progress=show)
+        else:
+            encoding = encode_collection(collection, Encoder.open(model or BUNDLED), workers=workers, progress=show)
+    with progress("comparing") as show:
+        return deep_audit(collection, encoding, progress=show, workers=workers, assumed=wrong)
 
 
 def print_audit(findings: "Audit") -> None:
@@ -66,7 +138,47 @@ def print_audit(findings: "Audit") -> None:
     print_list("unreadable", [f"{case}: {reason}" for case, reason in findings.unreadable])
     print_list("read with a warning", [f"{case}: {reason}" for case, reason in findings.warned])
     print_list("the same byte for byte", [duplicate(one) for one in findings.duplicates])
+    if findings.deep:
+        print_list("near duplicates", [near_duplicate(one) for one in serious_first(findings.deep.twins)])
     print_list("patients in two splits", findings.patients_in_two_splits)
+    if findings.deep:
+        print_suspects(findings.deep)
+    print()
+    print(printable(findings.verdict))
+
+
+def print_suspects(deep: "Scrutiny") -> None:
+    from retrieval.contactsheet import label_words
+
+    suspects = deep.labels.suspects
+    print(f"labels that look wrong: {len(suspects):,}" if suspects else "labels that look wrong: none")
+    if suspects:
+        standard_output().print(suspect_table(suspects[:LISTED]))
+    if len(suspects) > LISTED:
+        print(f"  and {len(suspects) - LISTED:,} more; --json lists all")
+    for text in label_words(deep.labels):
+        print(f"  {text}")
+
+
+def suspect_table(suspects: "Sequence[Suspect]") -> "Table":
+    """The other columns are short; the neighbours' names fold."""
+    table = bare_table("  study", "label", "chance", "vote", "classifier", "nearest studies of others")
+    for one in suspects:
+        names = ", ".join(f"{of.study} ({of.label})" for of in one.neighbours[:3])
+        second = "-" if one.classifier is None else f"{one.classifier:.2f}"
+        figures = (one.label, f"{one.chance:.0%}", f"{one.vote:.2f}", second)
+        table.add_row(printable(f"  {one.study}"), *figures, printable(names))
+    return table
+
+
+def serious_first(twins: "Sequence[Twin]") -> "list[Twin]":
+    return sorted(twins, key=lambda one: (-one.across_splits, -one.across_labels, -one.across_patients, -one.match))
+
+
+def near_duplicate(one: "Twin") -> str:
+    from retrieval.contactsheet import twin_words
+
+    return f"{' ~ '.join(one.cases)} ({twin_words(one)})"
 
 
 def counts(findings: "Audit") -> "Table":
@@ -93,6 +205,7 @@ def difference(one: "Difference") -> str:
 
 
 def duplicate(one: "Duplicate") -> str:
-    sides = {"splits": one.across_splits, "patients": one.across_patients, "labels": one.across_labels}
-    across = " and ".join(name for name, is_across in sides.items() if is_across)
-    return " = ".join(one.cases) + (f" (across {across})" if across else "")
+    from retrieval.contactsheet import crossing
+
+    across = crossing(one.across_splits, one.across_patients, one.across_labels)
+    return " = ".join(one.cases) + (f" ({across})" if across else "")

@@ -1,19 +1,26 @@
-"""What a collection holds, and what is wrong with it, after opening every file."""
+"""What a collection holds, and what is wrong with it, after opening every file.
+
+The quick audit needs no model. The deep one encodes every radiograph too, and looks for near duplicates and for labels
+that look wrong (`retrieval.scrutiny`).
+"""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from index.case import ABNORMAL, LABEL_NAMES, NORMAL, Case
 from retrieval.collection import Collection
 from retrieval.errors import RadiographError
+from retrieval.leakage import Leakage, leakages, verdict
 from retrieval.radiograph import read_radiograph
+from retrieval.scrutiny import Encoding, Scrutiny, scrutinise
 from retrieval.stream import shown_name
+from retrieval.suspects import ASSUMED
 
-__all__ = ["Audit", "Count", "Difference", "Duplicate", "audit"]
+__all__ = ["Audit", "Count", "Difference", "Duplicate", "audit", "deep_audit"]
 
 # Rajpurkar et al. 2018, table 1, and the data set's own lists: studies normal and abnormal.
 _MURA_STUDIES = {
@@ -74,7 +81,9 @@ class Duplicate:
 class Audit:
     """The findings. `unreadable` and `warned` hold (case, reason); `published` tells whether counts were compared.
 
-    `patients_in_two_splits` is sorted; `different` is empty where all counts are as published.
+    `patients_in_two_splits` is sorted; `different` is empty where all counts are as published. `leakage` is of the
+    splits that are not trained on, `verdict` says in a sentence whether figures on them can be trusted. `deep` is what
+    a deep audit adds.
     """
 
     root: str
@@ -91,6 +100,9 @@ class Audit:
     warned: tuple[tuple[str, str], ...]
     duplicates: tuple[Duplicate, ...]
     patients_in_two_splits: tuple[str, ...]
+    leakage: tuple[Leakage, ...]
+    verdict: str
+    deep: Scrutiny | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The same as JSON takes it, under the schema mura-search/audit/1."""
@@ -108,7 +120,7 @@ def audit(
     `progress` is called with (files done, files in all). A collection of the MURA layout that is not synthetic is
     compared with MURA's published counts, of the splits and parts that it has.
     """
-    digests: dict[str, list[Case]] = {}
+    read: list[Case] = []
     unreadable: list[tuple[str, str]] = []
     warned: list[tuple[str, str]] = []
     pool = ThreadPoolExecutor(workers or os.cpu_count())
@@ -118,13 +130,45 @@ def audit(
                 unreadable.append((case.case, result))
             else:
                 digest, warnings = result
-                digests.setdefault(digest, []).append(case)
+                read.append(replace(case, digest=digest))
                 warned.extend((case.case, warning) for warning in warnings)
             if progress:
                 progress(done, len(collection.cases))
     finally:  # an interrupted audit does not read on
         pool.shutdown(cancel_futures=True)
+    return _gathered(collection, read, unreadable, warned)
 
+
+def deep_audit(
+    collection: Collection,
+    encoding: Encoding,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+    *,
+    assumed: float = ASSUMED,
+) -> Audit:
+    """The same with what `encoding` (see `retrieval.scrutiny`), in which every file was opened, shows of the pictures.
+
+    assumed: the share of labels taken to be wrong, above 0 and below 0.5. `progress` is called with (pairs of
+    radiographs compared, all that are).
+    """
+    deep = scrutinise(encoding, assumed=assumed, workers=workers, progress=progress)
+    return _gathered(collection, encoding.cases, encoding.unreadable, encoding.warnings, deep)
+
+
+def _gathered(
+    collection: Collection,
+    read: Sequence[Case],
+    unreadable: Sequence[tuple[str, str]],
+    warned: Sequence[tuple[str, str]],
+    deep: Scrutiny | None = None,
+) -> Audit:
+    digests: dict[str, list[Case]] = {}
+    for case in read:
+        digests.setdefault(case.digest, []).append(case)
+    duplicates = tuple(_duplicate(cases) for cases in digests.values() if len(cases) > 1)
+    copies = None if deep is None else [twin.cases for twin in deep.twins]
+    leakage = leakages(collection.cases, [one.cases for one in duplicates], copies)
     published = collection.layout == "mura" and not collection.synthetic
     return Audit(
         root=str(collection.root),
@@ -139,8 +183,11 @@ def audit(
         different=_differences(collection.cases) if published else (),
         unreadable=tuple(unreadable),
         warned=tuple(warned),
-        duplicates=tuple(_duplicate(cases) for cases in digests.values() if len(cases) > 1),
+        duplicates=duplicates,
         patients_in_two_splits=_patients_in_two_splits(collection.cases),
+        leakage=leakage,
+        verdict=verdict(leakage),
+        deep=deep,
     )
 
 

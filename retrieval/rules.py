@@ -17,7 +17,7 @@ from retrieval.bundle import digest_number
 from retrieval.calibration import best_threshold, fit_platt, sigmoid
 from retrieval.vote import vote_weights
 
-__all__ = ["DEFAULTS", "Rules", "learn_rules", "nearest_studies"]
+__all__ = ["DEFAULTS", "Ranked", "Rules", "learn_rules", "nearest_studies", "ranked_studies"]
 
 Floats = NDArray[np.float64]
 
@@ -120,17 +120,43 @@ def learn_rules(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The K nearest studies of V radiographs: similarities (V, K) descending, -inf where there are fewer.
+
+    `numbers` (V, K) are places in `studies`, their names, and `labels` (S,).
+    """
+
+    similarities: NDArray[np.float32]
+    numbers: NDArray[np.int64]
+    studies: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+
 def nearest_studies(
     cases: Sequence[Case], embeddings: NDArray[np.float32], rows: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Similarities and labels, (V, K) each, of what `ranked_studies` gives."""
+    ranked = ranked_studies(cases, embeddings, rows, k)
+    return ranked.similarities, ranked.labels[ranked.numbers]
+
+
+def ranked_studies(
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    k: int,
+    owners: Sequence[str] | None = None,
+) -> Ranked:
     """Find the k studies of other patients nearest to each of V rows, for all of them at once.
 
-    Similarities (V, K) descending and labels (V, K), K = min(k, studies); where a row has fewer, -inf fills it up. The
-    same as the index's search with each row's patient excluded, but one product of matrices instead of V searches.
+    K = min(k, studies); where a row has fewer, -inf fills it up. The same as the index's search with each row's patient
+    excluded, but one product of matrices instead of V searches. `owners` (N) may name other owners than the patients.
     """
-    _, first, study_of = np.unique([case.study for case in cases], return_index=True, return_inverse=True)
+    names, first, study_of = np.unique([case.study for case in cases], return_index=True, return_inverse=True)
     labels = np.array([cases[row].label for row in first], np.int64)  # (S,)
-    _, patient_of = np.unique([case.patient for case in cases], return_inverse=True)
+    of = [case.patient for case in cases] if owners is None else list(owners)
+    _, patient_of = np.unique(of, return_inverse=True)
     order = np.argsort(study_of, kind="stable")
     starts = np.searchsorted(study_of[order], np.arange(len(labels)))
     K = min(k, len(labels))
@@ -147,7 +173,7 @@ def nearest_studies(
         best = np.take_along_axis(best, ranks, axis=1)
         nearest[start : start + at_once] = best
         similarities[start : start + at_once] = np.take_along_axis(by_study, best, axis=1)
-    return similarities, labels[nearest]
+    return Ranked(similarities, nearest, tuple(names.tolist()), labels)
 
 
 def _teachers(cases: Sequence[Case], trained_on: Collection[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
