@@ -5,38 +5,37 @@ from typing import Annotated
 
 import typer
 
-from cli.terminal import AsJson, IndexPlace, print_json
+from cli.filing import DicomOut, DicomwebTls, StoreUrl, file_instances, open_archive, show, where_of
+from cli.terminal import AsJson, IndexPlace, Patient, QueryHeatmap, QueryPart, QueryView, Shown
 
 __all__ = ["query"]
 
 
 def query(
     files: Annotated[list[Path], typer.Argument(metavar="QUERY", help="The views of one study, or its folder.")],
-    k: Annotated[int, typer.Option("--k", min=1, metavar="N", help="How many similar studies to show.")] = 5,
+    k: Shown = 5,
     index: IndexPlace = None,
-    part: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only studies of this body part; repeat for several.")
-    ] = None,
-    view: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only radiographs of this view; repeat for several.")
-    ] = None,
-    patient: Annotated[
-        str | None, typer.Option(metavar="ID", help="Whose study this is: the patient's other studies are left out.")
-    ] = None,
-    heatmap: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw what speaks for abnormal over the radiograph, into this PNG file."),
-    ] = None,
+    part: QueryPart = None,
+    view: QueryView = None,
+    patient: Patient = None,
+    heatmap: QueryHeatmap = None,
+    dicom_out: DicomOut = None,
+    store: StoreUrl = None,
+    dicomweb_tls: DicomwebTls = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask about one study: a diagnosis, and the labelled studies it rests on."""
     from retrieval.searcher import Searcher
 
-    where = {field: values for field, values in (("part", part), ("view", view)) if values}
-    answer = Searcher.open(index).search(files, k=k, patient=patient, where=where or None, heatmap=heatmap)
-    if as_json:
-        print_json(answer.to_dict())
-    else:
-        from cli.answer import print_answer
+    where = where_of(part, view)
+    if dicom_out is None and store is None:
+        show(Searcher.open(index).search(files, k=k, patient=patient, where=where, heatmap=heatmap), as_json)
+        return
+    from retrieval.dicomresult import require_folder, search_for_archive
 
-        print_answer(answer)
+    archive = open_archive(store, dicomweb_tls) if store else None
+    if dicom_out:
+        require_folder(dicom_out)
+    found = search_for_archive(Searcher.open(index), files, k=k, patient=patient, where=where, heatmap=heatmap)
+    show(found.answer, as_json)
+    file_instances(found.instances, dicom_out, archive)
