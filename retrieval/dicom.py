@@ -202,7 +202,7 @@ def be_silent() -> None:
     """Keep pydicom and what is built on it from saying values of headers in warnings and logs of this process."""
     if ("ignore", None, Warning, re.compile(_PYDICOMS), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PYDICOMS)
-    for name in ("pydicom", "highdicom", "dicomweb_client", "pynetdicom"):
+    for name in ("pydicom", "highdicom", "dicomweb_client", "pynetdicom", "retrying", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 

@@ -19,6 +19,7 @@ from retrieval.radiograph import MAX_BYTES
 try:
     import requests
     from dicomweb_client.api import DICOMwebClient
+    from urllib3.util import Retry
 except ImportError as error:
     raise MissingExtra(error.name or "dicomweb-client", "dicom") from error
 
@@ -28,6 +29,7 @@ TOKEN_VARIABLE = "MURA_SEARCH_DICOMWEB_TOKEN"
 TLS_OPTIONS = ("ca", "cert", "key")
 _SECONDS = 60.0  # to connect, and between two pieces of a reply
 _PAGE = 100
+_RETRIES = Retry(total=3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=("GET",))
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 _CLASS, _IMAGE, _SERIES, _STUDY = "00080016", "00080018", "0020000E", "0020000D"
 _ACCESSION = "00080050"
@@ -63,7 +65,10 @@ class WebArchive:
             self._client = DICOMwebClient(self.url, session=session, timeout=_SECONDS)
         except ValueError as error:
             raise ArchiveError(f"{url} is no DICOMweb address; it looks like https://HOST/dicom-web") from error
-        self._client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=500)
+        self._client.set_http_retry_params(retry=False)  # it would send results again without their content
+        patient = requests.adapters.HTTPAdapter(max_retries=_RETRIES)
+        session.mount("http://", patient)
+        session.mount("https://", patient)
 
     def fetch(self, study: str, folder: Path) -> list[Path]:
         """Write the study's CR, DX and secondary captures into the folder, as STUDY/SERIES/IMAGE.dcm, and list them.
@@ -197,5 +202,6 @@ def _use_tls(session: Any, tls: Mapping[str, str], scheme: str) -> None:
 
 def _first(found: Mapping[str, Any], tag: str) -> str:
     """The first value of an element in DICOM JSON (PS3.18, F.2), "" where there is none."""
-    values = (found.get(tag) or {}).get("Value") or [""]
-    return str(values[0])
+    element = found.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return str(values[0]) if isinstance(values, list) and values else ""

@@ -31,7 +31,7 @@ ROOMS = {
     "faiss": "index",
     "pymilvus": "index",
     "pyarrow": "index",
-    **dict.fromkeys(("pydicom", "highdicom", "dicomweb_client", "requests", "pynetdicom"), "retrieval"),
+    **dict.fromkeys(("pydicom", "highdicom", "dicomweb_client", "requests", "urllib3", "pynetdicom"), "retrieval"),
     "typer": "cli",
     "rich": "cli",
     "fastapi": "web",
@@ -44,7 +44,7 @@ DICOM_FILES = {
     "retrieval/dicomreport.py": {"pydicom", "highdicom"},
     "retrieval/dicomcapture.py": {"pydicom", "highdicom"},
     "retrieval/dicomresult.py": {"pydicom"},
-    "retrieval/dicomweb.py": {"dicomweb_client", "requests"},
+    "retrieval/dicomweb.py": {"dicomweb_client", "requests", "urllib3"},
     "retrieval/dicomnode.py": {"pynetdicom"},
 }
 DICOM = set().union(*DICOM_FILES.values())

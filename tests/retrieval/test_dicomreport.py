@@ -135,7 +135,9 @@ def test_the_report_says_what_the_answer_does(ask: Ask, query: Path, tmp_path: P
         "FAMILIAR": "Yes",
     }
     group = report.content.get_image_measurement_groups()[0]
-    texts = {item.name.meaning: [] for item in group[0].ContentSequence if item.ValueType == "TEXT"}
+    texts: dict[str, list[str]] = {
+        item.name.meaning: [] for item in group[0].ContentSequence if item.ValueType == "TEXT"
+    }
     for item in group[0].ContentSequence:
         if item.ValueType == "TEXT":
             texts[item.name.meaning].append(item.value)
@@ -176,7 +178,7 @@ def test_a_heatmap_is_what_the_png_shows(ask: Ask, write_dicom: Write, tmp_path:
     found = ask(query, heatmap=tmp_path / "heat.png")
     _, (capture,) = read_back(tmp_path / "out", found)
     assert (capture.SOPClassUID, capture.PhotometricInterpretation) == (CAPTURE, "RGB")
-    assert np.array_equal(capture.pixel_array[:, :, ::-1], cv2.imread(str(tmp_path / "heat.png")))
+    assert np.array_equal(capture.pixel_array[:, :, ::-1], np.asarray(cv2.imread(str(tmp_path / "heat.png"))))
     assert not np.array_equal(capture.pixel_array[..., 0], gradient(130, 250))
     source = capture.SourceImageSequence[0]
     assert source.ReferencedSOPInstanceUID == pydicom.dcmread(query).SOPInstanceUID
@@ -368,8 +370,8 @@ def test_an_own_heatmap_is_no_radiograph(ask: Ask, query: Path, tmp_path: Path) 
         read_radiograph(Path(capture.filename))
 
 
-ODD = {
-    "full": FULL,
+ODD: dict[str, dict[str, str | None]] = {
+    "full": {**FULL},
     "bare": {},
     "no patient": {"PatientID": None},
     "values that are none": {
