@@ -6,8 +6,8 @@
 Copies: radiographs are copied in several ways under a patient of their own, into the other split. A reported pair is
 right where both come from one radiograph, or from two that the audit of the untouched collection calls near duplicates
 (on phantoms there are none; on FracAtlas they have to be looked at). Labels: those of 5 % of the studies are turned, in
-many rounds with other studies each; a listed study is right where its label was turned. Whatever was wrong before counts
-as a false alarm.
+many rounds with other studies each; a listed study is right where its label was turned. Whatever was wrong before
+counts as a false alarm.
 """
 
 import argparse
@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
+from timing import machine
 
-from benchmarks.timing import machine
 from index.case import Case
 from retrieval.audit import deep_audit
 from retrieval.build import bundle_rules

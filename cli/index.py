@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.fetching import DicomwebUrl, SomeData, collected
+from cli.filing import DicomwebTls
 from cli.terminal import (
     AsJson,
     Data,
@@ -72,7 +74,7 @@ Tls = Annotated[
 
 @index.command()
 def build(
-    data: Data,
+    data: SomeData = None,
     place: IndexPlace = None,
     model: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A model bundle; without it, the one that comes along.")
@@ -93,6 +95,8 @@ def build(
     store: Store = "faiss",
     uri: Uri = None,
     tls: Tls = None,
+    dicomweb: DicomwebUrl = None,
+    dicomweb_tls: DicomwebTls = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -102,23 +106,25 @@ def build(
     from retrieval.searcher import default_index
 
     remote = _store(store, uri, tls or [])
-    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
-    for text in collection.notes:
-        note(text)
-    if shard is not None:
-        _build_shard(collection, shard, place or default_index(), model, replace, workers, as_json)
-        return
-    with progress("indexing") as show:
-        report = build_index(
-            collection,
-            place or default_index(),
-            model=model,
-            replace=replace,
-            demand=_demand(recall, latency, memory),
-            store=remote,
-            workers=workers,
-            progress=show,
-        )
+    with collected(data, dicomweb, dicomweb_tls, labels, keep_identifiers) as folder:
+        layout = layout or ("dicom" if dicomweb else None)
+        collection = read_collection(folder, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
+        for text in collection.notes:
+            note(text)
+        if shard is not None:
+            _build_shard(collection, shard, place or default_index(), model, replace, workers, as_json)
+            return
+        with progress("indexing") as show:
+            report = build_index(
+                collection,
+                place or default_index(),
+                model=model,
+                replace=replace,
+                demand=_demand(recall, latency, memory),
+                store=remote,
+                workers=workers,
+                progress=show,
+            )
     _print_build(report, place, as_json)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from cli.audit import audit
 from cli.demo import demo
+from cli.dicomweb import dicomweb
 from cli.evaluate import evaluate
 from cli.experiment import experiment
 from cli.index import index
@@ -89,6 +90,7 @@ app.command(short_help="Train a model on labelled radiographs.")(train)
 app.command(short_help="Train and compare a grid of models.")(experiment)
 app.command(short_help="Check a collection of labelled radiographs.")(audit)
 app.command(short_help="Draw synthetic radiographs.")(phantom)
+app.command(short_help="Ask about a study of an archive, by DICOMweb.")(dicomweb)
 
 
 def print_version(wanted: bool) -> None:

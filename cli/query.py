@@ -1,51 +1,59 @@
 """`mura-search QUERY...`: a study's radiographs in, the answer out."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from cli.filing import DicomOut, DicomwebTls, StoreUrl, file_instances, open_archive, show, where_of
 from cli.output import require_apart, require_places, write_file
-from cli.terminal import AsJson, IndexPlace, print_json
+from cli.terminal import AsJson, IndexPlace, Patient, QueryHeatmap, QueryPart, QueryView, Shown
 
 __all__ = ["query"]
 
 
 def query(
     files: Annotated[list[Path], typer.Argument(metavar="QUERY", help="The views of one study, or its folder.")],
-    k: Annotated[int, typer.Option("--k", min=1, metavar="N", help="How many similar studies to show.")] = 5,
+    k: Shown = 5,
     index: IndexPlace = None,
-    part: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only studies of this body part; repeat for several.")
-    ] = None,
-    view: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only radiographs of this view; repeat for several.")
-    ] = None,
-    patient: Annotated[
-        str | None, typer.Option(metavar="ID", help="Whose study this is: the patient's other studies are left out.")
-    ] = None,
-    heatmap: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw what speaks for abnormal over the radiograph, into this PNG file."),
-    ] = None,
+    part: QueryPart = None,
+    view: QueryView = None,
+    patient: Patient = None,
+    heatmap: QueryHeatmap = None,
     report: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Write the answer as a page: pictures, heatmaps, similar studies, in this HTML file."
         ),
     ] = None,
+    dicom_out: DicomOut = None,
+    store: StoreUrl = None,
+    dicomweb_tls: DicomwebTls = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask about one study: a diagnosis, and the labelled studies it rests on."""
     from retrieval.searcher import Searcher
 
-    where = {field: values for field, values in (("part", part), ("view", view)) if values}
+    where = where_of(part, view)
     if report:
         require_places(report, heatmap)
         require_apart(report, files)
+    archive = open_archive(store, dicomweb_tls) if store else None
+    if dicom_out:
+        from retrieval.dicomresult import require_folder
+
+        require_folder(dicom_out)
+    instances: Sequence[Any] = ()
     with Searcher.open(index) as searcher:
-        answer = searcher.search(files, k=k, patient=patient, where=where or None, heatmap=heatmap)
+        if dicom_out or archive:
+            from retrieval.dicomresult import search_for_archive
+
+            found = search_for_archive(searcher, files, k=k, patient=patient, where=where, heatmap=heatmap)
+            answer, instances = found.answer, found.instances
+        else:
+            answer = searcher.search(files, k=k, patient=patient, where=where, heatmap=heatmap)
         if report:
             from retrieval.answer_report import answer_report
 
@@ -53,9 +61,5 @@ def query(
             answer = replace(answer, report=str(report))
     if report:
         write_file(report, page)
-    if as_json:
-        print_json(answer.to_dict())
-    else:
-        from cli.answer import print_answer
-
-        print_answer(answer)
+    show(answer, as_json)
+    file_instances(instances, dicom_out, archive)

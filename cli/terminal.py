@@ -29,6 +29,11 @@ __all__ = [
     "Labels",
     "Layout",
     "Part",
+    "Patient",
+    "QueryHeatmap",
+    "QueryPart",
+    "QueryView",
+    "Shown",
     "Split",
     "Workers",
     "bare_table",
@@ -77,6 +82,24 @@ Cache = Annotated[
         metavar="FOLDER",
         envvar="MURA_SEARCH_CACHE",
         help="Where prepared radiographs are kept between runs; without it, in your user cache folder.",
+    ),
+]
+Shown = Annotated[int, typer.Option("--k", min=1, metavar="N", help="How many similar studies to show.")]
+QueryPart = Annotated[
+    list[str] | None,
+    typer.Option("--part", metavar="NAME", help="Only studies of this body part; repeat for several."),
+]
+QueryView = Annotated[
+    list[str] | None, typer.Option("--view", metavar="NAME", help="Only radiographs of this view; repeat for several.")
+]
+Patient = Annotated[
+    str | None,
+    typer.Option("--patient", metavar="ID", help="Whose study this is: the patient's other studies are left out."),
+]
+QueryHeatmap = Annotated[
+    Path | None,
+    typer.Option(
+        "--heatmap", metavar="FILE", help="Draw what speaks for abnormal over the radiograph, into this PNG file."
     ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read radiographs.")]

@@ -1,4 +1,4 @@
-"""DICOM radiographs, from bytes to grey levels as a radiologist sees them. The only file that imports pydicom.
+"""DICOM radiographs, from bytes to grey levels as a radiologist sees them. The only file that reads with pydicom.
 
 pydicom parses and decodes, with pylibjpeg's plugins for compressed frames. It puts values of the header into warnings,
 logs and errors; none of these leave this module.
@@ -42,14 +42,14 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "pydicom", "dicom") from error
 
-__all__ = ["DicomPicture", "listed_files", "read_picture", "read_record"]
+__all__ = ["DicomPicture", "be_silent", "listed_files", "read_elements", "read_picture", "read_record"]
 
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 _DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
 _IDENTIFYING = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber", "PatientID"),
-    *("Modality", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "BurnedInAnnotation"),
-    *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames"),
+    *("Modality", "ManufacturerModelName", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
+    *("BurnedInAnnotation", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames"),
 )
 _PICTURE = (
     *("PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit"),
@@ -79,6 +79,14 @@ def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomReco
         ds = _dataset(file, _IDENTIFYING, most_bytes, pixels_too=False)
         require_radiograph(ds)
         return record_of(ds, most_samples)
+
+
+def read_elements(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int) -> Any:
+    """The elements named of a radiograph's header, as pydicom's Dataset. Raises DicomError as `read_record` does."""
+    with _as_sentence("has a header that cannot be read; export it again"):
+        ds = _dataset(file, _IDENTIFYING + keywords, most_bytes, pixels_too=False)
+        require_radiograph(ds)
+        return ds
 
 
 def read_picture(data: bytes, frame: int | None, most_bytes: int, most_samples: int) -> DicomPicture:
@@ -124,7 +132,7 @@ def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
 
 def _dataset(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int, *, pixels_too: bool) -> Any:
     """The elements named, of a file with or without preamble; its bytes are checked for nothing else."""
-    _be_silent()
+    be_silent()
     filereader.read_preamble(file, force=True)
     meta = filereader._read_file_meta_info(file)
     end = file.tell()
@@ -186,13 +194,15 @@ def _require_frame(frame: bytes, syntax: str, layout: DicomLayout) -> None:
         raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
 
 
-_PYDICOMS = r"pydicom(\.|$)|pylibjpeg|openjpeg|libjpeg|retrieval\.dicom$"
+_PYDICOMS = r"pydicom(\.|$)|highdicom|dicomweb_client|pynetdicom|pylibjpeg|openjpeg|libjpeg|retrieval\.dicom\w*$"
 
 
-def _be_silent() -> None:
+def be_silent() -> None:
+    """Keep pydicom and what is built on it from saying values of headers in warnings and logs of this process."""
     if ("ignore", None, Warning, re.compile(_PYDICOMS), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PYDICOMS)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    for name in ("pydicom", "highdicom", "dicomweb_client", "pynetdicom", "retrying", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from retrieval.errors import CollectionError
 from retrieval.identity import SiteKey
 from retrieval.radiograph import MAX_BYTES, MAX_PIXELS, is_dicom
 
-__all__ = ["DicomArchive", "is_dicom_folder", "read_dicom_folder"]
+__all__ = ["DicomArchive", "is_dicom_folder", "labelled_studies", "read_dicom_folder"]
 
 LABEL_TABLE = "labels.csv"
 _DIRECTORY = "DICOMDIR"
@@ -108,6 +108,12 @@ def read_dicom_folder(folder: Path, labels: Path | None = None, keep_identifiers
     if key:
         notes.append("patients and studies are named by hashes with this site's key, and no path is stored")
     return DicomArchive(tuple(cases), tuple(notes), key.name if key else "")
+
+
+def labelled_studies(table: Path) -> tuple[list[str], list[str]]:
+    """The Study Instance UIDs and the Accession Numbers that a table of labels names. Raises CollectionError."""
+    by_study, by_accession = _labels(table)
+    return sorted(by_study), sorted(by_accession)
 
 
 def _labels(table: Path) -> tuple[dict[str, _Labelled], dict[str, _Labelled]]:

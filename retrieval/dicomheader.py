@@ -13,6 +13,7 @@ from retrieval.anatomy import body_part, laterality, projection
 __all__ = [
     "COLOUR",
     "GREY",
+    "OWN_MODEL_NAME",
     "PALETTE",
     "SYNTAXES",
     "DicomError",
@@ -20,6 +21,7 @@ __all__ = [
     "DicomRecord",
     "NoRadiograph",
     "header_warnings",
+    "is_radiograph_class",
     "layout_of",
     "record_of",
     "registered_name",
@@ -44,6 +46,9 @@ _CAPTURES = {
 _RADIOGRAPHY = {"CR", "DX", "RG"}
 _CAPTURED = {"", "OT", "SC"} | _RADIOGRAPHY
 _OTHERS = {"CT", "ES", "IO", "MG", "MR", "NM", "OP", "PT", "PX", "RF", "SM", "SR", "US", "XA", "XC"}
+
+OWN_MODEL_NAME = "mura-search"
+"""The Manufacturer's Model Name of what this tool itself puts into an archive."""
 
 SYNTAXES = {
     "1.2.840.10008.1.2": "implicit VR little endian",
@@ -138,6 +143,8 @@ def require_radiograph(ds: Any) -> None:
     if kind in _RADIOGRAPHS or (not kind and modality in _RADIOGRAPHY):
         return
     if kind in _CAPTURES:
+        if text(ds, "ManufacturerModelName") == OWN_MODEL_NAME:  # painted over, it would be read as another view
+            raise NoRadiograph("is a heatmap that this tool made, not a radiograph", "heatmap of mura-search")
         if modality in _CAPTURED:
             return
         other = modality if modality in _OTHERS else "another modality"
@@ -146,6 +153,11 @@ def require_radiograph(ds: Any) -> None:
         raise DicomError("does not say what it is: no SOP class; export it again as CR, DX or secondary capture")
     name = registered_name(ds.SOPClassUID, "private or unknown")
     raise NoRadiograph(f"is DICOM, but no radiograph ({name}): CR, DX and secondary capture are read", name)
+
+
+def is_radiograph_class(uid: str) -> bool:
+    """Whether instances of a SOP class may be radiographs: CR, DX, or secondary captures, which may be of anything."""
+    return uid in _RADIOGRAPHS or uid in _CAPTURES
 
 
 def registered_name(uid: Any, otherwise: str) -> str:

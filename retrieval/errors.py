@@ -7,14 +7,18 @@ MuraSearchError
 ├── BundleError            a model bundle that does not fit or is damaged
 ├── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
 ├── HeatmapError           a heatmap that cannot be written where it was asked for
-└── OutputError            a file of results that cannot be written
+├── OutputError            a file of results that cannot be written
+├── DicomResultError       an answer that cannot be written as DICOM
+└── ArchiveError           an archive, asked by DICOMweb or DIMSE, that does not do what it was asked for
 """
 
 from index.errors import MissingExtra, MuraSearchError
 
 __all__ = [
+    "ArchiveError",
     "BundleError",
     "CollectionError",
+    "DicomResultError",
     "EvaluationError",
     "HeatmapError",
     "MissingExtra",
@@ -50,4 +54,12 @@ class EvaluationError(MuraSearchError):
 
 
 class OutputError(MuraSearchError):
+    pass
+
+
+class DicomResultError(MuraSearchError):
+    pass
+
+
+class ArchiveError(MuraSearchError):
     pass

@@ -24,6 +24,7 @@ __all__ = [
     "MAX_PIXELS",
     "Radiograph",
     "decode_radiograph",
+    "file_and_frame",
     "file_digest",
     "is_dicom",
     "read_frames",
@@ -71,13 +72,13 @@ def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
     Raises RadiographError, one line that names the file, for whatever is no readable radiograph: nothing there, a
     folder, a pipe, no permission, more than `MAX_BYTES`, and everything that `decode_radiograph` refuses.
     """
-    file, frame = _file_and_frame(path)
+    file, frame = file_and_frame(path)
     return _decoded(_read(file, name), file.suffix, name or str(path), frame or 0)[0]
 
 
 def read_frames(path: Path) -> list[Radiograph]:
     """Read a file like `read_radiograph`, but all frames where it is DICOM, unless `path` names one."""
-    file, frame = _file_and_frame(path)
+    file, frame = file_and_frame(path)
     return _decoded(_read(file, None), file.suffix, str(path), frame)
 
 
@@ -108,7 +109,7 @@ def is_dicom(file: Path) -> bool:
 
 def file_digest(path: Path) -> str:
     """The digest that `read_radiograph` gives, from the bytes alone; raises OSError."""
-    file, frame = _file_and_frame(path)
+    file, frame = file_and_frame(path)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return _frame_digest(digest, frame or 0)
@@ -118,7 +119,7 @@ def _is_dicom(data: bytes, suffix: str) -> bool:
     return data[128:132] == b"DICM" or (suffix.lower() in _DICOM_SUFFIXES and data.startswith(_DICOM_STARTS))
 
 
-def _file_and_frame(path: Path) -> tuple[Path, int | None]:
+def file_and_frame(path: Path) -> tuple[Path, int | None]:
     """What `run.dcm[2]` names, unless there is a file of that very name."""
     found = _FRAME.fullmatch(path.name)
     if found is None or os.path.lexists(path):

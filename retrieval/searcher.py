@@ -265,6 +265,12 @@ class Searcher:
         collection = self.index.metadata("collection")
         return str(collection.get("site", "")) if isinstance(collection, dict) else ""
 
+    @property
+    def layout(self) -> str:
+        """The layout of the collection that the index was built of, "" where it does not say."""
+        collection = self.index.metadata("collection")
+        return str(collection.get("layout", "")) if isinstance(collection, dict) else ""
+
     def _site_is_here(self) -> bool:
         key = SiteKey.find()
         return key is not None and key.name == self.site

@@ -31,7 +31,7 @@ ROOMS = {
     "faiss": "index",
     "pymilvus": "index",
     "pyarrow": "index",
-    "pydicom": "retrieval",
+    **dict.fromkeys(("pydicom", "highdicom", "dicomweb_client", "requests", "urllib3", "pynetdicom"), "retrieval"),
     "typer": "cli",
     "rich": "cli",
     "fastapi": "web",
@@ -40,7 +40,18 @@ ROOMS = {
     "prometheus_client": "web",
     "pydantic": "web",
 }
-ONE_FILE = ("faiss", "pyarrow", "pymilvus", "pydicom")
+ONE_FILE = ("faiss", "pyarrow", "pymilvus")
+# What reads DICOM, and what writes it: each a file with a reason, and none that a query of a PNG imports.
+DICOM_FILES = {
+    "retrieval/dicom.py": {"pydicom"},
+    "retrieval/dicomorigin.py": {"pydicom"},
+    "retrieval/dicomreport.py": {"pydicom", "highdicom"},
+    "retrieval/dicomcapture.py": {"pydicom", "highdicom"},
+    "retrieval/dicomresult.py": {"pydicom"},
+    "retrieval/dicomweb.py": {"dicomweb_client", "requests", "urllib3"},
+    "retrieval/dicomnode.py": {"pynetdicom"},
+}
+DICOM = set().union(*DICOM_FILES.values())
 NOWHERE = ("pandas", "sklearn", "scipy")
 HEAVY = ("torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy")
 
@@ -68,6 +79,8 @@ def broken_rules(files: dict[str, str]) -> list[str]:
                 broken.append(f"{path}: {module} is relative; write it out")
             if name in NOWHERE or package != ROOMS.get(name, package):
                 broken.append(f"{path}: {name} belongs to {ROOMS.get(name, 'no package')}")
+            if name in DICOM and name not in DICOM_FILES.get(path, set()) and package == "retrieval":
+                broken.append(f"{path}: {name} is for {sorted(DICOM_FILES)}")
             if name in ONE_FILE and path not in homes.setdefault(name, []):
                 homes[name].append(path)
     broken += [f"{name} is imported in {len(paths)} files: {paths}" for name, paths in homes.items() if len(paths) > 1]
@@ -95,6 +108,9 @@ def test_every_file_keeps_the_rules() -> None:
         {"index/a.py": "from typer import Option"},
         {"index/a.py": "import faiss", "index/b.py": "import faiss"},
         {"retrieval/a.py": "import pandas as pd"},
+        {"retrieval/a.py": "import pydicom"},
+        {"retrieval/dicom.py": "import highdicom"},
+        {"cli/a.py": "from pydicom import Dataset"},
         {"cli/a.py": "from . import main"},
         {"cli/a.py": "import sqlite3"},
     ],
@@ -124,3 +140,11 @@ def loaded_by(*arguments: str) -> set[str]:
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["train", "--help"]])
 def test_help_waits_for_nothing(arguments: list[str]) -> None:
     assert not loaded_by(*arguments) & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3", "pydicom"}
+
+
+def test_a_query_of_a_png_imports_no_dicom() -> None:
+    script = "import sys\nimport retrieval.searcher, cli.query, cli.answer\nprint(*sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    modules = set(done.stdout.split())
+    assert "retrieval.radiograph" in modules
+    assert not modules & {*DICOM, *HEAVY, *(path.replace("/", ".").removesuffix(".py") for path in DICOM_FILES)}
