@@ -301,6 +301,7 @@ def merge(
     """Add other indexes of the same model to this one, or make this one of the shards of an index."""
     from index.edit import IndexEdit
     from index.folder import IndexFolder
+    from retrieval.growth import require_same_key
     from retrieval.searcher import default_index
     from retrieval.shards import is_shard, join_shards
 
@@ -320,6 +321,8 @@ def merge(
     with IndexEdit.open(place or default_index()) as edit:
         for other in others:
             with IndexFolder.open(other) as source:
+                if not prefix:
+                    require_same_key(edit.metadata("collection"), source.metadata("collection"))
                 try:
                     more, there = edit.merge(source, prefix)
                 except ValueError as error:

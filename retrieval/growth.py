@@ -15,7 +15,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.stream import encoded_batches, file_digest, shown_name
 
-__all__ = ["AddReport", "add_to_index"]
+__all__ = ["AddReport", "add_to_index", "require_same_key"]
 
 SCHEMA = "mura-search/add/1"
 
@@ -93,6 +93,19 @@ def _require_site(about: object, collection: Collection) -> None:
     if collection.layout == "dicom" and there != collection.site:
         named = "as their headers name them" if not there else "by hashes with another site key"
         raise CollectionError(f"the index names its patients {named}; add with the same key, or build it again")
+
+
+def require_same_key(one: object, other: object) -> None:
+    """Raise CollectionError where two indexes hashed their patients with different site keys.
+
+    one, other: what they say of their "collection".
+    """
+    sites = {about.get("site", "") for about in (one, other) if isinstance(about, dict)}
+    if len(sites) > 1:
+        raise CollectionError(
+            "the indexes name their patients by different site keys, so one patient would be two; "
+            "merge with --prefix where they are of two hospitals"
+        )
 
 
 def _admitted(

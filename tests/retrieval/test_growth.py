@@ -9,7 +9,8 @@ from index.edit import IndexEdit
 from index.folder import IndexFolder
 from retrieval.build import build_index
 from retrieval.collection import Collection
-from retrieval.growth import add_to_index
+from retrieval.errors import CollectionError
+from retrieval.growth import add_to_index, require_same_key
 from retrieval.searcher import Searcher
 
 Squares = Callable[..., Collection]
@@ -130,3 +131,11 @@ def test_an_open_searcher_notices_what_changes(
         assert ([case.study for case in answer.cases], answer.index.cases) == (["s9"], 1)
         shutil.rmtree(place)
         assert [case.study for case in searcher.search(query).cases] == ["s9"]  # it still has what it opened
+
+
+def test_indexes_of_two_site_keys_are_not_mixed() -> None:
+    require_same_key({"site": "a"}, {"site": "a"})
+    require_same_key({}, {"layout": "mura"})
+    for other in ({"site": "b"}, {}):
+        with pytest.raises(CollectionError, match="different site keys"):
+            require_same_key({"site": "a"}, other)
