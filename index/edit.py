@@ -266,6 +266,10 @@ class IndexEdit:
 
         with self._database.transaction():
             metadata = self._database.metadata()
+            self.behind = len(self._database.pending())
+        if not self.behind and not self._compacted:
+            return
+        break_seal(self.path)
         with (
             contextlib.suppress(IndexUnreachable),
             open_remote(metadata, create=True, cases=self._database.count()) as store,

@@ -121,7 +121,11 @@ class MilvusStore:
         for batch in _batches([int(row) for row in rows], _ASKED):
             self._ask("delete", ids=batch)
         if self._place.consistency == "Session":
-            self.count()  # waits: servers as of 2.3.5 do not tell when a deletion was, which a session goes by
+            self.wait()  # since servers as of 2.3.5 do not tell when a deletion was, which a session goes by
+
+    def wait(self) -> None:
+        """Return when searches find all that anybody wrote before, whatever the consistency."""
+        self.count()  # asks with strong consistency
 
     def flush(self) -> None:
         """Return when everything written is in the server's storage; call it once, after the last of many writes."""
@@ -139,10 +143,10 @@ class MilvusStore:
         """For each query the k nearest studies, or as many as match: similarity, and row of the study's nearest case.
 
         queries: (Q, D) unit rows. where, exclude_patients: as for `IndexFolder.search`. without: rows that must not be
-        found. A similarity is the inner
-        product in double precision, rounded to float32. Most similar first; ties, within a study too, by row. With an
-        index other than FLAT, studies may be missed as that index misses vectors. Where more than 16384 cases tie for
-        the last place, the lowest row among 16384 of them wins. Raises ValueError like `IndexFolder.search`.
+        found. A similarity is the inner product in double precision, rounded to float32. Most similar first; ties,
+        within a study too, by row. With an index other than FLAT, studies may be missed as that index misses vectors.
+        Where more than 16384 cases tie for the last place, the lowest row among 16384 of them wins. Raises ValueError
+        like `IndexFolder.search`.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         require_unit_rows(queries, self._dimension)
@@ -258,7 +262,7 @@ class MilvusStore:
         self._kind = str(index["index_type"])
         self._ask("load_collection", timeout=_LONG)
         if self._place.consistency != "Strong":
-            self.count()  # waits until what was written before is there to be found
+            self.wait()
 
     def _schema(self) -> Any:
         from pymilvus import DataType

@@ -41,7 +41,8 @@ class RemoteState:
 
     @classmethod
     def read(cls, database: Database, store: MilvusStore) -> "RemoteState":
-        """The state that cases.sqlite has, in a transaction."""
+        """The state that cases.sqlite has, in a transaction; all of it that is not pending is found from then on."""
+        store.wait()
         dimension = int(database.metadata()["dimension"])
         return cls(database.generation(), store, database, dimension, database.pending())
 
@@ -99,7 +100,7 @@ def open_remote(metadata: Mapping[str, Any], *, create: bool = False, cases: int
     """
     settings = {name: value for name, value in metadata["values"]["store"].items() if name != "kind"}
     settings["collection"] = f"mura_{metadata['identity'][:16]}"  # each index has its own
-    place = MilvusPlace(**settings, token=os.environ.get(TOKEN, ""))
+    place = MilvusPlace(**settings, token=os.environ.get(TOKEN, ""), consistency="Session")
     graph = _GRAPH if cases > EXACT and not place.local else None
     return MilvusStore.open(place, int(metadata["dimension"]), create=create, index_params=graph)
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from index.build import IndexBuild
 from index.case import Case
 from index.edit import IndexEdit
+from index.errors import IndexUnreachable
 from index.folder import Hit, IndexFolder
+from tests.index.milvus_server import TOKEN, MilvusServer
 
 D = 16
 Vectors = NDArray[np.float32]
@@ -92,8 +94,6 @@ MARKS = {"milvus server": [pytest.mark.server, pytest.mark.slow], "milvus lite":
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in STORES])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    from tests.index.milvus_server import TOKEN
-
     monkeypatch.setenv("MURA_SEARCH_MILVUS_TOKEN", TOKEN)
     monkeypatch.setattr("index.faiss_store._ALWAYS_EXACT", 0)
     return STORES[request.param](tmp_path, request)
@@ -203,3 +203,34 @@ def test_it_follows_every_change(store: Store, start: Callable[[World], Path]) -
     with IndexFolder.open(place) as folder:
         assert folder.verify()
         assert_answers(folder, after, store.exact, 30)
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_server_that_dies_loses_nothing(
+    server: MilvusServer, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes made while Milvus is down are in cases.sqlite, and reach it when it is back."""
+    monkeypatch.setenv("MURA_SEARCH_MILVUS_TOKEN", TOKEN)
+    world, more = drawn(np.random.default_rng(6), 60), drawn(np.random.default_rng(7), 20, first=4)
+    settings = {"kind": "milvus", "uri": server.uri, "server_pem_path": str(server.certificate)}
+    place = tmp_path / "index"
+    with IndexBuild.start(place, model=model, dimension=D, fingerprint="f") as index:
+        index.add(world.cases, world.vectors, pictures(world.cases), np.zeros(60, np.float32))
+        index.set_metadata("store", settings | {"server_name": "milvus.test", "patience": 1.0, "timeout": 20.0})
+        index.finish()
+    server.kill()
+    with IndexEdit.open(place) as edit:
+        edit.add(more.cases, more.vectors, pictures(more.cases), np.zeros(20, np.float32))
+        edit.remove({"study": [world.cases[0].study]})
+    gone = [case for case in world.cases if case.study == world.cases[0].study]
+    assert edit.behind == 20 + len(gone)
+    with pytest.raises(IndexUnreachable, match="does not answer"):
+        IndexFolder.open(place)
+    server.start()
+    IndexEdit.open(place).close()  # any edit brings it up to date
+    kept = [n for n, case in enumerate([*world.cases, *more.cases]) if case not in gone]
+    after = World([[*world.cases, *more.cases][n] for n in kept], np.vstack((world.vectors, more.vectors))[kept])
+    with IndexFolder.open(place) as folder:
+        assert folder.verify()
+        assert_answers(folder, after, True, 40)
