@@ -1,6 +1,7 @@
 """Do heatmaps show what the model goes by? Measured against known lesions, and what a heatmap costs.
 
-    python benchmarks/heatmaps.py DATA... [--model FOLDER] [--phantoms 40] [--curves 50] [--rounds 10000]
+    python benchmarks/heatmaps.py [DATA...] [--model FOLDER] [--phantoms 40] [--curves 50] [--rounds 10000]
+    python benchmarks/heatmaps.py --phantoms 0      the cost alone
 
 Abnormal radiographs whose lesions are known, none of them seen in training: the valid split of each DATA (with
 `fractures.csv` beside it), and synthetic fingers of a seed that the bundled model did not learn from. On each:
@@ -162,7 +163,7 @@ def measure(encoder: Encoder, examples: Sequence[Example], on_curves: int) -> tu
     size = encoder.bundle.preprocessing.size
     by_class: Figures = {}
     by_similarity: Figures = {}
-    embeddings = encoder.encode([example.pixels for example in examples[:on_curves]]).embeddings
+    embeddings = encoder.encode([example.pixels for example in examples[: max(on_curves, 1)]]).embeddings
 
     def note(figures: Figures, name: str, columns: Sequence[str], values: Sequence[float]) -> None:
         for column, value in zip(columns, values, strict=True):
@@ -267,7 +268,7 @@ def main() -> None:
         differences(by_class, SMOOTH, CURVES, first, options.rounds)
         table("Curves of similarity", by_similarity, CURVES, first, options.rounds)
         differences(by_similarity, "of this similarity", CURVES, first, options.rounds)
-    cost(encoder, next(iter(groups.values())), options.runs)
+    cost(encoder, next(iter(groups.values()), []) or list(phantoms(8, options.seed)), options.runs)
 
 
 if __name__ == "__main__":
