@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.bundle import BUNDLED
 from retrieval.encoder import Encoder
-from retrieval.errors import HeatmapError
+from retrieval.errors import HeatmapError, RadiographError
 from retrieval.heatmap import (
     Heatmap,
     Smoothing,
@@ -164,9 +164,9 @@ def test_it_costs_a_forward_pass_a_copy(bundled: Encoder, finger: Pixels, monkey
 
     monkeypatch.setattr(Encoder, "maps", counted)
     for how, known, expected in (
-        (Smoothing(), None, [3]),  # two copies and the radiograph itself
-        (Smoothing(), views, [2]),
-        (Smoothing(samples=5), views, [5]),
+        (Smoothing(), None, [1] * 3),  # the radiograph itself and two copies
+        (Smoothing(), views, [1] * 2),
+        (Smoothing(samples=5), views, [1] * 5),
         (PLAIN, None, [1]),
         (PLAIN, views, []),
     ):
@@ -195,6 +195,13 @@ def test_a_blank_radiograph_has_a_finite_heatmap(bundled: Encoder, squares_encod
         assert values.max() in (0, 1)
     if brightness == 0:  # every cell is negative
         assert not explain_class(squares_encoder, blank).values.any()
+
+
+def test_numbers_that_are_none_are_no_empty_heatmap(bundled: Encoder, finger: Pixels) -> None:
+    views = bundled.views([bundled.prepare(finger)])
+    views[0][0, 3, 2, 1] = np.nan
+    with pytest.raises(RadiographError, match="no usable numbers"):
+        explain_class(bundled, finger, PLAIN, views=views)
 
 
 def test_similarity_has_no_direction_where_it_is_whole(squares_encoder: Encoder) -> None:
