@@ -193,7 +193,9 @@ def test_every_reply_tells_the_browser_what_it_may(client: httpx.Client) -> None
 def test_the_page_has_nothing_inline_and_nothing_from_elsewhere(client: httpx.Client, png: Png) -> None:
     pages = [
         client.get("/", headers=PAGE).text,
-        client.post("/search", files={"files": png(200)}, data={"heatmap": "true"}, headers=PAGE).text,
+        client.post(
+            "/search", files={"files": png(200)}, data={"heatmap": "true"}, headers=PAGE, follow_redirects=True
+        ).text,
         client.get("/static/page.js").text,
         client.get("/static/viewer.js").text,
         client.get("/static/page.css").text,
@@ -208,7 +210,7 @@ def test_names_cannot_become_code(client: httpx.Client, png: Png) -> None:
     name = '"><img src=x onerror=alert(1)>.png'
     page = client.post(
         "/search", files=[("files", (name, png(200))), ("files", ("b.png", png(60)))], data={"heatmap": "true"},
-        headers=PAGE,
+        headers=PAGE, follow_redirects=True,
     ).text  # fmt: skip
     assert "onerror" in page
     assert "<img src=x" not in page
