@@ -376,7 +376,7 @@ def test_it_works_without_scripts(serve: Serve, open_page: Open, square: Square)
     page = open_page(serve(), java_script_enabled=False)
     page.set_input_files("#files", str(square("query.png", 200)))
     page.click("#submit")
-    assert len(scores(page)) == 2
+    expect(page.locator(".score b")).to_have_count(2)
     page.locator(".card").first.click()
     expect(page.locator("#comparison-title")).to_contain_text("View 1 beside study")
     page.go_back()
