@@ -55,6 +55,8 @@ DICOM = set().union(*DICOM_FILES.values())
 NOWHERE = ("pandas", "sklearn", "scipy")
 HEAVY = ("torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy")
 
+WEB = ("fastapi", "uvicorn", "starlette")
+
 
 def imports_of(source: str) -> Iterator[str]:
     """Every module that a source imports, at whatever depth."""
@@ -137,9 +139,11 @@ def loaded_by(*arguments: str) -> set[str]:
     return modules
 
 
-@pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["train", "--help"], ["serve", "--help"]]
+)
 def test_help_waits_for_nothing(arguments: list[str]) -> None:
-    assert not loaded_by(*arguments) & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3", "pydicom"}
+    assert not loaded_by(*arguments) & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3", *DICOM, *WEB}
 
 
 def test_a_query_of_a_png_imports_no_dicom() -> None:

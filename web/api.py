@@ -110,7 +110,7 @@ async def health() -> Response:
 
 @api.get("/readyz", summary="Whether it answers from the index as it is now", responses=TEXT)
 async def ready(request: Request) -> Response:
-    trouble = service_of(request).engine.trouble
+    trouble = await service_of(request).trouble()
     text = "the index was changed and cannot be opened; the former one still answers\n" if trouble else "ok\n"
     return Response(text, 503 if trouble else 200, media_type="text/plain")
 

@@ -135,10 +135,10 @@ class Guard:
         safe = scope["method"] in ("GET", "HEAD")
         site = headers.get("sec-fetch-site", "none")
         origin = headers.get("origin")
-        own = f"{scope.get('scheme', 'http')}://{headers.get('host', '')}".lower()
+        own = headers.get("host", "").lower()  # without a scheme: in front there may be a proxy that speaks TLS
         link = safe and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         foreign = site not in ("same-origin", "none") and not link
-        if foreign or (origin is not None and _normal(origin) != _normal(own)):
+        if foreign or (origin is not None and origin.lower().partition("://")[2] != own):
             raise Refused(403, "another site's page may not ask this server")
 
 
@@ -202,15 +202,6 @@ def _host_name(host: str) -> str | None:
     except ValueError:
         return None
     return parts.hostname if parts.hostname and not (parts.username or parts.path or parts.query) else None
-
-
-def _normal(origin: str) -> tuple[str, str, int | None] | None:
-    try:
-        parts = urlsplit(origin)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return None
-    return parts.scheme, parts.hostname or "", port
 
 
 def _cookie(headers: Headers) -> str:

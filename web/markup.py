@@ -84,7 +84,7 @@ def login_page(problem: str = "") -> str:
 
 
 def problem_page(sentence: str) -> str:
-    told = f'<p class="problem" role="alert">{safe(sentence[:1].upper() + sentence[1:])}.</p>'
+    told = f'<p class="problem" role="alert">{safe(sentence)}.</p>'
     back = '<p><a href="/">Ask about a radiograph</a></p>'
     return whole_page("mura-search", join(Html("<h1>This did not work</h1>"), Html(told), Html(back)), script=False)
 

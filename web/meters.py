@@ -6,7 +6,7 @@ Routes are named by their patterns, so no case, study or patient is in a label.
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from web.service import Service
 
@@ -46,11 +46,11 @@ class Meters:
             ("requests_at_work", "Uploads being answered now.", service.gate.inside),
             ("bytes_at_work", "Bytes that they hold.", service.gate.bytes),
             ("pictures_waiting", "Radiographs that wait for the encoder.", service.batcher.waiting),
-            ("batches_encoded_total", "Batches encoded.", service.batcher.batches),
-            ("pictures_encoded_total", "Radiographs encoded.", service.batcher.encoded),
             ("studies_remembered", "Studies kept in memory for their heatmaps.", len(service.kept)),
             ("bytes_remembered", "Bytes that they hold.", service.kept.bytes),
             ("index_cases", "Cases in the index.", cases),
             ("index_studies", "Studies in the index.", studies),
         ):
             yield GaugeMetricFamily(f"mura_search_{name}", help_text, value=value)
+        yield CounterMetricFamily("mura_search_batches_encoded", "Batches encoded.", value=service.batcher.batches)
+        yield CounterMetricFamily("mura_search_pictures_encoded", "Radiographs encoded.", value=service.batcher.encoded)

@@ -38,6 +38,8 @@ async def search(request: Request) -> Response:
     with service.gate.enter() as share:
         upload = await read_upload(request, service.limits.views, share)
         answer, name = await service.ask(upload, share)
+    if name and not _is_part(request):  # going back to it then sends nothing again
+        return RedirectResponse(f"/studies/{name}", 303)
     return await _answered(request, answer, name, upload.asked)
 
 

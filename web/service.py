@@ -66,16 +66,17 @@ class Service:
 
         Files that cannot be read are left out with a warning. Raises RadiographError where none can be, Refused.
         """
-        started = time.perf_counter()
-        async with self._searcher() as searcher:
-            views, pictures, warnings = await self._read(upload, searcher, share)
-            encoded = await self.batcher.encode(searcher.encoder, pictures)
-            study = Study(
-                tuple(views), encoded, tuple(warnings), upload.asked.patient, searcher.encoder.bundle.sha256,
-                time.perf_counter() - started,
-            )  # fmt: skip
-            answer = await self._in_thread(_answer, searcher, study, upload.asked)
+        try:
+            async with asyncio.timeout(self.limits.answer):
+                answer, study = await self._ask(upload, share)
+        except TimeoutError as error:
+            raise Refused(503, f"this took longer than {self.limits.answer:.0f} s; try again later", retry=5) from error
         return answer, self.kept.add(study) if upload.asked.heatmap else ""
+
+    async def trouble(self) -> str:
+        """Why the index as it is now cannot be used; "" where it can."""
+        async with self._searcher():
+            return self.engine.trouble
 
     async def again(self, name: str, asked: Asked) -> Answer:
         """Answer anew for a study that is remembered. Raises Refused."""
@@ -198,6 +199,17 @@ class Service:
             yield searcher
         finally:
             lent.__exit__(None, None, None)
+
+    async def _ask(self, upload: Upload, share: Share) -> tuple[Answer, Study]:
+        started = time.perf_counter()
+        async with self._searcher() as searcher:
+            views, pictures, warnings = await self._read(upload, searcher, share)
+            encoded = await self.batcher.encode(searcher.encoder, pictures)
+            study = Study(
+                tuple(views), encoded, tuple(warnings), upload.asked.patient, searcher.encoder.bundle.sha256,
+                time.perf_counter() - started,
+            )  # fmt: skip
+            return await self._in_thread(_answer, searcher, study, upload.asked), study
 
     async def _read(
         self, upload: Upload, searcher: Searcher, share: Share

@@ -3,7 +3,10 @@
 import hashlib
 import logging
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from http.cookies import SimpleCookie
@@ -178,6 +181,35 @@ def test_its_own_page_and_a_link_may(client: httpx.Client, png: Png) -> None:
     assert client.post("/search", files={"files": png(200)}, headers=link).status_code == 403
 
 
+def test_behind_a_proxy_that_speaks_tls_the_page_may_ask(serve: Serve, png: Png) -> None:
+    headers = {"host": "reading.example", "origin": "https://reading.example"}
+    with httpx.Client(base_url=serve(names=("reading.example",))) as client:
+        assert client.post("/api/search", files={"files": png(200)}, headers=headers).status_code == 200
+
+
+def test_over_tls_the_cookie_is_only_for_tls(serve: Serve, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *files, *subject]
+    subprocess.run(made, check=True, capture_output=True)
+    base = serve(token=TOKEN, certificate=certificate, key=key)
+    assert base.startswith("https://127.0.0.1:")
+    with httpx.Client(base_url=base, verify=ssl.create_default_context(cafile=str(certificate))) as client:
+        reply = client.post("/login", data={"token": TOKEN}, headers=PAGE)
+        assert SimpleCookie(reply.headers["set-cookie"])[COOKIE]["secure"]
+        assert client.get("/", headers=PAGE).status_code == 200
+    with pytest.raises(ServerError, match="cannot be used"):
+        serve(certificate=key, key=certificate)
+    with pytest.raises(ServerError, match="cannot be read"):
+        serve(certificate=tmp_path / "none")
+    with pytest.raises(ServerError, match="belongs to a certificate"):
+        serve(key=key)
+
+
 def test_every_reply_tells_the_browser_what_it_may(client: httpx.Client) -> None:
     for path in ("/", "/nowhere", "/api/index", "/static/page.js", "/static/none", "/healthz"):
         headers = client.get(path).headers
@@ -193,7 +225,9 @@ def test_every_reply_tells_the_browser_what_it_may(client: httpx.Client) -> None
 def test_the_page_has_nothing_inline_and_nothing_from_elsewhere(client: httpx.Client, png: Png) -> None:
     pages = [
         client.get("/", headers=PAGE).text,
-        client.post("/search", files={"files": png(200)}, data={"heatmap": "true"}, headers=PAGE).text,
+        client.post(
+            "/search", files={"files": png(200)}, data={"heatmap": "true"}, headers=PAGE, follow_redirects=True
+        ).text,
         client.get("/static/page.js").text,
         client.get("/static/viewer.js").text,
         client.get("/static/page.css").text,
@@ -208,7 +242,7 @@ def test_names_cannot_become_code(client: httpx.Client, png: Png) -> None:
     name = '"><img src=x onerror=alert(1)>.png'
     page = client.post(
         "/search", files=[("files", (name, png(200))), ("files", ("b.png", png(60)))], data={"heatmap": "true"},
-        headers=PAGE,
+        headers=PAGE, follow_redirects=True,
     ).text  # fmt: skip
     assert "onerror" in page
     assert "<img src=x" not in page

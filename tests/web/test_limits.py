@@ -238,3 +238,19 @@ def test_a_full_server_says_so_instead_of_queueing(serve: Serve, png: Png, monke
     assert {reply.headers["retry-after"] for reply in refused} == {"1"}
     assert [reply.status_code for reply in replies].count(200) == 4
     assert httpx.post(f"{base}/api/search", files={"files": png(200)}).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_given_up(serve: Serve, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.encoder import Encoder
+
+    encode = Encoder.encode_prepared
+
+    def wait(self: Encoder, pictures: Any) -> Any:
+        time.sleep(1)
+        return encode(self, pictures)
+
+    monkeypatch.setattr(Encoder, "encode_prepared", wait)
+    with httpx.Client(base_url=serve(limits={"answer": 0.3}), timeout=20) as client:
+        reply = client.post("/api/search", files={"files": png(200)})
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+        assert client.get("/metrics").text.count("mura_search_requests_at_work 0.0") == 1

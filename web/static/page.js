@@ -12,7 +12,10 @@ let sending = null;
 function say(text) { find("status").textContent = text; }
 function complain(text) { find("problem").textContent = text && whole(text); }
 function spoken(title) { return title.textContent.replace(/^\W+/, ""); }
-function whole(text) { return text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : "."); }
+function whole(text) { // a sentence; one that begins with a file's name keeps it as it is
+  const first = /^[a-z]+[ ,]/.test(text) ? text[0].toUpperCase() : text[0];
+  return first + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
 
 // Which views
 
@@ -189,6 +192,7 @@ document.addEventListener("click", (event) => {
   if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); compare(link); }
 });
 find("comparison").addEventListener("close", () => find("comparison-content").replaceChildren());
-addEventListener("pagehide", forget);
+addEventListener("pagehide", () => { if (views.length) forget(); });
+take(find("files").files, false); // chosen before this script was there
 const there = answer.querySelector("[data-viewer]"); // an answer that came with the page
 if (there) makeViewer(there, answer.querySelector(".tools"));
