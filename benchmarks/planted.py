@@ -5,8 +5,8 @@
 
 Copies: radiographs are copied in several ways under a patient of their own, into the other split. A reported pair is
 right where both come from one radiograph, or from two that the audit of the untouched collection calls near duplicates
-(on phantoms there are none; on FracAtlas they have to be looked at). Labels: those of 5 % of the studies are turned, in
-many rounds with other studies each; a listed study is right where its label was turned. Whatever was wrong before
+(on phantoms there are none; on FracAtlas they have to be looked at). Labels: those of 5 % of the studies are turned,
+in many rounds with other studies each; a listed study is right where its label was turned. Whatever was wrong before
 counts as a false alarm.
 """
 
@@ -36,7 +36,7 @@ from retrieval.radiograph import read_radiograph
 from retrieval.rules import learn_rules
 from retrieval.scrutiny import Encoding, encode_collection, scrutinise
 from retrieval.split import split_by_patient
-from retrieval.suspects import LabelCheck, check_labels
+from retrieval.suspects import LabelCheck, Suspect, check_labels
 from retrieval.twins import Twin, joined_patients
 
 __all__ = ["main"]
@@ -57,11 +57,13 @@ def encoded(pixels: Pixels, quality: int = 30) -> Pixels:
 
 def brightened(pixels: Pixels, dice: Dice) -> Pixels:
     bright = pixels * dice.uniform(0.75, 1.25) + dice.uniform(-20, 20)
-    return np.clip(bright, 0, 255).astype(np.uint8)
+    changed: Pixels = np.clip(bright, 0, 255).astype(np.uint8)
+    return changed
 
 
 def gamma(pixels: Pixels, dice: Dice) -> Pixels:
-    return np.asarray(255 * (pixels / 255.0) ** dice.choice([0.7, 1.4]), np.uint8)
+    changed: Pixels = np.round(255 * (pixels / 255.0) ** float(dice.choice([0.7, 1.4]))).astype(np.uint8)
+    return changed
 
 
 def cropped(pixels: Pixels, dice: Dice, most: float) -> Pixels:
@@ -132,7 +134,8 @@ def plant_copies(cases: Sequence[Case], folder: Path, each: int, dice: Dice) -> 
 def judge_copies(planted: Planted, before: Sequence[Twin], after: Sequence[Twin]) -> None:
     """Print recall by way, and precision. before: what the untouched collection holds, named as in the new table."""
     same = {frozenset(twin.cases) for twin in before}
-    right, wrong = set(), []
+    right: set[str] = set()
+    wrong: list[Twin] = []
     for twin in after:
         one, two = (planted.sources.get(case, case) for case in twin.cases)
         if one != two and frozenset((one, two)) not in same:
@@ -212,7 +215,7 @@ def measured(check: LabelCheck, turned: set[str], group: set[str], least: float 
     ]
 
 
-def share_of(found: Sequence[object], turned: set[str]) -> float:
+def share_of(found: Sequence[Suspect], turned: set[str]) -> float:
     return float(np.mean([one.study in turned for one in found])) if found else np.nan
 
 

@@ -7,46 +7,79 @@ enhanced correlation coefficient maximization"), and the correlation is taken of
 coarse shades.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COPY", "detail_match"]
+__all__ = ["Match", "detail_match"]
 
-# Copies of FracAtlas's radiographs and of phantoms mostly reach 0.94; of the radiographs of different patients that lie
-# nearest to each other, none that were no copies reached 0.92. docs/audit.md has the figures.
-COPY = 0.92
+# Correlations from which two pictures are one, as they lie and aligned; alignment fits whatever can be fitted, so more
+# is asked of it. Most copies of FracAtlas's radiographs and of phantoms reach 0.97; of radiographs of different
+# patients that lie nearest to each other, none reached 0.76 and 0.93. docs/audit.md has the figures.
+_LYING, _ALIGNED = 0.85, 0.95
 _COARSE, _FINE = 32, 112  # pixels a side
 _HOPELESS = 0.8  # coarse correlation
-_ZOOMS = (1.0, 1.15, 0.87)  # a search from here finds crops by some 15 %
+_ZOOMS = (1.0, 0.87)  # a search from here finds a crop of some 15 % in the whole
 _DETAIL = 3.0  # pixels of the finer pictures; what is smoother is no detail
+_GRAIN = 1.0  # pixels; what is finer is lost when a picture is moved by parts of a pixel
+_CLOSE = 0.92  # coarse correlation with which no other zoom is tried
 _MARGIN = 4  # pixels at the edge, where a collimator's shadow may have been cut
-_LEAST = 1 / 3  # of the picture has to overlap
+_LEAST, _LEAST_LEFT = 1 / 3, 1 / 10  # of the picture has to overlap, and to be left without blank parts
+_BLANK = (0.0, 0.3, 0.6)  # grey levels; what varies less is blank
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
 
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-def detail_match(one: Grey, two: Grey) -> float:
-    """Correlation of the details of two grey pictures (H, W), sizes may differ: 1 for one and the same, else to -1.
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How well the details of two pictures agree: a correlation, as they lie or `aligned`."""
 
-    0 where they cannot be laid over each other.
+    correlation: float
+    aligned: bool
+
+    @property
+    def copy(self) -> bool:
+        """Whether the two are one radiograph."""
+        return self.correlation >= (_ALIGNED if self.aligned else _LYING)
+
+
+def detail_match(one: Grey, two: Grey) -> Match:
+    """Compare the details of two grey pictures (H, W), sizes may differ.
+
+    First as they lie, without what is blank in either, for a file that ends early lacks its last rows; if that is no
+    copy, aligned. The correlation is 0 where they cannot be laid over each other.
     """
-    coarse_one, coarse_two = _square(one, _COARSE), _square(two, _COARSE)
+    fine_one, fine_two = _square(one, _FINE), _square(two, _FINE)
+    unmoved = np.eye(2, 3, dtype=np.float32)
+    lying = Match(max(_correlation(fine_one, fine_two, unmoved, blank=level) for level in _BLANK), aligned=False)
+    if lying.copy:
+        return lying
+    # Either may be a crop of the other, and only a crop is found in the whole.
+    turns = [(_coarsely(_square(a, _COARSE), _square(b, _COARSE)), a, b) for a, b in ((one, two), (two, one))]
+    (warp, score), *pictures = max(turns, key=lambda turn: turn[0][1])
+    if score < _HOPELESS:
+        return lying
+    warp[:, 2] *= _FINE / _COARSE
+    fine_one, fine_two = (_square(picture, _FINE) for picture in pictures)
+    warp, score = _aligned(fine_one, fine_two, warp)
+    aligned = Match(_correlation(fine_one, fine_two, warp, grain=_GRAIN) if score > 0 else 0.0, aligned=True)
+    return max(lying, aligned, key=lambda match: match.correlation)
+
+
+def _coarsely(one: Floats, two: Floats) -> tuple[Floats, float]:
+    """The best warp of coarse pictures from several starts, and their correlation."""
     warp, best = np.eye(2, 3, dtype=np.float32), -1.0
     for zoom in _ZOOMS:
-        found, score = _aligned(coarse_one, coarse_two, _zoomed(zoom))
+        found, score = _aligned(one, two, _zoomed(zoom))
         if score > best:
             warp, best = found, score
-        if best > COPY:
+        if best > _CLOSE:
             break
-    if best < _HOPELESS:
-        return 0.0
-    warp[:, 2] *= _FINE / _COARSE
-    fine_one, fine_two = _square(one, _FINE), _square(two, _FINE)
-    warp, best = _aligned(fine_one, fine_two, warp)
-    return _detail_correlation(fine_one, fine_two, warp) if best > 0 else 0.0
+    return warp, best
 
 
 def _square(picture: Grey, side: int) -> Floats:
@@ -69,16 +102,34 @@ def _aligned(one: Floats, two: Floats, start: Floats) -> tuple[Floats, float]:
     return np.asarray(warp, np.float32), float(score)
 
 
-def _detail_correlation(one: Floats, two: Floats, warp: Floats) -> float:
+def _correlation(one: Floats, two: Floats, warp: Floats, *, blank: float = 0.0, grain: float = 0.0) -> float:
+    """Of the details coarser than `grain`, where both pictures are and neither varies by less than `blank`."""
     side = (one.shape[1], one.shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(two, warp, side, flags=flags)
+    moved = np.asarray(cv2.warpAffine(two, warp, side, flags=flags), np.float32)
     common = cv2.warpAffine(np.ones_like(two), warp, side, flags=flags) > 0.99
     common[:_MARGIN] = common[-_MARGIN:] = False
     common[:, :_MARGIN] = common[:, -_MARGIN:] = False
     if common.mean() < _LEAST:
         return 0.0
-    details = [(picture - cv2.GaussianBlur(picture, (0, 0), _DETAIL))[common] for picture in (one, moved)]
-    first, second = (detail - detail.mean() for detail in details)
+    if blank:
+        common &= ~(_blank(one, blank) | _blank(moved, blank))
+        if common.mean() < _LEAST_LEFT:
+            return 0.0
+    first, second = (_details(picture, grain)[common] for picture in (one, moved))
+    first, second = first - first.mean(), second - second.mean()
     length = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / length if length > 0 else 0.0
+
+
+def _details(picture: Floats, grain: float) -> Floats:
+    fine = cv2.GaussianBlur(picture, (0, 0), grain) if grain else picture
+    return np.asarray(fine - cv2.GaussianBlur(picture, (0, 0), _DETAIL), np.float32)
+
+
+def _blank(picture: Floats, level: float) -> NDArray[np.bool_]:
+    """Where a picture hardly varies, and the edge around it."""
+    mean = cv2.blur(picture, (7, 7))
+    flat = (cv2.blur(picture * picture, (7, 7)) - mean * mean < level * level).astype(np.uint8)
+    large = cv2.erode(flat, np.ones((3, 3), np.uint8))  # a few pixels alike are no blank part
+    return np.asarray(cv2.dilate(large, np.ones((21, 21), np.uint8)) > 0)

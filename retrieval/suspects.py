@@ -117,15 +117,15 @@ def check_labels(
     weights = _weights(ranked.similarities, rules)
     voting = weights.sum(axis=1) > 0  # (V,)
     views = np.bincount(study_of, voting, len(ranked.studies))
-    votes: Floats = np.bincount(study_of, (weights * (ranked.labels[ranked.numbers] == ABNORMAL)).sum(axis=1))
-    votes = np.clip(votes / np.maximum(views, 1), 0, 1)  # (S,)
+    abnormal = (weights * (ranked.labels[ranked.numbers] == ABNORMAL)).sum(axis=1)  # (V,)
+    votes: Floats = np.clip(np.bincount(study_of, abnormal) / np.maximum(views, 1), 0.0, 1.0)  # (S,)
     judged = views > 0
     probabilities = np.bincount(study_of, rules.probabilities(logits)) / np.bincount(study_of)
     known = _trained_on(cases, study_of, trained_on)
 
     labels = ranked.labels
-    abnormal, calibrated = _calibrated(votes, labels, judged)
-    other = np.where(labels == ABNORMAL, 1 - abnormal, abnormal)
+    calibration, calibrated = _calibrated(votes, labels, judged)
+    other = np.where(labels == ABNORMAL, 1 - calibration, calibration)
     chances = np.where(judged, chance_of_error(other, assumed), 0.0)
     listed = [study for study in np.argsort(-chances, kind="stable") if chances[study] >= least]
     members = _members(study_of)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.alignment import COPY, detail_match
+from retrieval.alignment import Match, detail_match
 from retrieval.imprint import BITS, distances, imprints
 
 __all__ = ["Closeness", "Twin", "closeness", "joined_patients", "near_duplicates"]
@@ -116,7 +116,7 @@ def near_duplicates(
         if not cases[one.one].digest or cases[one.one].digest != cases[one.two].digest
     ]
 
-    def compare(pair: _Candidate) -> float:
+    def compare(pair: _Candidate) -> Match:
         one, two = _grey(thumbnails[pair.one]), _grey(thumbnails[pair.two])
         return detail_match(np.ascontiguousarray(one[:, ::-1]) if pair.mirrored else one, two)
 
@@ -127,9 +127,9 @@ def near_duplicates(
             some = candidates[start : start + _AT_ONCE]
             for pair, match in zip(some, pool.map(compare, some), strict=True):
                 known = best.get((pair.one, pair.two))
-                if match >= COPY and (known is None or match > known.match):
+                if match.copy and (known is None or match.correlation > known.match):
                     similarity = float(embeddings[pair.one] @ embeddings[pair.two])
-                    best[pair.one, pair.two] = _twin(cases, pair, similarity, match)
+                    best[pair.one, pair.two] = _twin(cases, pair, similarity, match.correlation)
             if progress:
                 progress(start + len(some), len(candidates))
     finally:  # an interrupted audit does not go on comparing
