@@ -103,9 +103,12 @@ class Head:
 
     def logit_gradient(self, maps: Array) -> Array:
         """d logit / d F, shape (B, C, h, w)."""
-        e = self.apply(maps).embeddings
-        active = (e @ self.hidden_weight.T + self.hidden_bias) > 0
-        return self.gradient(maps, (active * self.output_weight) @ self.hidden_weight)
+        return self.gradient(maps, self.logit_upstream(self.apply(maps).embeddings))
+
+    def logit_upstream(self, embeddings: Array) -> Array:
+        """d logit / d e, shape (B, D)."""
+        active = (embeddings @ self.hidden_weight.T + self.hidden_bias) > 0
+        return np.asarray((active * self.output_weight) @ self.hidden_weight, np.float32)
 
     def similarity_gradient(self, maps: Array, other: Array) -> Array:
         """d (e . other) / d F for embeddings `other` (B, D) or (D,), shape (B, C, h, w)."""
@@ -129,8 +132,9 @@ class Head:
         dz = dv @ self.projection_weight
         dz_mean, dz_att = dz[:, :C], dz[:, C:]
         pull = np.einsum("bc,bcn->bn", dz_att, F) - (dz_att * z_att).sum(1, keepdims=True)  # dz_att . (F_p - z_att)
-        dF = dz_mean[:, :, None] / (h * w) + dz_att[:, :, None] * attention[:, None, :]
-        dF += self.attention_weight[None, :, None] * (attention * pull)[:, None, :]
+        columns = np.stack((dz_att, np.broadcast_to(self.attention_weight, dz_att.shape)), 2)  # (B, C, 2)
+        dF = np.matmul(columns, np.stack((attention, attention * pull), 1))  # both outer products at once
+        dF += dz_mean[:, :, None] / (h * w)
         return np.asarray(dF.reshape(B, C, h, w), np.float32)
 
 

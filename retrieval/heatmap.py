@@ -116,8 +116,10 @@ def explain_class(
 
     def score(head: Head, views: Sequence[Array]) -> tuple[Array, list[Array]]:
         share = sign / np.float32(len(views))
-        logits = np.sum([head.apply(maps).logits for maps in views], axis=0)
-        return share * logits, [share * head.logit_gradient(maps) for maps in views]
+        pooled = [head.apply(maps) for maps in views]
+        upstreams = [share * head.logit_upstream(one.embeddings) for one in pooled]
+        gradients = [head.gradient(maps, upstream) for maps, upstream in zip(views, upstreams, strict=True)]
+        return share * np.sum([one.logits for one in pooled], axis=0), gradients
 
     return Heatmap(_explain(encoder, pixels, smoothing, score, views), target, smoothing)
 
@@ -209,12 +211,14 @@ def weigh(maps: Array, gradients: Array, scores: Array) -> Array:
     D1, D2, D3 = (np.zeros_like(maps) for _ in range(3))  # of dS/dA / largest, whose cube single precision can hold
     for share, gradient in zip(shares, gradients, strict=True):
         g = gradient / largest
-        squared = g * g
-        D1 += share * g
-        D2 += share * squared
-        D3 += share * squared * g
+        term = share * g
+        D1 += term
+        term *= g
+        D2 += term
+        term *= g
+        D3 += term
     denominator = 2 * D2 + np.maximum(largest * maps.sum((1, 2), keepdims=True) * D3, 0)
-    alpha = np.divide(D2, denominator, out=np.zeros_like(D2), where=denominator > 0)
+    alpha = D2 / np.maximum(denominator, np.finfo(np.float32).tiny)  # 0 where D2 is
     w = (alpha * np.maximum(D1, 0)).sum((1, 2)) * largest
     return np.maximum(np.tensordot(w, maps, 1), 0)
 
@@ -241,13 +245,11 @@ def _explain(
     picture = encoder.prepare(pixels)
     H, W = pixels.shape[:2]
     box = Letterbox.fit(H, W, len(picture))
-    copies = _noisy(picture, box, smoothing) if smoothing.noise else []
-    if views is None:  # one batch, the radiograph itself last, takes less time than two
-        views = encoder.views([*copies, picture])
-        clean = [maps[-1:] for maps in views]
-        noisy = [maps[:-1] for maps in views] if copies else clean
-    else:
-        clean, noisy = list(views), encoder.views(copies) if copies else list(views)
+    clean = encoder.views([picture]) if views is None else views
+    noisy = clean
+    if smoothing.noise:  # one at a time takes less time on a CPU than a batch
+        passes = [encoder.views([copy]) for copy in _noisy(picture, box, smoothing)]
+        noisy = [np.concatenate(maps) for maps in zip(*passes, strict=True)]
     scores, gradients = score(encoder.head, noisy)
     found = [weigh(maps[0], gradient, scores) for maps, gradient in zip(clean, gradients, strict=True)]
     heat = found[0] if len(found) == 1 else found[0] + found[1][:, ::-1]
