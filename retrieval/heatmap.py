@@ -206,7 +206,7 @@ def weigh(maps: Array, gradients: Array, scores: Array) -> Array:
     shares = np.exp(scores - scores.max())  # a factor that all copies share changes no proportion
     shares /= shares.sum()
     largest = np.abs(gradients).max()
-    if not largest > 0:
+    if largest == 0:
         return np.zeros(maps.shape[1:], np.float32)
     D1, D2, D3 = (np.zeros_like(maps) for _ in range(3))  # of dS/dA / largest, whose cube single precision can hold
     for share, gradient in zip(shares, gradients, strict=True):

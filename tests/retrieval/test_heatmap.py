@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.bundle import BUNDLED
 from retrieval.encoder import Encoder
-from retrieval.errors import HeatmapError
+from retrieval.errors import HeatmapError, RadiographError
 from retrieval.heatmap import (
     Heatmap,
     Smoothing,
@@ -195,6 +195,13 @@ def test_a_blank_radiograph_has_a_finite_heatmap(bundled: Encoder, squares_encod
         assert values.max() in (0, 1)
     if brightness == 0:  # every cell is negative
         assert not explain_class(squares_encoder, blank).values.any()
+
+
+def test_numbers_that_are_none_are_no_empty_heatmap(bundled: Encoder, finger: Pixels) -> None:
+    views = bundled.views([bundled.prepare(finger)])
+    views[0][0, 3, 2, 1] = np.nan
+    with pytest.raises(RadiographError, match="no usable numbers"):
+        explain_class(bundled, finger, PLAIN, views=views)
 
 
 def test_similarity_has_no_direction_where_it_is_whole(squares_encoder: Encoder) -> None:
