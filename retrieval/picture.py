@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from retrieval.heatmap import Heatmap
 
-__all__ = ["heatmap_png", "place_of", "radiograph_jpeg"]
+__all__ = ["heatmap_png", "place_of", "radiograph_jpeg", "reduced"]
 
 _LEVELS = 48  # of a heatmap: more would be seen by no one, and make the file larger
 _HEATMAP_SIDE = 320  # a heatmap is smooth; the page enlarges it
@@ -18,7 +18,7 @@ _STRONG = 0.75  # a white line runs around what lies above, as in `retrieval.hea
 
 def radiograph_jpeg(pixels: NDArray[np.uint8], side: int, quality: int = 85) -> bytes:
     """A radiograph (H, W) or (H, W, 3) BGR as JPEG, at most `side` pixels on the long side, never enlarged."""
-    return cv2.imencode(".jpg", _within(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
+    return cv2.imencode(".jpg", reduced(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
 def heatmap_png(heatmap: Heatmap, side: int = _HEATMAP_SIDE) -> bytes:
@@ -36,7 +36,7 @@ def heatmap_png(heatmap: Heatmap, side: int = _HEATMAP_SIDE) -> bytes:
     painted = np.ascontiguousarray(np.dstack([colours, cover]))
     lines, _ = cv2.findContours((values > _STRONG).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(painted, lines, -1, (255, 255, 255, 255), 1)
-    return cv2.imencode(".png", painted, (cv2.IMWRITE_PNG_COMPRESSION, 9))[1].tobytes()
+    return cv2.imencode(".png", painted, (cv2.IMWRITE_PNG_COMPRESSION, 6))[1].tobytes()
 
 
 def place_of(heatmap: Heatmap) -> str:
@@ -50,7 +50,8 @@ def place_of(heatmap: Heatmap) -> str:
     return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
 
 
-def _within(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def reduced(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A radiograph at most `side` pixels on the long side, never enlarged."""
     scale = min(1.0, side / max(pixels.shape[:2]))
     if scale == 1:
         return pixels

@@ -12,7 +12,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import RadiographError
 from retrieval.heatmap import explain_similarity
 from retrieval.page import Html, join, label_mark, paragraph, safe, table, terms
-from retrieval.picture import heatmap_png, place_of, radiograph_jpeg
+from retrieval.picture import heatmap_png, place_of, radiograph_jpeg, reduced
 from retrieval.radiograph import decode_radiograph, read_radiograph
 from retrieval.searcher import Searcher
 from retrieval.stack import blank, named, stack
@@ -22,6 +22,7 @@ __all__ = ["MOST", "Looked", "similar_cards"]
 
 MOST = 12  # studies in pictures; the table has all
 _SIDE = 360  # pixels of a picture
+_EXPLAINED = 1000  # pixels of a radiograph that is explained: more than any encoder sees, and soon done
 
 Array = NDArray[np.float32]
 
@@ -92,7 +93,7 @@ def _asked(searcher: Searcher, case: SimilarCase, looked: Looked, number: int, t
     caption = f"query, {name}" if len(looked.views) > 1 else "query"
     if there is None:
         return stack(picture, alt, caption)
-    heatmap = explain_similarity(searcher.encoder, pixels, there, views=looked.own(number))
+    heatmap = explain_similarity(searcher.encoder, reduced(pixels, _EXPLAINED), there, views=looked.own(number))
     words = f"heatmap: what in the query is like study {named(case.study)} is strongest at the {place_of(heatmap)}"
     return stack(picture, alt, caption, heatmap_png(heatmap, _SIDE), words)
 
@@ -102,7 +103,7 @@ def _found(searcher: Searcher, case: SimilarCase, embedding: Array) -> Html:
     shown = _picture(searcher, case)
     if shown is None:
         return blank(f"no picture of study {study} is there any more", study)
-    heatmap = explain_similarity(searcher.encoder, shown.pixels, embedding)
+    heatmap = explain_similarity(searcher.encoder, reduced(shown.pixels, _EXPLAINED), embedding)
     words = f"heatmap: what in study {study} is like the query is strongest at the {place_of(heatmap)}"
     caption = f"{case.label}, {case.similarity:.3f}" + (" (small copy in the index)" if shown.small else "")
     return stack(

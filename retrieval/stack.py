@@ -45,12 +45,10 @@ section {{ scroll-margin-top: 4rem; }}
 .views figure {{ margin: 0.25rem 0; }}
 .asked h3 {{ margin-top: 0.25rem; }}
 .several h3 {{ margin-top: 1.5rem; }}
-.stack {{ position: relative; display: block; width: fit-content; max-width: 100%; background: #000000;
-  border-radius: 0.25rem; overflow: hidden; }}
-.stack img {{ display: block; max-width: 100%; }}
-.stack .base {{ width: auto; height: auto; }}
-.views .base {{ max-height: 44rem; min-height: min(20rem, 60vh); }}
-.stack .heat {{ position: absolute; inset: 0; width: 100%; height: 100%; opacity: var(--strength, 0.55); }}
+.stack {{ position: relative; display: block; background: #000000; border-radius: 0.25rem; overflow: hidden; }}
+.stack img {{ display: block; width: 100%; object-fit: contain; }}
+.stack .base {{ height: auto; max-height: 44rem; }}
+.stack .heat {{ position: absolute; inset: 0; height: 100%; opacity: var(--strength, 0.55); }}
 :root:has(#heat:not(:checked)) .heat {{ display: none; }}
 :root:has(#invert:checked) .base {{ filter: invert(1); }}
 .found {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: 1rem 1.5rem;
@@ -60,12 +58,10 @@ section {{ scroll-margin-top: 4rem; }}
 .found p {{ margin: 0.25rem 0; }}
 .two {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.75rem; align-items: start; }}
 .two figure {{ margin: 0.5rem 0 0; }}
-.two .stack {{ width: 100%; }}
-.two .base {{ width: 100%; max-height: none; }}
 .two .blank {{ height: 10rem; }}
 @media print {{ .bar {{ display: none; }} .found {{ grid-template-columns: 1fr 1fr; }}
   .found > li {{ break-inside: avoid; }}
-  .views .base {{ max-height: 11cm; min-height: 0; }}
+  .views .base {{ max-height: 11cm; }}
   .asked {{ grid-template-columns: 1fr 1fr; }} .several .views {{ grid-template-columns: repeat(3, 1fr); }} }}
 """
 
