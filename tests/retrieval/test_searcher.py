@@ -156,7 +156,7 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     found = json.loads(json.dumps(searcher.search(path).to_dict(), allow_nan=False))
     assert list(found) == [
         *("schema", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases", "warnings"),
-        *("model", "index", "seconds"),
+        *("model", "index", "seconds", "report"),
     ]
     assert found["schema"] == "mura-search/answer/1"
     assert found["query"] == {"files": [str(path)], "views": 1, "excluded_patients": []}
