@@ -1,12 +1,13 @@
 """A filtered, study-level query against embedded vector databases, over the same vectors in one run.
 
     pip install lancedb qdrant-client pymilvus milvus-lite
-    python benchmarks/peers.py [--cases 100000] [--queries 50] [--runs 3]
+    python benchmarks/peers.py [--cases 100000] [--queries 50] [--runs 3] [--peers lancedb milvus_lite]
 
 Asked of each: the 15 nearest distinct studies of one part in seven, without those of one patient, with their records.
 All search exactly here. Qdrant's local mode and Milvus Lite group by study themselves (Milvus Lite: `group_by_field`);
 LanceDB is asked for more vectors until there are 15 studies. What each found is compared with exact search by NumPy.
-A package that is not installed is left out.
+A package that is not installed is left out; Qdrant, which takes very long to fill,
+has to be asked for.
 """
 
 import argparse
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=["lancedb", "milvus_lite"])
     options = parser.parse_args()
     machine("faiss-cpu", "lancedb", "qdrant-client", "pymilvus", "milvus-lite")
     vectors = np.concatenate(list(drawn(options.cases, D, 2)))
@@ -174,7 +176,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         searches: dict[str, Search] = {}
-        for name, make in {"mura-search": ours, **PEERS}.items():
+        for name, make in {"mura-search": ours, **{name: PEERS[name] for name in options.peers}}.items():
             if name in PEERS and find_spec(name) is None:
                 print(f"{name} is not installed")
                 continue

@@ -23,8 +23,9 @@ def require_places(*files: Path | None) -> None:
 
 
 def require_apart(file: Path, read: Iterable[Path]) -> None:
-    """Raise OutputError where a file would replace one of those that are read."""
-    if any(one.resolve() == file.resolve() for one in read):
+    """Raise OutputError where a file would replace one of those that are read, or one in a folder that is."""
+    place = file.resolve()
+    if any(one.resolve() == place or (file.exists() and one.resolve() == place.parent) for one in read):
         raise OutputError(f"{file} is one of the files that are asked about; name another for the result")
 
 

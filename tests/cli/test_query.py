@@ -167,3 +167,9 @@ def test_a_report_that_cannot_be_written_is_one_line(run: Run, place: Path, squa
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
     assert query.read_bytes() == before
+    view = square("study/pa.png", 200)  # a view of a study that is named by its folder
+    before = view.read_bytes()
+    result = run(view.parent, "--index", place, "--report", view)
+    assert result.exit_code == 1
+    assert "is one of the files that are asked about" in result.stderr
+    assert view.read_bytes() == before

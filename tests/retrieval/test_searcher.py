@@ -156,7 +156,7 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     found = json.loads(json.dumps(searcher.search(path).to_dict(), allow_nan=False))
     assert list(found) == [
         *("schema", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases", "warnings"),
-        *("model", "index", "seconds"),
+        *("model", "index", "seconds", "report"),
     ]
     assert found["schema"] == "mura-search/answer/1"
     assert found["query"] == {"files": [str(path)], "views": 1, "excluded_patients": []}
@@ -168,7 +168,8 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     assert found["model"] == {"name": "squares", "sha256": searcher.encoder.bundle.sha256, "synthetic": False}
     assert found["index"] == {"path": str(place), "cases": 8, "studies": 6, "synthetic": False}
     seconds = found["seconds"]
-    assert seconds["total"] == pytest.approx(sum(seconds[part] for part in ("load", "encode", "search", "heatmap")))
+    parts = ("load", "encode", "search", "heatmap")
+    assert seconds["total"] == pytest.approx(sum(seconds[part] for part in parts))
     assert searcher.search(path).seconds.load == 0  # what was loaded once is not counted twice
 
 
