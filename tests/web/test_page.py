@@ -28,6 +28,7 @@ CHROMIUM = shutil.which("chromium")
 AXE = Path(os.environ.get("MURA_SEARCH_AXE", Path(__file__).parents[2] / ".out" / "axe" / "package" / "axe.min.js"))
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
+expect.set_options(timeout=15_000)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 
