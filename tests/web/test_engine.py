@@ -220,13 +220,20 @@ def test_the_index_changes_between_requests_and_none_fails(
 
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, number) for number in range(4)]
+
+        def answered(more: int) -> None:
+            wanted, end = len(statuses) + more, time.monotonic() + 30
+            while len(statuses) < wanted and time.monotonic() < end:
+                time.sleep(0.02)
+
         for round_ in range(4):
+            answered(8)
             build_index(squares(BRIGHT, f"data{round_}"), tmp_path / f"new{round_}", model=model)
             with IndexEdit.open(place) as edit:
                 edit.relabel("s6" if round_ else "s1", 1)
             shutil.move(place, tmp_path / f"old{round_}")
             shutil.move(tmp_path / f"new{round_}", place)
-            time.sleep(0.4)
+        answered(8)
         done.set()
         for one in asking:
             one.result()
