@@ -4,8 +4,8 @@
 
 Without --index, synthetic radiographs are drawn and indexed with the bundled model. Every client sends radiographs, one
 after another, for that many seconds or until that many requests are done. Before and after, the same radiographs are
-encoded without any server, from their bytes and from prepared pictures, in batches of the server's size. 503 is
-counted apart: it is how a full server is meant to answer.
+encoded without any server, from files (read ahead by threads) and from prepared pictures, in batches of the server's
+size. 503 is counted apart: it is how a full server is meant to answer.
 """
 
 import argparse
@@ -25,11 +25,13 @@ from statistics import mean, quantiles
 import cv2
 from timing import machine, show
 
+from index.case import Case
 from retrieval.build import build_index
 from retrieval.collection import read_collection
 from retrieval.encoder import Encoder
 from retrieval.phantom import draw_study, write_collection
 from retrieval.radiograph import decode_radiograph
+from retrieval.stream import encoded_batches
 from web.settings import Limits
 
 BATCH = Limits().batch
@@ -43,20 +45,30 @@ def queries(count: int) -> list[bytes]:
 
 
 def bare(encoder: Encoder, pictures: Sequence[bytes], seconds: float) -> tuple[float, float]:
-    """Radiographs a second without a server: from their bytes, and from prepared pictures."""
-    batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
-    ready = [[encoder.prepare(decode_radiograph(data).pixels) for data in batch] for batch in batches]
-    rates = []
-    for whole in (True, False):
-        done, started = 0, time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            at = (done // BATCH) % len(batches)
-            if whole:
-                encoder.encode([decode_radiograph(data).pixels for data in batches[at]])
-            else:
-                encoder.encode_prepared(ready[at])
-            done += len(batches[at])
-        rates.append(done / (time.perf_counter() - started))
+    """Radiographs a second without a server: from files, read ahead by threads as an index is built, and prepared."""
+    with tempfile.TemporaryDirectory() as place:
+        cases = []
+        for number, data in enumerate(pictures):
+            file = Path(place) / f"{number}.png"
+            file.write_bytes(data)
+            cases.append(Case(file.name, file.name, file.name, 0, path=str(file)))
+
+        def from_files() -> int:
+            return sum(len(batch.cases) for batch in encoded_batches(cases, encoder, size=BATCH))
+
+        ready = [encoder.prepare(decode_radiograph(data).pixels) for data in pictures]
+
+        def prepared() -> int:
+            for start in range(0, len(ready), BATCH):
+                encoder.encode_prepared(ready[start : start + BATCH])
+            return len(ready)
+
+        rates = []
+        for action in (from_files, prepared):
+            done, started = 0, time.perf_counter()
+            while time.perf_counter() - started < seconds:
+                done += action()
+            rates.append(done / (time.perf_counter() - started))
     return rates[0], rates[1]
 
 
@@ -168,7 +180,7 @@ def measure(options: argparse.Namespace, pid: int, port: int, encoder: Encoder) 
     print(f"{options.clients} clients for {seconds:.1f} s: {dict(clients.statuses)}")
     print(f"p50 {1000 * cut[49]:.0f} ms, p95 {1000 * cut[94]:.0f} ms, p99 {1000 * cut[98]:.0f} ms")
     print(f"server {rate:.2f} radiographs/s")
-    for name, at in (("bare encoding, from bytes", 0), ("bare encoding, of prepared pictures", 1)):
+    for name, at in (("bare encoding, from files", 0), ("bare encoding, of prepared pictures", 1)):
         show(name, (before[at], after[at]), "radiographs/s")
         print(f"server / {name}: {rate / mean((before[at], after[at])):.2f}")
     spread = f"{memory[0]:.0f} at first, {max(memory):.0f} at most, {memory[-1]:.0f} at last"

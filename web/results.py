@@ -104,19 +104,23 @@ def _verdict(answer: Answer) -> Html:
         )
     else:
         known = (
-            f"This is unlike anything indexed: similarity {familiarity.similarity:.3f}, below the limit of "
-            f"{familiarity.limit:.3f}. Do not rely on the figures."
+            f"Do not rely on what follows. The most similar radiograph has similarity {familiarity.similarity:.3f}, "
+            f"below the limit of {familiarity.limit:.3f}."
         )
-    kind = "" if familiarity.familiar else "warning"
+    first, last = Html(""), paragraph(known)
+    if familiarity.familiar is False:
+        first = join(paragraph(known, "warning"), Html(f"<p><b>{headline}</b></p>"))
+        headline, last = "Unfamiliar: unlike anything indexed", Html("")
     return join(
         Html(f'<h2 id="verdict-title" tabindex="-1" class="verdict">{headline}</h2>'),
+        first,
         warnings([text + ("" if text.endswith(".") else ".") for text in answer.warnings]),
         Html('<div class="scores">'),
         _bar("Classifier", "classifier", classifier.probability, classifier.threshold),
         _bar(f"Vote of the {vote.k} most similar studies", "vote", vote.probability, vote.threshold),
         Html("</div>"),
         paragraph(agreement),
-        paragraph(known, kind),
+        last,
         _each_view(answer),
     )
 

@@ -168,6 +168,29 @@ def test_changes_are_there_for_the_next_one(
     engine.close()
 
 
+def test_a_study_of_another_model_is_asked_for_anew(
+    place: Path,
+    squares: Callable[..., Collection],
+    make_model: Callable[..., Path],
+    tmp_path: Path,
+    png: Png,
+    serve: Serve,
+) -> None:
+    with httpx.Client(base_url=serve(), timeout=20) as client:
+        asked = client.post("/api/search", files={"files": png(200)}, data={"heatmap": "true"}).json()
+        other = make_model(tmp_path / "other-model", seen=["ab" * 32])
+        build_index(squares(BRIGHT, "other"), tmp_path / "new", model=other)
+        shutil.move(place, tmp_path / "old")
+        shutil.move(tmp_path / "new", place)
+        study = asked["remembered"]["study"]
+        for path in (study, f"{study}/views/1/heatmap", f"{study}/views/1/likeness?case=s5-1.png"):
+            reply = client.get(path)
+            assert (reply.status_code, "another model" in reply.json()["error"]) == (404, True)
+        answer = client.post("/api/search", files={"files": png(200)}).json()
+        assert answer["model"]["sha256"] != asked["model"]["sha256"]
+        assert answer["index"]["cases"] == 2
+
+
 def test_one_that_cannot_be_opened_is_not_gone_over_to(place: Path, tmp_path: Path, png: Png, serve: Serve) -> None:
     with httpx.Client(base_url=serve()) as client:
         shutil.copytree(place, tmp_path / "copy")
@@ -197,13 +220,20 @@ def test_the_index_changes_between_requests_and_none_fails(
 
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, number) for number in range(4)]
+
+        def answered(more: int) -> None:
+            wanted, end = len(statuses) + more, time.monotonic() + 30
+            while len(statuses) < wanted and time.monotonic() < end:
+                time.sleep(0.02)
+
         for round_ in range(4):
+            answered(8)
             build_index(squares(BRIGHT, f"data{round_}"), tmp_path / f"new{round_}", model=model)
             with IndexEdit.open(place) as edit:
                 edit.relabel("s6" if round_ else "s1", 1)
             shutil.move(place, tmp_path / f"old{round_}")
             shutil.move(tmp_path / f"new{round_}", place)
-            time.sleep(0.4)
+        answered(8)
         done.set()
         for one in asking:
             one.result()

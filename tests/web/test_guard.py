@@ -1,6 +1,7 @@
 """Nobody gets in who should not, and nothing about anybody gets into the log."""
 
 import hashlib
+import html
 import logging
 import re
 import shutil
@@ -19,6 +20,8 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 
 import httpx
 
+from retrieval.build import build_index
+from retrieval.collection import Collection
 from web.errors import ServerError
 from web.session import COOKIE, LIFETIME, Sessions
 from web.settings import Settings, read_token
@@ -246,6 +249,24 @@ def test_names_cannot_become_code(client: httpx.Client, png: Png) -> None:
     ).text  # fmt: skip
     assert "onerror" in page
     assert "<img src=x" not in page
+
+
+def test_names_in_the_index_cannot_become_code(
+    serve: Serve, png: Png, squares: Callable[..., Collection], model: Path, tmp_path: Path
+) -> None:
+    name = "'\"><b>&amp;%2F..#?"
+    build_index(squares([(name, name, 1, [200]), ("p", "s", 0, [50])], "odd"), tmp_path / "odd-index", model=model)
+    with httpx.Client(base_url=serve(tmp_path / "odd-index"), headers=PAGE, follow_redirects=True) as client:
+        page = client.post("/search", files={"files": png(201)}, data={"heatmap": "true"}).text
+        card = html.unescape(re.findall(r'<a class="card" data-compare href="([^"]+)"', page)[0])
+        image = html.unescape(re.findall(r'<img src="(/api/cases/[^"]+)"', page)[0])
+        comparison = client.get(card)
+        assert client.get(image).status_code == comparison.status_code == 200
+        for text in (page, comparison.text):
+            assert html.escape(name) in text
+            assert "><b>&" not in text
+        pictures = re.findall(r'<img class="(?:radiograph|heat)"[^>]* src="([^"]+)"', comparison.text)
+        assert [client.get(html.unescape(one)).status_code for one in pictures] == [200] * 4
 
 
 def test_the_log_names_nobody(serve: Serve, png: Png, caplog: pytest.LogCaptureFixture) -> None:

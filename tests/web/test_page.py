@@ -18,6 +18,8 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 import httpx
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from index.edit import IndexEdit
+
 Serve = Callable[..., str]
 Open = Callable[..., Page]
 Square = Callable[..., Path]
@@ -26,6 +28,7 @@ CHROMIUM = shutil.which("chromium")
 AXE = Path(os.environ.get("MURA_SEARCH_AXE", Path(__file__).parents[2] / ".out" / "axe" / "package" / "axe.min.js"))
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
+expect.set_options(timeout=15_000)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 
@@ -112,6 +115,24 @@ def test_one_view(serve: Serve, open_page: Open, square: Square) -> None:
         expect(first).to_contain_text(text)
     drawn(page)
     expect(page.locator(".drawing")).to_have_text("")
+
+
+@pytest.mark.parametrize(
+    ("brightness", "headline", "told"),
+    [
+        (20, "normal: classifier and similar studies agree", "at least"),
+        (250, "Unfamiliar: unlike anything indexed", "Do not rely on what follows"),
+    ],
+)
+def test_what_is_unfamiliar_is_said_first(
+    serve: Serve, open_page: Open, square: Square, place: Path, brightness: int, headline: str, told: str
+) -> None:
+    with IndexEdit.open(place) as edit:
+        edit.remove({"study": ["s3", "s4"]})  # which leaves the dark ones
+    page = open_page(serve())
+    ask(page, square("query.png", brightness))
+    expect(page.locator("#verdict-title")).to_contain_text(headline)
+    expect(page.locator("#verdict")).to_contain_text(told)
 
 
 def test_two_views_and_another_one(serve: Serve, open_page: Open, square: Square) -> None:
@@ -335,6 +356,7 @@ def test_everything_with_the_keyboard(serve: Serve, open_page: Open, square: Squ
 
     tab_to(".skip", 1)
     tab_to("#files", 4)
+    page.bring_to_front()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(str(square("query.png", 200)))
