@@ -112,6 +112,7 @@ def test_the_whole_circle(run: Run, orthanc: Orthanc, place: Path, tmp_path: Pat
     again = run("dicomweb", orthanc.url, "--study", QUERY, "--index", place, "--json")
     assert again.exit_code == 0, again.stderr  # the heatmap that is in the study now is no view of it
     assert json.loads(again.stdout)["query"]["views"] == 1
+    assert not any("left out" in warning for warning in json.loads(again.stdout)["warnings"])
     assert json.loads(again.stdout)["classifier"] == answer["classifier"]
 
 
@@ -217,7 +218,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def recorder() -> Iterator[tuple[type[Recorder], str]]:
-    handler = type("Handler", (Recorder,), {"seen": []})
+    handler: Any = type("Handler", (Recorder,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -251,7 +252,7 @@ def test_the_token_does_not_follow_to_another_host(
 ) -> None:
     handler, url = recorder
     monkeypatch.setenv(TOKEN_VARIABLE, "s3cret")
-    other = type("Other", (Recorder,), {"seen": []})
+    other: Any = type("Other", (Recorder,), {"seen": []})
     with http.server.HTTPServer(("127.0.0.1", 0), other) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -324,7 +325,7 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context.load_cert_chain(cert, key)
     context.load_verify_locations(own)
     context.verify_mode = ssl.CERT_REQUIRED
-    handler = type("Handler", (Recorder,), {"seen": []})
+    handler: Any = type("Handler", (Recorder,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # refused handshakes are meant

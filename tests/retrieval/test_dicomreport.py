@@ -425,6 +425,19 @@ def test_the_validator_finds_an_error(ask: Ask, query: Path, tmp_path: Path) -> 
     assert any("CompletionFlag" in line for line in errors(file))
 
 
+@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dsrdump (dcmtk) is not installed")
+@pytest.mark.parametrize("keep", [False, True])
+def test_another_toolkit_reads_the_report(ask: Ask, query: Path, tmp_path: Path, keep: bool) -> None:
+    """DCMTK holds the tree to the constraints of Comprehensive SR, and prints it."""
+    found = ask(query, keep=keep)
+    (tmp_path / "out").mkdir()
+    file = write_instances(tmp_path / "out", found.instances)[0]
+    done = subprocess.run(["dsrdump", "+Pl", str(file)], capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if line.startswith(("E:", "F:"))] == []
+    assert f'Probability of abnormality, classifier")="{found.answer.classifier.probability:.6f}'[:-2] in done.stdout
+    assert done.stdout.count("Similar study of another patient") == (10 if keep else 5)
+
+
 @needs_validator
 def test_a_real_radiograph(ask: Ask, tmp_path: Path) -> None:
     """RG3 of pydicom-data, a radiograph of an extremity."""
