@@ -135,7 +135,10 @@ class Node:
             left.rename(self._in / (f"{study}-{secrets.token_hex(4)}" if more else study))
         for folder in self._in.iterdir():
             remove_strays(folder)
-            self._last[folder.name] = now
+            if any(folder.iterdir()):
+                self._last[folder.name] = now
+            else:
+                folder.rmdir()
         for folder in self._out.iterdir():
             if not (folder / "done").exists():  # written in part; its study is answered again
                 shutil.rmtree(folder)

@@ -89,7 +89,8 @@ def test_the_whole_circle(run: Run, orthanc: Orthanc, place: Path, tmp_path: Pat
     assert answer["query"]["files"] == ["image 1"]
     assert answer["classifier"]["abnormal"] is answer["knn"]["abnormal"] is True
     assert len(answer["cases"]) == 5
-    assert "mura-search-" not in asked.stdout + asked.stderr
+    for text in ("mura-search-", "Query", "Made", "AQ"):  # the place it was fetched to, and values of headers
+        assert text not in asked.stdout + asked.stderr
 
     found = orthanc.find("instances", StudyInstanceUID=QUERY)
     new = [one for one in found if value(one, "00080018") not in {value(known, "00080018") for known in before}]

@@ -110,6 +110,24 @@ def test_into_a_folder(node: Callable[..., Any], dicom_bytes: Make, tmp_path: Pa
     assert "Query" not in said
 
 
+@pytest.mark.slow
+def test_a_killed_node_goes_on(node: Callable[..., Any], dicom_bytes: Make, tmp_path: Path) -> None:
+    from retrieval.dicomnode import Peer, send
+
+    process, port = node("--dicom-out", tmp_path / "out", "--quiet", "60")
+    (tmp_path / "a.dcm").write_bytes(radiograph(dicom_bytes, 1))
+    send([pydicom.dcmread(tmp_path / "a.dcm")], Peer("MURASEARCH", "127.0.0.1", port))
+    process.kill()
+    process.wait()
+    assert list((tmp_path / "out").iterdir()) == []
+    again, _ = node("--dicom-out", tmp_path / "out")
+    deadline = time.monotonic() + 20
+    while len(list((tmp_path / "out").glob("*.dcm"))) < 2:
+        assert time.monotonic() < deadline, stopped(again)
+        time.sleep(0.1)
+    assert "0 received, 1 answered" in stopped(again)
+
+
 def test_usage(run: Run, place: Path, tmp_path: Path) -> None:
     at = ("scp", "--index", place, "--spool", tmp_path / "spool")
     out = ("--dicom-out", tmp_path / "out")

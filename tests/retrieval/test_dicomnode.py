@@ -382,6 +382,21 @@ def test_a_study_that_cannot_be_answered_does_not_stop_it(
     assert recording.studies == [["1.3.1"]]
 
 
+def test_a_full_disk(start: Any, recording: Recording, image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be kept is not acknowledged."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    node = start()
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval.dicomnode.write_whole", full)
+        assert store(node, image("1.2", "1.2.1")) == [0xA700]
+    assert recording.said == ["a radiograph could not be kept: No space left on device"]
+    assert store(node, image("1.2", "1.2.2")) == [0]
+    wait(lambda: recording.studies == [["1.2.2"]])
+
+
 def test_many_at_once(start: Any, recording: Recording, image: Any) -> None:
     node = start(quiet=1.0)
     images = [image(f"1.{2 + number % 3}", f"1.2.{number}") for number in range(24)]
