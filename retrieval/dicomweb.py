@@ -125,6 +125,8 @@ class WebArchive:
 
     def studies_of(self, accession: str) -> list[str]:
         """The studies with this very Accession Number; what it may hold as a wildcard matches no other."""
+        if not accession:
+            return []
         with self._asking("look up an accession number"):
             found = self._pages(
                 lambda **page: self._client.search_for_studies(search_filters={"AccessionNumber": accession}, **page)

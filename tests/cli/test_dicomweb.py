@@ -163,6 +163,12 @@ def test_fetched_files_are_those_that_were_put(orthanc: Orthanc, tmp_path: Path)
     assert np.array_equal(fetched.pixel_array, np.full((32, 32), 155))
 
 
+def test_accession_numbers_are_taken_as_they_stand(orthanc: Orthanc) -> None:
+    archive = WebArchive(orthanc.url)
+    assert archive.studies_of("A6") == ["1.2.826.9.6"]
+    assert [archive.studies_of(number) for number in ("A*", "?6", "a6", "A", "")] == [[]] * 5
+
+
 def test_what_an_archive_does_not_have(run: Run, orthanc: Orthanc, place: Path, tmp_path: Path) -> None:
     for study, sentence in (
         ("1.2.3.777", "has no radiograph of such a study"),

@@ -235,7 +235,9 @@ def test_by_default_similar_studies_have_hashes_and_no_references(ask: Ask, quer
     assert b"Other^Patient" not in everything
 
 
-def test_kept_identifiers_are_referred_to_as_evidence(ask: Ask, query: Path, archive: Path, tmp_path: Path) -> None:
+def test_kept_identifiers_are_referred_to_as_evidence(
+    ask: Ask, query: Path, archive: Path, write_dicom: Write, tmp_path: Path
+) -> None:
     found = ask(query, keep=True)
     nearest, second = (case.study for case in found.answer.cases[:2])
     report, _ = read_back(tmp_path / "out", found)
@@ -252,7 +254,7 @@ def test_kept_identifiers_are_referred_to_as_evidence(ask: Ask, query: Path, arc
     assert b"STRANGER" not in next((tmp_path / "out").glob("SR*")).read_bytes()
 
     (archive / second.rpartition(".")[2]).unlink()  # and what is gone, or another's now, is not referred to
-    shutil.copy(query, archive / nearest.rpartition(".")[2])
+    write_dicom(f"archive/{nearest.rpartition('.')[2]}", gradient(), StudyInstanceUID="1.2.55", PatientID="STRANGER")
     report, _ = read_back(tmp_path / "again", ask(query, keep=True))
     studies = {item.StudyInstanceUID for item in report.PertinentOtherEvidenceSequence}
     assert studies == {case.study for case in found.answer.cases[2:]}
