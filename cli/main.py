@@ -15,6 +15,7 @@ from cli.experiment import experiment
 from cli.index import index
 from cli.phantom import phantom
 from cli.query import query
+from cli.scp import scp
 from cli.serve import serve
 from cli.terminal import Group, note
 from cli.train import train
@@ -91,6 +92,7 @@ app.command(short_help="Train and compare a grid of models.")(experiment)
 app.command(short_help="Check a collection of labelled radiographs.")(audit)
 app.command(short_help="Draw synthetic radiographs.")(phantom)
 app.command(short_help="Ask about a study of an archive, by DICOMweb.")(dicomweb)
+app.command(short_help="Answer for studies that are sent by DICOM.")(scp)
 
 
 def print_version(wanted: bool) -> None:

@@ -15,13 +15,13 @@ __all__ = [
     "GREY",
     "OWN_MODEL_NAME",
     "PALETTE",
+    "RADIOGRAPH_CLASSES",
     "SYNTAXES",
     "DicomError",
     "DicomLayout",
     "DicomRecord",
     "NoRadiograph",
     "header_warnings",
-    "is_radiograph_class",
     "layout_of",
     "record_of",
     "registered_name",
@@ -43,6 +43,9 @@ _CAPTURES = {
     "1.2.840.10008.5.1.4.1.1.7.3",  # grayscale word
     "1.2.840.10008.5.1.4.1.1.7.4",  # true colour
 }
+RADIOGRAPH_CLASSES = frozenset(_RADIOGRAPHS | _CAPTURES)
+"""The SOP classes whose instances may be radiographs; secondary captures may be of anything."""
+
 _RADIOGRAPHY = {"CR", "DX", "RG"}
 _CAPTURED = {"", "OT", "SC"} | _RADIOGRAPHY
 _OTHERS = {"CT", "ES", "IO", "MG", "MR", "NM", "OP", "PT", "PX", "RF", "SM", "SR", "US", "XA", "XC"}
@@ -153,11 +156,6 @@ def require_radiograph(ds: Any) -> None:
         raise DicomError("does not say what it is: no SOP class; export it again as CR, DX or secondary capture")
     name = registered_name(ds.SOPClassUID, "private or unknown")
     raise NoRadiograph(f"is DICOM, but no radiograph ({name}): CR, DX and secondary capture are read", name)
-
-
-def is_radiograph_class(uid: str) -> bool:
-    """Whether instances of a SOP class may be radiographs: CR, DX, or secondary captures, which may be of anything."""
-    return uid in _RADIOGRAPHS or uid in _CAPTURES
 
 
 def registered_name(uid: Any, otherwise: str) -> str:

@@ -19,7 +19,15 @@ from retrieval.dicomreport import priors_of, structured_report
 from retrieval.errors import HeatmapError, OutputError
 from retrieval.searcher import Filter, Searcher
 
-__all__ = ["ArchiveAnswer", "encoded", "renamed", "require_folder", "search_for_archive", "write_instances"]
+__all__ = [
+    "ArchiveAnswer",
+    "encoded",
+    "read_instances",
+    "renamed",
+    "require_folder",
+    "search_for_archive",
+    "write_instances",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,13 @@ def write_instances(folder: Path, instances: Sequence[Any]) -> list[Path]:
             raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
         files.append(file)
     return files
+
+
+def read_instances(files: Sequence[Path]) -> list[Any]:
+    """The instances that `write_instances` wrote."""
+    from pydicom import dcmread
+
+    return [dcmread(file) for file in files]
 
 
 def renamed(answer: Answer, names: Mapping[str, str]) -> Answer:

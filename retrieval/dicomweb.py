@@ -4,17 +4,18 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from index.files import write_whole
-from retrieval.dicom import be_silent
+from retrieval.dicom import be_silent, read_record
 from retrieval.dicomfolder import labelled_studies
-from retrieval.dicomheader import is_radiograph_class
+from retrieval.dicomheader import RADIOGRAPH_CLASSES, DicomError, NoRadiograph
 from retrieval.dicomresult import encoded
 from retrieval.errors import ArchiveError, MissingExtra
-from retrieval.radiograph import MAX_BYTES
+from retrieval.radiograph import MAX_BYTES, MAX_PIXELS
 
 try:
     import requests
@@ -29,7 +30,9 @@ TOKEN_VARIABLE = "MURA_SEARCH_DICOMWEB_TOKEN"
 TLS_OPTIONS = ("ca", "cert", "key")
 _SECONDS = 60.0  # to connect, and between two pieces of a reply
 _PAGE = 100
-_RETRIES = Retry(total=3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=("GET",))
+_RETRIES = Retry(
+    total=3, connect=1, other=0, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=("GET",)
+)
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 _CLASS, _IMAGE, _SERIES, _STUDY = "00080016", "00080018", "0020000E", "0020000D"
 _ACCESSION = "00080050"
@@ -73,8 +76,8 @@ class WebArchive:
     def fetch(self, study: str, folder: Path) -> list[Path]:
         """Write the study's CR, DX and secondary captures into the folder, as STUDY/SERIES/IMAGE.dcm, and list them.
 
-        What is there from before is not fetched again. Other kinds of
-        objects are not fetched at all. None where the archive has no such study, or no radiograph of it.
+        What is there from before is not fetched again. None where the archive has no such study, or no radiograph of
+        it.
         """
         if not _UID.fullmatch(study):
             raise ArchiveError(f"{study!r} is no Study Instance UID; it is digits and dots")
@@ -83,7 +86,7 @@ class WebArchive:
         files = []
         for one in found:
             kind, series, image = (_first(one, tag) for tag in (_CLASS, _SERIES, _IMAGE))
-            if not is_radiograph_class(kind) or not (_UID.fullmatch(series) and _UID.fullmatch(image)):
+            if kind not in RADIOGRAPH_CLASSES or not (_UID.fullmatch(series) and _UID.fullmatch(image)):
                 continue
             file = folder / study / series / f"{image}.dcm"
             if not file.exists():
@@ -91,8 +94,10 @@ class WebArchive:
                     data = encoded(self._client.retrieve_instance(study, series, image), as_it_is=True)
                 if len(data) > MAX_BYTES:
                     raise ArchiveError(
-                        f"{self.url} sent a radiograph of {len(data) / 2**20:.0f} MiB, more than is read"
+                        f"{self.url} sent a radiograph of {len(data) / 2**20:.0f} MiB: too large to read"
                     )
+                if _is_other(data):
+                    continue
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(file, data)
             files.append(file)
@@ -120,6 +125,8 @@ class WebArchive:
 
     def studies_of(self, accession: str) -> list[str]:
         """The studies with this very Accession Number; what it may hold as a wildcard matches no other."""
+        if not accession:
+            return []
         with self._asking("look up an accession number"):
             found = self._pages(
                 lambda **page: self._client.search_for_studies(search_filters={"AccessionNumber": accession}, **page)
@@ -172,7 +179,7 @@ class WebArchive:
             raise ArchiveError(f"{self.url} could not {what}: its answer is no DICOMweb that can be read") from None
 
 
-class _Bearer(requests.auth.AuthBase):
+class _Bearer(requests.auth.AuthBase):  # type: ignore[misc]  # requests has no types
     """Sets the header itself, so that no .netrc replaces it; requests takes it off when led to another host."""
 
     def __init__(self, token: str) -> None:
@@ -181,6 +188,17 @@ class _Bearer(requests.auth.AuthBase):
     def __call__(self, request: Any) -> Any:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+def _is_other(data: bytes) -> bool:
+    """Whether it is no radiograph; one that cannot be read is left to whoever reads it, who says what is wrong."""
+    try:
+        read_record(BytesIO(data), MAX_BYTES, MAX_PIXELS)
+    except NoRadiograph:
+        return True
+    except DicomError:
+        pass
+    return False
 
 
 def _use_tls(session: Any, tls: Mapping[str, str], scheme: str) -> None:

@@ -38,7 +38,7 @@ class Orthanc:
         plugin = next((Path(place) / PLUGIN for place in PLACES if (Path(place) / PLUGIN).exists()), None)
         if binary is None or plugin is None:
             pytest.skip("Orthanc with its DICOMweb plugin (Debian: orthanc, orthanc-dicomweb) is not installed")
-        port, self.dicom = free_port(), free_port()
+        port, self.dicom = free_port(), settings.get("DicomPort") or free_port()
         self.root = f"http://localhost:{port}"
         self.url = f"{self.root}/dicom-web"
         configuration = {
@@ -77,9 +77,13 @@ class Orthanc:
                 self._process.wait()
         self._log.close()
 
-    def put(self, data: bytes) -> None:
-        """Put a file into it, by its own REST API."""
-        self._ask("/instances", data)
+    def put(self, data: bytes) -> str:
+        """Put a file into it, by its own REST API; gives its own name of the instance."""
+        return str(self._ask("/instances", data)["ID"])
+
+    def send(self, modality: str, names: list[str]) -> None:
+        """Let it send instances to one of its DicomModalities by C-STORE."""
+        self._ask(f"/modalities/{modality}/store", json.dumps(names).encode())
 
     def find(self, kind: str, **match: str) -> list[dict[str, Any]]:
         """QIDO-RS without the client under test: `find("instances", StudyInstanceUID="1.2")`."""

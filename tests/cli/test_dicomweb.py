@@ -89,7 +89,8 @@ def test_the_whole_circle(run: Run, orthanc: Orthanc, place: Path, tmp_path: Pat
     assert answer["query"]["files"] == ["image 1"]
     assert answer["classifier"]["abnormal"] is answer["knn"]["abnormal"] is True
     assert len(answer["cases"]) == 5
-    assert "mura-search-" not in asked.stdout + asked.stderr
+    for text in ("mura-search-", "Query", "Made", "AQ"):  # the place it was fetched to, and values of headers
+        assert text not in asked.stdout + asked.stderr
 
     found = orthanc.find("instances", StudyInstanceUID=QUERY)
     new = [one for one in found if value(one, "00080018") not in {value(known, "00080018") for known in before}]
@@ -112,6 +113,7 @@ def test_the_whole_circle(run: Run, orthanc: Orthanc, place: Path, tmp_path: Pat
     again = run("dicomweb", orthanc.url, "--study", QUERY, "--index", place, "--json")
     assert again.exit_code == 0, again.stderr  # the heatmap that is in the study now is no view of it
     assert json.loads(again.stdout)["query"]["views"] == 1
+    assert not any("left out" in warning for warning in json.loads(again.stdout)["warnings"])
     assert json.loads(again.stdout)["classifier"] == answer["classifier"]
 
 
@@ -159,6 +161,12 @@ def test_fetched_files_are_those_that_were_put(orthanc: Orthanc, tmp_path: Path)
     fetched = pydicom.dcmread(file)
     assert file == tmp_path / "1.2.826.9.5" / "1.2.826.9.5.1" / "1.2.826.9.5.1.0.dcm"
     assert np.array_equal(fetched.pixel_array, np.full((32, 32), 155))
+
+
+def test_accession_numbers_are_taken_as_they_stand(orthanc: Orthanc) -> None:
+    archive = WebArchive(orthanc.url)
+    assert archive.studies_of("A6") == ["1.2.826.9.6"]
+    assert [archive.studies_of(number) for number in ("A*", "?6", "a6", "A", "")] == [[]] * 5
 
 
 def test_what_an_archive_does_not_have(run: Run, orthanc: Orthanc, place: Path, tmp_path: Path) -> None:
@@ -217,7 +225,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def recorder() -> Iterator[tuple[type[Recorder], str]]:
-    handler = type("Handler", (Recorder,), {"seen": []})
+    handler: Any = type("Handler", (Recorder,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -251,7 +259,7 @@ def test_the_token_does_not_follow_to_another_host(
 ) -> None:
     handler, url = recorder
     monkeypatch.setenv(TOKEN_VARIABLE, "s3cret")
-    other = type("Other", (Recorder,), {"seen": []})
+    other: Any = type("Other", (Recorder,), {"seen": []})
     with http.server.HTTPServer(("127.0.0.1", 0), other) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -324,7 +332,7 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context.load_cert_chain(cert, key)
     context.load_verify_locations(own)
     context.verify_mode = ssl.CERT_REQUIRED
-    handler = type("Handler", (Recorder,), {"seen": []})
+    handler: Any = type("Handler", (Recorder,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # refused handshakes are meant

@@ -235,7 +235,9 @@ def test_by_default_similar_studies_have_hashes_and_no_references(ask: Ask, quer
     assert b"Other^Patient" not in everything
 
 
-def test_kept_identifiers_are_referred_to_as_evidence(ask: Ask, query: Path, archive: Path, tmp_path: Path) -> None:
+def test_kept_identifiers_are_referred_to_as_evidence(
+    ask: Ask, query: Path, archive: Path, write_dicom: Write, tmp_path: Path
+) -> None:
     found = ask(query, keep=True)
     nearest, second = (case.study for case in found.answer.cases[:2])
     report, _ = read_back(tmp_path / "out", found)
@@ -252,7 +254,7 @@ def test_kept_identifiers_are_referred_to_as_evidence(ask: Ask, query: Path, arc
     assert b"STRANGER" not in next((tmp_path / "out").glob("SR*")).read_bytes()
 
     (archive / second.rpartition(".")[2]).unlink()  # and what is gone, or another's now, is not referred to
-    shutil.copy(query, archive / nearest.rpartition(".")[2])
+    write_dicom(f"archive/{nearest.rpartition('.')[2]}", gradient(), StudyInstanceUID="1.2.55", PatientID="STRANGER")
     report, _ = read_back(tmp_path / "again", ask(query, keep=True))
     studies = {item.StudyInstanceUID for item in report.PertinentOtherEvidenceSequence}
     assert studies == {case.study for case in found.answer.cases[2:]}
@@ -423,6 +425,19 @@ def test_the_validator_finds_an_error(ask: Ask, query: Path, tmp_path: Path) -> 
     del ds.CompletionFlag
     ds.save_as(file)
     assert any("CompletionFlag" in line for line in errors(file))
+
+
+@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dsrdump (dcmtk) is not installed")
+@pytest.mark.parametrize("keep", [False, True])
+def test_another_toolkit_reads_the_report(ask: Ask, query: Path, tmp_path: Path, keep: bool) -> None:
+    """DCMTK holds the tree to the constraints of Comprehensive SR, and prints it."""
+    found = ask(query, keep=keep)
+    (tmp_path / "out").mkdir()
+    file = write_instances(tmp_path / "out", found.instances)[0]
+    done = subprocess.run(["dsrdump", "+Pl", str(file)], capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if line.startswith(("E:", "F:"))] == []
+    assert f'Probability of abnormality, classifier")="{found.answer.classifier.probability:.6f}'[:-2] in done.stdout
+    assert done.stdout.count("Similar study of another patient") == (10 if keep else 5)
 
 
 @needs_validator
