@@ -170,12 +170,10 @@ class Database:
     def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
         """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
         wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
-        parts = [
-            np.fromiter((row for (row,) in rows), dtype=np.int64, count=len(rows))
-            for among, names in one_of(wanted)
-            for rows in self._sqlite.stream(f'SELECT row FROM cases WHERE "{field}" {among}', names, 65_536)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        found: list[Row] = []
+        for among, names in one_of(wanted):
+            found += self._sqlite.query(f'SELECT row FROM cases WHERE "{field}" {among}', names)
+        return np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
 
     def cases_where(self, field: str, values: Collection[str]) -> dict[int, Case]:
         """The cases whose field is one of the values, by row, in row order."""

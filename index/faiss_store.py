@@ -144,6 +144,9 @@ class FaissStore:
 def _without(found: Found, allowed: NDArray[np.bool_], count: int) -> Found:
     """The first `count` of those found that are allowed, which are at least as many."""
     similarities, positions = found
+    if len(positions) == 1:
+        kept = np.flatnonzero(allowed[positions[0]])[:count]
+        return similarities[:, kept], positions[:, kept]
     order = np.argsort(~allowed[positions], axis=1, kind="stable")[:, :count]
     return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(positions, order, axis=1)
 

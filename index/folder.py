@@ -153,16 +153,21 @@ class IndexFolder:
 
     def _cases(self, state: "State | RemoteState", rows: Sequence[int]) -> list[Case] | None:
         """The cases of the rows; None where the index is not in this state any more."""
-        known = {row: state.shown.get(row) for row in rows}
-        missing = [row for row, case in known.items() if case is None]
+        known = state.shown
+        missing = [row for row in rows if row not in known]
         generation, found = self._database.records(missing) if missing else (self._database.generation(), {})
         if generation != state.generation:
             return None
-        if len(state.shown) > REMEMBERED:
-            state.shown.clear()
-        state.shown.update(found)
-        known.update(found)
-        return [case for row in rows if (case := known[row]) is not None]
+        if missing:
+            if len(found) < len(set(missing)):
+                raise IndexDamaged(
+                    f"{self.path / CASES} is damaged: it lacks a case that {VECTORS} has; build it again"
+                )
+            known = found | {row: known[row] for row in rows if row not in found}
+            if len(state.shown) > REMEMBERED:
+                state.shown.clear()
+            state.shown.update(found)
+        return [known[row] for row in rows]
 
     def cases(self) -> list[Case]:
         """All cases, in row order. Raises IndexBusy where the index was changed since the last search or `refresh`."""

@@ -29,7 +29,7 @@ def nearest_studies(
     total = len(studies) if allowed is None else int(np.count_nonzero(allowed))
     answers: list[list[Neighbour]] = [[] for _ in queries]
     pending = list(range(len(queries))) if total else []
-    count = 4 * k + 16  # enough for most: studies have two or three cases
+    count = 3 * k + 8  # enough for most: studies have two or three cases
     while pending:
         count = min(count, total)
         similarities, positions = store.search(queries[pending], count, allowed)

@@ -61,7 +61,7 @@ def require_unit_rows(vectors: NDArray[np.float32], dimension: int) -> None:
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise ValueError(f"embeddings are (n, {dimension}), not {vectors.shape}")
     squares = np.einsum("nd,nd->n", vectors, vectors)
-    if not np.all(np.abs(squares - 1) <= 2e-3):  # written so that NaN fails
+    if not (np.abs(squares - 1) <= 2e-3).all():  # written so that NaN fails
         raise ValueError("every embedding must be of length 1")
 
 
