@@ -136,7 +136,8 @@ def texture() -> Callable[..., NDArray[np.uint8]]:
         coarse = cv2.resize(dice.normal(0, 1, (5, 4)), (80, 96), interpolation=cv2.INTER_CUBIC)
         fine = cv2.GaussianBlur(dice.normal(0, 1, (96, 80)), (0, 0), 3.0)
         picture = 30 * coarse + 90 * fine
-        return np.clip(picture - picture.mean() + brightness, 0, 255).astype(np.uint8)
+        drawn: NDArray[np.uint8] = np.clip(picture - picture.mean() + brightness, 0, 255).astype(np.uint8)
+        return drawn
 
     return draw
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from index.case import Case
-from retrieval import scrutiny
 from retrieval.audit import Audit, audit, deep_audit
 from retrieval.build import build_index
 from retrieval.collection import Collection
@@ -22,6 +21,7 @@ from retrieval.errors import CollectionError
 from retrieval.findings import COLUMNS, findings_table
 from retrieval.scrutiny import Encoding, encode_collection
 from retrieval.searcher import Searcher
+from retrieval.stream import encoded_batches
 
 Draw = Callable[..., np.ndarray]
 STUDIES = 48
@@ -147,11 +147,10 @@ def test_what_an_index_holds_is_not_encoded_again(
     place = tmp_path / "index"
     build_index(replace(planted, cases=planted.cases[:30]), place, model=model)
     asked: list[str] = []
-    batches = scrutiny.encoded_batches
 
     def spied(cases, *rest, **more):  # type: ignore[no-untyped-def]
         asked.extend(case.case for case in cases)
-        return batches(cases, *rest, **more)
+        return encoded_batches(cases, *rest, **more)
 
     monkeypatch.setattr("retrieval.scrutiny.encoded_batches", spied)
     steps: list[tuple[int, int]] = []

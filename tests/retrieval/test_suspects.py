@@ -30,7 +30,11 @@ def table(studies: int = 60, seed: int = 0) -> Table:
             vectors.append([1, 0.5 if label else -0.5, 0] + 0.1 * dice.standard_normal(3))
             logits.append(4 * label - 2)
     rows = np.array(vectors)
-    return cases, np.float32(rows / np.linalg.norm(rows, axis=1, keepdims=True)), np.array(logits, np.float32)
+    return (
+        cases,
+        np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32),
+        np.array(logits, np.float32),
+    )
 
 
 def turned(cases: list[Case], *studies: str) -> list[Case]:

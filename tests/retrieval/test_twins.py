@@ -86,7 +86,7 @@ def test_pictures_not_near_by_hash_need_alike_embeddings(texture: Draw) -> None:
     assert twins.SURE < (hashes[0][0] ^ hashes[1][0]).bit_count() <= twins.NEAR
     cases, thumbnails = [case("a"), case("b")], [png(picture) for picture in pictures]
     for vectors, count in (([[1, 0.1], [1, 0]], 1), ([[1, 0], [0, 1]], 0)):
-        assert len(near_duplicates(cases, unit(vectors), thumbnails, 0.9)) == count
+        assert len(near_duplicates(cases, unit(np.array(vectors)), thumbnails, 0.9)) == count
 
 
 @pytest.mark.parametrize("limit", [None, 0.2])
