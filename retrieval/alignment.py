@@ -18,7 +18,7 @@ __all__ = ["Match", "detail_match"]
 # Correlations from which two pictures are one, as they lie and aligned; alignment fits whatever can be fitted, so more
 # is asked of it. Most copies of FracAtlas's radiographs and of phantoms reach 0.97; of radiographs of different
 # patients that lie nearest to each other, none reached 0.76 and 0.93. docs/audit.md has the figures.
-_LYING, _ALIGNED = 0.85, 0.95
+_LYING, _ALIGNED = 0.9, 0.95
 _COARSE, _FINE = 32, 112  # pixels a side
 _HOPELESS = 0.8  # coarse correlation
 _ZOOMS = (1.0, 0.87)  # a search from here finds a crop of some 15 % in the whole
