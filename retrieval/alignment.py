@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 __all__ = ["Match", "detail_match"]
 
 # Correlations from which two pictures are one, as they lie and aligned; alignment fits whatever can be fitted, so more
-# is asked of it. Most copies of FracAtlas's radiographs and of phantoms reach 0.97; of radiographs of different
-# patients that lie nearest to each other, none reached 0.76 and 0.93. docs/audit.md has the figures.
+# is asked of it. Chosen on copies of FracAtlas's radiographs and of phantoms; docs/audit.md has what they find.
 _LYING, _ALIGNED = 0.9, 0.95
 _COARSE, _FINE = 32, 112  # pixels a side
 _HOPELESS = 0.8  # coarse correlation
