@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 __all__ = ["Match", "detail_match"]
 
 # Correlations from which two pictures are one, as they lie and aligned; alignment fits whatever can be fitted, so more
-# is asked of it. Most copies of FracAtlas's radiographs and of phantoms reach 0.97; of radiographs of different
-# patients that lie nearest to each other, none reached 0.76 and 0.93. docs/audit.md has the figures.
-_LYING, _ALIGNED = 0.85, 0.95
+# is asked of it. Chosen on copies of FracAtlas's radiographs and of phantoms; docs/audit.md has what they find.
+_LYING, _ALIGNED = 0.9, 0.95
 _COARSE, _FINE = 32, 112  # pixels a side
 _HOPELESS = 0.8  # coarse correlation
 _ZOOMS = (1.0, 0.87)  # a search from here finds a crop of some 15 % in the whole
 _DETAIL = 3.0  # pixels of the finer pictures; what is smoother is no detail
 _GRAIN = 1.0  # pixels; what is finer is lost when a picture is moved by parts of a pixel
 _CLOSE = 0.92  # coarse correlation with which no other zoom is tried
-_MARGIN = 4  # pixels at the edge, where a collimator's shadow may have been cut
+_MARGIN = 5  # pixels at the edge of either, where details are taken from what is not there
 _LEAST, _LEAST_LEFT = 1 / 3, 1 / 10  # of the picture has to overlap, and to be left without blank parts
 _BLANK = (0.0, 0.3, 0.6)  # grey levels; what varies less is blank
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
@@ -106,10 +105,10 @@ def _correlation(one: Floats, two: Floats, warp: Floats, *, blank: float = 0.0, 
     """Of the details coarser than `grain`, where both pictures are and neither varies by less than `blank`."""
     side = (one.shape[1], one.shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = np.asarray(cv2.warpAffine(two, warp, side, flags=flags), np.float32)
-    common = cv2.warpAffine(np.ones_like(two), warp, side, flags=flags) > 0.99
-    common[:_MARGIN] = common[-_MARGIN:] = False
-    common[:, :_MARGIN] = common[:, -_MARGIN:] = False
+    moved = np.asarray(cv2.warpAffine(two, warp, side, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    inside = (cv2.warpAffine(np.ones_like(two), warp, side, flags=flags) > 0.99).astype(np.uint8)
+    around = np.ones((2 * _MARGIN + 1, 2 * _MARGIN + 1), np.uint8)
+    common = cv2.erode(inside, around, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
     if common.mean() < _LEAST:
         return 0.0
     if blank:

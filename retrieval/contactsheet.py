@@ -62,11 +62,13 @@ def crossing(splits: bool, patients: bool, labels: bool, studies: bool = False) 
 
 def label_words(check: LabelCheck) -> list[str]:
     """What has to be known of the list of suspects, in sentences."""
-    said = [
-        f"Listed: {len(check.suspects):,} of {check.studies:,} studies, those whose label is wrong with a chance of at "
-        f"least {check.least:.0%}. If {check.assumed:.0%} of all labels were wrong, some {check.expected:.0f} of these "
-        "would be."
-    ]
+    listed = f"{len(check.suspects):,} of {check.studies:,}" if check.suspects else f"none of {check.studies:,}"
+    said = [f"Listed: {listed} studies, those whose label is wrong with a chance of at least {check.least:.0%}."]
+    if check.suspects:
+        said.append(
+            f"If {check.assumed:.0%} of all labels were wrong, some {check.expected:.0f} of these would be. The vote "
+            "errs: look at each."
+        )
     if not check.calibrated:
         said.append("Too few studies of either label to calibrate the vote: take the chances for an order, no more.")
     if check.trained_on:

@@ -127,7 +127,8 @@ def check_labels(
     calibration, calibrated = _calibrated(votes, labels, judged)
     other = np.where(labels == ABNORMAL, 1 - calibration, calibration)
     chances = np.where(judged, chance_of_error(other, assumed), 0.0)
-    listed = [study for study in np.argsort(-chances, kind="stable") if chances[study] >= least]
+    # The chance grows with the other label's probability, but for its edges.
+    listed = [study for study in np.lexsort((-other, -chances)) if chances[study] >= least]
     members = _members(study_of)
     suspects = []
     for study in listed:

@@ -20,10 +20,10 @@ from retrieval.imprint import BITS, distances, imprints
 
 __all__ = ["Closeness", "Twin", "closeness", "joined_patients", "near_duplicates"]
 
-SURE = 4  # bits: candidates whatever the model says; a strong compression can mislead it
-NEAR = 22  # bits: candidates where their embeddings are alike too
-CLOSEST = 5  # candidates of either kind for one radiograph
-_SHARE = 0.05  # of the pairs of different patients lie above the limit of similarity
+SURE = 8  # bits: candidates whatever the model says; a strong compression can mislead it
+NEAR = 22  # bits: candidates where their embeddings are alike too, before those further apart
+CLOSEST = 5  # candidates of each kind for one radiograph
+_SHARE = 0.1  # of the pairs of different patients lie above the limit of similarity
 _PAIRS = 200_000  # settle that limit
 _AT_ONCE = 256  # comparisons between two reports of progress
 
@@ -34,7 +34,7 @@ Embeddings = NDArray[np.float32]
 class Closeness:
     """How alike the embeddings of a collection are: the limit above which two radiographs are compared further.
 
-    `limit` is the cosine that 5 % of the pairs of different patients reach; `within` the share of the pairs of one
+    `limit` is the cosine that 10 % of the pairs of different patients reach; `within` the share of the pairs of one
     patient that do. Both None where there are no such pairs; then all are compared.
     """
 
@@ -164,16 +164,21 @@ def _candidates(thumbnails: Sequence[bytes], embeddings: Embeddings, limit: floa
     mirrored = np.array([pair[1] for pair in hashed if pair], np.uint64)
     found: dict[tuple[int, int, bool], int] = {}
     for of_two, is_mirrored in ((upright, False), (mirrored, True)):
-        for one, two, bits in _close(upright, of_two, embeddings[rows], limit):
+        for one, two, bits in _close(upright, of_two, embeddings[rows], limit, is_mirrored=is_mirrored):
             first, second = sorted((int(rows[one]), int(rows[two])))
             found[first, second, is_mirrored] = bits
     return [_Candidate(one, two, bits, is_mirrored) for (one, two, is_mirrored), bits in sorted(found.items())]
 
 
 def _close(
-    hashes: NDArray[np.uint64], others: NDArray[np.uint64], embeddings: Embeddings, limit: float | None
+    hashes: NDArray[np.uint64],
+    others: NDArray[np.uint64],
+    embeddings: Embeddings,
+    limit: float | None,
+    *,
+    is_mirrored: bool,
 ) -> Iterator[tuple[int, int, int]]:
-    """For each row the others nearest by hash, and those nearest by embedding that are not too far by hash."""
+    """For each row the others nearest by hash, nearest by embedding, and so among those that hashes put near."""
     N = len(hashes)
     everyone = np.arange(N)
     for start, bits in distances(hashes, others):
@@ -181,8 +186,10 @@ def _close(
         bits[own - start, own] = BITS + 1  # a radiograph is not its own twin
         yield from _least(bits.astype(np.float32), start, bits, bits <= SURE)
         products = embeddings[own] @ embeddings.T
-        near = (bits <= NEAR) & (products >= (-2 if limit is None else limit))
-        yield from _least(-products, start, bits, near)
+        alike = (products >= (-2 if limit is None else limit)) & (bits <= BITS)
+        yield from _least(-products, start, bits, alike & (bits <= NEAR))
+        if not is_mirrored:  # whose embeddings would not be the nearest
+            yield from _least(-products, start, bits, alike)
 
 
 def _least(

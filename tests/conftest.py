@@ -129,14 +129,15 @@ def write_square(path: Path, brightness: int, mark: int = 0) -> None:
 
 @pytest.fixture
 def texture() -> Callable[..., NDArray[np.uint8]]:
-    """Draws a picture (96, 80) that only its seed gives, of some brightness: `texture(3, 120)`; like it nothing else."""
+    """Draws a picture (96, 80) that only its seed gives, of some brightness: `texture(3, 120)`."""
 
     def draw(seed: int, brightness: int = 128) -> NDArray[np.uint8]:
         dice = np.random.default_rng(seed)
         coarse = cv2.resize(dice.normal(0, 1, (5, 4)), (80, 96), interpolation=cv2.INTER_CUBIC)
-        fine = cv2.GaussianBlur(dice.normal(0, 1, (96, 80)), (0, 0), 1.5)
-        picture = 12 * coarse + 40 * fine
-        return np.clip(picture - picture.mean() + brightness, 0, 255).astype(np.uint8)
+        fine = cv2.GaussianBlur(dice.normal(0, 1, (96, 80)), (0, 0), 3.0)
+        picture = 30 * coarse + 90 * fine
+        drawn: NDArray[np.uint8] = np.clip(picture - picture.mean() + brightness, 0, 255).astype(np.uint8)
+        return drawn
 
     return draw
 

@@ -1,16 +1,24 @@
 """`mura-search audit`."""
 
+import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import Result
 
 from cli.audit import LISTED, print_list
+from retrieval.build import build_index
+from retrieval.collection import read_collection
 
 Run = Callable[..., Result]
+ROOT = Path(__file__).parents[2]
 
 
 def test_findings(run: Run, table: Path) -> None:
@@ -54,3 +62,102 @@ def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == f"unreadable: {LISTED + 3}"
     assert len(lines) == LISTED + 2
     assert lines[-1] == "  and 3 more; --json lists all"
+
+
+# The deep audit
+
+
+@pytest.fixture
+def planted(tmp_path: Path, texture: Callable[..., np.ndarray]) -> Path:
+    """Dark normal and bright abnormal studies, s09 with the other label, and a smaller copy of s01 in valid."""
+    rows = []
+    (tmp_path / "planted").mkdir()
+    for study in range(44):
+        picture = texture(study, 160 + study % 7 if study % 2 else 80 + study % 5)
+        assert cv2.imwrite(str(tmp_path / "planted" / f"{study:02}.png"), picture)
+        label = study % 2 ^ (study == 9)
+        rows.append(f"{study:02}.png,{label},p{study:02},s{study:02},{'valid' if study > 30 else 'train'}")
+        if study == 1:
+            small = cv2.resize(picture, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+            assert cv2.imwrite(str(tmp_path / "planted" / "copy.png"), small)
+            rows.append("copy.png,1,other,other,valid")
+    (tmp_path / "planted" / "cases.csv").write_text("\n".join(["path,label,patient,study,split", *rows]))
+    return tmp_path / "planted"
+
+
+def test_deep(run: Run, planted: Path, model: Path, tmp_path: Path) -> None:
+    table, sheet = tmp_path / "findings.csv", tmp_path / "sheet.html"
+    result = run("audit", planted, "--model", model, "--csv", table, "--sheet", sheet)
+    assert result.exit_code == 0
+    text = result.stdout
+    assert "near duplicates: 1\n  01.png ~ copy.png (across splits and patients; details " in text
+    assert "labels that look wrong: 1" in text
+    (suspect,) = [line for line in text.splitlines() if line.startswith("  s09")]
+    assert suspect.split()[1] == "normal"
+    assert text.splitlines()[-1] == (
+        "Do not trust figures on the valid split as they stand: 1 of its 14 studies (7.1%) are tied to another split "
+        "(1 a near copy)."
+    )
+    kinds = [row["finding"] for row in csv.DictReader(table.read_text().splitlines())]
+    assert kinds == ["near duplicate", "suspect label", "leaking study"]
+    assert "radiograph copy.png, labelled abnormal" in sheet.read_text()
+    assert f"Wrote {table}" in result.stderr
+
+
+def test_deep_with_an_index_says_the_same(run: Run, planted: Path, model: Path, tmp_path: Path) -> None:
+    build_index(read_collection(planted), tmp_path / "index", model=model)
+    plain, indexed = (
+        json.loads(run("audit", planted, *options, "--json").stdout)
+        for options in (("--model", model), ("--index", tmp_path / "index"))
+    )
+    assert (plain["deep"].pop("reused"), indexed["deep"].pop("reused")) == (0, 45)
+    assert [one["cases"] for one in indexed["deep"]["twins"]] == [["01.png", "copy.png"]]
+    assert [one["study"] for one in indexed["deep"]["labels"]["suspects"]] == ["s09"]
+    assert indexed["verdict"] == plain["verdict"]
+
+
+def test_the_assumed_share_moves_the_chances(run: Run, planted: Path, model: Path) -> None:
+    few, many = (
+        json.loads(run("audit", planted, "--model", model, "--wrong", share, "--json").stdout)["deep"]["labels"]
+        for share in ("0.02", "0.2")
+    )
+    assert (few["assumed"], many["assumed"]) == (0.02, 0.2)
+    assert few["suspects"][0]["chance"] < many["suspects"][0]["chance"]
+
+
+def test_the_quick_audit_says_what_it_did_not_look_for(run: Run, planted: Path, tmp_path: Path) -> None:
+    result = run("audit", planted, "--csv", tmp_path / "none.csv", "--sheet", tmp_path / "sheet.html")
+    assert result.stdout.splitlines()[-1].endswith("near copies need --deep.")
+    assert "near duplicates" not in result.stdout
+    assert len((tmp_path / "none.csv").read_text().splitlines()) == 1
+    assert "Labels that look wrong" not in (tmp_path / "sheet.html").read_text()
+    findings = json.loads(run("audit", planted, "--json").stdout)
+    assert findings["deep"] is None
+
+
+def test_the_quick_audit_loads_no_model(planted: Path) -> None:
+    script = "import sys; from cli.main import main\ntry: main()\nexcept SystemExit: print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "audit", str(planted)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert "retrieval.audit" in modules
+    assert not modules & {"onnxruntime", "faiss", "torch"}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--model", "a", "--index", "b"), 2, "give --model or --index"),
+        (("--wrong", "0.6"), 2, "--wrong"),
+        (("--index", "nowhere"), 1, "error: "),
+        (("--model", "nowhere"), 1, "error: "),
+        (("--csv", "no/such/folder.csv"), 1, "error: "),
+    ],
+)
+def test_wrong_usage_is_said_before_the_work(
+    run: Run, planted: Path, options: tuple[str, ...], code: int, words: str
+) -> None:
+    result = run("audit", planted, *options)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert words in result.stderr

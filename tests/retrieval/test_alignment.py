@@ -28,7 +28,9 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "itself": lambda picture: picture,
     "smaller": lambda picture: cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA),
     "darker": lambda picture: (picture * 0.7 + 20).astype(np.uint8),
-    "compressed": lambda picture: cv2.imdecode(cv2.imencode(".jpg", picture, [1, 30])[1], cv2.IMREAD_GRAYSCALE),
+    "compressed": lambda picture: np.asarray(
+        cv2.imdecode(cv2.imencode(".jpg", picture, [1, 30])[1], cv2.IMREAD_GRAYSCALE)
+    ),
     "cropped": lambda picture: picture[len(picture) // 16 :, : -picture.shape[1] // 20],
     "tilted": zoomed_and_tilted,
     "cut short": cut_short,

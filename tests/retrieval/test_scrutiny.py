@@ -1,0 +1,179 @@
+"""The deep audit, from files to findings, on small collections with planted errors."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from index.case import Case
+from retrieval.audit import Audit, audit, deep_audit
+from retrieval.build import build_index
+from retrieval.collection import Collection
+from retrieval.contactsheet import contact_sheet
+from retrieval.encoder import Encoder
+from retrieval.errors import CollectionError
+from retrieval.findings import COLUMNS, findings_table
+from retrieval.scrutiny import Encoding, encode_collection
+from retrieval.searcher import Searcher
+from retrieval.stream import encoded_batches
+
+Draw = Callable[..., np.ndarray]
+STUDIES = 48
+TURNED = "s09"
+
+
+@pytest.fixture
+def planted(tmp_path: Path, texture: Draw) -> Collection:
+    """Dark normal and bright abnormal studies; one turned label, a copy of s00 cropped and one of s03 mirrored."""
+    dice = np.random.default_rng(0)
+    cases: list[Case] = []
+
+    def add(name: str, picture: np.ndarray, label: int, split: str, patient: str) -> None:
+        path = tmp_path / f"{name}.png"
+        assert cv2.imwrite(str(path), picture)
+        cases.append(Case(path.name, name, patient, label, "finger", split=split, path=str(path)))
+
+    for study in range(STUDIES):
+        bright = study % 2 == 1
+        picture = texture(study, int(dice.integers(150, 180) if bright else dice.integers(70, 100)))
+        name = f"s{study:02}"
+        add(name, picture, int(bright) ^ (name == TURNED), "train" if study < 36 else "valid", f"p{study // 2}")
+        if study == 0:
+            add("cropped", picture[3:, :-2], 0, "valid", "q0")
+        if study == 3:
+            add("mirrored", np.ascontiguousarray(picture[:, ::-1]), 1, "train", "q1")
+    (tmp_path / "bad.png").write_text("no picture")
+    cases.append(Case("bad.png", "bad", "q2", 0, "finger", split="train", path=str(tmp_path / "bad.png")))
+    return Collection(tmp_path, "csv", tuple(cases))
+
+
+@pytest.fixture
+def encoding(planted: Collection, model: Path) -> Encoding:
+    return encode_collection(planted, Encoder.open(model))
+
+
+@pytest.fixture
+def findings(planted: Collection, encoding: Encoding) -> Audit:
+    return deep_audit(planted, encoding)
+
+
+def test_planted_errors_are_found_and_nothing_else(findings: Audit) -> None:
+    assert findings.deep
+    pairs = {(twin.cases, twin.mirrored, twin.across_splits) for twin in findings.deep.twins}
+    assert pairs == {(("s00.png", "cropped.png"), False, True), (("s03.png", "mirrored.png"), True, False)}
+    assert [one.study for one in findings.deep.labels.suspects] == [TURNED]
+    assert findings.deep.labels.studies == STUDIES + 2
+    (leak,) = findings.leakage
+    assert (leak.split, leak.leaking, leak.by_copy) == ("valid", ("cropped",), 1)
+    assert findings.verdict.startswith("Do not trust figures on the valid split")
+
+
+def test_the_rest_is_what_the_quick_audit_says(planted: Collection, findings: Audit) -> None:
+    quick = audit(planted)
+    assert quick.deep is None
+    assert quick.leakage[0].by_copy is None
+    assert replace(findings, deep=None, leakage=quick.leakage, verdict=quick.verdict) == quick
+    assert [case for case, _ in findings.unreadable] == ["bad.png"]
+
+
+def test_as_json(findings: Audit) -> None:
+    found = json.loads(json.dumps(findings.to_dict(), allow_nan=False))
+    assert found["schema"] == "mura-search/audit/1"
+    assert {"duplicates", "patients_in_two_splits", "unreadable"} <= set(found)
+    assert found["deep"]["model"] == "squares"
+    assert found["deep"]["twins"][0]["cases"] == ["s00.png", "cropped.png"]
+    assert found["deep"]["labels"]["suspects"][0]["study"] == TURNED
+    assert found["deep"]["labels"]["suspects"][0]["neighbours"][0]["label"] == "abnormal"
+    assert found["leakage"][0]["leaking"] == ["cropped"]
+
+
+def test_as_csv(findings: Audit) -> None:
+    rows = list(csv.DictReader(io.StringIO(findings_table(findings))))
+    assert tuple(rows[0]) == COLUMNS
+    by_kind = [(row["finding"], row["case"] or row["study"], row["other_case"]) for row in rows]
+    assert by_kind == [
+        ("unreadable", "bad.png", ""),
+        ("near duplicate", "s00.png", "cropped.png"),
+        ("near duplicate", "s03.png", "mirrored.png"),
+        ("suspect label", f"{TURNED}.png", ""),
+        ("leaking study", "cropped", ""),
+    ]
+    assert (rows[1]["across_splits"], rows[1]["mirrored"], rows[2]["mirrored"]) == ("yes", "no", "yes")
+    assert (rows[3]["label"], rows[3]["seconded"]) == ("normal", "yes")
+
+
+def test_as_a_page(planted: Collection, findings: Audit) -> None:
+    text = contact_sheet(findings, planted)
+    assert text.count("data:image/jpeg;base64,") == 2 * 2 + 1 + 5  # two pairs, the suspect, its neighbours
+    assert 'src="http' not in text
+    assert "<script" not in text
+    assert "radiograph cropped.png, labelled normal" in text
+    assert findings.verdict in text
+    assert text.index("s00.png") < text.index("s03.png")
+
+
+def test_a_name_cannot_become_code(planted: Collection, findings: Audit) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    assert findings.deep
+    twin = replace(findings.deep.twins[0], cases=(evil, "cropped.png"))
+    renamed = tuple(replace(case, case=evil) if case.case == "s00.png" else case for case in planted.cases)
+    deep = replace(findings.deep, twins=(twin,))
+    text = contact_sheet(replace(findings, deep=deep), replace(planted, cases=renamed))
+    assert evil not in text
+    assert "&lt;img src=x" in text
+
+
+def test_a_picture_that_has_gone_leaves_a_blank(planted: Collection, findings: Audit) -> None:
+    Path(planted.cases[0].path).unlink()
+    assert "radiograph s00.png, labelled normal, can no longer be read" in contact_sheet(findings, planted)
+
+
+def test_long_pages_are_cut(planted: Collection, findings: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.contactsheet.MOST", 1)
+    text = contact_sheet(findings, planted)
+    assert "The first 1 of 2 are shown" in text
+    assert "mirrored.png" not in text
+
+
+def test_what_an_index_holds_is_not_encoded_again(
+    planted: Collection, encoding: Encoding, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "index"
+    build_index(replace(planted, cases=planted.cases[:30]), place, model=model)
+    asked: list[str] = []
+
+    def spied(cases, *rest, **more):  # type: ignore[no-untyped-def]
+        asked.extend(case.case for case in cases)
+        return encoded_batches(cases, *rest, **more)
+
+    monkeypatch.setattr("retrieval.scrutiny.encoded_batches", spied)
+    steps: list[tuple[int, int]] = []
+    with Searcher.open(place) as searcher:
+        again = encode_collection(planted, searcher, progress=lambda *at: steps.append(at))
+        assert again.rules == searcher.rules
+    assert asked == [case.case for case in planted.cases[30:]]
+    assert again.reused == 30
+    assert steps[-1] == (STUDIES + 3, STUDIES + 3)
+    assert again.cases == encoding.cases
+    assert np.allclose(again.embeddings, encoding.embeddings, atol=1e-6)
+    assert np.allclose(again.logits, encoding.logits, atol=1e-5)
+    assert [case for case, _ in again.unreadable] == ["bad.png"]
+
+
+def test_an_interruption_says_what_is_lost(planted: Collection, model: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs were encoded, and are lost"):
+        encode_collection(planted, Encoder.open(model), progress=stop)
+
+
+def test_nothing_readable(planted: Collection, model: Path) -> None:
+    with pytest.raises(CollectionError, match="none of the 1 radiographs could be read"):
+        encode_collection(replace(planted, cases=planted.cases[-1:]), Encoder.open(model))
