@@ -1,5 +1,6 @@
 """The application: routes, refusals and the guard around them. The API is described at /openapi.json."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from index.errors import IndexFailure
-from retrieval.errors import RadiographError
+from retrieval.errors import RadiographError, SiteKeyError
 from web.api import api
 from web.describe import describe
 from web.engine import Engine
@@ -29,8 +30,10 @@ from web.settings import Settings
 
 __all__ = ["create_app"]
 
+logger = logging.getLogger("mura-search")
+
 _HANDLED: tuple[type[Exception], ...] = (
-    Refused, RadiographError, IndexFailure, HTTPException, RequestValidationError, Exception,
+    Refused, RadiographError, IndexFailure, SiteKeyError, HTTPException, RequestValidationError, Exception,
 )  # fmt: skip
 
 
@@ -75,4 +78,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         error = Refused(error.status_code, words.get(error.status_code, "this cannot be answered"))
     elif isinstance(error, IndexFailure):
         error = Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2)
+    elif isinstance(error, SiteKeyError):  # which names the file
+        logger.error("the site key cannot be used, so nobody's own studies can be told")
+        error = Refused(503, "this server's site key cannot be used; whoever runs it can look")
     return refusal(error, page=wants_page(request.url.path, request.headers))

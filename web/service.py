@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
-from retrieval.errors import RadiographError
+from retrieval.errors import MissingExtra, RadiographError
 from retrieval.heatmap import explain_class, explain_similarity
-from retrieval.radiograph import Radiograph, decode_radiograph, read_radiograph
+from retrieval.radiograph import decode_frames, read_radiograph
 from retrieval.searcher import Searcher
-from retrieval.views import View
+from retrieval.views import View, frame_views
 from web.batcher import Batcher
 from web.engine import Engine
 from web.errors import Refused
@@ -30,7 +30,7 @@ from web.gate import Gate, Share
 from web.kept import Kept, Study
 from web.pictures import heat_png, png
 from web.settings import Limits
-from web.upload import Asked, Upload
+from web.upload import Asked, Upload, too_many_views
 
 __all__ = ["Service"]
 
@@ -222,17 +222,19 @@ class Service:
         pixels = 0
         for name, data in upload.files:
             try:
-                radiograph, picture = await self._in_thread(_decoded, searcher, data, name)
+                read, prepared, said = await self._in_thread(_decoded, searcher, data, name, self.limits.views)
             except RadiographError as error:
                 failures.append(error)
                 continue
-            pixels += radiograph.pixels.shape[0] * radiograph.pixels.shape[1]
+            pixels += sum(view.pixels.shape[0] * view.pixels.shape[1] for view in read)
             if pixels > self.limits.pixels:
                 raise Refused(413, f"the radiographs have more than {self.limits.pixels:,} pixels together; send fewer")
-            share.take(radiograph.pixels.nbytes)
-            views.append(View(name, radiograph.pixels, radiograph.digest))
-            pictures.append(picture)
-            warnings += [f"{name}: {warning}" for warning in radiograph.warnings]
+            share.take(sum(view.pixels.nbytes for view in read))
+            views += read
+            if len(views) > self.limits.views:
+                raise Refused(413, too_many_views(self.limits.views))
+            pictures += prepared
+            warnings += [f"{name}: {warning}" for warning in said]
         if not views:
             raise failures[0]
         return views, pictures, warnings + [f"left out: {failure}" for failure in failures]
@@ -286,9 +288,17 @@ def _require_model(searcher: Searcher, study: Study) -> None:
         raise Refused(404, "the index has another model now; send the radiographs again")
 
 
-def _decoded(searcher: Searcher, data: bytes, name: str) -> tuple[Radiograph, NDArray[np.uint8]]:
-    radiograph = decode_radiograph(data, name)
-    return radiograph, searcher.encoder.prepare(radiograph.pixels)
+def _decoded(
+    searcher: Searcher, data: bytes, name: str, most: int
+) -> tuple[list[View], list[NDArray[np.uint8]], tuple[str, ...]]:
+    """A file's views, one but of DICOM, with their prepared pictures and the file's warnings."""
+    try:
+        frames = decode_frames(data, name, most)
+    except MissingExtra as error:
+        kinds = "PNG, JPEG or TIFF"
+        raise RadiographError(f"{name} is DICOM, which this server cannot read; export it as {kinds}") from error
+    pictures = [searcher.encoder.prepare(frame.pixels) for frame in frames]
+    return frame_views(name, frames), pictures, frames[0].warnings
 
 
 def _answer(searcher: Searcher, study: Study, asked: Asked) -> Answer:
