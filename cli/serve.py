@@ -37,6 +37,9 @@ def serve(
     files: Annotated[
         bool, typer.Option("--files", help="Show indexed radiographs in full, from the collection's files.")
     ] = False,
+    worklist: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Rank the studies of this folder on a page of their own.")
+    ] = None,
     certificate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Serve over TLS, with this certificate (PEM).")
     ] = None,
@@ -53,7 +56,7 @@ def serve(
     """
     options: dict[str, Any] = {
         "host": host, "port": port, "insecure": insecure, "names": tuple(name or ()), "files": files,
-        "certificate": certificate, "key": key,
+        "worklist": worklist, "certificate": certificate, "key": key,
     }  # fmt: skip
     run_server(index, options, token_file=token_file, max_upload=max_upload, open_page=open_page)
 

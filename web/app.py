@@ -27,6 +27,8 @@ from web.replies import refusal, wants_page
 from web.service import Service
 from web.session import Sessions
 from web.settings import Settings
+from web.worklist import Worklist
+from web.worklist_pages import worklist_pages
 
 __all__ = ["create_app"]
 
@@ -43,10 +45,15 @@ def create_app(engine: Engine, settings: Settings, report: Report | None = None)
     report: makes the HTML report of an answer; without it none is offered.
     """
     service = Service(engine, settings.limits, files=settings.files)
+    worklist = Worklist(settings.worklist, service) if settings.worklist else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if worklist:
+            worklist.start()
         yield
+        if worklist:
+            await worklist.close()
         await service.close()
 
     # The pages that FastAPI would make of the description load scripts from elsewhere.
@@ -56,9 +63,10 @@ def create_app(engine: Engine, settings: Settings, report: Report | None = None)
     )  # fmt: skip
     meters, sessions = Meters(service), Sessions(settings.token)
     app.state.service, app.state.meters, app.state.sessions = service, meters, sessions
-    app.state.settings, app.state.report = settings, report
+    app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
     app.include_router(api)
     app.include_router(pages)
+    app.include_router(worklist_pages)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
 
     def description() -> dict[str, Any]:

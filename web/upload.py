@@ -12,7 +12,7 @@ from index.case import LABEL_NAMES
 from web.errors import Refused
 from web.gate import Share
 
-__all__ = ["Asked", "Upload", "asked", "read_upload", "too_many_views"]
+__all__ = ["Asked", "Upload", "asked", "read_upload", "shown_name", "too_many_views"]
 
 MOST_SHOWN = 50  # studies in an answer
 _FILTERS = ("part", "view", "label")
@@ -124,7 +124,7 @@ async def _taken(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[st
         elif name != "files":
             raise Refused(422, f"radiographs are sent in fields named files, not {_shown(name)}")
         elif value.filename or value.size:  # a browser sends an empty one where none was chosen
-            files.append((_name(value.filename or "", len(files) + 1), await value.read()))
+            files.append((shown_name(value.filename or "", len(files) + 1), await value.read()))
     return files, fields
 
 
@@ -134,7 +134,7 @@ async def _counted(request: Request, share: Share) -> AsyncGenerator[bytes, None
         yield chunk
 
 
-def _name(given: str, number: int) -> str:
+def shown_name(given: str, number: int) -> str:
     """What a file is called in the answer: the last part of its name on the other machine, on one line."""
     last = PurePosixPath(given.replace("\\", "/")).name
     shown = _shown(last)
