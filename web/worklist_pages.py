@@ -22,7 +22,7 @@ __all__ = ["worklist_pages"]
 
 worklist_pages = APIRouter(include_in_schema=False)
 _SHOWN = 500  # studies on the page
-_HEADINGS = ("", "", "study", "mean", "classifier", "vote", "agree", "nearest study", "")
+_HEADINGS = ("place", "picture", "study", "mean", "classifier", "vote", "agree", "nearest study", "answer")
 _ORDER = (
     "The most probably abnormal first, by the mean of both probabilities. What is marked unfamiliar is unlike anything "
     "indexed: its figures say little, high or low."
