@@ -2,14 +2,19 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.terminal import IndexPlace, note
 from index.errors import MissingExtra
 
-__all__ = ["OPENS", "run_server", "serve"]
+if TYPE_CHECKING:
+    from retrieval.answer import Answer
+    from retrieval.searcher import Searcher
+    from web.kept import Study
+
+__all__ = ["OPENS", "report_of", "run_server", "serve"]
 
 OPENS = "Open the page in the browser when it is ready."
 
@@ -32,6 +37,9 @@ def serve(
     files: Annotated[
         bool, typer.Option("--files", help="Show indexed radiographs in full, from the collection's files.")
     ] = False,
+    worklist: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Rank the studies of this folder on a page of their own.")
+    ] = None,
     certificate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Serve over TLS, with this certificate (PEM).")
     ] = None,
@@ -48,7 +56,7 @@ def serve(
     """
     options: dict[str, Any] = {
         "host": host, "port": port, "insecure": insecure, "names": tuple(name or ()), "files": files,
-        "certificate": certificate, "key": key,
+        "worklist": worklist, "certificate": certificate, "key": key,
     }  # fmt: skip
     run_server(index, options, token_file=token_file, max_upload=max_upload, open_page=open_page)
 
@@ -79,4 +87,11 @@ def run_server(
     if settings.insecure and settings.token is None and not settings.loopback:
         note(f"warning: no token is asked for, and {settings.host} can be reached by other machines")
     with suppress(KeyboardInterrupt):  # which is how it is meant to end
-        run(index, settings, ready=ready)
+        run(index, settings, ready=ready, report=report_of)
+
+
+def report_of(searcher: "Searcher", study: "Study", answer: "Answer") -> str:
+    """The report that `--report` writes, of a study that the server remembers."""
+    from retrieval.answer_report import answer_report
+
+    return answer_report(searcher, answer, [view.pixels for view in study.views])

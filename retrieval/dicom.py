@@ -89,7 +89,9 @@ def read_elements(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int) ->
         return ds
 
 
-def read_picture(data: bytes, frame: int | None, most_bytes: int, most_samples: int) -> DicomPicture:
+def read_picture(
+    data: bytes, frame: int | None, most_bytes: int, most_samples: int, most_frames: int | None = None
+) -> DicomPicture:
     """Decode one frame, counted from 1, or all of them.
 
     Grey: Modality LUT or rescale, then the VOI LUT, or the first window where there is none, then inverted where the
@@ -98,7 +100,8 @@ def read_picture(data: bytes, frame: int | None, most_bytes: int, most_samples: 
     to the greatest value of the frame. Pixel padding counts for nothing there and is black. Colour becomes BGR.
 
     Raises DicomError for what is no radiograph, is stored in a way that is not read, is damaged or not whole, unpacks
-    to more than `most_bytes`, or has more than `most_samples` samples in all its frames.
+    to more than `most_bytes`, has more than `most_samples` samples in all its frames, or of these, where all are asked
+    for, more than `most_frames`.
     """
     with _as_sentence("has a header that cannot be read; export it again"):
         ds = _dataset(BytesIO(data), _IDENTIFYING + _PICTURE, most_bytes, pixels_too=True)
@@ -108,6 +111,10 @@ def read_picture(data: bytes, frame: int | None, most_bytes: int, most_samples: 
         said, patient = header_warnings(ds, layout), text(ds, "PatientID")
     if frame is not None and frame > layout.frames:
         raise DicomError(f"has no frame {frame}: it has {layout.frames}")
+    if frame is None and most_frames is not None and layout.frames > most_frames:
+        raise DicomError(
+            f"has {layout.frames:,} frames, more than the {most_frames:,} views of one study; export fewer"
+        )
     pictures = []
     for index in range(layout.frames) if frame is None else [frame - 1]:
         with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "Radiograph",
+    "decode_frames",
     "decode_radiograph",
     "file_and_frame",
     "file_digest",
@@ -76,10 +77,18 @@ def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
     return _decoded(_read(file, name), file.suffix, name or str(path), frame or 0)[0]
 
 
-def read_frames(path: Path) -> list[Radiograph]:
-    """Read a file like `read_radiograph`, but all frames where it is DICOM, unless `path` names one."""
+def read_frames(path: Path, name: str | None = None, most: int | None = None) -> list[Radiograph]:
+    """Read a file like `read_radiograph`, but all frames where it is DICOM, unless `path` names one.
+
+    With more than `most` frames it is refused before they are decoded.
+    """
     file, frame = file_and_frame(path)
-    return _decoded(_read(file, None), file.suffix, str(path), frame)
+    return _decoded(_read(file, name), file.suffix, name or str(path), frame, most)
+
+
+def decode_frames(data: bytes, name: str, most: int | None = None) -> list[Radiograph]:
+    """Decode a file's bytes like `decode_radiograph`, but all frames where it is DICOM; `most` as in `read_frames`."""
+    return _decoded(data, Path(name).suffix, name, None, most)
 
 
 def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
@@ -147,7 +156,7 @@ def _read(path: Path, name: str | None) -> bytes:
         raise RadiographError(f"{shown} cannot be read: {error.strerror}; check its name and permissions") from error
 
 
-def _decoded(data: bytes, suffix: str, name: str, frame: int | None) -> list[Radiograph]:
+def _decoded(data: bytes, suffix: str, name: str, frame: int | None, most: int | None = None) -> list[Radiograph]:
     """The picture; of DICOM the frame, all frames (None), or the first as if there were no others (0)."""
     shown = _shown(name)
     if not data:
@@ -155,7 +164,7 @@ def _decoded(data: bytes, suffix: str, name: str, frame: int | None) -> list[Rad
     if len(data) > MAX_BYTES:
         raise RadiographError(_too_many_bytes(shown, len(data)))
     if _is_dicom(data, suffix):
-        return _dicom(data, shown, frame)
+        return _dicom(data, shown, frame, most)
     try:
         header = read_header(data)
     except HeaderError as error:
@@ -169,12 +178,12 @@ def _decoded(data: bytes, suffix: str, name: str, frame: int | None) -> list[Rad
     return [Radiograph(pixels, hashlib.sha256(data).hexdigest(), warnings)]
 
 
-def _dicom(data: bytes, shown: str, frame: int | None) -> list[Radiograph]:
+def _dicom(data: bytes, shown: str, frame: int | None, most: int | None) -> list[Radiograph]:
     from retrieval.dicom import read_picture
     from retrieval.dicomheader import DicomError
 
     try:
-        picture = read_picture(data, 1 if frame == 0 else frame, MAX_BYTES, MAX_PIXELS)
+        picture = read_picture(data, 1 if frame == 0 else frame, MAX_BYTES, MAX_PIXELS, most)
     except DicomError as error:
         raise RadiographError(f"{shown} {error}") from None  # what pydicom said may name the patient
     digest, warnings = hashlib.sha256(data).hexdigest(), picture.warnings

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
 from retrieval.identity import patient_names
-from retrieval.radiograph import IMAGE_SUFFIXES, is_dicom, read_frames
+from retrieval.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
 
-__all__ = ["Images", "View", "read_views"]
+__all__ = ["Images", "View", "frame_views", "mura_patient", "read_views"]
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
@@ -56,17 +56,26 @@ def read_views(images: Images) -> tuple[list[View], list[str]]:
             except RadiographError as error:
                 failures.append(error)
                 continue
-            for radiograph in frames:
-                patients = _mura_patient(path)
-                if radiograph.patient:
-                    patients += patient_names(radiograph.patient)
-                name = f"{path}[{radiograph.frame}]" if len(frames) > 1 else str(path)
-                view = View(name, radiograph.pixels, radiograph.digest, patients, dicom=bool(radiograph.patient))
-                views.append(view)
+            views += frame_views(str(path), frames, mura_patient(path))
             warnings.extend(f"{path}: {warning}" for warning in frames[0].warnings)
     if not views:
         raise failures[0] if failures else RadiographError("no radiograph was given: name at least one file")
     return views, warnings + [f"left out: {failure}" for failure in failures]
+
+
+def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ...] = ()) -> list[View]:
+    """The views that a file's frames are; `patients` are names of its patient that are known besides the header's."""
+    views = []
+    for radiograph in frames:
+        known = patients + (patient_names(radiograph.patient) if radiograph.patient else ())
+        shown = f"{name}[{radiograph.frame}]" if len(frames) > 1 else name
+        views.append(View(shown, radiograph.pixels, radiograph.digest, known, dicom=bool(radiograph.patient)))
+    return views
+
+
+def mura_patient(path: Path) -> tuple[str, ...]:
+    """The patient that MURA's folders name, or nobody."""
+    return tuple([part for part in path.absolute().parts if _MURA_PATIENT.fullmatch(part)][-1:])
 
 
 def _files(path: Path) -> list[Path]:
@@ -86,10 +95,6 @@ def _may_be_view(file: Path) -> bool:
         return file.is_file() and is_dicom(file)
     except OSError:
         return False
-
-
-def _mura_patient(path: Path) -> tuple[str, ...]:
-    return tuple([part for part in path.absolute().parts if _MURA_PATIENT.fullmatch(part)][-1:])
 
 
 def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -17,7 +17,18 @@ from retrieval.errors import RadiographError
 from retrieval.radiograph import IMAGE_SUFFIXES
 from retrieval.searcher import Searcher
 
-__all__ = ["Entry", "Found", "Skipped", "Worklist", "find_studies", "judge", "ranked", "worklist", "worklist_table"]
+__all__ = [
+    "Entry",
+    "Found",
+    "Skipped",
+    "Worklist",
+    "find_studies",
+    "in_order",
+    "judge",
+    "ranked",
+    "worklist",
+    "worklist_table",
+]
 
 SCHEMA = "mura-search/worklist/1"
 _COLUMNS = (
@@ -172,15 +183,19 @@ def judge(searcher: Searcher, found: Found) -> Entry | Skipped:
 def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], seconds: float) -> Worklist:
     """Put studies in their order: by falling mean, ties by name."""
     every = list(read)
-    entries = [one for one in every if isinstance(one, Entry)]
     return Worklist(
         folder=str(folder),
-        entries=tuple(sorted(entries, key=lambda entry: (-entry.mean, entry.study))),
+        entries=in_order(one for one in every if isinstance(one, Entry)),
         skipped=tuple(one for one in every if isinstance(one, Skipped)),
         model=searcher.model,
         index=searcher.source,
         seconds=seconds,
     )
+
+
+def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """By falling mean, ties by name."""
+    return tuple(sorted(entries, key=lambda entry: (-entry.mean, entry.study)))
 
 
 def worklist_table(result: Worklist) -> str:

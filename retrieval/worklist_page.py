@@ -11,7 +11,7 @@ from retrieval.stack import named
 from retrieval.stream import thumbnail
 from retrieval.worklist import Entry, Worklist
 
-__all__ = ["MOST", "worklist_page"]
+__all__ = ["MOST", "probability", "worklist_page"]
 
 MOST = 100  # studies with pictures
 _STYLE = """.list td, .list th { vertical-align: middle; }
@@ -67,8 +67,8 @@ def _row(rank: int, entry: Entry, searcher: Searcher) -> list[str]:
         _picture(entry) if rank <= MOST else "",
         Html(f"{safe(named(entry.study))}{mark}"),
         f"{entry.mean:.3f}",
-        _probability(answer.classifier.probability, answer.classifier.abnormal),
-        _probability(answer.knn.probability, answer.knn.abnormal),
+        probability(answer.classifier.probability, answer.classifier.abnormal),
+        probability(answer.knn.probability, answer.knn.abnormal),
         {True: "yes", False: "no", None: "no vote"}[answer.agreement],
         _nearest(answer.cases[0], searcher, pictured=rank <= MOST) if answer.cases else "none",
     ]
@@ -83,7 +83,8 @@ def _nearest(case: SimilarCase, searcher: Searcher, *, pictured: bool) -> Html:
     return Html(f'<div class="near">{picture}{words}</div>')
 
 
-def _probability(value: float | None, abnormal: bool | None) -> Html:
+def probability(value: float | None, abnormal: bool | None) -> Html:
+    """What a cell says of a probability and its call; "none" where there is none."""
     if value is None or abnormal is None:
         return safe("none")
     return Html(f"{value:.3f}<br>{label_mark('abnormal' if abnormal else 'normal')}")

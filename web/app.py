@@ -1,5 +1,6 @@
 """The application: routes, refusals and the guard around them. The API is described at /openapi.json."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from index.errors import IndexFailure
-from retrieval.errors import RadiographError
+from retrieval.errors import RadiographError, SiteKeyError
 from web.api import api
 from web.describe import describe
 from web.engine import Engine
@@ -26,11 +27,15 @@ from web.replies import refusal, wants_page
 from web.service import Service
 from web.session import Sessions
 from web.settings import Settings
+from web.worklist import Worklist
+from web.worklist_pages import worklist_pages
 
 __all__ = ["create_app"]
 
+logger = logging.getLogger("mura-search")
+
 _HANDLED: tuple[type[Exception], ...] = (
-    Refused, RadiographError, IndexFailure, HTTPException, RequestValidationError, Exception,
+    Refused, RadiographError, IndexFailure, SiteKeyError, HTTPException, RequestValidationError, Exception,
 )  # fmt: skip
 
 
@@ -40,10 +45,15 @@ def create_app(engine: Engine, settings: Settings, report: Report | None = None)
     report: makes the HTML report of an answer; without it none is offered.
     """
     service = Service(engine, settings.limits, files=settings.files)
+    worklist = Worklist(settings.worklist, service) if settings.worklist else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if worklist:
+            worklist.start()
         yield
+        if worklist:
+            await worklist.close()
         await service.close()
 
     # The pages that FastAPI would make of the description load scripts from elsewhere.
@@ -53,9 +63,10 @@ def create_app(engine: Engine, settings: Settings, report: Report | None = None)
     )  # fmt: skip
     meters, sessions = Meters(service), Sessions(settings.token)
     app.state.service, app.state.meters, app.state.sessions = service, meters, sessions
-    app.state.settings, app.state.report = settings, report
+    app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
     app.include_router(api)
     app.include_router(pages)
+    app.include_router(worklist_pages)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
 
     def description() -> dict[str, Any]:
@@ -75,4 +86,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         error = Refused(error.status_code, words.get(error.status_code, "this cannot be answered"))
     elif isinstance(error, IndexFailure):
         error = Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2)
+    elif isinstance(error, SiteKeyError):  # which names the file
+        logger.error("the site key cannot be used, so nobody's own studies can be told")
+        error = Refused(503, "this server's site key cannot be used; whoever runs it can look")
     return refusal(error, page=wants_page(request.url.path, request.headers))

@@ -6,7 +6,7 @@ from html import escape
 from retrieval.header import IMAGE_SUFFIXES
 from retrieval.page import Html, join, paragraph, safe
 
-__all__ = ["CLAIM", "front_page", "login_page", "options", "problem_page", "whole_page"]
+__all__ = ["CLAIM", "front_page", "login_page", "options", "problem_page", "top", "whole_page"]
 
 CLAIM = "Not a medical device: research and teaching only."
 
@@ -28,8 +28,18 @@ def whole_page(title: str, content: str, *, foot: str = "", script: bool = True)
     )
 
 
-def front_page(about: str, *, login: bool, views: int, megabytes: int, answer: str = "") -> str:
-    """The page to ask on. about: what the index holds, in words. login: whether there is a session to end."""
+def top(about: str, *, login: bool, worklist: bool) -> Html:
+    """What stands beside the program's name: a link to the worklist where there is one, and a way out of a session.
+
+    about: what the index holds, in words.
+    """
+    link = '<a href="/worklist">Worklist</a>' if worklist else ""
+    leave = '<form class="inline" method="post" action="/logout"><button class="plain">Log out</button></form>'
+    return Html(f'<span class="quiet">{safe(about)}</span> {link} {leave if login else ""}')
+
+
+def front_page(head: Html, *, views: int, megabytes: int, answer: str = "") -> str:
+    """The page to ask on; `head` is what `top` gives."""
     accepted = ",".join(["image/*", *sorted(IMAGE_SUFFIXES), ".dcm"])
     form = f"""<form id="ask" method="post" action="/search" enctype="multipart/form-data"
   data-views="{views}" data-megabytes="{megabytes}">
@@ -54,12 +64,6 @@ Nothing you send is kept on the server's disk.</p>
 <p id="progress" hidden><progress id="bar" max="100" aria-labelledby="status"></progress></p>
 <p id="status" class="quiet" role="status"></p>
 </form>"""
-    leave = (
-        Html('<form class="inline" method="post" action="/logout"><button class="plain">Log out</button></form>')
-        if login
-        else Html("")
-    )
-    head = Html(f'<span class="quiet">{safe(about)}</span> {leave}')
     content = join(
         Html("<h1>Ask about a radiograph</h1>"),
         Html(form),

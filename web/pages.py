@@ -7,18 +7,18 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
-from retrieval.page import STYLE
+from retrieval.page import STYLE, Html
 from retrieval.searcher import Searcher
 from web.api import service_of
 from web.errors import Refused
 from web.kept import Study
-from web.markup import front_page, login_page
+from web.markup import front_page, login_page, top
 from web.results import Shown, answer_part, comparison_part
 from web.session import COOKIE, LIFETIME, Sessions
 from web.settings import Settings
 from web.upload import Asked, asked, read_upload
 
-__all__ = ["Report", "pages"]
+__all__ = ["Report", "head_of", "pages"]
 
 Report = Callable[[Searcher, Study, Answer], str]
 """Makes the HTML report of an answer; given to `web.app.create_app`."""
@@ -109,17 +109,18 @@ async def _answered(request: Request, answer: Answer, name: str, question: Asked
 
 
 async def _page(request: Request, answer: str) -> HTMLResponse:
-    service = service_of(request)
-    about = await service.about()
+    limits = service_of(request).limits
+    head = await head_of(request)
+    return HTMLResponse(front_page(head, views=limits.views, megabytes=limits.body >> 20, answer=answer))
+
+
+async def head_of(request: Request) -> Html:
+    """What stands beside the program's name on a page."""
+    about = await service_of(request).about()
     words = f"Index of {about['cases']:,} radiographs, {about['studies']:,} studies"
     if about["synthetic"]:
         words += ", synthetic"
-    limits = service.limits
-    return HTMLResponse(
-        front_page(
-            words, login=_sessions(request).needed, views=limits.views, megabytes=limits.body >> 20, answer=answer
-        )
-    )
+    return top(words, login=_sessions(request).needed, worklist=request.app.state.worklist is not None)
 
 
 def _names(counts: object) -> list[str]:

@@ -4,10 +4,10 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
-from retrieval.errors import RadiographError
+from retrieval.errors import MissingExtra, RadiographError
 from retrieval.heatmap import explain_class, explain_similarity
-from retrieval.radiograph import Radiograph, decode_radiograph, read_radiograph
+from retrieval.radiograph import Radiograph, decode_frames, read_frames, read_radiograph
 from retrieval.searcher import Searcher
-from retrieval.views import View
+from retrieval.views import View, frame_views, mura_patient
 from web.batcher import Batcher
 from web.engine import Engine
 from web.errors import Refused
@@ -30,7 +30,7 @@ from web.gate import Gate, Share
 from web.kept import Kept, Study
 from web.pictures import heat_png, png
 from web.settings import Limits
-from web.upload import Asked, Upload
+from web.upload import Asked, Upload, shown_name, too_many_views
 
 __all__ = ["Service"]
 
@@ -38,6 +38,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DRAWINGS = 16  # heatmaps that may wait to be drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file by the name it is shown by, how its frames are read, and its patient where that is known otherwise."""
+
+    name: str
+    read: Callable[[], list[Radiograph]]
+    patients: tuple[str, ...] = ()
 
 
 class Service:
@@ -66,12 +75,26 @@ class Service:
 
         Files that cannot be read are left out with a warning. Raises RadiographError where none can be, Refused.
         """
+        read, most = decode_frames, self.limits.views
+        sources = [_Source(name, functools.partial(read, data, name, most)) for name, data in upload.files]
+        answer, study = await self._asked(sources, upload.asked, share)
+        return answer, self.kept.add(study) if upload.asked.heatmap else ""
+
+    async def ask_files(self, files: Sequence[Path], asked: Asked, share: Share) -> tuple[Answer, Study]:
+        """As `ask`, about the views in files of this machine, of which no more is told than their last names."""
+        names = [shown_name(file.name, number) for number, file in enumerate(files, start=1)]
+        sources = [
+            _Source(name, functools.partial(read_frames, file, name, self.limits.views), mura_patient(file))
+            for name, file in zip(names, files, strict=True)
+        ]
+        return await self._asked(sources, asked, share)
+
+    async def _asked(self, sources: Sequence[_Source], asked: Asked, share: Share) -> tuple[Answer, Study]:
         try:
             async with asyncio.timeout(self.limits.answer):
-                answer, study = await self._ask(upload, share)
+                return await self._ask(sources, asked, share)
         except TimeoutError as error:
             raise Refused(503, f"this took longer than {self.limits.answer:.0f} s; try again later", retry=5) from error
-        return answer, self.kept.add(study) if upload.asked.heatmap else ""
 
     async def trouble(self) -> str:
         """Why the index as it is now cannot be used; "" where it can."""
@@ -200,19 +223,19 @@ class Service:
         finally:
             lent.__exit__(None, None, None)
 
-    async def _ask(self, upload: Upload, share: Share) -> tuple[Answer, Study]:
+    async def _ask(self, sources: Sequence[_Source], asked: Asked, share: Share) -> tuple[Answer, Study]:
         started = time.perf_counter()
         async with self._searcher() as searcher:
-            views, pictures, warnings = await self._read(upload, searcher, share)
+            views, pictures, warnings = await self._read(sources, searcher, share)
             encoded = await self.batcher.encode(searcher.encoder, pictures)
             study = Study(
-                tuple(views), encoded, tuple(warnings), upload.asked.patient, searcher.encoder.bundle.sha256,
+                tuple(views), encoded, tuple(warnings), asked.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
             )  # fmt: skip
-            return await self._in_thread(_answer, searcher, study, upload.asked), study
+            return await self._in_thread(_answer, searcher, study, asked), study
 
     async def _read(
-        self, upload: Upload, searcher: Searcher, share: Share
+        self, sources: Sequence[_Source], searcher: Searcher, share: Share
     ) -> tuple[list[View], list[NDArray[np.uint8]], list[str]]:
         """The views that can be read, their prepared pictures, and what there is to say about them."""
         views: list[View] = []
@@ -220,19 +243,21 @@ class Service:
         warnings: list[str] = []
         failures: list[RadiographError] = []
         pixels = 0
-        for name, data in upload.files:
+        for source in sources:
             try:
-                radiograph, picture = await self._in_thread(_decoded, searcher, data, name)
+                read, prepared, said = await self._in_thread(_decoded, searcher, source)
             except RadiographError as error:
                 failures.append(error)
                 continue
-            pixels += radiograph.pixels.shape[0] * radiograph.pixels.shape[1]
+            pixels += sum(view.pixels.shape[0] * view.pixels.shape[1] for view in read)
             if pixels > self.limits.pixels:
                 raise Refused(413, f"the radiographs have more than {self.limits.pixels:,} pixels together; send fewer")
-            share.take(radiograph.pixels.nbytes)
-            views.append(View(name, radiograph.pixels, radiograph.digest))
-            pictures.append(picture)
-            warnings += [f"{name}: {warning}" for warning in radiograph.warnings]
+            share.take(sum(view.pixels.nbytes for view in read))
+            views += read
+            if len(views) > self.limits.views:
+                raise Refused(413, too_many_views(self.limits.views))
+            pictures += prepared
+            warnings += [f"{source.name}: {warning}" for warning in said]
         if not views:
             raise failures[0]
         return views, pictures, warnings + [f"left out: {failure}" for failure in failures]
@@ -286,9 +311,15 @@ def _require_model(searcher: Searcher, study: Study) -> None:
         raise Refused(404, "the index has another model now; send the radiographs again")
 
 
-def _decoded(searcher: Searcher, data: bytes, name: str) -> tuple[Radiograph, NDArray[np.uint8]]:
-    radiograph = decode_radiograph(data, name)
-    return radiograph, searcher.encoder.prepare(radiograph.pixels)
+def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDArray[np.uint8]], tuple[str, ...]]:
+    """A file's views, one but of DICOM, with their prepared pictures and the file's warnings."""
+    try:
+        frames = source.read()
+    except MissingExtra as error:
+        kinds = "PNG, JPEG or TIFF"
+        raise RadiographError(f"{source.name} is DICOM, which this server cannot read; export it as {kinds}") from error
+    pictures = [searcher.encoder.prepare(frame.pixels) for frame in frames]
+    return frame_views(source.name, frames, source.patients), pictures, frames[0].warnings
 
 
 def _answer(searcher: Searcher, study: Study, asked: Asked) -> Answer:

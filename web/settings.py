@@ -46,6 +46,7 @@ class Settings:
 
     Without a `token` everybody may ask who can reach the server, so off loopback it needs one, or `insecure`. `names`
     are further host names that requests may use. `files`: whether full pictures are read from the collection.
+    `worklist`: a folder of studies to rank for reading.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +55,7 @@ class Settings:
     insecure: bool = False
     names: tuple[str, ...] = ()
     files: bool = False
+    worklist: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
     key_password: str | None = field(default=None, repr=False)
@@ -72,6 +74,8 @@ class Settings:
             )
         if self.key is not None and self.certificate is None:
             raise ServerError("--key belongs to a certificate: name it with --certificate")
+        if self.worklist is not None and not self.worklist.is_dir():
+            raise ServerError(f"{self.worklist} is no folder; name the folder that the worklist's studies are in")
         for file in (self.certificate, self.key):
             if file is not None and not os.access(file, os.R_OK):
                 raise ServerError(f"{file} cannot be read; check its name and permissions")

@@ -12,7 +12,7 @@ from index.case import LABEL_NAMES
 from web.errors import Refused
 from web.gate import Share
 
-__all__ = ["Asked", "Upload", "asked", "read_upload"]
+__all__ = ["Asked", "Upload", "asked", "read_upload", "shown_name", "too_many_views"]
 
 MOST_SHOWN = 50  # studies in an answer
 _FILTERS = ("part", "view", "label")
@@ -50,7 +50,6 @@ async def read_upload(request: Request, views: int, share: Share) -> Upload:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise Refused(415, "send the radiographs as multipart/form-data, in fields named files")
-    too_many = f"at most {views} radiographs of one study can be sent at once"
     try:
         parser = _InMemory(
             Headers(raw=request.headers.raw), _counted(request, share), max_files=views, max_fields=_FIELDS,
@@ -59,7 +58,7 @@ async def read_upload(request: Request, views: int, share: Share) -> Upload:
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
-            raise Refused(413, too_many) from error
+            raise Refused(413, too_many_views(views)) from error
         raise Refused(400, f"the form cannot be read: {error.message.rstrip('.')}") from error
     except ClientDisconnect as error:
         raise Refused(400, "the connection was closed before the form had arrived") from error
@@ -111,6 +110,10 @@ def asked(fields: list[tuple[str, str]]) -> Asked:
     )
 
 
+def too_many_views(most: int) -> str:
+    return f"at most {most} radiographs of one study can be sent at once"
+
+
 async def _taken(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
     """A form's files and fields, each with its name."""
     files: list[tuple[str, bytes]] = []
@@ -121,7 +124,7 @@ async def _taken(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[st
         elif name != "files":
             raise Refused(422, f"radiographs are sent in fields named files, not {_shown(name)}")
         elif value.filename or value.size:  # a browser sends an empty one where none was chosen
-            files.append((_name(value.filename or "", len(files) + 1), await value.read()))
+            files.append((shown_name(value.filename or "", len(files) + 1), await value.read()))
     return files, fields
 
 
@@ -131,7 +134,7 @@ async def _counted(request: Request, share: Share) -> AsyncGenerator[bytes, None
         yield chunk
 
 
-def _name(given: str, number: int) -> str:
+def shown_name(given: str, number: int) -> str:
     """What a file is called in the answer: the last part of its name on the other machine, on one line."""
     last = PurePosixPath(given.replace("\\", "/")).name
     shown = _shown(last)

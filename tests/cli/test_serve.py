@@ -15,6 +15,7 @@ from typer.testing import Result
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Result]
+Square = Callable[..., Path]
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def stop(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.usefixtures("_extra")
-def test_it_says_where_the_page_is_answers_and_ends_quietly(place: Path) -> None:
+def test_it_says_where_the_page_is_answers_and_ends_quietly(place: Path, square: Square) -> None:
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed")
     process = start("serve", "--index", str(place), "--port", "0")
     assert process.stderr is not None
     line = process.stderr.readline()
@@ -44,6 +46,10 @@ def test_it_says_where_the_page_is_answers_and_ends_quietly(place: Path) -> None
     assert found, line
     with urllib.request.urlopen(found[1], timeout=10) as reply:
         assert b"Ask about a radiograph" in reply.read()
+    sent = {"files": square("query.png", 200).read_bytes()}
+    page = httpx.post(f"{found[1]}search", files=sent, data={"heatmap": "true"}, follow_redirects=True)
+    report = re.findall(r'href="/(studies/[^"?]+/report)', page.text)
+    assert "<title>Answer for upload</title>" in httpx.get(f"{found[1]}{report[0]}", timeout=20).text
     errors = stop(process)
     assert process.returncode == 0
     assert "Traceback" not in errors

@@ -407,6 +407,37 @@ def test_it_works_without_scripts(serve: Serve, open_page: Open, square: Square)
     expect(page.locator(".gallery .card")).to_have_count(2)
 
 
+def inbox(square: Square) -> Path:
+    square("in/a-file-with-a-rather-long-name-that-does-not-break.png", 30)
+    square("in/bright/lateral.png", 225)
+    (square("in/bright/pa.png", 220).parents[1] / "bad.png").write_bytes(b"no picture")
+    return square("in/bright/pa.png", 220).parents[1]
+
+
+def ranked(page: Page) -> None:
+    """Go to the worklist by its link, and wait until all of it is read."""
+    page.get_by_role("link", name="Worklist").click()
+    until(lambda: page.reload() is not None and page.get_by_role("button", name="Rank again").count() == 1)
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Square, scripts: bool) -> None:
+    page = open_page(serve(worklist=inbox(square)), **PHONE, java_script_enabled=scripts)
+    ranked(page)
+    expect(page.locator(".list tbody tr")).to_have_count(2)
+    expect(page.locator(".list tbody tr").first).to_contain_text("bright")
+    expect(page.get_by_text("bad.png is no image")).to_be_visible()
+    if scripts:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("document.querySelector('.list img').naturalWidth") == 32
+    page.get_by_role("button", name="Open study bright").click()
+    expect(page.locator("#verdict-title")).to_contain_text("abnormal")
+    expect(page.locator(".stage")).to_have_count(2)
+    page.go_back()
+    page.get_by_role("button", name="Rank again").click()
+    expect(page.get_by_role("heading", name="Worklist of in")).to_be_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_fault(serve: Serve, open_page: Open, square: Square, scheme: str) -> None:
     if not AXE.is_file():
@@ -419,7 +450,8 @@ def test_axe_finds_no_fault(serve: Serve, open_page: Open, square: Square, schem
         return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in found["violations"]]
 
     for options in ({}, PHONE):
-        page = open_page(serve(token=TOKEN), color_scheme=scheme, bypass_csp=True, **options)
+        base = serve(token=TOKEN, worklist=inbox(square))
+        page = open_page(base, color_scheme=scheme, bypass_csp=True, **options)
         assert faults(page) == []
         page.get_by_label("Token").fill(TOKEN)
         page.keyboard.press("Enter")
@@ -432,4 +464,7 @@ def test_axe_finds_no_fault(serve: Serve, open_page: Open, square: Square, schem
         page.locator(".card").first.click()
         expect(page.locator("dialog")).to_be_visible()
         drawn(page)
+        assert faults(page) == []
+        page.goto(base)
+        ranked(page)
         assert faults(page) == []
