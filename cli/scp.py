@@ -3,6 +3,8 @@
 import ipaddress
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +15,28 @@ from cli.terminal import IndexPlace, note
 from retrieval.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from retrieval.dicomnode import Node, NodeSettings
+    from retrieval.dicomnode import Node
 
-__all__ = ["scp"]
+__all__ = ["Allow", "Caller", "Quiet", "SendTo", "Title", "open_node", "scp", "spool_named"]
+
+Title = Annotated[str, typer.Option("--title", metavar="TITLE", help="The node's own AE title.")]
+Caller = Annotated[
+    list[str] | None, typer.Option("--caller", metavar="TITLE", help="An AE title that may send; without any, all may.")
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow", metavar="NETWORK", help="Addresses that may send, such as 10.1.0.0/16; only this machine's else."
+    ),
+]
+Quiet = Annotated[
+    float,
+    typer.Option("--quiet", min=0.1, metavar="SECONDS", help="A study that nothing was added to for so long is whole."),
+]
+SendTo = Annotated[
+    str | None,
+    typer.Option("--send-to", metavar="TITLE@HOST:PORT", help="Send the results to this node, by C-STORE."),
+]
 
 
 def scp(
@@ -24,26 +45,36 @@ def scp(
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The port to listen at.")] = 11112,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="This machine's address to listen at.")] = "127.0.0.1",
-    title: Annotated[str, typer.Option(metavar="TITLE", help="The node's own AE title.")] = "MURASEARCH",
-    caller: Annotated[
-        list[str] | None, typer.Option(metavar="TITLE", help="An AE title that may send; without any, all may.")
-    ] = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NETWORK", help="Addresses that may send, such as 10.1.0.0/16; only this machine's else."),
-    ] = None,
-    quiet: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="A study that nothing was added to for so long is whole.")
-    ] = 10.0,
-    send_to: Annotated[
-        str | None, typer.Option(metavar="TITLE@HOST:PORT", help="Send the results to this node, by C-STORE.")
-    ] = None,
+    title: Title = "MURASEARCH",
+    caller: Caller = None,
+    allow: Allow = None,
+    quiet: Quiet = 10.0,
+    send_to: SendTo = None,
     index: IndexPlace = None,
     dicom_out: DicomOut = None,
     store: StoreUrl = None,
     dicomweb_tls: DicomwebTls = None,
 ) -> None:
     """Receive studies by C-STORE, answer each, and file the answers: a report, and a heatmap of each view."""
+    place = spool, host, port
+    with open_node(place, title, caller, allow, quiet, send_to, index, dicom_out, store, dicomweb_tls) as node:
+        run_until_stopped(node, title, host, spool)
+
+
+@contextmanager
+def open_node(
+    place: tuple[Path, str, int],
+    title: str,
+    caller: list[str] | None,
+    allow: list[str] | None,
+    quiet: float,
+    send_to: str | None,
+    index: Path | None,
+    dicom_out: Path | None,
+    store: str | None,
+    dicomweb_tls: list[str] | None,
+) -> "Iterator[Node]":
+    """A node that is not started yet, with a searcher of its own; `place` is its spool, address and port."""
     from retrieval.dicomnode import NodeSettings, Peer
     from retrieval.dicomresult import require_folder
     from retrieval.dicomrouting import answering_node
@@ -51,6 +82,7 @@ def scp(
 
     if not (send_to or dicom_out or store):
         raise typer.BadParameter("say where results go: --send-to, --store or --dicom-out")
+    spool, host, port = place
     try:
         peer = Peer.parse(send_to) if send_to else None
         networks = tuple(ipaddress.ip_network(one) for one in allow or ())
@@ -62,8 +94,7 @@ def scp(
     if dicom_out:
         require_folder(dicom_out)
     with Searcher.open(index) as searcher:
-        node = answering_node(settings, searcher, peer=peer, archive=archive, folder=dicom_out, tell=note)
-        run_until_stopped(node, settings)
+        yield answering_node(settings, searcher, peer=peer, archive=archive, folder=dicom_out, tell=note)
 
 
 def require_title(*titles: str) -> None:
@@ -72,19 +103,23 @@ def require_title(*titles: str) -> None:
             raise ValueError(f"{title!r} is no AE title: 1 to 16 ASCII characters")
 
 
-def run_until_stopped(node: "Node", settings: "NodeSettings") -> None:
+def run_until_stopped(node: "Node", title: str, host: str, spool: Path) -> None:
     stop = threading.Event()
     if threading.current_thread() is threading.main_thread():
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
-    try:
-        with node:
-            note(f"{settings.title} listens at {settings.host}:{node.port}")
-            while not stop.wait(3600):
-                pass
-    except OSError as error:
-        raise ArchiveError(
-            f"{settings.spool} cannot be used: {error.strerror or error}; name another folder"
-        ) from error
+    with spool_named(spool), node:
+        note(f"{title} listens at {host}:{node.port}")
+        while not stop.wait(3600):
+            pass
     counts = ", ".join(f"{node.counts[name]} {name}" for name in ("received", "answered", "failed", "delivered"))
     note(f"Stopped: {counts}")
+
+
+@contextmanager
+def spool_named(spool: Path) -> "Iterator[None]":
+    """Turn the system's refusals inside into an ArchiveError that names the spool."""
+    try:
+        yield
+    except OSError as error:
+        raise ArchiveError(f"{spool} cannot be used: {error.strerror or error}; name another folder") from error

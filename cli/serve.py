@@ -1,11 +1,13 @@
 """`mura-search serve`: the page and the HTTP API."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.filing import DicomOut, DicomwebTls, StoreUrl
+from cli.scp import Allow, Caller, Quiet, SendTo, Title, open_node, spool_named
 from cli.terminal import IndexPlace, note
 from index.errors import MissingExtra
 
@@ -49,8 +51,29 @@ def serve(
     max_upload: Annotated[
         int, typer.Option(min=1, max=1024, metavar="MIB", help="The largest upload, all views together.")
     ] = 64,
+    scp: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="N",
+            help="Be a DICOM node at this port too, as `mura-search scp` is; needs --spool.",
+        ),
+    ] = None,
+    scp_host: Annotated[str, typer.Option(metavar="ADDRESS", help="The node's address.")] = "127.0.0.1",
+    spool: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the node keeps radiographs until they are answered.")
+    ] = None,
+    title: Title = "MURASEARCH",
+    caller: Caller = None,
+    allow: Allow = None,
+    quiet: Quiet = 10.0,
+    send_to: SendTo = None,
+    dicom_out: DicomOut = None,
+    store: StoreUrl = None,
+    dicomweb_tls: DicomwebTls = None,
 ) -> None:
-    """Serve the page to ask on, and the HTTP API, until interrupted.
+    """Serve the page to ask on, and the HTTP API, until interrupted; with --scp for DICOM as well.
 
     Only this machine can ask, unless --host says otherwise; other machines then need the token.
     """
@@ -58,7 +81,18 @@ def serve(
         "host": host, "port": port, "insecure": insecure, "names": tuple(name or ()), "files": files,
         "worklist": worklist, "certificate": certificate, "key": key,
     }  # fmt: skip
-    run_server(index, options, token_file=token_file, max_upload=max_upload, open_page=open_page)
+    if (scp is None) != (spool is None):
+        raise typer.BadParameter("--scp needs --spool, and --spool is of use with --scp alone")
+    with ExitStack() as stack:
+        if scp is not None and spool is not None:
+            place = spool, scp_host, scp
+            node = stack.enter_context(
+                open_node(place, title, caller, allow, quiet, send_to, index, dicom_out, store, dicomweb_tls)
+            )
+            with spool_named(spool):
+                stack.enter_context(node)
+            note(f"{title} listens at {scp_host}:{node.port}")
+        run_server(index, options, token_file=token_file, max_upload=max_upload, open_page=open_page)
 
 
 def run_server(

@@ -138,3 +138,41 @@ def test_usage(run: Run, place: Path, tmp_path: Path) -> None:
     refused = run(*at, *out, "--port", "0")
     assert refused.exit_code == 1
     assert "cannot be used" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_page_and_the_node_in_one_process(place: Path, dicom_bytes: Make, tmp_path: Path) -> None:
+    import urllib.request
+
+    from retrieval.dicomnode import Peer, send
+
+    command = [
+        *(sys.executable, "-c", "from cli.main import main; main()", "serve", "--port", "0", "--scp", "0"),
+        *map(str, ("--quiet", "0.5", "--index", place, "--spool", tmp_path / "spool", "--dicom-out", tmp_path / "out")),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            heard = re.search(r"listens at 127.0.0.1:(\d+)", process.stderr.readline())
+            page = re.search(r"http://\S+", process.stderr.readline())
+            assert heard
+            assert page
+            (tmp_path / "a.dcm").write_bytes(radiograph(dicom_bytes, 1))
+            send([pydicom.dcmread(tmp_path / "a.dcm")], Peer("MURASEARCH", "127.0.0.1", int(heard[1])), "PACS")
+            deadline = time.monotonic() + 30
+            while len(list((tmp_path / "out").glob("*.dcm"))) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            with urllib.request.urlopen(f"{page[0]}healthz", timeout=10) as answer:
+                assert answer.status == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=30)[1]
+    assert process.returncode in {0, -signal.SIGTERM, 143}, said
+    assert "Query" not in said
+
+
+def test_a_node_beside_the_page_needs_a_spool(run: Run, place: Path) -> None:
+    result = run("serve", "--scp", "0", "--index", place)
+    assert result.exit_code == 2
+    assert "--scp needs --spool" in result.stderr
