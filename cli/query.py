@@ -62,4 +62,5 @@ def query(
     if report:
         write_file(report, page)
     show(answer, as_json)
-    file_instances(instances, dicom_out, archive)
+    if instances:
+        file_instances(instances, dicom_out, archive)

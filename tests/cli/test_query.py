@@ -132,6 +132,7 @@ def test_a_query_imports_nothing_heavy(place: Path, square: Square) -> None:
     modules = set(done.stderr.split())
     assert {"numpy", "cv2", "faiss", "onnxruntime"} <= modules
     assert not modules & {"torch", "torchvision", "pandas", "sklearn", "matplotlib", "scipy"}
+    assert not modules & {"pydicom", "highdicom", "fastapi", "pymilvus", "pyarrow"}
 
 
 def test_a_report_is_written_whole_and_named_in_the_json(run: Run, place: Path, square: Square, tmp_path: Path) -> None:
