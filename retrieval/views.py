@@ -12,7 +12,7 @@ from retrieval.errors import RadiographError
 from retrieval.identity import patient_names
 from retrieval.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
 
-__all__ = ["Images", "View", "frame_views", "mura_patient", "read_views"]
+__all__ = ["Images", "View", "frame_views", "may_be_view", "mura_patient", "read_views"]
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
@@ -81,13 +81,13 @@ def mura_patient(path: Path) -> tuple[str, ...]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and _may_be_view(file))
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and may_be_view(file))
     if not files:
         raise RadiographError(f"{path}: no radiograph in this folder; give files, or the folder of one study")
     return files
 
 
-def _may_be_view(file: Path) -> bool:
+def may_be_view(file: Path) -> bool:
     """By its ending; what has another one, or none, may be DICOM, whose files are often numbered."""
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from retrieval.answer import Answer, IndexSource, ModelSource, plain
 from retrieval.errors import RadiographError
-from retrieval.radiograph import IMAGE_SUFFIXES
 from retrieval.searcher import Searcher
+from retrieval.views import may_be_view
 
 __all__ = [
     "Entry",
@@ -164,7 +164,7 @@ def find_studies(folder: Path) -> tuple[list[Found], list[Skipped]]:
             reason = getattr(error, "strerror", None) or error
             unread.append(Skipped(_name(here, folder), f"{here} cannot be read: {reason}"))
             continue
-        files = tuple(entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir())
+        files = tuple(entry for entry in entries if not entry.is_dir() and may_be_view(entry))
         if here == folder:
             found += [Found(file.name, (file,)) for file in files]
         elif files:

@@ -56,6 +56,14 @@ def test_folders_are_studies_and_so_are_single_files(inbox: Path, square: Square
     assert unread == []
 
 
+def test_dicom_files_are_known_by_what_they_hold(inbox: Path) -> None:
+    (inbox / "ct" / "0001").parent.mkdir()
+    (inbox / "ct" / "0001").write_bytes(bytes(128) + b"DICM")  # numbered, as archives write them
+    (inbox / "ct" / "DICOMDIR.txt").write_text("no radiograph")
+    found, _ = find_studies(inbox)
+    assert [[file.name for file in one.files] for one in found if one.study == "ct"] == [["0001"]]
+
+
 def test_links_that_go_round_end(inbox: Path) -> None:
     (inbox / "bright" / "up").symlink_to(inbox)
     (inbox / "again").symlink_to(inbox / "bright")
