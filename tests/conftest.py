@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ from retrieval.bundle import write_bundle
 from retrieval.collection import Collection
 from retrieval.head import Head
 from retrieval.preprocess import Preprocessing
+
+# How long an example takes is no test: a busy machine would fail it.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SIZE, CELL = 32, 16
 Specification = Sequence[tuple[str, str, int, Sequence[int]]]  # patient, study, label, brightness of each view
