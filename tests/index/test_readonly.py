@@ -3,25 +3,24 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+import index
 from index.build import IndexBuild
-from index.case import Case
 from index.edit import IndexEdit
 from index.errors import IndexFailure
 from index.folder import IndexFolder
 
-Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 NOBODY = 65534
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork") or os.geteuid() != 0, reason="only root can become somebody who may not write"
+    not hasattr(os, "setresuid") or os.geteuid() != 0, reason="only root can become somebody who may not write"
 )
 
 
@@ -37,51 +36,45 @@ def readable(template: Path) -> Iterator[Path]:
     shutil.rmtree(root)
 
 
-def as_nobody(action: Callable[[], object]) -> object:
-    """What the action gives or the message of its IndexFailure, in a process that may only read."""
-    reads, writes = os.pipe()
-    process = os.fork()
-    if process == 0:
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        try:
-            result = action()
-        except IndexFailure as error:
-            result = f"{type(error).__name__}: {error}"
-        except BaseException as error:  # the child must not return into pytest
-            result = f"unexpected {error!r}"
-        os.write(writes, json.dumps(result).encode())
-        os._exit(0)
-    os.close(writes)
-    with os.fdopen(reads, "rb") as pipe:
-        told = pipe.read()
-    os.waitpid(process, 0)
-    return json.loads(told)
+def as_nobody(action: str, *arguments: Path) -> object:
+    """What an action gives, or the message of its IndexFailure, in a process that may only read.
+
+    A process of its own, which drops its rights when it has imported what it needs: nobody may not read root's Python.
+    """
+    environment = os.environ | {"PYTHONPATH": str(Path(index.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, action, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-def nearest(place: Path, sample: Sample) -> list[list[str]]:
+def nearest(place: Path) -> list[list[str]]:
     with IndexFolder.open(place) as folder:
-        return [[hit.case.case for hit in hits] for hits in folder.search(sample[1][:5], 7)]
+        return [[hit.case.case for hit in hits] for hits in folder.search(folder.embeddings()[:5], 7)]
+
+
+def start(place: Path, model: Path) -> None:
+    IndexBuild.start(place, model=model, dimension=8, fingerprint="f").close()
 
 
 @pytest.mark.parametrize("without", [None, "vectors.faiss", "SHA256SUMS"])
-def test_it_answers_and_stays_as_it_is(readable: Path, sample: Sample, without: str | None) -> None:
+def test_it_answers_and_stays_as_it_is(readable: Path, without: str | None) -> None:
     if without:
         (readable / without).unlink()
     before = {path.name: path.read_bytes() for path in readable.iterdir() if path.is_file()}
-    import index.faiss_store  # noqa: F401  # nobody may not read the folders of root's Python
-
-    told = as_nobody(lambda: nearest(readable, sample))
+    told = as_nobody("nearest", readable)
     assert {path.name: path.read_bytes() for path in readable.iterdir() if path.is_file()} == before
-    assert told == nearest(readable, sample)
+    assert told == nearest(readable)
 
 
 def test_changing_it_says_that_it_cannot_be_written(readable: Path, model: Path) -> None:
-    for change in (
-        lambda: IndexEdit.open(readable).close(),
-        lambda: IndexBuild.start(readable.parent / "new", model=model, dimension=8, fingerprint="f").close(),
-    ):
-        told = as_nobody(change)
+    for told in (as_nobody("edit", readable), as_nobody("start", readable.parent / "new", model)):
         assert str(told).startswith("IndexFailure: the index ")
         assert "cannot be written: " in str(told)
         assert "Permission denied" in str(told)
@@ -90,5 +83,23 @@ def test_changing_it_says_that_it_cannot_be_written(readable: Path, model: Path)
 
 def test_it_cannot_be_read_at_all(readable: Path) -> None:
     (readable / "cases.sqlite").chmod(0o600)
-    told = as_nobody(lambda: IndexFolder.open(readable).close())
+    told = as_nobody("nearest", readable)
     assert "cases.sqlite cannot be used (unable to open database file)" in str(told)
+
+
+ACTIONS: dict[str, Callable[..., object]] = {
+    "nearest": nearest,
+    "edit": lambda place: IndexEdit.open(place).close(),
+    "start": start,
+}
+
+if __name__ == "__main__":
+    import index.faiss_store
+
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    try:
+        result = ACTIONS[sys.argv[1]](*map(Path, sys.argv[2:]))
+    except IndexFailure as error:
+        result = f"{type(error).__name__}: {error}"
+    print(json.dumps(result))
