@@ -16,7 +16,8 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
 import httpx
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, FileChooser, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as TooLate
 
 from index.edit import IndexEdit
 
@@ -344,6 +345,19 @@ def test_log_in_and_out(serve: Serve, open_page: Open, square: Square) -> None:
     expect(page).to_have_title("Log in - mura-search")
 
 
+def chosen(page: Page) -> FileChooser:
+    """The file chooser that a key opens. Chromium on a busy machine drops a press now and then, so it has three."""
+    for key in ("Enter", "Space", "Enter"):
+        page.bring_to_front()
+        try:
+            with page.expect_file_chooser(timeout=5_000) as chooser:
+                page.keyboard.press(key)
+        except TooLate:
+            continue
+        return chooser.value
+    raise AssertionError("no key opens the file chooser")
+
+
 def test_everything_with_the_keyboard(serve: Serve, open_page: Open, square: Square) -> None:
     page = open_page(serve())
 
@@ -356,10 +370,7 @@ def test_everything_with_the_keyboard(serve: Serve, open_page: Open, square: Squ
 
     tab_to(".skip", 1)
     tab_to("#files", 4)
-    page.bring_to_front()
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(str(square("query.png", 200)))
+    chosen(page).set_files(str(square("query.png", 200)))
     expect(page.locator("#verdict-title")).to_be_focused()
     tab_to(".stage")
     page.keyboard.press("+")
