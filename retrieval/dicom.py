@@ -33,6 +33,7 @@ from retrieval.dicomheader import (
 )
 from retrieval.errors import MissingExtra
 from retrieval.greyscale import colours, grey_levels
+from retrieval.trace import trace
 
 try:
     import pydicom
@@ -43,6 +44,8 @@ except ImportError as error:
     raise MissingExtra(error.name or "pydicom", "dicom") from error
 
 __all__ = ["DicomPicture", "be_silent", "listed_files", "read_elements", "read_picture", "read_record"]
+
+logger = logging.getLogger("mura-search")
 
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 _DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
@@ -214,13 +217,11 @@ def be_silent() -> None:
 
 @contextmanager
 def _as_sentence(sentence: str) -> Iterator[None]:
-    """Whatever pydicom and the decoders raise at bytes that are not as they should be, as one sentence.
-
-    They have no common error, and what they say may hold values of the header.
-    """
+    """Whatever pydicom and the decoders raise at bytes that are not as they should be, as one sentence."""
     try:
         yield
     except (DicomError, MissingExtra):
         raise
-    except Exception:
+    except Exception as error:  # broad: damaged bytes make these raise anything, with values of the header in it
+        logger.debug("%s", trace(error))
         raise DicomError(sentence) from None

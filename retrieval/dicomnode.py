@@ -8,13 +8,13 @@ hashes; its files are radiographs of patients, and are removed when their study 
 
 import hashlib
 import ipaddress
+import logging
 import secrets
 import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from retrieval.dicom import be_silent, read_record
 from retrieval.dicomheader import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
 from retrieval.errors import ArchiveError, MissingExtra
 from retrieval.radiograph import MAX_BYTES, MAX_PIXELS
+from retrieval.trace import trace
 
 try:
     from pynetdicom import AE, evt
@@ -35,6 +36,8 @@ except ImportError as error:
     raise MissingExtra(error.name or "pynetdicom", "dicom") from error
 
 __all__ = ["Node", "NodeSettings", "Peer", "send"]
+
+logger = logging.getLogger("mura-search")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -266,7 +269,8 @@ class Node:
             self.counts["answered"] += 1
         except MuraSearchError as error:
             self._tell(f"a study could not be answered: {str(error).replace(str(study), 'study')}")
-        except Exception as error:  # one study must not end the node
+        except Exception as error:  # broad: no study may end the thread that answers the next
+            logger.debug("%s", trace(error))
             self._tell(f"a study could not be answered ({type(error).__name__})")
         if not (out / "done").exists():
             self.counts["failed"] += 1
@@ -278,7 +282,8 @@ class Node:
             return
         try:
             self._deliver(sorted(out.glob("*.dcm")))
-        except Exception as error:
+        except Exception as error:  # broad: whatever went wrong, the result is kept and the thread goes on
+            logger.debug("%s", trace(error))
             self._later[out.name] = time.monotonic() + self.settings.retry
             why = error if isinstance(error, MuraSearchError) else type(error).__name__
             self._tell(f"a result could not be delivered, and is kept: {why}")
@@ -311,5 +316,7 @@ def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> Non
             if status != _SUCCESS and status & 0xF000 != 0xB000:  # which is a warning: taken, with something changed
                 raise ArchiveError(f"{name} did not take an instance (status 0x{status:04X}); see its log")
     finally:
-        with suppress(Exception):
+        try:
             association.release()
+        except Exception as error:  # broad: whether all was taken is known already, and a poor farewell changes it not
+            logger.debug("%s", trace(error))

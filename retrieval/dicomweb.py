@@ -1,5 +1,6 @@
 """An archive over DICOMweb (PS3.18): studies fetched by QIDO-RS and WADO-RS, results sent by STOW-RS."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from retrieval.dicomheader import RADIOGRAPH_CLASSES, DicomError, NoRadiograph
 from retrieval.dicomresult import encoded
 from retrieval.errors import ArchiveError, MissingExtra
 from retrieval.radiograph import MAX_BYTES, MAX_PIXELS
+from retrieval.trace import trace
 
 try:
     import requests
@@ -25,6 +27,8 @@ except ImportError as error:
     raise MissingExtra(error.name or "dicomweb-client", "dicom") from error
 
 __all__ = ["TLS_OPTIONS", "TOKEN_VARIABLE", "WebArchive"]
+
+logger = logging.getLogger("mura-search")
 
 TOKEN_VARIABLE = "MURA_SEARCH_DICOMWEB_TOKEN"
 TLS_OPTIONS = ("ca", "cert", "key")
@@ -175,7 +179,8 @@ class WebArchive:
             status = error.response.status_code if error.response is not None else "an error"
             hint = f"; a token is taken from {TOKEN_VARIABLE}" if status in (401, 403) else ""
             raise ArchiveError(f"{self.url} could not {what}: it answered {status}{hint}") from None
-        except Exception:
+        except Exception as error:  # broad: an answer that is none makes JSON, pydicom and the client raise anything
+            logger.debug("%s", trace(error))
             raise ArchiveError(f"{self.url} could not {what}: its answer is no DICOMweb that can be read") from None
 
 

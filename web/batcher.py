@@ -1,6 +1,7 @@
 """Uploads that come at the same time are encoded together: a batch takes less time than its radiographs one by one."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoder import Encoded, Encoder
+from retrieval.trace import trace
 from web.errors import Refused
 from web.gate import BUSY
 
 __all__ = ["Batcher"]
+
+logger = logging.getLogger("mura-search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,12 @@ class Batcher:
                 continue
             try:
                 encoded = await loop.run_in_executor(self._thread, _encode, jobs)
-            except Exception as error:  # whatever the model's runtime says belongs to the requests, not to this loop
-                for job in jobs:
-                    if not job.done.done():
-                        job.done.set_exception(error)
+            except Exception as error:  # broad: whatever it is, the requests raise it and this loop goes on
+                asking = [job for job in jobs if not job.done.done()]
+                for job in asking:
+                    job.done.set_exception(error)
+                if not asking:
+                    logger.error("%s", trace(error))
                 continue
             self.batches += 1
             start = 0

@@ -8,7 +8,6 @@ import ipaddress
 import logging
 import socket
 import time
-import traceback
 from collections.abc import MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -18,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retrieval.trace import trace
 from web.errors import Refused
 from web.meters import Meters
 from web.replies import refusal, wants_page
@@ -85,9 +85,9 @@ class Guard:
         try:
             early = self._early(scope, headers)
             await (early or self.app)(scope, body.receive, reply)
-        except Exception as error:  # the last resort: what nobody expected becomes a status, and a line in the log
+        except Exception as error:  # broad, as the last resort: what nobody expected becomes a status and a line here
             if not isinstance(error, Refused):
-                logger.error("%s in %s", type(error).__name__, _frames(error))  # its message could name a file
+                logger.error("%s", trace(error))
             if not status:
                 await refusal(error, page=wants_page(scope["path"], headers))(scope, body.receive, reply)
         finally:
@@ -211,8 +211,3 @@ def _cookie(headers: Headers) -> str:
     except CookieError:
         return ""
     return cookie[COOKIE].value if COOKIE in cookie else ""
-
-
-def _frames(error: BaseException) -> str:
-    """Where it happened, innermost last."""
-    return " > ".join(f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:])

@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +81,12 @@ class Server(uvicorn.Server):
         """
         self._ready = ready
         self._listening = _listen(settings)
-        try:
+        with ExitStack() as opened:  # closed again where the rest cannot be had
+            opened.callback(self._listening.close)
             engine = Engine.start(index)
-            try:
-                super().__init__(_config(create_app(engine, settings, report), settings))
-            except BaseException:
-                engine.close()
-                raise
-        except BaseException:
-            self._listening.close()
-            raise
+            opened.callback(engine.close)
+            super().__init__(_config(create_app(engine, settings, report), settings))
+            opened.pop_all()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         super().run(sockets or [self._listening])

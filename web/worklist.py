@@ -9,6 +9,7 @@ from pathlib import Path
 
 from retrieval.errors import RadiographError
 from retrieval.stream import thumbnail
+from retrieval.trace import trace
 from retrieval.worklist import Entry, Found, Skipped, find_studies, in_order
 from web.errors import Refused
 from web.service import Service
@@ -114,9 +115,7 @@ class Worklist:
                 if error.retry is None or attempt == _TRIES - 1:
                     return Skipped(found.study, str(error))
                 await asyncio.sleep(error.retry)
-            except (
-                Exception
-            ) as error:  # what nobody expected costs one study, not the list; its words could name a file
-                logger.error("a study of the worklist could not be read: %s", type(error).__name__)
+            except Exception as error:  # broad: what nobody expected costs one study, not the list
+                logger.error("a study of the worklist could not be read: %s", trace(error))
                 return Skipped(found.study, "something went wrong that should not have")
         raise AssertionError("every try returns or waits")

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -459,8 +460,11 @@ def test_cut_anywhere_it_is_whole_or_refused(write_dicom: Write, tmp_path: Path,
             assert np.array_equal(decode_radiograph(data[:cut], "q.dcm").pixels, whole), cut
 
 
-def test_nothing_is_said_besides(write_dicom: Write, capfd: pytest.CaptureFixture[str]) -> None:
-    """pydicom warns, logs and raises with values of the header; nobody hears of them."""
+def test_nothing_is_said_besides(
+    write_dicom: Write, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """pydicom warns, logs and raises with values of the header; nobody hears of them, but of the place."""
+    caplog.set_level(logging.DEBUG)
     mark = "SMITH^JOHN"
     odd = write_dicom("q.dcm", RAMP, WindowCenter=5, WindowWidth=10, BitsStored=12)
     ds = pydicom.dcmread(odd)
@@ -474,23 +478,21 @@ def test_nothing_is_said_besides(write_dicom: Write, capfd: pytest.CaptureFixtur
             changed.save_as(file, enforce_file_format=False)
             odd.with_name(f"{keyword}.dcm").write_bytes(file.getvalue())
     assert ds.Rows == 64
-    logs = io.StringIO()
-    handler = logging.StreamHandler(logs)
-    logging.getLogger().addHandler(handler)
-    heard = io.StringIO()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            for file_ in sorted(odd.parent.glob("*.dcm")):
-                with contextlib.suppress(RadiographError):
-                    heard.write(repr(read_radiograph(file_)))
-                    continue
-                heard.write(refusal(file_))
-    finally:
-        logging.getLogger().removeHandler(handler)
+    heard, refused = "", 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for file_ in sorted(odd.parent.glob("*.dcm")):
+            try:
+                heard += repr(read_radiograph(file_))
+            except RadiographError as error:
+                heard += str(error)
+                refused += 1
     captured = capfd.readouterr()
-    for text in (captured.out, captured.err, logs.getvalue(), heard.getvalue()):
+    for text in (captured.out, captured.err, caplog.text, heard):
         assert "SMITH" not in text
+    assert refused >= 3
+    assert {record.name for record in caplog.records} == {"mura-search"}
+    assert all(re.fullmatch(r"\w+ in \w+:\d+( > [\w<>]+:\d+)*", record.message) for record in caplog.records)
 
 
 def test_pydicom_is_not_imported_for_other_files(tmp_path: Path) -> None:

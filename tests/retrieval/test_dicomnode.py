@@ -368,14 +368,16 @@ def test_results_that_nobody_takes_are_kept(start: Any, recording: Recording, im
 
 @pytest.mark.parametrize("error", [RadiographError("it is damaged"), ZeroDivisionError("Doe^Jane")])
 def test_a_study_that_cannot_be_answered_does_not_stop_it(
-    start: Any, recording: Recording, image: Any, error: Exception
+    start: Any, recording: Recording, image: Any, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG", "mura-search")
     recording.fail = error
     node = start()
     store(node, image("1.2", "1.2.1"))
     wait(lambda: node.counts["failed"] == 1)
     assert len(recording.said) == 1
-    assert "Doe" not in recording.said[0]
+    assert "Doe" not in recording.said[0] + caplog.text
+    assert ("ZeroDivisionError in _answer:" in caplog.text) == isinstance(error, ZeroDivisionError)
     recording.fail = None
     store(node, image("1.3", "1.3.1"))
     wait(lambda: recording.studies)

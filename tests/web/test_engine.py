@@ -85,6 +85,29 @@ def test_more_than_may_wait_are_refused_but_one_study_never() -> None:
     asyncio.run(run())
 
 
+def test_a_failure_that_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Constant):
+        def encode_prepared(self, pictures: Sequence[Any]) -> Encoded:
+            super().encode_prepared(pictures)
+            raise RuntimeError("no memory")
+
+    async def run() -> None:
+        encoder, batcher = Broken(wait=0.2), Batcher(8, 0, 100)
+        asking = asyncio.create_task(batcher.encode(encoder, [picture(1)]))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        found = await asyncio.gather(batcher.encode(Broken(), [picture(2)]), return_exceptions=True)
+        assert isinstance(found[0], RuntimeError)
+        await batcher.close()
+
+    asyncio.run(run())
+    [record] = caplog.records
+    assert record.message.startswith("RuntimeError in _run:")
+    assert "no memory" not in record.message
+
+
 def test_models_are_not_mixed_and_a_failure_reaches_only_its_batch() -> None:
     class Broken(Constant):
         def encode_prepared(self, pictures: Sequence[Any]) -> Encoded:
