@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.serve import OPENS, run_server
-from cli.terminal import SEED_HELP, AsJson, note, print_json, progress
+from cli.serve import OpenPage, run_server
+from cli.terminal import AsJson, Seed, note, print_json, progress
 
 __all__ = ["demo"]
 
@@ -18,10 +18,10 @@ def demo(
         Path | None, typer.Option(metavar="FOLDER", help="Keep the radiographs and the index in this new folder.")
     ] = None,
     patients: Annotated[int, typer.Option(min=20, metavar="N", help="How many patients to draw.")] = 80,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help=SEED_HELP)] = 1,
+    seed: Seed = 1,
     serve: Annotated[bool, typer.Option("--serve", help="Then serve the page, to ask about them there.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The page's port; 0 takes any.")] = 8000,
-    open_page: Annotated[bool, typer.Option("--open", help=OPENS)] = False,
+    open_page: OpenPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""

@@ -16,6 +16,7 @@ from cli.terminal import (
     Layout,
     Part,
     Split,
+    StudyTable,
     Workers,
     bare_table,
     note,
@@ -64,9 +65,7 @@ def evaluate(
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Resamplings of the patients.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the resampling.")] = 0,
     workers: Workers = None,
-    studies: Annotated[
-        Path | None, typer.Option("--csv", metavar=FILE, help="Write a CSV table, a study a line.")
-    ] = None,
+    studies: StudyTable = None,
     figures: Annotated[
         Path | None, typer.Option("--figures", metavar=FILE, help="Write a CSV table of all figures.")
     ] = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.terminal import SEED_HELP, AsJson, print_json, progress
+from cli.terminal import AsJson, Seed, print_json, progress
 
 __all__ = ["phantom"]
 
@@ -13,7 +13,7 @@ __all__ = ["phantom"]
 def phantom(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     patients: Annotated[int, typer.Option(min=1, metavar="N", help="How many patients.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help=SEED_HELP)] = 1,
+    seed: Seed = 1,
     abnormal: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of abnormal studies.")] = 0.4,
     valid: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of patients in valid/.")] = 0.15,
     as_json: AsJson = False,

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from retrieval.searcher import Searcher
     from web.kept import Study
 
-__all__ = ["OPENS", "report_of", "run_server", "serve"]
+__all__ = ["OpenPage", "report_of", "run_server", "serve"]
 
-OPENS = "Open the page in the browser when it is ready."
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in the browser when it is ready.")]
 
 
 def serve(
     index: IndexPlace = None,
     host: Annotated[str, typer.Option(metavar="NAME", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The port; 0 takes any free one.")] = 8000,
-    open_page: Annotated[bool, typer.Option("--open", help=OPENS)] = False,
+    open_page: OpenPage = False,
     token_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The token to ask for is in this file, else in MURA_SEARCH_TOKEN."),

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "SEED_HELP",
     "AsJson",
     "Cache",
     "Data",
@@ -33,14 +32,17 @@ __all__ = [
     "QueryHeatmap",
     "QueryPart",
     "QueryView",
+    "Seed",
     "Shown",
     "Split",
+    "StudyTable",
     "Workers",
     "bare_table",
     "note",
     "print_json",
     "printable",
     "progress",
+    "radiographs",
     "standard_output",
 ]
 
@@ -76,6 +78,16 @@ KeepIdentifiers = Annotated[
 ]
 Part = Annotated[str | None, typer.Option(metavar="NAME", help="Only this body part, such as finger.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only this split, such as train or valid.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        metavar="N",
+        help="Another seed draws other fingers; 0 drew those that the bundled model learned from.",
+    ),
+]
+StudyTable = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table, a study a line.")]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -115,7 +127,6 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-SEED_HELP = "Another seed draws other fingers; 0 drew those that the bundled model learned from."
 PIPE_WIDTH = 160  # a pipe has room for whole paths
 
 
@@ -130,6 +141,10 @@ def print_json(value: Mapping[str, object]) -> None:
 def printable(text: str) -> str:
     """Give back `text` without what a terminal would obey: names of files and patients are anybody's."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def radiographs(count: int) -> str:
+    return "1 radiograph" if count == 1 else f"{count:,} radiographs"
 
 
 def standard_output() -> "Console":

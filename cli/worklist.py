@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import require_places, write_file
-from cli.terminal import AsJson, IndexPlace, bare_table, note, print_json, printable, progress, standard_output
+from cli.terminal import (
+    AsJson,
+    IndexPlace,
+    StudyTable,
+    bare_table,
+    note,
+    print_json,
+    printable,
+    progress,
+    standard_output,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,9 +35,7 @@ CLAIM = "Not a medical device: research and teaching only."
 def worklist(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that the studies are in.")],
     place: IndexPlace = None,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table, a study a line.")
-    ] = None,
+    csv: StudyTable = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with studies as they come, until Ctrl-C.")] = False,
     every: Annotated[
