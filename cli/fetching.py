@@ -1,17 +1,20 @@
-"""A collection that an archive holds: fetched by DICOMweb for as long as it is needed, or to be kept."""
+"""A collection to be indexed: read where it is, or fetched by DICOMweb for as long as it is needed, or to be kept."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.filing import open_archive
 from cli.terminal import note, progress
 
-__all__ = ["DicomwebUrl", "SomeData", "collected"]
+if TYPE_CHECKING:
+    from retrieval.collection import Collection
+
+__all__ = ["DicomwebUrl", "SomeData", "collected", "read_noted"]
 
 SomeData = Annotated[
     Path | None,
@@ -54,3 +57,15 @@ def collected(
             for text in archive.fetch_labelled(labels, folder, show):
                 note(text)
         yield folder
+
+
+def read_noted(
+    data: Path, layout: str | None, part: str | None, split: str | None, labels: Path | None, keep_identifiers: bool
+) -> "Collection":
+    """The collection, what is to be said of it said on stderr. Raises CollectionError."""
+    from retrieval.collection import read_collection
+
+    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
+    for text in collection.notes:
+        note(text)
+    return collection
