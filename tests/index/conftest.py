@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from index.build import IndexBuild
 from index.case import Case
-from tests.index.milvus_server import MilvusServer
+from index.milvus import MilvusPlace
+from tests.index.milvus_server import MilvusServer, names, server_place
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 
@@ -86,3 +87,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     running.start()
     yield running
     running.kill()
+
+
+@pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=[pytest.mark.server, pytest.mark.slow])])
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MilvusPlace]:
+    """Makes places with nothing there yet."""
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
+    if request.param == "server":
+        server = request.getfixturevalue("server")
+        return lambda **changes: server_place(server, **changes)
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    folder = tmp_path_factory.mktemp("lite")
+    return lambda **changes: MilvusPlace(str(folder / f"{next(names)}.db"), **changes)

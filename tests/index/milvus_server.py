@@ -1,6 +1,7 @@
 """A Milvus server of this machine's own for tests: the binary that PyPI's package `milvus` carries, on loopback."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -12,9 +13,12 @@ from typing import Any
 
 import pytest
 
-__all__ = ["TOKEN", "MilvusServer"]
+from index.milvus import MilvusPlace
+
+__all__ = ["TOKEN", "MilvusServer", "names", "server_place"]
 
 TOKEN = "root:Milvus"  # what a new server starts with
+names = map("c{}".format, itertools.count())  # of collections that nothing is in yet
 
 
 def free_ports(count: int) -> list[int]:
@@ -94,3 +98,12 @@ class MilvusServer:
                 return b"OK" in answer.read()
         except OSError:
             return False
+
+
+def server_place(server: MilvusServer, **changes: Any) -> MilvusPlace:
+    """A place on the server with nothing there yet."""
+    return MilvusPlace(
+        **{"uri": server.uri, "token": TOKEN, "server_pem_path": str(server.certificate)}
+        | {"server_name": "milvus.test", "collection": next(names)}
+        | changes
+    )
