@@ -15,6 +15,7 @@ from retrieval.collection import Collection
 
 if TYPE_CHECKING:
     import httpx
+    from playwright.sync_api import Browser, Page
 
 Serve = Callable[..., str]
 
@@ -98,3 +99,44 @@ def png() -> Callable[..., bytes]:
         return cv2.imencode(".png", pixels)[1].tobytes()
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
+    from tests.web.browsing import CHROMIUM
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> "Iterator[Callable[..., Page]]":
+    """Opens an address; fails the test where the page has an error or asks another server."""
+    from tests.web.browsing import serious
+
+    troubles: list[str] = []
+    contexts = []
+
+    def note(wrong: bool, text: str) -> None:
+        if wrong:
+            troubles.append(text)
+
+    def go(base: str, path: str = "/", **options: Any) -> "Page":
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: note(True, str(error)))
+        page.on("request", lambda request: note(not request.url.startswith((base, "blob:")), request.url))
+        page.on("console", lambda message: note(serious(message), message.text))
+        page.goto(base + path)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert troubles == []
