@@ -148,6 +148,7 @@ def test_a_report_is_written_whole_and_named_in_the_json(run: Run, place: Path, 
     assert page.endswith("</html>\n")
     assert f"{answer['classifier']['probability']:.3f}" in page
     assert f"{answer['knn']['probability']:.3f}" in page
+    assert len(answer["cases"]) == 4
     for case in answer["cases"]:
         assert f"similarity {case['similarity']:.3f}" in page
     assert json.loads(run(query, "--index", place, "--json").stdout)["report"] is None

@@ -116,6 +116,7 @@ def test_too_few_studies_are_not_calibrated() -> None:
     cases, embeddings, logits = table(12)
     check = check_labels(cases, embeddings, logits, RULES, least=0.0)
     assert not check.calibrated
+    assert len(check.suspects) == 12
     for one in check.suspects:
         assert one.other == pytest.approx(1 - one.vote if one.label == "abnormal" else one.vote)
 

@@ -38,6 +38,8 @@ def until(met: Callable[[], bool]) -> None:
 
 
 def drawn(page: Page) -> None:
+    """Wait until there are heatmaps and all of them can be seen."""
+    until(lambda: page.locator(".heat").count() > 0)
     until(lambda: page.evaluate("[...document.querySelectorAll('.heat')].every(i => i.complete && i.naturalWidth)"))
 
 

@@ -161,7 +161,7 @@ def test_no_value_of_a_header_gets_out(serve: Serve, dicom_bytes: Bytes, caplog:
     with caplog.at_level(logging.DEBUG), httpx.Client(base_url=serve(report=report_of), timeout=30) as client:
         for name, content in broken.items():
             reply = post(client, (f"{name}.dcm", content))
-            assert reply.status_code in (200, 422), name
+            assert reply.status_code == (200 if name in ("window", "shape") else 422), name
             texts += [reply.text, post(client, ("a.dcm", whole), (f"{name}.dcm", content)).text]
         answer = post(client, ("a.dcm", whole), ("b.dcm", dicom_bytes(grey(230), PatientID=f"{MARK}2")), heatmap="true")
         assert any("more than one patient" in warning for warning in answer.json()["warnings"])
