@@ -18,9 +18,19 @@ from retrieval.errors import BundleError, CollectionError
 from retrieval.rules import DEFAULTS, Rules, learn_rules
 from retrieval.stream import encoded_batches
 
-__all__ = ["BuildReport", "about", "build_index", "bundle_rules", "encode_remaining", "fingerprint", "finish_build"]
+__all__ = [
+    "BuildReport",
+    "about",
+    "build_index",
+    "bundle_rules",
+    "encode_remaining",
+    "fingerprint",
+    "finish_build",
+    "told",
+]
 
 SCHEMA = "mura-search/build/1"
+Pairs = tuple[tuple[str, str], ...]  # a case, and what is said of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +53,15 @@ class BuildReport:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
-        quarantined = [{"case": case, "reason": reason} for case, reason in self.quarantined]
-        warnings = [{"case": case, "warning": warning} for case, warning in self.warnings]
-        return {"schema": SCHEMA, **plain(self), "quarantined": quarantined, "warnings": warnings}
+        return {"schema": SCHEMA, **plain(self), **told(self.quarantined, self.warnings)}
+
+
+def told(quarantined: Pairs, warnings: Pairs) -> dict[str, object]:
+    """What was noticed of cases, as JSON has it."""
+    return {
+        "quarantined": [{"case": case, "reason": reason} for case, reason in quarantined],
+        "warnings": [{"case": case, "warning": warning} for case, warning in warnings],
+    }
 
 
 def build_index(

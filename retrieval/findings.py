@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 
 from retrieval.audit import Audit
+from retrieval.cell import number, yes
 
 __all__ = ["COLUMNS", "findings_table"]
 
@@ -60,10 +61,10 @@ def _rows(audit: Audit) -> Iterator[Row]:
                 **dict(zip(("case", "other_case"), twin.cases, strict=True)),
                 **dict(zip(("study", "other_study"), twin.studies, strict=True)),
                 **_sides(twin.across_splits, twin.across_patients, twin.across_labels),
-                "mirrored": _yes(twin.mirrored),
+                "mirrored": yes(twin.mirrored),
                 "bits": twin.bits,
-                "similarity": f"{twin.similarity:.6f}",
-                "match": f"{twin.match:.6f}",
+                "similarity": number(twin.similarity),
+                "match": number(twin.match),
             }
         for suspect in audit.deep.labels.suspects:
             yield {
@@ -71,11 +72,11 @@ def _rows(audit: Audit) -> Iterator[Row]:
                 "case": suspect.cases[0],
                 "study": suspect.study,
                 "label": suspect.label,
-                "vote": f"{suspect.vote:.6f}",
-                "classifier": "" if suspect.classifier is None else f"{suspect.classifier:.6f}",
-                "other_label": f"{suspect.other:.6f}",
-                "chance": f"{suspect.chance:.6f}",
-                "seconded": "" if suspect.seconded is None else _yes(suspect.seconded),
+                "vote": number(suspect.vote),
+                "classifier": number(suspect.classifier),
+                "other_label": number(suspect.other),
+                "chance": number(suspect.chance),
+                "seconded": yes(suspect.seconded),
                 "detail": _neighbours([(one.study, one.label, one.similarity) for one in suspect.neighbours]),
             }
     for patient in audit.patients_in_two_splits:
@@ -85,12 +86,8 @@ def _rows(audit: Audit) -> Iterator[Row]:
 
 
 def _sides(splits: bool, patients: bool, labels: bool) -> Row:
-    return {"across_splits": _yes(splits), "across_patients": _yes(patients), "across_labels": _yes(labels)}
+    return {"across_splits": yes(splits), "across_patients": yes(patients), "across_labels": yes(labels)}
 
 
 def _neighbours(found: Sequence[tuple[str, str, float]]) -> str:
     return "; ".join(f"{study} {label} {similarity:.3f}" for study, label, similarity in found)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

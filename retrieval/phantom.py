@@ -9,8 +9,6 @@ bits of exp, sin or a sum shows only where a value lies within about 1e-11 of a 
 pixels everywhere, though their bytes may differ between versions of the PNG encoder.
 """
 
-import csv
-import io
 import os
 import shutil
 import tempfile
@@ -23,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.cell import table
 from retrieval.dice import Dice
 from retrieval.errors import CollectionError
 from retrieval.exposure import Room, aim, expose, furnish
@@ -212,9 +211,7 @@ def _write_studies(
 
 
 def _write_table(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    _write_bytes(path, text.getvalue().encode())
+    _write_bytes(path, table(rows).encode())
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -15,7 +15,7 @@ from index.build import IndexBuild
 from index.errors import IndexFailure
 from index.folder import IndexFolder
 from retrieval.answer import plain
-from retrieval.build import BuildReport, about, bundle_rules, encode_remaining, fingerprint, finish_build
+from retrieval.build import BuildReport, about, bundle_rules, encode_remaining, fingerprint, finish_build, told
 from retrieval.bundle import BUNDLED, Bundle
 from retrieval.collection import Collection
 from retrieval.encoder import Encoder
@@ -59,9 +59,7 @@ class ShardReport:
     seconds: float
 
     def to_dict(self) -> dict[str, object]:
-        quarantined = [{"case": case, "reason": reason} for case, reason in self.quarantined]
-        warnings = [{"case": case, "warning": warning} for case, warning in self.warnings]
-        return {"schema": SCHEMA, **plain(self), "quarantined": quarantined, "warnings": warnings}
+        return {"schema": SCHEMA, **plain(self), **told(self.quarantined, self.warnings)}
 
 
 def build_shard(

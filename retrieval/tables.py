@@ -1,11 +1,10 @@
 """An evaluation as CSV: a study a line, a figure a line, or MURA's own file of predictions."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from index.case import LABEL_NAMES
+from retrieval.cell import call, number, table, yes
 from retrieval.evaluation import Evaluation
 from retrieval.metrics import Estimate
 from retrieval.reading import StudyReading
@@ -47,12 +46,12 @@ def study_table(evaluation: Evaluation) -> str:
     them.
     """
     limit = evaluation.rules.familiarity_limit
-    return _csv(_STUDY, (_study(reading, limit) for reading in evaluation.readings))
+    return table([_STUDY, *(_study(reading, limit) for reading in evaluation.readings)])
 
 
 def figure_table(evaluation: Evaluation) -> str:
     """Every figure of an evaluation, one a line; an empty part means all of them."""
-    return _csv(_FIGURE, _figures(evaluation))
+    return table([_FIGURE, *_figures(evaluation)])
 
 
 def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = "classifier") -> str:
@@ -66,7 +65,7 @@ def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = 
         folder = PurePosixPath(reading.cases[0].case).parent
         name = f"MURA-v1.1/{folder}/" if layout == "mura" else reading.study
         rows.append((name, int(_calls(reading)[predictor])))
-    return _csv(None, rows)
+    return table(rows)
 
 
 def _study(reading: StudyReading, limit: float) -> Row:
@@ -74,7 +73,7 @@ def _study(reading: StudyReading, limit: float) -> Row:
     nearest: Row = ("", "", "")
     if reading.neighbours:
         hit = reading.neighbours[0]
-        nearest = (hit.case.study, hit.case.label_name, f"{hit.similarity:.6f}")
+        nearest = (hit.case.study, hit.case.label_name, number(hit.similarity))
     return (
         reading.study,
         reading.patient,
@@ -82,11 +81,11 @@ def _study(reading: StudyReading, limit: float) -> Row:
         LABEL_NAMES[reading.label],
         reading.lesion,
         len(reading.cases),
-        *(f"{value:.6f}" for value in (reading.probability, reading.vote_probability, reading.mean)),
-        *(LABEL_NAMES[calls[predictor]] for predictor in PREDICTORS),
-        _yes(calls["classifier"] == calls["vote"]),
-        "" if reading.similarity is None else f"{reading.similarity:.6f}",
-        "" if reading.similarity is None else _yes(reading.similarity >= limit),
+        *map(number, (reading.probability, reading.vote_probability, reading.mean)),
+        *(call(calls[predictor]) for predictor in PREDICTORS),
+        yes(calls["classifier"] == calls["vote"]),
+        number(reading.similarity),
+        yes(None if reading.similarity is None else reading.similarity >= limit),
         *nearest,
     )
 
@@ -118,7 +117,7 @@ def _of_readers(level: str, part: str, figures: Figures) -> Iterator[Row]:
 def _rows(about: Row, figures: Mapping[str, Estimate]) -> Iterator[Row]:
     for name, estimate in figures.items():
         numbers = (estimate.value, estimate.low, estimate.high, estimate.chance)
-        yield (*about, name, *("" if number is None else f"{number:.6f}" for number in numbers), estimate.reason)
+        yield (*about, name, *map(number, numbers), estimate.reason)
 
 
 def _estimates(value: object) -> Iterator[tuple[str, Estimate]]:
@@ -130,16 +129,3 @@ def _estimates(value: object) -> Iterator[tuple[str, Estimate]]:
 
 def _calls(reading: StudyReading) -> dict[str, bool]:
     return dict(zip(PREDICTORS, (*reading.calls, reading.mean_call), strict=True))
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def _csv(header: Row | None, rows: Iterable[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

@@ -5,14 +5,13 @@ could vote, of the classifier's alone. A study unlike anything indexed keeps its
 little, whether they are high or low. How much earlier abnormal studies are reached is what `retrieval.triage` measures.
 """
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.answer import Answer, IndexSource, ModelSource, plain
+from retrieval.cell import call, number, table, yes
 from retrieval.errors import RadiographError
 from retrieval.searcher import Searcher
 from retrieval.views import may_be_view
@@ -126,10 +125,10 @@ def worklist(searcher: Searcher, folder: Path, progress: Callable[[int, int], No
     started = time.perf_counter()
     found, unread = find_studies(folder)
     read: list[Entry | Skipped] = [*unread]
-    for number, one in enumerate(found, 1):
+    for done, one in enumerate(found, 1):
         read.append(judge(searcher, one))
         if progress:
-            progress(number, len(found))
+            progress(done, len(found))
     result = ranked(searcher, folder, read, time.perf_counter() - started)
     if not read:
         raise RadiographError(f"{folder}: no radiograph in this folder, nor in folders in it")
@@ -200,11 +199,7 @@ def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 def worklist_table(result: Worklist) -> str:
     """As CSV, a study a line, with the names that `evaluate --csv` uses."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(_row(rank, entry) for rank, entry in enumerate(result.entries, 1))
-    return text.getvalue()
+    return table([_COLUMNS, *(_row(rank, entry) for rank, entry in enumerate(result.entries, 1))])
 
 
 def _row(rank: int, entry: Entry) -> Sequence[object]:
@@ -212,31 +207,19 @@ def _row(rank: int, entry: Entry) -> Sequence[object]:
     nearest: Sequence[object] = ("", "", "")
     if answer.cases:
         case = answer.cases[0]
-        nearest = (case.study, case.label, f"{case.similarity:.6f}")
+        nearest = (case.study, case.label, number(case.similarity))
     return (
         rank,
         entry.study,
         answer.query.views,
-        f"{entry.mean:.6f}",
-        *(_number(answer.classifier.probability), _call(answer.classifier.abnormal)),
-        *(_number(answer.knn.probability), _call(answer.knn.abnormal)),
-        _yes(answer.agreement),
-        _number(answer.familiarity.similarity),
-        _yes(answer.familiarity.familiar),
+        number(entry.mean),
+        *(number(answer.classifier.probability), call(answer.classifier.abnormal)),
+        *(number(answer.knn.probability), call(answer.knn.abnormal)),
+        yes(answer.agreement),
+        number(answer.familiarity.similarity),
+        yes(answer.familiarity.familiar),
         *nearest,
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
-
-
-def _call(abnormal: bool | None) -> str:
-    return {True: "abnormal", False: "normal", None: ""}[abnormal]
-
-
-def _yes(value: bool | None) -> str:
-    return {True: "yes", False: "no", None: ""}[value]
 
 
 def _name(here: Path, folder: Path) -> str:
