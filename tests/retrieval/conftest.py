@@ -1,5 +1,7 @@
 """What the tests of DICOM share: a node that records what it is given, and an archive that answers."""
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,9 @@ def start_node(recording: "Recording", tmp_path: Path) -> "Iterator[Callable[...
     yield make
     for node in nodes:
         node.stop()
+    with warnings.catch_warnings():  # pynetdicom leaves the sockets of refused and cut connections to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from index.edit import IndexEdit
-from tests.web.browsing import CHROMIUM, PHONE, Open, ask, drawn, inbox, ranked
+from tests.web.browsing import CHROMIUM, PHONE, Open, ask, drawn, inbox, ranked, until
 
 Serve = Callable[..., str]
 Square = Callable[..., Path]
@@ -159,7 +159,7 @@ def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Squar
     expect(page.get_by_text("bad.png is no image")).to_be_visible()
     if scripts:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert page.evaluate("document.querySelector('.list img').naturalWidth") == 32
+        until(lambda: page.evaluate("document.querySelector('.list img').naturalWidth") == 32)
     page.get_by_role("button", name="Open study bright").click()
     expect(page.locator("#verdict-title")).to_contain_text("abnormal")
     expect(page.locator(".stage")).to_have_count(2)
