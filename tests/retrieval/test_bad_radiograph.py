@@ -259,12 +259,10 @@ def test_what_a_jpeg_says_of_its_end_is_told_once(capfd: pytest.CaptureFixture[s
 
 
 @given(st.integers(8, len(FILES[".png"]) - 1), st.integers(1, 255))
-def test_a_changed_byte_of_a_png_never_changes_its_picture(place: int, change: int) -> None:
+def test_a_changed_byte_of_a_png_is_refused(place: int, change: int) -> None:
     data = bytearray(FILES[".png"])
     data[place] ^= change
-    found = decoded(bytes(data))
-    if found:
-        np.testing.assert_array_equal(found.pixels, BRIGHT)
+    assert decoded(bytes(data)) is None
 
 
 @given(st.sampled_from([*FILES]), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8))

@@ -115,10 +115,6 @@ def test_the_patient_of_muras_folders_is_left_out(
     assert "own" not in {case["study"] for case in answer["cases"]}
 
 
-def studies_of(page: str) -> list[str]:
-    return studies(page)
-
-
 def test_ranking_again_sees_what_came_and_keeps_the_numbers(serve: Serve, inbox: Path, square: Square) -> None:
     with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
         before = ranked(client)
