@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.checksums import check_file, sealed, verify_seal
-from index.database import SCHEMA, Batch, Database
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.files import CASES, MODEL, VECTORS
+from index.reader import Batch, CaseReader
+from index.schema import SCHEMA
 from index.snapshot import Snapshot
 from index.state import State, require_filter
 from index.vectors import by_exclusion, require_unit_rows
@@ -48,7 +49,7 @@ class IndexFolder:
     """
 
     def __init__(
-        self, path: Path, database: Database, state: "State | RemoteState", file: _File, remote: "MilvusStore | None"
+        self, path: Path, database: CaseReader, state: "State | RemoteState", file: _File, remote: "MilvusStore | None"
     ) -> None:
         """`open` makes one."""
         self.path = path
@@ -68,7 +69,7 @@ class IndexFolder:
         """
         require_index(path)
         file = _file(path / CASES)  # before it is opened: one that is replaced meanwhile has changed
-        database = Database(path / CASES)
+        database = CaseReader(path / CASES)
         remote = None
         try:
             with database.transaction():
@@ -287,7 +288,7 @@ def _file(path: Path) -> _File:
     return found.st_dev, found.st_ino
 
 
-def _remote(database: Database) -> "MilvusStore | None":
+def _remote(database: CaseReader) -> "MilvusStore | None":
     """The collection that holds the vectors of the index, where that is in Milvus."""
     metadata = database.metadata()
     if not metadata["values"].get("store"):
@@ -297,7 +298,7 @@ def _remote(database: Database) -> "MilvusStore | None":
     return open_remote(metadata)
 
 
-def _state(path: Path, database: Database, remote: "MilvusStore | None") -> "tuple[State | RemoteState, bool]":
+def _state(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "tuple[State | RemoteState, bool]":
     """What the index holds now, in a transaction, and whether its vectors were where they should be."""
     if remote is None:
         return State.read(path / VECTORS, database)
@@ -306,7 +307,7 @@ def _state(path: Path, database: Database, remote: "MilvusStore | None") -> "tup
     return RemoteState.read(database, remote), True
 
 
-def _require_same(path: Path, database: Database) -> None:
+def _require_same(path: Path, database: CaseReader) -> None:
     """Raise IndexDamaged where vectors.faiss has another vector than cases.sqlite; in a transaction."""
     metadata = database.metadata()
     snapshot = Snapshot.read(path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)

@@ -18,6 +18,7 @@ from index.case import Case
 from index.database import Database
 from index.errors import IndexDamaged, IndexFailure
 from index.milvus import MilvusPlace, MilvusStore
+from index.reader import CaseReader
 from index.state import Found, RowsWhere
 
 __all__ = ["TOKEN", "RemoteState", "bring_up_to_date", "differences", "fill", "forget", "open_remote", "require_same"]
@@ -34,13 +35,13 @@ class RemoteState:
 
     generation: int
     store: MilvusStore
-    database: Database
+    database: CaseReader
     dimension: int
     pending: list[int]
     shown: dict[int, Case] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, database: Database, store: MilvusStore) -> "RemoteState":
+    def read(cls, database: CaseReader, store: MilvusStore) -> "RemoteState":
         """The state that cases.sqlite has, in a transaction; all of it that is not pending is found from then on."""
         store.wait()
         dimension = int(database.metadata()["dimension"])
@@ -143,7 +144,7 @@ def forget(metadata: Mapping[str, Any]) -> None:
         store.drop()
 
 
-def differences(database: Database, store: MilvusStore) -> list[int]:
+def differences(database: CaseReader, store: MilvusStore) -> list[int]:
     """The rows that Milvus lacks, has without reason, or has with another vector; in a transaction.
 
     What is pending is no difference.
@@ -161,7 +162,7 @@ def differences(database: Database, store: MilvusStore) -> list[int]:
     return sorted(set(wrong.tolist()) - set(pending))
 
 
-def require_same(database: Database, store: MilvusStore) -> None:
+def require_same(database: CaseReader, store: MilvusStore) -> None:
     """Raise IndexDamaged where Milvus does not hold what cases.sqlite does."""
     wrong = differences(database, store)
     if wrong:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import FIELDS, LABEL_NAMES, Case
-from index.database import Database
 from index.errors import IndexDamaged
 from index.ranking import nearest_studies
+from index.reader import CaseReader
 from index.snapshot import Snapshot
 from index.vectors import Demand, VectorStore, by_exclusion
 
@@ -41,7 +41,7 @@ class State:
     _masks: dict[tuple[str, frozenset[str]], Mask] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, database: Database) -> "tuple[State, bool]":
+    def read(cls, path: Path, database: CaseReader) -> "tuple[State, bool]":
         """The state that cases.sqlite has, in a transaction; and whether the vectors.faiss at `path` was of use."""
         from index.faiss_store import FaissStore  # not before it is needed: it takes longer to import than all the rest
 
@@ -182,7 +182,7 @@ class _Grown:
         return self._base.describe() | {"added_since": len(self._added)}
 
 
-def make_snapshot(database: Database, demand: Demand) -> Snapshot:
+def make_snapshot(database: CaseReader, demand: Demand) -> Snapshot:
     """What vectors.faiss is to hold, from cases.sqlite, in a transaction."""
     from index.faiss_store import FaissStore
 
