@@ -77,11 +77,20 @@ class CaseReader:
 
     def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
         """The generation, and the cases of those of the rows that are there; both of one moment."""
-        found = self._sqlite.query(
-            f"SELECT *, {GENERATION} FROM cases WHERE row IN ({','.join(map(str, rows))})"  # integers of our own
-        )
+        statement = f"SELECT *, {GENERATION} FROM cases WHERE row IN (SELECT value FROM json_each(?))"
+        found = self._sqlite.query(statement, [str(list(rows))])  # the same text each time, which SQLite has ready
         generation = found[0][-1] if found else self.generation()
         return generation, {row[0]: case_of(row) for row in map(self._checked, (row[:-1] for row in found))}
+
+    def rows_of(self, patients: Collection[str]) -> tuple[int, list[int]]:
+        """The generation, and the rows of the patients' cases, in any order; of one moment if they are of that one."""
+        generation = 0
+        found: list[int] = []
+        for among, names in one_of(patients):
+            statement = f"SELECT {GENERATION}, group_concat(row) FROM cases WHERE patient {among}"
+            ((generation, rows),) = self._sqlite.query(statement, names)
+            found += map(int, rows.split(",")) if rows else []
+        return generation, found
 
     def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
         """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""

@@ -19,7 +19,7 @@ from index.database import Database
 from index.errors import IndexDamaged, IndexFailure
 from index.milvus import MilvusPlace, MilvusStore
 from index.reader import CaseReader
-from index.state import Found, RowsWhere
+from index.state import Found
 
 __all__ = ["TOKEN", "RemoteState", "bring_up_to_date", "differences", "fill", "forget", "open_remote", "require_same"]
 
@@ -62,27 +62,27 @@ class RemoteState:
         k: int,
         where: Mapping[str, Collection[str]],
         exclude_patients: Sequence[Collection[str]] | None,
-        rows_where: RowsWhere,
-    ) -> list[list[Found]]:
+        database: CaseReader,
+    ) -> tuple[list[list[Found]], None]:
         """As `State.search`; filters and exclusions are Milvus's work."""
         found = self.store.search(queries, k, where, exclude_patients, without=self.pending)
         if not self.pending:
-            return found
+            return found, None
         rows, vectors = self.database.vectors_of(self.pending, self.dimension)
         if not len(rows):
-            return found
+            return found, None
         fits = np.ones(len(rows), dtype=np.bool_)
         for name, values in where.items():
-            fits &= np.isin(rows, rows_where(name, values))
+            fits &= np.isin(rows, database.rows_where(name, values))
         # Products of float32 are exact in float64, and each row is summed alone, as in `index.ranking`.
         exact = np.einsum("nd,qd->qn", vectors.astype(np.float64), queries.astype(np.float64)).astype(np.float32)
         answers = []
         for query, (hits, similarities) in enumerate(zip(found, exact, strict=True)):
-            own = rows_where("patient", exclude_patients[query]) if exclude_patients else rows[:0]
+            own = database.rows_where("patient", exclude_patients[query]) if exclude_patients else rows[:0]
             mine = fits & ~np.isin(rows, own)
             pairs = zip(similarities[mine].tolist(), rows[mine].tolist(), strict=True)
             answers.append(self._nearest([*hits, *pairs], k))
-        return answers
+        return answers, None
 
     def _nearest(self, hits: Sequence[Found], k: int) -> list[Found]:
         """The k nearest studies among the hits."""
