@@ -111,8 +111,7 @@ class State:
             asked = queries if len(members) == len(queries) else queries[members]
             found = nearest_studies(self.store, asked, k, self.studies, allowed, excluded=own.tolist())
             for query, answer in zip(members, found, strict=True):
-                rows = self.rows[[position for _, position in answer]].tolist()
-                answers[query] = [(similarity, row) for (similarity, _), row in zip(answer, rows, strict=True)]
+                answers[query] = [(similarity, self.rows.item(position)) for similarity, position in answer]
         return answers, generation
 
     def _matching(self, where: Mapping[str, Collection[str]], database: CaseReader) -> Mask | None:
