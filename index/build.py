@@ -17,6 +17,7 @@ from index.database import Database, now
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 from index.files import CASES, MODEL, VECTORS, copy_folder, refusals_named, remove_strays, replace_folder, sync
 from index.lock import Lock
+from index.reader import CaseReader
 from index.state import make_snapshot
 from index.vectors import Demand, require_one_each, require_unit_rows
 
@@ -168,7 +169,7 @@ def _metadata(place: Path) -> dict[str, Any]:
     """The metadata of the index at a place; nothing where none can be read."""
     if not (place / CASES).is_file():
         return {}
-    with contextlib.suppress(IndexFailure), contextlib.closing(Database(place / CASES)) as database:
+    with contextlib.suppress(IndexFailure), contextlib.closing(CaseReader(place / CASES)) as database:
         return database.metadata()
     return {}
 
@@ -203,7 +204,7 @@ def _resume(partial: Path, dimension: int, fingerprint: str) -> Database | None:
     """The partial index that was begun with this fingerprint, if there is one and it is whole."""
     if not (partial / BUILDING).is_file() or not (partial / CASES).is_file():
         return None
-    database = Database(partial / CASES, "rw")
+    database = Database(partial / CASES)
     try:
         with database.transaction():
             database.check()

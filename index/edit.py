@@ -63,7 +63,7 @@ class IndexEdit:
             except BlockingIOError:
                 raise IndexBusy(f"another process is writing {path}; wait until it has finished, or end it") from None
         try:
-            database = Database(path / CASES, "rw")
+            database = Database(path / CASES)
             try:
                 with database.transaction():
                     database.check()

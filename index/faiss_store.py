@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import MissingExtra
+from index.errors import IndexFailure, MissingExtra
 from index.vectors import Demand
 
 try:
     import faiss as _faiss
 except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
+except RuntimeError as error:  # faiss-gpu without the CUDA libraries that it loads; it says which
+    raise IndexFailure(f"FAISS cannot be used: {error}") from error
 
 __all__ = ["FaissStore"]
 
@@ -47,6 +49,7 @@ class FaissStore:
         self._index: Any = None
         self._gpu: Any = None
         self._asked = 0  # how often a GPU could have searched
+        self._refused = False  # a GPU that is there, but cannot
         self._turn = threading.Lock()  # a GPU's index serves one thread at a time
         if approximation is not None and len(approximation):
             reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(approximation), approximation.size)
@@ -75,29 +78,40 @@ class FaissStore:
             effort = self._effort * max(N / max(total, 1), count / _FETCHED)
             if count < total and effort < _all_effort(self._index, N):
                 return _approximate_search(self._index, queries, count, math.ceil(effort), selector)
-        elif selector is None and count <= _GPU_MOST and self._on_gpu():
-            with self._turn:
-                similarities, positions = self._gpu.search(queries, count)
-            return similarities, positions
+        elif selector is None and count <= _GPU_MOST and self._vectors.nbytes > _ALWAYS_EXACT:
+            found = self._gpu_search(queries, count)
+            if found:
+                return found
         return _exact_search(self._vectors, queries, count, selector)
 
-    def _on_gpu(self) -> bool:
-        """Whether the vectors are on a GPU: with faiss-gpu, where there is one, after `_GPU_AFTER` searches.
+    def _gpu_search(self, queries: NDArray[np.float32], count: int) -> Found | None:
+        """On a GPU: with faiss-gpu, where there is one, after `_GPU_AFTER` searches; None where not, or it cannot.
 
         Its similarities are rounded otherwise, within `slack`, so that the ranking finds the same studies.
         """
-        if not faiss.get_num_gpus() or self._vectors.nbytes <= _ALWAYS_EXACT:
-            return False
+        if self._refused or not faiss.get_num_gpus():
+            return None
         with self._turn:
             self._asked += 1
-            if self._gpu is None and self._asked > _GPU_AFTER:
-                self._resources = faiss.StandardGpuResources()
-                self._gpu = faiss.GpuIndexFlatIP(self._resources, self._vectors.shape[1])
-                self._gpu.add(self._vectors)
-        return self._gpu is not None
+            if self._asked <= _GPU_AFTER:
+                return None
+            try:
+                if self._gpu is None:
+                    self._resources = faiss.StandardGpuResources()
+                    index = faiss.GpuIndexFlatIP(self._resources, self._vectors.shape[1])
+                    index.add(self._vectors)
+                    self._gpu = index
+                similarities, positions = self._gpu.search(queries, count)
+            except (
+                RuntimeError,
+                MemoryError,
+            ):  # too small, in use by others, or of a kind that FAISS was not built for
+                self._refused, self._gpu = True, None
+                return None
+        return similarities, positions
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = self._vectors[positions]
+        vectors: NDArray[np.float32] = self._vectors.take(positions, axis=0)
         return vectors
 
     def describe(self) -> dict[str, object]:

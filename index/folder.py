@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.checksums import check_file, sealed, verify_seal
-from index.database import SCHEMA, Batch, Database
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.files import CASES, MODEL, VECTORS
+from index.reader import Batch, CaseReader
+from index.schema import SCHEMA
 from index.snapshot import Snapshot
 from index.state import State, require_filter
-from index.vectors import by_exclusion, require_unit_rows
+from index.vectors import require_unit_rows
 
 if TYPE_CHECKING:
     from index.milvus import MilvusStore
@@ -48,7 +49,7 @@ class IndexFolder:
     """
 
     def __init__(
-        self, path: Path, database: Database, state: "State | RemoteState", file: _File, remote: "MilvusStore | None"
+        self, path: Path, database: CaseReader, state: "State | RemoteState", file: _File, remote: "MilvusStore | None"
     ) -> None:
         """`open` makes one."""
         self.path = path
@@ -68,7 +69,7 @@ class IndexFolder:
         """
         require_index(path)
         file = _file(path / CASES)  # before it is opened: one that is replaced meanwhile has changed
-        database = Database(path / CASES)
+        database = CaseReader(path / CASES)
         remote = None
         try:
             with database.transaction():
@@ -138,24 +139,30 @@ class IndexFolder:
         require_unit_rows(queries, int(self._metadata["dimension"]))
         if k < 1:
             raise ValueError(f"k is the number of studies to find, at least 1, not {k}")
-        by_exclusion(exclude_patients, len(queries))
         for field, values in (where or {}).items():
             require_filter(field, values)
         for _ in range(ATTEMPTS):
             state = self._state
-            answers = state.search(queries, k, where or {}, exclude_patients, self._database.rows_where)
-            cases = self._cases(state, [row for answer in answers for _, row in answer])
+            answers, generation = state.search(queries, k, where or {}, exclude_patients, self._database)
+            cases = self._cases(state, [row for answer in answers for _, row in answer], generation)
             if cases is not None:
                 found = iter(cases)
                 return [[Hit(similarity, next(found)) for similarity, _ in answer] for answer in answers]
             self.refresh()
         raise IndexBusy(f"{self.path} changes faster than it can be searched; try again")
 
-    def _cases(self, state: "State | RemoteState", rows: Sequence[int]) -> list[Case] | None:
-        """The cases of the rows; None where the index is not in this state any more."""
+    def _cases(self, state: "State | RemoteState", rows: Sequence[int], generation: int | None) -> list[Case] | None:
+        """The cases of the rows; None where the index is not in this state any more.
+
+        generation: that of the index when it was last asked in this search, if it was.
+        """
         known = state.shown
         missing = [row for row in rows if row not in known]
-        generation, found = self._database.records(missing) if missing else (self._database.generation(), {})
+        found: dict[int, Case] = {}
+        if missing:
+            generation, found = self._database.records(missing)
+        elif generation is None:
+            generation = self._database.generation()
         if generation != state.generation:
             return None
         if missing:
@@ -164,9 +171,9 @@ class IndexFolder:
                     f"{self.path / CASES} is damaged: it lacks a case that {VECTORS} has; build it again"
                 )
             known = found | {row: known[row] for row in rows if row not in found}
+            state.shown.update(found)
             if len(state.shown) > REMEMBERED:
                 state.shown.clear()
-            state.shown.update(found)
         return [known[row] for row in rows]
 
     def cases(self) -> list[Case]:
@@ -287,7 +294,7 @@ def _file(path: Path) -> _File:
     return found.st_dev, found.st_ino
 
 
-def _remote(database: Database) -> "MilvusStore | None":
+def _remote(database: CaseReader) -> "MilvusStore | None":
     """The collection that holds the vectors of the index, where that is in Milvus."""
     metadata = database.metadata()
     if not metadata["values"].get("store"):
@@ -297,7 +304,7 @@ def _remote(database: Database) -> "MilvusStore | None":
     return open_remote(metadata)
 
 
-def _state(path: Path, database: Database, remote: "MilvusStore | None") -> "tuple[State | RemoteState, bool]":
+def _state(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "tuple[State | RemoteState, bool]":
     """What the index holds now, in a transaction, and whether its vectors were where they should be."""
     if remote is None:
         return State.read(path / VECTORS, database)
@@ -306,7 +313,7 @@ def _state(path: Path, database: Database, remote: "MilvusStore | None") -> "tup
     return RemoteState.read(database, remote), True
 
 
-def _require_same(path: Path, database: Database) -> None:
+def _require_same(path: Path, database: CaseReader) -> None:
     """Raise IndexDamaged where vectors.faiss has another vector than cases.sqlite; in a transaction."""
     metadata = database.metadata()
     snapshot = Snapshot.read(path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from index.case import FIELDS
-from index.database import Batch
 from index.errors import IndexFailure, MissingExtra
 from index.files import sync
 from index.folder import IndexFolder
+from index.reader import Batch
 
 try:
     import pyarrow as pa

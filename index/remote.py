@@ -18,7 +18,8 @@ from index.case import Case
 from index.database import Database
 from index.errors import IndexDamaged, IndexFailure
 from index.milvus import MilvusPlace, MilvusStore
-from index.state import Found, RowsWhere
+from index.reader import CaseReader
+from index.state import Found
 
 __all__ = ["TOKEN", "RemoteState", "bring_up_to_date", "differences", "fill", "forget", "open_remote", "require_same"]
 
@@ -34,13 +35,13 @@ class RemoteState:
 
     generation: int
     store: MilvusStore
-    database: Database
+    database: CaseReader
     dimension: int
     pending: list[int]
     shown: dict[int, Case] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, database: Database, store: MilvusStore) -> "RemoteState":
+    def read(cls, database: CaseReader, store: MilvusStore) -> "RemoteState":
         """The state that cases.sqlite has, in a transaction; all of it that is not pending is found from then on."""
         store.wait()
         dimension = int(database.metadata()["dimension"])
@@ -61,27 +62,27 @@ class RemoteState:
         k: int,
         where: Mapping[str, Collection[str]],
         exclude_patients: Sequence[Collection[str]] | None,
-        rows_where: RowsWhere,
-    ) -> list[list[Found]]:
+        database: CaseReader,
+    ) -> tuple[list[list[Found]], None]:
         """As `State.search`; filters and exclusions are Milvus's work."""
         found = self.store.search(queries, k, where, exclude_patients, without=self.pending)
         if not self.pending:
-            return found
+            return found, None
         rows, vectors = self.database.vectors_of(self.pending, self.dimension)
         if not len(rows):
-            return found
+            return found, None
         fits = np.ones(len(rows), dtype=np.bool_)
         for name, values in where.items():
-            fits &= np.isin(rows, rows_where(name, values))
+            fits &= np.isin(rows, database.rows_where(name, values))
         # Products of float32 are exact in float64, and each row is summed alone, as in `index.ranking`.
         exact = np.einsum("nd,qd->qn", vectors.astype(np.float64), queries.astype(np.float64)).astype(np.float32)
         answers = []
         for query, (hits, similarities) in enumerate(zip(found, exact, strict=True)):
-            own = rows_where("patient", exclude_patients[query]) if exclude_patients else rows[:0]
+            own = database.rows_where("patient", exclude_patients[query]) if exclude_patients else rows[:0]
             mine = fits & ~np.isin(rows, own)
             pairs = zip(similarities[mine].tolist(), rows[mine].tolist(), strict=True)
             answers.append(self._nearest([*hits, *pairs], k))
-        return answers
+        return answers, None
 
     def _nearest(self, hits: Sequence[Found], k: int) -> list[Found]:
         """The k nearest studies among the hits."""
@@ -143,7 +144,7 @@ def forget(metadata: Mapping[str, Any]) -> None:
         store.drop()
 
 
-def differences(database: Database, store: MilvusStore) -> list[int]:
+def differences(database: CaseReader, store: MilvusStore) -> list[int]:
     """The rows that Milvus lacks, has without reason, or has with another vector; in a transaction.
 
     What is pending is no difference.
@@ -161,7 +162,7 @@ def differences(database: Database, store: MilvusStore) -> list[int]:
     return sorted(set(wrong.tolist()) - set(pending))
 
 
-def require_same(database: Database, store: MilvusStore) -> None:
+def require_same(database: CaseReader, store: MilvusStore) -> None:
     """Raise IndexDamaged where Milvus does not hold what cases.sqlite does."""
     wrong = differences(database, store)
     if wrong:

@@ -1,6 +1,6 @@
 """What a reader holds of an index: one generation of it, ready to be searched."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import FIELDS, LABEL_NAMES, Case
-from index.database import Database
 from index.errors import IndexDamaged
 from index.ranking import nearest_studies
+from index.reader import CaseReader
 from index.snapshot import Snapshot
 from index.vectors import Demand, VectorStore, by_exclusion
 
 __all__ = ["State", "make_snapshot", "require_filter"]
 
 MASKS = 32  # filters that are remembered
+FEW = 64  # cases not to be found: asking for so many more is faster than a mask over all
 
-RowsWhere = Callable[[str, Collection[str]], NDArray[np.int64]]
 Mask = NDArray[np.bool_]
 Found = tuple[float, int]  # the similarity, and the row of the study's nearest case
 
@@ -41,7 +41,7 @@ class State:
     _masks: dict[tuple[str, frozenset[str]], Mask] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, database: Database) -> "tuple[State, bool]":
+    def read(cls, path: Path, database: CaseReader) -> "tuple[State, bool]":
         """The state that cases.sqlite has, in a transaction; and whether the vectors.faiss at `path` was of use."""
         from index.faiss_store import FaissStore  # not before it is needed: it takes longer to import than all the rest
 
@@ -90,44 +90,43 @@ class State:
         k: int,
         where: Mapping[str, Collection[str]],
         exclude_patients: Sequence[Collection[str]] | None,
-        rows_where: RowsWhere,
-    ) -> list[list[Found]]:
+        database: CaseReader,
+    ) -> tuple[list[list[Found]], int | None]:
         """The k nearest studies of each query: the similarity and the row of each study's nearest matching case.
 
-        queries: (Q, D) unit rows. exclude_patients: for each query the patients that it must not find. rows_where: asks
-        cases.sqlite. Most similar first, ties by row.
+        queries: (Q, D) unit rows. exclude_patients: for each query the patients that it must not find. Most similar
+        first, ties by row. With the generation that the database had when it was asked the last thing, where that told.
         """
         answers: list[list[Found]] = [[] for _ in queries]
+        generation = None
+        matching = self._matching(where, database)
         for patients, members in by_exclusion(exclude_patients, len(queries)).items():
-            allowed = self._allowed(where, patients, rows_where)
-            found = nearest_studies(self.store, queries[members], k, self.studies, allowed)
+            allowed, own = matching, np.empty(0, np.int64)
+            if patients:
+                generation, rows = database.rows_of(patients)
+                own = self.rows.searchsorted(rows)  # N for one of a later generation
+            if len(own) > FEW:
+                allowed = np.ones(len(self.rows), dtype=np.bool_) if matching is None else matching.copy()
+                allowed[own[own < len(self.rows)]], own = False, own[:0]
+            asked = queries if len(members) == len(queries) else queries[members]
+            found = nearest_studies(self.store, asked, k, self.studies, allowed, excluded=own.tolist())
             for query, answer in zip(members, found, strict=True):
-                answers[query] = [(similarity, int(self.rows[position])) for similarity, position in answer]
-        return answers
+                answers[query] = [(similarity, self.rows.item(position)) for similarity, position in answer]
+        return answers, generation
 
-    def _allowed(
-        self, where: Mapping[str, Collection[str]], excluded: Collection[str], rows_where: RowsWhere
-    ) -> Mask | None:
-        """(N,) True where a case has one of the values of every field, and none of the excluded patients.
-
-        None where all may be found.
-        """
+    def _matching(self, where: Mapping[str, Collection[str]], database: CaseReader) -> Mask | None:
+        """(N,) True where a case is there and has one of the values of every field; None where all do."""
         mask = self.alive
         for name, values in where.items():
-            of_field = self._mask(name, values, rows_where)
+            of_field = self._mask(name, values, database)
             mask = of_field if mask is None else mask & of_field
-        if excluded:
-            own = self._positions(rows_where("patient", excluded))
-            if len(own):
-                mask = np.ones(len(self.rows), dtype=np.bool_) if mask is None else mask.copy()
-                mask[own] = False
         return mask
 
-    def _mask(self, name: str, values: Collection[str], rows_where: RowsWhere) -> Mask:
+    def _mask(self, name: str, values: Collection[str], database: CaseReader) -> Mask:
         key = name, frozenset(values)
         if key not in self._masks:
             mask = np.zeros(len(self.rows), dtype=np.bool_)
-            mask[self._positions(rows_where(name, key[1]))] = True
+            mask[self._positions(database.rows_where(name, key[1]))] = True
             while len(self._masks) >= MASKS:
                 self._masks.pop(next(iter(self._masks)), None)
             self._masks[key] = mask
@@ -182,7 +181,7 @@ class _Grown:
         return self._base.describe() | {"added_since": len(self._added)}
 
 
-def make_snapshot(database: Database, demand: Demand) -> Snapshot:
+def make_snapshot(database: CaseReader, demand: Demand) -> Snapshot:
     """What vectors.faiss is to hold, from cases.sqlite, in a transaction."""
     from index.faiss_store import FaissStore
 

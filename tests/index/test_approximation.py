@@ -214,3 +214,29 @@ def test_a_gpu_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = np.arange(N) % 2 == 0
     (found,) = nearest_studies(store, QUERIES[:1], 15, studies, allowed)
     assert found == nearest_studies(FaissStore(VECTORS), QUERIES[:1], 15, studies, allowed)[0]
+
+
+@pytest.mark.parametrize("refuses", ["StandardGpuResources", "GpuIndexFlatIP", "add", "search"])
+def test_a_gpu_that_cannot_is_left_alone(monkeypatch: pytest.MonkeyPatch, refuses: str) -> None:
+    """As where its memory is taken: FAISS then raises RuntimeError."""
+    tried = []
+
+    def refuse(*_: object) -> None:
+        tried.append(refuses)
+        raise RuntimeError("Error in ...: CUDA error 2 out of memory")
+
+    monkeypatch.setattr("index.faiss_store._ALWAYS_EXACT", 0)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "GpuIndexFlatIP", StandIn, raising=False)
+    monkeypatch.setattr(StandIn if refuses in {"add", "search"} else faiss, refuses, refuse)
+    store = FaissStore(VECTORS)
+    for query in QUERIES:
+        for mine, plain in zip(store.search(query[None], 9, None), _exact(query), strict=True):
+            np.testing.assert_array_equal(mine, plain)
+    assert tried == [refuses]
+
+
+def _exact(query: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    similarities, positions = faiss.knn(query[None], VECTORS, 9, metric=faiss.METRIC_INNER_PRODUCT)
+    return similarities, positions

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 import index.snapshot
 from index.case import Case
-from index.errors import IndexBusy, IndexMissing, MissingExtra
+from index.edit import IndexEdit
+from index.errors import IndexBusy, IndexFailure, IndexMissing, MissingExtra
 from index.folder import Hit, IndexFolder
+from index.reader import CaseReader
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 Write = Callable[[Path, Sample], Path]
@@ -248,3 +250,57 @@ def test_without_faiss_the_extra_is_named(place: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtra, match=r"faiss is not installed; run: pip install \"mura-search\[cpu\]\""):
         IndexFolder.open(place)
+
+
+def test_where_faiss_cannot_be_loaded_it_says_why(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """faiss-gpu raises RuntimeError where a CUDA library is missing."""
+    (tmp_path / "faiss.py").write_text("raise RuntimeError('nvidia-cublas-cu12 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("index.faiss_store", "faiss"):
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(IndexFailure, match="FAISS cannot be used: nvidia-cublas-cu12 is missing"):
+        IndexFolder.open(place)
+
+
+@pytest.mark.parametrize("few", [0, 3, 1000])
+def test_however_many_are_excluded(template: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """A few are asked for and left out afterwards, more are masked: the answers are the same."""
+    monkeypatch.setattr("index.state.FEW", few)
+    cases, embeddings = sample[:2]
+    rng = np.random.default_rng(few)
+    known = sorted({case.patient for case in cases})
+    with IndexFolder.open(template) as folder:
+        for row in range(60):
+            excluded = {*rng.choice(known, rng.integers(0, 16)).tolist(), "nobody"}
+            for where in ({}, {"part": ["finger", "wrist"]}):
+                (found,) = folder.search(embeddings[row : row + 1], 5, where=where, exclude_patients=[excluded])
+                assert found == oracle(sample, embeddings[row], 5, where, excluded)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("remembered", [False, True])
+def test_a_change_in_the_midst_of_a_search(
+    place: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch, when: str, remembered: bool
+) -> None:
+    """A search finds the whole state of the moment at which it last asks cases.sqlite; the next finds the newest."""
+    query, other = sample[1][:1], [["nobody"]]
+    with IndexFolder.open(place) as folder:
+        (before,) = folder.search(query, 25, exclude_patients=other)
+        if not remembered:
+            folder._state.shown.clear()
+        gone = before[0].case.study
+        rows_of = CaseReader.rows_of
+
+        def changed(reader: CaseReader, patients: Collection[str]) -> tuple[int, list[int]]:
+            monkeypatch.undo()
+            found = rows_of(reader, patients) if when == "after" else None
+            with IndexEdit.open(place) as edit:
+                edit.remove({"study": [gone]})
+            return found or rows_of(reader, patients)
+
+        monkeypatch.setattr(CaseReader, "rows_of", changed)
+        (found,) = folder.search(query, 25, exclude_patients=other)
+        (after,) = folder.search(query, 25, exclude_patients=other)
+        assert gone not in {hit.case.study for hit in after}
+        assert len(after) == len(before) - 1
+        assert found == (before if when == "after" and remembered else after)

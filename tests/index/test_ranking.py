@@ -72,13 +72,14 @@ def searches(draw: st.DrawFn) -> Search:
     return vectors, queries, studies, allowed
 
 
-@given(searches(), st.integers(1, 100), st.booleans())
+@given(searches(), st.integers(1, 100), st.booleans(), st.sets(st.integers(0, 160)))
 @settings(max_examples=150, deadline=None)
-def test_faiss_gives_the_definition(search: Search, k: int, filtered: bool) -> None:
+def test_faiss_gives_the_definition(search: Search, k: int, filtered: bool, excluded: set[int]) -> None:
     vectors, queries, studies, mask = search
     allowed = mask if filtered else None
-    found = nearest_studies(FaissStore(vectors), queries, k, studies, allowed)
-    assert found == [oracle(vectors, query, k, studies, allowed) for query in queries]
+    found = nearest_studies(FaissStore(vectors), queries, k, studies, allowed, excluded=excluded)
+    left = (mask if filtered else np.ones_like(mask)) & ~np.isin(np.arange(len(mask)), list(excluded))
+    assert found == [oracle(vectors, query, k, studies, left) for query in queries]
 
 
 @given(searches(), st.integers(1, 20), st.sampled_from([0.0, 0.1]), st.integers(0, 1000))
