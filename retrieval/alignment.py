@@ -17,9 +17,9 @@ __all__ = ["Match", "detail_match"]
 
 # Correlations from which two pictures are one, as they lie and aligned; alignment fits whatever can be fitted, so more
 # is asked of it. Chosen on copies of FracAtlas's radiographs and of phantoms; docs/audit.md has what they find.
-_LYING, _ALIGNED = 0.9, 0.95
+_LYING, _ALIGNED = 0.9, 0.97
 _COARSE, _FINE = 32, 112  # pixels a side
-_HOPELESS = 0.8  # coarse correlation
+_HOPELESS = 0.92  # coarse correlation; copies that are found have 0.96 and more
 _ZOOMS = (1.0, 0.87)  # a search from here finds a crop of some 15 % in the whole
 _DETAIL = 3.0  # pixels of the finer pictures; what is smoother is no detail
 _GRAIN = 1.0  # pixels; what is finer is lost when a picture is moved by parts of a pixel
