@@ -11,31 +11,32 @@ own fold does not. Nothing is trained anew: such studies are dropped from judgin
 other studies of patients whom a copy ties to another fold; without these too is the third line. The intervals are 95 %
 of 10,000 resamplings of the patients, seed 0, as the experiment's are, but patients who share a radiograph are one.
 
---retrieval gives precision at 5, which calls.csv has not: the judged radiographs are read again with each fold's own
-model and index (RUNS/NAME/fold-N/index, copied before it is opened).
+--retrieval gives precision at 5, which calls.csv has not: the judged radiographs are encoded again with each fold's own
+model and ranked among what its index holds (RUNS/NAME/fold-N/model and index, of whatever index format).
 """
 
 import argparse
 import json
-import shutil
-import tempfile
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from fracatlas import find_copies, read_copies
+from numpy.typing import NDArray
 
 from cli.evaluate import interval
+from index.case import Case
 from retrieval.bundle import BUNDLED
 from retrieval.collection import Collection, read_collection
 from retrieval.comparison import Call, compare, read_calls
 from retrieval.encoder import Encoder
-from retrieval.evaluation import refuse_known
 from retrieval.metrics import Estimate, Reader, bootstrap, bootstrap_ratios
-from retrieval.reading import read_studies
-from retrieval.searcher import Searcher
+from retrieval.ranking import Ranking
+from retrieval.scrutiny import encode_collection
 from retrieval.split import patient_folds
 from retrieval.twins import joined_patients
 
@@ -87,21 +88,35 @@ def precision(calls: Sequence[Call], of: Mapping[str, float]) -> Estimate:
     return bootstrap_ratios({DEPTH: (values, np.ones(len(values)))}, [call.patient for call in calls])[DEPTH]
 
 
+def stored(file: Path) -> tuple[list[Case], NDArray[np.float32]]:
+    """The cases of an index and their embeddings (N, D), in the columns that all its formats have; nothing is written."""
+    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        rows = connection.execute(
+            'SELECT "case", study, patient, label, vector FROM cases JOIN embeddings USING (row) ORDER BY row'
+        ).fetchall()
+    return [Case(*row[:4]) for row in rows], np.stack([np.frombuffer(row[4], "<f4") for row in rows])
+
+
 def retrieved(run: Path, collection: Collection, calls: Sequence[Call], fold: Mapping[str, int]) -> dict[str, float]:
     """Precision at 5 of every judged study, by the model and the index of its fold; empty where they are not kept."""
     found: dict[str, float] = {}
     judged = {call.study for call in calls}
     for number in sorted({fold[study] for study in judged}):
-        stored = run / f"fold-{number + 1}" / "index"
-        if not stored.is_dir():
+        place = run / f"fold-{number + 1}"
+        if not (place / "index" / "cases.sqlite").is_file():
             return {}
+        indexed, embeddings = stored(place / "index" / "cases.sqlite")
+        if any(fold[case.study] == number for case in indexed):
+            raise SystemExit(f"{place} was made in other folds than those of the case table")
+        ranking = Ranking(indexed, embeddings)
         cases = tuple(case for case in collection.cases if case.study in judged and fold[case.study] == number)
-        with tempfile.TemporaryDirectory() as folder:
-            copy = shutil.copytree(stored, Path(folder) / "index")
-            with Searcher.open(copy) as searcher:
-                refuse_known(searcher, cases)  # else these are other folds
-                readings, _ = read_studies(searcher, replace(collection, cases=cases))
-        found.update({reading.study: reading.retrieved.figures[DEPTH] for reading in readings})
+        encoding = encode_collection(replace(collection, cases=cases), Encoder.open(place / "model"))
+        rows: dict[str, list[int]] = {}
+        for row_number, case in enumerate(encoding.cases):
+            rows.setdefault(case.study, []).append(row_number)
+        for study, own in rows.items():
+            similarities = ranking.similarities(encoding.embeddings[own])
+            found[study] = ranking.retrieved(similarities, encoding.cases[own[0]].label).figures[DEPTH]
     return found
 
 
