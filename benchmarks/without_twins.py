@@ -89,7 +89,7 @@ def precision(calls: Sequence[Call], of: Mapping[str, float]) -> Estimate:
 
 
 def stored(file: Path) -> tuple[list[Case], NDArray[np.float32]]:
-    """The cases of an index and their embeddings (N, D), in the columns that all its formats have; nothing is written."""
+    """The cases of an index and their embeddings (N, D), by columns that all its formats have; nothing is written."""
     with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         rows = connection.execute(
             'SELECT "case", study, patient, label, vector FROM cases JOIN embeddings USING (row) ORDER BY row'
