@@ -57,7 +57,7 @@ def detail_match(one: Grey, two: Grey) -> Match:
     fine_one, fine_two = _square(one, _FINE), _square(two, _FINE)
     unmoved = np.eye(2, 3, dtype=np.float32)
     correlation = _correlation(fine_one, fine_two, unmoved)
-    if _UNLIKE <= correlation < _LYING:
+    if correlation >= _UNLIKE:
         correlation = max(correlation, *(_correlation(fine_one, fine_two, unmoved, blank=level) for level in _BLANK))
     lying = Match(correlation, aligned=False)
     if lying.copy:
