@@ -1,11 +1,15 @@
 """One case table of several folders in FracAtlas's layout, with patients that run across them.
 
-    python benchmarks/fracatlas.py FOLDER... --out OUT
+    python benchmarks/fracatlas.py FOLDER... --out OUT [--model MODEL] [--unlinked]
 
 Read folder by folder, a patient is a run of consecutive image numbers of one part. A hand and a shoulder of one visit
 have consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a
-patient is a run of consecutive numbers, whatever the part and the folder. OUT/cases.csv and OUT/fractures.csv refer to
-the files where they are.
+patient is a run of consecutive numbers, whatever the part and the folder; and runs that share a radiograph, the same
+file or a near duplicate as `mura-search audit --deep` finds them with MODEL (the bundled one), are one patient, so that
+no fold and no split puts copies on two sides. A study keeps the name of its own run. OUT/copies.csv lists the pairs.
+With --unlinked nobody looks for copies: the table of the runs in docs/fracatlas.md, which were made before.
+
+OUT/cases.csv and OUT/fractures.csv refer to the files where they are.
 
 OUT/split.csv is the same table divided by patient, to train a model on its split `train`: a patient is `valid` where
 the first folder, divided by itself, has any radiograph of the patient in its own `valid`. So `evaluate FIRST-FOLDER
@@ -17,12 +21,80 @@ import csv
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from retrieval.collection import read_collection
+from index.case import Case
+from retrieval.bundle import BUNDLED
+from retrieval.collection import Collection, read_collection
+from retrieval.encoder import Encoder
+from retrieval.scrutiny import encode_collection
 from retrieval.split import split_by_patient
+from retrieval.twins import closeness, joined_patients, near_duplicates
 
+COPIES = ("one", "two", "match", "mirrored")  # names of files; of the same bytes, no match is measured
 COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection", "split")
+
+
+Copy = tuple[str, str, float | None, bool]
+
+
+def find_copies(cases: Sequence[Case], encoder: Encoder) -> list[Copy]:
+    """Pairs of cases, by name, that are one radiograph: (one, two, correlation of the details, mirrored)."""
+    encoding = encode_collection(Collection(Path(), "csv", tuple(cases)), encoder)
+    for case, reason in encoding.unreadable:
+        print(f"left out: {case}: {reason}")
+    cases = encoding.cases
+    limit = closeness(cases, encoding.embeddings).limit
+    twins = near_duplicates(cases, encoding.embeddings, encoding.thumbnails, limit)
+    first: dict[str, str] = {}
+    same = [(first[c.digest], c.case) for c in cases if first.setdefault(c.digest, c.case) != c.case]
+    return [*((*pair, None, False) for pair in same), *((*t.cases, t.match, t.mirrored) for t in twins)]
+
+
+def read_copies(file: Path) -> list[tuple[str, str]]:
+    """The pairs of a table that `write_copies` wrote, by the files' names."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [(row["one"], row["two"]) for row in csv.DictReader(lines)]
+
+
+def write_copies(copies: Sequence[Copy], file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(COPIES)
+        for one, two, match, mirrored in copies:
+            writer.writerow([one, two, "" if match is None else f"{match:.4f}", "yes" if mirrored else "no"])
+
+
+def read_runs(folders: Sequence[Path]) -> list[tuple[str, Case]]:
+    """Each radiograph with its folder's name, in the order of their numbers; a patient is a run of these."""
+    found = [
+        (int(re.sub(r"\D", "", Path(case.path).name)), folder.name, case)
+        for folder in folders
+        for case in read_collection(folder).cases
+    ]
+    patient, previous = "", -1
+    runs = []
+    for number, folder_name, case in sorted(found, key=lambda row: row[0]):
+        if number != previous + 1:
+            patient = f"run{number:07d}"
+        previous = number
+        name = Path(case.path).name
+        runs.append((folder_name, replace(case, case=name, patient=patient, study=f"{patient}-{case.study}")))
+    return runs
+
+
+def told(cases: Sequence[Case], owners: Sequence[str], copies: Sequence[Copy]) -> str:
+    """How many runs were linked by how many pairs."""
+    known = {case.case: case for case in cases}
+    across = [(known[one], known[two]) for one, two, *_ in copies if known[one].patient != known[two].patient]
+    runs = {case.patient for pair in across for case in pair}
+    labels = sum(one.label != two.label for one, two in across)
+    joined = len({owner for case, owner in zip(cases, owners, strict=True) if case.patient in runs})
+    return (
+        f"{len(copies)} pairs of copies, {len(across)} of them of two runs ({labels} with both labels), "
+        f"which link {len(runs)} runs to {joined} patients"
+    )
 
 
 def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
@@ -36,34 +108,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=BUNDLED, help="whose embeddings help to find copies")
+    parser.add_argument("--unlinked", action="store_true", help="do not look for copies")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    found = []
-    for folder in options.folders:
-        for case in read_collection(folder).cases:
-            found.append((int(re.sub(r"\D", "", Path(case.path).name)), folder.name, case))
-    found.sort(key=lambda row: row[0])
-    patient, previous = "", -1
-    rows = []
-    for number, folder_name, case in found:
-        if number != previous + 1:
-            patient = f"run{number:07d}"
-        previous = number
-        path = os.path.relpath(case.path, options.out)
-        study = f"{patient}-{case.study}"
-        rows.append([path, case.label_name, patient, study, case.part, case.view, folder_name])
+    runs = read_runs(options.folders)
+    cases = [case for _, case in runs]
+    copies = [] if options.unlinked else find_copies(cases, Encoder.open(options.model))
+    owners = joined_patients(cases, [(one, two) for one, two, *_ in copies])
+    rows = [
+        [os.path.relpath(case.path, options.out), case.label_name, owner, case.study, case.part, case.view, folder]
+        for (folder, case), owner in zip(runs, owners, strict=True)
+    ]
     write(options.out / "cases.csv", rows)
     first = {case.path: case.split for case in split_by_patient(read_collection(options.folders[0]).cases)}
     sides: dict[str, set[str]] = {}
-    for row, (*_, case) in zip(rows, found, strict=True):
-        sides.setdefault(row[2], set()).add(first.get(case.path, ""))
+    for owner, case in zip(owners, cases, strict=True):
+        sides.setdefault(owner, set()).add(first.get(case.path, ""))
     write(options.out / "split.csv", [[*row, "valid" if "valid" in sides[row[2]] else "train"] for row in rows])
     with (options.out / "fractures.csv").open("w", encoding="utf-8") as lines:
         for number, folder in enumerate(options.folders):
-            header, *rows = (folder / "fractures.csv").read_text(encoding="utf-8").splitlines()
-            lines.writelines(f"{row}\n" for row in ([header, *rows] if number == 0 else rows))
-    patients = {case.patient for case in read_collection(options.out / "cases.csv").cases}
-    print(f"{options.out / 'cases.csv'}: {len(found)} radiographs of {len(patients)} patients")
+            header, *rest = (folder / "fractures.csv").read_text(encoding="utf-8").splitlines()
+            lines.writelines(f"{row}\n" for row in ([header, *rest] if number == 0 else rest))
+    print(f"{options.out / 'cases.csv'}: {len(cases)} radiographs of {len(set(owners))} patients")
+    if not options.unlinked:
+        write_copies(copies, options.out / "copies.csv")
+        print(told(cases, owners, copies))
 
 
 if __name__ == "__main__":

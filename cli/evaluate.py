@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from retrieval.agreement import Agreement
     from retrieval.evaluation import Evaluation
     from retrieval.metrics import Estimate
-    from retrieval.summary import PartFigures
+    from retrieval.summary import Figures, PartFigures
 
 __all__ = ["evaluate", "print_evaluation"]
 
@@ -127,6 +127,11 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
         out.print()
+    if result.copies.studies:
+        out.print(copies_line(len(result.copies.studies), result.studies), style="yellow")
+        if result.copies.without:
+            out.print(copies_table(result.study, result.copies.without))
+        out.print()
     out.print("retrieval: nearest studies with the label of the query, by study", style="bold")
     out.print(estimates_table({name: result.retrieval[name] for name in RETRIEVAL}))
     out.print()
@@ -157,6 +162,20 @@ def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Seq
     table = bare_table("", *(READERS[reader] for reader in figures))
     for metric in metrics:
         table.add_row(title(metric), *(interval(of_reader[metric], digits=2) for of_reader in figures.values()))
+    return table
+
+
+def copies_line(studies: int, of: int) -> str:
+    return f"Studies with a near duplicate in the index: {studies:,} of {of:,}; --csv names them."
+
+
+def copies_table(figures: "Figures", without: "PartFigures") -> "Table":
+    """The main figures by study without those that have a near duplicate, beside those of all studies."""
+    readers = ("classifier", "knn")
+    table = bare_table("", *(READERS[reader] for reader in readers))
+    for metric in HEADLINES:
+        for about, of in (("all", figures), (f"{without.studies:,} without", without.readers)):
+            table.add_row(f"{title(metric)}, {about}", *(interval(of[reader][metric], digits=2) for reader in readers))
     return table
 
 

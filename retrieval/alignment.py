@@ -17,16 +17,18 @@ __all__ = ["Match", "detail_match"]
 
 # Correlations from which two pictures are one, as they lie and aligned; alignment fits whatever can be fitted, so more
 # is asked of it. Chosen on copies of FracAtlas's radiographs and of phantoms; docs/audit.md has what they find.
-_LYING, _ALIGNED = 0.9, 0.95
+_LYING, _ALIGNED = 0.9, 0.97
 _COARSE, _FINE = 32, 112  # pixels a side
-_HOPELESS = 0.8  # coarse correlation
+# Correlations below which dearer looks are spared: of the details as they lie (copies that are cut short have 0.5 and
+# more), of the coarse pictures (0.96), and of the details aligned as the coarse pictures are (0.75).
+_UNLIKE, _HOPELESS, _ROUGH = 0.3, 0.92, 0.5
 _ZOOMS = (1.0, 0.87)  # a search from here finds a crop of some 15 % in the whole
 _DETAIL = 3.0  # pixels of the finer pictures; what is smoother is no detail
 _GRAIN = 1.0  # pixels; what is finer is lost when a picture is moved by parts of a pixel
 _CLOSE = 0.92  # coarse correlation with which no other zoom is tried
 _MARGIN = 5  # pixels at the edge of either, where details are taken from what is not there
 _LEAST, _LEAST_LEFT = 1 / 3, 1 / 10  # of the picture has to overlap, and to be left without blank parts
-_BLANK = (0.0, 0.3, 0.6)  # grey levels; what varies less is blank
+_BLANK = (0.3, 0.6)  # grey levels; what varies less is blank
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
 
 Grey = NDArray[np.uint8]
@@ -54,7 +56,10 @@ def detail_match(one: Grey, two: Grey) -> Match:
     """
     fine_one, fine_two = _square(one, _FINE), _square(two, _FINE)
     unmoved = np.eye(2, 3, dtype=np.float32)
-    lying = Match(max(_correlation(fine_one, fine_two, unmoved, blank=level) for level in _BLANK), aligned=False)
+    correlation = _correlation(fine_one, fine_two, unmoved)
+    if correlation >= _UNLIKE:
+        correlation = max(correlation, *(_correlation(fine_one, fine_two, unmoved, blank=level) for level in _BLANK))
+    lying = Match(correlation, aligned=False)
     if lying.copy:
         return lying
     # Either may be a crop of the other, and only a crop is found in the whole.
@@ -64,6 +69,8 @@ def detail_match(one: Grey, two: Grey) -> Match:
         return lying
     warp[:, 2] *= _FINE / _COARSE
     fine_one, fine_two = (_square(picture, _FINE) for picture in pictures)
+    if _correlation(fine_one, fine_two, warp, grain=_GRAIN) < _ROUGH:
+        return lying
     warp, score = _aligned(fine_one, fine_two, warp)
     aligned = Match(_correlation(fine_one, fine_two, warp, grain=_GRAIN) if score > 0 else 0.0, aligned=True)
     return max(lying, aligned, key=lambda match: match.correlation)

@@ -11,6 +11,7 @@ from index.case import Case
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.bundle import digest_number
 from retrieval.collection import Collection
+from retrieval.copies import Copies, indexed_copies
 from retrieval.errors import EvaluationError
 from retrieval.reading import StudyReading, read_studies
 from retrieval.rules import Rules
@@ -29,6 +30,7 @@ class Evaluation(Summary):
     """A `Summary` and what it rests on.
 
     `sweep` shows what other numbers of voting studies would have given, `lesions` figures by kind of lesion,
+    `copies` near duplicates of what is judged in the index, with the figures of the studies that have none there,
     `unfamiliar` how many studies lie beyond the familiarity limit. `worklist` is how much earlier than as they arrive
     abnormal studies are reached, read in the order of each reader's probability. `skipped` are the cases that could not
     be read, with the reason; `readings` the others by study.
@@ -37,6 +39,7 @@ class Evaluation(Summary):
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
     worklist: Mapping[str, Triage]
+    copies: Copies
     unfamiliar: int
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
@@ -51,6 +54,7 @@ class Evaluation(Summary):
         return {
             "schema": SCHEMA,
             **Summary.to_dict(self),
+            "copies": self.copies.to_dict(),
             "unfamiliar": self.unfamiliar,
             "worklist": {reader: of.to_dict() for reader, of in self.worklist.items()},
             "sweep": [point.to_dict() for point in self.sweep],
@@ -76,7 +80,8 @@ def evaluate(
     """Query every study of a collection as a user would, and count how often the answers are right.
 
     Raises EvaluationError where a patient of the collection is in the index, where a radiograph is there or was among
-    those the model was trained on, byte for byte, or where no radiograph can be read.
+    those the model was trained on, byte for byte, or where no radiograph can be read. Near duplicates of what is
+    indexed are judged too and reported, since only who sees them can say that they are copies.
     """
     started = time.perf_counter()
     if searcher.site and collection.layout == "dicom" and collection.site != searcher.site:
@@ -95,6 +100,7 @@ def evaluate(
         sweep=sweep_of(readings, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(readings, rounds=rounds, seed=seed),
         worklist=_worklist(readings, rounds, seed),
+        copies=indexed_copies(searcher.index, readings, workers=workers, rounds=rounds, seed=seed),
         unfamiliar=sum(reading.similarity is not None and reading.similarity < limit for reading in readings),
         skipped=tuple(skipped),
         rules=searcher.rules,

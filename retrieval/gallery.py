@@ -1,20 +1,22 @@
-"""The studies that were read worst, with their radiographs and those of their neighbours."""
+"""Pictures for a report: the studies that were read worst with their neighbours, and near duplicates."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from index.case import LABEL_NAMES, Case
 from index.folder import Hit
+from retrieval.copies import Copies
 from retrieval.errors import RadiographError
 from retrieval.page import Html, image, join, label_mark, paragraph, safe
 from retrieval.radiograph import read_radiograph
 from retrieval.reading import StudyReading
 from retrieval.searcher import Searcher
 from retrieval.stream import thumbnail
+from retrieval.twins import Twin
 
-__all__ = ["errors_of", "gallery"]
+__all__ = ["copies_gallery", "errors_of", "gallery"]
 
-MOST = 12  # studies
+MOST = 12  # studies, and pairs
 _VIEWS, _NEIGHBOURS = 4, 5  # pictures of each
 
 
@@ -33,6 +35,35 @@ def gallery(wrong: Sequence[StudyReading], searcher: Searcher) -> Html:
         paragraph(f"{lead} First those whose mean probability is furthest from their label."),
         *(_study(reading, searcher) for reading in shown),
     )
+
+
+def copies_gallery(copies: Copies, readings: Sequence[StudyReading], searcher: Searcher) -> Html:
+    """The first pairs of near duplicates, for the eye to judge: a judged radiograph, and the one in the index."""
+    thumbnails = {
+        case.case: picture
+        for reading in readings
+        for case, picture in zip(reading.cases, reading.thumbnails, strict=True)
+    }
+    shown = copies.pairs[:MOST]
+    pictures = []
+    for twin in shown:
+        for whose, name, study, stored in (
+            ("judged", twin.cases[0], twin.studies[0], thumbnails[twin.cases[0]]),
+            ("indexed", twin.cases[1], twin.studies[1], searcher.index.thumbnail(twin.cases[1])),
+        ):
+            words = f"{whose} radiograph {name} of study {study}"
+            picture = _blank(f"no picture of the {words}") if stored is None else image(stored, words)
+            pictures.append(f"<li>{picture}{safe(f'{whose}: {study}')}<br>{safe(_alike(twin))}</li>")
+    more = len(copies.pairs) - len(shown)
+    return join(
+        paragraph(f"Pairs{f', and {more:,} that are not shown' if more else ''}:", "quiet"),
+        Html(f'<ul class="pictures">{"".join(pictures)}</ul>'),
+    )
+
+
+def _alike(twin: Twin) -> str:
+    labels = ", other label" if twin.across_labels else ""
+    return f"match {twin.match:.3f}{', mirrored' if twin.mirrored else ''}{labels}"
 
 
 def _study(reading: StudyReading, searcher: Searcher) -> Html:

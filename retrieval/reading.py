@@ -25,7 +25,8 @@ class StudyReading:
     `classifier` and `vote` (V) are each radiograph's probabilities of abnormality, called above the two thresholds;
     the study's own are their means (MURA's protocol). `retrieved` says what was found, `neighbours` the nearest
     studies, `similarity` how near the least familiar view lies to anything indexed, `sweep` each view's vote had other
-    numbers of studies voted, `lesion` the kind of lesion where the collection names one. `embeddings` (V, D).
+    numbers of studies voted, `lesion` the kind of lesion where the collection names one. `embeddings` (V, D);
+    `thumbnails` (V) as an index stores them.
     """
 
     cases: tuple[Case, ...]
@@ -39,6 +40,7 @@ class StudyReading:
     similarity: float | None = None
     sweep: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     lesion: str = ""
+    thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def study(self) -> str:
@@ -93,14 +95,14 @@ def read_studies(
 
     `progress` is called with (radiographs done, all).
     """
-    studies: dict[str, list[tuple[Case, Encoded]]] = {}
+    studies: dict[str, list[tuple[Case, Encoded, bytes]]] = {}
     skipped: list[tuple[str, str]] = []
     met = 0
     with closing(encoded_batches(collection.cases, searcher.encoder, workers=workers)) as batches:
         for batch in batches:
             for row, case in enumerate(batch.cases):
                 one = Encoded(batch.embeddings[row : row + 1], batch.logits[row : row + 1])
-                studies.setdefault(case.study, []).append((case, one))
+                studies.setdefault(case.study, []).append((case, one, batch.thumbnails[row]))
             skipped += [(case.case, reason) for case, reason in batch.unreadable]
             met += len(batch.cases) + len(batch.unreadable)
             if progress:
@@ -110,15 +112,15 @@ def read_studies(
 
 
 def _read(
-    searcher: Searcher, ranking: Ranking, views: Sequence[tuple[Case, Encoded]], lesions: Mapping[str, str]
+    searcher: Searcher, ranking: Ranking, views: Sequence[tuple[Case, Encoded, bytes]], lesions: Mapping[str, str]
 ) -> StudyReading:
-    encoded = [one for _, one in views]
+    encoded = [one for _, one, _ in views]
     together = Encoded(
         np.concatenate([one.embeddings for one in encoded]), np.concatenate([one.logits for one in encoded])
     )
     rules = searcher.rules
     judgement = searcher.judge(together, shown=max(DEPTHS))
-    cases = tuple(case for case, _ in views)
+    cases = tuple(case for case, _, _ in views)
     similarities = ranking.similarities(together.embeddings)
     return StudyReading(
         cases=cases,
@@ -132,4 +134,5 @@ def _read(
         similarity=judgement.similarity,
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
+        thumbnails=tuple(thumbnail for _, _, thumbnail in views),
     )

@@ -14,7 +14,7 @@ from retrieval.diagrams import (
     sweep_chart,
 )
 from retrieval.evaluation import Evaluation
-from retrieval.gallery import errors_of, gallery
+from retrieval.gallery import copies_gallery, errors_of, gallery
 from retrieval.metrics import METRICS, Confusion, Estimate
 from retrieval.page import Html, Section, figure, join, page, paragraph, safe, table, terms, warnings
 from retrieval.searcher import Searcher
@@ -43,6 +43,7 @@ def report(evaluation: Evaluation, searcher: Searcher) -> str:
     both = 0 < evaluation.abnormal_studies < evaluation.studies
     sections = [
         Section("by-study", "By study", _level(evaluation, "study")),
+        *([Section("copies", "Near duplicates", _copies(evaluation, searcher))] if evaluation.copies.pairs else []),
         Section("by-image", "By radiograph", _level(evaluation, "image")),
         Section("by-part", "By body part", _parts(evaluation)),
         Section("curves", "Curves and calibration", _curves(evaluation) if both else _one_label()),
@@ -74,6 +75,9 @@ def _head(evaluation: Evaluation) -> Html:
         for name in ("classifier", "knn")
     ]
     remarks = [*evaluation.notes]
+    if evaluation.copies.studies:
+        count = f"{len(evaluation.copies.studies):,} of {evaluation.studies:,}"
+        remarks.append(f"Studies with a near duplicate in the index: {count}; figures without them stand below.")
     if evaluation.unfamiliar:
         remarks.append(f"Studies unlike anything indexed: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
     if evaluation.skipped:
@@ -96,6 +100,28 @@ def _level(evaluation: Evaluation, level: str) -> Html:
         table(f"Figures by {'study' if level == 'study' else 'radiograph'}", headings, rows),
         _confusion(evaluation.confusion[level], what),
     )
+
+
+def _copies(evaluation: Evaluation, searcher: Searcher) -> Html:
+    copies, without = evaluation.copies, evaluation.copies.without
+    blocks = [
+        paragraph(
+            "A radiograph that is in the index too, rescaled, cropped, encoded anew or cut short, says nothing about "
+            f"new patients. Studies with such a one: {len(copies.studies):,}."
+        )
+    ]
+    if without:
+        rows = [
+            [
+                TITLES[metric],
+                *(_told(of[name][metric]) for name in READERS for of in (evaluation.study, without.readers)),
+            ]
+            for metric in METRICS
+        ]
+        sides = ("all", f"{without.studies:,} without")
+        headings = ["", *(f"{READERS[name]}, {side}" for name in READERS for side in sides)]
+        blocks.append(table("Figures by study with and without those", headings, rows))
+    return join(*blocks, copies_gallery(copies, evaluation.readings, searcher))
 
 
 def _confusion(counts: Mapping[str, Confusion], what: str) -> Html:

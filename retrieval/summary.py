@@ -14,7 +14,17 @@ from retrieval.agreement import Agreement, agreement_of
 from retrieval.metrics import METRICS, Bootstrap, Confusion, Estimate, Reader, bootstrap, bootstrap_ratios
 from retrieval.reading import StudyReading
 
-__all__ = ["Figures", "LesionFigures", "PartFigures", "Summary", "SweepPoint", "lesions_of", "summarise", "sweep_of"]
+__all__ = [
+    "Figures",
+    "LesionFigures",
+    "PartFigures",
+    "Summary",
+    "SweepPoint",
+    "figures_of",
+    "lesions_of",
+    "summarise",
+    "sweep_of",
+]
 
 Figures = Mapping[str, Mapping[str, Estimate]]
 
@@ -65,7 +75,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class PartFigures:
-    """METRICS of the three readers on one body part: `readers` by study, `image` by image."""
+    """METRICS of the three readers on one body part, or other studies: `readers` by study, `image` by image."""
 
     studies: int
     abnormal: int
@@ -141,6 +151,13 @@ def summarise(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: i
         rounds=rounds,
         seed=seed,
     )
+
+
+def figures_of(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: int = 0) -> PartFigures:
+    """The figures of the three readers alone, on at least one study."""
+    by_study, by_image = (level(readings, rounds, seed).estimates() for level in (_by_study, _by_image))
+    abnormal = sum(reading.label for reading in readings)
+    return PartFigures(len(readings), abnormal, by_study, *_images(readings), by_image)
 
 
 def sweep_of(
@@ -227,9 +244,7 @@ def _readers(
 
 
 def _of_part(readings: Sequence[StudyReading], part: str, rounds: int, seed: int) -> PartFigures:
-    own = [reading for reading in readings if reading.part == part]
-    by_study, by_image = (level(own, rounds, seed).estimates() for level in (_by_study, _by_image))
-    return PartFigures(len(own), sum(reading.label for reading in own), by_study, *_images(own), by_image)
+    return figures_of([reading for reading in readings if reading.part == part], rounds=rounds, seed=seed)
 
 
 def _images(readings: Sequence[StudyReading]) -> tuple[int, int]:

@@ -33,6 +33,7 @@ _STUDY = (
     "nearest_study",
     "nearest_label",
     "nearest_similarity",
+    "indexed_copy",
 )
 _FIGURE = ("level", "part", "reader", "figure", "value", "low", "high", "chance", "reason")
 
@@ -43,10 +44,11 @@ def study_table(evaluation: Evaluation) -> str:
     """One line a study, in the order of the collection; probabilities are of abnormality, similarities cosines.
 
     `similarity` is that of the least familiar radiograph to anything indexed, `nearest_*` the study most like any of
-    them.
+    them, `indexed_copy` the radiographs of the index that one of the study is a near duplicate of.
     """
-    limit = evaluation.rules.familiarity_limit
-    return table([_STUDY, *(_study(reading, limit) for reading in evaluation.readings)])
+    limit, copies = evaluation.rules.familiarity_limit, evaluation.copies
+    rows = ([*_study(reading, limit), "; ".join(copies.of_study(reading.study))] for reading in evaluation.readings)
+    return table([_STUDY, *rows])
 
 
 def figure_table(evaluation: Evaluation) -> str:
@@ -101,6 +103,12 @@ def _figures(evaluation: Evaluation) -> Iterator[Row]:
     yield from _rows(("study", "", "agreement"), dict(_estimates(evaluation.agreement)))
     for reader, told in evaluation.worklist.items():
         yield from _rows(("study", "", reader), {f"worklist {name}": of for name, of in _estimates(told)})
+    if evaluation.copies.without:
+        for level, figures in (
+            ("study", evaluation.copies.without.readers),
+            ("image", evaluation.copies.without.image),
+        ):
+            yield from _of_readers(level, "", {f"{reader} without copies": of for reader, of in figures.items()})
     for kind, lesions in evaluation.lesions.items():
         yield from _rows(("study", "", f"retrieval of {kind}"), lesions.retrieval)
         for reader, estimate in lesions.sensitivity.items():

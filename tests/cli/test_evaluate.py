@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import Result
 
@@ -45,6 +47,39 @@ def test_as_text(run: Run, place: Path, others: Path) -> None:
     # Index of two normal and two abnormal studies: a random nearest one has the label with chance 1/2.
     assert next(line for line in lines if line.startswith("precision at 1 ")).endswith("by chance 0.500")
     assert "They agree on 3 of 3 studies, and are right on 66.7% of those." in lines
+
+
+def test_near_duplicates_in_the_index_are_told(
+    run: Run, texture: Callable[..., np.ndarray], model: Path, tmp_path: Path
+) -> None:
+    rows = []
+    for name, label, seed in (
+        ("a", 0, 1),
+        ("b", 1, 2),
+        ("c", 0, 3),
+        ("d", 1, 4),
+        ("e", 0, 3),
+        ("f", 1, 5),
+        ("g", 0, 6),
+    ):
+        assert cv2.imwrite(
+            str(tmp_path / f"{name}.jpg"), texture(seed, 100 + 60 * label), (1, 95 if name < "e" else 80)
+        )
+        rows.append(f"{name}.jpg,{'abnormal' if label else 'normal'},{name},{name}")
+    for table, of in (("indexed.csv", rows[:4]), ("asked.csv", rows[4:])):
+        (tmp_path / table).write_text("\n".join(["path,label,patient,study", *of]), encoding="utf-8")
+    place = tmp_path / "index"
+    assert run("index", "build", tmp_path / "indexed.csv", "--index", place, "--model", model).exit_code == 0
+    result = run("evaluate", tmp_path / "asked.csv", "--index", place, "--rounds", "5")
+    lines = result.stdout.splitlines()
+    at = lines.index("Studies with a near duplicate in the index: 1 of 3; --csv names them.")
+    assert [line.split("  ")[0] for line in lines[at + 2 : at + 6]] == [
+        "kappa, all", "kappa, 2 without", "AUROC, all", "AUROC, 2 without"
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 80
+    copies = json.loads(run("evaluate", tmp_path / "asked.csv", "--index", place, "--json").stdout)["copies"]
+    assert [(pair["case"], pair["indexed_case"]) for pair in copies["pairs"]] == [("e.jpg", "c.jpg")]
+    assert copies["without"]["studies"] == 2
 
 
 def test_parts_are_told_apart(run: Run, place: Path, others: Path) -> None:

@@ -73,6 +73,20 @@ def test_files_that_are_the_same_are_not_listed_again(texture: Draw) -> None:
     assert [twin.cases for twin in found(cases, [texture(1)] * 3)] == [("a", "c"), ("b", "c")]
 
 
+def test_copies_elsewhere_are_all_that_is_looked_for(texture: Draw) -> None:
+    cases, thumbnails = [case(name) for name in "abcde"], [png(texture(seed)) for seed in (1, 1, 2, 1, 2)]
+    thumbnails[0] = png(np.zeros((50, 40), np.uint8))  # is like anything, and left out
+    twins_of = near_duplicates(cases, unit(np.ones((5, 3))), thumbnails, None, asked=3)
+    assert [twin.cases for twin in twins_of] == [("b", "d"), ("c", "e")]
+
+
+def test_what_is_no_picture_is_like_nothing(texture: Draw) -> None:
+    cases, thumbnails = [case(name) for name in "abcd"], [b"", png(texture(1)), b"no picture", png(texture(1))]
+    for asked in (None, 2):
+        twins_of = near_duplicates(cases, unit(np.ones((4, 3))), thumbnails, None, asked=asked)
+        assert [twin.cases for twin in twins_of] == [("b", "d")]
+
+
 def test_blank_pictures_are_no_copies_of_each_other() -> None:
     blank = np.zeros((50, 40), np.uint8)
     assert found([case("a"), case("b")], [blank, blank]) == []
@@ -90,10 +104,12 @@ def test_pictures_not_near_by_hash_need_alike_embeddings(texture: Draw) -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 0.2])
+@pytest.mark.parametrize("asked", [None, 8])
 def test_candidates_are_those_of_a_plain_loop(
-    texture: Draw, monkeypatch: pytest.MonkeyPatch, limit: float | None
+    texture: Draw, monkeypatch: pytest.MonkeyPatch, limit: float | None, asked: int | None
 ) -> None:
     monkeypatch.setattr("retrieval.twins.CLOSEST", 99)
+    monkeypatch.setattr("retrieval.twins.CLOSEST_ELSEWHERE", 99)
     monkeypatch.setattr("retrieval.imprint._CHUNK", 20)
     pictures = [texture(seed) for seed in range(10)]
     pictures += [cropped(picture) for picture in pictures[:5]] + [np.ascontiguousarray(pictures[7][:, ::-1])]
@@ -102,6 +118,8 @@ def test_candidates_are_those_of_a_plain_loop(
     wanted = set()
     for two, second in enumerate(pictures):
         for one, first in enumerate(pictures[:two]):
+            if asked is not None and not one < asked <= two:
+                continue
             for mirrored in (False, True):
                 a, b = imprints(first), imprints(second)
                 assert a
@@ -110,7 +128,7 @@ def test_candidates_are_those_of_a_plain_loop(
                 alike = limit is None or float(embeddings[one] @ embeddings[two]) >= limit
                 if bits <= twins.SURE or (alike and (bits <= twins.NEAR or not mirrored)):
                     wanted.add((one, two, mirrored, bits))
-    got = twins._candidates([png(picture) for picture in pictures], embeddings, limit)
+    got = twins._candidates([png(picture) for picture in pictures], embeddings, limit, asked)
     assert {(one.one, one.two, one.mirrored, one.bits) for one in got} == wanted
     assert len(got) == len(wanted)
     assert {(0, 10), (1, 11), (2, 12), (7, 15)} <= {(one.one, one.two) for one in got}

@@ -1,0 +1,52 @@
+"""What looking for near duplicates in the index adds to an evaluation.
+
+    python benchmarks/copies.py DATA --split valid --index INDEX [--runs 3]
+
+Reading and encoding DATA, as `mura-search evaluate` does it, then the look-up in INDEX, which compares pictures on all
+cores: seconds and seconds of processor time. For other sizes, on drawn radiographs: benchmarks/audit_size.py --asked.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from timing import machine, show
+
+from retrieval.collection import read_collection
+from retrieval.copies import indexed_copies
+from retrieval.reading import read_studies
+from retrieval.searcher import Searcher
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--split")
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    machine("numpy", "opencv-python-headless", "onnxruntime")
+    collection = read_collection(options.data, split=options.split)
+    wall: dict[str, list[float]] = {"reading and encoding": [], "looking for near duplicates": []}
+    used: dict[str, list[float]] = {name: [] for name in wall}
+    with Searcher.open(options.index) as searcher:
+        for _ in range(options.runs):
+            clocks = [(time.perf_counter(), time.process_time())]
+            readings, _ = read_studies(searcher, collection)
+            clocks.append((time.perf_counter(), time.process_time()))
+            copies = indexed_copies(searcher.index, readings, rounds=1)
+            clocks.append((time.perf_counter(), time.process_time()))
+            for name, before, after in zip(wall, clocks, clocks[1:], strict=False):
+                wall[name].append(after[0] - before[0])
+                used[name].append(after[1] - before[1])
+        print(f"{len(collection.cases):,} radiographs, {len(searcher.index.cases()):,} in the index")
+    print(f"studies with a near duplicate: {len(copies.studies):,} of {len(readings):,}")
+    for name, seconds in wall.items():
+        show(name, seconds, "s")
+        show(f"{name}, processor time", used[name], "s")
+
+
+if __name__ == "__main__":
+    main()

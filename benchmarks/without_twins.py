@@ -1,0 +1,191 @@
+"""The runs of an experiment in folds, judged without the studies that have a copy in another fold.
+
+    python benchmarks/without_twins.py CASES RUNS [--copies FILE] [--retrieval]
+
+CASES is the case table that made the runs, RUNS the folder that holds them (OUT/runs), each with its result.json and
+calls.csv; one without a result is left out. FILE lists pairs of copies as benchmarks/fracatlas.py writes it; without
+one they are looked for, which encodes every radiograph.
+
+A study whose radiograph was learned from, or is indexed, under another name flatters whoever judges it; a copy in its
+own fold does not. Nothing is trained anew: such studies are dropped from judging. What is left was still learned beside
+other studies of patients whom a copy ties to another fold; without these too is the third line. The intervals are 95 %
+of 10,000 resamplings of the patients, seed 0, as the experiment's are, but patients who share a radiograph are one.
+
+--retrieval gives precision at 5, which calls.csv has not: the judged radiographs are encoded again with each fold's own
+model and ranked among what its index holds (RUNS/NAME/fold-N/model and index, of whatever index format).
+"""
+
+import argparse
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from fracatlas import find_copies, read_copies
+from numpy.typing import NDArray
+
+from cli.evaluate import interval
+from index.case import Case
+from retrieval.bundle import BUNDLED
+from retrieval.collection import Collection, read_collection
+from retrieval.comparison import Call, compare, read_calls
+from retrieval.encoder import Encoder
+from retrieval.metrics import Estimate, Reader, bootstrap, bootstrap_ratios
+from retrieval.ranking import Ranking
+from retrieval.scrutiny import encode_collection
+from retrieval.split import patient_folds
+from retrieval.twins import joined_patients
+
+DEPTH = "precision_at_5"
+FIGURES = tuple((reader, metric) for metric in ("kappa", "auroc") for reader in ("classifier", "vote"))
+
+
+@dataclass(frozen=True)
+class Ties:
+    """By study: its fold, its patient with whoever shares a radiograph, and what copies tie to other folds."""
+
+    fold: Mapping[str, int]
+    owner: Mapping[str, str]
+    copied: frozenset[str]  # studies with a copy in another fold
+    spread: frozenset[str]  # studies of patients who lie in several folds
+
+
+def ties(collection: Collection, pairs: Sequence[tuple[str, str]], folds: int) -> Ties:
+    """pairs: of radiographs by the names of their files; folds: those of the experiment."""
+    cases = collection.cases
+    by_file = {Path(case.path).name: case for case in cases}
+    fold = dict(zip((case.study for case in cases), patient_folds(cases, folds), strict=True))
+    linked = joined_patients(cases, [(by_file[one].case, by_file[two].case) for one, two in pairs])
+    owner = dict(zip((case.study for case in cases), linked, strict=True))
+    copied: set[str] = set()
+    for pair in pairs:
+        studies = {by_file[name].study for name in pair}
+        if len({fold[study] for study in studies}) > 1:
+            copied |= studies
+    places: dict[str, set[int]] = {}
+    for study, patient in owner.items():
+        places.setdefault(patient, set()).add(fold[study])
+    spread = frozenset(study for study, patient in owner.items() if len(places[patient]) > 1)
+    return Ties(fold, owner, frozenset(copied), spread)
+
+
+def figures(calls: Sequence[Call]) -> dict[tuple[str, str], Estimate]:
+    readers = {
+        kind: Reader(scores, scores > [getattr(call, f"{kind}_threshold") for call in calls])
+        for kind in ("classifier", "vote")
+        for scores in [np.array([getattr(call, kind) for call in calls])]
+    }
+    found = bootstrap(np.array([call.label for call in calls]), [call.patient for call in calls], readers).estimates()
+    return {(reader, metric): found[reader][metric] for reader, metric in FIGURES}
+
+
+def precision(calls: Sequence[Call], of: Mapping[str, float]) -> Estimate:
+    values = np.array([of[call.study] for call in calls])
+    return bootstrap_ratios({DEPTH: (values, np.ones(len(values)))}, [call.patient for call in calls])[DEPTH]
+
+
+def stored(file: Path) -> tuple[list[Case], NDArray[np.float32]]:
+    """The cases of an index and their embeddings (N, D), by columns that all its formats have; nothing is written."""
+    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        rows = connection.execute(
+            'SELECT "case", study, patient, label, vector FROM cases JOIN embeddings USING (row) ORDER BY row'
+        ).fetchall()
+    return [Case(*row[:4]) for row in rows], np.stack([np.frombuffer(row[4], "<f4") for row in rows])
+
+
+def retrieved(run: Path, collection: Collection, calls: Sequence[Call], fold: Mapping[str, int]) -> dict[str, float]:
+    """Precision at 5 of every judged study, by the model and the index of its fold; empty where they are not kept."""
+    found: dict[str, float] = {}
+    judged = {call.study for call in calls}
+    for number in sorted({fold[study] for study in judged}):
+        place = run / f"fold-{number + 1}"
+        if not (place / "index" / "cases.sqlite").is_file():
+            return {}
+        indexed, embeddings = stored(place / "index" / "cases.sqlite")
+        if any(fold[case.study] == number for case in indexed):
+            raise SystemExit(f"{place} was made in other folds than those of the case table")
+        ranking = Ranking(indexed, embeddings)
+        cases = tuple(case for case in collection.cases if case.study in judged and fold[case.study] == number)
+        encoding = encode_collection(replace(collection, cases=cases), Encoder.open(place / "model"))
+        rows: dict[str, list[int]] = {}
+        for row_number, case in enumerate(encoding.cases):
+            rows.setdefault(case.study, []).append(row_number)
+        for study, own in rows.items():
+            similarities = ranking.similarities(encoding.embeddings[own])
+            found[study] = ranking.retrieved(similarities, encoding.cases[own[0]].label).figures[DEPTH]
+    return found
+
+
+def row(name: str, cells: Sequence[str]) -> None:
+    print(f"| {' | '.join([name, *cells])} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--copies", type=Path, help="a table of pairs of copies")
+    parser.add_argument("--retrieval", action="store_true", help="precision at 5 too")
+    options = parser.parse_args()
+    collection = read_collection(options.cases)
+    if options.copies:
+        pairs = read_copies(options.copies)
+    else:
+        named = [replace(case, case=Path(case.path).name) for case in collection.cases]
+        pairs = [(one, two) for one, two, *_ in find_copies(named, Encoder.open(BUNDLED))]
+    results = {
+        file.parent.name: json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(options.runs.glob("*/result.json"))
+    }
+    if not results or len({result["folds"] for result in results.values()}) > 1:
+        parser.error(f"{options.runs} holds no runs with results, or runs of several numbers of folds")
+    tied = ties(collection, pairs, next(iter(results.values()))["folds"])
+    calls = {
+        name: [replace(call, patient=tied.owner[call.study]) for call in read_calls(options.runs / name / "calls.csv")]
+        for name in sorted(results, key=lambda name: results[name]["study"]["classifier"]["kappa"]["value"])
+    }
+    judged = next(iter(calls.values()))
+    kept = {
+        "all": {call.study for call in judged},
+        "no copy elsewhere": {call.study for call in judged} - tied.copied,
+        "nor such a patient": {call.study for call in judged} - tied.spread,
+    }
+    print(f"{len(pairs)} pairs of copies; copies in another fold: {len(tied.copied)} studies of all parts")
+    for name, studies in kept.items():
+        some = [call for call in judged if call.study in studies]
+        print(f"{name}: {len(some)} studies, {sum(call.label for call in some)} abnormal, of ", end="")
+        print(f"{len({call.patient for call in some})} patients")
+    print()
+    row(
+        "", [*(f"{metric}, {reader}" for reader, metric in FIGURES), *(["precision at 5"] if options.retrieval else [])]
+    )
+    row("---", ["---"] * (len(FIGURES) + options.retrieval))
+    for run, of_run in calls.items():
+        of = retrieved(options.runs / run, collection, of_run, tied.fold) if options.retrieval else {}
+        for name, studies in kept.items():
+            some = [call for call in of_run if call.study in studies]
+            cells = [interval(estimate) for estimate in figures(some).values()]
+            if options.retrieval:
+                cells.append(interval(precision(some, of)) if of else "not kept")
+            row(f"`{run}`, {name}", cells)
+    print()
+    row("", [f"{metric}, {reader}" for reader, metric in FIGURES])
+    row("---", ["---"] * len(FIGURES))
+    for other, run in combinations(calls, 2):
+        for name, studies in kept.items():
+            gains = compare(*([call for call in calls[one] if call.study in studies] for one in (run, other)))
+            row(f"`{run}` - `{other}`, {name}", [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+
+
+def signed(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return interval(estimate)
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""The benchmarks on FracAtlas: who shares a radiograph is one patient, and a study with a copy elsewhere is dropped."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from retrieval.collection import read_collection
+from retrieval.comparison import Call, write_calls
+from retrieval.split import patient_folds
+
+ROOT = Path(__file__).parent.parent
+Draw = Callable[..., np.ndarray]
+COLUMNS = (
+    "image_id",
+    "hand",
+    "leg",
+    "hip",
+    "shoulder",
+    "mixed",
+    "multiscan",
+    "frontal",
+    "lateral",
+    "oblique",
+    "fractured",
+)
+# Image number, part, label and picture: runs 10-11, 20-21, 30-31 and 40; 20 is 11 encoded anew, 31 is 20 a bit smaller.
+RADIOGRAPHS = [
+    (10, "hand", 0, 1), (11, "hand", 0, 2), (20, "hand", 1, 2), (21, "hand", 0, 3),
+    (30, "hip", 0, 4), (31, "hip", 0, 2), (40, "hand", 1, 5),
+]  # fmt: skip
+
+
+def script(name: str, *arguments: str | Path) -> str:
+    """What a benchmark prints."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write_folder(folder: Path, radiographs: Sequence[tuple[int, str, int, int]], texture: Draw) -> None:
+    rows = []
+    for number, part, label, seed in radiographs:
+        pixels = texture(seed)
+        if number == 31:
+            pixels = cv2.resize(pixels, None, fx=0.9, fy=0.95, interpolation=cv2.INTER_AREA)
+        path = folder / "images" / ("Fractured" if label else "Non_fractured") / f"IMG{number:07d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), pixels, (cv2.IMWRITE_JPEG_QUALITY, 90 if number == 20 else 95))
+        rows.append({"image_id": path.name, part: 1, "fractured": label})
+    with (folder / "dataset.csv").open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, COLUMNS, restval=0)
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "fractures.csv").write_text("image,x,y,width,height\n", encoding="utf-8")
+
+
+@pytest.fixture
+def tables(texture: Draw, model: Path, tmp_path: Path) -> Path:
+    """Hands and hips in two folders, and the case tables of both: `linked` and `unlinked`."""
+    for part in ("hand", "hip"):
+        write_folder(tmp_path / part, [row for row in RADIOGRAPHS if row[1] == part], texture)
+    given = (tmp_path / "hand", tmp_path / "hip", "--out")
+    told = script("fracatlas.py", *given, tmp_path / "linked", "--model", model)
+    assert "7 radiographs of 2 patients" in told
+    assert "3 pairs of copies, 3 of them of two runs (2 with both labels), which link 3 runs to 1 patients" in told
+    told = script("fracatlas.py", *given, tmp_path / "unlinked", "--unlinked")
+    assert "7 radiographs of 4 patients" in told
+    assert not (tmp_path / "unlinked" / "copies.csv").exists()
+    return tmp_path
+
+
+def owners(file: Path) -> dict[str, str]:
+    return {Path(case.path).stem[-2:]: case.patient for case in read_collection(file).cases}
+
+
+def test_runs_that_share_a_radiograph_are_one_patient(tables: Path) -> None:
+    runs = owners(tables / "unlinked" / "cases.csv")
+    assert runs == {number: f"run00000{number[0]}0" for number in ("10", "11", "20", "21", "30", "31", "40")}
+    linked = owners(tables / "linked" / "cases.csv")
+    assert len({linked[number] for number in ("10", "11", "20", "21", "30", "31")}) == 1
+    assert linked["40"] == "run0000040"
+    studies = [
+        [case.study for case in read_collection(tables / name / "cases.csv").cases] for name in ("linked", "unlinked")
+    ]
+    assert studies[0] == studies[1]  # a study keeps its name, so that earlier calls are found
+    sides: dict[str, set[str]] = {}
+    for case in read_collection(tables / "linked" / "split.csv").cases:
+        sides.setdefault(case.patient, set()).add(case.split)
+    assert all(len(of) == 1 for of in sides.values())
+    pairs = list(csv.DictReader((tables / "linked" / "copies.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(pair["one"][-6:-4], pair["two"][-6:-4]) for pair in pairs] == [("11", "20"), ("11", "31"), ("20", "31")]
+
+
+def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None:
+    """Twelve patients of two studies, one of them abnormal, in two folds; the good run is right, the bad one wrong."""
+    rows = [
+        (f"{n:02}{view}.png", ("normal", "abnormal")[view], f"p{n:02}", f"s{n:02}{view}")
+        for n in range(12)
+        for view in (0, 1)
+    ]
+    table = tmp_path / "cases.csv"
+    for file, *_ in rows:
+        (tmp_path / file).touch()
+    table.write_text(
+        "\n".join(",".join(row) for row in [("path", "label", "patient", "study"), *rows]), encoding="utf-8"
+    )
+    cases = read_collection(table).cases
+    folds = dict(zip((case.patient for case in cases), patient_folds(cases, 2), strict=True))
+    left, right = (sorted(patient for patient in folds if folds[patient] == number) for number in (0, 1))
+    # Two normal studies of two folds share a radiograph, and two of one fold, of whom only the first two are dropped.
+    pairs = [(left[0], right[0]), (left[1], left[2])]
+    copies = tmp_path / "copies.csv"
+    copies.write_text(
+        "\n".join(["one,two", *(f"{one[1:]}0.png,{two[1:]}0.png" for one, two in pairs)]), encoding="utf-8"
+    )
+    for name, said in (("bad", 0.2), ("good", 0.9)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        calls = [
+            Call(case.study, case.patient, case.label, score, 0.5, score, 0.5)
+            for case in cases
+            for score in [said if case.label else 1 - said]
+        ]
+        write_calls(calls, folder / "calls.csv")
+        result = {"folds": 2, "study": {"classifier": {"kappa": {"value": 2 * (said > 0.5) - 1}}}}
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    (tmp_path / "runs" / "begun").mkdir()
+    lines = script("without_twins.py", table, tmp_path / "runs", "--copies", copies).splitlines()
+    assert lines[:4] == [
+        "2 pairs of copies; copies in another fold: 2 studies of all parts",
+        "all: 24 studies, 12 abnormal, of 10 patients",
+        "no copy elsewhere: 22 studies, 12 abnormal, of 10 patients",
+        "nor such a patient: 20 studies, 10 abnormal, of 9 patients",
+    ]
+    perfect, wrong = "1.000 (1.000 to 1.000)", "-1.000 (-1.000 to -1.000)"
+    figures = {line.split(" | ")[0]: line.rstrip(" |").split(" | ")[1:] for line in lines if line.startswith("| `")}
+    assert list(figures) == [
+        f"| {run}, {studies}"
+        for run in ("`bad`", "`good`", "`good` - `bad`")
+        for studies in ("all", "no copy elsewhere", "nor such a patient")
+    ]
+    assert figures["| `good`, no copy elsewhere"] == [perfect] * 4
+    assert figures["| `bad`, all"][:2] == [wrong] * 2
+    # 12 normal and 12 abnormal studies less 2 normal ones, all called wrong: (0 - 0.496) / (1 - 0.496).
+    assert figures["| `bad`, no copy elsewhere"][0].startswith("-0.984 ")
+    assert figures["| `good` - `bad`, all"][0] == "+2.000 (+2.000 to +2.000)"
+    assert figures["| `good` - `bad`, all"][2] == "+1.000 (+1.000 to +1.000)"
