@@ -89,13 +89,12 @@ def evaluate(
         reason = skipped[0][1] if skipped else "there is none"
         raise EvaluationError(f"none of the {len(collection.cases)} radiographs could be read; the first: {reason}")
     summary = summarise(readings, rounds=rounds, seed=seed)
-    limit = searcher.rules.familiarity_limit
     return Evaluation(
         **{of.name: getattr(summary, of.name) for of in fields(summary)},
         sweep=sweep_of(readings, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(readings, rounds=rounds, seed=seed),
         worklist=_worklist(readings, rounds, seed),
-        unfamiliar=sum(reading.similarity is not None and reading.similarity < limit for reading in readings),
+        unfamiliar=sum(reading.familiar is False for reading in readings),
         skipped=tuple(skipped),
         rules=searcher.rules,
         notes=_notes(searcher, collection),

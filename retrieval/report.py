@@ -75,7 +75,7 @@ def _head(evaluation: Evaluation) -> Html:
     ]
     remarks = [*evaluation.notes]
     if evaluation.unfamiliar:
-        remarks.append(f"Studies unlike anything indexed: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
+        remarks.append(f"Studies unlike what is indexed: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
     if evaluation.skipped:
         remarks.append(f"Radiographs that could not be read, listed at the end: {len(evaluation.skipped):,}.")
     return join(

@@ -46,8 +46,7 @@ def study_table(evaluation: Evaluation) -> str:
     `similarity` is that of the least familiar radiograph to anything indexed, `nearest_*` the study most like any of
     them.
     """
-    limit = evaluation.rules.familiarity_limit
-    return _csv(_STUDY, (_study(reading, limit) for reading in evaluation.readings))
+    return _csv(_STUDY, map(_study, evaluation.readings))
 
 
 def figure_table(evaluation: Evaluation) -> str:
@@ -69,7 +68,7 @@ def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = 
     return _csv(None, rows)
 
 
-def _study(reading: StudyReading, limit: float) -> Row:
+def _study(reading: StudyReading) -> Row:
     calls = _calls(reading)
     nearest: Row = ("", "", "")
     if reading.neighbours:
@@ -86,7 +85,7 @@ def _study(reading: StudyReading, limit: float) -> Row:
         *(LABEL_NAMES[calls[predictor]] for predictor in PREDICTORS),
         _yes(calls["classifier"] == calls["vote"]),
         "" if reading.similarity is None else f"{reading.similarity:.6f}",
-        "" if reading.similarity is None else _yes(reading.similarity >= limit),
+        "" if reading.familiar is None else _yes(reading.familiar),
         *nearest,
     )
 
