@@ -66,8 +66,8 @@ def headlines(answer: "Answer") -> list["Text"]:
     lines = []
     familiarity = answer.familiarity
     if familiarity.familiar is False:
-        text = "UNFAMILIAR: unlike anything indexed. Do not rely on what follows."
-        lines.append(Text(text, style=STYLES["unfamiliar"]))
+        text = f"UNFAMILIAR: {'; '.join(familiarity.reasons)}. Do not rely on what follows."
+        lines.append(Text(printable(text), style=STYLES["unfamiliar"]))
     classifier, vote = word(answer.classifier.abnormal), word(answer.knn.abnormal)
     if answer.agreement is None:
         line = Text(f"{classifier.upper()}: by the classifier alone, nothing could vote", style=STYLES[classifier])
@@ -95,7 +95,8 @@ def figures(answer: "Answer", marks: str) -> "Table":
         picture = line_of(bar(probability, threshold, marks), "dim")
         table.add_row(name, figure(probability), styled(verdict), picture, f"threshold {threshold:.2f}")
     familiarity = answer.familiarity
-    known = {True: "familiar", False: "unfamiliar", None: "unknown"}[familiarity.familiar]
+    near = None if familiarity.similarity is None else familiarity.similarity >= familiarity.limit
+    known = {True: "familiar", False: "unfamiliar", None: "unknown"}[near]
     table.add_row(
         "nearest study", cosine(familiarity.similarity), styled(known), "", f"limit {cosine(familiarity.limit)}"
     )

@@ -147,7 +147,7 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print(line)
     out.print()
     if result.unfamiliar:
-        out.print(f"Studies unlike anything indexed: {result.unfamiliar:,} of {result.studies:,}.", style="yellow")
+        out.print(f"Studies unlike what is indexed: {result.unfamiliar:,} of {result.studies:,}.", style="yellow")
     for text in result.notes:
         out.print(text, style="yellow")
     out.print(f"Decision rules: {result.rules.source}.", style="dim")

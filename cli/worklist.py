@@ -135,7 +135,7 @@ def print_worklist(result: "Worklist") -> None:
     out.print()
     strange = sum(unfamiliar(entry) for entry in result.entries)
     if strange:
-        out.print(f"{strange:,} of {len(result.entries):,} studies are unlike anything indexed.", style="yellow")
+        out.print(f"{strange:,} of {len(result.entries):,} studies are unlike what is indexed.", style="yellow")
     if result.skipped:
         out.print(f"{len(result.skipped):,} could not be read; look at them yourself.", style="yellow")
     model = result.model

@@ -54,11 +54,15 @@ class VoteAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Familiarity:
-    """The nearest similarity of the least familiar view, and the limit below which the query is unlike the index."""
+    """The nearest similarity of the least familiar view, and the limit below which the query is unlike the index.
+
+    `reasons` says in words why it is not familiar: too little similarity, another body part, inverted, on its side.
+    """
 
     similarity: float | None
     limit: float
     familiar: bool | None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

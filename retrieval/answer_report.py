@@ -61,7 +61,8 @@ def _head(answer: Answer) -> Html:
     if unnamed:
         remarks.append(named(f"the studies of {', '.join(unnamed)} are left out: it is the same patient."))
     unfamiliar = answer.familiarity.familiar is False
-    lead = ["UNFAMILIAR: unlike anything indexed. Do not rely on what follows."] if unfamiliar else []
+    why = "; ".join(answer.familiarity.reasons)
+    lead = [f"UNFAMILIAR: {why}. Do not rely on what follows."] if unfamiliar else []
     return join(
         Html(f'<div role="alert">{warnings(lead)}</div>' if lead else ""),
         Html(f'<p class="verdict">{_verdict(answer)}</p>'),
@@ -112,7 +113,7 @@ def _figures(answer: Answer, names: Sequence[str]) -> Html:
     ]
     for row, abnormal in zip(rows, (answer.classifier.abnormal, answer.knn.abnormal), strict=True):
         row.append(_call(abnormal))
-    known = {True: "familiar", False: "unfamiliar", None: "unknown"}[of.familiar]
+    known = "unfamiliar: " + "; ".join(of.reasons) if of.reasons else "familiar"
     agreement = {
         True: "Classifier and vote agree.",
         False: "Classifier and vote disagree.",

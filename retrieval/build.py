@@ -11,6 +11,7 @@ from pathlib import Path
 
 from index.build import IndexBuild
 from retrieval.answer import plain
+from retrieval.appearance import Appearance
 from retrieval.bundle import BUNDLED, Bundle
 from retrieval.collection import Collection
 from retrieval.encoder import Encoder
@@ -98,7 +99,7 @@ def build_index(
         resumed = len(build.done())
         warnings = encode_remaining(build, collection, encoder, workers, progress)
         settings = about(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
-        report = finish_build(build, settings, fallback, seen)
+        report = finish_build(build, settings, fallback, seen, encoder.appearance)
     return replaced(
         report,
         path=str(place),
@@ -109,17 +110,25 @@ def build_index(
     )
 
 
-def finish_build(build: IndexBuild, settings: Mapping[str, object], fallback: Rules, seen: Set[int]) -> BuildReport:
+def finish_build(
+    build: IndexBuild,
+    settings: Mapping[str, object],
+    fallback: Rules,
+    seen: Set[int],
+    appearance: Appearance | None,
+) -> BuildReport:
     """Learn the decision rules of what was added, and move the index to its place.
 
     settings: what else is stored with it. fallback: the rules where there is too little to learn from. seen: the
-    radiographs that the model was trained on. Raises CollectionError where nothing was added.
+    radiographs that the model was trained on. appearance: the model's. Raises CollectionError where nothing was added.
     """
     cases, quarantined = build.cases(), build.quarantined()
     if not cases:
         first = next(iter(quarantined.values()), "there is none")
         raise CollectionError(f"none of the {len(quarantined)} radiographs could be read; the first: {first}")
-    rules = learn_rules(cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback)
+    rules = learn_rules(
+        cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback, appearance=appearance
+    )
     for key, value in {**settings, "rules": rules.to_dict()}.items():
         build.set_metadata(key, value)
     build.finish()

@@ -6,12 +6,13 @@ encoder.onnx       (B, 3, S, S) float32 -> feature map (B, C, h, w)
 head.safetensors   see `retrieval.head`
 seen.safetensors   what the encoder was trained on: 64 bits of each file's SHA-256, so that a later evaluation on the
                    same radiographs can be refused; nothing about a patient can be read from it
+appearance.safetensors   see `retrieval.appearance`; a bundle may lack it
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.appearance import Appearance
 from retrieval.errors import BundleError
 from retrieval.preprocess import Preprocessing
 
-__all__ = ["BUNDLED", "SCHEMA", "Bundle", "digest_number", "write_bundle"]
+__all__ = ["APPEARANCE", "BUNDLED", "SCHEMA", "Bundle", "digest_number", "write_bundle"]
 
 SCHEMA = "mura-search/model/1"
 BUNDLED = Path(__file__).parent / "model"
 FILES = ("encoder.onnx", "head.safetensors", "seen.safetensors")
+APPEARANCE = "appearance.safetensors"
 TEST_TIME = ("", "mirror")
 
 
@@ -78,7 +81,7 @@ class Bundle:
             bundle = cls(
                 folder, str(about["name"]), str(about["backbone"]), int(about["dimension"]), how,
                 about["rules"], about["provenance"], hashlib.sha256(manifest).hexdigest(),
-                {name: _read_checked(folder / name, about["files"][name]) for name in FILES},
+                {name: _read_checked(folder / name, about["files"][name]) for name in _names(about["files"])},
                 about.get("test_time", ""),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -87,11 +90,20 @@ class Bundle:
             ) from error
         return bundle
 
+    def appearance(self) -> Appearance | None:
+        """The layers that read body part, polarity and turn; None where the bundle has none. Raises BundleError."""
+        data = self.files.get(APPEARANCE)
+        return None if data is None else Appearance.parse(data, self.dimension)
+
     def seen(self) -> frozenset[int]:
         """The numbers (see `digest_number`) of the files that the encoder or head was trained on."""
         from safetensors.numpy import load
 
         return frozenset(load(self.files["seen.safetensors"])["digests"].tolist())
+
+
+def _names(files: Collection[str]) -> tuple[str, ...]:
+    return (*FILES, APPEARANCE) if APPEARANCE in files else FILES
 
 
 def _read_checked(path: Path, sha256: str) -> bytes:
@@ -121,7 +133,9 @@ def write_bundle(
     rules: Mapping[str, Any] | None,
     seen: Iterable[str],
 ) -> None:
-    """Complete a folder that holds encoder.onnx and head.safetensors: seen.safetensors, and model.json last.
+    """Complete a folder that holds encoder.onnx, head.safetensors and perhaps appearance.safetensors.
+
+    It gets seen.safetensors, and model.json last.
 
     `about` gives name, backbone, dimension, provenance and, if it is not "", test_time; `seen` the SHA-256 in hex of
     every file trained on.
@@ -130,12 +144,13 @@ def write_bundle(
 
     digests: NDArray[np.uint64] = np.array(sorted({digest_number(d) for d in seen}), np.uint64)
     (folder / "seen.safetensors").write_bytes(save({"digests": digests}))
+    present = [file.name for file in folder.iterdir()]
     manifest = {
         "schema": SCHEMA,
         **about,
         "preprocessing": preprocessing.to_dict(),
         "rules": rules,
-        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES},
+        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _names(present)},
     }
     part = folder / "model.json.part"
     with part.open("w", encoding="utf-8") as file:

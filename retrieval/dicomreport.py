@@ -135,7 +135,7 @@ def remarks(answer: Answer) -> list[str]:
     """What a reader has to see, in sentences that name no file, no patient and no place of this machine."""
     said = [CLAIM]
     if answer.familiarity.familiar is False:
-        said.append("Unlike anything indexed: do not rely on this report.")
+        said.append(f"Unfamiliar: {'; '.join(answer.familiarity.reasons)}. Do not rely on this report.")
     if answer.knn.probability is None:
         said.append("Nothing could vote: no fitting study of another patient is indexed.")
     elif answer.agreement is False:

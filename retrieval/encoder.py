@@ -43,6 +43,7 @@ class Encoder:
             raise BundleError(
                 f"the model at {bundle.folder} is damaged: its head and model.json disagree; copy or train it again"
             )
+        self.appearance = bundle.appearance()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

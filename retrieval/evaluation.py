@@ -31,7 +31,7 @@ class Evaluation(Summary):
 
     `sweep` shows what other numbers of voting studies would have given, `lesions` figures by kind of lesion,
     `copies` near duplicates of what is judged in the index, with the figures of the studies that have none there,
-    `unfamiliar` how many studies lie beyond the familiarity limit. `worklist` is how much earlier than as they arrive
+    `unfamiliar` how many studies are unlike what is indexed. `worklist` is how much earlier than as they arrive
     abnormal studies are reached, read in the order of each reader's probability. `skipped` are the cases that could not
     be read, with the reason; `readings` the others by study.
     """
@@ -94,14 +94,13 @@ def evaluate(
         reason = skipped[0][1] if skipped else "there is none"
         raise EvaluationError(f"none of the {len(collection.cases)} radiographs could be read; the first: {reason}")
     summary = summarise(readings, rounds=rounds, seed=seed)
-    limit = searcher.rules.familiarity_limit
     return Evaluation(
         **{of.name: getattr(summary, of.name) for of in fields(summary)},
         sweep=sweep_of(readings, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(readings, rounds=rounds, seed=seed),
         worklist=_worklist(readings, rounds, seed),
         copies=indexed_copies(searcher.index, readings, workers=workers, rounds=rounds, seed=seed),
-        unfamiliar=sum(reading.similarity is not None and reading.similarity < limit for reading in readings),
+        unfamiliar=sum(reading.familiar is False for reading in readings),
         skipped=tuple(skipped),
         rules=searcher.rules,
         notes=_notes(searcher, collection),

@@ -24,7 +24,8 @@ class StudyReading:
 
     `classifier` and `vote` (V) are each radiograph's probabilities of abnormality, called above the two thresholds;
     the study's own are their means (MURA's protocol). `retrieved` says what was found, `neighbours` the nearest
-    studies, `similarity` how near the least familiar view lies to anything indexed, `sweep` each view's vote had other
+    studies, `similarity` how near the least familiar view lies to anything indexed, `familiar` whether the study is
+    like what is indexed in all respects, None where nothing could be compared, `sweep` each view's vote had other
     numbers of studies voted, `lesion` the kind of lesion where the collection names one. `embeddings` (V, D);
     `thumbnails` (V) as an index stores them.
     """
@@ -38,6 +39,7 @@ class StudyReading:
     embeddings: NDArray[np.float32] = field(repr=False, compare=False)
     neighbours: tuple[Hit, ...] = ()
     similarity: float | None = None
+    familiar: bool | None = None
     sweep: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     lesion: str = ""
     thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
@@ -131,7 +133,8 @@ def _read(
         retrieved=ranking.retrieved(similarities, cases[0].label),
         embeddings=together.embeddings,
         neighbours=judgement.neighbours[: max(DEPTHS)],
-        similarity=judgement.similarity,
+        similarity=judgement.familiarity.similarity,
+        familiar=judgement.familiarity.familiar,
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
         thumbnails=tuple(thumbnail for _, _, thumbnail in views),

@@ -79,7 +79,7 @@ def _head(evaluation: Evaluation) -> Html:
         count = f"{len(evaluation.copies.studies):,} of {evaluation.studies:,}"
         remarks.append(f"Studies with a near duplicate in the index: {count}; figures without them stand below.")
     if evaluation.unfamiliar:
-        remarks.append(f"Studies unlike anything indexed: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
+        remarks.append(f"Studies unlike what is indexed: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
     if evaluation.skipped:
         remarks.append(f"Radiographs that could not be read, listed at the end: {len(evaluation.skipped):,}.")
     return join(

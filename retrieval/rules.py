@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import ABNORMAL, Case
+from retrieval.appearance import MARGINS, Appearance
 from retrieval.bundle import digest_number
 from retrieval.calibration import best_threshold, fit_platt, sigmoid
 from retrieval.vote import vote_weights
@@ -27,7 +28,8 @@ TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
 FEWEST = 20
 # Leaving patients out costs teachers x cases; this many studies settle six numbers.
 MOST = 5_000
-_FAMILIAR = 0.01  # this part of the known studies lies below the familiarity limit
+_FALSE_ALARMS = 0.01  # this part of the known studies is called unfamiliar
+_COMMON = 0.05  # a part as which so many radiographs of an index are seen is familiar, whatever its table calls it
 _CHUNK_BYTES = 32 << 20
 
 
@@ -37,7 +39,9 @@ class Rules:
 
     The vote is that of the `k` nearest studies at `temperature`; the classifier's probability is
     sigmoid(slope * logit + intercept); each calls a study abnormal above its threshold. A study is familiar where the
-    nearest similarity of its least familiar view is at least `familiarity_limit`. `source` says what they rest on.
+    nearest similarity of its least familiar view is at least `familiarity_limit`, and where the margins by which its
+    views are of one of the `parts`, not inverted and not on their side are at least the three `appearance_limits`
+    (`retrieval.appearance`), if there are any. `source` says what they rest on.
     """
 
     k: int = 15
@@ -47,14 +51,21 @@ class Rules:
     intercept: float = 0.0
     classifier_threshold: float = 0.5
     familiarity_limit: float = 0.5
+    parts: tuple[str, ...] = ()
+    appearance_limits: tuple[float, ...] = ()
     source: str = "plain defaults: too few labelled studies to learn from, and none in the model bundle"
 
     def __post_init__(self) -> None:
-        numbers = [value for name, value in asdict(self).items() if name != "source"]
-        if not (all(isinstance(n, int | float) and np.isfinite(n) for n in numbers) and isinstance(self.source, str)):
-            raise ValueError("decision rules must be finite numbers and a source")
+        numbers = [value for value in asdict(self).values() if not isinstance(value, str | tuple)]
+        numbers += self.appearance_limits
+        texts = (self.source, *self.parts)
+        finite = all(isinstance(n, int | float) and np.isfinite(n) for n in numbers)
+        if not (finite and all(isinstance(text, str) for text in texts)):
+            raise ValueError("decision rules must be finite numbers, body parts and a source")
         if not isinstance(self.k, int) or self.k < 1 or self.temperature <= 0 or self.slope <= 0:
             raise ValueError("decision rules need a whole k of at least 1, a positive temperature and a positive slope")
+        if len(self.appearance_limits) not in (0, len(MARGINS)):
+            raise ValueError(f"decision rules need a limit for each of {', '.join(MARGINS)}, or none")
 
     def probabilities(self, logits: NDArray[np.floating]) -> Floats:
         """Calibrated probabilities of abnormality of classifier logits, any shape."""
@@ -65,10 +76,18 @@ class Rules:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Rules":
-        """Give back what `to_dict` gave; ValueError where a rule is missing, unknown or no number."""
-        if set(values) != set(cls.__slots__):
+        """Give back what `to_dict` gave, also after JSON; ValueError where a rule is missing, unknown or no number.
+
+        Rules from before there were `parts` and `appearance_limits` have none.
+        """
+        listed = {name: values.get(name, ()) for name in ("parts", "appearance_limits")}
+        if set(values) | set(listed) != set(cls.__slots__):
             raise ValueError(f"decision rules need exactly {', '.join(cls.__slots__)}")
-        return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks them
+        for name, value in listed.items():
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"the {name} of decision rules are a list")
+            listed[name] = tuple(value)
+        return cls(**{**values, **listed})  # type: ignore[arg-type]  # __post_init__ checks them
 
 
 DEFAULTS = Rules()
@@ -81,11 +100,15 @@ def learn_rules(
     *,
     trained_on: Collection[int] = frozenset(),
     fallback: Rules = DEFAULTS,
+    appearance: Appearance | None = None,
 ) -> Rules:
     """Learn the rules of an index from its own studies, leaving out each study's patient.
 
     cases N; embeddings (N, D) unit rows; logits (N,); trained_on: the radiographs that the model was trained on, as
-    `Bundle.seen` numbers them. With fewer than 20 teaching studies of either label the rules are `fallback`.
+    `Bundle.seen` numbers them. appearance: the model's, where it has one. With fewer than 20 teaching studies of either
+    label the rules are `fallback`.
+
+    Familiarity may give 1 % false alarms: each limit is the quantile of the teaching studies for its equal share of it.
     """
     rows, study_of = _teachers(cases, trained_on)
     labels = np.zeros(int(study_of.max(initial=-1)) + 1, np.int64)
@@ -106,6 +129,13 @@ def learn_rules(
     probabilities = np.bincount(study_of, sigmoid(slope * logits[rows] + intercept)) / views
     nearest = np.full(len(labels), np.inf)
     np.minimum.at(nearest, study_of, similarities[:, 0])
+    parts = _known_parts(cases, embeddings[rows], appearance) if appearance else ()
+    usual = np.full((len(labels), len(MARGINS)), np.inf)
+    if appearance:
+        np.minimum.at(usual, study_of, appearance.margins(embeddings[rows], parts))
+    told = np.isfinite(usual).all(0)  # (3,) what is to be told apart
+    alarms = _FALSE_ALARMS / (1 + told.sum())
+    limits = [float(np.quantile(usual[:, n], alarms)) if told[n] else 0.0 for n in range(len(MARGINS))]
     patients = len({cases[row].patient for row in rows})
     return Rules(
         k=k,
@@ -114,7 +144,9 @@ def learn_rules(
         slope=slope,
         intercept=intercept,
         classifier_threshold=best_threshold(labels, probabilities),
-        familiarity_limit=float(np.quantile(nearest, _FAMILIAR)),
+        familiarity_limit=float(np.quantile(nearest, alarms)),
+        parts=parts,
+        appearance_limits=tuple(limits) if appearance else (),
         source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
         f"was not trained, each judged with its own patient left out{note}",
     )
@@ -174,6 +206,13 @@ def ranked_studies(
         nearest[start : start + at_once] = best
         similarities[start : start + at_once] = np.take_along_axis(by_study, best, axis=1)
     return Ranked(similarities, nearest, tuple(names.tolist()), labels)
+
+
+def _known_parts(cases: Sequence[Case], embeddings: NDArray[np.float32], appearance: Appearance) -> tuple[str, ...]:
+    """The parts that an index holds: those its table names, and those as which many of V embeddings (V, D) are seen."""
+    named = {case.part for case in cases}
+    seen = appearance.part(embeddings)
+    return tuple(part for part in appearance.parts if part in named or seen.count(part) >= _COMMON * len(seen))
 
 
 def _teachers(cases: Sequence[Case], trained_on: Collection[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

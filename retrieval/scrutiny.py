@@ -134,7 +134,12 @@ def scrutinise(
     )
     seen = bundle.seen()
     rules = encoding.rules or learn_rules(
-        cases, encoding.embeddings, encoding.logits, trained_on=seen, fallback=bundle_rules(bundle)
+        cases,
+        encoding.embeddings,
+        encoding.logits,
+        trained_on=seen,
+        fallback=bundle_rules(bundle),
+        appearance=bundle.appearance(),
     )
     labels = check_labels(
         cases,

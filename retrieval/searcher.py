@@ -28,6 +28,7 @@ from retrieval.answer import (
 from retrieval.bundle import Bundle, digest_number
 from retrieval.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
+from retrieval.familiarity import familiarity
 from retrieval.heatmap import explain_class, overlay_files, write_overlay
 from retrieval.identity import KEY_VARIABLE, SiteKey, patient_names
 from retrieval.rules import Rules
@@ -48,24 +49,20 @@ class Judgement:
     """What classifier and neighbours say of one study of V views.
 
     `classifier` (V) are calibrated probabilities; `nearest` (V) the similarity of each view's nearest study, None where
-    the index has none to compare with; `neighbours` the nearest studies of all views, as `retrieval.vote.merged` gives.
+    the index has none to compare with; `neighbours` the nearest studies of all views, as `retrieval.vote.merged` gives;
+    `familiarity` whether they are like what is indexed.
     """
 
     classifier: tuple[float, ...]
     vote: StudyVote
     nearest: tuple[float | None, ...]
     neighbours: tuple[Hit, ...]
+    familiarity: Familiarity
 
     @property
     def probability(self) -> float:
         """The classifier's probability of the study: the mean over its views (MURA's protocol)."""
         return sum(self.classifier) / len(self.classifier)
-
-    @property
-    def similarity(self) -> float | None:
-        """How near the least familiar view lies to anything indexed."""
-        known = [value for value in self.nearest if value is not None]
-        return min(known) if known else None
 
 
 def default_index() -> Path:
@@ -221,7 +218,9 @@ class Searcher:
         nearest = tuple(row[0].similarity if row else None for row in hits)
         if where and "label" in where and shown:
             hits = self.index.search(encoded.embeddings, shown, where=where, exclude_patients=patients)
-        return Judgement(tuple(self.rules.probabilities(encoded.logits).tolist()), vote, nearest, tuple(merged(hits)))
+        probabilities = tuple(self.rules.probabilities(encoded.logits).tolist())
+        like = familiarity(encoded.embeddings, nearest, self.rules, self.encoder.appearance)
+        return Judgement(probabilities, vote, nearest, tuple(merged(hits)), like)
 
     @cached_property
     def model(self) -> ModelSource:
@@ -302,18 +301,13 @@ class Searcher:
         rules, vote = self.rules, judgement.vote
         abnormal = judgement.probability > rules.classifier_threshold
         voted = None if vote.probability is None else vote.probability > rules.vote_threshold
-        similarity = judgement.similarity
         votes = vote.views or (None,) * query.views
         return Answer(
             query=query,
             classifier=ClassifierAnswer(judgement.probability, abnormal, rules.classifier_threshold),
             knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters),
             agreement=None if voted is None else voted == abnormal,
-            familiarity=Familiarity(
-                similarity,
-                rules.familiarity_limit,
-                None if similarity is None else similarity >= rules.familiarity_limit,
-            ),
+            familiarity=judgement.familiarity,
             views=tuple(map(ViewAnswer, query.files, judgement.classifier, votes, judgement.nearest)),
             cases=tuple(
                 SimilarCase.of(rank, hit, vote.weights.get(hit.case.study, 0.0))

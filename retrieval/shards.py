@@ -154,7 +154,7 @@ def join_shards(
                 build.quarantine(folder.set_aside())
             collection = folders[0].metadata("collection")
             settings = {"collection": collection, "demand": dict(demand or {}), "store": dict(store or {})}
-            report = finish_build(build, settings, bundle_rules(bundle), bundle.seen())
+            report = finish_build(build, settings, bundle_rules(bundle), bundle.seen(), bundle.appearance())
     synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
     seconds = time.perf_counter() - started
     return replaced(report, path=str(place), resumed=resumed, synthetic=synthetic, seconds=seconds)

@@ -46,8 +46,8 @@ def study_table(evaluation: Evaluation) -> str:
     `similarity` is that of the least familiar radiograph to anything indexed, `nearest_*` the study most like any of
     them, `indexed_copy` the radiographs of the index that one of the study is a near duplicate of.
     """
-    limit, copies = evaluation.rules.familiarity_limit, evaluation.copies
-    rows = ([*_study(reading, limit), "; ".join(copies.of_study(reading.study))] for reading in evaluation.readings)
+    copies = evaluation.copies
+    rows = ([*_study(reading), "; ".join(copies.of_study(reading.study))] for reading in evaluation.readings)
     return table([_STUDY, *rows])
 
 
@@ -70,7 +70,7 @@ def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = 
     return table(rows)
 
 
-def _study(reading: StudyReading, limit: float) -> Row:
+def _study(reading: StudyReading) -> Row:
     calls = _calls(reading)
     nearest: Row = ("", "", "")
     if reading.neighbours:
@@ -87,7 +87,7 @@ def _study(reading: StudyReading, limit: float) -> Row:
         *(call(calls[predictor]) for predictor in PREDICTORS),
         yes(calls["classifier"] == calls["vote"]),
         number(reading.similarity),
-        yes(None if reading.similarity is None else reading.similarity >= limit),
+        yes(reading.familiar),
         *nearest,
     )
 

@@ -1,7 +1,7 @@
 """A folder of studies in the order in which to read them: the most probably abnormal first.
 
 Each study is asked about exactly as a query is. The order is that of the mean of both probabilities; where nothing
-could vote, of the classifier's alone. A study unlike anything indexed keeps its place and is marked: its figures say
+could vote, of the classifier's alone. A study unlike what is indexed keeps its place and is marked: its figures say
 little, whether they are high or low. How much earlier abnormal studies are reached is what `retrieval.triage` measures.
 """
 

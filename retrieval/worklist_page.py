@@ -48,7 +48,7 @@ def worklist_page(result: Worklist, searcher: Searcher) -> str:
         content = table("Could not be read", ["study", "reason"], left_out, "prose")
         sections.insert(1, Section("skipped", f"{len(left_out):,} not read", content))
     unfamiliar = sum(entry.answer.familiarity.familiar is False for entry in result.entries)
-    remarks = [f"{unfamiliar:,} {'is' if unfamiliar == 1 else 'are'} unlike anything indexed."] if unfamiliar else []
+    remarks = [f"{unfamiliar:,} {'is' if unfamiliar == 1 else 'are'} unlike what is indexed."] if unfamiliar else []
     if result.skipped:
         remarks.append(f"{len(result.skipped):,} could not be read; look at them yourself.")
     if result.index.synthetic:

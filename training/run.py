@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval.bundle import Bundle, write_bundle
+from retrieval.bundle import APPEARANCE, Bundle, write_bundle
 from retrieval.encoder import Encoder
 from retrieval.rules import Rules, learn_rules
 from retrieval.split import draw
+from training.appearance import learn_appearance
 from training.backbone import load_backbone
 from training.classifier import fit_classifier
 from training.data import TrainingSet
@@ -41,7 +42,7 @@ from training.plan import Plan, make_plan
 from training.recipe import Recipe
 from training.world import World, joined
 
-__all__ = ["Trained", "plan_run", "recorded_recipe", "train"]
+__all__ = ["Trained", "encode", "plan_run", "recorded_recipe", "train"]
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "onnxruntime")
 
@@ -113,6 +114,7 @@ def train(
         out / "model",
         kept,
         data.of_part(recipe.part),
+        learning,
         recipe=recipe,
         seen=[case.digest for case in learning.cases],
         about=about,
@@ -215,13 +217,14 @@ def _write_bundle(
     folder: Path,
     model: Siamese,
     data: TrainingSet,
+    learning: TrainingSet,
     *,
     recipe: Recipe,
     seen: Sequence[str],
     about: Mapping[str, Any],
     report: Report,
 ) -> tuple[Rules, float]:
-    """Export, train the classifier on the frozen embeddings, learn the decision rules, and check against torch."""
+    """Export, train the classifier on the frozen embeddings, learn appearance and rules, and check against torch."""
     folder.mkdir(exist_ok=True)
     export_encoder(model, recipe.size, folder / "encoder.onnx")
 
@@ -231,18 +234,25 @@ def _write_bundle(
         write_bundle(folder, about=about, preprocessing=recipe.preprocessing, rules=about_rules, seen=seen)
         return Bundle.open(folder)
 
-    embeddings, logits = _encode(Encoder(write(None)), data, report)
+    embeddings, logits = encode(Encoder(write(None)), data, report)
     if recipe.second_stage:
         rows = np.array([i for i, case in enumerate(data.cases) if case.digest in set(seen)])
         fit_classifier(model.head, embeddings[rows], [data.cases[i].label for i in rows], recipe.seed)
         logits = Encoder(write(None)).head.classify(embeddings)
-    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen())
+    appearance = learn_appearance(
+        Encoder(write(None)), learning, recipe.seed, lambda done, of: report("look", done, of, {})
+    )
+    (folder / APPEARANCE).write_bytes(appearance.dump())
+    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=appearance)
     bundle = write(rules)
     sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
     return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
 
 
-def _encode(encoder: Encoder, data: TrainingSet, report: Report) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def encode(
+    encoder: Encoder, data: TrainingSet, report: Report = lambda stage, done, total, figures: None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings (N, D) and logits (N,) of prepared radiographs."""
     N = len(data.cases)
     embeddings, logits = np.empty((N, encoder.bundle.dimension), np.float32), np.empty(N, np.float32)
     for start in range(0, N, 16):

@@ -23,7 +23,7 @@ _EXAMPLE: Json = {
     "classifier": {"probability": 0.83, "abnormal": True, "threshold": 0.43},
     "knn": {"probability": 0.76, "abnormal": True, "threshold": 0.43, "k": 15},
     "agreement": True,
-    "familiarity": {"similarity": 0.91, "limit": 0.84, "familiar": True},
+    "familiarity": {"similarity": 0.91, "limit": 0.84, "familiar": True, "reasons": []},
     "views": [{"file": "pa.png", "classifier": 0.83, "knn": 0.76, "similarity": 0.91, "heatmap": None}],
     "cases": [
         {

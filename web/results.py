@@ -103,14 +103,11 @@ def _verdict(answer: Answer) -> Html:
             f"at least {familiarity.limit:.3f} being familiar."
         )
     else:
-        known = (
-            f"Do not rely on what follows. The most similar radiograph has similarity {familiarity.similarity:.3f}, "
-            f"below the limit of {familiarity.limit:.3f}."
-        )
+        known = f"Do not rely on what follows: {'; '.join(familiarity.reasons)}."
     first, last = Html(""), paragraph(known)
     if familiarity.familiar is False:
         first = join(paragraph(known, "warning"), Html(f"<p><b>{headline}</b></p>"))
-        headline, last = "Unfamiliar: unlike anything indexed", Html("")
+        headline, last = "Unfamiliar: unlike what is indexed", Html("")
     return join(
         Html(f'<h2 id="verdict-title" tabindex="-1" class="verdict">{headline}</h2>'),
         first,

@@ -24,7 +24,7 @@ worklist_pages = APIRouter(include_in_schema=False)
 _SHOWN = 500  # studies on the page
 _HEADINGS = ("place", "picture", "study", "mean", "classifier", "vote", "agree", "nearest study", "answer")
 _ORDER = (
-    "The most probably abnormal first, by the mean of both probabilities. What is marked unfamiliar is unlike anything "
+    "The most probably abnormal first, by the mean of both probabilities. What is marked unfamiliar is unlike what is "
     "indexed: its figures say little, high or low."
 )
 
@@ -106,7 +106,7 @@ def _remarks(worklist: Worklist, entries: list[Entry], *, synthetic: bool) -> li
         remarks.append(f"Only the first {_SHOWN:,} are shown.")
     unfamiliar = sum(entry.answer.familiarity.familiar is False for entry in entries)
     if unfamiliar:
-        remarks.append(f"{unfamiliar:,} {'is' if unfamiliar == 1 else 'are'} unlike anything indexed.")
+        remarks.append(f"{unfamiliar:,} {'is' if unfamiliar == 1 else 'are'} unlike what is indexed.")
     if worklist.skipped:
         remarks.append(f"{len(worklist.skipped):,} could not be read; look at them yourself.")
     if synthetic:

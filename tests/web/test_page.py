@@ -53,7 +53,7 @@ def test_one_view(serve: Serve, open_page: Open, square: Square) -> None:
     ("brightness", "headline", "told"),
     [
         (20, "normal: classifier and similar studies agree", "at least"),
-        (250, "Unfamiliar: unlike anything indexed", "Do not rely on what follows"),
+        (250, "Unfamiliar: unlike what is indexed", "Do not rely on what follows"),
     ],
 )
 def test_what_is_unfamiliar_is_said_first(
