@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--split")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="keep the layers that are there, and learn the limits only")
     options = parser.parse_args()
     encoder = Encoder.open(options.model)
     bundle = encoder.bundle
@@ -40,7 +41,9 @@ def main() -> None:
     seen = bundle.seen()
     known = np.array([digest_number(case.digest) in seen for case in data.cases])
     print(f"{len(data.cases)} radiographs, {known.sum()} of them trained on, {len(left_out)} unreadable")
-    appearance = learn_appearance(encoder, data.rows(np.flatnonzero(known)), options.seed)
+    appearance = encoder.appearance if options.keep else None
+    if appearance is None:
+        appearance = learn_appearance(encoder, data.rows(np.flatnonzero(known)), options.seed)
     embeddings, logits = encode(encoder, data)
     found = learn_rules(data.cases, embeddings, logits, trained_on=seen, appearance=appearance)
     former = Rules.from_dict(bundle.rules or {})

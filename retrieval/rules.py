@@ -7,7 +7,7 @@ own patient left out of the index.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,7 @@ def learn_rules(
 
     cases N; embeddings (N, D) unit rows; logits (N,); trained_on: the radiographs that the model was trained on, as
     `Bundle.seen` numbers them. appearance: the model's, where it has one. With fewer than 20 teaching studies of either
-    label the rules are `fallback`.
+    label the rules are `fallback`, of whose parts only those that this index holds are familiar.
 
     Familiarity may give 1 % false alarms: each limit is the quantile of the teaching studies for its equal share of it.
     """
@@ -114,10 +114,10 @@ def learn_rules(
     labels = np.zeros(int(study_of.max(initial=-1)) + 1, np.int64)
     labels[study_of] = [cases[row].label for row in rows]
     if np.bincount(labels, minlength=2).min() < FEWEST:
-        return fallback
+        return _narrowed(fallback, cases, embeddings, appearance)
     similarities, neighbour_labels = nearest_studies(cases, embeddings, rows, max(NEIGHBOURS))
     if similarities.shape[1] == 0 or not np.isfinite(similarities[:, 0]).all():
-        return fallback  # a patient without anybody else in the index
+        return _narrowed(fallback, cases, embeddings, appearance)  # a patient without anybody else in the index
     views = np.bincount(study_of)  # (S,)
 
     k, temperature, votes = _best_vote(similarities, neighbour_labels, study_of, labels)
@@ -132,10 +132,11 @@ def learn_rules(
     parts = _known_parts(cases, embeddings[rows], appearance) if appearance else ()
     usual = np.full((len(labels), len(MARGINS)), np.inf)
     if appearance:
-        np.minimum.at(usual, study_of, appearance.margins(embeddings[rows], parts))
-    told = np.isfinite(usual).all(0)  # (3,) what is to be told apart
-    alarms = _FALSE_ALARMS / (1 + told.sum())
-    limits = [float(np.quantile(usual[:, n], alarms)) if told[n] else 0.0 for n in range(len(MARGINS))]
+        own = [cases[row].part for row in rows]
+        np.minimum.at(usual, study_of, _margins(appearance, embeddings[rows], own, parts))
+    told = [column[np.isfinite(column)] for column in usual.T]
+    alarms = _FALSE_ALARMS / (1 + sum(len(values) > 0 for values in told))
+    limits = [float(np.quantile(values, alarms)) if len(values) else 0.0 for values in told]
     patients = len({cases[row].patient for row in rows})
     return Rules(
         k=k,
@@ -206,6 +207,31 @@ def ranked_studies(
         nearest[start : start + at_once] = best
         similarities[start : start + at_once] = np.take_along_axis(by_study, best, axis=1)
     return Ranked(similarities, nearest, tuple(names.tolist()), labels)
+
+
+def _narrowed(
+    fallback: Rules, cases: Sequence[Case], embeddings: NDArray[np.float32], appearance: Appearance | None
+) -> Rules:
+    """The fallback, where only the parts that this index holds are familiar."""
+    if appearance is None or not fallback.appearance_limits:
+        return fallback
+    return replace(fallback, parts=_known_parts(cases, embeddings, appearance))
+
+
+def _margins(
+    appearance: Appearance, embeddings: NDArray[np.float32], own: Sequence[str], parts: tuple[str, ...]
+) -> Floats:
+    """The margins (V, 3) by which V radiographs of the parts `own` are usual where `parts` are familiar.
+
+    Where the model knows no others, a radiograph's margin is that of its own part: so the limit holds for an index
+    that takes these rules over, but holds fewer parts.
+    """
+    margins = appearance.margins(embeddings, parts)
+    if set(appearance.parts) == set(parts):
+        for part in set(own):
+            rows = np.array([name == part for name in own])
+            margins[rows, 0] = appearance.margins(embeddings[rows], (part,))[:, 0]
+    return margins
 
 
 def _known_parts(cases: Sequence[Case], embeddings: NDArray[np.float32], appearance: Appearance) -> tuple[str, ...]:
