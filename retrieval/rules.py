@@ -72,7 +72,8 @@ class Rules:
         return sigmoid(self.slope * np.asarray(logits, np.float64) + self.intercept)
 
     def to_dict(self) -> dict[str, object]:
-        return asdict(self)
+        """The fields as JSON has them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> "Rules":
@@ -80,6 +81,8 @@ class Rules:
 
         Rules from before there were `parts` and `appearance_limits` have none.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError("decision rules are named values")
         listed = {name: values.get(name, ()) for name in ("parts", "appearance_limits")}
         if set(values) | set(listed) != set(cls.__slots__):
             raise ValueError(f"decision rules need exactly {', '.join(cls.__slots__)}")

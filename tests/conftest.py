@@ -17,7 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.bundle import write_bundle
+from retrieval.appearance import Appearance
+from retrieval.bundle import APPEARANCE, write_bundle
 from retrieval.collection import Collection
 from retrieval.head import Head
 from retrieval.preprocess import Preprocessing
@@ -41,7 +42,12 @@ def make_model() -> Callable[..., Path]:
     return write_model
 
 
-def write_model(folder: Path, seen: Sequence[str] = (), rules: dict[str, object] | None = None) -> Path:
+def write_model(
+    folder: Path,
+    seen: Sequence[str] = (),
+    rules: dict[str, object] | None = None,
+    appearance: Appearance | None = None,
+) -> Path:
     folder.mkdir(parents=True)
     (folder / "encoder.onnx").write_bytes(averaging_onnx())
     zeros = np.zeros(6, np.float32)
@@ -55,6 +61,8 @@ def write_model(folder: Path, seen: Sequence[str] = (), rules: dict[str, object]
         output_weight=np.array([4, -4], np.float32),
         output_bias=zeros[:1],
     ).save(folder / "head.safetensors")
+    if appearance is not None:
+        (folder / APPEARANCE).write_bytes(appearance.dump())
     write_bundle(
         folder,
         about={"name": "squares", "backbone": "mean", "dimension": 2, "provenance": {}},

@@ -162,7 +162,7 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     assert found["query"] == {"files": [str(path)], "views": 1, "excluded_patients": []}
     assert set(found["classifier"]) == {"probability", "abnormal", "threshold"}
     assert set(found["knn"]) == {"probability", "abnormal", "threshold", "k"}
-    assert set(found["familiarity"]) == {"similarity", "limit", "familiar"}
+    assert set(found["familiarity"]) == {"similarity", "limit", "familiar", "reasons"}
     documented = {"rank", "similarity", "label", "study", "patient", "part", "view", "case", "path"}
     assert set(found["cases"][0]) == documented | {"weight", "laterality"}
     assert found["model"] == {"name": "squares", "sha256": searcher.encoder.bundle.sha256, "synthetic": False}
