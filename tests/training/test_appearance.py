@@ -43,7 +43,7 @@ def test_parts_and_changes_are_told_apart() -> None:
 
 def test_changes_of_a_prepared_picture_are_nearly_those_of_the_radiograph() -> None:
     dice = np.random.default_rng(2)
-    smooth = cv2.GaussianBlur(dice.standard_normal((300, 200)), (0, 0), 6)
+    smooth = cv2.GaussianBlur(dice.standard_normal((320, 240)), (0, 0), 6)
     pixels = np.clip(128 + 60 * smooth / smooth.std(), 1, 254).astype(np.uint8)
     how = Preprocessing(size=96)
     asis, inverted, left, right = changed(preprocess(pixels, how)[:, :, :1])
