@@ -19,7 +19,7 @@ __all__ = ["print_answer"]
 CLAIM = "Not a medical device: research and teaching only."
 HEATMAP = "a heatmap shows where what speaks for abnormal lies, whatever the verdict; it outlines no lesion"
 BAR = 20  # characters from probability 0 to 1
-STYLES = {"abnormal": "bold red", "normal": "bold green", "familiar": "default", "unfamiliar": "bold yellow"}
+STYLES = {"abnormal": "bold red", "normal": "bold green", "far": "bold yellow", "unfamiliar": "bold yellow"}
 
 
 def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
@@ -96,7 +96,7 @@ def figures(answer: "Answer", marks: str) -> "Table":
         table.add_row(name, figure(probability), styled(verdict), picture, f"threshold {threshold:.2f}")
     familiarity = answer.familiarity
     near = None if familiarity.similarity is None else familiarity.similarity >= familiarity.limit
-    known = {True: "familiar", False: "unfamiliar", None: "unknown"}[near]
+    known = {True: "near", False: "far", None: "unknown"}[near]
     table.add_row(
         "nearest study", cosine(familiarity.similarity), styled(known), "", f"limit {cosine(familiarity.limit)}"
     )

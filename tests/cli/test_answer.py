@@ -69,7 +69,7 @@ def test_the_verdict_comes_first_with_what_it_rests_on() -> None:
     assert lines[0] == "ABNORMAL: classifier and vote agree"
     assert lines[2].split() == ["classifier", "0.83", "abnormal", "█" * 10 + "│" + "█" * 7 + "···", "threshold", "0.50"]
     assert lines[3].split()[:6] == ["vote", "of", "15", "studies", "0.76", "abnormal"]
-    assert lines[4].split() == ["nearest", "study", "0.910", "familiar", "limit", "0.620"]
+    assert lines[4].split() == ["nearest", "study", "0.910", "near", "limit", "0.620"]
 
 
 def test_views_cases_and_files() -> None:
@@ -96,8 +96,9 @@ def test_model_index_and_claim_close_it() -> None:
 
 
 def test_an_unfamiliar_query_is_called_so_before_anything_else() -> None:
-    lines = shown(replace(ANSWER, familiarity=Familiarity(0.41, 0.62, familiar=False)))
-    assert lines[0].startswith("UNFAMILIAR")
+    why = ("nothing indexed is like it", "it looks inverted: black bones on white")
+    lines = shown(replace(ANSWER, familiarity=Familiarity(0.41, 0.62, familiar=False, reasons=why)), width=120)
+    assert lines[0].startswith("UNFAMILIAR: nothing indexed is like it; it looks inverted: black bones on white.")
     assert lines[1] == "ABNORMAL: classifier and vote agree"
 
 

@@ -193,7 +193,7 @@ def test_an_unfamiliar_query_says_so_first(searcher: Searcher, square: Square) -
     _, page = asked(searcher, square("a.png", 128))
     words = " ".join(Seen(page).words.split())
     assert words.index("UNFAMILIAR") < words.index("classifier")
-    assert "This one is unfamiliar." in words
+    assert "This one is unfamiliar: nothing indexed is like it" in words
 
 
 def test_disagreement_and_a_vote_of_nobody(searcher: Searcher, square: Square) -> None:
