@@ -11,7 +11,7 @@ from pathlib import Path
 from index.errors import IndexDamaged
 from index.files import CASES, MODEL, VECTORS, sync, write_whole
 
-__all__ = ["SUMS", "break_seal", "check_file", "seal", "sealed", "verify_seal"]
+__all__ = ["SUMS", "break_seal", "check_bytes", "seal", "sealed", "verify_seal"]
 
 SUMS = "SHA256SUMS"
 
@@ -33,13 +33,13 @@ def break_seal(index: Path) -> None:
         sync(index)
 
 
-def check_file(index: Path, name: str) -> bool:
-    """Whether a file has its checksum; True where there are no checksums."""
+def check_bytes(index: Path, name: str, data: bytes) -> bool:
+    """Whether the bytes of a file have its checksum; True where there are no checksums."""
     try:
         text = (index / SUMS).read_bytes()
     except FileNotFoundError:
         return True
-    line = f"{_digest(index / name)}  {name}\n".encode()
+    line = f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
     if line in text.splitlines(keepends=True):
         return True
     try:
@@ -49,10 +49,15 @@ def check_file(index: Path, name: str) -> bool:
 
 
 def verify_seal(index: Path) -> None:
-    """Raise IndexDamaged unless the checksums are those of all files, and of no others."""
+    """Raise IndexDamaged unless the checksums are those of all files, and of no others.
+
+    Whoever reads cases.sqlite in a transaction meanwhile has to know that reading it here ends SQLite's lock on it
+    (closing a file drops all POSIX locks that the process has on it). So it is read last.
+    """
     told = (index / SUMS).read_bytes()
-    lines = {name: f"{_digest(index / name)}  {name}\n".encode() for name in _files(index)}
-    if told == b"".join(lines.values()):
+    names = _files(index)
+    lines = {name: f"{_digest(index / name)}  {name}\n".encode() for name in sorted(names, key=CASES.__eq__)}
+    if told == b"".join(lines[name] for name in names):
         return
     wrong = [name for name, line in lines.items() if line not in told.splitlines(keepends=True)]
     raise IndexDamaged(

@@ -91,6 +91,11 @@ class Connection:
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"a case is in the index already, or its label is neither 0 nor 1: {error}") from error
 
+    def image(self) -> bytes:
+        """The whole database as it would lie in a file."""
+        with self._failures_named():
+            return self._sqlite.serialize()
+
     def number(self, statement: str, values: Sequence[Any] = ()) -> int:
         """The integer that a statement gives."""
         found = self.query(statement, values)

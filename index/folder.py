@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from index.checksums import check_file, sealed, verify_seal
+from index.checksums import check_bytes, sealed, verify_seal
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.files import CASES, MODEL, VECTORS
 from index.reader import Batch, CaseReader
@@ -75,7 +75,8 @@ class IndexFolder:
             with database.transaction():
                 database.check()
                 database.generation()  # from here on, nobody changes the file until the transaction ends
-                if (path / CASES).stat().st_size <= CHECKED and not check_file(path, CASES):
+                small = (path / CASES).stat().st_size <= CHECKED
+                if small and not check_bytes(path, CASES, database.image()):
                     raise IndexDamaged(
                         f"{path / CASES} is damaged: it does not have its checksum; "
                         "build the index again, or restore it from a copy"

@@ -57,6 +57,16 @@ class CaseReader:
         if self.path.stat().st_size % self._sqlite.number("PRAGMA page_size"):
             raise self._sqlite.damaged("it ends early")
 
+    def image(self) -> bytes:
+        """The bytes of the whole file, read through SQLite, in a transaction.
+
+        Were the file opened and closed beside it, SQLite would lose its lock on it, and others could write.
+        """
+        image = self._sqlite.image()
+        if len(image) != self.path.stat().st_size:
+            raise self._sqlite.damaged("it is not as long as it says")
+        return image
+
     def generation(self) -> int:
         """The number of transactions so far."""
         return self._sqlite.number(f"SELECT {GENERATION}")

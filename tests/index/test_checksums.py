@@ -1,13 +1,16 @@
 """Verifying finds every byte that was changed, whatever the byte means."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index import checksums, folder
 from index.case import Case
 from index.edit import IndexEdit
 from index.errors import IndexDamaged, IndexFailure
@@ -27,8 +30,8 @@ def edited(place: Path) -> Path:
 
 def is_refused(place: Path) -> bool:
     try:
-        with IndexFolder.open(place) as folder:
-            folder.verify()
+        with IndexFolder.open(place) as opened:
+            opened.verify()
     except IndexFailure:
         return True
     return False
@@ -38,9 +41,9 @@ def test_an_index_is_sealed_whenever_it_is_left(edited: Path) -> None:
     command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
     done = subprocess.run(command, cwd=edited, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout
-    with IndexFolder.open(edited) as folder:
-        assert folder.verify()
-        assert folder.info()["sealed"]
+    with IndexFolder.open(edited) as opened:
+        assert opened.verify()
+        assert opened.info()["sealed"]
 
 
 def test_every_flipped_byte_is_found(edited: Path) -> None:
@@ -121,3 +124,40 @@ def test_a_change_of_a_large_index_is_sealed_by_compacting(
         edit.compact()
     with IndexFolder.open(edited) as folder:
         assert folder.verify()
+
+
+WRITER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try:
+    database.execute("BEGIN EXCLUSIVE")
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("what", ["open", "verify"])
+def test_nobody_writes_between_the_checksums_and_what_they_are_compared_with(
+    place: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """To open and close a file ends all locks that a process has on it, SQLite's as well."""
+    told: list[str] = []
+
+    def writing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            command = [sys.executable, "-c", WRITER, str(place / "cases.sqlite")]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            told.append(done.stdout.strip())
+            return function(*arguments)
+
+        return wrapped
+
+    if what == "open":
+        monkeypatch.setattr(folder, "_state", writing(folder._state))
+        IndexFolder.open(place).close()
+    else:
+        with IndexFolder.open(place) as opened:
+            monkeypatch.setattr(checksums, "_digest", writing(checksums._digest))
+            assert opened.verify()
+        assert len(told) > 3  # all files of an index
+    assert set(told) == {"database is locked"}
