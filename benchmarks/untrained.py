@@ -1,7 +1,7 @@
 """The same network's untrained ImageNet features, judged as an index or the runs of an experiment are.
 
     python benchmarks/untrained.py DATA --index INDEX
-    python benchmarks/untrained.py DATA --folds 5 [--part PART] [--run FOLDER]
+    python benchmarks/untrained.py DATA --folds 5 [--part PART] [--run FOLDER] [--size PIXELS]
 
 The first judges the valid split of DATA, of whose train split INDEX was built; the second judges DATA in the folds of
 `mura-search experiment`, where FOLDER is a finished run (OUT/runs/NAME). What the trained one gains is told, paired.
@@ -37,7 +37,7 @@ from retrieval.ranking import retrieved
 from retrieval.reading import StudyReading, read_studies
 from retrieval.rules import learn_rules
 from retrieval.searcher import Searcher
-from retrieval.split import patient_folds
+from retrieval.split import patient_folds, split_by_patient
 from retrieval.summary import summarise
 from retrieval.vote import vote_weights
 from training.backbone import load_backbone
@@ -116,9 +116,12 @@ def main() -> None:
     parser.add_argument("--part")
     parser.add_argument("--model", type=Path, default=BUNDLED)
     parser.add_argument("--run", type=Path)
+    parser.add_argument("--size", type=int, help="pixels a side instead of the bundle's")
     options = parser.parse_args()
     collection = read_collection(options.data)
     everything = collection.cases
+    if not any(case.split for case in everything):
+        everything = tuple(split_by_patient(everything))  # as `evaluate --split valid` divides them
     fold_of = np.array(
         patient_folds(everything, options.folds)  # of all parts, as the experiments have them
         if options.folds
@@ -126,6 +129,8 @@ def main() -> None:
     )
     kept = np.array([options.part in (None, case.part) for case in everything])
     bundle = Bundle.open(options.model)
+    if options.size:
+        bundle = replace(bundle, preprocessing=replace(bundle.preprocessing, size=options.size))
     cases, features = pooled_features([case for case, keep in zip(everything, kept, strict=True) if keep], bundle)
     fold_of = fold_of[kept]
     readings = []
