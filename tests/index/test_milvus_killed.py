@@ -70,7 +70,8 @@ def test_a_file_outlives_the_process_that_is_killed_while_it_writes(tmp_path: Pa
     try:
         opened = MilvusStore.open(place, D)
     except IndexFailure as refusal:
-        assert "Milvus Lite cannot use" in str(refusal)
+        if "Milvus Lite cannot use" not in str(refusal):
+            raise
         pytest.xfail("Milvus Lite writes the index of a segment in place: killed just then, it leaves half a file")
     with opened as store:
         assert set(range(written)) <= set(store.rows().tolist())
