@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -155,6 +156,9 @@ def main() -> None:
     for name, calls in trained.items():
         for figure, estimate in compare(calls, calls_of(readings)).items():
             print(f"{name} - untrained, {figure}: {interval(estimate)}")
+        own_of = {call.study: call.classifier for call in calls_of(readings)}
+        means = [call.classifier + own_of[call.study] for call in calls]
+        print(f"{name} and untrained, AUROC of the mean of both: {roc_auc_score([c.label for c in calls], means):.3f}")
 
 
 if __name__ == "__main__":

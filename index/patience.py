@@ -23,7 +23,7 @@ def patiently(action: Callable[[], T], seconds: float, passing: Callable[[Except
     for attempt in itertools.count():
         try:
             return action()
-        except Exception as error:
+        except Exception as error:  # broad: which of them pass is for `passing` to say; all others are raised
             pause = min(_LONGEST, _FIRST * 2**attempt) * random.uniform(0.5, 1)
             if not passing(error) or time.monotonic() + pause > end:
                 raise
