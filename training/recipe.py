@@ -1,6 +1,7 @@
 """Everything that decides a training run, in one place; saved with the run and with the model."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 
 from retrieval.preprocess import Preprocessing
 from training.errors import TrainingError
@@ -22,7 +23,8 @@ class Recipe:
     )
     dimension: int = 128  # D, the report's 128 or 256
     hidden: int = 64  # width of the classifier's hidden layer
-    size: int = 320  # S, pixels
+    size: int = 320  # S, pixels, of queries
+    shown: int = 0  # pixels a side of whole pictures in training, fewer than `size`; 0: as many
     clahe: bool = True
     part: str = ""  # whole pictures are of this part only, crops of all parts; "": all parts
     epochs: int = 20
@@ -69,6 +71,8 @@ class Recipe:
             raise TrainingError(f"the held-out share must be between 0.05 and 0.5, not {self.holdout}")
         if self.crop_epochs and not (self.crop % 32 == 0 and 64 <= self.crop <= self.size):
             raise TrainingError(f"a crop's side is a multiple of 32 between 64 and the picture's, not {self.crop}")
+        if self.shown and not 32 <= self.shown <= self.size:
+            raise TrainingError(f"training shows pictures at 32 pixels a side up to their size, not {self.shown}")
         if self.epochs < 1 or self.patience < 0 or self.crop_epochs < 0:
             raise TrainingError("a run needs at least one epoch, and crop_epochs and patience of 0 or more")
         if self.margin < 0 or self.sigma < 0.05:  # e^(2 / sigma) leaves float32 below
@@ -83,9 +87,19 @@ class Recipe:
         return Preprocessing(size=self.size, clahe=self.clahe)
 
     @property
+    def side(self) -> int:
+        """Pixels a side of a whole picture in training."""
+        return self.shown or self.size
+
+    @property
     def batch(self) -> int:
         """Pictures in a batch, P * K."""
         return self.identities * self.images
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
+
+    def recorded_as(self, record: Mapping[str, object]) -> bool:
+        """Whether a record is of this recipe, also one from before there were fields that have their defaults here."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {**defaults, **record} == self.to_dict()

