@@ -137,7 +137,7 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
     for number, (learned, valid) in enumerate(data.divided, 1):
         place = folder / f"fold-{number}"
         loaded, _ = load_training_set([learned, *data.others], run.recipe.preprocessing, cache=cache)
-        trained = train(loaded, run.recipe, place, name=run.name, resume=True, report=report)
+        trained = train(loaded, run.recipe, place, name=run.name, resume=True, appearance=False, report=report)
         assert trained is not None  # an experiment is one process
         part = data.part or None
         build_index(learned.select(part=part), place / "index", model=trained.model, replace=True)

@@ -67,14 +67,16 @@ def train(
     provenance: Mapping[str, Any] | None = None,
     resume: bool = False,
     planned: Plan | None = None,
+    appearance: bool = True,
     report: Report = lambda stage, done, total, figures: None,
 ) -> Trained | None:
     """Train a Siamese encoder and its classifier on `data`, calibrate on held-out patients, and write OUT/model.
 
     With `resume`, a run in OUT of the same recipe on the same data goes on where it was interrupted, to the same
-    result; a finished one is given as it is. `planned` is what `plan_run` gave. `report(stage, done, total, figures)`
-    is called as work proceeds. Under torchrun every process calls this, and all but the first get None. Raises
-    TrainingError where data or weights do not allow it.
+    result; a finished one is given as it is. `planned` is what `plan_run` gave. Without `appearance` the bundle cannot
+    tell body part, polarity and turning, which take as long to learn as some epochs. `report(stage, done, total,
+    figures)` is called as work proceeds. Under torchrun every process calls this, and all but the first get None.
+    Raises TrainingError where data or weights do not allow it.
     """
     began = time.monotonic()
     keep_memory()
@@ -118,6 +120,7 @@ def train(
         recipe=recipe,
         seen=[case.digest for case in learning.cases],
         about=about,
+        appearance=appearance,
         report=told,
     )
     seconds = time.monotonic() - began
@@ -223,6 +226,7 @@ def _write_bundle(
     recipe: Recipe,
     seen: Sequence[str],
     about: Mapping[str, Any],
+    appearance: bool,
     report: Report,
 ) -> tuple[Rules, float]:
     """Export, train the classifier on the frozen embeddings, learn appearance and rules, and check against torch."""
@@ -240,11 +244,13 @@ def _write_bundle(
         rows = np.array([i for i, case in enumerate(data.cases) if case.digest in set(seen)])
         fit_classifier(model.head, embeddings[rows], [data.cases[i].label for i in rows], recipe.seed)
         logits = Encoder(write(None)).head.classify(embeddings)
-    appearance = learn_appearance(
-        Encoder(write(None)), learning, recipe.seed, lambda done, of: report("look", done, of, {})
-    )
-    (folder / APPEARANCE).write_bytes(appearance.dump())
-    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=appearance)
+    looks = None
+    if appearance:
+        looks = learn_appearance(
+            Encoder(write(None)), learning, recipe.seed, lambda done, of: report("look", done, of, {})
+        )
+        (folder / APPEARANCE).write_bytes(looks.dump())
+    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=looks)
     bundle = write(rules)
     sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
     return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
