@@ -148,11 +148,12 @@ def say(text: str) -> None:
 
 def described(plan: "Plan") -> str:
     """The plan in words."""
-    crops = f"{plan.crop_epochs} epochs of {plan.crop_steps:,} steps on crops, then " if plan.crop_epochs else ""
+    stages = f"{plan.soup} runs of " if plan.soup > 1 else ""
+    stages += f"{plan.crop_epochs} epochs of {plan.crop_steps:,} steps on crops, then " if plan.crop_epochs else ""
     return "\n".join(
         (
             f"{plan.learning:,} radiographs to learn from, {plan.holdout:,} of other patients to judge and calibrate",
-            f"{crops}{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s",
+            f"{stages}{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s",
             f"{plan.parameters / 1e6:.1f} million parameters, {plan.trained_parameters / 1e6:.1f} million trained",
             f"{plan.processes} x {plan.device}, {plan.precision}: about {duration(plan.seconds)}, "
             f"{plan.memory_bytes / 2**30:.1f} GiB",

@@ -19,7 +19,7 @@ _SMALL = 4  # pictures enough to see which precision is faster
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run before it begins: counts, and what one batch of it took on this machine.
+    """A run before it begins: counts, of each run of a `soup`, and what one batch of it took on this machine.
 
     `steps` are those of an epoch on whole pictures, `crop_steps` of one on crops. `step_seconds` and `memory_bytes` (of
     the process, or of the GPU) were measured on one batch of whole pictures of the run's own size; `seconds` foretells
@@ -32,6 +32,7 @@ class Plan:
     epochs: int
     crop_steps: int
     crop_epochs: int
+    soup: int
     processes: int
     device: str
     precision: str
@@ -79,6 +80,7 @@ def make_plan(
         epochs=recipe.epochs,
         crop_steps=crop_steps,
         crop_epochs=recipe.crop_epochs,
+        soup=recipe.soup,
         processes=processes,
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -89,8 +91,12 @@ def make_plan(
         step_seconds=step,
         memory_bytes=_memory(device),
         # A crop costs its share of a picture's pixels; judging is forward only, about a third of a step a picture.
-        seconds=(recipe.epochs * steps + recipe.crop_epochs * crop_steps * (recipe.crop / recipe.side) ** 2) * step
-        + recipe.epochs * holdout * (recipe.size / recipe.side) ** 2 * step / recipe.batch / 3,
+        seconds=recipe.soup
+        * step
+        * (
+            recipe.epochs * (steps + holdout * (recipe.size / recipe.side) ** 2 / recipe.batch / 3)
+            + recipe.crop_epochs * crop_steps * (recipe.crop / recipe.side) ** 2
+        ),
     )
 
 

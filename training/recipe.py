@@ -48,6 +48,7 @@ class Recipe:
     head_learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     averaging: float = 0.99  # decay of the weights' moving average, which is what is kept
+    soup: int = 1  # runs from the same start, each with a seed of its own, whose weights are averaged in the end
     holdout: float = 0.2  # share of the training patients that judge and calibrate
     precision: str = "auto"  # one of PRECISIONS; "auto" takes what is faster on this machine
     test_time: str = ""  # "mirror": queries are encoded as they are and mirrored, at twice the cost
@@ -73,6 +74,8 @@ class Recipe:
             raise TrainingError(f"a crop's side is a multiple of 32 between 64 and the picture's, not {self.crop}")
         if self.shown and not 32 <= self.shown <= self.size:
             raise TrainingError(f"training shows pictures at 32 pixels a side up to their size, not {self.shown}")
+        if self.soup < 1 or (self.soup > 1 and not self.weights):
+            raise TrainingError("a soup is of one run or more, and of several only where they start pretrained")
         if self.epochs < 1 or self.patience < 0 or self.crop_epochs < 0:
             raise TrainingError("a run needs at least one epoch, and crop_epochs and patience of 0 or more")
         if self.margin < 0 or self.sigma < 0.05:  # e^(2 / sigma) leaves float32 below

@@ -4,7 +4,7 @@ OUT/
   recipe.json        the recipe, seed, versions, and a fingerprint of the data
   metrics.csv        losses and held-out figures by epoch
   metrics.svg        the same, drawn
-  checkpoint.pt      to go on after an interruption; gone when done
+  checkpoint.pt      to go on after an interruption; gone when done, as is member-N.pt, a finished run of a soup
   model/             the bundle
   done.json          what `train` gave; a run without it is unfinished
 """
@@ -36,10 +36,11 @@ from training.data import TrainingSet
 from training.drawing import plot_metrics
 from training.errors import TrainingError
 from training.export import check_export, export_encoder
-from training.fit import Report, fit, keep_memory
+from training.fit import Report, keep_memory
 from training.model import Siamese
 from training.plan import Plan, make_plan
 from training.recipe import Recipe
+from training.soup import fit_all, remove_checkpoints
 from training.world import World, joined
 
 __all__ = ["Trained", "encode", "plan_run", "recorded_recipe", "train"]
@@ -99,9 +100,7 @@ def train(
             if world.leads:
                 report(stage, done, total, figures)
 
-        epochs, kept = fit(
-            model, learning, holdout, recipe, plan, checkpoint=out / "checkpoint.pt", world=world, report=told
-        )
+        epochs, kept = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=told)
     if not world.leads:
         return None
     _write_metrics(out, epochs)
@@ -125,7 +124,7 @@ def train(
     )
     seconds = time.monotonic() - began
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
-    (out / "checkpoint.pt").unlink(missing_ok=True)
+    remove_checkpoints(out)
     return Trained(out / "model", tuple(epochs), difference, rules, seconds)
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_a_run_is_gone_on_with_by_its_own_recipe(
 def test_a_dry_run_shows_the_plan_and_trains_nothing(
     run: Run, table: Path, tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(800, 200, 25, 20, 30, 4, 1, "2 CPU threads", "float32", 14_000_000, 12_500_000, 2.0, 3 << 30, 1100.0)
+    plan = Plan(800, 200, 25, 20, 30, 4, 1, 1, "2 CPU threads", "float32", 14_000_000, 12_500_000, 2.0, 3 << 30, 1100.0)
     monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: plan)
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert result.exit_code == 0
@@ -131,6 +132,9 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     assert "1 x 2 CPU threads, float32: about 18 min, 3.0 GiB" in result.stdout
     told = json.loads(run("train", table, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
     assert (told["step_seconds"], told["recipe"]["loss"]) == (2.0, "batch-hard")
+    monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: replace(plan, soup=3, crop_epochs=0))
+    result = run("train", table, "--out", tmp_path / "run", "--dry-run")
+    assert "3 runs of 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
     assert "recipe" not in asked
     assert not (tmp_path / "run").exists()
 
