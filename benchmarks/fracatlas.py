@@ -1,19 +1,18 @@
 """One case table of several folders in FracAtlas's layout, with patients that run across them.
 
-    python benchmarks/fracatlas.py FOLDER... --out OUT [--model MODEL] [--unlinked]
+    python benchmarks/fracatlas.py FOLDER... --out OUT [--model MODEL] [--copies FILE | --unlinked]
 
 Read folder by folder, a patient is a run of consecutive image numbers of one part. A hand and a shoulder of one visit
 have consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a
 patient is a run of consecutive numbers, whatever the part and the folder; and runs that share a radiograph, the same
 file or a near duplicate as `mura-search audit --deep` finds them with MODEL (the bundled one), are one patient, so that
 no fold and no split puts copies on two sides. A study keeps the name of its own run. OUT/copies.csv lists the pairs.
-With --unlinked nobody looks for copies: the table of the runs in docs/fracatlas.md, which were made before.
+With --copies FILE, such a list, nobody looks for them, and the table is the same whatever MODEL is. With --unlinked
+there are none: the table of the runs in docs/fracatlas.md, which were made before.
 
-OUT/cases.csv and OUT/fractures.csv refer to the files where they are.
-
-OUT/split.csv is the same table divided by patient, to train a model on its split `train`: a patient is `valid` where
-the first folder, divided by itself, has any radiograph of the patient in its own `valid`. So `evaluate FIRST-FOLDER
---split valid` judges on patients of whom the model saw nothing, neither hand nor shoulder.
+OUT/cases.csv and OUT/fractures.csv refer to the files where they are. OUT/FOLDER.csv has the radiographs of one folder,
+with the same patients; so `--split` divides all these tables alike, and a model trained on the split `train` of
+cases.csv may be judged on the split `valid` of any.
 """
 
 import argparse
@@ -29,11 +28,10 @@ from retrieval.bundle import BUNDLED
 from retrieval.collection import Collection, read_collection
 from retrieval.encoder import Encoder
 from retrieval.scrutiny import encode_collection
-from retrieval.split import split_by_patient
 from retrieval.twins import closeness, joined_patients, near_duplicates
 
 COPIES = ("one", "two", "match", "mirrored")  # names of files; of the same bytes, no match is measured
-COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection", "split")
+COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection")
 
 
 Copy = tuple[str, str, float | None, bool]
@@ -52,10 +50,13 @@ def find_copies(cases: Sequence[Case], encoder: Encoder) -> list[Copy]:
     return [*((*pair, None, False) for pair in same), *((*t.cases, t.match, t.mirrored) for t in twins)]
 
 
-def read_copies(file: Path) -> list[tuple[str, str]]:
+def read_copies(file: Path) -> list[Copy]:
     """The pairs of a table that `write_copies` wrote, by the files' names."""
     with file.open(newline="", encoding="utf-8") as lines:
-        return [(row["one"], row["two"]) for row in csv.DictReader(lines)]
+        return [
+            (row["one"], row["two"], float(row["match"]) if row.get("match") else None, row.get("mirrored") == "yes")
+            for row in csv.DictReader(lines)
+        ]
 
 
 def write_copies(copies: Sequence[Copy], file: Path) -> None:
@@ -99,8 +100,8 @@ def told(cases: Sequence[Case], owners: Sequence[str], copies: Sequence[Copy]) -
 
 def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(COLUMNS[: len(rows[0])])
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(COLUMNS)
         writer.writerows(rows)
 
 
@@ -109,23 +110,27 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=BUNDLED, help="whose embeddings help to find copies")
-    parser.add_argument("--unlinked", action="store_true", help="do not look for copies")
+    linked = parser.add_mutually_exclusive_group()
+    linked.add_argument("--copies", type=Path, help="a table of pairs of copies, instead of looking for them")
+    linked.add_argument("--unlinked", action="store_true", help="do not look for copies")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     runs = read_runs(options.folders)
     cases = [case for _, case in runs]
-    copies = [] if options.unlinked else find_copies(cases, Encoder.open(options.model))
+    copies: list[Copy] = []
+    if options.copies:
+        names = {case.case for case in cases}
+        copies = [copy for copy in read_copies(options.copies) if names.issuperset(copy[:2])]
+    elif not options.unlinked:
+        copies = find_copies(cases, Encoder.open(options.model))
     owners = joined_patients(cases, [(one, two) for one, two, *_ in copies])
     rows = [
         [os.path.relpath(case.path, options.out), case.label_name, owner, case.study, case.part, case.view, folder]
         for (folder, case), owner in zip(runs, owners, strict=True)
     ]
     write(options.out / "cases.csv", rows)
-    first = {case.path: case.split for case in split_by_patient(read_collection(options.folders[0]).cases)}
-    sides: dict[str, set[str]] = {}
-    for owner, case in zip(owners, cases, strict=True):
-        sides.setdefault(owner, set()).add(first.get(case.path, ""))
-    write(options.out / "split.csv", [[*row, "valid" if "valid" in sides[row[2]] else "train"] for row in rows])
+    for folder in options.folders:
+        write(options.out / f"{folder.name}.csv", [row for row in rows if row[-1] == folder.name])
     with (options.out / "fractures.csv").open("w", encoding="utf-8") as lines:
         for number, folder in enumerate(options.folders):
             header, *rest = (folder / "fractures.csv").read_text(encoding="utf-8").splitlines()

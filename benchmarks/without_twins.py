@@ -133,10 +133,11 @@ def main() -> None:
     options = parser.parse_args()
     collection = read_collection(options.cases)
     if options.copies:
-        pairs = read_copies(options.copies)
+        copies = read_copies(options.copies)
     else:
         named = [replace(case, case=Path(case.path).name) for case in collection.cases]
-        pairs = [(one, two) for one, two, *_ in find_copies(named, Encoder.open(BUNDLED))]
+        copies = find_copies(named, Encoder.open(BUNDLED))
+    pairs = [(one, two) for one, two, *_ in copies]
     results = {
         file.parent.name: json.loads(file.read_text(encoding="utf-8"))
         for file in sorted(options.runs.glob("*/result.json"))

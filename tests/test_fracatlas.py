@@ -94,12 +94,17 @@ def test_runs_that_share_a_radiograph_are_one_patient(tables: Path) -> None:
         [case.study for case in read_collection(tables / name / "cases.csv").cases] for name in ("linked", "unlinked")
     ]
     assert studies[0] == studies[1]  # a study keeps its name, so that earlier calls are found
-    sides: dict[str, set[str]] = {}
-    for case in read_collection(tables / "linked" / "split.csv").cases:
-        sides.setdefault(case.patient, set()).add(case.split)
-    assert all(len(of) == 1 for of in sides.values())
+    sides = [read_collection(tables / "linked" / f"{name}.csv").cases for name in ("hand", "hip")]
+    assert {Path(case.path).stem[-2:]: case.patient for side in sides for case in side} == linked
+    assert not {case.path for case in sides[0]} & {case.path for case in sides[1]}
     pairs = list(csv.DictReader((tables / "linked" / "copies.csv").read_text(encoding="utf-8").splitlines()))
     assert [(pair["one"][-6:-4], pair["two"][-6:-4]) for pair in pairs] == [("11", "20"), ("11", "31"), ("20", "31")]
+    script(
+        "fracatlas.py", tables / "hand", tables / "hip", "--out", tables / "known",
+        "--copies", tables / "linked" / "copies.csv", "--model", tables / "none",
+    )  # fmt: skip
+    for name in ("cases.csv", "hand.csv", "hip.csv", "copies.csv"):
+        assert (tables / "known" / name).read_bytes() == (tables / "linked" / name).read_bytes()
 
 
 def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None:
