@@ -6,8 +6,10 @@ its record, so that Milvus can filter by them, and its unit vector. All of it ca
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +44,7 @@ _ROW, _VECTOR = "row", "vector"
 _WRITTEN = 1_000  # entities in a request; even with the longest texts they stay below the 64 MB that a server takes
 _ASKED = 4_096  # vectors in an answer, well below a server's limits
 _LONG = 600.0  # seconds that flushing, indexing and loading may take
+_GROUPING = (2, 4)  # the first version with grouping search; earlier ones ignore that it is asked for
 _CONNECTING = 3.0  # seconds of further attempts to connect: a mistyped address is told soon
 
 _opened: Counter[str] = Counter()  # how many stores of this process are open on each file of Milvus Lite
@@ -60,6 +63,7 @@ class MilvusStore:
         self._dimension = dimension
         self._search_params = dict(search_params)
         self._kind = "FLAT"
+        self._groups = False  # whether searches ask for one case a study
         self._closed = False
 
     @classmethod
@@ -154,16 +158,17 @@ class MilvusStore:
             raise ValueError(f"k is the number of studies to find, at least 1, not {k}")
         # As for FAISS: what adding up D products in float32, in whatever order, may err by.
         slack = (self._dimension + 8) * 2.0**-23
-        # Not by Milvus's grouping search (group_by_field): it gives a study's case that is nearest by its own rounding,
-        # Milvus Lite's gives too few studies where some have many cases, and a server before 2.4 ignores it.
         barred = f"{_ROW} not in {list(without)}" if without else ""
 
-        def ask(asked: NDArray[np.float32], count: int, expression: str) -> list[Page]:
-            return self._page(asked, count, " and ".join(filter(None, (expression, barred))))
+        def ask(asked: NDArray[np.float32], count: int, expression: str, **options: Any) -> list[Page]:
+            return self._page(asked, count, " and ".join(filter(None, (expression, barred))), **options)
 
-        return page_studies(ask, queries, k, where, exclude_patients, slack=slack)
+        # Milvus's grouping chooses a study's case by its own rounding, which an exact search may not, and Milvus Lite's
+        # gives too few studies where some have many cases.
+        groups = partial(ask, group_by_field="study") if self._groups else None
+        return page_studies(ask, queries, k, where, exclude_patients, slack=slack, groups=groups)
 
-    def _page(self, queries: NDArray[np.float32], count: int, expression: str) -> list[Page]:
+    def _page(self, queries: NDArray[np.float32], count: int, expression: str, **options: Any) -> list[Page]:
         """For each query the `count` nearest cases that match, fewer where fewer do."""
         params = dict(self._search_params)
         if self._kind.startswith("HNSW"):
@@ -177,6 +182,7 @@ class MilvusStore:
             output_fields=["study", _VECTOR],
             search_params={"metric_type": "IP", "params": params},
             consistency_level=self._place.consistency,
+            **options,
         )
         return [
             Page([(hit.id, hit.entity["study"], hit.entity[_VECTOR]) for hit in hits], float(hits[-1].distance))
@@ -234,7 +240,7 @@ class MilvusStore:
             "exact": self._kind == "FLAT",
             "uri": self._place.uri,
             "collection": self._place.collection,
-            "server": str(_ask(self._client.get_server_version, self._place)),
+            "server": self._version(),
         }
 
     def drop(self) -> None:
@@ -260,9 +266,14 @@ class MilvusStore:
                 "choose another collection, or drop it and write the index again"
             )
         self._kind = str(index["index_type"])
+        if self._kind != "FLAT" and (version := re.search(r"(\d+)\.(\d+)", self._version())):
+            self._groups = tuple(map(int, version.groups())) >= _GROUPING
         self._ask("load_collection", timeout=_LONG)
         if self._place.consistency != "Strong":
             self.wait()
+
+    def _version(self) -> str:
+        return str(_ask(self._client.get_server_version, self._place))
 
     def _schema(self) -> Any:
         from pymilvus import DataType

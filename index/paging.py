@@ -38,19 +38,28 @@ def page_studies(
     *,
     slack: float,
     top: int = TOP,
+    groups: Ask | None = None,
 ) -> list[list[Neighbour]]:
     """For each query the min(k, studies that match) nearest studies, each by its nearest case: similarity and row.
 
     A similarity is the inner product in double precision, rounded to float32; the server's, which may err by `slack`,
     only choose candidates. Most similar first; ties, within a study too, by row: exactly, but where more than `top`
     cases lie within `slack` of each other, the lowest row among `top` of them.
+
+    groups: asks a server that itself gives one case a study. Where it gives k studies, they are the answer, and its
+    choice among a study's cases, by its own rounding, stands: for a search that may miss studies anyhow. Where it gives
+    fewer, though more may match, `ask` is asked.
     """
     answers: list[list[Neighbour]] = [[] for _ in queries]
     count = min(4 * k + 16, top)  # enough for most: studies have two or three cases
     for patients, members in by_exclusion(exclude_patients, len(queries)).items():
         filters = expressions(where, patients)
+        if groups:
+            for query, answer in zip(members, _grouped(groups, queries[members], k, filters), strict=True):
+                answers[query] = answer
+        pending = [query for query in members if len(answers[query]) < k]
         size = max(1, _VECTORS // count)
-        for batch in (members[start : start + size] for start in range(0, len(members), size)):
+        for batch in (pending[start : start + size] for start in range(0, len(pending), size)):
             pages = [ask(queries[batch], count, chosen) for chosen in filters]
             for place, query in enumerate(batch):
                 first = [page[place] for page in pages]
@@ -58,6 +67,24 @@ def page_studies(
                     ask, queries[query], k, filters, pages=first, count=count, slack=slack, top=top
                 )
     return answers
+
+
+def _grouped(groups: Ask, queries: NDArray[np.float32], k: int, filters: Sequence[str]) -> list[list[Neighbour]]:
+    """For each query the nearest studies that the server's grouping gives, at most k."""
+    size = max(1, _VECTORS // k)
+    answers = []
+    for start in range(0, len(queries), size):
+        batch = queries[start : start + size]
+        pages = [groups(batch, min(k, TOP), chosen) for chosen in filters]
+        for place, query in enumerate(batch):
+            found = _nearest_cases(query, [hit for page in pages for hit in page[place].hits])
+            answers.append(_first(found, k))
+    return answers
+
+
+def _first(found: Mapping[str, Neighbour], k: int) -> list[Neighbour]:
+    """The k most similar of the studies, ties by row."""
+    return sorted(found.values(), key=lambda hit: (-hit[0], hit[1]))[:k]
 
 
 def _settle(
@@ -81,7 +108,7 @@ def _settle(
         # No case outside the pages, and of no settled study, lies nearer than this.
         reach = max((float(np.float32(page.last + slack)) for page in pages if len(page.hits) >= count), default=None)
         found = _nearest_cases(query, [hit for page in pages for hit in page.hits])
-        answer = sorted((settled | found).values(), key=lambda hit: (-hit[0], hit[1]))[:k]
+        answer = _first(settled | found, k)
         if reach is None or (len(answer) == k and (answer[-1][0] > reach or count == top)):
             return answer
         settled |= {study: hit for study, hit in found.items() if hit[0] > reach or count == top}

@@ -1,6 +1,7 @@
 """The Milvus store against its definition, on Milvus Lite and on a real server."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_a_collection_is_opened_as_it_was_made(places: Places) -> None:
         MilvusStore.open(place, D)
 
 
-def test_an_approximate_index_finds_nearly_all(places: Places) -> None:
+def test_an_approximate_index_finds_nearly_all(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(8)
     vectors = rng.normal(size=(3000, D))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -220,10 +221,27 @@ def test_an_approximate_index_finds_nearly_all(places: Places) -> None:
         store.upsert(range(3000), cases, vectors)
         store.flush()
         assert (store.describe()["kind"], store.describe()["exact"]) == ("milvus-hnsw", False)
+        asked: list[object] = []
+        search = store._client.search
+
+        def noted(*given: Any, **options: Any) -> Any:
+            asked.append(options.get("group_by_field"))
+            return search(*given, **options)
+
+        monkeypatch.setattr(store._client, "search", noted)
         found = store.search(vectors[:20], 15)
+        assert asked == [None if str(store.describe()["server"]).lstrip("v").startswith("2.3") else "study"]
+        # Of one study so many cases that grouping, where the server has it, gives too few studies.
+        order = np.argsort(-(vectors @ vectors[0]))
+        crowd = [Case(f"c{row}", "crowd", "p", 0) for row in order[:1000].tolist()]
+        store.upsert(order[:1000].tolist(), crowd, vectors[order[:1000]])
+        crowded = store.search(vectors[:1], 15)
         store.drop()
     right = [set(oracle(world, query, 15, {}, [])) for query in vectors[:20]]
     assert sum(len(set(answer) & truth) for answer, truth in zip(found, right, strict=True)) >= 0.95 * 20 * 15
+    assert all(len(answer) == 15 for answer in found)
+    world |= {row: (case, vectors[row]) for row, case in zip(order[:1000].tolist(), crowd, strict=True)}
+    assert len(set(crowded[0]) & set(oracle(world, vectors[0], 15, {}, []))) >= 14
 
 
 def test_what_makes_no_sense_is_refused(store: MilvusStore) -> None:

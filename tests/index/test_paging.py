@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.case import Case
-from index.paging import Page, page_studies
+from index.paging import Hit, Page, page_studies
 from index.ranking import Neighbour
 
 World = Mapping[int, tuple[Case, NDArray[np.float32]]]  # by row
@@ -50,6 +50,16 @@ class Server:
             nearest = sorted(told, reverse=True)[:count]
             hits = [(row, self.world[row][0].study, self.world[row][1].tolist()) for _, row in nearest]
             pages.append(Page(hits, nearest[-1][0] if nearest else 0.0))
+        return pages
+
+    def groups(self, queries: NDArray[np.float32], count: int, expression: str) -> list[Page]:
+        """The nearest case of each study among three times as many cases: too few studies where some have many."""
+        pages = []
+        for page in self.ask(queries, 3 * count, expression):
+            first: dict[str, Hit] = {}
+            for hit in page.hits:
+                first.setdefault(hit[1], hit)
+            pages.append(Page(list(first.values())[:count], page.last))
         return pages
 
 
@@ -101,6 +111,33 @@ def test_few_cases_at_a_time_give_every_study_all_the_same(
         expected = oracle(world, query, k, {}, [])
         assert [similarity for similarity, _ in answer] == [similarity for similarity, _ in expected]
         assert len({world[row][0].study for _, row in answer}) == len(answer)
+
+
+@given(worlds(), st.integers(1, 40), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_groups_of_the_server_give_the_same_studies(
+    drawn: tuple[World, NDArray[np.float32]], k: int, filtered: bool
+) -> None:
+    # Studies tie, so that which of them come last is open, but not how similar they are.
+    world, queries = drawn
+    where: Mapping[str, Sequence[str]] = {"patient": ["p1", "p2", "p5"]} if filtered else {}
+    server = Server(world, 0.0, 0)
+    found = page_studies(server.ask, queries, k, where, None, slack=1e-6, groups=server.groups)
+    for query, answer in zip(queries, found, strict=True):
+        expected = oracle(world, query, k, where, [])
+        assert [similarity for similarity, _ in answer] == [similarity for similarity, _ in expected]
+        assert len({world[row][0].study for _, row in answer}) == len(answer)
+
+
+def test_where_the_server_groups_one_request_is_enough() -> None:
+    angles = np.linspace(0.1, 1.5, 60)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    world = {row: (Case(f"c{row}", f"s{row // 2}", "p", 0), vectors[row]) for row in range(60)}
+    query = np.array([[1, 0]], np.float32)
+    server = Server(world, 0.0, 0)
+    found = page_studies(server.ask, query, 5, None, None, slack=1e-6, groups=server.groups)
+    assert found == [oracle(world, query[0], 5, {}, [])]
+    assert server.asked == 1
 
 
 def test_a_study_of_very_many_cases_does_not_fill_page_after_page() -> None:
