@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from index.case import Case
 from retrieval.build import build_index
+from retrieval.bundle import BUNDLED, Bundle, write_bundle
 from retrieval.collection import Collection, read_collection
 from retrieval.evaluation import evaluate
 from retrieval.phantom import write_collection
@@ -113,9 +115,14 @@ def test_where_every_study_has_a_copy_no_figures_are_left(searcher: Searcher, ph
 @pytest.mark.data
 @pytest.mark.slow
 def test_those_of_fracatlas_are_found(tmp_path: Path) -> None:
+    """With the bundled network, which a copy of the bundle calls untrained: copies do not depend on what it learned."""
     data = Path(__file__).parents[2] / ".." / "shared" / "data" / "fracatlas-upper-limb"
     if not data.is_dir():
         pytest.skip("no real radiographs beside the checkout")
+    shutil.copytree(BUNDLED, tmp_path / "model")
+    bundle = Bundle.open(BUNDLED)
+    about = {"name": "untrained", "backbone": bundle.backbone, "dimension": bundle.dimension, "provenance": {}}
+    write_bundle(tmp_path / "model", about=about, preprocessing=bundle.preprocessing, rules=bundle.rules, seen=[])
     named = ("run0264-s1", "run0272-s1", "run0282-s1", "run0413-s2", "run0414-s1", "run0450-s1")  # docs/fracatlas.md
     sources = ("run0420", "run0427", "run0439", "run0257", "run0256", "run0403")
     sides = []
@@ -123,7 +130,7 @@ def test_those_of_fracatlas_are_found(tmp_path: Path) -> None:
         whole = read_collection(data, split=split)
         patients.update([*dict.fromkeys(case.patient for case in whole.cases)][:20])
         sides.append(dataclasses.replace(whole, cases=tuple(c for c in whole.cases if c.patient in patients)))
-    build_index(sides[0], tmp_path / "index")
+    build_index(sides[0], tmp_path / "index", model=tmp_path / "model")
     with Searcher.open(tmp_path / "index") as searcher:
         found = evaluate(searcher, sides[1], rounds=5)
     assert found.copies.studies == named
