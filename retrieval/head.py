@@ -87,14 +87,19 @@ class Head:
 
     def apply(self, maps: Array) -> Pooled:
         """Embeddings, logits and suspicion of feature maps (B, C, h, w)."""
+        z, suspicion = self.pool(maps)
+        v = z @ self.projection_weight.T + self.projection_bias
+        e = v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
+        return Pooled(e, self.classify(e), suspicion)
+
+    def pool(self, maps: Array) -> tuple[Array, Array]:
+        """The pooled features z (B, 2C) and the suspicion (B, h, w) of feature maps (B, C, h, w)."""
         B, C, h, w = maps.shape
         F = maps.reshape(B, C, h * w)
         suspicion = np.matmul(self.attention_weight, F) + self.attention_bias  # (B, n)
         attention = _softmax(suspicion)
-        z = np.concatenate((F.mean(2), np.einsum("bcn,bn->bc", F, attention)), 1)  # (B, 2C)
-        v = z @ self.projection_weight.T + self.projection_bias
-        e = v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
-        return Pooled(e, self.classify(e), suspicion.reshape(B, h, w))
+        z = np.concatenate((F.mean(2), np.einsum("bcn,bn->bc", F, attention)), 1)
+        return z, suspicion.reshape(B, h, w)
 
     def classify(self, embeddings: Array) -> Array:
         """Logits (B,) of unit embeddings (B, D)."""

@@ -43,6 +43,7 @@ class Recipe:
     triplet: float = 1.0
     classification: float = 0.0  # above 0, the classifier also trains jointly with the embedding
     second_stage: bool = True  # the classifier is trained anew on the frozen embeddings, as in the report
+    looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see training/looks.py
     regions: float = 1.0  # suspicion against the lesions' boxes, where a collection has them
     learning_rate: float = 1e-4  # of the backbone
     head_learning_rate: float = 1e-3
@@ -76,13 +77,18 @@ class Recipe:
             raise TrainingError(f"training shows pictures at 32 pixels a side up to their size, not {self.shown}")
         if self.soup < 1 or (self.soup > 1 and not self.weights):
             raise TrainingError("a soup is of one run or more, and of several only where they start pretrained")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
         if self.epochs < 1 or self.patience < 0 or self.crop_epochs < 0:
             raise TrainingError("a run needs at least one epoch, and crop_epochs and patience of 0 or more")
         if self.margin < 0 or self.sigma < 0.05:  # e^(2 / sigma) leaves float32 below
             raise TrainingError("the margin must be 0 or more, and sigma 0.05 or more")
         if self.temperature < 0.02:  # e^(2 / T) leaves float32 below
             raise TrainingError("the temperature must be 0.02 or more")
-        if self.classification == 0 and not self.second_stage:
+        if not 0 <= self.looks < 1:
+            raise TrainingError(f"looks are a share of the embedding, from 0 to below 1, not {self.looks}")
+        if not self.second_stage and (self.looks or self.classification == 0):
             raise TrainingError("nothing would train the classifier: give classification a weight, or a second stage")
 
     @property

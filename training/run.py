@@ -37,6 +37,7 @@ from training.drawing import plot_metrics
 from training.errors import TrainingError
 from training.export import check_export, export_encoder
 from training.fit import Report, keep_memory
+from training.looks import pooled_features, share_with_looks
 from training.model import Siamese
 from training.plan import Plan, make_plan
 from training.recipe import Recipe
@@ -238,18 +239,22 @@ def _write_bundle(
         write_bundle(folder, about=about, preprocessing=recipe.preprocessing, rules=about_rules, seen=seen)
         return Bundle.open(folder)
 
-    embeddings, logits = encode(Encoder(write(None)), data, report)
+    encoder = Encoder(write(None))
+    if recipe.looks:
+        share_with_looks(model.head, pooled_features(encoder, learning, recipe.seed), recipe.looks)
+        encoder = Encoder(write(None))
+    embeddings, logits = encode(encoder, data, report)
     if recipe.second_stage:
         rows = np.array([i for i, case in enumerate(data.cases) if case.digest in set(seen)])
         fit_classifier(model.head, embeddings[rows], [data.cases[i].label for i in rows], recipe.seed)
         logits = Encoder(write(None)).head.classify(embeddings)
-    looks = None
+    layers = None
     if appearance:
-        looks = learn_appearance(
+        layers = learn_appearance(
             Encoder(write(None)), learning, recipe.seed, lambda done, of: report("look", done, of, {})
         )
-        (folder / APPEARANCE).write_bytes(looks.dump())
-    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=looks)
+        (folder / APPEARANCE).write_bytes(layers.dump())
+    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=layers)
     bundle = write(rules)
     sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
     return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
