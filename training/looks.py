@@ -38,7 +38,8 @@ def pooled_features(encoder: Encoder, data: TrainingSet, seed: int) -> NDArray[n
     for start in range(0, len(rows), _AT_ONCE):
         pictures = data.take(rows[start : start + _AT_ONCE].tolist())[0]
         rgb = np.broadcast_to(pictures, (*pictures.shape[:3], 3))
-        found.append(encoder.head.pool(encoder.maps(list(rgb)))[0])
+        z, _ = encoder.head.pool(encoder.maps(list(rgb)))
+        found.append(z)
     return np.concatenate(found)
 
 

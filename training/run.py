@@ -118,7 +118,6 @@ def train(
         data.of_part(recipe.part),
         learning,
         recipe=recipe,
-        seen=[case.digest for case in learning.cases],
         about=about,
         appearance=appearance,
         report=told,
@@ -224,7 +223,6 @@ def _write_bundle(
     learning: TrainingSet,
     *,
     recipe: Recipe,
-    seen: Sequence[str],
     about: Mapping[str, Any],
     appearance: bool,
     report: Report,
@@ -232,6 +230,7 @@ def _write_bundle(
     """Export, train the classifier on the frozen embeddings, learn appearance and rules, and check against torch."""
     folder.mkdir(exist_ok=True)
     export_encoder(model, recipe.size, folder / "encoder.onnx")
+    seen = {case.digest for case in learning.cases}
 
     def write(rules: Rules | None) -> Bundle:
         model.head.export().save(folder / "head.safetensors")
@@ -245,7 +244,7 @@ def _write_bundle(
         encoder = Encoder(write(None))
     embeddings, logits = encode(encoder, data, report)
     if recipe.second_stage:
-        rows = np.array([i for i, case in enumerate(data.cases) if case.digest in set(seen)])
+        rows = np.array([i for i, case in enumerate(data.cases) if case.digest in seen])
         fit_classifier(model.head, embeddings[rows], [data.cases[i].label for i in rows], recipe.seed)
         logits = Encoder(write(None)).head.classify(embeddings)
     layers = None
