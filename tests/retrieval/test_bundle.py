@@ -67,11 +67,12 @@ def test_every_change_of_a_bundle_changes_its_name_for_others(make_model: Callab
 def test_the_bundled_model_is_whole_small_and_says_what_it_is() -> None:
     bundle = Bundle.open(BUNDLED)
     assert sum(file.stat().st_size for file in BUNDLED.iterdir()) <= 16_000_000
+    assert bundle.synthetic
     assert bundle.rules is not None
     assert bundle.provenance["pretrained"] is True
     assert len(bundle.seen()) > 1000
     card = (BUNDLED / "README.md").read_text(encoding="utf-8")
-    for said in ("CC BY 4.0", "10.1038/s41597-023-02432-4", "not a medical device"):
+    for said in ("CC BY 4.0", "10.1038/s41597-023-02432-4", "synthetic", "not a medical device"):
         assert said in card
 
 
