@@ -115,7 +115,7 @@ def test_where_every_study_has_a_copy_no_figures_are_left(searcher: Searcher, ph
 @pytest.mark.data
 @pytest.mark.slow
 def test_those_of_fracatlas_are_found(tmp_path: Path) -> None:
-    """With a copy of the bundled model that calls itself untrained, since radiographs that taught it are judged here."""
+    """With a copy of the bundled model that calls itself untrained: radiographs that taught it may be judged here."""
     data = Path(__file__).parents[2] / ".." / "shared" / "data" / "fracatlas-upper-limb"
     if not data.is_dir():
         pytest.skip("no real radiographs beside the checkout")
