@@ -19,7 +19,7 @@ from retrieval.bundle import APPEARANCE, Bundle, digest_number
 from retrieval.collection import read_collection
 from retrieval.encoder import Encoder
 from retrieval.rules import Rules, learn_rules
-from training.appearance import learn_appearance
+from training.appearance import fit_appearance, show
 from training.data import load_training_set
 from training.run import encode
 
@@ -43,7 +43,8 @@ def main() -> None:
     print(f"{len(data.cases)} radiographs, {known.sum()} of them trained on, {len(left_out)} unreadable")
     appearance = encoder.appearance if options.keep else None
     if appearance is None:
-        appearance = learn_appearance(encoder, data.rows(np.flatnonzero(known)), options.seed)
+        shown = show(encoder, data.rows(np.flatnonzero(known)), options.seed)
+        appearance = fit_appearance(encoder.head.embed(shown.features), shown.parts)
     embeddings, logits = encode(encoder, data)
     found = learn_rules(data.cases, embeddings, logits, trained_on=seen, appearance=appearance)
     former = Rules.from_dict(bundle.rules or {})

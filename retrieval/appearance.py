@@ -2,7 +2,8 @@
 
 A nearest study can be close in everything but these: an embedding that was learned to tell fractures from none has many
 directions, and these are few of them. So linear layers, learned with the model, look along them (linear probes, Alain
-and Bengio 2016, arXiv 1610.01644). For an embedding e, body parts p of which those in K are familiar:
+and Bengio 2016, arXiv 1610.01644). For an embedding e, body parts p of which those in K are familiar, one of the others
+being none, a picture that is no radiograph:
 
     part       log sum_{p in K} exp(w_p.e + b_p) - log sum_{p not in K} exp(w_p.e + b_p)
     polarity   -(w_i.e + b_i)     the log-odds that black is black
@@ -23,9 +24,10 @@ from safetensors.numpy import load, save
 
 from retrieval.errors import BundleError
 
-__all__ = ["MARGINS", "Appearance"]
+__all__ = ["MARGINS", "NOTHING", "Appearance"]
 
 MARGINS = ("part", "polarity", "turn")
+NOTHING = "no radiograph"  # stands among the parts for what shows none; never familiar
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Appearance:
         That of the part is infinite where all of them are, or none: nothing is to be told apart.
         """
         scores = self.scores(embeddings)
-        usual = np.array([part in known for part in self.parts])
+        usual = np.array([part in known and part != NOTHING for part in self.parts])
         by_part = scores[:, : len(self.parts)]
         margins = np.full((len(scores), 3), np.inf)
         if usual.any() and not usual.all():
@@ -80,6 +82,6 @@ class Appearance:
         return [self.parts[number] for number in best]
 
     def stranger(self, embedding: NDArray[np.floating], known: Collection[str]) -> str:
-        """The most probable part of one embedding (D,) that is not in `known`, of which there must be one."""
+        """The most probable part, or NOTHING, of one embedding (D,) that is not in `known`; there must be one."""
         scores = self.scores(embedding[None])[0]
         return max((score, part) for score, part in zip(scores, self.parts, strict=False) if part not in known)[1]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.answer import Familiarity
-from retrieval.appearance import Appearance
+from retrieval.appearance import NOTHING, Appearance
 from retrieval.rules import Rules
 
 __all__ = ["familiarity"]
@@ -19,8 +19,7 @@ def familiarity(
 
     The least familiar view decides, for each of the reasons on its own. It is not known where nothing can be compared.
     """
-    known = [value for value in nearest if value is not None]
-    similarity = min(known) if known else None
+    similarity = min((value for value in nearest if value is not None), default=None)
     reasons = []
     if similarity is not None and similarity < rules.familiarity_limit:
         reasons.append(f"nothing indexed is like it (similarity {similarity:.3f}, limit {rules.familiarity_limit:.3f})")
@@ -29,7 +28,12 @@ def familiarity(
         part, inverted, turned = np.any(margins < np.array(rules.appearance_limits), axis=0)
         if part:
             stranger = appearance.stranger(embeddings[margins[:, 0].argmin()], rules.parts)
-            reasons.append(f"it looks like another body part: {_shown(stranger)}, not {_shown(*rules.parts)}")
+            known = _shown(*rules.parts)
+            reasons.append(
+                f"it looks like no radiograph of {known}"
+                if stranger == NOTHING
+                else f"it looks like another body part: {_shown(stranger)}, not {known}"
+            )
         if inverted:
             reasons.append("it looks inverted: black bones on white")
         if turned:

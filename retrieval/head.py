@@ -88,8 +88,7 @@ class Head:
     def apply(self, maps: Array) -> Pooled:
         """Embeddings, logits and suspicion of feature maps (B, C, h, w)."""
         z, suspicion = self.pool(maps)
-        v = z @ self.projection_weight.T + self.projection_bias
-        e = v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
+        e = self.embed(z)
         return Pooled(e, self.classify(e), suspicion)
 
     def pool(self, maps: Array) -> tuple[Array, Array]:
@@ -100,6 +99,11 @@ class Head:
         attention = _softmax(suspicion)
         z = np.concatenate((F.mean(2), np.einsum("bcn,bn->bc", F, attention)), 1)
         return z, suspicion.reshape(B, h, w)
+
+    def embed(self, z: Array) -> Array:
+        """Embeddings (..., D) of unit length of pooled features (..., 2C)."""
+        v = z @ self.projection_weight.T + self.projection_bias
+        return np.asarray(v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12))
 
     def classify(self, embeddings: Array) -> Array:
         """Logits (B,) of unit embeddings (B, D)."""

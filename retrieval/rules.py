@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import ABNORMAL, Case
-from retrieval.appearance import MARGINS, Appearance
+from retrieval.appearance import MARGINS, NOTHING, Appearance
 from retrieval.bundle import digest_number
 from retrieval.calibration import best_threshold, fit_platt, sigmoid
 from retrieval.vote import vote_weights
@@ -230,7 +230,7 @@ def _margins(
     that takes these rules over, but holds fewer parts.
     """
     margins = appearance.margins(embeddings, parts)
-    if set(appearance.parts) == set(parts):
+    if set(appearance.parts) - {NOTHING} == set(parts):
         for part in set(own):
             rows = np.array([name == part for name in own])
             margins[rows, 0] = appearance.margins(embeddings[rows], (part,))[:, 0]
@@ -241,7 +241,11 @@ def _known_parts(cases: Sequence[Case], embeddings: NDArray[np.float32], appeara
     """The parts that an index holds: those its table names, and those as which many of V embeddings (V, D) are seen."""
     named = {case.part for case in cases}
     seen = appearance.part(embeddings)
-    return tuple(part for part in appearance.parts if part in named or seen.count(part) >= _COMMON * len(seen))
+    return tuple(
+        part
+        for part in appearance.parts
+        if part != NOTHING and (part in named or seen.count(part) >= _COMMON * len(seen))
+    )
 
 
 def _teachers(cases: Sequence[Case], trained_on: Collection[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,45 +1,56 @@
 """Learning to read body part, polarity and turn off the embeddings of a trained network (`retrieval.appearance`).
 
-The network is shown its own training radiographs as they are, inverted, and turned by a quarter to either side.
-Logistic regression (softmax over parts) with an L2 penalty, on standardised embeddings; their scale is folded into the
-weights.
+The network is shown its own training radiographs as they are, inverted, turned by a quarter to either side, and spoilt
+so that they are none any more (`training.spoilt`). Logistic regression (softmax over parts and none) with an L2
+penalty, on standardised vectors; their scale is folded into the weights.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from retrieval.appearance import Appearance
+from retrieval.appearance import NOTHING, Appearance
 from retrieval.encoder import Encoder
 from training.data import TrainingSet
+from training.spoilt import inside, spoilt
 
-__all__ = ["changed", "fit_appearance", "fit_layer", "learn_appearance"]
+__all__ = ["Shown", "changed", "fit_appearance", "fit_layer", "show"]
 
-MOST = 2_000  # radiographs that are shown in each of four ways; a linear layer needs no more
+MOST = 2_000  # radiographs that are shown; a linear layer needs no more
 PENALTY = 10.0  # of the squared weights, half, against the summed loss: scikit-learn's C = 0.1
+STEADY = 0.1  # of the root mean square deviation: a number that varies less is not scaled up, so that it cannot decide
+AS_IS, INVERTED, LEFT, RIGHT, SPOILT = range(5)
 _AT_ONCE = 4
 
 Pictures = NDArray[np.uint8]
 
 
-def learn_appearance(
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Pooled features z (N, 5, 2C) of N radiographs, as they are, inverted, turned left, right, and spoilt; N parts."""
+
+    features: NDArray[np.float32]
+    parts: tuple[str, ...]
+
+
+def show(
     encoder: Encoder, data: TrainingSet, seed: int, progress: Callable[[int, int], None] = lambda done, of: None
-) -> Appearance:
-    """Learn the layers of an encoder from radiographs that it was trained on; from at most 2,000 of them."""
-    rows = np.random.default_rng(seed).permutation(len(data.cases))[:MOST]
-    embeddings, parts, changes = [], [], []
+) -> Shown:
+    """Show an encoder radiographs that it was trained on, at most 2,000 of them, drawn by seed, in five ways each."""
+    generator = np.random.default_rng(seed)
+    rows = generator.permutation(len(data.cases))[:MOST]
+    found = []
     for start in range(0, len(rows), _AT_ONCE):
         some = rows[start : start + _AT_ONCE].tolist()
-        pictures = data.take(some)[0]
-        shown = [version for picture in pictures for version in changed(picture)]
-        embeddings.append(encoder.encode_prepared(shown).embeddings)
-        parts += [data.cases[row].part for row in some for _ in range(4)]
-        changes += [*range(4)] * len(some)
+        ways = [way for one in data.take(some)[0] for way in (*changed(one), spoilt(one, generator))]
+        z, _ = encoder.head.pool(encoder.maps(ways))
+        found.append(z.reshape(len(some), -1, z.shape[1]))
         progress(start + len(some), len(rows))
-    return fit_appearance(np.concatenate(embeddings), parts, np.array(changes))
+    return Shown(np.concatenate(found), tuple(data.cases[row].part for row in rows))
 
 
 def changed(picture: Pictures) -> tuple[Pictures, ...]:
@@ -48,28 +59,29 @@ def changed(picture: Pictures) -> tuple[Pictures, ...]:
     Inversion leaves the letterbox black. CLAHE of the inverted radiograph is the inverse of its CLAHE, nearly.
     """
     rgb = np.broadcast_to(picture, (*picture.shape[:2], 3))
-    lit = np.asarray(picture.max(2) > 0)
-    inside = np.zeros_like(lit)
-    ys, xs = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
-    if len(ys):
-        inside[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] = True
-    inverted = np.where(inside[:, :, None], 255 - rgb, rgb).astype(np.uint8)
+    inverted, within = rgb.copy(), inside(picture)
+    inverted[within] = 255 - rgb[within]
     return rgb, inverted, np.rot90(rgb), np.rot90(rgb, 3)
 
 
-def fit_appearance(embeddings: NDArray[np.float32], parts: Sequence[str], changes: NDArray[np.int64]) -> Appearance:
-    """Fit the layers to embeddings (N, D); changes (N,) are 0 as is, 1 inverted, 2 and 3 turned.
+def fit_appearance(vectors: NDArray[np.float32], parts: Sequence[str]) -> Appearance:
+    """Fit the layers to vectors (N, 5, M), embeddings or features, of N radiographs of these parts, as `show` has them.
 
-    Parts are learned from what is not inverted, turned or not; whether inverted from all; whether turned from what is
-    not inverted.
+    Parts, and none, are learned from what is not inverted; whether inverted from all radiographs; whether turned from
+    those that are not inverted.
     """
-    names = tuple(sorted(set(parts)))
-    numbers = np.array([names.index(part) for part in parts])
-    upright = changes != 1
+    names = (*sorted(set(parts)), NOTHING)
+    N = len(vectors)
+    numbers = np.repeat([[names.index(part)] for part in parts], 4, axis=1)
+    numbers[:, -1] = len(names) - 1
+
+    def of(*ways: int) -> NDArray[np.float32]:
+        return vectors[:, ways].reshape(N * len(ways), -1)
+
     layers = [
-        fit_layer(embeddings[upright], numbers[upright], len(names)),
-        fit_layer(embeddings, (changes == 1).astype(np.int64)),
-        fit_layer(embeddings[upright], (changes[upright] >= 2).astype(np.int64)),
+        fit_layer(of(AS_IS, LEFT, RIGHT, SPOILT), numbers.ravel(), len(names)),
+        fit_layer(of(AS_IS, INVERTED, LEFT, RIGHT), np.tile([0, 1, 0, 0], N)),
+        fit_layer(of(AS_IS, LEFT, RIGHT), np.tile([0, 1, 1], N)),
     ]
     weight, bias = (np.concatenate(rows).astype(np.float32) for rows in zip(*layers, strict=True))
     return Appearance(names, weight, bias)
@@ -84,7 +96,8 @@ def fit_layer(
     is on the weights of standardised embeddings.
     """
     x = torch.from_numpy(embeddings.astype(np.float64))
-    mean, scale = x.mean(0), x.std(0, correction=0).clamp_min(1e-9)
+    mean, scale = x.mean(0), x.std(0, correction=0)
+    scale = scale.clamp_min(max(STEADY * float((scale**2).mean().sqrt()), 1e-9))
     x = (x - mean) / scale
     y = torch.from_numpy(classes)
     weight = torch.zeros(max(count, 1), x.shape[1], dtype=torch.float64, requires_grad=True)

@@ -2,71 +2,78 @@
 
 Trained by labels alone, an embedding comes to tell little else: radiographs of one label lie close together, whatever
 they show, so that studies are found which have the query's score and not its looks, and body parts are hardly told
-apart. The pooled features z, of which the embedding is a projection, still tell. So their principal components join it:
+apart. The pooled features z, of which the embedding is a projection, still tell. So what they tell joins it:
 
-    v = [ sqrt(1 - w) A (P z + q) / a ; sqrt(w) S^(-1/2) U (z - m) / s ]        e = v / |v|
+    v = [ sqrt(1 - w) A (P z + q) / a ; sqrt(.95 w) S^(-1/2) U (z - m) / s ; sqrt(.05 w) (L z + c) / r ]    e = v / |v|
 
     P, q     the projection as trained (D, 2C), (D,)
     A        the first D/2 principal axes of P z + q, not centred, which keep nearly all of it
-    m, U, S  the mean of z over radiographs trained on, the first D/2 principal components and their standard deviations
-    a, s     the root mean square lengths of what they divide, so that w is the looks' share of |v|^2
+    L, c     layers that tell part, inversion and turn from z (`training.appearance`), M of them, at most D/4
+    m, U, S  the mean of z over radiographs trained on, the first D/2 - M principal components and their deviations
+    a, s, r  the root mean square lengths of what they divide, so that w is the looks' share of |v|^2
 
-All of it is one projection of z again. S^(-1/2) whitens by half: a component counts by the root of its deviation.
+All of it is one projection of z again. S^(-1/2) whitens by half: a component counts by the root of its deviation. The
+layers' share is small, enough for other layers to read them off an embedding, and too little to choose its neighbours.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval.encoder import Encoder
-from training.data import TrainingSet
+from training.appearance import AS_IS, Shown, fit_appearance
 from training.model import SiameseHead
 
-__all__ = ["pooled_features", "share_with_looks"]
+__all__ = ["share_with_looks"]
 
-MOST = 2_000  # radiographs whose features are decomposed
-_AT_ONCE = 16
+LAYERS = 0.05  # of the looks' share
 _NOTHING = 1e-6  # of the largest deviation: a component below it is rounding
 
 Floats = NDArray[np.float64]
 
 
-def pooled_features(encoder: Encoder, data: TrainingSet, seed: int) -> NDArray[np.float32]:
-    """z (N, 2C) of at most 2,000 of the radiographs, drawn by seed."""
-    rows = np.random.default_rng(seed).permutation(len(data.cases))[:MOST]
-    found = []
-    for start in range(0, len(rows), _AT_ONCE):
-        pictures = data.take(rows[start : start + _AT_ONCE].tolist())[0]
-        rgb = np.broadcast_to(pictures, (*pictures.shape[:3], 3))
-        z, _ = encoder.head.pool(encoder.maps(list(rgb)))
-        found.append(z)
-    return np.concatenate(found)
-
-
-def share_with_looks(head: SiameseHead, features: NDArray[np.float32], share: float) -> None:
+def share_with_looks(head: SiameseHead, shown: Shown, share: float) -> None:
     """Replace the head's projection by that of the equation above; its classifier has to be trained anew.
 
-    features: (N, 2C) of radiographs that it was trained on. share: w, from 0 to below 1. Where there are fewer than D/2
-    components, the other numbers of an embedding are 0.
+    shown: radiographs that it was trained on. share: w, from 0 to below 1. Where there are fewer components than there
+    is room for, the other numbers of an embedding are 0.
     """
-    z = features.astype(np.float64)
+    z = shown.features[:, AS_IS].astype(np.float64)
     P, q = (part.detach().cpu().numpy().astype(np.float64) for part in (head.projection.weight, head.projection.bias))
     D = len(q)
     label = z @ P.T + q
     axes = _axes(label)[1][: D // 2]
     A = axes / _length(label @ axes.T)
+    L, c = _layers(shown, D // 4)
+    r = _length(z @ L.T + c)
     mean = z.mean(0)
-    deviations, components = _axes(z - mean)
-    kept = deviations[: D // 2] > _NOTHING * max(deviations[0], np.finfo(float).tiny)
-    U = components[: D // 2][kept] / np.sqrt(deviations[: D // 2][kept])[:, None]
+    deviations, components = (found[: D // 2 - len(c)] for found in _axes(z - mean))
+    kept = deviations > _NOTHING * max(deviations[0], np.finfo(float).tiny)
+    U = components[kept] / np.sqrt(deviations[kept])[:, None]
     U /= _length((z - mean) @ U.T)
+    blocks = (
+        (0, 1 - share, A @ P, A @ q),
+        (D // 2, (1 - LAYERS) * share, U, -U @ mean),
+        (D - len(c), LAYERS * share, L / r, c / r),
+    )
     weight, bias = np.zeros_like(P), np.zeros_like(q)
-    weight[: len(A)], bias[: len(A)] = np.sqrt(1 - share) * A @ P, np.sqrt(1 - share) * A @ q
-    looks = slice(D // 2, D // 2 + len(U))
-    weight[looks], bias[looks] = np.sqrt(share) * U, -np.sqrt(share) * U @ mean
+    for start, of_all, rows, constants in blocks:
+        weight[start : start + len(rows)] = np.sqrt(of_all) * rows
+        bias[start : start + len(rows)] = np.sqrt(of_all) * constants
     with torch.no_grad():
         head.projection.weight.copy_(torch.from_numpy(weight))
         head.projection.bias.copy_(torch.from_numpy(bias))
+
+
+def _layers(shown: Shown, most: int) -> tuple[Floats, Floats]:
+    """L (M, 2C) and c (M,). Softmax leaves a common part of the scores of body parts open: here they sum to 0."""
+    found = fit_appearance(shown.features, shown.parts)
+    weight, bias = found.weight.astype(np.float64), found.bias.astype(np.float64)
+    parts = slice(0, len(found.parts))
+    weight[parts] -= weight[parts].mean(0)
+    bias[parts] -= bias[parts].mean()
+    # Polarity and turn first, should there be more parts than room.
+    order = np.roll(np.arange(len(bias)), 2)[:most]
+    return weight[order], bias[order]
 
 
 def _axes(rows: Floats) -> tuple[Floats, Floats]:

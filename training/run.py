@@ -29,7 +29,7 @@ from retrieval.bundle import APPEARANCE, Bundle, write_bundle
 from retrieval.encoder import Encoder
 from retrieval.rules import Rules, learn_rules
 from retrieval.split import draw
-from training.appearance import learn_appearance
+from training.appearance import fit_appearance, show
 from training.backbone import load_backbone
 from training.classifier import fit_classifier
 from training.data import TrainingSet
@@ -37,7 +37,7 @@ from training.drawing import plot_metrics
 from training.errors import TrainingError
 from training.export import check_export, export_encoder
 from training.fit import Report, keep_memory
-from training.looks import pooled_features, share_with_looks
+from training.looks import share_with_looks
 from training.model import Siamese
 from training.plan import Plan, make_plan
 from training.recipe import Recipe
@@ -239,8 +239,10 @@ def _write_bundle(
         return Bundle.open(folder)
 
     encoder = Encoder(write(None))
+    if recipe.looks or appearance:
+        shown = show(encoder, learning, recipe.seed, lambda done, of: report("look", done, of, {}))
     if recipe.looks:
-        share_with_looks(model.head, pooled_features(encoder, learning, recipe.seed), recipe.looks)
+        share_with_looks(model.head, shown, recipe.looks)
         encoder = Encoder(write(None))
     embeddings, logits = encode(encoder, data, report)
     if recipe.second_stage:
@@ -249,9 +251,7 @@ def _write_bundle(
         logits = Encoder(write(None)).head.classify(embeddings)
     layers = None
     if appearance:
-        layers = learn_appearance(
-            Encoder(write(None)), learning, recipe.seed, lambda done, of: report("look", done, of, {})
-        )
+        layers = fit_appearance(encoder.head.embed(shown.features), shown.parts)
         (folder / APPEARANCE).write_bytes(layers.dump())
     rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=layers)
     bundle = write(rules)
