@@ -12,7 +12,8 @@ there are none: the table of the runs in docs/fracatlas.md, which were made befo
 
 OUT/cases.csv and OUT/fractures.csv refer to the files where they are. OUT/FOLDER.csv has the radiographs of one folder,
 with the same patients; so `--split` divides all these tables alike, and a model trained on the split `train` of
-cases.csv may be judged on the split `valid` of any.
+cases.csv may be judged on the split `valid` of any. Two radiographs of a knee that FracAtlas calls a hand's are a leg's
+here, and in the table of the folder that has legs; not with --unlinked.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from retrieval.scrutiny import encode_collection
 from retrieval.twins import closeness, joined_patients, near_duplicates
 
 COPIES = ("one", "two", "match", "mirrored")  # names of files; of the same bytes, no match is measured
+MISFILED = {"IMG0003768.jpg": "leg", "IMG0003769.jpg": "leg"}  # what they show
 COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection")
 
 
@@ -85,6 +87,15 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[str, Case]]:
     return runs
 
 
+def refiled(runs: Sequence[tuple[str, Case]]) -> list[tuple[str, Case]]:
+    """The same, but what is in MISFILED is of the part that it shows, and in a folder that has such, if any has."""
+    homes = {case.part: folder for folder, case in reversed(runs)}
+    return [
+        (homes.get(part, folder), replace(case, part=part)) if (part := MISFILED.get(case.case)) else (folder, case)
+        for folder, case in runs
+    ]
+
+
 def told(cases: Sequence[Case], owners: Sequence[str], copies: Sequence[Copy]) -> str:
     """How many runs were linked by how many pairs."""
     known = {case.case: case for case in cases}
@@ -116,6 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     runs = read_runs(options.folders)
+    if not options.unlinked:
+        runs = refiled(runs)
     cases = [case for _, case in runs]
     copies: list[Copy] = []
     if options.copies:
