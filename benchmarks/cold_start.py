@@ -31,7 +31,7 @@ from retrieval.stream import thumbnail
 
 def prepare(folder: Path, cases: int) -> Path:
     """An index of `cases` made-up embeddings around a hundred centres, and the same for the plain script."""
-    how = Preprocessing(size=352)
+    how = Preprocessing(size=448)
     bundle, plain = make_both(folder, how)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

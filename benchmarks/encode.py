@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     machine("onnxruntime", "torch", "opencv-python-headless")
-    how = Preprocessing(size=352)
+    how = Preprocessing(size=448)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if options.folder:

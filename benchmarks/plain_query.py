@@ -35,10 +35,10 @@ def main(folder: Path, query: Path) -> None:
     lightness = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(lightness)
     image = cv2.cvtColor(cv2.merge((lightness, a, b)), cv2.COLOR_LAB2RGB)
     height, width = image.shape[:2]
-    scale = 352 / max(height, width)
+    scale = 448 / max(height, width)
     height, width = round(height * scale), round(width * scale)
-    picture = np.zeros((352, 352, 3), np.uint8)
-    top, left = (352 - height) // 2, (352 - width) // 2
+    picture = np.zeros((448, 448, 3), np.uint8)
+    top, left = (448 - height) // 2, (448 - width) // 2
     picture[top : top + height, left : left + width] = cv2.resize(
         image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     )
