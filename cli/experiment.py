@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.terminal import AsJson, Cache, Layout, Part, bare_table, note, print_json, progress, standard_output
+from cli.terminal import AsJson, Cache, Layout, Part, bare_table, note, print_json, stages, standard_output
 from index.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def experiment(
     judged, *others = [
         read_collection(place, layout, part if number == 0 else None) for number, place in enumerate(data)
     ]
-    with progress("training") as show:
+    with stages("training") as show:
         try:
             results = run_experiment(plan, judged, others, out, cache=cache, tell=note, report=reporter(show))
         except KeyboardInterrupt:

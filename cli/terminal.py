@@ -171,17 +171,26 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
     Where stderr is no terminal nothing is drawn, and Rich is not imported.
     """
+    with stages(what) as show:
+        yield lambda done, total: show(what, done, total)
+
+
+@contextmanager
+def stages(first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """The same for what has several stages: call with (what, done, total). Each begins anew; `first` comes first."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda what, done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(first, total=None)
 
-        def advance(done: int, total: int) -> None:
+        def advance(what: str, done: int, total: int) -> None:
+            if bar.tasks[0].description != what:
+                bar.reset(task, description=what)
             bar.update(task, completed=done, total=total)
 
         yield advance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import AsJson, Cache, Layout, Part, Split, note, print_json, progress
+from cli.terminal import AsJson, Cache, Layout, Part, Split, note, print_json, progress, stages
 from index.errors import MissingExtra, MuraSearchError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def train(
         "synthetic": any(collection.synthetic for collection in collections),
         "collections": [collection.root.name for collection in collections],
     }
-    with progress("training") as show:
+    with stages("training") as show:
         try:
             trained = run(training_set, chosen, out, name=name, provenance=about, resume=resume, report=reporter(show))
         except KeyboardInterrupt:
@@ -168,8 +168,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def reporter(show: Callable[[int, int], None]) -> Callable[[str, int, int, Mapping[str, float]], None]:
-    """What a run calls as it proceeds: steps move the bar, epochs are told with their figures."""
+STAGES = {"train": "training", "look": "seeing what it tells apart", "encode": "encoding"}
+
+
+def reporter(show: Callable[[str, int, int], None]) -> Callable[[str, int, int, Mapping[str, float]], None]:
+    """What a run calls as it proceeds: a bar for each stage; epochs are told with their figures."""
 
     def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage == "plan":
@@ -180,8 +183,8 @@ def reporter(show: Callable[[int, int], None]) -> Callable[[str, int, int, Mappi
         elif stage == "epoch":
             told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
             note(f"epoch {done} of {total}: {told}")
-        elif stage == "train":
-            show(done, total)
+        else:
+            show(STAGES[stage], done, total)
 
     return report
 
