@@ -107,6 +107,24 @@ def test_runs_that_share_a_radiograph_are_one_patient(tables: Path) -> None:
         assert (tables / "known" / name).read_bytes() == (tables / "linked" / name).read_bytes()
 
 
+def test_a_knee_that_is_called_a_hand_is_a_leg(texture: Draw, tmp_path: Path) -> None:
+    write_folder(tmp_path / "upper", [(3700, "hand", 0, 1), (3768, "hand", 0, 2)], texture)
+    write_folder(tmp_path / "lower", [(3900, "leg", 1, 3)], texture)
+    nothing = tmp_path / "copies.csv"
+    nothing.write_text("one,two\n", encoding="utf-8")
+    for name, how in (("linked", ("--copies", nothing)), ("unlinked", ("--unlinked",))):
+        script("fracatlas.py", tmp_path / "upper", tmp_path / "lower", "--out", tmp_path / name, *how)
+    parts = {
+        (name, table): {Path(case.path).stem[-4:]: case.part for case in read_collection(tmp_path / name / table).cases}
+        for name in ("linked", "unlinked")
+        for table in ("upper.csv", "lower.csv", "cases.csv")
+    }
+    assert parts["linked", "upper.csv"] == {"3700": "hand"}
+    assert parts["linked", "lower.csv"] == {"3768": "leg", "3900": "leg"}
+    assert parts["linked", "cases.csv"] == {"3700": "hand", "3768": "leg", "3900": "leg"}
+    assert parts["unlinked", "upper.csv"] == {"3700": "hand", "3768": "upper_limb"}
+
+
 def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None:
     """Twelve patients of two studies, one of them abnormal, in two folds; the good run is right, the bad one wrong."""
     rows = [
