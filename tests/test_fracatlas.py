@@ -122,7 +122,7 @@ def test_a_knee_that_is_called_a_hand_is_a_leg(texture: Draw, tmp_path: Path) ->
     assert parts["linked", "upper.csv"] == {"3700": "hand"}
     assert parts["linked", "lower.csv"] == {"3768": "leg", "3900": "leg"}
     assert parts["linked", "cases.csv"] == {"3700": "hand", "3768": "leg", "3900": "leg"}
-    assert parts["unlinked", "upper.csv"] == {"3700": "hand", "3768": "upper_limb"}
+    assert parts["unlinked", "upper.csv"] == {"3700": "hand", "3768": "hand"}
 
 
 def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None:
