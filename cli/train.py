@@ -184,7 +184,7 @@ def reporter(show: Callable[[str, int, int], None]) -> Callable[[str, int, int, 
             told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
             note(f"epoch {done} of {total}: {told}")
         else:
-            show(STAGES[stage], done, total)
+            show(STAGES.get(stage, stage), done, total)
 
     return report
 

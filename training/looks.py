@@ -26,7 +26,7 @@ from training.model import SiameseHead
 __all__ = ["share_with_looks"]
 
 LAYERS = 0.05  # of the looks' share
-_NOTHING = 1e-6  # of the largest deviation: a component below it is rounding
+_ROUNDING = 1e-6  # of the largest deviation: a component below it is rounding
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +47,7 @@ def share_with_looks(head: SiameseHead, shown: Shown, share: float) -> None:
     r = _length(z @ L.T + c)
     mean = z.mean(0)
     deviations, components = (found[: D // 2 - len(c)] for found in _axes(z - mean))
-    kept = deviations > _NOTHING * max(deviations[0], np.finfo(float).tiny)
+    kept = deviations > _ROUNDING * max(deviations[0], np.finfo(float).tiny)
     U = components[kept] / np.sqrt(deviations[kept])[:, None]
     U /= _length((z - mean) @ U.T)
     blocks = (

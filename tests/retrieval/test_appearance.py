@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index.case import Case
-from retrieval.appearance import Appearance
+from retrieval.appearance import NOTHING, Appearance
 from retrieval.bundle import APPEARANCE, BUNDLED, Bundle, digest_number
 from retrieval.encoder import Encoder
 from retrieval.errors import BundleError
@@ -97,6 +97,28 @@ def test_the_least_familiar_view_decides(
     assert len(found.reasons) == len(reasons)
     assert all(told.startswith(reason) for told, reason in zip(found.reasons, reasons, strict=True))
     assert found.similarity == min(nearest)
+
+
+# The same with "none" instead of another part.
+WITH_NONE = dataclasses.replace(LOOKS, parts=("hand", "leg", NOTHING))
+
+
+def test_what_is_no_radiograph_is_not_called_another_part() -> None:
+    found = familiarity(embedding(-1, -1, 0, 0), [0.6], RULES, WITH_NONE)
+    assert found.reasons == ("it looks like no radiograph of hand",)
+    both = dataclasses.replace(RULES, parts=("hand", "leg"))
+    assert familiarity(embedding(0, 1, 0, 0), [0.6], both, WITH_NONE).familiar
+    found = familiarity(embedding(-1, -1, 0, 0), [0.6], both, WITH_NONE)  # the model knows no other part
+    assert found.reasons == ("it looks like no radiograph of hand or leg",)
+
+
+def test_what_is_no_radiograph_is_never_one_of_the_parts_of_an_index() -> None:
+    cases, embeddings, logits = collection(150, part=NOTHING)
+    embeddings[:40] = (-0.7, -0.7, 0, 0)
+    assert WITH_NONE.part(embeddings[:1]) == [NOTHING]
+    rules = learn_rules(cases, embeddings, logits, appearance=WITH_NONE)
+    assert rules.parts == ("hand",)
+    assert WITH_NONE.margins(embeddings[:1], (NOTHING,))[0, 0] == np.inf  # none of what is known can be told apart
 
 
 def test_without_anything_to_compare_with_nobody_knows() -> None:
