@@ -1,6 +1,6 @@
 """The pictures in README, drawn anew: twelve synthetic radiographs, and an answer in the terminal.
 
-python docs/pictures.py
+python docs/pictures.py [DATA INDEX]
 """
 
 import io
@@ -71,7 +71,7 @@ def draw_answer(data: Path, index: Path) -> None:
     asked = next(files for files in views.values() if len(files) > 1)
     with Searcher.open(index) as searcher:
         answer = searcher.search(asked)
-    answer = replace(answer, cases=tuple(replace(case, path=case.case) for case in answer.cases))
+    answer = replace(answer, cases=tuple(replace(case, path=Path(case.case).name) for case in answer.cases))
     console = Console(width=96, record=True, highlight=False, markup=False, emoji=False, file=io.StringIO())
     print_answer(answer, console)
     text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME)
