@@ -1,5 +1,6 @@
 """The `mura-search` command: gathers the commands, and turns what goes wrong into one line and an exit code."""
 
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -36,12 +37,19 @@ Not a medical device: research and teaching only.
 """
 
 
+# What these multiply is small. OpenBLAS's threads would wait busily for the next product, and take the cores from the
+# encoder: a heatmap takes twice as long with them (docs/heatmap.md).
+ASKING = ("query", "worklist", "serve", "scp", "dicomweb")
+
+
 class Commands(Group):
     """A first word that is neither a command nor an option of `mura-search` itself is something to query."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and self.is_query(ctx, args[0]):
             args = ["query", *args]
+        if args and args[0] in ASKING:
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
         return super().parse_args(ctx, args)
 
     def is_query(self, ctx: Any, word: str) -> bool:

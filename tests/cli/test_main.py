@@ -131,3 +131,19 @@ def test_start_up_takes_less_than_300_ms(arguments: list[str]) -> None:
         subprocess.run([*COMMAND, *arguments], stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
         seconds.append(spent() - before)
     assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(("words", "threads"), [(["none.png"], "1"), (["index", "info", "nowhere"], None)])
+def test_what_asks_multiplies_on_one_thread(words: list[str], threads: str | None) -> None:
+    """OpenBLAS reads how many threads to start as NumPy is imported, so it has to be said before."""
+    code = (
+        "import os, sys; from cli.main import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit: print(repr(os.environ.get('OPENBLAS_NUM_THREADS')))\n"
+    )
+    unset = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    for environment, wanted in ((unset, threads), ({**unset, "OPENBLAS_NUM_THREADS": "3"}, "3")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
+        )
+        assert done.stdout.splitlines()[-1] == repr(wanted)  # what the user says holds
