@@ -58,12 +58,13 @@ class CaseReader:
             raise self._sqlite.damaged("it ends early")
 
     def image(self) -> bytes:
-        """The bytes of the whole file, read through SQLite, in a transaction.
+        """The bytes of the database, read through SQLite, in a transaction.
 
-        Were the file opened and closed beside it, SQLite would lose its lock on it, and others could write.
+        Were the file opened and closed beside it, SQLite would lose its lock on it, and others could write. The file
+        may be longer: SQLite cuts off what a commit freed after it, and a process may die between the two.
         """
         image = self._sqlite.image()
-        if len(image) != self.path.stat().st_size:
+        if len(image) > self.path.stat().st_size:
             raise self._sqlite.damaged("it is not as long as it says")
         return image
 

@@ -146,6 +146,25 @@ def test_killed_at_200_random_moments_while_changing(tmp_path: Path) -> None:
     assert actions == ["add", "compact", "relabel", "remove"]  # in the midst of each
 
 
+def test_killed_between_a_commit_and_the_cut_of_what_it_freed(tmp_path: Path) -> None:
+    """SQLite shortens the file after the commit; until the next change it is longer than the database in it."""
+    place, state = begin(tmp_path)
+    file = place / "cases.sqlite"
+    length = file.stat().st_size
+    (place / "SHA256SUMS").unlink()  # as while it is changed
+    with file.open("ab") as end:
+        end.write(bytes(8192))
+    check(place, state)
+    with IndexEdit.open(place) as edit:
+        action, after = step(10, state)
+        do(edit, action, state, after)
+        edit.compact()
+    check(place, after)
+    assert file.stat().st_size <= length + 8192
+    with IndexFolder.open(place) as folder:
+        assert folder.verify()
+
+
 def test_readers_see_the_state_before_a_change_or_after_it(tmp_path: Path) -> None:
     place, state = begin(tmp_path)
     states = [state]
