@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from index.errors import IndexBusy
 from index.folder import IndexFolder
 
 KILLS = 200
-CHANGES = 150  # a multiple of 3
+CHANGES = 150  # a multiple of 6
 State = tuple[Case, ...]  # what is indexed, in row order
 
 
@@ -70,9 +70,14 @@ def do(edit: IndexEdit, action: str, before: State, after: State) -> None:
         edit.compact()
 
 
-def live(place: Path, number: int, state: State, told: int, end: float = float("inf")) -> None:
-    """Change the index until change `end`, three changes an edit, saying which change is done."""
+def live(place: Path, number: int, state: State, told: int, end: float = float("inf"), ahead: bool = True) -> None:
+    """Change the index until change `end`, three changes an edit, saying which change is done.
+
+    Unless it may run `ahead` of who reads, it makes six changes for each byte on standard input.
+    """
     while number < end:
+        if not ahead and number % 6 == 4 and not os.read(0, 1):
+            return  # nobody reads any longer
         with IndexEdit.open(place) as edit:
             for _ in range(3):
                 action, after = step(number, state)
@@ -176,10 +181,13 @@ def test_readers_see_the_state_before_a_change_or_after_it(tmp_path: Path) -> No
     environment = os.environ | {"PYTHONPATH": str(Path(index.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     writer = subprocess.Popen(
         [sys.executable, __file__, str(tmp_path), "live"],
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment,
+        bufsize=0,
     )
+    assert writer.stdin is not None
     shown = [frozenset((c.study, c.label) for c in cases) for cases in states]
     at, then, met, searched, old = 0, 0, set(), set(), IndexFolder.open(place)
     with writer, old:
@@ -193,6 +201,9 @@ def test_readers_see_the_state_before_a_change_or_after_it(tmp_path: Path) -> No
                 except IndexBusy:  # changed since it was opened
                     continue
                 at = states.index(found, at)  # ValueError: half of a change, or one that was undone
+                if at not in met:
+                    with suppress(BrokenPipeError):  # it has made its last change
+                        writer.stdin.write(b"+")
                 met.add(at)
                 assert folder.embeddings().tobytes() == b"".join(vector(c).tobytes() for c in found)
             if states[at:] == [states[-1]] * len(states[at:]):  # the last changes may change nothing
@@ -200,13 +211,13 @@ def test_readers_see_the_state_before_a_change_or_after_it(tmp_path: Path) -> No
         assert writer.stderr is not None
         assert (writer.stderr.read(), writer.wait()) == (b"", 0)
         assert not old.replaced()
-    assert len(met) > 10  # it read while changes were made
-    assert len(searched) > 10
+    assert len(met) > CHANGES / 6  # it read while changes were made
+    assert len(searched) > CHANGES / 12
     check(place, states[-1])
 
 
 if __name__ == "__main__":
     if sys.argv[2:] == ["live"]:
-        live(Path(sys.argv[1]) / "index", 10, tuple(case(n) for n in range(40)), sys.stdout.fileno(), 10 + CHANGES)
+        live(Path(sys.argv[1]) / "index", 10, tuple(case(n) for n in range(40)), 1, 10 + CHANGES, ahead=False)
     else:
         kill_again_and_again(Path(sys.argv[1]))
