@@ -1,7 +1,7 @@
 """The size that a compressed frame claims, held against what OpenCV wrote."""
 
 import struct
-import time
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -42,9 +42,7 @@ def test_a_box_without_length_keeps_nobody() -> None:
     """pydicom would go round for ever."""
     data = bytearray(JP2)
     data[12:16] = bytes(4)
-    started = time.perf_counter()
     assert read_codestream(bytes(data)) is None
-    assert time.perf_counter() - started < 1
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", JPEG[:40], JP2[:60], b"\xff\xd8\xff"]))
@@ -69,6 +67,10 @@ def test_rle_is_counted_before_it_is_unpacked() -> None:
 
 
 def test_a_small_rle_frame_that_unpacks_to_gigabytes_costs_nothing() -> None:
-    started = time.perf_counter()
-    assert not rle_fits(rle(b"\x81a" * 10_000_000), 512 * 512)
-    assert time.perf_counter() - started < 1
+    bomb = rle(b"\x81a" * 10_000_000)
+    tracemalloc.start()
+    try:
+        assert not rle_fits(bomb, 512 * 512)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(bomb)
+    finally:
+        tracemalloc.stop()

@@ -207,11 +207,9 @@ def test_half_open_connections_end_and_hinder_nobody(serve: Serve, png: Png) -> 
 
 def test_a_second_request_may_be_left_half_open_either(serve: Serve) -> None:
     base = httpx.URL(serve(limits={"head": 0.5}))
-    with socket.create_connection((base.host, base.port), timeout=10) as raw:
+    with socket.create_connection((base.host, base.port), timeout=5) as raw:
         raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he")
-        started = time.perf_counter()
-        assert read_all(raw).count(b"HTTP/1.1 200") == 1
-        assert time.perf_counter() - started < 4
+        assert read_all(raw).count(b"HTTP/1.1 200") == 1  # and is closed within those five seconds
 
 
 def test_a_full_server_says_so_instead_of_queueing(serve: Serve, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
