@@ -1,12 +1,14 @@
-"""Which studies a run of an experiment gets wrong: by fold, fracture's size, number of radiographs, and patient.
+"""Which studies a run of an experiment gets wrong: by fold, fracture's size, number of radiographs, patient and quirks.
 
     python benchmarks/errors.py DATA RUN [--folds 5]
 
 RUN is a run's folder (OUT/runs/NAME) and DATA the collection that it judged, with a table of boxes. A fracture's size
-is the square root of its area, as a share of the radiograph's longer side; a study's is that of its largest one.
+is the square root of its area, as a share of the radiograph's longer side; a study's is that of its largest one. Plates
+and screws, and two views in one picture, are FracAtlas's own columns (`dataset.csv`, two folders above a radiograph).
 """
 
 import argparse
+import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,6 +29,19 @@ def size_of(case: Case, boxes: Sequence[Box]) -> float:
         return 0.0
     height, width = read_radiograph(Path(case.path)).pixels.shape[:2]
     return float(max(np.sqrt(w * width * h * height) for _, _, w, h in boxes) / max(height, width))
+
+
+def quirks(cases: Sequence[Case]) -> dict[str, frozenset[str]]:
+    """Which of hardware and multiscan FracAtlas says of a study's radiographs."""
+    of_image: dict[str, frozenset[str]] = {}
+    for folder in {Path(case.path).parents[2] for case in cases}:
+        with (folder / "dataset.csv").open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                of_image[row["image_id"]] = frozenset(name for name in ("hardware", "multiscan") if row[name] == "1")
+    found: dict[str, frozenset[str]] = {}
+    for case in cases:
+        found[case.study] = found.get(case.study, frozenset()) | of_image[Path(case.path).name]
+    return found
 
 
 def table(title: str, calls: Sequence[Call], groups: Sequence[tuple[str, Callable[[Call], bool]]]) -> None:
@@ -85,6 +100,7 @@ def main() -> None:
     labels: dict[str, set[int]] = {}
     for case in collection.cases:
         labels.setdefault(case.patient, set()).add(case.label)
+    quirk = quirks(collection.cases)
     for title, label in (("Abnormal", 1), ("Normal", 0)):
         own = [call for call in calls if call.label == label]
         table(
@@ -102,6 +118,16 @@ def main() -> None:
             [
                 ("all of this label", lambda call: len(labels[call.patient]) == 1),
                 ("some of the other label", lambda call: len(labels[call.patient]) == 2),
+            ],
+        )
+
+        table(
+            f"{title}, by quirks",
+            own,
+            [
+                ("plates or screws", lambda call: "hardware" in quirk[call.study]),
+                ("several views in one picture", lambda call: "multiscan" in quirk[call.study]),
+                ("neither", lambda call: not quirk[call.study]),
             ],
         )
 
