@@ -133,8 +133,10 @@ def test_start_up_takes_less_than_300_ms(arguments: list[str]) -> None:
     assert min(seconds) < 0.3
 
 
-@pytest.mark.parametrize(("words", "threads"), [(["none.png"], "1"), (["index", "info", "nowhere"], None)])
-def test_what_asks_multiplies_on_one_thread(words: list[str], threads: str | None) -> None:
+@pytest.mark.parametrize(
+    ("words", "threads"), [(["none.png"], "1"), (["index", "info", "nowhere"], "1"), (["train", "nowhere"], None)]
+)
+def test_all_but_learning_multiplies_on_one_thread(words: list[str], threads: str | None) -> None:
     """OpenBLAS reads how many threads to start as NumPy is imported, so it has to be said before."""
     code = (
         "import os, sys; from cli.main import app\n"
