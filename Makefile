@@ -41,7 +41,7 @@ wheel: $(VENV)/.dev
 #   make bench   the benchmarks whose figures README quotes
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cold_start.py
-	$(BIN)/python benchmarks/encode.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/train.py
 
