@@ -4,7 +4,7 @@
 
 RUN is a run's folder (OUT/runs/NAME) and DATA the collection that it judged, with a table of boxes. A fracture's size
 is the square root of its area, as a share of the radiograph's longer side; a study's is that of its largest one. Plates
-and screws, and two views in one picture, are FracAtlas's own columns (`dataset.csv`, two folders above a radiograph).
+and screws, and several views in one picture, are FracAtlas's columns (`dataset.csv`, two folders above a radiograph).
 """
 
 import argparse
@@ -32,15 +32,17 @@ def size_of(case: Case, boxes: Sequence[Box]) -> float:
 
 
 def quirks(cases: Sequence[Case]) -> dict[str, frozenset[str]]:
-    """Which of hardware and multiscan FracAtlas says of a study's radiographs."""
+    """Which of hardware and multiscan FracAtlas says of a study's radiographs; nothing is known of others'."""
     of_image: dict[str, frozenset[str]] = {}
     for folder in {Path(case.path).parents[2] for case in cases}:
+        if not (folder / "dataset.csv").is_file():
+            continue
         with (folder / "dataset.csv").open(newline="", encoding="utf-8") as lines:
             for row in csv.DictReader(lines):
                 of_image[row["image_id"]] = frozenset(name for name in ("hardware", "multiscan") if row[name] == "1")
     found: dict[str, frozenset[str]] = {}
     for case in cases:
-        found[case.study] = found.get(case.study, frozenset()) | of_image[Path(case.path).name]
+        found[case.study] = found.get(case.study, frozenset()) | of_image.get(Path(case.path).name, frozenset())
     return found
 
 
@@ -120,7 +122,6 @@ def main() -> None:
                 ("some of the other label", lambda call: len(labels[call.patient]) == 2),
             ],
         )
-
         table(
             f"{title}, by quirks",
             own,

@@ -2,12 +2,19 @@
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
 S, REACH = 240, 56
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    return importlib.import_module("simulated")
 
 
 @pytest.fixture
@@ -19,9 +26,7 @@ def picture() -> np.ndarray:
     return cv2.GaussianBlur(limb, (0, 0), 1).clip(0, 255).astype(np.uint8)[:, :, None]
 
 
-def test_fractures_lie_in_their_boxes_and_on_the_bone(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    simulated = importlib.import_module("simulated")
+def test_fractures_lie_in_their_boxes_and_on_the_bone(picture: np.ndarray, simulated: ModuleType) -> None:
     on_bone = within = seen = 0
     for seed in range(40):
         broken, coverage = simulated.fractured(picture, REACH, np.random.default_rng(seed))
@@ -45,9 +50,7 @@ def test_fractures_lie_in_their_boxes_and_on_the_bone(picture: np.ndarray, monke
     assert 25 < seen < 40  # some are subtle
 
 
-def test_where_nothing_looks_like_bone_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    simulated = importlib.import_module("simulated")
+def test_where_nothing_looks_like_bone_nothing_breaks(simulated: ModuleType) -> None:
     broken, coverage = simulated.fractured(np.zeros((S, S, 1), np.uint8), REACH, np.random.default_rng(0))
     assert not broken.any()
     assert not coverage.any()
