@@ -1,6 +1,7 @@
 """`mura-search audit`: what a collection holds, and what is wrong with it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,17 +112,18 @@ def examined(
     from retrieval.audit import deep_audit
     from retrieval.bundle import BUNDLED
     from retrieval.encoder import Encoder
+    from retrieval.kept import kept, kept_place
     from retrieval.scrutiny import encode_collection
     from retrieval.searcher import Searcher
 
-    with progress("encoding") as show:
-        if place:
-            with Searcher.open(place) as searcher:
-                encoding = encode_collection(collection, searcher, workers=workers, progress=show)
-        else:
-            encoding = encode_collection(collection, Encoder.open(model or BUNDLED), workers=workers, progress=show)
-    with progress("comparing") as show:
-        return deep_audit(collection, encoding, progress=show, workers=workers, assumed=wrong)
+    with ExitStack() as stack:
+        source = stack.enter_context(Searcher.open(place)) if place else Encoder.open(model or BUNDLED)
+        bundle = source.encoder.bundle if isinstance(source, Searcher) else source.bundle
+        keep = stack.enter_context(kept(kept_place(collection), collection, bundle))
+        with progress("encoding") as show:
+            encoding = encode_collection(collection, source, keep=keep, workers=workers, progress=show)
+        with progress("comparing") as show:
+            return deep_audit(collection, encoding, progress=show, workers=workers, assumed=wrong)
 
 
 def print_audit(findings: "Audit") -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +17,7 @@ from index.database import Database, now
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 from index.files import CASES, MODEL, VECTORS, copy_folder, refusals_named, remove_strays, replace_folder, sync
 from index.lock import Lock
-from index.reader import CaseReader
+from index.reader import Batch, CaseReader
 from index.state import make_snapshot
 from index.vectors import Demand, require_one_each, require_unit_rows
 
@@ -126,6 +126,15 @@ class IndexBuild:
         """(N,), in row order."""
         return self._database.logits()
 
+    def batches(self) -> Iterator[Batch]:
+        """Everything of all cases added so far, in row order, about a thousand at a time."""
+        return self._database.batches(self._dimension)
+
+    def metadata(self, key: str) -> object:
+        """A JSON value that was stored under a key; None where there is none."""
+        values: dict[str, object] = self._database.metadata()["values"]
+        return values.get(key)
+
     def set_metadata(self, key: str, value: object) -> None:
         """Store a JSON value for `IndexFolder.metadata`."""
         with self._database.transaction(writing=True):
@@ -162,6 +171,12 @@ class IndexBuild:
             from index.remote import forget
 
             forget(former)
+        self.close()
+
+    def discard(self) -> None:
+        """Remove the partial index, and close the build."""
+        self._database.close()
+        shutil.rmtree(self._partial)
         self.close()
 
 

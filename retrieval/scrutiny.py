@@ -6,11 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.build import IndexBuild
 from index.case import Case
+from index.reader import Batch as Stored
 from retrieval.build import bundle_rules
 from retrieval.bundle import Bundle
 from retrieval.collection import Collection
@@ -18,7 +21,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.rules import Rules, learn_rules
 from retrieval.searcher import Searcher
-from retrieval.stream import encoded_batches, file_digest
+from retrieval.stream import Batch, encoded_batches, file_digest
 from retrieval.suspects import ASSUMED, LabelCheck, check_labels
 from retrieval.twins import Closeness, Twin, closeness, joined_patients, near_duplicates
 
@@ -73,37 +76,41 @@ def encode_collection(
     collection: Collection,
     source: Searcher | Encoder,
     *,
+    keep: IndexBuild | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Encoding:
     """Encode every radiograph; of a searcher, with its index's model, and but for those that the index holds already.
 
-    `progress` is called with (radiographs done, all). Raises CollectionError where none can be read.
+    What is encoded is added to `keep` at once, and what an interrupted call has added there is not encoded again (see
+    `retrieval.kept`). `progress` is called with (radiographs done, all). Raises CollectionError where none can be read.
     """
     encoder = source.encoder if isinstance(source, Searcher) else source
     done = _indexed(collection, source, workers) if isinstance(source, Searcher) else {}
     reused = len(done)
-    remaining = [case for case in collection.cases if case.case not in done]
     unreadable: list[tuple[str, str]] = []
     warnings: list[tuple[str, str]] = []
-    met = reused
+    if keep:
+        done |= _kept(keep, collection)
+        warnings = [(case, warning) for case, warning in cast(list[list[str]], keep.metadata("warnings") or [])]
+    remaining = [case for case in collection.cases if case.case not in done]
+    met = len(done)
     try:
         with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
             for batch in batches:
-                for row, case in enumerate(batch.cases):
-                    done[case.case] = _Encoded(
-                        case, batch.embeddings[row], float(batch.logits[row]), batch.thumbnails[row]
-                    )
+                done |= {one.case.case: one for one in _encoded(batch.cases, batch)}
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
                 warnings += [(case.case, warning) for case, warning in batch.warnings]
+                if keep and batch.cases:
+                    stored = [*map(collection.stored, batch.cases)]
+                    keep.add(stored, batch.embeddings, batch.thumbnails, batch.logits)
+                    keep.set_metadata("warnings", warnings)
                 met += len(batch.cases) + len(batch.unreadable)
                 if progress:
                     progress(met, len(collection.cases))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{met} of {len(collection.cases)} radiographs were encoded, and are lost; index build can be interrupted "
-            "and goes on, and audit --index takes from the index what is there"
-        ) from None
+        what = "are done; the same command goes on from there" if keep else "were encoded, and are lost"
+        raise KeyboardInterrupt(f"{met} of {len(collection.cases)} radiographs {what}") from None
     found = [done[case.case] for case in collection.cases if case.case in done]
     if not found:
         raise CollectionError(f"none of the {len(unreadable)} radiographs could be read; the first: {unreadable[0][1]}")
@@ -164,6 +171,22 @@ def _indexed(collection: Collection, searcher: Searcher, workers: int | None) ->
             if (picture := searcher.index.thumbnail(indexed)) is not None:
                 found[case.case] = _Encoded(replace(case, digest=digest), embeddings[row], float(logits[row]), picture)
     return found
+
+
+def _kept(keep: IndexBuild, collection: Collection) -> dict[str, _Encoded]:
+    """What an interrupted call has encoded of the collection."""
+    cases = {case.case: case for case in collection.cases}
+    found: dict[str, _Encoded] = {}
+    for batch in keep.batches():
+        named = [replace(cases[stored.case], digest=stored.digest) for stored in batch.cases]
+        found |= {one.case.case: one for one in _encoded(named, batch)}
+    return found
+
+
+def _encoded(cases: Sequence[Case], batch: Batch | Stored) -> list[_Encoded]:
+    """The rows of a batch, each with its case."""
+    parts = zip(cases, batch.embeddings, batch.logits, batch.thumbnails, strict=True)
+    return [_Encoded(case, embedding, float(logit), picture) for case, embedding, logit, picture in parts]
 
 
 def _digests(cases: Sequence[Case], workers: int | None) -> list[str]:

@@ -16,6 +16,7 @@ from typer.testing import Result
 from cli.audit import LISTED, print_list
 from retrieval.build import build_index
 from retrieval.collection import read_collection
+from retrieval.stream import encoded_batches
 
 Run = Callable[..., Result]
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,30 @@ def test_deep(run: Run, planted: Path, model: Path, tmp_path: Path) -> None:
     assert kinds == ["near duplicate", "suspect label", "leaking study"]
     assert "radiograph copy.png, labelled abnormal" in sheet.read_text()
     assert f"Wrote {table}" in result.stderr
+
+
+def test_an_interrupted_deep_audit_goes_on(
+    run: Run, planted: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = json.loads(run("audit", planted, "--model", model, "--json").stdout)
+    with monkeypatch.context() as patch:
+
+        def interrupted(*arguments: object, **options: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("retrieval.audit.deep_audit", interrupted)
+        assert run("audit", planted, "--model", model).exit_code == 130
+    asked: list[int] = []
+
+    def spied(cases, *rest, **more):  # type: ignore[no-untyped-def]
+        asked.append(len(cases))
+        return encoded_batches(cases, *rest, **more)
+
+    monkeypatch.setattr("retrieval.scrutiny.encoded_batches", spied)
+    assert json.loads(run("audit", planted, "--model", model, "--json").stdout) == plain
+    assert asked == [0]
+    assert json.loads(run("audit", planted, "--model", model, "--json").stdout) == plain
+    assert asked == [0, 45]  # a finished audit leaves nothing
 
 
 def test_deep_with_an_index_says_the_same(run: Run, planted: Path, model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 from index.case import Case
 from retrieval.audit import Audit, audit, deep_audit
 from retrieval.build import build_index
+from retrieval.bundle import Bundle
 from retrieval.collection import Collection
 from retrieval.contactsheet import contact_sheet
 from retrieval.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.findings import COLUMNS, findings_table
+from retrieval.kept import kept
 from retrieval.scrutiny import Encoding, encode_collection
 from retrieval.searcher import Searcher
 from retrieval.stream import encoded_batches
@@ -166,12 +169,76 @@ def test_what_an_index_holds_is_not_encoded_again(
     assert [case for case, _ in again.unreadable] == ["bad.png"]
 
 
-def test_an_interruption_says_what_is_lost(planted: Collection, model: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+def stop(done: int, total: int) -> None:
+    raise KeyboardInterrupt
 
+
+def test_an_interruption_says_what_is_lost(planted: Collection, model: Path) -> None:
     with pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs were encoded, and are lost"):
         encode_collection(planted, Encoder.open(model), progress=stop)
+
+
+def test_what_was_encoded_before_an_interruption_is_kept(
+    planted: Collection, texture: Draw, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = planted.root / planted.cases[0].path
+    first.write_bytes(cv2.imencode(".jpg", texture(0, 80))[1].tobytes()[:-40])  # cut short: read with a warning
+    encoder = Encoder.open(model)
+    expected = encode_collection(planted, encoder)
+    assert [case for case, _ in expected.warnings] == [planted.cases[0].case]
+
+    place = tmp_path / "cache" / "audit" / "one"
+    with (
+        pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs are done; the same command goes on from there"),
+        kept(place, planted, encoder.bundle) as keep,
+    ):
+        encode_collection(planted, encoder, keep=keep, progress=stop)
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+
+    asked: list[str] = []
+
+    def spied(cases, *rest, **more):  # type: ignore[no-untyped-def]
+        asked.extend(case.case for case in cases)
+        return encoded_batches(cases, *rest, **more)
+
+    monkeypatch.setattr("retrieval.scrutiny.encoded_batches", spied)
+    with kept(place, planted, encoder.bundle) as keep:
+        again = encode_collection(planted, encoder, keep=keep)
+        with kept(place, planted, encoder.bundle) as other:
+            assert other is None  # somebody else is at it
+    assert asked == [case.case for case in planted.cases[16:]]
+    assert list(place.parent.iterdir()) == []
+    assert again.reused == 0
+    assert (again.cases, again.thumbnails, again.unreadable) == (
+        expected.cases,
+        expected.thumbnails,
+        expected.unreadable,
+    )
+    assert again.warnings == expected.warnings
+    assert np.allclose(again.embeddings, expected.embeddings, atol=1e-6)
+    assert np.allclose(again.logits, expected.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["file", "table"])
+def test_what_was_kept_of_something_else_is_not_used(
+    planted: Collection, model: Path, tmp_path: Path, change: str
+) -> None:
+    encoder, place = Encoder.open(model), tmp_path / "cache" / "one"
+    with pytest.raises(KeyboardInterrupt), kept(place, planted, encoder.bundle) as keep:
+        encode_collection(planted, encoder, keep=keep, progress=stop)
+    if change == "file":
+        Path(planted.cases[0].path).write_bytes(Path(planted.cases[1].path).read_bytes())
+    else:
+        planted = replace(planted, cases=planted.cases[1:])
+    with kept(place, planted, encoder.bundle) as keep:
+        assert keep is not None
+        assert keep.done() == set()
+
+
+def test_where_nothing_can_be_kept_the_audit_goes_on(planted: Collection, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file, not a folder")
+    with kept(tmp_path / "cache" / "one", planted, Bundle.open(model)) as keep:
+        assert keep is None
 
 
 def test_nothing_readable(planted: Collection, model: Path) -> None:
