@@ -25,6 +25,10 @@ class Watch:
         self._since: dict[str, tuple[State, float]] = {}
         self._given: dict[str, State] = {}
 
+    def give(self, found: Found) -> None:
+        """Count a study as given, in the state that it is in now."""
+        self._given[found.study] = _state(found)
+
     def look(self) -> tuple[list[Found], set[str]]:
         """The studies that are ready, each state once, and the names of those given that are gone.
 

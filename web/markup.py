@@ -11,9 +11,9 @@ __all__ = ["CLAIM", "front_page", "login_page", "options", "problem_page", "top"
 CLAIM = "Not a medical device: research and teaching only."
 
 
-def whole_page(title: str, content: str, *, foot: str = "", script: bool = True) -> str:
-    """A page with the program's name above and the claim below."""
-    scripts = '<script type="module" src="/static/page.js"></script>\n' if script else ""
+def whole_page(title: str, content: str, *, foot: str = "", script: str = "") -> str:
+    """A page with the program's name above and the claim below; `script` is the name of a file in /static/."""
+    scripts = f'<script type="module" src="/static/{script}"></script>\n' if script else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -73,7 +73,7 @@ Nothing you send is kept on the server's disk.</p>
             'Close</button></form><div id="comparison-content"></div></dialog>'
         ),
     )
-    return whole_page("mura-search", content, foot=head)
+    return whole_page("mura-search", content, foot=head, script="page.js")
 
 
 def login_page(problem: str = "") -> str:
@@ -84,13 +84,13 @@ def login_page(problem: str = "") -> str:
         f'aria-describedby="problem"></p>\n{wrong}\n<p><button>Log in</button></p></form>'
     )
     help_text = paragraph("Whoever runs this server knows the token: it was started with it.", "quiet")
-    return whole_page("Log in - mura-search", join(Html("<h1>Log in</h1>"), Html(form), help_text), script=False)
+    return whole_page("Log in - mura-search", join(Html("<h1>Log in</h1>"), Html(form), help_text))
 
 
 def problem_page(sentence: str) -> str:
     told = f'<p class="problem" role="alert">{safe(sentence)}.</p>'
     back = '<p><a href="/">Ask about a radiograph</a></p>'
-    return whole_page("mura-search", join(Html("<h1>This did not work</h1>"), Html(told), Html(back)), script=False)
+    return whole_page("mura-search", join(Html("<h1>This did not work</h1>"), Html(told), Html(back)))
 
 
 def options(values: Sequence[tuple[str, str]], chosen: str) -> Html:

@@ -1,8 +1,9 @@
-"""The studies of a folder on this machine, ranked in the background while requests are answered."""
+"""The studies of a folder on this machine, ranked and followed in the background while requests are answered."""
 
 import asyncio
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from retrieval.errors import RadiographError
 from retrieval.stream import thumbnail
 from retrieval.trace import trace
+from retrieval.watch import Watch
 from retrieval.worklist import Entry, Found, Skipped, find_studies, in_order
 from web.errors import Refused
 from web.service import Service
@@ -20,7 +22,10 @@ __all__ = ["MOST", "Listed", "Worklist"]
 MOST = 2000
 """Studies that are read; of a folder with more, the first by name."""
 
+_EVERY = 5.0  # seconds between two looks at the folder, or more, so that looking takes a twentieth of the time at most
 _TRIES = 5  # where the server is busy
+
+_AWAY = "the worklist's folder is not there any more; whoever runs this server can look"
 
 logger = logging.getLogger("mura-search")
 
@@ -35,32 +40,47 @@ class Listed:
 
 
 class Worklist:
-    """What is known of a folder, in the order of `retrieval.worklist`, made anew whenever `start` is called.
+    """What is known of a folder, in the order of `retrieval.worklist`.
 
-    Studies are read one after the other, and encoded in turn with those that are sent. Each is known by a number that
-    tells nothing, and stays its own as long as the server runs: a page that was drawn earlier never shows another one.
-    While the list is made for the first time, it is what was read so far; afterwards the former one until all is read.
+    All of it is made anew whenever `start` is called: while that is done for the first time, the list is what was read
+    so far; afterwards the former one until all is read. Then the folder is followed: a study that comes or changes is
+    read when its files rest, one that goes leaves the list. Studies are read one after the other, and encoded in turn
+    with those that are sent. Each is known by a number that tells nothing, and stays its own as long as the server
+    runs: a page that was drawn earlier never shows another one.
     """
 
     def __init__(self, folder: Path, service: Service) -> None:
         self.folder = folder
-        self.made: datetime | None = None
-        self.done = self.all = self.left = 0  # of the last or present run: read, to be read, more than `MOST`
+        self.made: datetime | None = None  # when the list became what it is
+        self.changes = 0  # how often it has become another one
+        self.done = self.all = self.left = 0  # of the last or present ranking: read, to be read, more than `MOST`
         self.trouble = ""
-        self.skipped: list[Skipped] = []
         self._service = service
+        self._watch = Watch(folder, settle=_EVERY)
         self._listed: dict[str, Listed] = {}
+        self._skipped: dict[str, Skipped] = {}
         self._numbers: dict[str, str] = {}
+        self._ranking = False
+        self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> bool:
-        return self._task is not None and not self._task.done()
+        """Whether all of it is being ranked."""
+        return self._ranking and self._task is not None and not self._task.done()
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        return sorted(self._skipped.values(), key=lambda one: one.study)
 
     def start(self) -> None:
-        """Begin to rank the folder as it is now, unless that is under way."""
-        if not self.running:
-            self._task = asyncio.create_task(self._run())
+        """Begin to rank the folder as it is now, unless that is under way, and follow it from then on."""
+        if self.running:
+            return
+        self._ranking = True
+        self._asked.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
 
     async def close(self) -> None:
         if self._task is not None:
@@ -81,26 +101,96 @@ class Worklist:
     def _entries(self) -> list[Entry]:
         return [one.entry for one in self._listed.values()]
 
-    async def _run(self) -> None:
+    async def _work(self) -> None:
+        while True:
+            self._asked.clear()
+            await self._rank()
+            self._ranking = False
+            pause = _EVERY
+            while not await self._is_asked(pause):
+                pause = max(_EVERY, 20 * await self._follow())
+
+    async def _is_asked(self, seconds: float) -> bool:
+        """Wait; whether all is to be ranked anew."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._asked.wait()
+        except TimeoutError:
+            return False
+
+    async def _rank(self) -> None:
         self.trouble, self.done, self.all, self.left = "", 0, 0, 0
         try:
             found, unread = await asyncio.to_thread(find_studies, self.folder)
         except (OSError, RadiographError):  # which names the folder's place
-            self.trouble = "the worklist's folder is not there any more; whoever runs this server can look"
+            self.trouble = _AWAY
             return
-        skipped = [Skipped(one.study, "this folder cannot be read") for one in unread]
+        skipped = {one.study: Skipped(one.study, "this folder cannot be read") for one in unread}
         self.all, self.left = min(len(found), MOST), max(0, len(found) - MOST)
         listed: dict[str, Listed] = {}
         if self.made is None:
-            self._listed, self.skipped = listed, skipped
+            self._listed, self._skipped = listed, skipped
+        for one in found:
+            await asyncio.to_thread(self._watch.give, one)
         for one in found[:MOST]:
             read = await self._read(one)
             if isinstance(read, Skipped):
-                skipped.append(read)
+                skipped[one.study] = read
             else:
-                listed[self._numbers.setdefault(one.study, secrets.token_hex(8))] = read
+                listed[self._number(one)] = read
             self.done += 1
-        self._listed, self.skipped, self.made = listed, skipped, datetime.now(UTC)
+            self.changes += listed is self._listed
+        self._listed, self._skipped = listed, skipped
+        self._changed()
+
+    async def _follow(self) -> float:
+        """Look at the folder once, and read what has come; the seconds that the look took."""
+        started = time.perf_counter()
+        try:
+            ready, gone = await asyncio.to_thread(self._watch.look)
+        except (OSError, RadiographError):
+            self.changes += not self.trouble
+            self.trouble = _AWAY
+            return time.perf_counter() - started
+        took = time.perf_counter() - started
+        if self.trouble:
+            self.trouble = ""
+            self.changes += 1
+        for name in gone:
+            if not self._drop(name):
+                self.left = max(0, self.left - 1)
+            self._changed()
+        for one in ready:
+            if self._asked.is_set():
+                break  # it will be read anyway
+            if len(self._listed) >= MOST and not self._is_known(one.study):
+                self.left += 1
+                continue
+            read = await self._read(one)
+            self._drop(one.study)
+            if isinstance(read, Skipped):
+                self._skipped[one.study] = read
+            else:
+                self._listed[self._number(one)] = read
+            self._changed()
+        return took
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self.made = datetime.now(UTC)
+
+    def _number(self, found: Found) -> str:
+        return self._numbers.setdefault(found.study, secrets.token_hex(8))
+
+    def _is_known(self, study: str) -> bool:
+        return study in self._skipped or self._numbers.get(study) in self._listed
+
+    def _drop(self, study: str) -> bool:
+        """Take a study off the list; whether it was there."""
+        known = self._is_known(study)
+        self._skipped.pop(study, None)
+        self._listed.pop(self._numbers.get(study, ""), None)
+        return known
 
     async def _read(self, found: Found) -> Listed | Skipped:
         """Ask about one study as about one that is sent."""

@@ -4,7 +4,7 @@ from html import escape
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
 from retrieval.page import Html, join, label_mark, paragraph, safe, table, warnings
@@ -34,7 +34,14 @@ async def show(request: Request) -> HTMLResponse:
     worklist = _worklist(request)
     about = await service_of(request).about()
     content = _content(worklist, synthetic=bool(about["synthetic"]))
-    return HTMLResponse(whole_page("Worklist - mura-search", content, foot=await head_of(request), script=False))
+    page = whole_page("Worklist - mura-search", content, foot=await head_of(request), script="worklist.js")
+    return HTMLResponse(page)
+
+
+@worklist_pages.get("/worklist/changes")
+async def changes(request: Request) -> JSONResponse:
+    """How often the list has become another one, by which a page that is open sees that it is old."""
+    return JSONResponse({"changes": _worklist(request).changes})
 
 
 @worklist_pages.post("/worklist")
@@ -71,6 +78,7 @@ def _content(worklist: Worklist, *, synthetic: bool) -> Html:
         Html(f"<h1>Worklist of {safe(named(worklist.folder.resolve().name))}</h1>"),
         warnings(_remarks(worklist, [listed.entry for _, listed in ranked], synthetic=synthetic)),
         paragraph(_state(worklist)),
+        Html(f'<p id="news" role="status" data-changes="{worklist.changes}"></p>'),
     ]
     if worklist.running:
         blocks.append(Html('<p><a class="button plain" href="/worklist">Look again</a></p>'))
@@ -90,7 +98,7 @@ def _state(worklist: Worklist) -> str:
     count = len(worklist.ranked())
     made = f"Ranked {_studies(count)} at {worklist.made:%Y-%m-%d %H:%M} UTC." if worklist.made else ""
     if not worklist.running:
-        return made or "Nothing was ranked yet."
+        return f"{made or 'Nothing was ranked yet.'} The folder is watched for studies that come or go."
     progress = f"{worklist.done:,} of {_studies(worklist.all)} are read"
     if made:
         return f"{made} It is being ranked again: {progress}. Until all are, the former order is shown."
@@ -100,7 +108,8 @@ def _state(worklist: Worklist) -> str:
 def _remarks(worklist: Worklist, entries: list[Entry], *, synthetic: bool) -> list[str]:
     remarks = [f"{worklist.trouble}."] if worklist.trouble else []
     if worklist.left:
-        left = f"{_studies(worklist.left)} more are in the folder, and were not read"
+        were = "was" if worklist.left == 1 else "were"
+        left = f"{_studies(worklist.left)} of the folder {were} not read"
         remarks.append(f"{left}: at most {MOST:,} are, the first by name.")
     if len(entries) > _SHOWN:
         remarks.append(f"Only the first {_SHOWN:,} are shown.")

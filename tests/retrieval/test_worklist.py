@@ -207,8 +207,16 @@ def test_watching_waits_until_a_file_is_at_rest(tmp_path: Path, square: Square) 
     assert names() == []
     clock.now = 16
     assert names() == ["b"]  # again, since it is another study now
+    square("in/c.png", 100)
+    (found,) = (one for one in find_studies(folder)[0] if one.study == "c.png")
+    watch.give(found)  # which somebody has read already
+    clock.now = 18
+    assert names() == []
+    clock.now = 20
+    assert names() == []
     (folder / "a.png").unlink()
-    assert watch.look() == ([], {"a.png"})
+    (folder / "c.png").unlink()
+    assert watch.look() == ([], {"a.png", "c.png"})
     assert watch.look() == ([], set())
     (folder / "b").rename(tmp_path / "b")
     folder.rmdir()

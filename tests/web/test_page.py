@@ -166,3 +166,21 @@ def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Squar
     page.go_back()
     page.get_by_role("button", name="Rank again").click()
     expect(page.get_by_role("heading", name="Worklist of in")).to_be_visible()
+
+
+def test_an_open_worklist_says_that_it_has_changed(
+    serve: Serve, open_page: Open, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.worklist._EVERY", 0.1)
+    page = open_page(serve(worklist=inbox(square)))
+    ranked(page)
+    rows = page.locator(".list tbody tr")
+    expect(rows).to_have_count(2)
+    square("in/white.png", 255)
+    news = page.get_by_role("status")
+    expect(news).to_have_text("The list has changed. Show it", timeout=15_000)
+    expect(rows).to_have_count(2)  # nothing moves under the reader's hand
+    news.get_by_role("link").click()
+    expect(rows).to_have_count(3)
+    expect(rows.first).to_contain_text("white.png")
+    expect(page.get_by_role("status")).to_be_empty()

@@ -115,7 +115,10 @@ def test_the_patient_of_muras_folders_is_left_out(
     assert "own" not in {case["study"] for case in answer["cases"]}
 
 
-def test_ranking_again_sees_what_came_and_keeps_the_numbers(serve: Serve, inbox: Path, square: Square) -> None:
+def test_ranking_again_sees_what_came_and_keeps_the_numbers(
+    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.worklist._EVERY", 600.0)
     with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
         before = ranked(client)
         square("in/white.png", 255)
@@ -128,6 +131,84 @@ def test_ranking_again_sees_what_came_and_keeps_the_numbers(serve: Serve, inbox:
         assert numbers(after)[1:] == numbers(before)[:2]
         assert numbers(after)[0] not in numbers(before)
         assert client.get(f"/worklist/{numbers(before)[2]}/picture").status_code == 404
+
+
+def shows(client: httpx.Client, holds: Callable[[str], bool]) -> str:
+    """The page as soon as that holds of it."""
+    end = time.monotonic() + 15
+    while not holds(text := client.get("/worklist").text):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return text
+
+
+def test_the_folder_is_followed(serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.worklist._EVERY", 0.05)
+    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
+
+        def changes() -> int:
+            return int(client.get("/worklist/changes").json()["changes"])
+
+        before, first = ranked(client), changes()
+        time.sleep(0.3)  # several looks that find nothing new
+        assert changes() == first
+        square("in/white.png", 255)
+        came = shows(client, lambda text: "white.png" in text)
+        assert studies(came) == ["white.png", "bright", MURA, "dark.png"]
+        assert numbers(came)[1:] == numbers(before)
+        assert changes() == first + 1
+
+        square("in/white.png", 0)
+        changed = shows(client, lambda text: studies(text)[-1] == "white.png")
+        assert studies(changed) == ["bright", MURA, "dark.png", "white.png"]
+        assert sorted(numbers(changed)) == sorted(numbers(came))
+        square("in/bad.png", 100)
+        repaired = shows(client, lambda text: "bad.png" in studies(text))
+        assert "could not be read" not in repaired
+        (inbox / "dark.png").unlink()
+        gone = shows(client, lambda text: "dark.png" not in text)
+        assert client.get(f"/worklist/{numbers(before)[2]}/picture").status_code == 404
+
+        inbox.rename(inbox.with_name("elsewhere"))
+        assert studies(shows(client, lambda text: "not there any more" in text)) == studies(gone)
+        asked = changes()
+        inbox.with_name("elsewhere").rename(inbox)
+        assert studies(shows(client, lambda text: "not there any more" not in text)) == studies(gone)
+        assert changes() == asked + 1  # nothing was read again
+
+
+def test_no_more_are_read_than_may_be(
+    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.worklist._EVERY", 0.05)
+    monkeypatch.setattr("web.worklist.MOST", 3)
+    (inbox / "bad.png").unlink()
+    square("in/a.png", 90)
+    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
+        page = ranked(client)
+        assert studies(page) == ["bright", MURA, "a.png"]
+        assert "1 study of the folder was not read" in page
+        square("in/white.png", 255)
+        assert studies(shows(client, lambda text: "2 studies of the folder were not read" in text)) == studies(page)
+        square("in/a.png", 200)  # a change of one that is read is no new one
+        assert studies(shows(client, lambda text: studies(text) != studies(page))) == ["bright", "a.png", MURA]
+        (inbox / "white.png").unlink()
+        shows(client, lambda text: "1 study of the folder was not read" in text)
+        (inbox / "a.png").unlink()
+        shows(client, lambda text: studies(text) == ["bright", MURA])
+        square("in/white.png", 255)
+        shows(client, lambda text: studies(text) == ["white.png", "bright", MURA])
+
+
+def test_a_folder_that_comes_later_is_ranked(serve: Serve, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.worklist._EVERY", 0.05)
+    inbox.rename(inbox.with_name("elsewhere"))
+    monkeypatch.setattr(Settings, "__post_init__", lambda settings: None)  # as if it had gone a moment later
+    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
+        assert "Nothing was ranked yet" in shows(client, lambda text: "not there any more" in text)
+        inbox.with_name("elsewhere").rename(inbox)
+        page = shows(client, lambda text: len(studies(text)) == 3)
+    assert studies(page) == ["bright", MURA, "dark.png"]
 
 
 def test_a_folder_that_went_away_is_said_and_the_former_order_stays(serve: Serve, inbox: Path) -> None:
