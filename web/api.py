@@ -7,10 +7,11 @@ from starlette.responses import JSONResponse, Response
 
 from retrieval.answer import Answer
 from retrieval.heatmap import TARGETS
-from web.describe import ANSWERS, CASE, ERRORS, INDEX, PICTURE, QUESTION, SEARCH, TEXT, parameters
+from web.describe import ANSWERS, CASE, ERRORS, INDEX, PICTURE, QUESTION, SEARCH, TEXT, WORKLIST, parameters
 from web.errors import Refused
 from web.service import Service
 from web.upload import asked, read_upload
+from web.worklist import worklist_of
 
 __all__ = ["answer_document", "api"]
 
@@ -101,6 +102,11 @@ async def case_record(case: str, request: Request) -> JSONResponse:
     found = await service_of(request).case(case)
     fields = ("case", "study", "patient", "part", "view", "split")
     return JSONResponse({"label": found.label_name, **{field: getattr(found, field) for field in fields}})
+
+
+@api.get("/api/worklist", summary="The studies of the server's folder, in the order to read them", responses=WORKLIST)
+async def worklist(request: Request) -> JSONResponse:
+    return JSONResponse(worklist_of(request).to_dict())
 
 
 @api.get("/healthz", summary="Whether the server runs", responses=TEXT)

@@ -12,7 +12,19 @@ from retrieval.answer import Answer
 from web.settings import TOKEN_VARIABLE
 from web.upload import MOST_SHOWN
 
-__all__ = ["ANSWERS", "CASE", "ERRORS", "INDEX", "PICTURE", "QUESTION", "SEARCH", "TEXT", "describe", "parameters"]
+__all__ = [
+    "ANSWERS",
+    "CASE",
+    "ERRORS",
+    "INDEX",
+    "PICTURE",
+    "QUESTION",
+    "SEARCH",
+    "TEXT",
+    "WORKLIST",
+    "describe",
+    "parameters",
+]
 
 Json = dict[str, Any]
 Responses = dict[int | str, Json]
@@ -43,6 +55,18 @@ _INDEX: Json = {
     "name": "index", "cases": 5106, "studies": 1935, "patients": 1867, "parts": {"finger": 5106}, "views": {"": 5106},
     "labels": {"normal": 3138, "abnormal": 1968}, "generation": 3, "synthetic": False,
     "model": {"name": "upper-limb-lite0", "sha256": "84c58d8a"},
+}  # fmt: skip
+_WORKLIST: Json = {
+    "schema": "mura-search/worklist/1", "folder": "inbox", "ranking": False, "made": "2026-03-02T08:15:00+00:00",
+    "changes": 12, "trouble": "", "not_read": 0,
+    "studies": [
+        {
+            "number": "0f3b9a6c1d2e4f58", "rank": 1, "study": "patient00031/study1", "mean": 0.795, "agreement": True,
+            **{name: _EXAMPLE[name] for name in ("classifier", "knn", "familiarity", "warnings")},
+            "nearest": _EXAMPLE["cases"][0], "files": ["pa.png"],
+        }
+    ],
+    "skipped": [{"study": "bad.png", "reason": "bad.png is no image that can be read; export it as PNG, JPEG or TIFF"}],
 }  # fmt: skip
 _FIELDS: dict[str, Json] = {
     "k": {"type": "integer", "minimum": 1, "maximum": MOST_SHOWN, "description": "How many similar studies to show."},
@@ -81,6 +105,7 @@ ERRORS: Responses = {
 ANSWERS: Responses = {200: _json("The answer", _reference("Answer"), _EXAMPLE), **ERRORS}
 CASE: Responses = {200: _json("The case's record", {"type": "object"}, _CASE), **ERRORS}
 INDEX: Responses = {200: _json("Counts, and the model", {"type": "object"}, _INDEX), **ERRORS}
+WORKLIST: Responses = {200: _json("The list as it is now", {"type": "object"}, _WORKLIST), **ERRORS}
 PICTURE: Responses = {
     200: {
         "description": "The picture",

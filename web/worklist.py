@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from starlette.requests import Request
+
+from retrieval.answer import plain
 from retrieval.errors import RadiographError
+from retrieval.stack import named
 from retrieval.stream import thumbnail
 from retrieval.trace import trace
 from retrieval.watch import Watch
-from retrieval.worklist import Entry, Found, Skipped, find_studies, in_order
+from retrieval.worklist import SCHEMA, Entry, Found, Skipped, find_studies, in_order
 from web.errors import Refused
 from web.service import Service
 from web.upload import Asked
 
-__all__ = ["MOST", "Listed", "Worklist"]
+__all__ = ["MOST", "Listed", "Worklist", "worklist_of"]
 
 MOST = 2000
 """Studies that are read; of a folder with more, the first by name."""
@@ -91,6 +95,23 @@ class Worklist:
         """The studies with their numbers, those to read first at the top."""
         of = {one.found.study: number for number, one in self._listed.items()}
         return [(of[entry.study], self._listed[of[entry.study]]) for entry in in_order(self._entries())]
+
+    def to_dict(self) -> dict[str, object]:
+        """The studies as "mura-search/worklist/1" has them, each with its number, and how far the list is made."""
+        return {
+            "schema": SCHEMA,
+            "folder": named(self.folder.resolve().name),
+            "ranking": self.running,
+            "made": self.made.isoformat(timespec="seconds") if self.made else None,
+            "changes": self.changes,
+            "trouble": self.trouble,
+            "not_read": self.left,
+            "studies": [
+                {"number": number, **listed.entry.to_dict(rank)}
+                for rank, (number, listed) in enumerate(self.ranked(), 1)
+            ],
+            "skipped": plain(self.skipped),
+        }
 
     def get(self, number: str) -> Listed:
         """The study of a number. Raises Refused with 404 where it is not on the list, or no longer."""
@@ -209,3 +230,11 @@ class Worklist:
                 logger.error("a study of the worklist could not be read: %s", trace(error))
                 return Skipped(found.study, "something went wrong that should not have")
         raise AssertionError("every try returns or waits")
+
+
+def worklist_of(request: Request) -> Worklist:
+    """The worklist of the server that is asked. Raises Refused with 404 where it has none."""
+    worklist: Worklist | None = request.app.state.worklist
+    if worklist is None:
+        raise Refused(404, "this server has no worklist; start it with --worklist FOLDER to have one")
+    return worklist

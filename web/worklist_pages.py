@@ -12,11 +12,10 @@ from retrieval.stack import named
 from retrieval.worklist import Entry
 from retrieval.worklist_page import probability
 from web.api import service_of
-from web.errors import Refused
 from web.markup import whole_page
 from web.pages import head_of
 from web.upload import Asked
-from web.worklist import MOST, Listed, Worklist
+from web.worklist import MOST, Listed, Worklist, worklist_of
 
 __all__ = ["worklist_pages"]
 
@@ -31,7 +30,7 @@ _ORDER = (
 
 @worklist_pages.get("/worklist")
 async def show(request: Request) -> HTMLResponse:
-    worklist = _worklist(request)
+    worklist = worklist_of(request)
     about = await service_of(request).about()
     content = _content(worklist, synthetic=bool(about["synthetic"]))
     page = whole_page("Worklist - mura-search", content, foot=await head_of(request), script="worklist.js")
@@ -41,19 +40,19 @@ async def show(request: Request) -> HTMLResponse:
 @worklist_pages.get("/worklist/changes")
 async def changes(request: Request) -> JSONResponse:
     """How often the list has become another one, by which a page that is open sees that it is old."""
-    return JSONResponse({"changes": _worklist(request).changes})
+    return JSONResponse({"changes": worklist_of(request).changes})
 
 
 @worklist_pages.post("/worklist")
 async def rank_again(request: Request) -> Response:
-    _worklist(request).start()
+    worklist_of(request).start()
     return RedirectResponse("/worklist", 303)
 
 
 @worklist_pages.post("/worklist/{number}")
 async def open_study(number: str, request: Request) -> Response:
     """Read a study's files as they are now, remember it, and go to its answer."""
-    files = _worklist(request).get(number).found.files
+    files = worklist_of(request).get(number).found.files
     service = service_of(request)
     with service.gate.enter() as share:
         _, study = await service.ask_files(files, Asked(), share)
@@ -62,14 +61,7 @@ async def open_study(number: str, request: Request) -> Response:
 
 @worklist_pages.get("/worklist/{number}/picture")
 async def picture(number: str, request: Request) -> Response:
-    return Response(_worklist(request).get(number).picture, media_type="image/jpeg")
-
-
-def _worklist(request: Request) -> Worklist:
-    worklist: Worklist | None = request.app.state.worklist
-    if worklist is None:
-        raise Refused(404, "this server has no worklist; start it with --worklist FOLDER to have one")
-    return worklist
+    return Response(worklist_of(request).get(number).picture, media_type="image/jpeg")
 
 
 def _content(worklist: Worklist, *, synthetic: bool) -> Html:

@@ -226,7 +226,7 @@ def test_the_description_names_every_route_and_its_example_is_an_answer(client: 
     assert set(document["paths"]) == {
         "/api/search", "/api/studies/{study}", "/api/studies/{study}/views/{number}/image",
         "/api/studies/{study}/views/{number}/heatmap", "/api/studies/{study}/views/{number}/likeness", "/api/index",
-        "/api/cases/{case}", "/api/cases/{case}/image", "/healthz", "/readyz", "/metrics",
+        "/api/cases/{case}", "/api/cases/{case}/image", "/api/worklist", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
     example = document["paths"]["/api/search"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
     answer = client.post("/api/search", files=files(png(200))).json()

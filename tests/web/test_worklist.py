@@ -1,6 +1,7 @@
 """The worklist of a folder: the order of the command line, by numbers that tell nothing, and for nobody else."""
 
 import html
+import json
 import logging
 import re
 import time
@@ -74,6 +75,37 @@ def test_the_order_is_that_of_the_command_line(serve: Serve, place: Path, inbox:
     assert "bad.png is no image" in page
     assert str(tmp_path) not in page
     assert "<b>image1" not in page
+
+
+def test_the_api_gives_the_list_of_the_command_line(serve: Serve, place: Path, inbox: Path, tmp_path: Path) -> None:
+    with Searcher.open(place) as searcher:
+        expected = worklist(searcher, inbox).to_dict()
+    with httpx.Client(base_url=serve(worklist=inbox)) as client:
+        page = ranked(client)
+        given = client.get("/api/worklist")
+        shown = client.get("/openapi.json").json()["paths"]["/api/worklist"]["get"]["responses"]["200"]
+    found = given.json()
+    assert (found["schema"], found["folder"], found["ranking"]) == (expected["schema"], "in", False)
+    assert [one.pop("number") for one in found["studies"]] == numbers(page)
+    nowhere = json.loads(json.dumps(expected["studies"]))
+    for one in nowhere:
+        one["files"] = [Path(file).name for file in one["files"]]
+        one["nearest"]["path"] = ""
+    assert [rounded(one) for one in found["studies"]] == [rounded(one) for one in nowhere]
+    assert [one["study"] for one in found["skipped"]] == ["bad.png"]
+    assert str(tmp_path) not in given.text
+    example = shown["content"]["application/json"]["example"]
+    assert set(example) == set(found)
+    assert set(example["studies"][0]) == {"number", *found["studies"][0]}
+
+
+def rounded(value: object) -> object:
+    """Encoded in another batch, a number may differ in its last digits."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def test_pictures_are_known_by_numbers_and_studies_open_as_answers(serve: Serve, place: Path, inbox: Path) -> None:
@@ -230,7 +262,7 @@ def test_only_who_may_ask_sees_it_and_no_other_site_can(serve: Serve, inbox: Pat
             assert client.post(f"/worklist/{number}", headers=headers).status_code == 403
             assert client.get(f"/worklist/{number}/picture", headers=headers).status_code == 403
     with httpx.Client(base_url=base) as stranger:
-        for address in ("/worklist", f"/worklist/{number}/picture"):
+        for address in ("/worklist", "/worklist/changes", "/api/worklist", f"/worklist/{number}/picture"):
             assert stranger.get(address).status_code == 401
         assert stranger.post("/worklist").status_code == stranger.post(f"/worklist/{number}").status_code == 401
 
@@ -277,6 +309,7 @@ def test_a_fault_that_nobody_expected_costs_one_study(
 def test_without_a_folder_there_is_none(serve: Serve, tmp_path: Path) -> None:
     with httpx.Client(base_url=serve(), headers=PAGE) as client:
         assert client.get("/worklist").status_code == client.post("/worklist").status_code == 404
+        assert client.get("/worklist/changes").status_code == client.get("/api/worklist").status_code == 404
         assert 'href="/worklist"' not in client.get("/").text
     with pytest.raises(ServerError, match="is no folder"):
         Settings(worklist=tmp_path / "none")
