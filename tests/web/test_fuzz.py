@@ -50,7 +50,7 @@ def test_no_question_brings_the_server_down(serve: Serve) -> None:
                 ask()
             except Unsatisfiable:
                 continue  # nothing can be asked wrongly here
-    assert len(asked) == 12
+    assert len(asked) == 13
     assert {200} <= asked["GET /api/index"]
     assert asked["POST /api/search"] & {415, 422}
 
