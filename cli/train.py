@@ -59,6 +59,10 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Weights to start from, instead of ImageNet's from the hub.")
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start from random weights.")] = False,
+    refit: Annotated[
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Once calibrated, train anew on the held-out patients, too."),
+    ] = None,
     test_time: Annotated[
         str | None, typer.Option(metavar="NAME", help="mirror: queries are also encoded mirrored, at twice the cost.")
     ] = None,
@@ -105,6 +109,7 @@ def train(
         "seed": seed,
         "weights": start,
         "test_time": test_time,
+        "refit": refit,
         **(HEADS[head] if head else {}),
     }
     chosen = recorded_recipe(out) if resume and not recipe else read_recipe(recipe, Recipe()) if recipe else Recipe()
@@ -150,10 +155,12 @@ def described(plan: "Plan") -> str:
     """The plan in words."""
     stages = f"{plan.soup} runs of " if plan.soup > 1 else ""
     stages += f"{plan.crop_epochs} epochs of {plan.crop_steps:,} steps on crops, then " if plan.crop_epochs else ""
+    again = f"; then all of it again on everybody, in epochs of {plan.refit_steps:,} steps" if plan.refit_steps else ""
     return "\n".join(
         (
             f"{plan.learning:,} radiographs to learn from, {plan.holdout:,} of other patients to judge and calibrate",
-            f"{stages}{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s",
+            f"{stages}{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s"
+            f"{again}",
             f"{plan.parameters / 1e6:.1f} million parameters, {plan.trained_parameters / 1e6:.1f} million trained",
             f"{plan.processes} x {plan.device}, {plan.precision}: about {duration(plan.seconds)}, "
             f"{plan.memory_bytes / 2**30:.1f} GiB",
@@ -168,7 +175,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-STAGES = {"train": "training", "look": "seeing what it tells apart", "encode": "encoding"}
+STAGES = {
+    "train": "training",
+    "refit": "training again, on everybody",
+    "look": "seeing what it tells apart",
+    "encode": "encoding",
+}
 
 
 def reporter(show: Callable[[str, int, int], None]) -> Callable[[str, int, int, Mapping[str, float]], None]:

@@ -40,7 +40,7 @@ def keep_memory() -> None:
 def fit(
     model: Siamese,
     learning: TrainingSet,
-    holdout: TrainingSet,
+    holdout: TrainingSet | None,
     recipe: Recipe,
     plan: Plan,
     *,
@@ -53,7 +53,8 @@ def fit(
     First on crops, where the recipe has epochs for them, then on whole pictures of the recipe's part, each with a
     schedule of its own. Goes on from `checkpoint` where it exists; it is written after each epoch and when interrupted,
     between two steps. With patience, the weights are those of the epoch on whole pictures with the highest held-out
-    kappa. Raises KeyboardInterrupt after saving, and TrainingError where the loss is no number.
+    kappa; without held-out patients nothing is judged. Raises KeyboardInterrupt after saving, and TrainingError where
+    the loss is no number.
     """
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = world.together(model)
@@ -95,8 +96,10 @@ def fit(
                 if not all(np.isfinite(value) for value in means.values()):
                     raise TrainingError(f"the loss of epoch {epoch} is no number; lower the learning rates")
                 # Crops are not what is asked about; judging whole pictures would take longer than learning from crops.
-                judging = world.leads and not stage.crop
-                judged = world.agreed(judge(state.averaged, holdout, recipe, world.device) if judging else {})
+                if holdout is None or stage.crop or not world.leads:
+                    judged = world.agreed({})
+                else:
+                    judged = world.agreed(judge(state.averaged, holdout, recipe, world.device))
                 told = {"epoch": float(epoch), "crop": float(stage.crop), **means, **judged}
                 state.close_epoch(told, judged.get(_JUDGED_BY))
                 if world.leads:

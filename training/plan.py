@@ -4,7 +4,7 @@ import copy
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -21,7 +21,8 @@ _SMALL = 4  # pictures enough to see which precision is faster
 class Plan:
     """A run before it begins: counts, of each run of a `soup`, and what one batch of it took on this machine.
 
-    `steps` are those of an epoch on whole pictures, `crop_steps` of one on crops. `step_seconds` and `memory_bytes` (of
+    `steps` are those of an epoch on whole pictures, `crop_steps` of one on crops; `refit_steps` and `refit_crop_steps`
+    are those of training once more on everybody, 0 where that is not done. `step_seconds` and `memory_bytes` (of
     the process, or of the GPU) were measured on one batch of whole pictures of the run's own size; `seconds` foretells
     all steps and the judging of held-out patients after each epoch, without early stopping.
     """
@@ -32,6 +33,8 @@ class Plan:
     epochs: int
     crop_steps: int
     crop_epochs: int
+    refit_steps: int
+    refit_crop_steps: int
     soup: int
     processes: int
     device: str
@@ -46,6 +49,11 @@ class Plan:
     def all_steps(self) -> int:
         return self.steps_before(self.crop_epochs + self.epochs)
 
+    @property
+    def refit(self) -> "Plan":
+        """The plan of training once more."""
+        return replace(self, steps=self.refit_steps, crop_steps=self.refit_crop_steps)
+
     def steps_before(self, epoch: int) -> int:
         """The steps of the first so many epochs, crops first."""
         return min(epoch, self.crop_epochs) * self.crop_steps + max(0, epoch - self.crop_epochs) * self.steps
@@ -59,12 +67,14 @@ def make_plan(
     learning: int,
     holdout: int,
     crops: int = 0,
+    everybody: tuple[int, int] = (0, 0),
     processes: int = 1,
     precision: str | None = None,
 ) -> Plan:
     """Try a step on random pictures, in both precisions where the recipe leaves the choice. The model stays as it is.
 
-    `learning` and `holdout` count pictures, `crops` those that crops are cut of; `precision` is one chosen before.
+    `learning` and `holdout` count pictures, `crops` those that crops are cut of, `everybody` both of them where all is
+    trained once more; `precision` is one chosen before.
     """
     trial = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = precision or (recipe.precision if recipe.precision != "auto" else _faster(trial, recipe, device))
@@ -72,7 +82,10 @@ def make_plan(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     step = _seconds(trial, recipe.side, recipe.batch, chosen, device)
-    steps, crop_steps = (max(1, pictures // recipe.batch // processes) for pictures in (learning, crops))
+    steps, crop_steps, *refit = (
+        max(1, pictures // recipe.batch // processes) for pictures in (learning, crops, *everybody)
+    )
+    refit_steps, refit_crop_steps = refit if recipe.refit else (0, 0)
     return Plan(
         learning=learning,
         holdout=holdout,
@@ -80,6 +93,8 @@ def make_plan(
         epochs=recipe.epochs,
         crop_steps=crop_steps,
         crop_epochs=recipe.crop_epochs,
+        refit_steps=refit_steps,
+        refit_crop_steps=refit_crop_steps,
         soup=recipe.soup,
         processes=processes,
         device=torch.cuda.get_device_name(device)
@@ -94,8 +109,8 @@ def make_plan(
         seconds=recipe.soup
         * step
         * (
-            recipe.epochs * (steps + holdout * (recipe.size / recipe.side) ** 2 / recipe.batch / 3)
-            + recipe.crop_epochs * crop_steps * (recipe.crop / recipe.side) ** 2
+            recipe.epochs * (steps + refit_steps + holdout * (recipe.size / recipe.side) ** 2 / recipe.batch / 3)
+            + recipe.crop_epochs * (crop_steps + refit_crop_steps) * (recipe.crop / recipe.side) ** 2
         ),
     )
 

@@ -51,6 +51,7 @@ class Recipe:
     averaging: float = 0.99  # decay of the weights' moving average, which is what is kept
     soup: int = 1  # runs from the same start, each with a seed of its own, whose weights are averaged in the end
     holdout: float = 0.2  # share of the training patients that judge and calibrate
+    refit: bool = False  # calibrated on them, all is trained once more from the start, on the held-out patients too
     precision: str = "auto"  # one of PRECISIONS; "auto" takes what is faster on this machine
     test_time: str = ""  # "mirror": queries are encoded as they are and mirrored, at twice the cost
     seed: int = 0
@@ -77,6 +78,8 @@ class Recipe:
             raise TrainingError(f"training shows pictures at 32 pixels a side up to their size, not {self.shown}")
         if self.soup < 1 or (self.soup > 1 and not self.weights):
             raise TrainingError("a soup is of one run or more, and of several only where they start pretrained")
+        if self.refit and self.patience:
+            raise TrainingError("who trains again on everybody has nobody left to stop by: give patience 0")
         self._check_ranges()
 
     def _check_ranges(self) -> None:

@@ -4,7 +4,8 @@ OUT/
   recipe.json        the recipe, seed, versions, and a fingerprint of the data
   metrics.csv        losses and held-out figures by epoch
   metrics.svg        the same, drawn
-  checkpoint.pt      to go on after an interruption; gone when done, as is member-N.pt, a finished run of a soup
+  checkpoint.pt      to go on after an interruption; gone when done, as are member-N.pt, a finished run of a soup, and
+  refit/             the same of training once more on everybody
   model/             the bundle
   done.json          what `train` gave; a run without it is unfinished
 """
@@ -14,9 +15,10 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 
 from retrieval.bundle import APPEARANCE, Bundle, write_bundle
 from retrieval.encoder import Encoder
-from retrieval.rules import Rules, learn_rules
+from retrieval.rules import DEFAULTS, Rules, learn_rules
 from retrieval.split import draw
 from training.appearance import fit_appearance, show
 from training.backbone import load_backbone
@@ -46,6 +48,7 @@ from training.world import World, joined
 
 __all__ = ["Trained", "encode", "plan_run", "recorded_recipe", "train"]
 
+_REFIT = "refit"
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "onnxruntime")
 
 
@@ -89,7 +92,7 @@ def train(
         if (out / "done.json").exists():
             return _finished(out) if world.leads else None
         model = _model(recipe)
-        plan = planned or world.agreed(_plan(model, recipe, world, (learning, holdout), before.get("precision")))
+        plan = planned or world.agreed(_plan(model, recipe, world, data, before.get("precision")))
         record["precision"] = plan.precision
         if world.leads:
             _write_json(out / "recipe.json", record)
@@ -101,7 +104,16 @@ def train(
             if world.leads:
                 report(stage, done, total, figures)
 
+        def told_again(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            told("refit" if stage == "train" else stage, done, total, figures)
+
         epochs, kept = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=told)
+        whole = None
+        if recipe.refit:
+            place = out / _REFIT
+            place.mkdir(exist_ok=True)
+            again, whole = fit_all(model, data, None, recipe, plan.refit, out=place, world=world, report=told_again)
+            epochs += [{**figures, "epoch": len(epochs) + figures["epoch"]} for figures in again]
     if not world.leads:
         return None
     _write_metrics(out, epochs)
@@ -122,9 +134,24 @@ def train(
         appearance=appearance,
         report=told,
     )
+    if whole is not None:
+        if rules.source != DEFAULTS.source:
+            rules = replace(rules, source=f"{rules.source}; it was trained on them afterwards")
+        _, difference = _write_bundle(
+            out / "model",
+            whole,
+            data.of_part(recipe.part),
+            data,
+            recipe=recipe,
+            about=about,
+            appearance=appearance,
+            rules=rules,
+            report=told,
+        )
     seconds = time.monotonic() - began
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
     remove_checkpoints(out)
+    shutil.rmtree(out / _REFIT, ignore_errors=True)
     return Trained(out / "model", tuple(epochs), difference, rules, seconds)
 
 
@@ -132,7 +159,7 @@ def plan_run(data: TrainingSet, recipe: Recipe) -> Plan:
     """What `train` would take, measured on one batch; nothing is written."""
     keep_memory()
     with joined() as world:
-        return world.agreed(_plan(_model(recipe), recipe, world, divide(data, recipe), None))
+        return world.agreed(_plan(_model(recipe), recipe, world, data, None))
 
 
 def divide(data: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, TrainingSet]:
@@ -156,10 +183,8 @@ def recorded_recipe(out: Path) -> Recipe:
         raise TrainingError(f"{out} holds no run to go on with; start it without --resume") from error
 
 
-def _plan(
-    model: Siamese, recipe: Recipe, world: World, sides: tuple[TrainingSet, TrainingSet], precision: str | None
-) -> Plan:
-    learning, holdout = sides
+def _plan(model: Siamese, recipe: Recipe, world: World, data: TrainingSet, precision: str | None) -> Plan:
+    learning, holdout = divide(data, recipe)
     return make_plan(
         model,
         recipe,
@@ -167,6 +192,7 @@ def _plan(
         learning=len(learning.of_part(recipe.part).cases),
         holdout=len(holdout.cases),
         crops=len(learning.cases),
+        everybody=(len(data.of_part(recipe.part).cases), len(data.cases)),
         processes=world.size,
         precision=precision,
     )
@@ -225,9 +251,13 @@ def _write_bundle(
     recipe: Recipe,
     about: Mapping[str, Any],
     appearance: bool,
+    rules: Rules | None = None,
     report: Report,
 ) -> tuple[Rules, float]:
-    """Export, train the classifier on the frozen embeddings, learn appearance and rules, and check against torch."""
+    """Export, train the classifier on the frozen embeddings, learn appearance and rules, and check against torch.
+
+    Rules that are given are not learned.
+    """
     folder.mkdir(exist_ok=True)
     export_encoder(model, recipe.size, folder / "encoder.onnx")
     seen = {case.digest for case in learning.cases}
@@ -253,7 +283,7 @@ def _write_bundle(
     if appearance:
         layers = fit_appearance(encoder.head.embed(shown.features), shown.parts)
         (folder / APPEARANCE).write_bytes(layers.dump())
-    rules = learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=layers)
+    rules = rules or learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=layers)
     bundle = write(rules)
     sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
     return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
@@ -299,7 +329,7 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
 def _write_metrics(out: Path, epochs: Sequence[Mapping[str, float]]) -> None:
     part = out / "metrics.part"
     with part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, list(epochs[-1]))  # the last stage has all figures
+        writer = csv.DictWriter(lines, list(dict.fromkeys(name for figures in epochs for name in figures)))
         writer.writeheader()
         writer.writerows(epochs)
         lines.flush()

@@ -29,7 +29,7 @@ _CHECKPOINT = "checkpoint.pt"
 def fit_all(
     start: Siamese,
     learning: TrainingSet,
-    holdout: TrainingSet,
+    holdout: TrainingSet | None,
     recipe: Recipe,
     plan: Plan,
     *,

@@ -124,7 +124,9 @@ def test_a_run_is_gone_on_with_by_its_own_recipe(
 def test_a_dry_run_shows_the_plan_and_trains_nothing(
     run: Run, table: Path, tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(800, 200, 25, 20, 30, 4, 1, 1, "2 CPU threads", "float32", 14_000_000, 12_500_000, 2.0, 3 << 30, 1100.0)
+    plan = Plan(
+        800, 200, 25, 20, 30, 4, 0, 0, 1, 1, "2 CPU threads", "float32", 14_000_000, 12_500_000, 2.0, 3 << 30, 1100.0
+    )
     monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: plan)
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert result.exit_code == 0
@@ -135,6 +137,9 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: replace(plan, soup=3, crop_epochs=0))
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert "3 runs of 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
+    monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: replace(plan, refit_steps=31))
+    result = run("train", table, "--out", tmp_path / "run", "--dry-run", "--refit", "--patience", 0)
+    assert "then all of it again on everybody, in epochs of 31 steps" in result.stdout.replace("\n", " ")
     assert "recipe" not in asked
     assert not (tmp_path / "run").exists()
 
