@@ -59,7 +59,7 @@ class Feed:
                     if not self.crop and self.recipe.side < pictures.shape[-1]:
                         side = self.recipe.side
                         pictures = interpolate(pictures, (side, side), mode="bilinear", antialias=True)
-                    pictures, coverage = augment(pictures, coverage, seed)
+                    pictures, coverage = augment(pictures, coverage, seed, self.recipe.augmentation)
                     if self.crop:
                         pictures, coverage = _middle(pictures, self.crop), _middle(coverage, self.crop // 4)
                     yield Batch(normalised(pictures, self.recipe), coverage, taken)

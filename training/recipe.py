@@ -28,6 +28,7 @@ class Recipe:
     clahe: bool = True
     part: str = ""  # whole pictures are of this part only, crops of all parts; "": all parts
     epochs: int = 20
+    augmentation: float = 1.0  # how far pictures are turned, scaled and lit anew, see training/augment.py; 0: hardly
     crop_epochs: int = 0  # before those: epochs on crops around lesions, where their places are known
     crop: int = 192  # side of a crop, pixels
     crop_learning_rate: float = 3e-4  # of the backbone, on crops
@@ -89,6 +90,8 @@ class Recipe:
             raise TrainingError("the margin must be 0 or more, and sigma 0.05 or more")
         if self.temperature < 0.02:  # e^(2 / T) leaves float32 below
             raise TrainingError("the temperature must be 0.02 or more")
+        if not 0 <= self.augmentation <= 3:
+            raise TrainingError(f"the strength of augmentation is from 0 to 3, not {self.augmentation}")
         if not 0 <= self.looks < 1:
             raise TrainingError(f"looks are a share of the embedding, from 0 to below 1, not {self.looks}")
         if not self.second_stage and (self.looks or self.classification == 0):

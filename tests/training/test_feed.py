@@ -12,7 +12,7 @@ from training.recipe import Recipe
 
 @pytest.fixture
 def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.feed.augment", lambda pictures, coverage, seed: (pictures, coverage))
+    monkeypatch.setattr("training.feed.augment", lambda pictures, coverage, seed, strength: (pictures, coverage))
 
 
 def one_batch(data: TrainingSet, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
