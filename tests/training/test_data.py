@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -95,6 +96,24 @@ def test_a_broken_table_of_boxes_is_named(tmp_path: Path) -> None:
     (root / "fractures.csv").write_text("image_id,x\nb.png,1\n")
     with pytest.raises(TrainingError, match=r"fractures\.csv is not a table of boxes"):
         load_training_set([read_collection(root)], HOW)
+
+
+def test_augmentation_of_no_strength_only_mirrors_turns_and_inverts(texture: Callable[..., np.ndarray]) -> None:
+    grey = cv2.GaussianBlur(texture(3, 120), (0, 0), 2)
+    pictures = torch.from_numpy(cv2.resize(grey, (64, 64))).float()[None, None].expand(64, 1, 64, 64) / 255
+    coverage = torch.zeros(64, 1, 16, 16)
+    one = pictures[0]
+    sides = [way for turned in (one, one.rot90(2, (1, 2))) for way in (turned, turned.flip(2))]
+    ways = torch.stack([*sides, *(1 - way for way in sides)])  # (8, 1, 64, 64)
+    away = {}
+    for strength in (0.0, 0.5, 1.0, 2.0):
+        moved, _ = augment(pictures, coverage, 0, strength)
+        differences = (moved[:, None] - ways).abs().mean((2, 3, 4))  # (64, 8)
+        away[strength] = float(differences.min(1).values.mean())
+        if not strength:
+            assert differences.min(1).values.max() < 1e-5
+            assert set(differences.argmin(1).tolist()) >= {0, 1, 2, 3}
+    assert away[0.0] < away[0.5] < away[1.0] < away[2.0]
 
 
 def test_augmentation_moves_lesions_with_their_picture() -> None:
