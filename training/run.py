@@ -124,30 +124,25 @@ def train(
         "test_time": recipe.test_time,
         "provenance": {**record, **(provenance or {})},
     }
-    rules, difference = _write_bundle(
-        out / "model",
-        kept,
-        data.of_part(recipe.part),
-        learning,
-        recipe=recipe,
-        about=about,
-        appearance=appearance,
-        report=told,
-    )
-    if whole is not None:
-        if rules.source != DEFAULTS.source:
-            rules = replace(rules, source=f"{rules.source}; it was trained on them afterwards")
-        _, difference = _write_bundle(
+
+    def bundle(network: Siamese, learned: TrainingSet, rules: Rules | None = None) -> tuple[Rules, float]:
+        return _write_bundle(
             out / "model",
-            whole,
+            network,
             data.of_part(recipe.part),
-            data,
+            learned,
             recipe=recipe,
             about=about,
             appearance=appearance,
             rules=rules,
             report=told,
         )
+
+    rules, difference = bundle(kept, learning)
+    if whole is not None:
+        if rules.source != DEFAULTS.source:
+            rules = replace(rules, source=f"{rules.source}; it was trained on them afterwards")
+        _, difference = bundle(whole, data, rules)
     seconds = time.monotonic() - began
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
     remove_checkpoints(out)
