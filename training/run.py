@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,6 @@ def train(
         record["precision"] = plan.precision
         if world.leads:
             _write_json(out / "recipe.json", record)
-
-        if world.leads:
             report("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
 
         def told(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -124,25 +123,20 @@ def train(
         "test_time": recipe.test_time,
         "provenance": {**record, **(provenance or {})},
     }
-
-    def bundle(network: Siamese, learned: TrainingSet, rules: Rules | None = None) -> tuple[Rules, float]:
-        return _write_bundle(
-            out / "model",
-            network,
-            data.of_part(recipe.part),
-            learned,
-            recipe=recipe,
-            about=about,
-            appearance=appearance,
-            rules=rules,
-            report=told,
-        )
-
-    rules, difference = bundle(kept, learning)
+    write = partial(
+        _write_bundle,
+        out / "model",
+        data=data.of_part(recipe.part),
+        recipe=recipe,
+        about=about,
+        appearance=appearance,
+        report=told,
+    )
+    rules, difference = write(kept, learning=learning)
     if whole is not None:
         if rules.source != DEFAULTS.source:
             rules = replace(rules, source=f"{rules.source}; it was trained on them afterwards")
-        _, difference = bundle(whole, data, rules)
+        _, difference = write(whole, learning=data, rules=rules)
     seconds = time.monotonic() - began
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
     remove_checkpoints(out)
