@@ -19,7 +19,7 @@ from training.objective import Objective
 from training.plan import Plan
 from training.recipe import Recipe
 from training.sampler import batches
-from training.state import Stage, State, stages_of
+from training.state import Stage, State, read_tensors, stages_of
 from training.world import World
 
 __all__ = ["Report", "fit", "keep_memory"]
@@ -58,16 +58,18 @@ def fit(
     """
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = world.together(model)
-    saved = torch.load(checkpoint, map_location=world.device, weights_only=True) if checkpoint.exists() else None
+    saved = read_tensors(checkpoint, world.device) if checkpoint.exists() else None
+    if saved and saved.get("seed") != recipe.seed:  # of the run before this one in a soup, killed before it was removed
+        saved = None
     epochs: list[dict[str, float]] = []
     with Interruption() as interruption:
         for number, stage in enumerate(stages_of(recipe)):
-            if saved and saved["stage"] > number:
+            if saved and saved["number"] > number:
                 continue
             data = learning if stage.crop else learning.of_part(recipe.part)
             steps = plan.crop_steps if stage.crop else plan.steps
-            state = State(model, recipe, stage, steps, epochs)
-            if saved and saved["stage"] == number:
+            state = State(model, recipe, number, steps, epochs)
+            if saved and saved["number"] == number:
                 state.load(saved)
             objective = Objective(data, recipe, stage, world.device)
             feed = Feed(data, recipe, world.device, stage.crop)
@@ -88,7 +90,7 @@ def fit(
                         state.sums[term] = state.sums.get(term, 0) + value.detach()
                     if world.any(interruption.asked):
                         if world.leads:
-                            state.save(checkpoint, number)
+                            state.save(checkpoint)
                         raise KeyboardInterrupt
                     report("train", plan.steps_before(epoch - 1) + state.step, plan.all_steps, {})
 
@@ -103,8 +105,10 @@ def fit(
                 told = {"epoch": float(epoch), "crop": float(stage.crop), **means, **judged}
                 state.close_epoch(told, judged.get(_JUDGED_BY))
                 if world.leads:
-                    state.save(checkpoint, number)
+                    state.save(checkpoint)
                 report("epoch", epoch, plan.crop_epochs + plan.epochs, state.epochs[-1])
+                if world.any(interruption.asked):  # while it was judged or saved
+                    raise KeyboardInterrupt
             model.load_state_dict(state.kept)
             epochs = state.epochs
     return epochs, model.cpu().eval()

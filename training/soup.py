@@ -19,6 +19,7 @@ from training.fit import Report, fit
 from training.model import Siamese
 from training.plan import Plan
 from training.recipe import Recipe
+from training.state import read_tensors, write_tensors
 from training.world import World
 
 __all__ = ["fit_all", "mean_weights", "remove_checkpoints"]
@@ -47,7 +48,7 @@ def fit_all(
     for number in range(recipe.soup):
         file = out / f"member-{number + 1}.pt"
         if file.exists():
-            member = torch.load(file, map_location="cpu", weights_only=True)
+            member = read_tensors(file)
         else:
 
             def told(stage: str, done: int, total: int, figures: Mapping[str, float], number: int = number) -> None:
@@ -65,9 +66,7 @@ def fit_all(
             )
             member = {"epochs": figures, "weights": model.state_dict()}
             if world.leads and recipe.soup > 1:
-                part = file.with_suffix(".part")
-                torch.save(member, part)
-                part.replace(file)
+                write_tensors(member, file)
                 (out / _CHECKPOINT).unlink()
         epochs += [{**told, "epoch": len(epochs) + n} for n, told in enumerate(member["epochs"], 1)]
         weights.append(member["weights"])

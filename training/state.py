@@ -1,6 +1,8 @@
 """All that changes while a run trains, saved whole so that a resumed run is the same run."""
 
 import math
+import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from training.errors import TrainingError
 from training.model import Siamese
 from training.recipe import Recipe
 
-__all__ = ["Stage", "State", "stages_of"]
+__all__ = ["Stage", "State", "read_tensors", "stages_of", "write_tensors"]
 
 _WARM_UP = 0.1  # share of the steps
 
@@ -38,15 +41,17 @@ def stages_of(recipe: Recipe) -> list[Stage]:
 class State:
     """Weights, their moving average, optimiser, schedule, and how far the stage is.
 
-    `epochs` are the figures of finished epochs, those of earlier stages among them, `step` the steps done of the
-    unfinished one and `sums` what its losses add up to. `best` is the averaged weights of the stage's epoch that
-    held-out patients liked best.
+    `number` says which of the recipe's stages it is. `epochs` are the figures of finished epochs, those of earlier
+    stages (`before`) among them, `step` the steps done of the unfinished one and `sums` what its losses add up to.
+    `best` is the averaged weights of the stage's epoch that held-out patients liked best.
     """
 
     def __init__(
-        self, model: Siamese, recipe: Recipe, stage: Stage, steps: int, before: Sequence[dict[str, float]] = ()
+        self, model: Siamese, recipe: Recipe, number: int, steps: int, before: Sequence[dict[str, float]] = ()
     ) -> None:
-        self.model, self.stage = model, stage
+        self.model, self.number, self.seed = model, number, recipe.seed
+        stages = stages_of(recipe)
+        stage = self.stage = stages[number]
         self.average = AveragedModel(model, multi_avg_fn=_moving_average(recipe.averaging), use_buffers=True)
         self.optimiser = torch.optim.AdamW(
             [
@@ -57,7 +62,7 @@ class State:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, _cosine_with_warm_up(steps * stage.epochs))
         self.epochs = list(before)
-        self.last = len(self.epochs) + stage.epochs
+        self.last = sum(stage.epochs for stage in stages[: number + 1])
         self.step = 0
         self.sums: dict[str, Tensor] = {}
         self.best: dict[str, Any] | None = None
@@ -98,19 +103,36 @@ class State:
             weights = {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
             self.best = {"epoch": len(self.epochs), "judged": judged, "weights": weights}
 
-    def save(self, file: Path, number: int) -> None:
-        """Write everything, and that this is the stage of that number."""
-        part = file.with_suffix(".part")
+    def save(self, file: Path) -> None:
+        """Write everything, with the run's seed and the stage's number."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "average", "optimiser", "schedule")}
-        others = {name: getattr(self, name) for name in ("epochs", "step", "sums", "best")}
-        torch.save({**parts, **others, "stage": number}, part)
-        part.replace(file)
+        others = {name: getattr(self, name) for name in ("epochs", "step", "sums", "best", "seed", "number")}
+        write_tensors({**parts, **others}, file)
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go on from what `save` wrote."""
         for name in ("model", "average", "optimiser", "schedule"):
             getattr(self, name).load_state_dict(saved[name])
         self.epochs, self.step, self.sums, self.best = (saved[name] for name in ("epochs", "step", "sums", "best"))
+
+
+def write_tensors(content: Mapping[str, Any], file: Path) -> None:
+    """Write what `read_tensors` reads: whole and on the disk, or not at all."""
+    part = file.with_suffix(".part")
+    with part.open("wb") as stream:
+        torch.save(content, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)
+
+
+def read_tensors(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `write_tensors` wrote. Raises TrainingError where it is damaged."""
+    try:
+        content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{file} is damaged; remove it, and what it held is trained again") from error
+    return content
 
 
 def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:

@@ -84,6 +84,33 @@ def test_a_run_interrupted_within_an_epoch_ends_as_an_uninterrupted_one(
     same_answers(whole.model, resumed.model, blobs)
 
 
+def test_a_run_of_two_stages_goes_on_wherever_it_is_interrupted(
+    blobs: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, crop_epochs=2, crop=64, patience=0)
+    told: list[tuple[str, int]] = []
+
+    def note(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        told.append((stage, done))
+
+    whole = finished(train(blobs, recipe, tmp_path / "whole", report=note))
+    last = max(done for stage, done in told if stage == "train")
+    # Within the crops, between the stages, in the first step and in the last on whole pictures, and after all.
+    places = [("train", 2), ("epoch", 2), ("train", last // 2 + 1), ("train", last - 1), ("epoch", 4)]
+    for place in places:
+
+        def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float], at: object = place) -> None:
+            if (stage, done) == at:
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(KeyboardInterrupt):
+            train(blobs, recipe, tmp_path / "parts", resume=True, report=interrupt)
+    resumed = finished(train(blobs, recipe, tmp_path / "parts", resume=True))
+    assert len(resumed.epochs) == 4
+    assert resumed.epochs == whole.epochs
+    assert (resumed.model / "head.safetensors").read_bytes() == (whole.model / "head.safetensors").read_bytes()
+
+
 def test_a_run_killed_without_warning_goes_on_after_its_last_epoch(
     blobs: TrainingSet, recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -103,6 +103,28 @@ def test_an_interrupted_soup_goes_on_to_the_same_result(
     assert not list(tmp_path.glob("*/*.pt"))
 
 
+def test_a_soup_killed_before_a_checkpoint_was_removed_has_no_member_twice(
+    blobs: TrainingSet, pretrained: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(*rest: object) -> None:
+        raise Killed
+
+    whole = train(blobs, pretrained, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", kill)
+        with pytest.raises(Killed):
+            train(blobs, pretrained, tmp_path / "parts")
+    assert {file.name for file in (tmp_path / "parts").glob("*.pt")} == {"checkpoint.pt", "member-1.pt"}
+    resumed = train(blobs, pretrained, tmp_path / "parts", resume=True)
+    assert whole is not None
+    assert resumed is not None
+    assert resumed.epochs == whole.epochs
+    assert (resumed.model / "head.safetensors").read_bytes() == (whole.model / "head.safetensors").read_bytes()
+
+
 def test_networks_from_scratch_are_not_averaged(recipe: Recipe) -> None:
     with pytest.raises(TrainingError, match="start pretrained"):
         replace(recipe, soup=2)

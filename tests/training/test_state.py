@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.errors import TrainingError
 from training.model import Siamese
 from training.recipe import Recipe
-from training.state import Stage, State, stages_of
+from training.state import Stage, State, read_tensors, stages_of, write_tensors
 
 
 def state() -> State:
     torch.manual_seed(0)
     model = Siamese(torch.nn.Conv2d(3, 4, 3), 4, 128, 8)
     recipe = Recipe(learning_rate=0.1, head_learning_rate=0.2, averaging=0.5, epochs=5, patience=2)
-    (stage,) = stages_of(recipe)
-    return State(model, recipe, stage, steps=4)
+    return State(model, recipe, 0, steps=4)
 
 
 def step(of: State) -> None:
@@ -77,9 +77,9 @@ def test_without_patience_the_last_average_is_kept_and_every_epoch_run() -> None
 def test_crops_come_first_with_a_rate_and_a_schedule_of_their_own() -> None:
     recipe = Recipe(crop_epochs=3, crop=96, crop_learning_rate=0.5, learning_rate=0.1, epochs=2, patience=4)
     assert stages_of(recipe) == [Stage(96, 3, 0.5, 0), Stage(0, 2, 0.1, 4)]
-    crops = State(state().model, recipe, stages_of(recipe)[0], steps=4)
+    crops = State(state().model, recipe, 0, steps=4)
     before = [{"epoch": 1.0}, {"epoch": 2.0}, {"epoch": 3.0}]
-    pictures = State(state().model, recipe, stages_of(recipe)[1], steps=4, before=before)
+    pictures = State(state().model, recipe, 1, steps=4, before=before)
     assert (crops.last, pictures.last) == (3, 5)
     assert crops.optimiser.param_groups[0]["initial_lr"] == 0.5
     assert pictures.optimiser.param_groups[0]["initial_lr"] == 0.1
@@ -92,9 +92,9 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
     one.sums = {"triplet": torch.tensor(1.5)}
     one.close_epoch({"epoch": 1.0}, 0.4)
     step(one)
-    one.save(tmp_path / "checkpoint.pt", 1)
-    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert saved["stage"] == 1
+    one.save(tmp_path / "checkpoint.pt")
+    saved = read_tensors(tmp_path / "checkpoint.pt")
+    assert (saved["number"], saved["seed"]) == (0, Recipe().seed)
     other = state()
     other.load(saved)
     assert (other.epochs, other.step, other.sums) == (one.epochs, 1, {})
@@ -104,3 +104,22 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
     for (name, a), b in zip(one.average.state_dict().items(), other.average.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert not (tmp_path / "checkpoint.part").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    write_tensors({"weights": torch.arange(1000)}, file)
+    whole = file.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"not a checkpoint"):
+        file.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged; remove it"):
+            read_tensors(file)
+
+
+def test_a_stage_that_is_gone_on_with_has_the_epochs_of_those_before_it(tmp_path: Path) -> None:
+    recipe = Recipe(crop_epochs=3, crop=96, epochs=2)
+    before = [{"epoch": float(epoch)} for epoch in (1, 2, 3)]
+    State(state().model, recipe, 1, steps=4, before=before).save(tmp_path / "checkpoint.pt")
+    again = State(state().model, recipe, 1, steps=4)  # the stages before it are not gone through anew
+    again.load(read_tensors(tmp_path / "checkpoint.pt"))
+    assert (len(again.epochs), again.finished) == (3, False)
