@@ -111,7 +111,7 @@ def ours(recipe: Recipe, folder: Path, cache: Path, steps: int) -> dict[str, flo
     network.to(device(), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     precision = make_plan(network, recipe, device(), learning=len(data.cases), holdout=0).precision
     (stage,) = stages_of(recipe)
-    state = State(network, recipe, stage, steps)
+    state = State(network, recipe, 0, steps)
     objective = Objective(data, recipe, stage, device())
     rows = list(batches(data.cases, recipe.identities, recipe.images, np.random.default_rng(0)))
     rows = (rows * (1 + steps // len(rows)))[: steps + 1]

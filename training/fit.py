@@ -4,6 +4,7 @@ import ctypes
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,9 +59,7 @@ def fit(
     """
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = world.together(model)
-    saved = read_tensors(checkpoint, world.device) if checkpoint.exists() else None
-    if saved and saved.get("seed") != recipe.seed:  # of the run before this one in a soup, killed before it was removed
-        saved = None
+    saved = _saved(checkpoint, recipe, world)
     epochs: list[dict[str, float]] = []
     with Interruption() as interruption:
         for number, stage in enumerate(stages_of(recipe)):
@@ -98,10 +97,8 @@ def fit(
                 if not all(np.isfinite(value) for value in means.values()):
                     raise TrainingError(f"the loss of epoch {epoch} is no number; lower the learning rates")
                 # Crops are not what is asked about; judging whole pictures would take longer than learning from crops.
-                if holdout is None or stage.crop or not world.leads:
-                    judged = world.agreed({})
-                else:
-                    judged = world.agreed(judge(state.averaged, holdout, recipe, world.device))
+                judged_on = holdout if world.leads and not stage.crop else None
+                judged = world.agreed(judge(state.averaged, judged_on, recipe, world.device) if judged_on else {})
                 told = {"epoch": float(epoch), "crop": float(stage.crop), **means, **judged}
                 state.close_epoch(told, judged.get(_JUDGED_BY))
                 if world.leads:
@@ -112,6 +109,12 @@ def fit(
             model.load_state_dict(state.kept)
             epochs = state.epochs
     return epochs, model.cpu().eval()
+
+
+def _saved(checkpoint: Path, recipe: Recipe, world: World) -> dict[str, Any] | None:
+    """What is there to go on from; not of another run of the same soup, killed before its checkpoint was removed."""
+    saved = read_tensors(checkpoint, world.device) if checkpoint.exists() else None
+    return saved if saved and saved.get("seed") == recipe.seed else None
 
 
 def _draw(data: TrainingSet, recipe: Recipe, stage: Stage, rng: np.random.Generator) -> list[list[int]]:
