@@ -71,8 +71,10 @@ class Siamese(nn.Module):
         self.frozen_statistics = False
 
     def forward(self, pictures: Tensor) -> Output:
-        """Normalised pictures (B, 3, S, S)."""
-        output: Output = self.head(self.backbone(pictures).float())
+        """Normalised pictures (B, 3, S, S). Under autocast the head stays in float32: distances need digits."""
+        maps = self.backbone(pictures).float()
+        with torch.autocast(maps.device.type, enabled=False):
+            output: Output = self.head(maps)
         return output
 
     def freeze_until(self, name: str) -> None:

@@ -39,7 +39,7 @@ class Objective:
 
     def __call__(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         rows = torch.tensor(batch.rows, device=self.labels.device)
-        embeddings, logits, suspicion = (part.float() for part in output)
+        embeddings, logits, suspicion = output
         h, w = suspicion.shape[1:]
         coverage = adaptive_avg_pool2d(batch.coverage, (h, w)).squeeze(1)
         regions = region_loss(suspicion, coverage, self.known[rows])
