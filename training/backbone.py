@@ -6,6 +6,8 @@ from typing import cast
 from urllib.error import URLError
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.errors import TrainingError
@@ -94,23 +96,19 @@ def load_matching(network: nn.Module, file: Path) -> None:
 
     A classifier at the end of the file that the network does not have is left out. Raises TrainingError.
     """
+    unreadable = TrainingError(f"{file} does not read as a file of weights; give a .pth state dict or .safetensors")
     try:
         if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             state: dict[str, Tensor] = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, TypeError, UnpicklingError) as error:
-        raise TrainingError(
-            f"{file} does not read as a file of weights; give a .pth state dict or .safetensors"
-        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, TypeError, UnpicklingError, SafetensorError) as error:
+        raise unreadable from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise unreadable
     own = network.state_dict()
     if not set(own) <= set(state):
-        pairs = list(zip(own, state.values(), strict=False))
-        if len(state) < len(own) or any(own[name].shape != value.shape for name, value in pairs):
-            raise TrainingError(
-                f"the weights in {file} are not those of this backbone; name the backbone they belong to"
-            )
-        state = dict(pairs)
+        state = dict(zip(own, state.values(), strict=False))
+    if len(state) < len(own) or any(own[name].shape != state[name].shape for name in own):
+        raise TrainingError(f"the weights in {file} are not those of this backbone; name the backbone they belong to")
     network.load_state_dict({name: state[name] for name in own})

@@ -24,7 +24,7 @@ def read_boxes(collection: Collection) -> dict[str, list[Box]]:
 
     The former names images (image_id) and gives x, y, width, height, image_width, image_height in pixels; the latter
     names paths in the collection, and masks whose bounding box is taken. An empty dictionary where there is no such
-    file; TrainingError where it does not read.
+    file, or one that says what was found but not where; TrainingError where it does not read.
     """
     boxes: dict[str, list[Box]] = {}
     for file in (collection.root / "fractures.csv", collection.root / "lesions.csv"):
@@ -32,7 +32,10 @@ def read_boxes(collection: Collection) -> dict[str, list[Box]]:
             continue
         try:
             with file.open(newline="", encoding="utf-8") as lines:
-                for row in csv.DictReader(lines):
+                table = csv.DictReader(lines)
+                if not {"mask", "image_id"} & set(table.fieldnames or ()):  # findings only: `Collection.lesions`
+                    continue
+                for row in table:
                     if "mask" not in row:
                         H, W = float(row["image_height"]), float(row["image_width"])
                         x, y, w, h = (float(row[name]) for name in ("x", "y", "width", "height"))

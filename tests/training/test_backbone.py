@@ -41,9 +41,21 @@ def test_weights_load_by_name_or_by_order_and_others_are_refused(tmp_path: Path)
     torch.save({"x": torch.zeros(3)}, tmp_path / "b.pth")
     with pytest.raises(TrainingError, match="not those of this backbone"):
         load_matching(network, tmp_path / "b.pth")
-    (tmp_path / "c.pth").write_text("no weights")
-    with pytest.raises(TrainingError, match="does not read"):
-        load_matching(network, tmp_path / "c.pth")
+    torch.save({name: torch.zeros(1) for name in state}, tmp_path / "d.pth")  # its names, other shapes
+    with pytest.raises(TrainingError, match="not those of this backbone"):
+        load_matching(network, tmp_path / "d.pth")
+
+
+@pytest.mark.parametrize("content", [b"no weights", [torch.zeros(3)], {"state_dict": {}, "epoch": 3}])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, content: object, suffix: str) -> None:
+    file = tmp_path / f"a.{suffix}"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(TrainingError, match=rf"a\.{suffix} does not read as a file of weights"):
+        load_matching(torch.nn.Conv2d(3, 4, 3), file)
 
 
 def test_unreachable_weights_name_the_two_ways_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
