@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits
 
-from index.case import Case
+from index.case import ABNORMAL, Case
 from training.data import TrainingSet
 from training.feed import Batch
 from training.losses import LOSSES, region_loss
@@ -34,7 +34,7 @@ class Objective:
         self.identities = torch.tensor(identity_numbers(data.cases), device=device)
         self.patients = torch.from_numpy(np.unique([c.patient for c in data.cases], return_inverse=True)[1]).to(device)
         self.labels, self.weights, self.known = (
-            torch.from_numpy(np.asarray(values)).to(device) for values in (labels, weights, data.known)
+            torch.from_numpy(np.asarray(values)).to(device) for values in (labels, weights, _known(data))
         )
 
     def __call__(self, output: Output, batch: Batch) -> dict[str, Tensor]:
@@ -53,6 +53,12 @@ class Objective:
             "classification": binary_cross_entropy_with_logits(logits, self.labels[rows], weight=self.weights[rows]),
             "regions": regions,
         }
+
+
+def _known(data: TrainingSet) -> NDArray[np.bool_]:
+    """Whose regions are supervised (N,): none where no lesion is known, or all that is said were 'nothing here'."""
+    abnormal = np.array([case.label == ABNORMAL for case in data.cases])
+    return data.known & bool((data.known & abnormal).any())
 
 
 def label_weights(cases: Sequence[Case]) -> NDArray[np.float32]:

@@ -35,11 +35,22 @@ def test_a_perfect_reader_and_one_mistake(classification: float) -> None:
     labels = [0] * 12 + [1] * 12
     good = judge(Bright(), pictures(list(range(10, 34)), labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
     assert good["valid_auroc"] == good["valid_suspicion_auroc"] == 1
-    assert good["valid_kappa"] == (1 if classification else pytest.approx(good["valid_kappa"]))
+    # The vote errs in one of twelve studies, at the border between the labels: (11/12 - 1/2) / (1 - 1/2).
+    assert good["valid_kappa"] == pytest.approx(1 if classification else 5 / 6)
     # The brightest two, one study, are normal: of 6 x 6 pairs of studies, and 12 x 12 of images, a sixth is wrong.
     levels = [*range(10, 32), 2, 3]
     bad = judge(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
     assert bad["valid_auroc"] == pytest.approx(1 - 2 / 12)
+
+
+def test_kappa_is_of_studies_not_of_images() -> None:
+    # Every study has a bright view and a dark one. Means over views tell the labels apart; no threshold on views does.
+    recipe = Recipe(size=64, identities=2, images=2)
+    labels = [0] * 8 + [1] * 8
+    levels = [10, 60, 11, 61, 12, 62, 13, 63, 35, 86, 36, 87, 37, 88, 38, 89]
+    found = judge(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
+    assert found["valid_kappa"] == 1
+    assert found["valid_auroc"] == 0.75  # of images
 
 
 def test_the_vote_leaves_the_own_patient_out() -> None:
