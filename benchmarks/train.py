@@ -34,7 +34,7 @@ from training.feed import Feed
 from training.fit import keep_memory
 from training.model import Siamese
 from training.objective import Objective
-from training.plan import make_plan
+from training.plan import try_step
 from training.recipe import Recipe
 from training.sampler import batches
 from training.state import State, stages_of
@@ -109,7 +109,7 @@ def ours(recipe: Recipe, folder: Path, cache: Path, steps: int) -> dict[str, flo
     backbone, channels = load_backbone(recipe.backbone, "")
     network = Siamese(backbone, channels, recipe.dimension, recipe.hidden)
     network.to(device(), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    precision = make_plan(network, recipe, device(), learning=len(data.cases), holdout=0).precision
+    precision = try_step(network, recipe, device()).precision
     (stage,) = stages_of(recipe)
     state = State(network, recipe, 0, steps)
     objective = Objective(data, recipe, stage, device())

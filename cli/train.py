@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,14 +33,14 @@ def train(
     loss: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="batch-hard (default), focal, neighbourhood, selective, semi-hard or triplet."
+            metavar="NAME", help="triplet (default), batch-hard, focal, neighbourhood, selective or semi-hard."
         ),
     ] = None,
     head: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="two-stage (default): the classifier after the embedding; joint: with it; both: joint, then anew.",
+            help="joint: the classifier with the embedding; two-stage: after it; both (default): joint, then anew.",
         ),
     ] = None,
     backbone: Annotated[
@@ -90,10 +90,11 @@ def train(
     if head is not None and head not in HEADS:
         raise typer.BadParameter(f"--head is one of: {', '.join(HEADS)}")
     try:
-        from training.data import load_training_set
+        from training.data import listed_cases, load_training_set
         from training.recipe import Recipe
         from training.run import plan_run, recorded_recipe
         from training.run import train as run
+        from training.world import rank_and_size
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train") from error
 
@@ -112,27 +113,40 @@ def train(
         "refit": refit,
         **(HEADS[head] if head else {}),
     }
-    chosen = recorded_recipe(out) if resume and not recipe else read_recipe(recipe, Recipe()) if recipe else Recipe()
+    chosen = read_recipe(recipe) if recipe else recorded_recipe(out) if resume else Recipe()
     chosen = replace(chosen, **{key: value for key, value in options.items() if value is not None})
     collections = [training_collection(place, layout, part, split) for place in data]
-    with progress("reading") as show:
-        training_set, unreadable = load_training_set(collections, chosen.preprocessing, show, cache=cache)
-    for path, reason in unreadable:
-        say(f"left out: {path}: {reason}")
-    plan = plan_run(training_set, chosen) if dry_run else None
-    if plan:
+    # Reading may take minutes, so what is to come is told before it; what is gone on with has been read already.
+    first = not resume and rank_and_size()[1] == 1
+    plan = plan_run(listed_cases(collections), chosen) if dry_run or first else None
+    if plan and dry_run:
         if as_json:
             print_json({"schema": "mura-search/plan/1", "recipe": chosen.to_dict(), **asdict(plan)})
         else:
             print(described(plan))
         return
+    if plan:
+        note(foretold(plan.seconds, plan.memory_bytes, plan.step_seconds))
+    with progress("reading") as show:
+        training_set, unreadable = load_training_set(collections, chosen.preprocessing, show, cache=cache)
+    for path, reason in unreadable:
+        say(f"left out: {path}: {reason}")
     about = {
         "synthetic": any(collection.synthetic for collection in collections),
         "collections": [collection.root.name for collection in collections],
     }
     with stages("training") as show:
         try:
-            trained = run(training_set, chosen, out, name=name, provenance=about, resume=resume, report=reporter(show))
+            trained = run(
+                training_set,
+                chosen,
+                out,
+                name=name,
+                provenance=about,
+                resume=resume,
+                trial=plan,
+                report=reporter(show, told=plan is not None),
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command with --resume goes on from here") from None
     if trained is None:  # torchrun's other processes
@@ -183,18 +197,26 @@ STAGES = {
 }
 
 
-def reporter(show: Callable[[str, int, int], None]) -> Callable[[str, int, int, Mapping[str, float]], None]:
-    """What a run calls as it proceeds: a bar for each stage; epochs are told with their figures."""
+def foretold(seconds: float, memory_bytes: float, step_seconds: float) -> str:
+    """What a run will take, in one line."""
+    return f"about {duration(seconds)} at most, {memory_bytes / 2**30:.1f} GiB ({step_seconds:.2f} s a step)"
+
+
+def reporter(
+    show: Callable[[str, int, int], None], told: bool = False
+) -> Callable[[str, int, int, Mapping[str, float]], None]:
+    """What a run calls as it proceeds: a bar for each stage; epochs are told with their figures.
+
+    `told` says that the plan has been told before.
+    """
 
     def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage == "plan":
-            note(
-                f"about {duration(figures['seconds'])} at most, {figures['memory_bytes'] / 2**30:.1f} GiB "
-                f"({figures['step_seconds']:.2f} s a step)"
-            )
+            if not told:
+                note(foretold(**figures))
         elif stage == "epoch":
-            told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
-            note(f"epoch {done} of {total}: {told}")
+            values = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
+            note(f"epoch {done} of {total}: {values}")
         else:
             show(STAGES.get(stage, stage), done, total)
 
@@ -225,14 +247,13 @@ def training_collection(data: Path, layout: str | None, part: str | None, split:
     return collection
 
 
-def read_recipe(file: Path, default: "Recipe") -> "Recipe":
+def read_recipe(file: Path) -> "Recipe":
     """The recipe in a run's recipe.json, or in a JSON object of some of its fields."""
+    from training.recipe import Recipe
+
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
-        values = content.get("recipe", content)
-        unknown = sorted(set(values) - {field.name for field in fields(default)})
-        if unknown:
-            raise MuraSearchError(f"{file} has fields that no recipe has: {', '.join(unknown)}")
-        return replace(default, **values)
+        values = dict(content.get("recipe", content))
     except (ValueError, AttributeError, TypeError) as error:
         raise MuraSearchError(f"{file} is no recipe; give the recipe.json of a run ({error})") from error
+    return Recipe.of(values, str(file))

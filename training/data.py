@@ -1,5 +1,6 @@
 """Labelled radiographs prepared for training: decoded and preprocessed once, lesions' boxes beside them."""
 
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,9 @@ from retrieval.stream import file_digest, shown_name
 from training.boxes import COVERAGE_STEP, Box, cover, read_boxes
 from training.cache import Entry, PictureCache, default_cache
 from training.errors import TrainingError
+from training.world import rank_and_size
 
-__all__ = ["TrainingSet", "load_training_set"]
+__all__ = ["TrainingSet", "listed_cases", "load_training_set"]
 
 _AT_ONCE = 64  # radiographs decoded between two writes to the cache
 
@@ -66,6 +68,15 @@ class TrainingSet:
             raise TrainingError(f"there is no radiograph of {part} to learn from; there are: {there}")
         return self.rows(rows)
 
+    def fingerprint(self) -> str:
+        """SHA-256 of all that a run learns from: radiographs, identities, patients, lesions, and their order."""
+        found = hashlib.sha256()
+        for case, known, lesion in zip(self.cases, self.known, self.lesions, strict=True):
+            listed = (case.digest, case.part, case.label, case.patient, case.study, bool(known))
+            found.update(f"{listed}\n{lesion if isinstance(lesion, tuple) else ''}\n".encode(errors="surrogateescape"))
+            found.update(b"" if isinstance(lesion, tuple) else lesion.tobytes())
+        return found.hexdigest()
+
     def take(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion."""
         pictures = [source[row] for source, row in (self.sources[i] for i in rows)]
@@ -93,12 +104,13 @@ def load_training_set(
     `cache` is `default_cache()` unless named. Patients, studies and cases of several collections are kept apart by the
     collection's number. Raises TrainingError where nothing can be read, or the disk has no room.
     """
-    jobs = [
-        (_apart(case, number if len(collections) > 1 else None), boxes.get(case.case) or boxes.get(_name(case)) or [])
-        for number, collection in enumerate(collections)
+    boxes_of = [
+        boxes.get(case.case) or boxes.get(_name(case)) or []
+        for collection in collections
         for boxes in [read_boxes(collection)]
         for case in collection.cases
     ]
+    jobs = list(zip(listed_cases(collections), boxes_of, strict=True))
     store = PictureCache(default_cache() if cache is None else cache, how)
     digests = _digests([case for case, _ in jobs])
     failed = _prepare([case for case, _ in jobs], digests, store, how, progress)
@@ -114,6 +126,15 @@ def load_training_set(
         tuple((maps[entry.kind], entry.row) for entry in found),
         tuple((boxes, entry.height, entry.width) for (_, boxes, _), entry in zip(kept, found, strict=True)),
     ), [(shown_name(case), failed[case.path]) for case, _ in jobs if case.path in failed]
+
+
+def listed_cases(collections: Sequence[Collection]) -> list[Case]:
+    """The cases as `load_training_set` names them, none of them read."""
+    return [
+        _apart(case, number if len(collections) > 1 else None)
+        for number, collection in enumerate(collections)
+        for case in collection.cases
+    ]
 
 
 def _digests(cases: Sequence[Case]) -> dict[str, str]:
@@ -133,14 +154,22 @@ def _digests(cases: Sequence[Case]) -> dict[str, str]:
 def _prepare(
     cases: Sequence[Case], digests: dict[str, str], store: PictureCache, how: Preprocessing, progress: Progress | None
 ) -> dict[str, str]:
-    """Bring into the store what it lacks; the reason of each path that cannot be read."""
+    """Bring into the store what it lacks; the reason of each path that cannot be read.
+
+    Of several processes each begins elsewhere, and leaves out what another has brought in.
+    """
     there = store.entries()
     missing = [case for case in cases if digests[case.path] not in there]
     _require_room(store, len(missing))
     failed: dict[str, str] = {}
     done = len(cases) - len(missing)
+    rank, size = rank_and_size()
+    begin = len(missing) * rank // size
+    missing = missing[begin:] + missing[:begin]
     with ThreadPoolExecutor() as pool:
-        for chunk in (missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE)):
+        for listed in (missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE)):
+            there = store.entries() if size > 1 else {}
+            chunk = [case for case in listed if digests[case.path] not in there]
             made = []
             for case, result in zip(chunk, pool.map(lambda case: _read(case, how), chunk), strict=True):
                 if isinstance(result, str):
@@ -149,7 +178,7 @@ def _prepare(
                     made.append(result)
                     digests[case.path] = result[0]
             store.append(made)
-            done += len(chunk)
+            done += len(listed)
             if progress is not None:
                 progress(done, len(cases))
     return failed

@@ -26,7 +26,7 @@ from typing import Any
 from retrieval.metrics import METRICS
 from retrieval.ranking import DEPTHS
 from training.errors import TrainingError
-from training.recipe import Recipe
+from training.recipe import Recipe, typed
 
 __all__ = ["VALUES", "Column", "Figure", "Grid", "Run", "Table", "grid_named", "read_grid"]
 
@@ -39,7 +39,6 @@ VALUES = (
 
 INCLUDED = Path(__file__).parent / "grids"
 _FIELDS: Mapping[str, Any] = {field.name: field.type for field in fields(Recipe)}
-_KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
 _FOLDER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9+-])?")
 _REQUIRED = object()
 
@@ -122,8 +121,8 @@ class _Section:
             raise TrainingError(f"{self.where}: {key} is missing")
         if value is default:
             return value
-        value = _typed(value, kind, f"{self.where}: {key}")
-        return [_typed(item, of, f"{self.where}: an item of {key}") for item in value] if of else value
+        value = typed(value, kind, f"{self.where}: {key}")
+        return [typed(item, of, f"{self.where}: an item of {key}") for item in value] if of else value
 
     def sections(self, key: str, what: str, default: Any = _REQUIRED) -> Iterator["_Section"]:
         for number, content in enumerate(self.take(key, list, default, of=dict), 1):
@@ -172,12 +171,7 @@ def _runs(section: _Section, shared: Mapping[str, Any]) -> Iterator[Run]:
     if [] in lists.values():
         raise TrainingError(f"{section.where}: an empty list stands for no run")
     for values in product(*lists.values()):
-        given = {**shared, **own, **dict(zip(lists, values, strict=True))}
-        typed = {field: _typed(value, _FIELDS[field], f"{section.where}: {field}") for field, value in given.items()}
-        try:
-            recipe = Recipe(**typed)
-        except TrainingError as error:
-            raise TrainingError(f"{section.where}: {error}") from error
+        recipe = Recipe.of({**shared, **own, **dict(zip(lists, values, strict=True))}, section.where)
         yield Run(_name(pattern, recipe), recipe)
 
 
@@ -228,11 +222,3 @@ def _known(wanted: Sequence[str], names: Sequence[str], where: str) -> tuple[str
         if name not in names:
             raise TrainingError(f"{where}: there is no run {name}; there are {', '.join(names)}")
     return tuple(wanted)
-
-
-def _typed(value: Any, kind: type, where: str) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:  # true is an int to isinstance
-        raise TrainingError(f"{where} is {_KINDS[kind]}, not {value!r}")
-    return value

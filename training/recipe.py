@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from retrieval.preprocess import Preprocessing
 from training.errors import TrainingError
 
-__all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe"]
+__all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe", "typed"]
 
 LOSS_NAMES = ("batch-hard", "focal", "neighbourhood", "selective", "semi-hard", "triplet")
 PRECISIONS = ("auto", "bf16", "float32")
+_KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,14 @@ class Recipe:
     sampling: str = "identities"  # P x K; or "shuffled", with a cross-entropy weighted by label, as MURA's baseline
     identities: int = 4  # P, (part, label) pairs a batch; both labels of a part always come together
     images: int = 8  # K, images of each, of different patients as far as there are
-    loss: str = "batch-hard"  # one of LOSS_NAMES
+    loss: str = "triplet"  # one of LOSS_NAMES
     margin: float = 0.3  # on unit vectors a Euclidean distance is at most 2
     sigma: float = 0.3  # of the triplet focal loss
     negative_weight: float = 1.0  # lambda of the selectively contrastive loss
     temperature: float = 0.1  # of the neighbourhood loss
     triplet: float = 1.0
-    classification: float = 0.0  # above 0, the classifier also trains jointly with the embedding
-    second_stage: bool = True  # the classifier is trained anew on the frozen embeddings, as in the report
+    classification: float = 1.0  # above 0, the classifier also trains jointly with the embedding
+    second_stage: bool = True  # the classifier is trained anew on the frozen embeddings (the report: only there)
     looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see training/looks.py
     regions: float = 1.0  # suspicion against the lesions' boxes, where a collection has them
     learning_rate: float = 1e-4  # of the backbone
@@ -90,6 +92,8 @@ class Recipe:
             raise TrainingError("the margin must be 0 or more, and sigma 0.05 or more")
         if self.temperature < 0.02:  # e^(2 / T) leaves float32 below
             raise TrainingError("the temperature must be 0.02 or more")
+        if self.seed < 0:
+            raise TrainingError(f"a seed is 0 or more, not {self.seed}")
         if not 0 <= self.augmentation <= 3:
             raise TrainingError(f"the strength of augmentation is from 0 to 3, not {self.augmentation}")
         if not 0 <= self.looks < 1:
@@ -111,6 +115,18 @@ class Recipe:
         """Pictures in a batch, P * K."""
         return self.identities * self.images
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str) -> "Recipe":
+        """A recipe of some fields; the others have their defaults. Raises TrainingError, which begins with `where`."""
+        kinds: dict[str, Any] = {field.name: field.type for field in fields(cls)}
+        if unknown := sorted(set(values) - set(kinds)):
+            raise TrainingError(f"{where}: a recipe has no {', '.join(unknown)}")
+        right = {name: typed(value, kinds[name], f"{where}: {name}") for name, value in values.items()}
+        try:
+            return cls(**right)
+        except TrainingError as error:
+            raise TrainingError(f"{where}: {error}") from error
+
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
@@ -118,3 +134,12 @@ class Recipe:
         """Whether a record is of this recipe, also one from before there were fields that have their defaults here."""
         defaults = {field.name: field.default for field in fields(self)}
         return {**defaults, **record} == self.to_dict()
+
+
+def typed(value: Any, kind: type, where: str) -> Any:
+    """A value from a TOML or JSON file, which must be of a kind. Raises TrainingError, which begins with `where`."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:  # true is an int to isinstance
+        raise TrainingError(f"{where} is {_KINDS[kind]}, not {value!r}")
+    return value

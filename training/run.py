@@ -1,7 +1,7 @@
 """A training run, from labelled radiographs to a model bundle.
 
 OUT/
-  recipe.json        the recipe, seed, versions, and a fingerprint of the data
+  recipe.json        the recipe, seed, versions, a fingerprint of the data, and the seconds it has taken so far
   metrics.csv        losses and held-out figures by epoch
   metrics.svg        the same, drawn
   checkpoint.pt      to go on after an interruption; gone when done, as are member-N.pt, a finished run of a soup, and
@@ -11,7 +11,6 @@ OUT/
 """
 
 import csv
-import hashlib
 import json
 import os
 import platform
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from index.case import Case
 from retrieval.bundle import APPEARANCE, Bundle, write_bundle
 from retrieval.encoder import Encoder
 from retrieval.rules import DEFAULTS, Rules, learn_rules
@@ -42,7 +42,7 @@ from training.export import check_export, export_encoder
 from training.fit import Report, keep_memory
 from training.looks import share_with_looks
 from training.model import Siamese
-from training.plan import Plan, make_plan
+from training.plan import Plan, Trial, make_plan, try_step
 from training.recipe import Recipe
 from training.soup import fit_all, remove_checkpoints
 from training.world import World, joined
@@ -72,39 +72,48 @@ def train(
     name: str = "",
     provenance: Mapping[str, Any] | None = None,
     resume: bool = False,
-    planned: Plan | None = None,
+    trial: Trial | None = None,
     appearance: bool = True,
     report: Report = lambda stage, done, total, figures: None,
 ) -> Trained | None:
     """Train a Siamese encoder and its classifier on `data`, calibrate on held-out patients, and write OUT/model.
 
     With `resume`, a run in OUT of the same recipe on the same data goes on where it was interrupted, to the same
-    result; a finished one is given as it is. `planned` is what `plan_run` gave. Without `appearance` the bundle cannot
-    tell body part, polarity and turning, which take as long to learn as some epochs. `report(stage, done, total,
-    figures)` is called as work proceeds. Under torchrun every process calls this, and all but the first get None.
-    Raises TrainingError where data or weights do not allow it.
+    result; a finished one is given as it is. A `trial` is a plan or a step of this recipe that was measured before.
+    Without `appearance` the bundle cannot tell body part, polarity and turning, which take as long to learn as some
+    epochs. `report(stage, done, total, figures)` is called as work proceeds. Under torchrun every process calls this,
+    and all but the first get None. Raises TrainingError where data or weights do not allow it.
     """
     began = time.monotonic()
     keep_memory()
     with joined() as world:
         learning, holdout = divide(data, recipe)
-        record = _record(recipe, data)
+        record = _record(recipe, data, world)
         before = _open(out, record, resume)
+        began -= before.get("seconds", 0.0)
         if (out / "done.json").exists():
             return _finished(out) if world.leads else None
         model = _model(recipe)
-        plan = planned or world.agreed(_plan(model, recipe, world, data, before.get("precision")))
+        chosen = before.get("precision")
+        if trial is None or chosen not in (None, trial.precision):
+            trial = try_step(model, recipe, world.device, chosen)
+        plan = world.agreed(_plan(trial, recipe, world, data.cases))
         record["precision"] = plan.precision
+        metrics = _Metrics(out)
         if world.leads:
             _write_json(out / "recipe.json", record)
             report("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
 
-        def told(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            if world.leads:
-                report(stage, done, total, figures)
+        def told(stage: str, done: int, total: int, figures: Mapping[str, float], before: int = 0) -> None:
+            if not world.leads:
+                return
+            if stage == "epoch":
+                metrics.add({**figures, "epoch": float(before + done)})
+                _write_json(out / "recipe.json", {**record, "seconds": time.monotonic() - began})
+            report(stage, done, total, figures)
 
         def told_again(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            told("refit" if stage == "train" else stage, done, total, figures)
+            told("refit" if stage == "train" else stage, done, total, figures, before=len(epochs))
 
         epochs, kept = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=told)
         whole = None
@@ -115,7 +124,7 @@ def train(
             epochs += [{**figures, "epoch": len(epochs) + figures["epoch"]} for figures in again]
     if not world.leads:
         return None
-    _write_metrics(out, epochs)
+    metrics.set(epochs)
     about = {
         "name": name or out.name,
         "backbone": recipe.backbone,
@@ -144,11 +153,15 @@ def train(
     return Trained(out / "model", tuple(epochs), difference, rules, seconds)
 
 
-def plan_run(data: TrainingSet, recipe: Recipe) -> Plan:
-    """What `train` would take, measured on one batch; nothing is written."""
+def plan_run(cases: Sequence[Case], recipe: Recipe) -> Plan:
+    """What `train` would take on these radiographs, measured on one batch of random ones; nothing is read or written.
+
+    Raises TrainingError where data or weights do not allow it.
+    """
     keep_memory()
     with joined() as world:
-        return world.agreed(_plan(_model(recipe), recipe, world, data, None))
+        trial = try_step(_model(recipe), recipe, world.device)
+        return world.agreed(_plan(trial, recipe, world, cases))
 
 
 def divide(data: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, TrainingSet]:
@@ -156,10 +169,20 @@ def divide(data: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, TrainingSet]
 
     No patient is on both sides. Raises TrainingError where one side has one label only.
     """
-    held = np.array([draw(case.patient, recipe.seed + 1) < recipe.holdout for case in data.cases])
-    learning, holdout = data.rows(np.flatnonzero(~held)), data.rows(np.flatnonzero(held)).of_part(recipe.part)
-    for side, what in ((learning.of_part(recipe.part), "training"), (holdout, "held-out")):
-        if len({case.label for case in side.cases}) < 2:
+    learning, holdout = (data.rows(np.array(rows)) for rows in _divided(data.cases, recipe))
+    return learning, holdout
+
+
+def _divided(cases: Sequence[Case], recipe: Recipe) -> tuple[list[int], list[int]]:
+    """The rows of both sides of `divide`."""
+    held = [draw(case.patient, recipe.seed + 1) < recipe.holdout for case in cases]
+    of_part = [row for row, case in enumerate(cases) if recipe.part in ("", case.part)]
+    learning, holdout = [row for row in range(len(cases)) if not held[row]], [row for row in of_part if held[row]]
+    if not of_part:
+        there = ", ".join(sorted({case.part for case in cases}))
+        raise TrainingError(f"there is no radiograph of {recipe.part} to learn from; there are: {there}")
+    for side, what in (([row for row in of_part if not held[row]], "training"), (holdout, "held-out")):
+        if len({cases[row].label for row in side}) < 2:
             raise TrainingError(f"the {what} patients have radiographs of one label only; give more data")
     return learning, holdout
 
@@ -172,18 +195,17 @@ def recorded_recipe(out: Path) -> Recipe:
         raise TrainingError(f"{out} holds no run to go on with; start it without --resume") from error
 
 
-def _plan(model: Siamese, recipe: Recipe, world: World, data: TrainingSet, precision: str | None) -> Plan:
-    learning, holdout = divide(data, recipe)
+def _plan(trial: Trial, recipe: Recipe, world: World, cases: Sequence[Case]) -> Plan:
+    learning, holdout = _divided(cases, recipe)
+    everybody = sum(recipe.part in ("", case.part) for case in cases)
     return make_plan(
-        model,
+        trial,
         recipe,
-        world.device,
-        learning=len(learning.of_part(recipe.part).cases),
-        holdout=len(holdout.cases),
-        crops=len(learning.cases),
-        everybody=(len(data.of_part(recipe.part).cases), len(data.cases)),
+        learning=sum(recipe.part in ("", cases[row].part) for row in learning),
+        holdout=len(holdout),
+        crops=len(learning),
+        everybody=(everybody, len(cases)),
         processes=world.size,
-        precision=precision,
     )
 
 
@@ -200,16 +222,16 @@ def _model(recipe: Recipe) -> Siamese:
     return model
 
 
-def _record(recipe: Recipe, data: TrainingSet) -> dict[str, Any]:
+def _record(recipe: Recipe, data: TrainingSet, world: World) -> dict[str, Any]:
     """What a run is made of."""
-    fingerprint = hashlib.sha256("".join(sorted(f"{c.digest}{c.label}{c.patient}\n" for c in data.cases)).encode())
     return {
         "recipe": recipe.to_dict(),
         "pretrained": bool(recipe.weights),
         "images": len(data.cases),
         "studies": len({case.study for case in data.cases}),
         "patients": len({case.patient for case in data.cases}),
-        "data_sha256": fingerprint.hexdigest(),
+        "data_sha256": data.fingerprint(),
+        "processes": world.size,
         "versions": {package: version(package) for package in _PACKAGES},
         "python": platform.python_version(),
     }
@@ -228,6 +250,8 @@ def _open(out: Path, record: Mapping[str, Any], resume: bool) -> Mapping[str, An
     if not resume:
         state = "a finished run" if (out / "done.json").exists() else "an unfinished run"
         raise TrainingError(f"{out} holds {state} of this recipe; go on with --resume, or give another --out")
+    if before.get("processes", 1) != record["processes"]:  # steps and draws are shared out among them
+        raise TrainingError(f"{out} holds a run of {before.get('processes', 1)} processes; go on with as many")
     return before
 
 
@@ -315,13 +339,27 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     part.replace(file)
 
 
-def _write_metrics(out: Path, epochs: Sequence[Mapping[str, float]]) -> None:
-    part = out / "metrics.part"
-    with part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, list(dict.fromkeys(name for figures in epochs for name in figures)))
-        writer.writeheader()
-        writer.writerows(epochs)
-        lines.flush()
-        os.fsync(lines.fileno())
-    part.replace(out / "metrics.csv")
-    plot_metrics(epochs, out / "metrics.svg")
+class _Metrics:
+    """metrics.csv and metrics.svg, as far as the run has come."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.epochs = out, list[Mapping[str, float]]()
+        if (out / "metrics.csv").exists():
+            with (out / "metrics.csv").open(newline="", encoding="utf-8") as lines:
+                self.epochs = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """One more epoch; those that a run had been told of and then lost are told of again."""
+        self.set([*(earlier for earlier in self.epochs if earlier["epoch"] < figures["epoch"]), figures])
+
+    def set(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        self.epochs = list(epochs)
+        part = self.out / "metrics.part"
+        with part.open("w", newline="", encoding="utf-8") as lines:
+            writer = csv.DictWriter(lines, list(dict.fromkeys(name for figures in epochs for name in figures)))
+            writer.writeheader()
+            writer.writerows(epochs)
+            lines.flush()
+            os.fsync(lines.fileno())
+        part.replace(self.out / "metrics.csv")
+        plot_metrics(epochs, self.out / "metrics.svg")

@@ -10,7 +10,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["World", "joined"]
+__all__ = ["World", "joined", "rank_and_size"]
 
 Value = TypeVar("Value")
 
@@ -51,10 +51,15 @@ class World:
         return bool(total > 0)
 
 
+def rank_and_size() -> tuple[int, int]:
+    """What torchrun says: which process this is, and of how many. (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), or be the only one."""
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = rank_and_size()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else None
     if device:
         torch.cuda.set_device(device)

@@ -13,12 +13,32 @@ from typer.testing import Result
 import training.data
 import training.run
 from cli.train import duration
+from index.case import Case
 from retrieval.collection import Collection
 from retrieval.rules import DEFAULTS
 from training.plan import Plan
 from training.recipe import Recipe
 
 Run = Callable[..., Result]
+PLAN = Plan(
+    device="2 CPU threads",
+    precision="float32",
+    parameters=14_000_000,
+    trained_parameters=12_500_000,
+    step_seconds=2.0,
+    memory_bytes=3 << 30,
+    learning=800,
+    holdout=200,
+    steps=25,
+    epochs=20,
+    crop_steps=30,
+    crop_epochs=4,
+    refit_steps=0,
+    refit_crop_steps=0,
+    soup=1,
+    processes=1,
+    seconds=1100.0,
+)
 
 
 @pytest.fixture
@@ -39,7 +59,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return training.run.Trained(out / "model", ({"epoch": 1.0, "valid_auroc": float("nan")},), 1e-6, DEFAULTS, 60.0)
 
     monkeypatch.setattr(training.data, "load_training_set", load)
+
+    def plan_run(cases: list[Case], recipe: Recipe) -> Plan:
+        seen.update(listed=[case.case for case in cases])
+        return PLAN
+
     monkeypatch.setattr(training.run, "train", train)
+    monkeypatch.setattr(training.run, "plan_run", plan_run)
     return seen
 
 
@@ -54,7 +80,10 @@ def test_options_make_the_recipe(run: Run, table: Path, tmp_path: Path, asked: M
     assert asked["provenance"]["synthetic"] is False
     assert f"--model {tmp_path / 'run' / 'model'}" in result.stdout
     assert "left out: bad.png: empty\n" in result.stderr
-    assert "about 60 min at most, 3.0 GiB (1.25 s a step)\n" in result.stderr
+    # What is to come is told once, before anything is read.
+    assert result.stderr.count("at most") == 1
+    assert result.stderr.startswith("about 18 min at most, 3.0 GiB (2.00 s a step)\n")
+    assert asked["trial"] is PLAN
     assert "epoch 1 of 2: valid_auroc 0.750\n" in result.stderr
 
 
@@ -115,7 +144,7 @@ def test_a_run_is_gone_on_with_by_its_own_recipe(
     (tmp_path / "run" / "recipe.json").write_text(json.dumps({"recipe": made.to_dict()}), encoding="utf-8")
     assert run("train", table, "--out", tmp_path / "run", "--resume").exit_code == 0
     assert asked["recipe"] == made
-    assert asked["resume"] is True
+    assert (asked["resume"], asked["trial"]) == (True, None)
     result = run("train", table, "--out", tmp_path / "other", "--resume")
     assert result.exit_code == 1
     assert "no run to go on with" in result.stderr
@@ -124,23 +153,20 @@ def test_a_run_is_gone_on_with_by_its_own_recipe(
 def test_a_dry_run_shows_the_plan_and_trains_nothing(
     run: Run, table: Path, tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(
-        800, 200, 25, 20, 30, 4, 0, 0, 1, 1, "2 CPU threads", "float32", 14_000_000, 12_500_000, 2.0, 3 << 30, 1100.0
-    )
-    monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: plan)
+    plan = PLAN
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert result.exit_code == 0
     assert "4 epochs of 30 steps on crops, then 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
     assert "1 x 2 CPU threads, float32: about 18 min, 3.0 GiB" in result.stdout
     told = json.loads(run("train", table, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
-    assert (told["step_seconds"], told["recipe"]["loss"]) == (2.0, "batch-hard")
-    monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: replace(plan, soup=3, crop_epochs=0))
+    assert (told["step_seconds"], told["recipe"]["loss"]) == (2.0, "triplet")
+    monkeypatch.setattr(training.run, "plan_run", lambda cases, recipe: replace(plan, soup=3, crop_epochs=0))
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert "3 runs of 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
-    monkeypatch.setattr(training.run, "plan_run", lambda data, recipe: replace(plan, refit_steps=31))
+    monkeypatch.setattr(training.run, "plan_run", lambda cases, recipe: replace(plan, refit_steps=31))
     result = run("train", table, "--out", tmp_path / "run", "--dry-run", "--refit", "--patience", 0)
     assert "then all of it again on everybody, in epochs of 31 steps" in result.stdout.replace("\n", " ")
-    assert "recipe" not in asked
+    assert set(asked) == {"listed"}  # nothing was read
     assert not (tmp_path / "run").exists()
 
 

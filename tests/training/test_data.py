@@ -1,5 +1,6 @@
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+import training.data
+from index.case import Case
 from retrieval.collection import read_collection
 from retrieval.phantom import write_collection
 from retrieval.preprocess import Preprocessing, preprocess
@@ -89,6 +92,57 @@ def test_synthetic_masks_give_boxes(tmp_path: Path) -> None:
             [columns.min(), columns.max() + 1]
         )
         assert [top * mask.shape[0], (top + height) * mask.shape[0]] == pytest.approx([rows.min(), rows.max() + 1])
+
+
+def test_a_table_of_findings_has_no_boxes(tmp_path: Path) -> None:
+    root = fracatlas(tmp_path / "data")
+    (root / "fractures.csv").unlink()
+    (root / "lesions.csv").write_text("path,lesion\nb.png,fracture\n")
+    assert read_boxes(read_collection(root)) == {}
+
+
+def test_whatever_is_learned_from_is_in_the_fingerprint(tmp_path: Path) -> None:
+    root = fracatlas(tmp_path / "data")
+    data, _ = load_training_set([read_collection(root)], HOW)
+    made = {data.fingerprint()}
+    assert load_training_set([read_collection(root)], HOW)[0].fingerprint() in made
+    for change in ({"part": "foot"}, {"study": "other"}, {"patient": "other"}, {"label": 1}, {"digest": "0" * 64}):
+        made.add(replace(data, cases=(replace(data.cases[0], **change), *data.cases[1:])).fingerprint())
+    made.add(data.rows(np.array([1, 0])).fingerprint())
+    table = root / "fractures.csv"
+    table.write_text(table.read_text() + "b.png,0,0,5,5,64,32\n")
+    made.add(load_training_set([read_collection(root)], HOW)[0].fingerprint())
+    assert len(made) == 8
+
+
+def test_several_processes_share_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has read one when the second comes, begins in the middle and reads all others."""
+    write_collection(tmp_path / "phantoms", patients=2, seed=3, abnormal=0.5, valid=0.0)
+    collection = read_collection(tmp_path / "phantoms")
+    read: list[tuple[str, str]] = []
+    rank = {"RANK": "0", "WORLD_SIZE": "2"}
+    monkeypatch.setattr(training.data, "_AT_ONCE", 1)
+    monkeypatch.setattr(training.data, "rank_and_size", lambda: (int(rank["RANK"]), 2))
+    prepared = training.data._read
+
+    def noted(case: Case, how: Preprocessing) -> object:
+        read.append((rank["RANK"], case.case))
+        return prepared(case, how)
+
+    monkeypatch.setattr(training.data, "_read", noted)
+
+    def second(done: int, total: int) -> None:
+        if rank["RANK"] == "0" and done == 1:
+            rank["RANK"] = "1"
+            other, _ = load_training_set([collection], HOW)
+            assert len(other.cases) == total
+            rank["RANK"] = "0"
+
+    data, _ = load_training_set([collection], HOW, second)
+    names = [case.case for case in collection.cases]
+    assert [case.case for case in data.cases] == names
+    middle = len(names) // 2
+    assert read == [("0", names[0])] + [("1", name) for name in (*names[middle:], *names[1:middle])]
 
 
 def test_a_broken_table_of_boxes_is_named(tmp_path: Path) -> None:

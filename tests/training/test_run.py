@@ -129,6 +129,45 @@ def test_a_run_killed_without_warning_goes_on_after_its_last_epoch(
     same_answers(whole.model, resumed.model, blobs)
 
 
+def test_figures_are_there_after_each_epoch_and_time_adds_up(
+    blobs: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "epoch":
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(blobs, recipe, tmp_path, report=kill)
+    (tmp_path / "metrics.svg").unlink()
+    (row,) = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    assert record["seconds"] > 0
+    (tmp_path / "recipe.json").write_text(json.dumps({**record, "seconds": 1000.0}))
+    with pytest.raises(Killed):
+        train(blobs, recipe, tmp_path, resume=True, report=kill)
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+    assert (len(rows), rows[0]) == (2, row)
+    assert ET.parse(tmp_path / "metrics.svg").getroot().tag.endswith("svg")
+    assert finished(train(blobs, recipe, tmp_path, resume=True)).seconds > 1000
+
+
+def test_a_run_goes_on_with_as_many_processes(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
+    def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "train":
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(blobs, recipe, tmp_path, report=interrupt)
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    assert record["processes"] == 1
+    (tmp_path / "recipe.json").write_text(json.dumps({**record, "processes": 4}))
+    with pytest.raises(TrainingError, match="holds a run of 4 processes; go on with as many"):
+        train(blobs, recipe, tmp_path, resume=True)
+
+
 def test_a_folder_of_another_run_is_not_touched(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {}, "data_sha256": "other"}))
     with pytest.raises(TrainingError, match="another recipe"):

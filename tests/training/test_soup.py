@@ -12,7 +12,7 @@ from training.data import TrainingSet
 from training.errors import TrainingError
 from training.fit import fit
 from training.model import Siamese
-from training.plan import make_plan
+from training.plan import make_plan, try_step
 from training.recipe import Recipe
 from training.run import divide, train
 from training.soup import fit_all, mean_weights
@@ -46,7 +46,8 @@ def test_a_soup_is_the_mean_of_runs_from_one_start(blobs: TrainingSet, pretraine
     backbone, channels = load_backbone(pretrained.backbone, pretrained.weights)
     start = Siamese(backbone, channels, pretrained.dimension, pretrained.hidden)
     before = copy.deepcopy(start.state_dict())
-    plan = make_plan(start, pretrained, torch.device("cpu"), learning=len(learning.cases), holdout=len(holdout.cases))
+    trial = try_step(start, pretrained, torch.device("cpu"))
+    plan = make_plan(trial, pretrained, learning=len(learning.cases), holdout=len(holdout.cases))
     told: list[tuple[int, int]] = []
 
     def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:

@@ -1,6 +1,8 @@
 """Two processes on one machine, as torchrun starts them, over gloo."""
 
+import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from retrieval.bundle import Bundle
+from retrieval.phantom import write_collection
 from training.world import joined
 
 TWO = """
@@ -59,3 +63,32 @@ def test_two_processes_share_gradients_and_decisions(tmp_path: Path) -> None:
         assert told["agreed"] == {"mine": 0}
         assert told["any"] == [True, False]
     assert (first["leads"], second["leads"]) == (True, False)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    write_collection(tmp_path / "data", patients=24, seed=1, abnormal=0.5, valid=0.0)
+    recipe = {
+        "backbone": "timm:test_efficientnet", "weights": "", "size": 64, "epochs": 2, "images": 2, "identities": 2,
+        "holdout": 0.3, "precision": "float32", "patience": 0,
+    }  # fmt: skip
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    (tmp_path / "train.py").write_text("from cli.main import main\nmain()\n")
+    words = (tmp_path / "train.py", "train", "data", "--recipe", "recipe.json", "--cache", "cache", "--out", "run")
+    done = torchrun(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Trained in") == 1
+    record = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert record["processes"] == 2
+    with (tmp_path / "run" / "metrics.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [float(row["epoch"]) for row in rows] == [1, 2]
+    assert all(math.isfinite(float(row["triplet"])) for row in rows)
+    assert Bundle.open(tmp_path / "run" / "model").dimension == 128
+    (listed,) = (tmp_path / "cache").glob("*/rows.csv")
+    assert len(listed.read_text().splitlines()) == record["images"]
+    # More processes than batches: a sentence, not a hang.
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipe, "images": 16}))
+    refused = torchrun(*words[:-1], "other", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "too few for 2 processes; start fewer" in refused.stderr
