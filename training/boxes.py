@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from retrieval.preprocess import Letterbox
 from retrieval.radiograph import read_radiograph
 from training.errors import TrainingError
 
-__all__ = ["COVERAGE_STEP", "Box", "cover", "read_boxes"]
+__all__ = ["COVERAGE_STEP", "Box", "boxes_of", "cover", "read_boxes"]
 
 Box = tuple[float, float, float, float]  # left, top, width, height as shares of the image's width and height
 COVERAGE_STEP = 4  # coverage has a quarter of the picture's resolution
@@ -47,6 +48,12 @@ def read_boxes(collection: Collection) -> dict[str, list[Box]]:
         except (KeyError, ValueError, ZeroDivisionError, TypeError, RadiographError) as error:
             raise TrainingError(f"{file} is not a table of boxes ({error!r}); correct or remove it") from error
     return boxes
+
+
+def boxes_of(collection: Collection) -> list[list[Box]]:
+    """The boxes of each case of a collection, whose table names it by its path in the collection or its file's name."""
+    boxes = read_boxes(collection)
+    return [boxes.get(case.case) or boxes.get(Path(case.path).name) or [] for case in collection.cases]
 
 
 def cover(boxes: Sequence[Box], height: int, width: int, size: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from retrieval.errors import RadiographError
 from retrieval.preprocess import Preprocessing, preprocess
 from retrieval.radiograph import read_radiograph
 from retrieval.stream import file_digest, shown_name
-from training.boxes import COVERAGE_STEP, Box, cover, read_boxes
+from training.boxes import COVERAGE_STEP, Box, boxes_of, cover
 from training.cache import Entry, PictureCache, default_cache
 from training.errors import TrainingError
 from training.world import rank_and_size
@@ -104,13 +104,8 @@ def load_training_set(
     `cache` is `default_cache()` unless named. Patients, studies and cases of several collections are kept apart by the
     collection's number. Raises TrainingError where nothing can be read, or the disk has no room.
     """
-    boxes_of = [
-        boxes.get(case.case) or boxes.get(_name(case)) or []
-        for collection in collections
-        for boxes in [read_boxes(collection)]
-        for case in collection.cases
-    ]
-    jobs = list(zip(listed_cases(collections), boxes_of, strict=True))
+    boxes = [boxes for collection in collections for boxes in boxes_of(collection)]
+    jobs = list(zip(listed_cases(collections), boxes, strict=True))
     store = PictureCache(default_cache() if cache is None else cache, how)
     digests = _digests([case for case, _ in jobs])
     failed = _prepare([case for case, _ in jobs], digests, store, how, progress)
@@ -210,7 +205,3 @@ def _apart(case: Case, number: int | None) -> Case:
     return replace(
         case, case=f"{number}/{case.case}", patient=f"{number}/{case.patient}", study=f"{number}/{case.study}"
     )
-
-
-def _name(case: Case) -> str:
-    return Path(case.path).name

@@ -33,6 +33,7 @@ from retrieval.rules import Rules
 from retrieval.searcher import Searcher
 from retrieval.split import patient_folds
 from retrieval.summary import summarise
+from training.boxes import boxes_of
 from training.data import load_training_set
 from training.errors import TrainingError
 from training.fit import Report
@@ -63,6 +64,10 @@ class _Data:
     divided: Sequence[tuple[Collection, Collection]]
     others: Sequence[Collection]
     sha256: str
+
+    def record(self) -> dict[str, Any]:
+        """What a result must have in common with this data to be there already."""
+        return {"folds": self.folds, "part": self.part, "data_sha256": self.sha256}
 
 
 def run_experiment(
@@ -123,7 +128,7 @@ def _done(folder: Path, run: Run, data: _Data) -> Mapping[str, Any] | None:
         return None
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     same = run.recipe.recorded_as(result["recipe"])
-    if not same or (result["folds"], result["data_sha256"]) != (data.folds, data.sha256):
+    if not same or any(result[key] != value for key, value in data.record().items()):
         raise TrainingError(
             f"{folder} holds a run with another recipe or other data; give another --out, or remove the folder"
         )
@@ -131,7 +136,7 @@ def _done(folder: Path, run: Run, data: _Data) -> Mapping[str, Any] | None:
 
 
 def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report) -> Mapping[str, Any]:
-    began = time.monotonic()
+    seconds = 0.0
     readings: list[StudyReading] = []
     figures: list[dict[str, dict[str, float]]] = []
     for number, (learned, valid) in enumerate(data.divided, 1):
@@ -139,11 +144,13 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         loaded, _ = load_training_set([learned, *data.others], run.recipe.preprocessing, cache=cache)
         trained = train(loaded, run.recipe, place, name=run.name, resume=True, appearance=False, report=report)
         assert trained is not None  # an experiment is one process
+        began = time.monotonic()
         part = data.part or None
         build_index(learned.select(part=part), place / "index", model=trained.model, replace=True)
         with Searcher.open(place / "index") as searcher:
             sides = {"train": _known(searcher), "valid": _read(searcher, valid.select(part=part), readings)}
             figures.append({side: _by_image(seen, searcher.rules, run.recipe) for side, seen in sides.items()})
+        seconds += trained.seconds + time.monotonic() - began
         if number == 1:
             cases, embeddings, _ = sides["valid"]
             np.savez(folder / "embeddings.npz", embeddings=embeddings, labels=[case.label for case in cases])
@@ -152,12 +159,11 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         "name": run.name,
         "recipe": run.recipe.to_dict(),
         "pretrained": bool(run.recipe.weights),
-        "folds": data.folds,
-        "seconds": time.monotonic() - began,
+        **data.record(),
+        "seconds": seconds,
         **{side: _mean([of_fold[side] for of_fold in figures]) for side in ("train", "valid")},
         **summarise(readings, rounds=10_000, seed=SEED).to_dict(),
         "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "numpy", "onnxruntime")},
-        "data_sha256": data.sha256,
     }
     write_calls(calls_of(readings), folder / "calls.csv")
     unfinished = folder / "result.part"
@@ -199,8 +205,12 @@ def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _data_sha256(collections: Sequence[Collection]) -> str:
-    """What the collections list; their files are checked when a model is made of them."""
-    lines = sorted(
-        f"{c.root.name}/{x.case},{x.label},{x.patient},{x.study},{x.split}\n" for c in collections for x in c.cases
-    )
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """What the collections list, and where lesions are; radiographs are checked when a model is made of them."""
+    found = hashlib.sha256()
+    for c in collections:
+        for line in sorted(
+            f"{c.root.name}/{x.case},{x.label},{x.patient},{x.study},{x.part},{x.split},{boxes}\n"
+            for x, boxes in zip(c.cases, boxes_of(c), strict=True)
+        ):
+            found.update(line.encode(errors="surrogateescape"))
+    return found.hexdigest()

@@ -98,6 +98,19 @@ def test_an_interrupted_grid_goes_on(grid: Grid, phantoms: Collection, tmp_path:
     assert all("error" not in result for result in results)
 
 
+def test_other_data_is_another_grid(grid: Grid, phantoms: Collection, tmp_path: Path) -> None:
+    only = replace(grid, runs=grid.runs[:1], tables=(), figures=())
+    (done,) = run_experiment(only, phantoms, [], tmp_path)
+    assert (done["folds"], done["part"]) == (0, "")
+    (part,) = {case.part for case in phantoms.cases}
+    with pytest.raises(TrainingError, match="another recipe or other data"):
+        run_experiment(replace(only, part=part), phantoms, [], tmp_path)
+    first, *rest = phantoms.cases
+    moved = replace(phantoms, cases=(replace(first, part="elsewhere"), *rest))
+    with pytest.raises(TrainingError, match="another recipe or other data"):
+        run_experiment(only, moved, [], tmp_path)
+
+
 def test_a_run_that_fails_is_told_and_the_others_go_on(grid: Grid, phantoms: Collection, tmp_path: Path) -> None:
     bad = replace(grid.runs[0], recipe=replace(grid.runs[0].recipe, frozen_until="no such layer"))
     told: list[str] = []
