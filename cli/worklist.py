@@ -97,9 +97,13 @@ def follow(
             try:
                 ready, gone = watch.look()
                 away = False
-            except RadiographError as error:
+            except (RadiographError, OSError) as error:  # a share that does not answer now may do so later
                 if not away:
-                    note(str(error))
+                    note(
+                        str(error)
+                        if isinstance(error, RadiographError)
+                        else f"{folder} cannot be read now: {error.strerror}"
+                    )
                 ready, gone, away = [], set(), True
             for name in gone:
                 known.pop(name, None)

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from starlette.requests import Request
 
-from retrieval.answer import plain
 from retrieval.errors import RadiographError
 from retrieval.stack import named
 from retrieval.stream import thumbnail
@@ -29,7 +30,10 @@ MOST = 2000
 _EVERY = 5.0  # seconds between two looks at the folder, or more, so that looking takes a twentieth of the time at most
 _TRIES = 5  # where the server is busy
 
+_BROKEN = "something went wrong that should not have; whoever runs this server can look"
 _AWAY = "the worklist's folder is not there any more; whoever runs this server can look"
+
+Took = TypeVar("Took")
 
 logger = logging.getLogger("mura-search")
 
@@ -48,21 +52,23 @@ class Worklist:
 
     All of it is made anew whenever `start` is called: while that is done for the first time, the list is what was read
     so far; afterwards the former one until all is read. Then the folder is followed: a study that comes or changes is
-    read when its files rest, one that goes leaves the list. Studies are read one after the other, and encoded in turn
-    with those that are sent. Each is known by a number that tells nothing, and stays its own as long as the server
-    runs: a page that was drawn earlier never shows another one.
+    read when its files rest, one that goes leaves the list. What cannot be read now, because there are more than `MOST`
+    or the server is busy, waits until it can. Studies are read one after the other, and encoded in turn with those that
+    are sent. Each is known by a number that tells nothing, and stays its own as long as the server runs: a page that
+    was drawn earlier never shows another one.
     """
 
     def __init__(self, folder: Path, service: Service) -> None:
         self.folder = folder
         self.made: datetime | None = None  # when the list became what it is
         self.changes = 0  # how often it has become another one
-        self.done = self.all = self.left = 0  # of the last or present ranking: read, to be read, more than `MOST`
+        self.done = self.all = 0  # of the last or present ranking: tried to read, and to be read
         self.trouble = ""
         self._service = service
         self._watch = Watch(folder, settle=_EVERY)
         self._listed: dict[str, Listed] = {}
         self._skipped: dict[str, Skipped] = {}
+        self._waiting: dict[str, Found] = {}
         self._numbers: dict[str, str] = {}
         self._ranking = False
         self._asked = asyncio.Event()
@@ -72,6 +78,16 @@ class Worklist:
     def running(self) -> bool:
         """Whether all of it is being ranked."""
         return self._ranking and self._task is not None and not self._task.done()
+
+    @property
+    def left(self) -> int:
+        """How many studies are in the folder that are not on the list yet."""
+        return sum(not self._is_known(study) for study in self._waiting)
+
+    @property
+    def most(self) -> int:
+        """How many studies the list holds at most."""
+        return MOST
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -107,10 +123,10 @@ class Worklist:
             "trouble": self.trouble,
             "not_read": self.left,
             "studies": [
-                {"number": number, **listed.entry.to_dict(rank)}
+                {"number": number, **listed.entry.to_dict(rank), "study": named(listed.entry.study)}
                 for rank, (number, listed) in enumerate(self.ranked(), 1)
             ],
-            "skipped": plain(self.skipped),
+            "skipped": [{"study": named(one.study), "reason": named(one.reason)} for one in self.skipped],
         }
 
     def get(self, number: str) -> Listed:
@@ -125,11 +141,21 @@ class Worklist:
     async def _work(self) -> None:
         while True:
             self._asked.clear()
-            await self._rank()
+            await self._safely(self._rank)
             self._ranking = False
             pause = _EVERY
             while not await self._is_asked(pause):
-                pause = max(_EVERY, 20 * await self._follow())
+                pause = max(_EVERY, 20 * (await self._safely(self._follow) or 0))
+
+    async def _safely(self, step: Callable[[], Awaitable[Took]]) -> Took | None:
+        """Take a step; None where it failed in a way that nobody expected, which is said and does not end the work."""
+        try:
+            return await step()
+        except Exception as error:  # broad: else the page would say for ever that the folder is watched
+            if self.trouble != _BROKEN:
+                logger.error("the worklist could not be brought up to date: %s", trace(error))
+            self._say(_BROKEN)
+            return None
 
     async def _is_asked(self, seconds: float) -> bool:
         """Wait; whether all is to be ranked anew."""
@@ -140,25 +166,27 @@ class Worklist:
             return False
 
     async def _rank(self) -> None:
-        self.trouble, self.done, self.all, self.left = "", 0, 0, 0
+        self.trouble, self.done, self.all = "", 0, 0
         try:
             found, unread = await asyncio.to_thread(find_studies, self.folder)
         except (OSError, RadiographError):  # which names the folder's place
             self.trouble = _AWAY
             return
         skipped = {one.study: Skipped(one.study, "this folder cannot be read") for one in unread}
-        self.all, self.left = min(len(found), MOST), max(0, len(found) - MOST)
+        self.all, self._waiting = min(len(found), MOST), {one.study: one for one in found}
         listed: dict[str, Listed] = {}
         if self.made is None:
             self._listed, self._skipped = listed, skipped
         for one in found:
             await asyncio.to_thread(self._watch.give, one)
         for one in found[:MOST]:
-            read = await self._read(one)
+            read, former = await self._read(one), self._listed.get(self._number(one))
+            if read is not None:
+                del self._waiting[one.study]
             if isinstance(read, Skipped):
                 skipped[one.study] = read
-            else:
-                listed[self._number(one)] = read
+            elif one_listed := read or former:
+                listed[self._number(one)] = one_listed
             self.done += 1
             self.changes += listed is self._listed
         self._listed, self._skipped = listed, skipped
@@ -170,31 +198,40 @@ class Worklist:
         try:
             ready, gone = await asyncio.to_thread(self._watch.look)
         except (OSError, RadiographError):
-            self.changes += not self.trouble
-            self.trouble = _AWAY
+            self._say(_AWAY)
             return time.perf_counter() - started
         took = time.perf_counter() - started
-        if self.trouble:
-            self.trouble = ""
-            self.changes += 1
+        self._say("")
         for name in gone:
-            if not self._drop(name):
-                self.left = max(0, self.left - 1)
+            self._drop(name)
+            self._waiting.pop(name, None)
             self._changed()
-        for one in ready:
-            if self._asked.is_set():
-                break  # it will be read anyway
-            if len(self._listed) >= MOST and not self._is_known(one.study):
-                self.left += 1
-                continue
-            read = await self._read(one)
+        before = self.left
+        self._waiting |= {one.study: one for one in ready}
+        for one in self._readable():
+            # All of it will be read anyway, or this one at the next look, its former state being listed until then.
+            if self._asked.is_set() or (read := await self._read(one)) is None:
+                break
             self._drop(one.study)
+            del self._waiting[one.study]
             if isinstance(read, Skipped):
                 self._skipped[one.study] = read
             else:
                 self._listed[self._number(one)] = read
             self._changed()
+        if self.left > before:
+            self._changed()
         return took
+
+    def _readable(self) -> list[Found]:
+        """What waits and may be read: whatever has changed, and what is new as long as there is room."""
+        new = [one for one in self._waiting.values() if not self._is_known(one.study)]
+        changed = [one for one in self._waiting.values() if self._is_known(one.study)]
+        return changed + new[: max(0, MOST - len(self._listed))]
+
+    def _say(self, trouble: str) -> None:
+        self.changes += trouble != self.trouble
+        self.trouble = trouble
 
     def _changed(self) -> None:
         self.changes += 1
@@ -206,15 +243,13 @@ class Worklist:
     def _is_known(self, study: str) -> bool:
         return study in self._skipped or self._numbers.get(study) in self._listed
 
-    def _drop(self, study: str) -> bool:
-        """Take a study off the list; whether it was there."""
-        known = self._is_known(study)
+    def _drop(self, study: str) -> None:
+        """Take a study off the list."""
         self._skipped.pop(study, None)
         self._listed.pop(self._numbers.get(study, ""), None)
-        return known
 
-    async def _read(self, found: Found) -> Listed | Skipped:
-        """Ask about one study as about one that is sent."""
+    async def _read(self, found: Found) -> Listed | Skipped | None:
+        """Ask about one study as about one that is sent; None where the server stays busy."""
         for attempt in range(_TRIES):
             try:
                 with self._service.gate.enter() as share:
@@ -223,13 +258,14 @@ class Worklist:
             except RadiographError as error:
                 return Skipped(found.study, str(error))
             except Refused as error:
-                if error.retry is None or attempt == _TRIES - 1:
+                if error.retry is None:
                     return Skipped(found.study, str(error))
-                await asyncio.sleep(error.retry)
+                if attempt < _TRIES - 1:
+                    await asyncio.sleep(error.retry)
             except Exception as error:  # broad: what nobody expected costs one study, not the list
                 logger.error("a study of the worklist could not be read: %s", trace(error))
                 return Skipped(found.study, "something went wrong that should not have")
-        raise AssertionError("every try returns or waits")
+        return None
 
 
 def worklist_of(request: Request) -> Worklist:

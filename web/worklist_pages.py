@@ -15,7 +15,7 @@ from web.api import service_of
 from web.markup import whole_page
 from web.pages import head_of
 from web.upload import Asked
-from web.worklist import MOST, Listed, Worklist, worklist_of
+from web.worklist import Listed, Worklist, worklist_of
 
 __all__ = ["worklist_pages"]
 
@@ -99,10 +99,10 @@ def _state(worklist: Worklist) -> str:
 
 def _remarks(worklist: Worklist, entries: list[Entry], *, synthetic: bool) -> list[str]:
     remarks = [f"{worklist.trouble}."] if worklist.trouble else []
-    if worklist.left:
+    if worklist.left and not worklist.running:
         were = "was" if worklist.left == 1 else "were"
-        left = f"{_studies(worklist.left)} of the folder {were} not read"
-        remarks.append(f"{left}: at most {MOST:,} are, the first by name.")
+        why = f"at most {worklist.most:,} are on the list" if len(entries) >= worklist.most else "the server was busy"
+        remarks.append(f"{_studies(worklist.left)} of the folder {were} not read yet: {why}.")
     if len(entries) > _SHOWN:
         remarks.append(f"Only the first {_SHOWN:,} are shown.")
     unfamiliar = sum(entry.answer.familiarity.familiar is False for entry in entries)

@@ -3,9 +3,11 @@
 import html
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -20,8 +22,10 @@ import httpx
 from retrieval.build import build_index
 from retrieval.collection import Collection
 from retrieval.searcher import Searcher
-from retrieval.worklist import worklist
-from web.errors import ServerError
+from retrieval.watch import Watch
+from retrieval.worklist import Found, worklist
+from web.errors import Refused, ServerError
+from web.gate import Gate, Share
 from web.settings import Settings
 
 Serve = Callable[..., str]
@@ -224,12 +228,73 @@ def test_no_more_are_read_than_may_be(
         assert studies(shows(client, lambda text: "2 studies of the folder were not read" in text)) == studies(page)
         square("in/a.png", 200)  # a change of one that is read is no new one
         assert studies(shows(client, lambda text: studies(text) != studies(page))) == ["bright", "a.png", MURA]
+        square("in/white.png", 250)  # nor is a change of one that waits one more
+        time.sleep(0.5)
+        assert client.get("/api/worklist").json()["not_read"] == 2
         (inbox / "white.png").unlink()
-        shows(client, lambda text: "1 study of the folder was not read" in text)
-        (inbox / "a.png").unlink()
-        shows(client, lambda text: studies(text) == ["bright", MURA])
+        shows(client, lambda text: "1 study of the folder was not read yet: at most 3 are" in text)
+        (inbox / "a.png").unlink()  # who waits comes into its place
+        full = shows(client, lambda text: studies(text) == ["bright", MURA, "dark.png"])
+        assert "not read" not in full
+
+
+def test_what_a_busy_server_cannot_read_is_read_later(
+    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.worklist._EVERY", 0.05)
+    monkeypatch.setattr("web.worklist._TRIES", 1)
+    busy, enter = [True], Gate.enter
+
+    def refused(gate: Gate) -> AbstractContextManager[Share]:
+        if busy:
+            raise Refused(503, "too much is asked at once", retry=1)
+        return enter(gate)
+
+    monkeypatch.setattr(Gate, "enter", refused)
+    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
+        waiting = shows(client, lambda text: "4 studies of the folder were not read yet: the server was busy" in text)
+        assert "could not be read" not in waiting
+        busy.clear()
+        page = shows(client, lambda text: studies(text) == ["bright", MURA, "dark.png"])
+        assert "1 could not be read" in page
+        busy.append(True)
+        square("in/dark.png", 240)  # while its new state waits, the former one is listed
+        time.sleep(0.5)
+        assert studies(client.get("/worklist").text) == ["bright", MURA, "dark.png"]
+        busy.clear()
+        shows(client, lambda text: studies(text)[0] == "dark.png")
+
+
+def test_a_name_that_is_no_text_spoils_no_reply(serve: Serve, inbox: Path) -> None:
+    (inbox / "dark.png").rename(inbox / os.fsdecode(b"d\xff.png"))
+    (inbox / "bad.png").rename(inbox / os.fsdecode(b"b\xfe.png"))
+    with httpx.Client(base_url=serve(worklist=inbox)) as client:
+        ranked(client)
+        found = client.get("/api/worklist").json()
+    assert [one["study"] for one in found["studies"]] == ["bright", MURA, "d\ufffd.png"]
+    assert [one["study"] for one in found["skipped"]] == ["b\ufffd.png"]
+
+
+def test_a_look_that_fails_unexpectedly_is_said_and_not_the_last(
+    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("web.worklist._EVERY", 0.05)
+    look, broken = Watch.look, [True]
+
+    def failing(watch: Watch) -> tuple[list[Found], set[str]]:
+        if broken:
+            raise RuntimeError("the file of Muster")
+        return look(watch)
+
+    monkeypatch.setattr(Watch, "look", failing)
+    with caplog.at_level(logging.INFO), httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
+        page = shows(client, lambda text: "omething went wrong" in text)
+        assert studies(page) == ["bright", MURA, "dark.png"]
+        broken.clear()
         square("in/white.png", 255)
-        shows(client, lambda text: studies(text) == ["white.png", "bright", MURA])
+        shows(client, lambda text: "white.png" in text and "omething went wrong" not in text)
+    assert caplog.text.count("could not be brought up to date: RuntimeError") == 1
+    assert "Muster" not in page + caplog.text
 
 
 def test_a_folder_that_comes_later_is_ranked(serve: Serve, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
