@@ -135,7 +135,8 @@ def note(text: str) -> None:
 
 
 def print_json(value: Mapping[str, object]) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    print(text.encode(errors="replace").decode())  # a file's name may hold bytes that are no text
 
 
 def printable(text: str) -> str:

@@ -52,8 +52,16 @@ class Collection:
         return {} if self.kinds is None else read_lesions(self.kinds)
 
     def stored(self, case: Case) -> Case:
-        """The record of a case as an index may hold it."""
-        return replace(case, path="") if self.site else case
+        """The record of a case as an index may hold it. Raises CollectionError where a name in it is no text."""
+        record = replace(case, path="") if self.site else case
+        try:
+            "".join((record.case, record.path, record.study, record.patient)).encode()
+        except UnicodeEncodeError as error:
+            shown = record.case.encode(errors="replace").decode()
+            raise CollectionError(
+                f"the path of {shown} has bytes that are no UTF-8 text, so no index can hold it; rename it"
+            ) from error
+        return record
 
     def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
         """Only the cases of one body part, of one split, or both; CollectionError where there are none.

@@ -11,6 +11,7 @@ from index.errors import IndexFailure
 from retrieval.build import fingerprint
 from retrieval.bundle import Bundle
 from retrieval.collection import Collection
+from retrieval.errors import CollectionError
 
 __all__ = ["kept", "kept_place"]
 
@@ -29,10 +30,11 @@ def kept(place: Path, collection: Collection, bundle: Bundle) -> Iterator[IndexB
     """A partial index for what is encoded in the block; left where the block is interrupted, removed where it ends.
 
     It holds what an interrupted block left there, if the model, the collection and its files are the same. It is None
-    where nothing can be kept: the folder cannot be written, or another process has it. Its owner alone can read it.
+    where nothing can be kept: the folder cannot be written, another process has it, or a name is no text. Its owner
+    alone can read it.
     """
     build = None
-    with suppress(IndexFailure, OSError):
+    with suppress(IndexFailure, CollectionError, OSError):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         same = f"{fingerprint(collection, bundle)} {_files(collection)}"
         build = IndexBuild.start(place, model=bundle.folder, dimension=bundle.dimension, fingerprint=same)
@@ -41,7 +43,8 @@ def kept(place: Path, collection: Collection, bundle: Bundle) -> Iterator[IndexB
         return
     with build:
         yield build
-        build.discard()
+        with suppress(IndexFailure, OSError):  # what is left there takes room, and the audit is done all the same
+            build.discard()
 
 
 def _files(collection: Collection) -> str:

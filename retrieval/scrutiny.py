@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from index.build import IndexBuild
 from index.case import Case
+from index.errors import IndexFailure
 from index.reader import Batch as Stored
 from retrieval.build import bundle_rules
 from retrieval.bundle import Bundle
@@ -82,8 +83,9 @@ def encode_collection(
 ) -> Encoding:
     """Encode every radiograph; of a searcher, with its index's model, and but for those that the index holds already.
 
-    What is encoded is added to `keep` at once, and what an interrupted call has added there is not encoded again (see
-    `retrieval.kept`). `progress` is called with (radiographs done, all). Raises CollectionError where none can be read.
+    What is encoded is added to `keep` at once, as long as the disk takes it, and what an interrupted call has added
+    there is not encoded again (see `retrieval.kept`). `progress` is called with (radiographs done, all). Raises
+    CollectionError where none can be read.
     """
     encoder = source.encoder if isinstance(source, Searcher) else source
     done = _indexed(collection, source, workers) if isinstance(source, Searcher) else {}
@@ -101,10 +103,8 @@ def encode_collection(
                 done |= {one.case.case: one for one in _encoded(batch.cases, batch)}
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
                 warnings += [(case.case, warning) for case, warning in batch.warnings]
-                if keep and batch.cases:
-                    stored = [*map(collection.stored, batch.cases)]
-                    keep.add(stored, batch.embeddings, batch.thumbnails, batch.logits)
-                    keep.set_metadata("warnings", warnings)
+                if keep and batch.cases and not _keep(keep, collection, batch, warnings):
+                    keep = None
                 met += len(batch.cases) + len(batch.unreadable)
                 if progress:
                     progress(met, len(collection.cases))
@@ -181,6 +181,16 @@ def _kept(keep: IndexBuild, collection: Collection) -> dict[str, _Encoded]:
         named = [replace(cases[stored.case], digest=stored.digest) for stored in batch.cases]
         found |= {one.case.case: one for one in _encoded(named, batch)}
     return found
+
+
+def _keep(keep: IndexBuild, collection: Collection, batch: Batch, warnings: Sequence[tuple[str, str]]) -> bool:
+    """Add a batch to what is kept; whether that could be done. A full disk does not end an audit, which needs none."""
+    try:
+        keep.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+        keep.set_metadata("warnings", warnings)
+    except (IndexFailure, OSError):
+        return False
+    return True
 
 
 def _encoded(cases: Sequence[Case], batch: Batch | Stored) -> list[_Encoded]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def test_findings(run: Run, table: Path) -> None:
     findings = json.loads(run("audit", folder, "--json").stdout)
     assert [one["case"] for one in findings["unreadable"]] == ["s1-2.png"]
     assert [one["cases"] for one in findings["duplicates"]] == [["s2-1.png", "s3-1.png"]]
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(table: Path) -> None:
+    folder = table.parent.rename(table.parent.with_name(os.fsdecode(b"data\xff")))
+    command = [sys.executable, "-c", "from cli.main import main; main()", "audit", str(folder), "--json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["root"].endswith("data?")
 
 
 def test_a_mura_copy_is_compared_with_the_published_counts(run: Run, table: Path, tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from cli.worklist import follow
+from retrieval.searcher import Searcher
+from retrieval.watch import Watch
+
 Run = Callable[..., Result]
 Square = Callable[..., Path]
 ROOT = Path(__file__).parent.parent.parent
@@ -57,6 +61,27 @@ def test_nothing_that_could_be_done_exits_with_1(run: Run, place: Path, inbox: P
 
 
 @pytest.mark.slow
+def test_a_share_that_does_not_answer_for_a_while_does_not_end_the_watch(
+    place: Path, inbox: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[object] = [OSError(116, "Stale file handle"), OSError(116, "Stale file handle"), ([], set())]
+
+    def look(watch: Watch) -> object:
+        if not answers:
+            raise KeyboardInterrupt
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Watch, "look", look)
+    with Searcher.open(place) as searcher:
+        follow(searcher, inbox, 0.01, True, lambda result: None)
+    told = capsys.readouterr().err
+    assert told.count(f"{inbox} cannot be read now: Stale file handle") == 1
+    assert "stopped; 0 studies were read" in told
+
+
 def test_watching_prints_what_comes_and_ends_with_ctrl_c(place: Path, inbox: Path, square: Square) -> None:
     table = inbox.parent / "out.csv"
     options = ["--index", str(place), "--watch", "--every", "0.2", "--json", "--csv", str(table)]

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
+import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +242,43 @@ def test_where_nothing_can_be_kept_the_audit_goes_on(planted: Collection, model:
     (tmp_path / "cache").write_text("a file, not a folder")
     with kept(tmp_path / "cache" / "one", planted, Bundle.open(model)) as keep:
         assert keep is None
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """A disk that is full as soon as a file is so large; Python ignores SIGXFSZ, so writing fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [90_000, 120_000])
+def test_a_disk_that_becomes_full_does_not_end_the_audit(
+    planted: Collection, encoding: Encoding, model: Path, tmp_path: Path, size: int
+) -> None:
+    encoder, place = Encoder.open(model), tmp_path / "cache" / "one"
+    with kept(place, planted, encoder.bundle) as keep, files_no_larger_than(size):
+        assert keep is not None
+        found = encode_collection(planted, encoder, keep=keep)
+        assert len(keep.done()) < len(encoding.cases)
+    assert (found.cases, found.unreadable) == (encoding.cases, encoding.unreadable)
+    assert list(place.parent.iterdir()) == []
+
+
+def test_a_name_that_is_no_text_is_not_kept_and_not_indexed(planted: Collection, model: Path, tmp_path: Path) -> None:
+    first, *rest = planted.cases
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    Path(first.path).rename(path)
+    named = replace(planted, cases=(replace(first, case=path.name, path=str(path)), *rest))
+    encoder = Encoder.open(model)
+    with kept(tmp_path / "cache" / "one", named, encoder.bundle) as keep:
+        assert keep is None
+    assert encode_collection(named, encoder).cases[0].case == path.name
+    with pytest.raises(CollectionError, match=r"the path of \?\.png has bytes that are no UTF-8 text, .*; rename it"):
+        build_index(named, tmp_path / "index", model=model)
 
 
 def test_nothing_readable(planted: Collection, model: Path) -> None:
