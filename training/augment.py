@@ -13,15 +13,17 @@ def augment(pictures: Tensor, coverage: Tensor, seed: int, strength: float = 1.0
 
     Geometry: either side up or mirrored (a left hand is a mirrored right one), rotation within 25 degrees, scale within
     15 %, shift within 6 %. Light: gamma, contrast and brightness (exposure), a little noise, and now and then inverted
-    polarity. `strength` multiplies all ranges; how often is mirrored and inverted stays. The same for the same seed;
-    whatever random state the caller has stays as it is.
+    polarity. `strength` multiplies all ranges; how often is mirrored and inverted stays. The same for the same seed on
+    the same kind of device; whatever random state the caller has stays as it is.
 
     torchvision's v2 classes draw once for a whole batch; here every picture has a draw of its own, so its functions are
     called picture by picture.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand(len(pictures), 11, generator=generator).tolist()
-    noise = torch.randn(pictures.shape, generator=generator).to(pictures.device)
+    if pictures.device.type != "cpu":  # drawn where it is needed: the CPU would take longer than the network
+        generator = torch.Generator(pictures.device).manual_seed(seed)
+    noise = torch.randn(pictures.shape, generator=generator, device=pictures.device)
     viewed = [_view(*one, strength) for one in zip(pictures, coverage, noise, draws, strict=True)]
     return torch.stack([picture for picture, _ in viewed]), torch.stack([covered for _, covered in viewed])
 

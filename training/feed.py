@@ -31,7 +31,7 @@ class Batch:
 
 
 class Feed:
-    """Gives batches of `data` on a device; `waited` adds up the seconds in which the network had to wait for them.
+    """Gives batches of `data` on a device; `waited` adds up the seconds in which pixels were being waited for.
 
     With `crop`, the pictures are crops of that side (see `training.crops`), else they are as large as the recipe shows
     them. What is learned at a smaller size serves at a larger one where small things matter (Touvron et al. 2019, arXiv

@@ -91,7 +91,7 @@ def focal_triplet(embeddings: Tensor, pairs: Pairs, recipe: Recipe) -> Tensor:
 
     The exponential weighs hard triplets more: the gradient of a distance d is exp(d / sigma) / sigma times that of
     batch-hard, for sigma = 0.3 from 3 at d = 0 to 2,600 at d = 2. The paper sums over anchors; a mean does not depend
-    on the size of the batch. A sigma below 0.03 overflows in float32.
+    on the size of the batch. A sigma below 0.023 overflows in float32; recipes take 0.05 or more.
     """
     D = pairwise_distances(embeddings)
     d_ap, d_an = furthest(D, pairs.positive), nearest(D, pairs.hard_negative)
