@@ -1,6 +1,11 @@
-"""One case table of several folders in FracAtlas's layout, with patients that run across them.
+"""One case table of radiographs of FracAtlas, with patients that run across its parts.
 
-    python benchmarks/fracatlas.py FOLDER... --out OUT [--model MODEL] [--copies FILE | --unlinked]
+    python benchmarks/fracatlas.py FRACATLAS --out OUT [--model MODEL] [--copies FILE | --unlinked]
+
+FRACATLAS is the data set as it is published (dataset.csv, images/, Annotations/). Of its 4,083 radiographs those in
+docs/fracatlas/radiographs.csv are taken, all of one part, small and readable: 924 of the hand up to the elbow, called
+fracatlas-upper-limb, and 1,867 of legs, hips and shoulders, fracatlas-other-parts. Instead there may be several folders
+in this layout, or with a case table, and a fractures.csv each; all that they hold is taken.
 
 Read folder by folder, a patient is a run of consecutive image numbers of one part. A hand and a shoulder of one visit
 have consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a
@@ -10,10 +15,10 @@ no fold and no split puts copies on two sides. A study keeps the name of its own
 With --copies FILE, such a list, nobody looks for them, and the table is the same whatever MODEL is. With --unlinked
 there are none: the table of the runs in docs/fracatlas.md, which were made before.
 
-OUT/cases.csv and OUT/fractures.csv refer to the files where they are. OUT/FOLDER.csv has the radiographs of one folder,
-with the same patients; so `--split` divides all these tables alike, and a model trained on the split `train` of
-cases.csv may be judged on the split `valid` of any. Two radiographs of a knee that FracAtlas calls a hand's are a leg's
-here, and in the table of the folder that has legs; not with --unlinked.
+OUT/cases.csv and OUT/fractures.csv refer to the files where they are. OUT/FOLDER.csv has the radiographs of one folder
+(of FracAtlas, of one of those two names), with the same patients; so `--split` divides all these tables alike, and a
+model trained on the split `train` of cases.csv may be judged on the split `valid` of any. Two radiographs of a knee
+that FracAtlas calls a hand's are a leg's here, and in the table of the folder that has legs; not with --unlinked.
 """
 
 import argparse
@@ -30,9 +35,11 @@ from retrieval.collection import Collection, read_collection
 from retrieval.encoder import Encoder
 from retrieval.scrutiny import encode_collection
 from retrieval.twins import closeness, joined_patients, near_duplicates
+from training.boxes import Box, boxes_of
 
 COPIES = ("one", "two", "match", "mirrored")  # names of files; of the same bytes, no match is measured
 MISFILED = {"IMG0003768.jpg": "leg", "IMG0003769.jpg": "leg"}  # what they show
+LIST = Path(__file__).resolve().parents[1] / "docs" / "fracatlas" / "radiographs.csv"
 COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection")
 
 
@@ -69,13 +76,24 @@ def write_copies(copies: Sequence[Copy], file: Path) -> None:
             writer.writerow([one, two, "" if match is None else f"{match:.4f}", "yes" if mirrored else "no"])
 
 
-def read_runs(folders: Sequence[Path]) -> list[tuple[str, Case]]:
-    """Each radiograph with its folder's name, in the order of their numbers; a patient is a run of these."""
-    found = [
-        (int(re.sub(r"\D", "", Path(case.path).name)), folder.name, case)
-        for folder in folders
-        for case in read_collection(folder).cases
+def read_radiographs(folder: Path) -> list[tuple[str, Case, list[Box]]]:
+    """The radiographs of a folder, each with the name of its collection and its boxes."""
+    collection = read_collection(folder)
+    listed = list(zip(collection.cases, boxes_of(collection), strict=True))
+    if not (folder / "Annotations").is_dir():
+        return [(folder.name, case, boxes) for case, boxes in listed]
+    with LIST.open(newline="", encoding="utf-8") as lines:
+        names = {row["image_id"]: row["collection"] for row in csv.DictReader(lines)}
+    return [
+        (names[name], replace(case, part="upper_limb" if case.part == "hand" else case.part), boxes)
+        for case, boxes in listed
+        if (name := Path(case.path).name) in names
     ]
+
+
+def read_runs(radiographs: Sequence[tuple[str, Case, list[Box]]]) -> list[tuple[str, Case]]:
+    """Each radiograph with its collection's name, in the order of their numbers; a patient is a run of these."""
+    found = [(int(re.sub(r"\D", "", Path(case.path).name)), name, case) for name, case, _ in radiographs]
     patient, previous = "", -1
     runs = []
     for number, folder_name, case in sorted(found, key=lambda row: row[0]):
@@ -116,9 +134,18 @@ def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
         writer.writerows(rows)
 
 
+def write_boxes(radiographs: Sequence[tuple[str, Case, list[Box]]], path: Path) -> None:
+    """Boxes as shares of the picture, as if it were one pixel large."""
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("image_id", "x", "y", "width", "height", "image_width", "image_height"))
+        for _, case, boxes in radiographs:
+            writer.writerows([Path(case.path).name, *box, 1, 1] for box in boxes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FRACATLAS")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=BUNDLED, help="whose embeddings help to find copies")
     linked = parser.add_mutually_exclusive_group()
@@ -126,7 +153,8 @@ def main() -> None:
     linked.add_argument("--unlinked", action="store_true", help="do not look for copies")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    runs = read_runs(options.folders)
+    radiographs = [one for folder in options.folders for one in read_radiographs(folder)]
+    runs = read_runs(radiographs)
     if not options.unlinked:
         runs = refiled(runs)
     cases = [case for _, case in runs]
@@ -142,12 +170,9 @@ def main() -> None:
         for (folder, case), owner in zip(runs, owners, strict=True)
     ]
     write(options.out / "cases.csv", rows)
-    for folder in options.folders:
-        write(options.out / f"{folder.name}.csv", [row for row in rows if row[-1] == folder.name])
-    with (options.out / "fractures.csv").open("w", encoding="utf-8") as lines:
-        for number, folder in enumerate(options.folders):
-            header, *rest = (folder / "fractures.csv").read_text(encoding="utf-8").splitlines()
-            lines.writelines(f"{row}\n" for row in ([header, *rest] if number == 0 else rest))
+    for name in sorted({row[-1] for row in rows}):
+        write(options.out / f"{name}.csv", [row for row in rows if row[-1] == name])
+    write_boxes(radiographs, options.out / "fractures.csv")
     print(f"{options.out / 'cases.csv'}: {len(cases)} radiographs of {len(set(owners))} patients")
     if not options.unlinked:
         write_copies(copies, options.out / "copies.csv")

@@ -15,6 +15,7 @@ import pytest
 from retrieval.collection import read_collection
 from retrieval.comparison import Call, write_calls
 from retrieval.split import patient_folds
+from training.boxes import boxes_of
 
 ROOT = Path(__file__).parent.parent
 Draw = Callable[..., np.ndarray]
@@ -105,6 +106,58 @@ def test_runs_that_share_a_radiograph_are_one_patient(tables: Path) -> None:
     )  # fmt: skip
     for name in ("cases.csv", "hand.csv", "hip.csv", "copies.csv"):
         assert (tables / "known" / name).read_bytes() == (tables / "linked" / name).read_bytes()
+
+
+@pytest.mark.data
+def test_fracatlas_as_it_is_published_gives_the_tables_of_the_two_folders(texture: Draw, tmp_path: Path) -> None:
+    """Put together again from the radiographs at hand, with one more that is not in the list."""
+    data = ROOT.parent / "shared" / "data"
+    if not data.is_dir():
+        pytest.skip("the real radiographs are not beside this checkout")
+    whole, parts = tmp_path / "FracAtlas", [data / "fracatlas-upper-limb", data / "fracatlas-other-parts"]
+    write_folder(whole, [(9999, "hand", 0, 1)], texture)
+    (whole / "images" / "Fractured").mkdir()
+    listed, boxes = [], []
+    for part in parts:
+        for file in part.glob("images/*/*.jpg"):
+            (whole / "images" / file.parent.name / file.name).symlink_to(file)
+        listed += (part / "dataset.csv").read_text(encoding="utf-8").splitlines()[1:]
+        boxes += list(csv.DictReader((part / "fractures.csv").read_text(encoding="utf-8").splitlines()))
+    header = (parts[0] / "dataset.csv").read_text(encoding="utf-8").splitlines()[0]
+    other = "IMG0009999.jpg" + ",1" + ",0" * (header.count(",") - 1)
+    (whole / "dataset.csv").write_text("\n".join([header, *listed, other, ""]), encoding="utf-8")
+    (whole / "fractures.csv").unlink()
+    write_annotations(whole, boxes)
+
+    nothing = tmp_path / "copies.csv"
+    nothing.write_text("one,two\n", encoding="utf-8")
+    for name, folders in (("published", [whole]), ("folders", parts)):
+        script("fracatlas.py", *folders, "--out", tmp_path / name, "--copies", nothing)
+    for table in ("cases", "fracatlas-upper-limb", "fracatlas-other-parts"):
+        ours, theirs = (read_collection(tmp_path / name / f"{table}.csv") for name in ("published", "folders"))
+        assert [Path(case.path).name for case in ours.cases] == [Path(case.path).name for case in theirs.cases]
+        for field in ("label", "patient", "part", "view"):
+            assert [getattr(c, field) for c in ours.cases] == [getattr(c, field) for c in theirs.cases], field
+        first = [{case.study: n for n, case in reversed(list(enumerate(of.cases)))} for of in (ours, theirs)]
+        assert [first[0][case.study] for case in ours.cases] == [first[1][case.study] for case in theirs.cases]
+        for one, two in zip(boxes_of(ours), boxes_of(theirs), strict=True):
+            assert np.allclose(one, two)
+    assert sum(map(bool, boxes_of(ours))) > 100
+
+
+def write_annotations(folder: Path, boxes: Sequence[dict[str, str]]) -> None:
+    """COCO's JSON, where FracAtlas has it."""
+    sizes = {box["image_id"]: (int(box["image_width"]), int(box["image_height"])) for box in boxes}
+    numbers = {name: number for number, name in enumerate(sizes)}
+    images = [{"id": numbers[name], "file_name": name, "width": w, "height": h} for name, (w, h) in sizes.items()]
+    annotations = [
+        {"id": n, "image_id": numbers[box["image_id"]], "bbox": [float(box[k]) for k in ("x", "y", "width", "height")]}
+        for n, box in enumerate(boxes)
+    ]
+    place = folder / "Annotations" / "COCO JSON"
+    place.mkdir(parents=True)
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 0, "name": "fractured"}]}
+    (place / "COCO_fracture_masks.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_a_knee_that_is_called_a_hand_is_a_leg(texture: Draw, tmp_path: Path) -> None:

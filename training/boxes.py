@@ -1,6 +1,7 @@
 """Where lesions lie: boxes from a collection's own tables, and the part of a prepared picture that they cover."""
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +18,18 @@ from training.errors import TrainingError
 __all__ = ["COVERAGE_STEP", "Box", "boxes_of", "cover", "read_boxes"]
 
 Box = tuple[float, float, float, float]  # left, top, width, height as shares of the image's width and height
+_COCO = "Annotations/COCO JSON/COCO_fracture_masks.json"  # of FracAtlas as it is published
+_UNREADABLE = (KeyError, ValueError, ZeroDivisionError, TypeError, RadiographError)
 COVERAGE_STEP = 4  # coverage has a quarter of the picture's resolution
 
 
 def read_boxes(collection: Collection) -> dict[str, list[Box]]:
-    """Boxes of lesions by image, from FracAtlas's `fractures.csv` or a synthetic collection's `lesions.csv`.
+    """Boxes of lesions by image, from a collection's own files.
 
-    The former names images (image_id) and gives x, y, width, height, image_width, image_height in pixels; the latter
-    names paths in the collection, and masks whose bounding box is taken. An empty dictionary where there is no such
-    file, or one that says what was found but not where; TrainingError where it does not read.
+    A `fractures.csv` names images (image_id) and gives x, y, width, height, image_width, image_height in pixels; a
+    `lesions.csv`, as synthetic collections have, names paths in the collection and masks, whose bounding box is taken.
+    Where neither says anything, FracAtlas's annotations in COCO's format count. An empty dictionary where there is no
+    such file, or one that says what was found but not where; TrainingError where it does not read.
     """
     boxes: dict[str, list[Box]] = {}
     for file in (collection.root / "fractures.csv", collection.root / "lesions.csv"):
@@ -45,8 +49,23 @@ def read_boxes(collection: Collection) -> dict[str, list[Box]]:
                         mask = read_radiograph(collection.root / row["mask"]).pixels
                         (H, W), (x, y, w, h) = mask.shape, cv2.boundingRect(mask)
                         boxes[row["path"]] = [(x / W, y / H, w / W, h / H)]
-        except (KeyError, ValueError, ZeroDivisionError, TypeError, RadiographError) as error:
+        except _UNREADABLE as error:
             raise TrainingError(f"{file} is not a table of boxes ({error!r}); correct or remove it") from error
+    coco = collection.root / _COCO
+    return boxes or (_coco_boxes(coco) if coco.is_file() else {})
+
+
+def _coco_boxes(file: Path) -> dict[str, list[Box]]:
+    boxes: dict[str, list[Box]] = {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        images = {image["id"]: image for image in content["images"]}
+        for found in content["annotations"]:
+            image, (x, y, w, h) = images[found["image_id"]], map(float, found["bbox"])
+            W, H = float(image["width"]), float(image["height"])
+            boxes.setdefault(image["file_name"], []).append((x / W, y / H, w / W, h / H))
+    except _UNREADABLE as error:
+        raise TrainingError(f"{file} has no boxes in COCO's format ({error!r}); correct or remove it") from error
     return boxes
 
 

@@ -1,4 +1,5 @@
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,23 @@ def test_several_processes_share_the_reading(tmp_path: Path, monkeypatch: pytest
     assert [case.case for case in data.cases] == names
     middle = len(names) // 2
     assert read == [("0", names[0])] + [("1", name) for name in (*names[middle:], *names[1:middle])]
+
+
+def test_fracatlas_own_annotations_give_boxes(tmp_path: Path) -> None:
+    root = fracatlas(tmp_path / "data")
+    expected = read_boxes(read_collection(root))
+    file = root / "Annotations" / "COCO JSON" / "COCO_fracture_masks.json"
+    file.parent.mkdir(parents=True)
+    image = {"id": 7, "file_name": "b.png", "width": 100, "height": 50}
+    content = {"images": [image], "annotations": [{"image_id": 7, "bbox": [50, 0, 25, 50]}]}
+    file.write_text(json.dumps(content))
+    assert read_boxes(read_collection(root)) == expected  # a table of one's own comes first
+    (root / "fractures.csv").unlink()
+    assert read_boxes(read_collection(root)) == {"b.png": [(0.5, 0.0, 0.25, 1.0)]}
+    for broken in ("no JSON", "[]", json.dumps({**content, "images": []})):
+        file.write_text(broken)
+        with pytest.raises(TrainingError, match=r"COCO_fracture_masks\.json has no boxes in COCO's format"):
+            read_boxes(read_collection(root))
 
 
 def test_a_broken_table_of_boxes_is_named(tmp_path: Path) -> None:
