@@ -38,7 +38,7 @@ wheel: $(VENV)/.dev
 	.out/wheel/venv/bin/python -m pip --disable-pip-version-check check
 	cd .out/wheel && venv/bin/mura-search demo
 
-#   make bench   the benchmarks whose figures README quotes
+#   make bench   those of the benchmarks whose figures README quotes that take minutes
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cold_start.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/encode.py

@@ -49,7 +49,7 @@ def planned(share: float, parts: int) -> Iterator[tuple[str, int, int]]:
             kept = round(studies[label] * share)
             for count in views_of(kept, round(radiographs[label] * share)):
                 patient, study = number - number % 7 // 6, 1 + number % 7 // 6  # the seventh joins the sixth
-                part = PARTS[patient % parts]
+                part = PARTS[patient // 7 % parts]  # six patients, one of them with two studies
                 yield f"{split}/XR_{part}/patient{patient:05d}/study{study}_{word}", number, count
                 number += 1
             number += 7 - number % 7  # no patient has studies of two labels or splits

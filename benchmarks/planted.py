@@ -1,7 +1,7 @@
 """Errors planted in a collection: which of them does the deep audit find, and what else does it report?
 
     python benchmarks/planted.py
-    python benchmarks/planted.py --data ../shared/data/fracatlas-upper-limb
+    python benchmarks/planted.py --data FOLDER
 
 Copies: radiographs are copied in several ways under a patient of their own, into the other split. A reported pair is
 right where both come from one radiograph, or from two that the audit of the untouched collection calls near duplicates
