@@ -90,7 +90,6 @@ def train(
         learning, holdout = divide(data, recipe)
         record = _record(recipe, data, world)
         before = _open(out, record, resume)
-        began -= before.get("seconds", 0.0)
         if (out / "done.json").exists():
             return _finished(out) if world.leads else None
         model = _model(recipe)
@@ -99,32 +98,18 @@ def train(
             trial = try_step(model, recipe, world.device, chosen)
         plan = world.agreed(_plan(trial, recipe, world, data.cases))
         record["precision"] = plan.precision
-        metrics = _Metrics(out)
-        if world.leads:
-            _write_json(out / "recipe.json", record)
-            report("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
-
-        def told(stage: str, done: int, total: int, figures: Mapping[str, float], before: int = 0) -> None:
-            if not world.leads:
-                return
-            if stage == "epoch":
-                metrics.add({**figures, "epoch": float(before + done)})
-                _write_json(out / "recipe.json", {**record, "seconds": time.monotonic() - began})
-            report(stage, done, total, figures)
-
-        def told_again(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            told("refit" if stage == "train" else stage, done, total, figures, before=len(epochs))
-
-        epochs, kept = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=told)
+        log = _Log(out, record, began - before.get("seconds", 0.0), report if world.leads else None)
+        log.told("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
+        epochs, kept = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=log.told)
         whole = None
         if recipe.refit:
-            place = out / _REFIT
+            place, log.again = out / _REFIT, len(epochs)
             place.mkdir(exist_ok=True)
-            again, whole = fit_all(model, data, None, recipe, plan.refit, out=place, world=world, report=told_again)
+            again, whole = fit_all(model, data, None, recipe, plan.refit, out=place, world=world, report=log.told)
             epochs += [{**figures, "epoch": len(epochs) + figures["epoch"]} for figures in again]
     if not world.leads:
         return None
-    metrics.set(epochs)
+    log.write(epochs)
     about = {
         "name": name or out.name,
         "backbone": recipe.backbone,
@@ -139,14 +124,14 @@ def train(
         recipe=recipe,
         about=about,
         appearance=appearance,
-        report=told,
+        report=report,
     )
     rules, difference = write(kept, learning=learning)
     if whole is not None:
         if rules.source != DEFAULTS.source:
             rules = replace(rules, source=f"{rules.source}; it was trained on them afterwards")
         _, difference = write(whole, learning=data, rules=rules)
-    seconds = time.monotonic() - began
+    seconds = log.seconds
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
     remove_checkpoints(out)
     shutil.rmtree(out / _REFIT, ignore_errors=True)
@@ -250,7 +235,8 @@ def _open(out: Path, record: Mapping[str, Any], resume: bool) -> Mapping[str, An
     if not resume:
         state = "a finished run" if (out / "done.json").exists() else "an unfinished run"
         raise TrainingError(f"{out} holds {state} of this recipe; go on with --resume, or give another --out")
-    if before.get("processes", 1) != record["processes"]:  # steps and draws are shared out among them
+    # Steps and draws are shared out among the processes.
+    if before.get("processes", 1) != record["processes"] and not (out / "done.json").exists():
         raise TrainingError(f"{out} holds a run of {before.get('processes', 1)} processes; go on with as many")
     return before
 
@@ -339,20 +325,38 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     part.replace(file)
 
 
-class _Metrics:
-    """metrics.csv and metrics.svg, as far as the run has come."""
+class _Log:
+    """What a run tells of itself as it proceeds: to `report`, and in recipe.json, metrics.csv and metrics.svg.
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.epochs = out, list[Mapping[str, float]]()
+    `began` is when it would have begun without interruption, `again` how many epochs there were before all is trained
+    once more, 0 until then. Where `report` is None, another process tells.
+    """
+
+    def __init__(self, out: Path, record: Mapping[str, Any], began: float, report: Report | None) -> None:
+        self.out, self.record, self.began, self.report = out, record, began, report
+        self.again = 0
+        self.epochs: list[Mapping[str, float]] = []
         if (out / "metrics.csv").exists():
             with (out / "metrics.csv").open(newline="", encoding="utf-8") as lines:
                 self.epochs = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
 
-    def add(self, figures: Mapping[str, float]) -> None:
-        """One more epoch; those that a run had been told of and then lost are told of again."""
-        self.set([*(earlier for earlier in self.epochs if earlier["epoch"] < figures["epoch"]), figures])
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
 
-    def set(self, epochs: Sequence[Mapping[str, float]]) -> None:
+    def told(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if self.report is None:
+            return
+        if stage == "epoch":
+            number = self.again + done  # what came after the last checkpoint of a killed run comes again
+            earlier = [epoch for epoch in self.epochs if epoch["epoch"] < number]
+            self.write([*earlier, {**figures, "epoch": float(number)}])
+        if stage in ("plan", "epoch"):
+            _write_json(self.out / "recipe.json", {**self.record, "seconds": self.seconds})
+        self.report("refit" if self.again and stage == "train" else stage, done, total, figures)
+
+    def write(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Write the figures of all epochs so far."""
         self.epochs = list(epochs)
         part = self.out / "metrics.part"
         with part.open("w", newline="", encoding="utf-8") as lines:

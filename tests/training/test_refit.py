@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -68,8 +67,7 @@ def test_what_everybody_taught_is_what_no_holdout_would_have(
 ) -> None:
     """The second network is the one of a run that learns from all patients from the start."""
     refit = train(blobs, replace(once, refit=True), tmp_path / "refit")
-    everything = (blobs, blobs.rows(np.arange(8)))
-    monkeypatch.setattr(training.run, "divide", lambda data, recipe: everything)
+    monkeypatch.setattr(training.run, "_divided", lambda cases, recipe: (list(range(len(cases))), list(range(8))))
     whole = train(blobs, once, tmp_path / "whole")
     assert refit is not None
     assert whole is not None
