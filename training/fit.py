@@ -58,7 +58,6 @@ def fit(
     the loss is no number.
     """
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = world.together(model)
     saved = _saved(checkpoint, recipe, world)
     epochs: list[dict[str, float]] = []
     with Interruption() as interruption:
@@ -82,9 +81,10 @@ def fit(
                 for batch in feed.batches(drawn[state.step :], seeds[state.step :]):
                     torch.manual_seed(seeds[state.step])  # a network's own dropout
                     with torch.autocast(world.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-                        output = network(batch.pictures)
+                        output = model(batch.pictures)
                     terms = objective(output, batch)
-                    state.advance(torch.stack([getattr(recipe, term) * value for term, value in terms.items()]).sum())
+                    loss = torch.stack([getattr(recipe, term) * value for term, value in terms.items()]).sum()
+                    state.advance(loss, world.average)
                     for term, value in terms.items():
                         state.sums[term] = state.sums.get(term, 0) + value.detach()
                     if world.any(interruption.asked):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from training.errors import TrainingError
@@ -85,10 +85,11 @@ class State:
     def averaged(self) -> Siamese:
         return cast(Siamese, self.average.module)
 
-    def advance(self, loss: Tensor) -> None:
-        """One step of the optimiser."""
+    def advance(self, loss: Tensor, average: Callable[[nn.Module], None] = lambda network: None) -> None:
+        """One step of the optimiser; `average` is given the network between its gradients and the step."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        average(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
         self.schedule.step()

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["World", "joined", "rank_and_size"]
 
@@ -28,11 +27,21 @@ class World:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def together(self, network: nn.Module) -> nn.Module:
-        """The network whose gradients are averaged over all processes."""
+    def average(self, network: nn.Module) -> None:
+        """Make the gradients of the network their mean over all processes, in one exchange after `backward`.
+
+        DistributedDataParallel would overlap the two, but leaves threads behind that may abort a process at its end.
+        """
         if self.size == 1:
-            return network
-        return DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
+            return
+        trained = [p for p in network.parameters() if p.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        mean = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(mean)
+        mean /= self.size
+        parts = torch.split(mean, [p.numel() for p in trained])
+        for p, gradient, part in zip(trained, gradients, parts, strict=True):
+            p.grad = gradient.copy_(part.view_as(gradient))  # in its own order of memory
 
     def agreed(self, value: Value) -> Value:
         """Rank 0's value, in every process: decisions must not differ by a rounding."""
