@@ -94,7 +94,8 @@ def encode_collection(
     warnings: list[tuple[str, str]] = []
     if keep:
         done |= _kept(keep, collection)
-        warnings = [(case, warning) for case, warning in cast(list[list[str]], keep.metadata("warnings") or [])]
+        noted = cast(list[list[str]], keep.metadata("warnings") or [])
+        warnings = [(case, warning) for case, warning in noted if case in done]
     remaining = [case for case in collection.cases if case.case not in done]
     met = len(done)
     try:
@@ -186,8 +187,8 @@ def _kept(keep: IndexBuild, collection: Collection) -> dict[str, _Encoded]:
 def _keep(keep: IndexBuild, collection: Collection, batch: Batch, warnings: Sequence[tuple[str, str]]) -> bool:
     """Add a batch to what is kept; whether that could be done. A full disk does not end an audit, which needs none."""
     try:
+        keep.set_metadata("warnings", warnings)  # first: those of cases that are not added do not count
         keep.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
-        keep.set_metadata("warnings", warnings)
     except (IndexFailure, OSError):
         return False
     return True

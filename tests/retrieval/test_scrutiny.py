@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from index.build import IndexBuild
 from index.case import Case
 from retrieval.audit import Audit, audit, deep_audit
 from retrieval.build import build_index
@@ -220,6 +221,30 @@ def test_what_was_encoded_before_an_interruption_is_kept(
     assert again.warnings == expected.warnings
     assert np.allclose(again.embeddings, expected.embeddings, atol=1e-6)
     assert np.allclose(again.logits, expected.logits, atol=1e-5)
+
+
+def test_a_batch_that_was_not_added_is_warned_of_once(
+    planted: Collection, texture: Draw, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = planted.root / planted.cases[0].path
+    first.write_bytes(cv2.imencode(".jpg", texture(0, 80))[1].tobytes()[:-40])
+    encoder, place = Encoder.open(model), tmp_path / "cache" / "one"
+
+    class Killed(Exception):
+        pass
+
+    def kill(*rest: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IndexBuild, "add", kill)
+        with pytest.raises(Killed), kept(place, planted, encoder.bundle) as keep:
+            encode_collection(planted, encoder, keep=keep)
+    with kept(place, planted, encoder.bundle) as keep:
+        assert keep is not None
+        assert keep.metadata("warnings")
+        found = encode_collection(planted, encoder, keep=keep)
+    assert [case for case, _ in found.warnings] == [planted.cases[0].case]
 
 
 @pytest.mark.parametrize("change", ["file", "table"])
