@@ -133,7 +133,7 @@ def similar(cases: "Sequence[SimilarCase]") -> "Table":
 
 def remarks(answer: "Answer") -> list[str]:
     """The answer's warnings, the patients left out that no warning names, and how a heatmap is to be read."""
-    unnamed = [name for name in answer.query.excluded_patients if not any(name in text for text in answer.warnings)]
+    unnamed = answer.unnamed_patients
     excluded = [f"the studies of {', '.join(unnamed)} are left out: it is the same patient"] if unnamed else []
     drawn = [HEATMAP] if any(view.heatmap is not None for view in answer.views) else []
     return [f"Note: {text}." for text in (*answer.warnings, *excluded, *drawn)]

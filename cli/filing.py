@@ -78,5 +78,6 @@ def file_instances(instances: Sequence[Any], folder: Path | None, archive: Any) 
 
 
 def where_of(part: list[str] | None, view: list[str] | None) -> Mapping[str, list[str]] | None:
-    where = {field: values for field, values in (("part", part), ("view", view)) if values}
+    parts = [name.strip().lower() for name in part or ()]  # as `--part` of other commands
+    where = {field: values for field, values in (("part", parts), ("view", view)) if values}
     return where or None

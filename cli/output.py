@@ -1,5 +1,6 @@
 """Files that a command writes beside what it prints: whole or not at all."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,14 +19,15 @@ def require_places(*files: Path | None) -> None:
             raise OutputError(f"{file} is a folder; name a file in it")
         if not file.absolute().parent.is_dir():
             raise OutputError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
-    if len({file.resolve() for file in named}) < len(named):
+    if len({os.path.realpath(file) for file in named}) < len(named):
         raise OutputError("two results would be written to the same file; name another for one of them")
 
 
 def require_apart(file: Path, read: Iterable[Path]) -> None:
     """Raise OutputError where a file would replace one of those that are read, or one in a folder that is."""
-    place = file.resolve()
-    if any(one.resolve() == place or (file.exists() and one.resolve() == place.parent) for one in read):
+    place = Path(os.path.realpath(file))  # unlike `resolve`, at peace with links that go round
+    known = [Path(os.path.realpath(one)) for one in read]
+    if any(one == place or (file.exists() and one == place.parent) for one in known):
         raise OutputError(f"{file} is one of the files that are asked about; name another for the result")
 
 

@@ -83,6 +83,8 @@ def serve(
     }  # fmt: skip
     if (scp is None) != (spool is None):
         raise typer.BadParameter("--scp needs --spool, and --spool is of use with --scp alone")
+    if scp is None and (send_to or dicom_out or store or caller or allow):
+        raise typer.BadParameter("--send-to, --dicom-out, --store, --caller and --allow are of use with --scp alone")
     with ExitStack() as stack:
         if scp is not None and spool is not None:
             place = spool, scp_host, scp

@@ -127,7 +127,8 @@ def print_one(one: "Entry | Skipped", result: "Worklist", as_json: bool) -> None
         return
     rank = result.entries.index(one) + 1
     if as_json:
-        print(json.dumps(one.to_dict(rank), ensure_ascii=False, allow_nan=False), flush=True)
+        line = json.dumps(one.to_dict(rank), ensure_ascii=False, allow_nan=False)
+        print(line.encode(errors="replace").decode(), flush=True)
         return
     told = [f"{one.mean:.2f}", call(one), *(["unfamiliar"] if unfamiliar(one) else []), one.study]
     print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(told)}"), flush=True)

@@ -219,8 +219,9 @@ def _resume(partial: Path, dimension: int, fingerprint: str) -> Database | None:
     """The partial index that was begun with this fingerprint, if there is one and it is whole."""
     if not (partial / BUILDING).is_file() or not (partial / CASES).is_file():
         return None
-    database = Database(partial / CASES)
+    database = None
     try:
+        database = Database(partial / CASES)
         with database.transaction():
             database.check()
             metadata = database.metadata()
@@ -230,7 +231,8 @@ def _resume(partial: Path, dimension: int, fingerprint: str) -> Database | None:
                 return database
     except (IndexDamaged, IndexSchema):  # nobody has seen this index yet: it is simply built again
         pass
-    database.close()
+    if database is not None:
+        database.close()
     return None
 
 

@@ -12,6 +12,7 @@ from index.errors import IndexBusy, IndexDamaged, IndexFailure
 __all__ = ["Connection", "Row", "one_of"]
 
 PATIENCE_S = 5.0  # for a writer to finish its commit
+CACHE_KIB = 256 * 1024  # a change of more pages than that is written out before it is done, and locks readers out
 CHUNK = 500  # variables of a statement; SQLite may have been built for 999 at most
 
 Row = tuple[Any, ...]
@@ -50,6 +51,7 @@ class Connection:
             self.query("PRAGMA synchronous = EXTRA")  # a committed transaction survives a power failure
             self.query("PRAGMA foreign_keys = ON")
             self.query("PRAGMA secure_delete = ON")  # what is removed is overwritten, not only forgotten
+            self.query(f"PRAGMA cache_size = {-CACHE_KIB}")
 
     def close(self) -> None:
         self._sqlite.close()

@@ -206,7 +206,17 @@ class IndexEdit:
                 added += len(new)
             if added:
                 self._database.record("merge", {"cases": added}, added)
+                values = self._database.metadata()["values"]
+                prefixes = sorted({*values.get("prefixes", []), prefix} - {""})
+                self._database.set_metadata(values=values | ({"prefixes": prefixes} if prefixes else {}))
         return added, known
+
+    def mark_synthetic(self) -> None:
+        """Say of the index that it holds synthetic radiographs, before some are added."""
+        with self._change():
+            values = self._database.metadata()["values"]
+            about = {**(values.get("collection") or {}), "synthetic": True}
+            self._database.set_metadata(values=values | {"collection": about})
 
     def compact(self, **demand: Any) -> int:
         """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller.

@@ -68,7 +68,18 @@ class IndexFolder:
         are not those written, and MissingExtra without FAISS.
         """
         require_index(path)
-        file = _file(path / CASES)  # before it is opened: one that is replaced meanwhile has changed
+        for _ in range(ATTEMPTS):
+            file = _file(path / CASES)
+            try:
+                return cls._open(path, file)
+            except IndexDamaged:
+                if file == _file(path / CASES):
+                    raise
+        raise IndexBusy(f"{path} is replaced faster than it can be opened; try again")
+
+    @classmethod
+    def _open(cls, path: Path, file: "_File") -> "IndexFolder":
+        """Open the index of that file; one that is replaced meanwhile may look damaged."""
         database = CaseReader(path / CASES)
         remote = None
         try:
@@ -157,7 +168,7 @@ class IndexFolder:
 
         generation: that of the index when it was last asked in this search, if it was.
         """
-        known = state.shown
+        known = {row: case for row in rows if (case := state.shown.get(row)) is not None}  # another thread may clear it
         missing = [row for row in rows if row not in known]
         found: dict[int, Case] = {}
         if missing:
@@ -171,7 +182,7 @@ class IndexFolder:
                 raise IndexDamaged(
                     f"{self.path / CASES} is damaged: it lacks a case that {VECTORS} has; build it again"
                 )
-            known = found | {row: known[row] for row in rows if row not in found}
+            known |= found
             state.shown.update(found)
             if len(state.shown) > REMEMBERED:
                 state.shown.clear()

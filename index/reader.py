@@ -107,14 +107,14 @@ class CaseReader:
         """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
         wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
         found: list[Row] = []
-        for among, names in one_of(wanted):
+        for among, names in one_of(_text(wanted)):
             found += self._sqlite.query(f'SELECT row FROM cases WHERE "{field}" {among}', names)
         return np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
 
     def cases_where(self, field: str, values: Collection[str]) -> dict[int, Case]:
         """The cases whose field is one of the values, by row, in row order."""
         found: list[Row] = []
-        for among, names in one_of(values):
+        for among, names in one_of(_text(values)):
             found += self._sqlite.query(f'SELECT * FROM cases WHERE "{field}" {among}', names)
         return {row[0]: case_of(row) for row in map(self._checked, sorted(found))}
 
@@ -288,7 +288,18 @@ class CaseReader:
         if not rows:
             return None
         found = self._sqlite.query(statement, rows)
+        if not found and not len(self.rows_where("case", [case])):
+            return None  # removed a moment ago
         if not found or not intact(found[0]):
             raise self._sqlite.damaged(f"its {what} are not those written")
         blob: bytes = found[0][1]
         return blob
+
+
+def _text(values: Collection[Any]) -> list[Any]:
+    """Those of the values that a text in the index can equal: bytes of a command line that are no UTF-8 never do."""
+    return [value for value in values if not (isinstance(value, str) and value != _as_text(value))]
+
+
+def _as_text(value: str) -> str:
+    return value.encode(errors="replace").decode()

@@ -6,6 +6,7 @@
 0.83
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,9 @@ __all__ = [
     "read_collection",
     "read_radiograph",
 ]
+
+# OpenCV reads this once, when it is imported: whatever a file's header hides from ours, no more pixels are decoded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "64000000")  # `retrieval.radiograph.MAX_PIXELS`
 
 # A name is imported when it is first asked for (PEP 562), so that `import retrieval` costs nothing.
 _HOMES = {

@@ -164,6 +164,12 @@ class Answer:
     seconds: Seconds
     report: str | None = None
 
+    @property
+    def unnamed_patients(self) -> list[str]:
+        """The patients left out of whom no warning says so."""
+        told = " ".join(self.warnings)
+        return [name for name in self.query.excluded_patients if f"patient {name} is left out" not in told]
+
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/answer/1"."""
         return {"schema": SCHEMA, **plain(self)}

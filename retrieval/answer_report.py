@@ -56,9 +56,8 @@ def _names(answer: Answer) -> list[str]:
 
 
 def _head(answer: Answer) -> Html:
-    unnamed = [name for name in answer.query.excluded_patients if not any(name in text for text in answer.warnings)]
     remarks = [named(f"{text}.") for text in answer.warnings]
-    if unnamed:
+    if unnamed := answer.unnamed_patients:
         remarks.append(named(f"the studies of {', '.join(unnamed)} are left out: it is the same patient."))
     unfamiliar = answer.familiarity.familiar is False
     why = "; ".join(answer.familiarity.reasons)

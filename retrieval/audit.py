@@ -246,12 +246,12 @@ def _differences(cases: Iterable[Case]) -> tuple[Difference, ...]:
 def _duplicate(cases: list[Case]) -> Duplicate:
     return Duplicate(
         tuple(case.case for case in cases),
-        across_splits=_distinct(case.split for case in cases) > 1,
+        across_splits=_distinct(case.split for case in cases if case.split) > 1,
         across_patients=_distinct(case.patient for case in cases) > 1,
         across_labels=_distinct(case.label for case in cases) > 1,
     )
 
 
 def _patients_in_two_splits(cases: Iterable[Case]) -> tuple[str, ...]:
-    pairs = {(case.patient, case.split) for case in cases}
+    pairs = {(case.patient, case.split) for case in cases if case.split}
     return tuple(sorted(patient for patient, splits in Counter(patient for patient, _ in pairs).items() if splits > 1))

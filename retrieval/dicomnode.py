@@ -21,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from index.errors import MuraSearchError
+from index.errors import IndexFailure, MuraSearchError
 from index.files import remove_strays, write_whole
 from retrieval.dicom import be_silent, read_record
 from retrieval.dicomheader import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
-from retrieval.errors import ArchiveError, MissingExtra
+from retrieval.errors import ArchiveError, MissingExtra, OutputError
 from retrieval.radiograph import MAX_BYTES, MAX_PIXELS
 from retrieval.trace import trace
 
@@ -123,6 +123,7 @@ class Node:
         self._later: dict[str, float] = {}  # and of the next try to deliver
         self._bytes: Counter[int] = Counter()  # of the message that each association is receiving
         self._stopping = threading.Event()
+        self._trouble = ""
         self._server: Any = None
         self._threads: list[threading.Thread] = []
         self.counts: Counter[str] = Counter()
@@ -242,10 +243,19 @@ class Node:
 
     def _work_on(self) -> None:
         while not self._stopping.wait(min(0.5, self.settings.quiet / 4)):
-            for study in self._whole_studies():
-                self._answer(study)
-            for folder in sorted(self._out.iterdir()):
-                self._send(folder)
+            try:
+                for study in self._whole_studies():
+                    self._answer(study)
+                for folder in sorted(self._out.iterdir()):
+                    if not self._send(folder):
+                        break  # the others would wait as long for nothing, and studies with them
+                self._trouble = ""
+            except Exception as error:  # broad: nothing may end the thread that answers
+                logger.debug("%s", trace(error))
+                trouble = str(getattr(error, "strerror", None) or type(error).__name__)
+                if trouble != self._trouble:
+                    self._tell(f"the spool cannot be worked on, and is tried again: {trouble}")
+                self._trouble = trouble
 
     def _whole_studies(self) -> list[Path]:
         """Take the studies that have been quiet, so that what comes later makes a study of its own."""
@@ -254,19 +264,36 @@ class Node:
             before = time.monotonic() - self.settings.quiet
             for study in [name for name, last in self._last.items() if last <= before]:
                 taken = self._work / f"{study.partition('-')[0]}-{secrets.token_hex(4)}"
-                (self._in / study).rename(taken)
+                try:
+                    (self._in / study).rename(taken)
+                except FileNotFoundError:  # somebody has removed it
+                    del self._last[study]
+                    continue
                 del self._last[study]
                 ready.append(taken)
         return ready
 
+    def _put_back(self, study: Path) -> None:
+        """Let a study be answered again, not before `NodeSettings.retry` seconds."""
+        with self._lock:
+            again = self._in / f"{study.name.partition('-')[0]}-{secrets.token_hex(4)}"
+            study.rename(again)
+            self._last[again.name] = time.monotonic() + self.settings.retry - self.settings.quiet
+
     def _answer(self, study: Path) -> None:
         out = self._out / study.name
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(mode=0o700)
         try:
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(mode=0o700)
             self._handle(sorted(study.glob("*.dcm")), out)
             (out / "done").touch()
             self.counts["answered"] += 1
+        except (IndexFailure, OutputError, OSError) as error:  # none of which is the study's fault
+            shutil.rmtree(out, ignore_errors=True)
+            self._put_back(study)
+            why = error if isinstance(error, MuraSearchError) else error.strerror or type(error).__name__
+            self._tell(f"a study could not be answered yet, and is kept: {str(why).replace(str(study), 'study')}")
+            return
         except MuraSearchError as error:
             self._tell(f"a study could not be answered: {str(error).replace(str(study), 'study')}")
         except Exception as error:  # broad: no study may end the thread that answers the next
@@ -274,12 +301,13 @@ class Node:
             self._tell(f"a study could not be answered ({type(error).__name__})")
         if not (out / "done").exists():
             self.counts["failed"] += 1
-            shutil.rmtree(out)
-        shutil.rmtree(study)
+            shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(study, ignore_errors=True)
 
-    def _send(self, out: Path) -> None:
+    def _send(self, out: Path) -> bool:
+        """Deliver a result that is due; whether it was not due, or went well."""
         if self._later.get(out.name, 0) > time.monotonic():
-            return
+            return True
         try:
             self._deliver(sorted(out.glob("*.dcm")))
         except Exception as error:  # broad: whatever went wrong, the result is kept and the thread goes on
@@ -287,10 +315,11 @@ class Node:
             self._later[out.name] = time.monotonic() + self.settings.retry
             why = error if isinstance(error, MuraSearchError) else type(error).__name__
             self._tell(f"a result could not be delivered, and is kept: {why}")
-            return
+            return False
         self.counts["delivered"] += 1
         self._later.pop(out.name, None)
         shutil.rmtree(out)
+        return True
 
 
 def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> None:

@@ -7,6 +7,7 @@ the Patient and General Study modules (PS3.3, C.7.1.1 and C.7.2.1) that are read
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ _FORMS = {
     "BurnedInAnnotation": "YES|NO",
     "Laterality": "[LR]",
     "LossyImageCompression": "0[01]",
+    "LossyImageCompressionRatio": r"\d{1,9}(\.\d{1,6})?(\\\d{1,9}(\.\d{1,6})?)*",
 }
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -114,8 +116,25 @@ def read_origin(path: Path) -> Any:
 
 
 def _value(ds: Any, keyword: str) -> str:
-    value = ds.get(keyword)
-    several = value is not None and not isinstance(value, str | bytes) and hasattr(value, "append")
-    value = "\\".join(map(str, value)) if several else text(ds, keyword)
+    try:
+        value = ds.get(keyword)
+        several = value is not None and not isinstance(value, str | bytes) and hasattr(value, "append")
+        value = "\\".join(map(str, value)) if several else text(ds, keyword)
+    except (ValueError, TypeError, OverflowError):  # such as a ratio that is no number
+        return ""
     form = _FORMS.get(keyword)
-    return value if form is None or re.fullmatch(form, value) else ""
+    if (form and not re.fullmatch(form, value)) or (keyword.endswith("Name") and "\\" in value):
+        return ""
+    return value if _exists(keyword, value) else ""
+
+
+def _exists(keyword: str, value: str) -> bool:
+    """Whether a date is one of the calendar and a time one of the day; what is neither exists."""
+    try:
+        if keyword.endswith("Date") and value:
+            date(int(value[:4]), int(value[4:6]), int(value[6:8]))
+        if keyword.endswith("Time") and value:
+            time(int(value[:2]), int(value[2:4] or 0), int(value[4:6] or 0))
+    except ValueError:
+        return False
+    return True

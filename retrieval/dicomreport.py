@@ -22,6 +22,7 @@ from retrieval.dicom import be_silent
 from retrieval.dicomheader import OWN_MODEL_NAME, DicomError
 from retrieval.dicomorigin import Origin, read_origin
 from retrieval.errors import MissingExtra
+from retrieval.identity import is_pseudonym
 from retrieval.radiograph import file_and_frame
 
 try:
@@ -277,7 +278,7 @@ def _similar(cases: Sequence[SimilarCase], priors: Sequence[Any], named: bool) -
                     relationship_type=_RELATION,
                 )
             )
-        elif named:
+        elif named and is_pseudonym(case.study):
             item.ContentSequence.append(sr.TextContentItem(_own("NAME"), case.study, relationship_type=_RELATION))
         whole.ContentSequence.append(item)
     return whole

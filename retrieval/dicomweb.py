@@ -34,6 +34,7 @@ TOKEN_VARIABLE = "MURA_SEARCH_DICOMWEB_TOKEN"
 TLS_OPTIONS = ("ca", "cert", "key")
 _SECONDS = 60.0  # to connect, and between two pieces of a reply
 _PAGE = 100
+_IN_A_ROW = 3  # studies that cannot be fetched: then the archive is at fault
 _RETRIES = Retry(
     total=3, connect=1, other=0, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=("GET",)
 )
@@ -112,20 +113,30 @@ class WebArchive:
     ) -> tuple[str, ...]:
         """Fetch every study that a table of labels names, and say how many the archive does not have.
 
-        An accession number is looked up first, and may stand for several studies. Raises CollectionError.
+        An accession number is looked up first, and may stand for several studies. A study that cannot be fetched is
+        left out and counted; ArchiveError where several in a row cannot. Raises CollectionError.
         """
         by_study, by_accession = labelled_studies(table)
-        unknown = 0
+        unknown, failed, in_a_row = 0, 0, 0
         wanted = dict.fromkeys(by_study)
         for accession in by_accession:
             found = self.studies_of(accession)
             unknown += not found
             wanted |= dict.fromkeys(found)
         for number, study in enumerate(wanted, start=1):
-            unknown += not self.fetch(study, folder)
+            try:
+                unknown += not self.fetch(study, folder)
+                in_a_row = 0
+            except ArchiveError as error:
+                failed, in_a_row, reason = failed + 1, in_a_row + 1, str(error)
+                if in_a_row == min(_IN_A_ROW, len(wanted)):
+                    raise
             if progress:
                 progress(number, len(wanted))
-        return (f"labelled studies without a radiograph in the archive: {unknown}",) if unknown else ()
+        notes = [f"labelled studies without a radiograph in the archive: {unknown}"] if unknown else []
+        if failed:
+            notes.append(f"labelled studies that could not be fetched: {failed}; of the last one: {reason}")
+        return tuple(notes)
 
     def studies_of(self, accession: str) -> list[str]:
         """The studies with this very Accession Number; what it may hold as a wildcard matches no other."""

@@ -18,6 +18,8 @@ from retrieval.preprocess import Picture, normalise, preprocess
 
 __all__ = ["Encoded", "Encoder"]
 
+_AT_ONCE = 16  # pictures
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -72,10 +74,16 @@ class Encoder:
 
     def views(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
         """The feature maps of prepared pictures and, where the bundle says "mirror", those of their mirror images."""
-        views = [self.maps(pictures)]
+        views = [self._all_maps(pictures)]
         if self.bundle.test_time == "mirror":
-            views.append(self.maps([picture[:, ::-1] for picture in pictures]))
+            views.append(self._all_maps([picture[:, ::-1] for picture in pictures]))
         return views
+
+    def _all_maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """`maps`, some at a time: a batch takes as much memory as it is large."""
+        starts = range(0, max(1, len(pictures)), _AT_ONCE)
+        parts = [self.maps(pictures[start : start + _AT_ONCE]) for start in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def pool(self, views: Sequence[NDArray[np.float32]]) -> Encoded:
         """Embeddings and logits of what `views` gives: the averages over the views, embeddings of unit length again."""

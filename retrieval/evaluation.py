@@ -84,10 +84,14 @@ def evaluate(
     indexed are judged too and reported, since only who sees them can say that they are copies.
     """
     started = time.perf_counter()
-    if searcher.site and collection.layout == "dicom" and collection.site != searcher.site:
+    hashed = searcher.site or searcher.layout == "dicom"
+    if collection.layout == "dicom" and hashed and collection.site != searcher.site:
         raise EvaluationError(
-            "the index hashes its patients with another site key: whether these are others cannot be told"
+            "the index names its patients otherwise than these are named, by another site key or by none: "
+            "whether these are others cannot be told"
         )
+    if not len(searcher.index.embeddings()):
+        raise EvaluationError(f"{searcher.index.path} holds no radiograph any more: there is nothing to evaluate with")
     refuse_known(searcher, collection.cases)
     readings, skipped = read_studies(searcher, collection, workers=workers, progress=progress)
     if not readings:
@@ -175,4 +179,9 @@ def _notes(searcher: Searcher, collection: Collection) -> tuple[str, ...]:
     notes = list(collection.notes)
     if collection.synthetic or searcher.source.synthetic:
         notes.append("these are synthetic radiographs: the figures say nothing about patients")
+    if searcher.prefixes:
+        notes.append(
+            f"patients of other indexes were merged with a prefix ({', '.join(searcher.prefixes)}), so their names do "
+            "not tell: see to it that they are not those judged here"
+        )
     return tuple(notes)

@@ -63,6 +63,7 @@ def add_to_index(
     started = time.perf_counter()
     with IndexEdit.open(place) as edit:
         _require_site(edit.metadata("collection"), collection)
+        keep_mark(edit, collection.synthetic)
         encoder = Encoder.open(edit.path / MODEL)
         admitted, known, refused = _admitted(collection.cases, edit)
         met, added = len(collection.cases) - len(admitted), 0
@@ -85,6 +86,13 @@ def add_to_index(
     seconds = time.perf_counter() - started
     behind = edit.behind if edit.remote else 0
     return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds, behind)
+
+
+def keep_mark(edit: IndexEdit, synthetic: bool) -> None:
+    """Where synthetic radiographs are to be added, mark the index as one that holds such."""
+    about = edit.metadata("collection")
+    if synthetic and not (isinstance(about, dict) and about.get("synthetic")):
+        edit.mark_synthetic()
 
 
 def _require_site(about: object, collection: Collection) -> None:

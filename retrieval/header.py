@@ -102,7 +102,7 @@ def _png(kind: str, data: bytes) -> Header:
 # JPEG: ITU-T T.81, B.1.1.
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_JPEG_EXIF, _JPEG_SCAN, _JPEG_END = 0xE1, 0xDA, 0xD9
+_JPEG_EXIF, _JPEG_SCAN, _JPEG_END, _JPEG_TEMPORARY = 0xE1, 0xDA, 0xD9, 0x01
 _JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # none but these occurs in a scan's data
 
 
@@ -134,6 +134,9 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     place = 2
     while found := _JPEG_MARKER.search(data, place):
         start, marker = found.end(), found[1][0]
+        if marker == _JPEG_TEMPORARY:  # stands alone
+            place = start
+            continue
         place = start + int.from_bytes(data[start : start + 2], "big")
         if marker == _JPEG_END or not start + 2 <= place <= len(data):
             return
@@ -156,7 +159,10 @@ _TIFF_SIZES = {1: 1, 3: 2, 4: 4}
 
 
 def _directory(data: bytes) -> tuple[dict[int, int], int]:
-    """The first directory's tags, each with its first whole-number value, and the place of the next directory."""
+    """The first directory's tags, each with its first whole-number value, and the place of the next directory.
+
+    Of a tag that comes again the first counts, as for libtiff.
+    """
     order = "<" if data[:2] == b"II" else ">"
     (place,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, place)
@@ -167,7 +173,8 @@ def _directory(data: bytes) -> tuple[dict[int, int], int]:
             at = entry + 8
             if values * _TIFF_SIZES[form] > 4:
                 (at,) = struct.unpack_from(order + "I", data, at)
-            (tags[tag],) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
+            (value,) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
+            tags.setdefault(tag, value)
     (following,) = struct.unpack_from(order + "I", data, place + 2 + 12 * count)
     return tags, following
 
@@ -253,15 +260,33 @@ def _webp(kind: str, data: bytes) -> Header:
     return header
 
 
+_CODESTREAM = b"\xff\x4f\xff\x51"  # its start and its SIZ segment
+
+
 def _jpeg2000(kind: str, data: bytes) -> Header:
-    place = data.find(b"\xff\x4f\xff\x51")  # the codestream's start and its SIZ segment
-    if place < 0:
+    place = 0 if data.startswith(_CODESTREAM) else _codestream(data)
+    if not data.startswith(_CODESTREAM, place):
         raise HeaderError("it holds no codestream")
     right, bottom, left, top = struct.unpack_from(">IIII", data, place + 8)
     return Header(kind, right - left, bottom - top, data)
 
 
-_PNM_SIZE = re.compile(rb"P[1-6fF](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
+def _codestream(data: bytes) -> int:
+    """Where the first codestream begins, in the box that holds it (ISO/IEC 15444-1, Annex I)."""
+    place = 0
+    while place + 16 <= len(data):
+        length, name, long = struct.unpack_from(">I4sQ", data, place)
+        header = 16 if length == 1 else 8
+        if name == b"jp2c":
+            return place + header
+        length = long if length == 1 else length
+        if length < header:  # a box of length 0 is the last
+            break
+        place += length
+    raise HeaderError("it holds no codestream")
+
+
+_PNM_SIZE = re.compile(rb"P[1-6fF](?:\s|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})\s")
 
 
 def _pnm(kind: str, data: bytes) -> Header:

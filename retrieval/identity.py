@@ -15,7 +15,7 @@ from pathlib import Path
 
 from retrieval.errors import SiteKeyError
 
-__all__ = ["KEY_VARIABLE", "SiteKey", "patient_names"]
+__all__ = ["KEY_VARIABLE", "SiteKey", "is_pseudonym", "patient_names"]
 
 KEY_VARIABLE = "MURA_SEARCH_SITE_KEY_FILE"
 _DIGITS = 20  # 80 bits: that two of a hundred million studies are alike has odds of 4 in 10^9
@@ -84,6 +84,11 @@ class SiteKey:
         """The keyed hash of an identifier, 20 hexadecimal digits; the same value of another kind has another one."""
         message = f"{kind}\0{value}".encode("utf-8", "surrogatepass")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def is_pseudonym(name: str) -> bool:
+    """Whether a name looks like what `SiteKey.pseudonym` gives, and like nobody's."""
+    return re.fullmatch(f"[0-9a-f]{{{_DIGITS}}}", name) is not None
 
 
 def patient_names(identifier: str) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ from retrieval.casetable import some
 from retrieval.errors import CollectionError
 from retrieval.header import IMAGE_SUFFIXES
 
-__all__ = ["MuraFolder", "find_mura", "read_mura"]
+__all__ = ["MURA_PATIENT", "MuraFolder", "find_mura", "read_mura"]
 
 _SPLITS = ("train", "valid", "test")
 _PART = re.compile(r"XR_(\w+)", re.IGNORECASE)
-_PATIENT = re.compile(r"patient\w+", re.IGNORECASE)
+MURA_PATIENT = re.compile(r"patient\w+", re.IGNORECASE)  # a name stands for one patient throughout the data set
 _STUDY = re.compile(r"(study[a-z0-9]*)(?:_(positive|negative))?", re.IGNORECASE)
 _LABELS = {"positive": ABNORMAL, "negative": NORMAL}
 
@@ -54,7 +54,7 @@ def find_mura(folder: Path) -> MuraFolder | None:
     if splits:
         return MuraFolder(folder, tuple(splits))
     parts = _subfolders(folder, _PART)
-    if not parts and _PART.fullmatch(folder.name) and _subfolders(folder, _PATIENT):
+    if not parts and _PART.fullmatch(folder.name) and _subfolders(folder, MURA_PATIENT):
         parts, folder = [folder], folder.parent
     if not parts:
         return None
@@ -87,7 +87,7 @@ def read_mura(mura: MuraFolder) -> tuple[list[Case], list[str]]:
 
 
 def _studies(root: Path, split: str, part: Path) -> Iterator[_Study]:
-    for patient in _subfolders(part, _PATIENT):
+    for patient in _subfolders(part, MURA_PATIENT):
         for folder in _subfolders(patient, _STUDY):
             name, _, label = folder.name.partition("_")
             yield _Study(

@@ -216,10 +216,13 @@ class Searcher:
         )
         vote = study_vote([row[: self.rules.k] for row in hits], self.rules.temperature)
         nearest = tuple(row[0].similarity if row else None for row in hits)
+        # Familiar is what is like anything indexed, whoever may vote.
+        anything = self.index.search(encoded.embeddings, 1, exclude_patients=patients) if voters else hits
+        familiar = tuple(row[0].similarity if row else None for row in anything)
         if where and "label" in where and shown:
             hits = self.index.search(encoded.embeddings, shown, where=where, exclude_patients=patients)
         probabilities = tuple(self.rules.probabilities(encoded.logits).tolist())
-        like = familiarity(encoded.embeddings, nearest, self.rules, self.encoder.appearance)
+        like = familiarity(encoded.embeddings, familiar, self.rules, self.encoder.appearance)
         return Judgement(probabilities, vote, nearest, tuple(merged(hits)), like)
 
     @cached_property
@@ -245,6 +248,13 @@ class Searcher:
         named = {name for view in views for name in view.patients}.union(asked)
         excluded = {case.patient for case in self.index.find("patient", named)} if named else set()
         notes = []
+        for prefix in self.prefixes:
+            for case in self.index.find("patient", {prefix + name for name in named}):
+                if case.patient not in excluded:
+                    excluded.add(case.patient)
+                    notes.append(
+                        f"patient {case.patient} is left out, who may be the same: merged with the prefix {prefix}"
+                    )
         if patient and not excluded.intersection(asked):
             notes.append(f"the index holds no patient {patient}")
         if self.site and any(view.dicom for view in views) and not self._site_is_here():
@@ -269,6 +279,12 @@ class Searcher:
         """The layout of the collection that the index was built of, "" where it does not say."""
         collection = self.index.metadata("collection")
         return str(collection.get("layout", "")) if isinstance(collection, dict) else ""
+
+    @property
+    def prefixes(self) -> list[str]:
+        """What stands before names of patients that came from other indexes."""
+        prefixes = self.index.metadata("prefixes")
+        return list(prefixes) if isinstance(prefixes, list) else []
 
     def _site_is_here(self) -> bool:
         key = SiteKey.find()

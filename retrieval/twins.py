@@ -234,7 +234,7 @@ def _twin(cases: Sequence[Case], pair: _Candidate, similarity: float, match: flo
         similarity=similarity,
         match=match,
         mirrored=pair.mirrored,
-        across_splits=one.split != two.split,
+        across_splits=len({one.split, two.split} - {""}) > 1,
         across_patients=one.patient != two.patient,
         across_studies=one.study != two.study,
         across_labels=one.label != two.label,

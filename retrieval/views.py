@@ -1,6 +1,5 @@
 """The views of one study, as a query names them: files, a study's folder, or pixels."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +9,13 @@ from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
 from retrieval.identity import patient_names
+from retrieval.mura import MURA_PATIENT
 from retrieval.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
 
 __all__ = ["Images", "View", "frame_views", "may_be_view", "mura_patient", "read_views"]
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
-
-# MURA names a patient's folder so, and a number stands for one patient throughout the data set.
-_MURA_PATIENT = re.compile(r"patient\d{5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,12 @@ def read_views(images: Images) -> tuple[list[View], list[str]]:
         if isinstance(image, np.ndarray):
             views.append(View(f"array {len(views) + 1}", _checked(image)))
             continue
-        for path in _files(Path(image)):
+        try:
+            files = _files(Path(image))
+        except RadiographError as error:
+            failures.append(error)
+            continue
+        for path in files:
             try:
                 frames = read_frames(path)
             except RadiographError as error:
@@ -74,8 +76,8 @@ def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ..
 
 
 def mura_patient(path: Path) -> tuple[str, ...]:
-    """The patient that MURA's folders name, or nobody."""
-    return tuple([part for part in path.absolute().parts if _MURA_PATIENT.fullmatch(part)][-1:])
+    """The names that a patient has in MURA's folders: whatever of the path may be one, to be looked up in an index."""
+    return tuple(part for part in path.absolute().parts if MURA_PATIENT.fullmatch(part))
 
 
 def _files(path: Path) -> list[Path]:

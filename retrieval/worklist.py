@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from index.errors import IndexBusy
 from retrieval.answer import Answer, IndexSource, ModelSource, plain
 from retrieval.cell import call, number, table, yes
 from retrieval.errors import RadiographError
@@ -175,7 +176,7 @@ def judge(searcher: Searcher, found: Found) -> Entry | Skipped:
     """Ask about one study. Of its views those that cannot be read are left out, which the answer's warnings say."""
     try:
         return Entry(found.study, searcher.search(found.files, k=1))
-    except RadiographError as error:
+    except (RadiographError, IndexBusy) as error:
         return Skipped(found.study, str(error))
 
 

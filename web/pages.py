@@ -77,8 +77,11 @@ async def login_form(request: Request) -> Response:
 
 @pages.post("/login")
 async def login(request: Request) -> Response:
-    async with request.form(max_files=0, max_fields=1, max_part_size=4096) as form:
-        token = form.get("token")
+    try:
+        async with request.form(max_files=0, max_fields=1, max_part_size=4096) as form:
+            token = form.get("token")
+    except (UnicodeError, LookupError):  # a form in letters that do not exist
+        token = None
     sessions = _sessions(request)
     if not isinstance(token, str) or not sessions.is_token(token.strip()):
         await asyncio.sleep(_WRONG)

@@ -126,8 +126,13 @@ def test_nothing_could_vote() -> None:
 
 def test_a_patient_left_out_is_named_once() -> None:
     query = replace(ANSWER.query, excluded_patients=("patient00011", "patient00012"))
-    text = "\n".join(shown(replace(ANSWER, query=query, warnings=("patient00011 is known",), cases=()), width=160))
+    text = "\n".join(
+        shown(replace(ANSWER, query=query, warnings=("patient patient00011 is left out",), cases=()), width=160)
+    )
     assert text.count("patient00011") == text.count("patient00012") == 1
+    query = replace(ANSWER.query, excluded_patients=("1",))
+    text = "\n".join(shown(replace(ANSWER, query=query, warnings=("patient 12 is left out",), cases=()), width=160))
+    assert "the studies of 1 are left out" in text  # which no warning about 12 says
 
 
 def test_names_cannot_steer_the_terminal_or_the_markup() -> None:

@@ -188,6 +188,42 @@ def test_too_many_pixels(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has 30,000 x 30,000 pixels, more than 64,000,000 in all" in refusal_of(huge(suffix))
 
 
+def hidden(suffix: str) -> bytes:
+    """A file of 400 x 300 pixels that names 10 x 10 somewhere else, too."""
+    data = cv2.imencode(suffix, np.full((300, 400), 90, np.uint8))[1].tobytes()
+    if suffix == ".jpg":  # a marker that stands alone, and a frame that is none, within a comment behind it
+        frame = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 10, 10, 1) + bytes(3)
+        return data[:2] + b"\xff\x01" + b"\xff\xfe" + struct.pack(">H", 2 + len(frame)) + frame + data[2:]
+    if suffix == ".jp2":
+        fake = b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 38, 0, 10, 10, 0, 0)
+        place = 12 + struct.unpack_from(">I", data, 12)[0]  # behind the signature and the file type
+        return data[:place] + struct.pack(">I4s", 8 + 16 + len(fake), b"uuid") + bytes(16) + fake + data[place:]
+    if suffix == ".tiff":  # the directory moved to the end, with both sizes again
+        (place,) = struct.unpack_from("<I", data, 4)
+        (count,) = struct.unpack_from("<H", data, place)
+        entries = [data[at : at + 12] for at in range(place + 2, place + 2 + 12 * count, 12)]
+        again = [struct.pack("<HHII", tag, 4, 1, 10) for tag in (256, 257)]
+        both = sorted([*entries, *again], key=lambda entry: struct.unpack_from("<H", entry)[0])
+        directory = struct.pack("<H", len(both)) + b"".join(both) + bytes(4)
+        return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
+    return b"P5\n#\r400 300\n10 10\n" + bytes(400 * 300)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jp2", ".tiff", ".pgm"])
+def test_a_size_that_is_hidden_from_the_header_counts(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.radiograph.MAX_PIXELS", 100_000)
+    data = hidden(suffix)
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert picture.shape == (300, 400)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    assert "has 400 x 300 pixels, more than" in refusal_of(data)
+
+
+def test_opencv_decodes_no_more_pixels_than_may_be() -> None:
+    assert int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]) == module.MAX_PIXELS
+
+
 # Ends early
 
 

@@ -2,14 +2,17 @@
 
 import contextlib
 import gc
+import shutil
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from retrieval.errors import ArchiveError, RadiographError
+from index.errors import IndexBusy
+from retrieval.errors import ArchiveError, OutputError, RadiographError
 
 pynetdicom = pytest.importorskip("pynetdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pylibjpeg", reason="the extra dicom is not installed")
@@ -172,6 +175,39 @@ def test_a_study_that_cannot_be_answered_does_not_stop_it(
     store(node, dicom_image("1.3", "1.3.1"))
     wait(lambda: recording.studies)
     assert recording.studies == [["1.3.1"]]
+
+
+@pytest.mark.parametrize("error", [IndexBusy("the index is busy"), OutputError("no place"), OSError(28, "No space")])
+def test_a_study_is_answered_when_what_was_missing_is_back(
+    start_node: Any, recording: Recording, dicom_image: Any, error: Exception
+) -> None:
+    recording.fail = error
+    node = start_node()
+    store(node, dicom_image("1.2", "1.2.1"))
+    wait(lambda: len(recording.said) >= 2)  # and tried again
+    assert all(said.startswith("a study could not be answered yet, and is kept: ") for said in recording.said)
+    assert node.counts["failed"] == 0
+    recording.fail = None
+    wait(lambda: recording.studies == [["1.2.1"]])
+    wait(lambda: leftovers(node) == [])
+
+
+def test_a_spool_that_cannot_be_worked_on_for_a_while_does_not_stop_it(
+    start_node: Any, recording: Recording, dicom_image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start_node()
+    store(node, dicom_image("1.2", "1.2.1"))
+    shutil.rmtree(node.settings.spool / "in" / next((node.settings.spool / "in").iterdir()).name)  # by somebody else
+
+    def gone(self: Node) -> list[Path]:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "_whole_studies", gone)
+        wait(lambda: recording.said)
+    store(node, dicom_image("1.3", "1.3.1"))
+    wait(lambda: recording.studies == [["1.3.1"]])
+    assert recording.said == ["the spool cannot be worked on, and is tried again: Input/output error"]
 
 
 def test_a_full_disk(start_node: Any, recording: Recording, dicom_image: Any, monkeypatch: pytest.MonkeyPatch) -> None:

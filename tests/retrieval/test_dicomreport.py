@@ -1,5 +1,6 @@
 """Answers as DICOM: read back by pydicom and highdicom, and searched for what must not be there."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,50 @@ def test_names_of_a_case_table_do_not_get_out(
     everything = b"".join(file.read_bytes() for file in (tmp_path / "out").iterdir())
     assert b"DOE-" not in everything
     assert str(tmp_path).encode() not in everything
+
+
+def test_a_name_that_is_no_hash_does_not_get_out_of_an_index_of_hashes(ask_archive: Ask, dicom_query: Path) -> None:
+    """Radiographs of a case table may have been added to it."""
+    answer = ask_archive(dicom_query).answer
+    first, *others = answer.cases
+    mixed = replace(answer, cases=(replace(first, study="SMITH^JOHN 1950"), *others))
+    report = structured_report(mixed, read_origins(answer.query.files), None, named=True)
+    told = similar(report)
+    assert "NAME" not in told[0]
+    assert [one["NAME"].TextValue for one in told[1:]] == [case.study for case in others]
+    assert "SMITH" not in str(report)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientBirthDate", "00000000"),
+        ("StudyDate", "20230230"),
+        ("StudyTime", "256199"),
+        ("PatientName", "A^B\\C^D"),
+        ("ReferringPhysicianName", "A\\B"),
+        ("LossyImageCompressionRatio", "abcd"),
+    ],
+)
+def test_a_value_that_says_nothing_is_left_empty(
+    ask_archive: Ask, dicom_query: Path, tmp_path: Path, keyword: str, value: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds = pydicom.dcmread(dicom_query)
+        element = pydicom.dataelem.RawDataElement(
+            pydicom.tag.Tag(keyword),
+            pydicom.datadict.dictionary_VR(keyword),
+            len(value),
+            value.encode(),
+            0,
+            False,
+            True,
+        )
+        ds[element.tag] = element
+        ds.save_as(tmp_path / "odd.dcm")
+    report, _ = read_back(tmp_path / "out", ask_archive(tmp_path / "odd.dcm"))
+    assert not report.get(keyword)
 
 
 def test_nothing_else_of_the_header_gets_out(ask_archive: Ask, dicom_query: Path, tmp_path: Path) -> None:
