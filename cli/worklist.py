@@ -87,7 +87,9 @@ def follow(
     from retrieval.watch import Watch
     from retrieval.worklist import Entry, find_studies, judge, ranked
 
-    find_studies(folder)  # a folder that is not there now is a mistake; one that goes away later may come back
+    _, unread = find_studies(folder)  # no folder now is a mistake; one that goes away later may come back
+    for one in unread:
+        note(f"left out: {one.study}: {one.reason}")
     watch, started = Watch(folder, settle=every), time.perf_counter()
     known: dict[str, Entry | Skipped] = {}
     away = False

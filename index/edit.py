@@ -217,6 +217,7 @@ class IndexEdit:
             values = self._database.metadata()["values"]
             about = {**(values.get("collection") or {}), "synthetic": True}
             self._database.set_metadata(values=values | {"collection": about})
+            self._database.record("synthetic", {})
 
     def compact(self, **demand: Any) -> int:
         """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller.

@@ -292,3 +292,15 @@ def test_an_index_whose_writer_was_killed_may_be_replaced(place: Path, start: St
         build.add(*part(sample, 0, 5))
         build.finish()
     assert names(place) == ["SHA256SUMS", "cases.sqlite", "model", "vectors.faiss"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 500])
+def test_a_partial_index_that_is_damaged_is_begun_again(
+    tmp_path: Path, start: Start, sample: Sample, content: bytes
+) -> None:
+    with start() as build:
+        build.add(*part(sample, 0, 20))
+    (tmp_path / ".index.partial" / "cases.sqlite").write_bytes(content)
+    for _ in range(2):
+        with start() as build:
+            assert build.done() == set()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import index.snapshot
 from index.case import Case
 from index.edit import IndexEdit
-from index.errors import IndexBusy, IndexFailure, IndexMissing, MissingExtra
+from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing, MissingExtra
 from index.folder import Hit, IndexFolder
 from index.reader import CaseReader
 
@@ -304,3 +304,41 @@ def test_a_change_in_the_midst_of_a_search(
         assert gone not in {hit.case.study for hit in after}
         assert len(after) == len(before) - 1
         assert found == (before if when == "after" and remembered else after)
+
+
+def test_an_index_that_is_replaced_while_it_is_opened_is_not_called_damaged(
+    tmp_path: Path, write_index: Write, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases, embeddings, thumbnails, logits = sample
+    place = write_index(tmp_path / "index", sample)
+    other = write_index(tmp_path / "other", (cases[:5], embeddings[:5], thumbnails[:5], logits[:5]))
+    asked: list[str] = []
+
+    def replaced(folder: Path, name: str, data: bytes) -> bool:
+        asked.append(name)
+        if len(asked) == 1:  # the sums of the new one beside the bytes of the old one
+            shutil.rmtree(place)
+            other.rename(place)
+            return False
+        return True
+
+    monkeypatch.setattr("index.folder.check_bytes", replaced)
+    with IndexFolder.open(place) as folder:
+        assert folder.cases() == cases[:5]
+    assert len(asked) == 2
+    monkeypatch.setattr("index.folder.check_bytes", lambda *_: False)
+    with pytest.raises(IndexDamaged, match="does not have its checksum"):
+        IndexFolder.open(place)
+
+
+def test_a_picture_whose_case_is_removed_at_this_moment_is_none(
+    tmp_path: Path, write_index: Write, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, case = write_index(tmp_path / "index", sample), sample[0][0]
+    with IndexFolder.open(place) as folder:
+        found = iter([CaseReader.rows_where(folder._database, "case", [case.case]), np.array([], np.int64)] * 2)
+        with IndexEdit.open(place) as edit:
+            edit.remove({"case": [case.case]})
+        monkeypatch.setattr(CaseReader, "rows_where", lambda *_: next(found))
+        assert folder.thumbnail(case.case) is None
+        assert folder.embedding(case.case) is None

@@ -166,3 +166,16 @@ def test_only_a_real_mura_copy_is_compared(whole: Collection) -> None:
         found = audit(replace(other, cases=whole.cases[:5]))
         assert not found.published
         assert found.different == ()
+
+
+def test_what_is_of_no_split_is_in_no_other_one(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.png" for name in ("one", "two")]
+    for path in paths:
+        write(path, 40)
+    cases = tuple(
+        Case(path.name, f"s{n}", "p", 0, "finger", split=split, path=str(path))
+        for n, (path, split) in enumerate(zip(paths, ("train", ""), strict=True))
+    )
+    found = audit(Collection(tmp_path, "csv", cases))
+    assert found.patients_in_two_splits == ()
+    assert [twice.across_splits for twice in found.duplicates] == [False]

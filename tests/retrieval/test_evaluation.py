@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from index.edit import IndexEdit
 from retrieval.build import build_index
 from retrieval.collection import Collection, read_collection
 from retrieval.errors import EvaluationError
@@ -212,3 +213,12 @@ def test_figures_on_synthetic_radiographs_say_so(searcher: Searcher, squares: Sq
     notes = evaluate(searcher, collection, rounds=10).notes
     assert notes[0] == "patients are inferred"
     assert "synthetic" in notes[1]
+
+
+def test_an_index_that_was_emptied_cannot_judge(searcher: Searcher, squares: Squares) -> None:
+    patients = sorted({case.patient for case in searcher.index.cases()})
+    with IndexEdit.open(searcher.index.path) as edit:
+        edit.remove({"patient": patients})
+    searcher.refresh()
+    with pytest.raises(EvaluationError, match="holds no radiograph any more"):
+        evaluate(searcher, squares([("new", "new", 0, [70])], "others"))

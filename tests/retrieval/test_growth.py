@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from index.edit import IndexEdit
 from index.folder import IndexFolder
 from retrieval.build import build_index
 from retrieval.collection import Collection
 from retrieval.errors import CollectionError
+from retrieval.evaluation import evaluate
 from retrieval.growth import add_to_index, require_same_key
 from retrieval.searcher import Searcher
 
@@ -139,3 +142,39 @@ def test_indexes_of_two_site_keys_are_not_mixed() -> None:
     for other in ({"site": "b"}, {}):
         with pytest.raises(CollectionError, match="different site keys"):
             require_same_key({"site": "a"}, other)
+
+
+def test_an_index_that_synthetic_radiographs_were_added_to_says_so(
+    squares: Squares, place: Path, model: Path, tmp_path: Path, square: Callable[..., Path]
+) -> None:
+    with Searcher.open(place) as searcher:
+        assert not searcher.source.synthetic
+        add_to_index(squares(SECOND, "drawn", synthetic=True), place)
+        answer = searcher.search(square("query.png", 62))
+        assert answer.index.synthetic
+        assert any("holds synthetic radiographs" in warning for warning in answer.warnings)
+        assert searcher.layout == "csv"  # all else that is known of the collection stays
+    shutil.rmtree(place)
+    build_index(squares(FIRST, "again"), place, model=model)
+    build_index(squares(SECOND, "others", synthetic=True), tmp_path / "other", model=model)
+    assert CliRunner().invoke(app, ["index", "merge", str(tmp_path / "other"), "--index", str(place)]).exit_code == 0
+    with Searcher.open(place) as searcher:
+        assert searcher.source.synthetic
+
+
+def test_a_patient_of_a_merged_hospital_is_left_out_under_either_name(
+    squares: Squares, place: Path, model: Path, tmp_path: Path, square: Callable[..., Path]
+) -> None:
+    build_index(
+        squares([("p1", "north 1", 0, [61]), ("p9", "north 9", 1, [220])], "north"), tmp_path / "n", model=model
+    )
+    with IndexFolder.open(tmp_path / "n") as north, IndexEdit.open(place) as edit:
+        edit.merge(north, "north/")
+    with Searcher.open(place) as searcher:
+        assert searcher.prefixes == ["north/"]
+        answer = searcher.search(square("query.png", 62), patient="p1")
+        assert answer.query.excluded_patients == ("north/p1", "p1")
+        assert "patient north/p1 is left out, who may be the same: merged with the prefix north/" in answer.warnings
+        assert {case.study for case in answer.cases} == {"s2", "north/north 9"}
+        others = squares([("p7", "s7", 0, [70]), ("p8", "s8", 1, [230])], "others")
+        assert any("merged with a prefix (north/)" in note for note in evaluate(searcher, others, rounds=5).notes)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -272,3 +273,37 @@ def test_the_default_index(monkeypatch: pytest.MonkeyPatch, place: Path) -> None
         assert searcher.source.cases == 8
     monkeypatch.delenv("MURA_SEARCH_INDEX")
     assert default_index().parts[-2:] == ("mura-search", "index")
+
+
+def test_familiar_is_what_is_like_anything_indexed(searcher: Searcher, square: Callable[..., Path]) -> None:
+    query = square("query.png", 90)
+    whole, some = searcher.search(query), searcher.search(query, where={"view": ["lateral"]})
+    assert some.familiarity == whole.familiarity
+    assert some.views[0].similarity is None or some.views[0].similarity <= (whole.views[0].similarity or 0)
+
+
+def test_a_patient_that_is_no_text_is_nobody(searcher: Searcher, square: Callable[..., Path]) -> None:
+    name = os.fsdecode(b"\xff")
+    answer = searcher.search(square("query.png", 90), patient=name)
+    assert answer.query.excluded_patients == ()
+    assert f"the index holds no patient {name}" in answer.warnings
+
+
+def test_a_folder_without_radiographs_is_left_out(
+    searcher: Searcher, square: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = searcher.search([square("query.png", 90), tmp_path / "empty"])
+    assert answer.query.views == 1
+    assert any(warning.startswith("left out: ") and "empty" in warning for warning in answer.warnings)
+
+
+@pytest.mark.parametrize("name", ["patient00001", "patient7", "Patient_x"])
+def test_whatever_muras_reader_takes_for_a_patient_is_one(
+    squares: Callable[..., Collection], model: Path, square: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    build_index(squares([(name, "own", 0, [60]), ("other", "far", 1, [220])]), tmp_path / "mine", model=model)
+    with Searcher.open(tmp_path / "mine") as searcher:
+        answer = searcher.search(square(f"MURA/XR_FINGER/{name}/study2/image1.png", 61))
+    assert answer.query.excluded_patients == (name,)
+    assert [case.study for case in answer.cases] == ["far"]

@@ -75,6 +75,7 @@ function ask() {
     else if (request.status === 200) { busy(false); put(request.responseText); }
     else fail(sentence(request.responseText, request.status));
   });
+  request.addEventListener("abort", () => busy(false));
   request.addEventListener("error", () => fail("the server cannot be reached; is it still running?"));
   find("bar").value = 0;
   busy(true);
