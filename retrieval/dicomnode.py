@@ -199,6 +199,7 @@ class Node:
             entity.add_supported_context(kind, list(SYNTAXES))
         entity.add_supported_context(_VERIFICATION, _ENDIAN)
         handlers = [
+            (evt.EVT_CONN_OPEN, self._limit),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_PDU_RECV, self._count),
             (evt.EVT_CONN_CLOSE, lambda event: self._bytes.pop(id(event.assoc), None)),
@@ -206,6 +207,20 @@ class Node:
         server = entity.make_server((settings.host, settings.port), evt_handlers=handlers, server_class=Server)
         entity._servers.append(server)  # as start_server does, which takes no class; shutdown looks for it there
         return server
+
+    def _limit(self, event: Any) -> None:
+        """Close a connection that announces a larger PDU than a whole message may be, before it is read."""
+        connection = event.assoc.dul.socket
+        receive = connection.recv
+
+        def limited(count: int) -> bytes:
+            if count > MAX_BYTES + _SLACK:
+                self.counts["too large"] += 1
+                raise OSError(f"a PDU of {count} bytes was announced")
+            data: bytes = receive(count)
+            return data
+
+        connection.recv = limited
 
     def _count(self, event: Any) -> None:
         """End an association whose message grows beyond what is read, before it fills the memory."""

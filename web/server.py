@@ -1,13 +1,15 @@
 """The server itself: Uvicorn on one process, with time limits for who connects, and a log without names."""
 
 import asyncio
+import functools
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -151,8 +153,17 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
+@functools.cache
+def _stderr() -> TextIO:
+    """Standard error of its own: while a cut JPEG is decoded, `retrieval.radiograph` keeps the process's own silent."""
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, errors="backslashreplace")
+    except (OSError, ValueError, AttributeError):  # there is none, or it is no file
+        return sys.stderr
+
+
 def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_stderr())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     for name, level in (("mura-search", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)

@@ -114,6 +114,18 @@ def test_noise_does_not_stop_it(start_node: Any, recording: Recording, dicom_ima
     wait(lambda: recording.studies)
 
 
+def test_a_pdu_that_says_it_is_huge_is_not_waited_for(start_node: Any, recording: Recording, dicom_image: Any) -> None:
+    node = start_node()
+    with socket.create_connection(("127.0.0.1", node.port), timeout=5) as connection:
+        connection.sendall(b"\1\0" + (200 << 20).to_bytes(4, "big") + bytes(100))
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(4096):
+                pass
+    assert node.counts["too large"] == 1
+    assert store(node, dicom_image("1.2", "1.2.1")) == [0]
+    wait(lambda: recording.studies)
+
+
 def test_a_message_that_grows_too_large_is_cut_off(
     start_node: Any, recording: Recording, dicom_image: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
