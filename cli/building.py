@@ -149,7 +149,7 @@ def merge(
     """Add other indexes of the same model to this one, or make this one of the shards of an index."""
     from index.edit import IndexEdit
     from index.folder import IndexFolder
-    from retrieval.growth import keep_mark, require_same_key
+    from retrieval.growth import require_same_key
     from retrieval.searcher import default_index
     from retrieval.shards import is_shard, join_shards
 
@@ -169,10 +169,8 @@ def merge(
     with IndexEdit.open(place or default_index()) as edit:
         for other in others:
             with IndexFolder.open(other) as source:
-                about = source.metadata("collection")
                 if not prefix:
-                    require_same_key(edit.metadata("collection"), about)
-                keep_mark(edit, isinstance(about, dict) and bool(about.get("synthetic")))
+                    require_same_key(edit.metadata("collection"), source.metadata("collection"))
                 try:
                     more, there = edit.merge(source, prefix)
                 except ValueError as error:

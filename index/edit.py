@@ -209,15 +209,20 @@ class IndexEdit:
                 values = self._database.metadata()["values"]
                 prefixes = sorted({*values.get("prefixes", []), prefix} - {""})
                 self._database.set_metadata(values=values | ({"prefixes": prefixes} if prefixes else {}))
+                if _is_synthetic(other.metadata("collection")):
+                    self._mark()
         return added, known
 
     def mark_synthetic(self) -> None:
         """Say of the index that it holds synthetic radiographs, before some are added."""
         with self._change():
-            values = self._database.metadata()["values"]
-            about = {**(values.get("collection") or {}), "synthetic": True}
-            self._database.set_metadata(values=values | {"collection": about})
+            self._mark()
             self._database.record("synthetic", {})
+
+    def _mark(self) -> None:
+        values = self._database.metadata()["values"]
+        about = {**(values.get("collection") or {}), "synthetic": True}
+        self._database.set_metadata(values=values | {"collection": about})
 
     def compact(self, **demand: Any) -> int:
         """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller.
@@ -316,3 +321,8 @@ def _contents(folder: Path) -> dict[str, str]:
             with file.open("rb") as data:
                 digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(data, "sha256").hexdigest()
     return digests
+
+
+def _is_synthetic(about: object) -> bool:
+    """Whether what an index says of its collection marks it as synthetic."""
+    return isinstance(about, dict) and bool(about.get("synthetic"))

@@ -63,7 +63,8 @@ def add_to_index(
     started = time.perf_counter()
     with IndexEdit.open(place) as edit:
         _require_site(edit.metadata("collection"), collection)
-        keep_mark(edit, collection.synthetic)
+        if collection.synthetic:
+            _keep_mark(edit)
         encoder = Encoder.open(edit.path / MODEL)
         admitted, known, refused = _admitted(collection.cases, edit)
         met, added = len(collection.cases) - len(admitted), 0
@@ -88,10 +89,10 @@ def add_to_index(
     return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds, behind)
 
 
-def keep_mark(edit: IndexEdit, synthetic: bool) -> None:
-    """Where synthetic radiographs are to be added, mark the index as one that holds such."""
+def _keep_mark(edit: IndexEdit) -> None:
+    """Mark the index as one that holds synthetic radiographs, before some are added."""
     about = edit.metadata("collection")
-    if synthetic and not (isinstance(about, dict) and about.get("synthetic")):
+    if not (isinstance(about, dict) and about.get("synthetic")):
         edit.mark_synthetic()
 
 
