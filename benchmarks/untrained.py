@@ -1,10 +1,11 @@
 """The same network's untrained ImageNet features, judged as an index or the runs of an experiment are.
 
     python benchmarks/untrained.py DATA --index INDEX
-    python benchmarks/untrained.py DATA --folds 5 [--part PART] [--run FOLDER] [--size PIXELS]
+    python benchmarks/untrained.py DATA --folds 5 [--part PART] [--run FOLDER] [--size PIXELS] [--calls FILE]
 
 The first judges the valid split of DATA, of whose train split INDEX was built; the second judges DATA in the folds of
 `mura-search experiment`, where FOLDER is a finished run (OUT/runs/NAME). What the trained one gains is told, paired.
+FILE gets what was said of each study, as a run's calls.csv has it.
 
 The network and the preprocessing are those of a model bundle (the bundled one), its weights those of ImageNet. All
 channels of its last feature map are mean-pooled; the vote goes by their cosine, the classifier is a logistic
@@ -31,7 +32,7 @@ from cli.evaluate import interval
 from index.case import Case
 from retrieval.bundle import BUNDLED, Bundle
 from retrieval.collection import read_collection
-from retrieval.comparison import Call, calls_of, compare, read_calls
+from retrieval.comparison import Call, calls_of, compare, read_calls, write_calls
 from retrieval.preprocess import normalise, preprocess
 from retrieval.radiograph import read_radiograph
 from retrieval.ranking import retrieved
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=BUNDLED)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--size", type=int, help="pixels a side instead of the bundle's")
+    parser.add_argument("--calls", type=Path)
     options = parser.parse_args()
     collection = read_collection(options.data)
     everything = collection.cases
@@ -141,6 +143,8 @@ def main() -> None:
         classifier, vote = (of_fold[reader]["auroc"].value for reader in ("classifier", "knn"))
         print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
         readings += own
+    if options.calls:
+        write_calls(calls_of(readings), options.calls)
     result = summarise(readings)
     print(f"{result.studies} studies of {result.patients} patients, {result.abnormal_studies} abnormal; 95 % intervals")
     for level, figures in (("study", result.study), ("image", result.image)):

@@ -209,10 +209,10 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
             for score in [said if case.label else 1 - said]
         ]
         write_calls(calls, folder / "calls.csv")
-        result = {"folds": 2, "study": {"classifier": {"kappa": {"value": 2 * (said > 0.5) - 1}}}}
-        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     (tmp_path / "runs" / "begun").mkdir()
-    lines = script("without_twins.py", table, tmp_path / "runs", "--copies", copies).splitlines()
+    lines = script(
+        "folds.py", table, tmp_path / "runs", "--folds", "2", "--copies", copies, "--out", tmp_path
+    ).splitlines()
     assert lines[:4] == [
         "2 pairs of copies; copies in another fold: 2 studies of all parts",
         "all: 24 studies, 12 abnormal, of 10 patients",
@@ -221,14 +221,19 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
     ]
     perfect, wrong = "1.000 (1.000 to 1.000)", "-1.000 (-1.000 to -1.000)"
     figures = {line.split(" | ")[0]: line.rstrip(" |").split(" | ")[1:] for line in lines if line.startswith("| `")}
+    by_fold = {run: figures.pop(run) for run in ("| `bad`", "| `good`")}
     assert list(figures) == [
         f"| {run}, {studies}"
         for run in ("`bad`", "`good`", "`good` - `bad`")
         for studies in ("all", "no copy elsewhere", "nor such a patient")
     ]
+    assert by_fold == {"| `bad`": ["0.000", "0.000"], "| `good`": ["1.000", "1.000"]}
     assert figures["| `good`, no copy elsewhere"] == [perfect] * 4
     assert figures["| `bad`, all"][:2] == [wrong] * 2
     # 12 normal and 12 abnormal studies less 2 normal ones, all called wrong: (0 - 0.496) / (1 - 0.496).
     assert figures["| `bad`, no copy elsewhere"][0].startswith("-0.984 ")
     assert figures["| `good` - `bad`, all"][0] == "+2.000 (+2.000 to +2.000)"
     assert figures["| `good` - `bad`, all"][2] == "+1.000 (+1.000 to +1.000)"
+    header, first, *_ = (tmp_path / "pairs.csv").read_text(encoding="utf-8").splitlines()
+    assert header == 'run,studies,"kappa, classifier","kappa, vote","AUROC, classifier","AUROC, vote"'
+    assert first.startswith("good - bad,all,+2.000 (+2.000 to +2.000)")

@@ -1,22 +1,23 @@
-"""The runs of an experiment in folds, judged without the studies that have a copy in another fold.
+"""The runs of an experiment in folds, compared: on all studies, and without those that have a copy in another fold.
 
-    python benchmarks/without_twins.py CASES RUNS [--copies FILE] [--retrieval]
+    python benchmarks/folds.py CASES RUNS... [--folds 5] [--copies FILE] [--retrieval] [--out FOLDER]
 
-CASES is the case table that made the runs, RUNS the folder that holds them (OUT/runs), each with its result.json and
-calls.csv; one without a result is left out. FILE lists pairs of copies as benchmarks/fracatlas.py writes it; without
-one they are looked for, which encodes every radiograph.
+CASES is the case table that made the runs, RUNS are folders that hold them (OUT/runs), each with its calls.csv. FILE
+lists pairs of copies as benchmarks/fracatlas.py writes it; without one they are looked for, in every radiograph.
 
 A study whose radiograph was learned from, or is indexed, under another name flatters whoever judges it; a copy in its
 own fold does not. Nothing is trained anew: such studies are dropped from judging. What is left was still learned beside
 other studies of patients whom a copy ties to another fold; without these too is the third line. The intervals are 95 %
 of 10,000 resamplings of the patients, seed 0, as the experiment's are, but patients who share a radiograph are one.
 
+FOLDER gets what is printed: by_fold.csv, figures.csv, and pairs.csv with what each run gains on every other, paired.
+
 --retrieval gives precision at 5, which calls.csv has not: the judged radiographs are encoded again with each fold's own
 model and ranked among what its index holds (RUNS/NAME/fold-N/model and index, of whatever index format).
 """
 
 import argparse
-import json
+import csv
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -34,14 +35,15 @@ from retrieval.bundle import BUNDLED
 from retrieval.collection import Collection, read_collection
 from retrieval.comparison import Call, compare, read_calls
 from retrieval.encoder import Encoder
-from retrieval.metrics import Estimate, Reader, bootstrap, bootstrap_ratios
+from retrieval.metrics import Estimate, Reader, bootstrap, bootstrap_ratios, measure
 from retrieval.ranking import Ranking
 from retrieval.scrutiny import encode_collection
 from retrieval.split import patient_folds
 from retrieval.twins import joined_patients
 
 DEPTH = "precision_at_5"
-FIGURES = tuple((reader, metric) for metric in ("kappa", "auroc") for reader in ("classifier", "vote"))
+NAMES = {"kappa": "kappa", "auroc": "AUROC"}
+FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
 
 
 @dataclass(frozen=True)
@@ -120,16 +122,46 @@ def retrieved(run: Path, collection: Collection, calls: Sequence[Call], fold: Ma
     return found
 
 
-def row(name: str, cells: Sequence[str]) -> None:
-    print(f"| {' | '.join([name, *cells])} |")
+def of_classifier(calls: Sequence[Call], metric: str) -> float:
+    scores = np.array([call.classifier for call in calls])
+    reader = Reader(scores, scores > [call.classifier_threshold for call in calls])
+    return float(measure(np.array([call.label for call in calls]), reader)[metric][0])
+
+
+@dataclass
+class Table:
+    """Printed as Markdown line by line, and kept for a CSV file."""
+
+    header: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.rows: list[Sequence[str]] = []
+        print()
+        self._print(["", *self.header])
+        self._print(["---"] * (len(self.header) + 1))
+
+    def add(self, run: str, studies: str, cells: Sequence[str]) -> None:
+        self.rows.append([run, studies, *cells])
+        self._print([", ".join(filter(None, [" - ".join(f"`{one}`" for one in run.split(" - ")), studies])), *cells])
+
+    def write(self, file: Path) -> None:
+        with file.open("w", newline="", encoding="utf-8") as lines:
+            writer = csv.writer(lines, lineterminator="\n")
+            writer.writerows([["run", "studies", *self.header], *self.rows])
+
+    @staticmethod
+    def _print(cells: Sequence[str]) -> None:
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path)
-    parser.add_argument("runs", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--copies", type=Path, help="a table of pairs of copies")
     parser.add_argument("--retrieval", action="store_true", help="precision at 5 too")
+    parser.add_argument("--out", type=Path, help="where the tables are written as CSV")
     options = parser.parse_args()
     collection = read_collection(options.cases)
     if options.copies:
@@ -138,17 +170,15 @@ def main() -> None:
         named = [replace(case, case=Path(case.path).name) for case in collection.cases]
         copies = find_copies(named, Encoder.open(BUNDLED))
     pairs = [(one, two) for one, two, *_ in copies]
-    results = {
-        file.parent.name: json.loads(file.read_text(encoding="utf-8"))
-        for file in sorted(options.runs.glob("*/result.json"))
+    places = {file.parent.name: file.parent for runs in options.runs for file in sorted(runs.glob("*/calls.csv"))}
+    if not places:
+        parser.error(f"no run with a calls.csv in {', '.join(map(str, options.runs))}")
+    tied = ties(collection, pairs, options.folds)
+    linked = {
+        name: [replace(call, patient=tied.owner[call.study]) for call in read_calls(place / "calls.csv")]
+        for name, place in places.items()
     }
-    if not results or len({result["folds"] for result in results.values()}) > 1:
-        parser.error(f"{options.runs} holds no runs with results, or runs of several numbers of folds")
-    tied = ties(collection, pairs, next(iter(results.values()))["folds"])
-    calls = {
-        name: [replace(call, patient=tied.owner[call.study]) for call in read_calls(options.runs / name / "calls.csv")]
-        for name in sorted(results, key=lambda name: results[name]["study"]["classifier"]["kappa"]["value"])
-    }
+    calls = dict(sorted(linked.items(), key=lambda run: of_classifier(run[1], "kappa")))
     judged = next(iter(calls.values()))
     kept = {
         "all": {call.study for call in judged},
@@ -160,26 +190,34 @@ def main() -> None:
         some = [call for call in judged if call.study in studies]
         print(f"{name}: {len(some)} studies, {sum(call.label for call in some)} abnormal, of ", end="")
         print(f"{len({call.patient for call in some})} patients")
-    print()
-    row(
-        "", [*(f"{metric}, {reader}" for reader, metric in FIGURES), *(["precision at 5"] if options.retrieval else [])]
-    )
-    row("---", ["---"] * (len(FIGURES) + options.retrieval))
+
+    folds = sorted({tied.fold[call.study] for call in judged})
+    by_fold = Table([f"AUROC, classifier, fold {number + 1}" for number in folds])
     for run, of_run in calls.items():
-        of = retrieved(options.runs / run, collection, of_run, tied.fold) if options.retrieval else {}
+        by_fold.add(
+            run,
+            "",
+            [f"{of_classifier([c for c in of_run if tied.fold[c.study] == fold], 'auroc'):.3f}" for fold in folds],
+        )
+    named_figures = [f"{NAMES[metric]}, {reader}" for reader, metric in FIGURES]
+    table = Table([*named_figures, *(["precision at 5"] if options.retrieval else [])])
+    for run, of_run in calls.items():
+        of = retrieved(places[run], collection, of_run, tied.fold) if options.retrieval else {}
         for name, studies in kept.items():
             some = [call for call in of_run if call.study in studies]
             cells = [interval(estimate) for estimate in figures(some).values()]
             if options.retrieval:
                 cells.append(interval(precision(some, of)) if of else "not kept")
-            row(f"`{run}`, {name}", cells)
-    print()
-    row("", [f"{metric}, {reader}" for reader, metric in FIGURES])
-    row("---", ["---"] * len(FIGURES))
+            table.add(run, name, cells)
+    gained = Table(named_figures)
     for other, run in combinations(calls, 2):
         for name, studies in kept.items():
             gains = compare(*([call for call in calls[one] if call.study in studies] for one in (run, other)))
-            row(f"`{run}` - `{other}`, {name}", [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+            gained.add(f"{run} - {other}", name, [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+    if options.out:
+        by_fold.write(options.out / "by_fold.csv")
+        table.write(options.out / "figures.csv")
+        gained.write(options.out / "pairs.csv")
 
 
 def signed(estimate: Estimate) -> str:
