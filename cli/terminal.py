@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from index.case import as_text
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -136,7 +138,7 @@ def note(text: str) -> None:
 
 def print_json(value: Mapping[str, object]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    print(text.encode(errors="replace").decode())  # a file's name may hold bytes that are no text
+    print(as_text(text))
 
 
 def printable(text: str) -> str:

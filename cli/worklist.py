@@ -20,6 +20,7 @@ from cli.terminal import (
     progress,
     standard_output,
 )
+from index.case import as_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,8 +130,7 @@ def print_one(one: "Entry | Skipped", result: "Worklist", as_json: bool) -> None
         return
     rank = result.entries.index(one) + 1
     if as_json:
-        line = json.dumps(one.to_dict(rank), ensure_ascii=False, allow_nan=False)
-        print(line.encode(errors="replace").decode(), flush=True)
+        print(as_text(json.dumps(one.to_dict(rank), ensure_ascii=False, allow_nan=False)), flush=True)
         return
     told = [f"{one.mean:.2f}", call(one), *(["unfamiliar"] if unfamiliar(one) else []), one.study]
     print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(told)}"), flush=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-__all__ = ["ABNORMAL", "FIELDS", "LABEL_NAMES", "NORMAL", "Case"]
+__all__ = ["ABNORMAL", "FIELDS", "LABEL_NAMES", "NORMAL", "Case", "as_text"]
 
 NORMAL, ABNORMAL = 0, 1
 LABEL_NAMES = ("normal", "abnormal")
@@ -35,3 +35,8 @@ class Case:
 
 
 FIELDS = tuple(field.name for field in fields(Case))
+
+
+def as_text(name: str) -> str:
+    """Give back `name` with ? for what is no text: a file's name may hold bytes that are no UTF-8."""
+    return name.encode(errors="replace").decode()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES, Case
+from index.case import LABEL_NAMES, Case, as_text
 from index.connection import Connection, Row, one_of
 from index.errors import IndexSchema
 from index.schema import APPLICATION, GENERATION, SCHEMA, WIDTH, case_of, intact, record_crc, text_crc
@@ -298,8 +298,4 @@ class CaseReader:
 
 def _text(values: Collection[Any]) -> list[Any]:
     """Those of the values that a text in the index can equal: bytes of a command line that are no UTF-8 never do."""
-    return [value for value in values if not (isinstance(value, str) and value != _as_text(value))]
-
-
-def _as_text(value: str) -> str:
-    return value.encode(errors="replace").decode()
+    return [value for value in values if not (isinstance(value, str) and value != as_text(value))]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from index.case import Case
+from index.case import Case, as_text
 from retrieval.casetable import read_casetable, read_lesions
 from retrieval.dicomfolder import is_dicom_folder, read_dicom_folder
 from retrieval.errors import CollectionError
@@ -57,9 +57,9 @@ class Collection:
         try:
             "".join((record.case, record.path, record.study, record.patient)).encode()
         except UnicodeEncodeError as error:
-            shown = record.case.encode(errors="replace").decode()
             raise CollectionError(
-                f"the path of {shown} has bytes that are no UTF-8 text, so no index can hold it; rename it"
+                f"the path of {as_text(record.case)} has bytes that are no UTF-8 text, "
+                "so no index can hold it; rename it"
             ) from error
         return record
 
