@@ -44,6 +44,7 @@ from retrieval.twins import joined_patients
 DEPTH = "precision_at_5"
 NAMES = {"kappa": "kappa", "auroc": "AUROC"}
 FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
+NAMED = tuple(f"{NAMES[metric]}, {reader}" for reader, metric in FIGURES)
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,40 @@ class Table:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
+Runs = Mapping[str, Sequence[Call]]
+
+
+def by_fold(runs: Runs, fold: Mapping[str, int]) -> Table:
+    numbers = sorted({fold[call.study] for calls in runs.values() for call in calls})
+    table = Table([f"AUROC, classifier, fold {number + 1}" for number in numbers])
+    for run, calls in runs.items():
+        of = [[call for call in calls if fold[call.study] == number] for number in numbers]
+        table.add(run, "", [f"{of_classifier(own, 'auroc'):.3f}" for own in of])
+    return table
+
+
+def by_run(runs: Runs, kept: Mapping[str, frozenset[str]], depth: Mapping[str, Mapping[str, float]] | None) -> Table:
+    """depth: by run, the precision at 5 of each study, empty where it is not known."""
+    table = Table([*NAMED, *(["precision at 5"] if depth is not None else [])])
+    for run, calls in runs.items():
+        for name, studies in kept.items():
+            some = [call for call in calls if call.study in studies]
+            cells = [interval(estimate) for estimate in figures(some).values()]
+            if depth is not None:
+                cells.append(interval(precision(some, depth[run])) if depth[run] else "not kept")
+            table.add(run, name, cells)
+    return table
+
+
+def by_pair(runs: Runs, kept: Mapping[str, frozenset[str]]) -> Table:
+    table = Table(NAMED)
+    for other, run in combinations(runs, 2):
+        for name, studies in kept.items():
+            gains = compare(*([call for call in runs[one] if call.study in studies] for one in (run, other)))
+            table.add(f"{run} - {other}", name, [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path)
@@ -169,55 +204,30 @@ def main() -> None:
     else:
         named = [replace(case, case=Path(case.path).name) for case in collection.cases]
         copies = find_copies(named, Encoder.open(BUNDLED))
-    pairs = [(one, two) for one, two, *_ in copies]
     places = {file.parent.name: file.parent for runs in options.runs for file in sorted(runs.glob("*/calls.csv"))}
     if not places:
         parser.error(f"no run with a calls.csv in {', '.join(map(str, options.runs))}")
-    tied = ties(collection, pairs, options.folds)
+    tied = ties(collection, [(one, two) for one, two, *_ in copies], options.folds)
     linked = {
         name: [replace(call, patient=tied.owner[call.study]) for call in read_calls(place / "calls.csv")]
         for name, place in places.items()
     }
-    calls = dict(sorted(linked.items(), key=lambda run: of_classifier(run[1], "kappa")))
-    judged = next(iter(calls.values()))
-    kept = {
-        "all": {call.study for call in judged},
-        "no copy elsewhere": {call.study for call in judged} - tied.copied,
-        "nor such a patient": {call.study for call in judged} - tied.spread,
-    }
-    print(f"{len(pairs)} pairs of copies; copies in another fold: {len(tied.copied)} studies of all parts")
+    runs = dict(sorted(linked.items(), key=lambda run: of_classifier(run[1], "kappa")))
+    judged = next(iter(runs.values()))
+    every = frozenset(call.study for call in judged)
+    kept = {"all": every, "no copy elsewhere": every - tied.copied, "nor such a patient": every - tied.spread}
+    print(f"{len(copies)} pairs of copies; copies in another fold: {len(tied.copied)} studies of all parts")
     for name, studies in kept.items():
         some = [call for call in judged if call.study in studies]
         print(f"{name}: {len(some)} studies, {sum(call.label for call in some)} abnormal, of ", end="")
         print(f"{len({call.patient for call in some})} patients")
-
-    folds = sorted({tied.fold[call.study] for call in judged})
-    by_fold = Table([f"AUROC, classifier, fold {number + 1}" for number in folds])
-    for run, of_run in calls.items():
-        by_fold.add(
-            run,
-            "",
-            [f"{of_classifier([c for c in of_run if tied.fold[c.study] == fold], 'auroc'):.3f}" for fold in folds],
-        )
-    named_figures = [f"{NAMES[metric]}, {reader}" for reader, metric in FIGURES]
-    table = Table([*named_figures, *(["precision at 5"] if options.retrieval else [])])
-    for run, of_run in calls.items():
-        of = retrieved(places[run], collection, of_run, tied.fold) if options.retrieval else {}
-        for name, studies in kept.items():
-            some = [call for call in of_run if call.study in studies]
-            cells = [interval(estimate) for estimate in figures(some).values()]
-            if options.retrieval:
-                cells.append(interval(precision(some, of)) if of else "not kept")
-            table.add(run, name, cells)
-    gained = Table(named_figures)
-    for other, run in combinations(calls, 2):
-        for name, studies in kept.items():
-            gains = compare(*([call for call in calls[one] if call.study in studies] for one in (run, other)))
-            gained.add(f"{run} - {other}", name, [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+    depth = None
+    if options.retrieval:
+        depth = {run: retrieved(places[run], collection, calls, tied.fold) for run, calls in runs.items()}
+    tables = {"by_fold": by_fold(runs, tied.fold), "figures": by_run(runs, kept, depth), "pairs": by_pair(runs, kept)}
     if options.out:
-        by_fold.write(options.out / "by_fold.csv")
-        table.write(options.out / "figures.csv")
-        gained.write(options.out / "pairs.csv")
+        for name, table in tables.items():
+            table.write(options.out / f"{name}.csv")
 
 
 def signed(estimate: Estimate) -> str:
