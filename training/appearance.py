@@ -88,7 +88,7 @@ def fit_appearance(vectors: NDArray[np.float32], parts: Sequence[str]) -> Appear
 
 
 def fit_layer(
-    embeddings: NDArray[np.float32], classes: NDArray[np.int64], count: int = 0
+    embeddings: NDArray[np.float32], classes: NDArray[np.int64], count: int = 0, penalty: float = PENALTY
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logistic regression on embeddings (N, D): weight (M, D) and bias (M,).
 
@@ -113,7 +113,7 @@ def fit_layer(
             fit = cross_entropy(z, y, reduction="sum")
         else:
             fit = binary_cross_entropy_with_logits(z[:, 0], y.double(), reduction="sum")
-        value: torch.Tensor = (fit + PENALTY / 2 * (weight**2).sum()) / len(x)
+        value: torch.Tensor = (fit + penalty / 2 * (weight**2).sum()) / len(x)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from training.appearance import AS_IS, Shown, fit_appearance
 from training.model import SiameseHead
 
-__all__ = ["share_with_looks"]
+__all__ = ["principal_axes", "root_mean_square", "share_with_looks"]
 
 LAYERS = 0.05  # of the looks' share
 _ROUNDING = 1e-6  # of the largest deviation: a component below it is rounding
@@ -41,15 +41,15 @@ def share_with_looks(head: SiameseHead, shown: Shown, share: float) -> None:
     P, q = (part.detach().cpu().numpy().astype(np.float64) for part in (head.projection.weight, head.projection.bias))
     D = len(q)
     label = z @ P.T + q
-    axes = _axes(label)[1][: D // 2]
-    A = axes / _length(label @ axes.T)
+    axes = principal_axes(label)[1][: D // 2]
+    A = axes / root_mean_square(label @ axes.T)
     L, c = _layers(shown, D // 4)
-    r = _length(z @ L.T + c)
+    r = root_mean_square(z @ L.T + c)
     mean = z.mean(0)
-    deviations, components = (found[: D // 2 - len(c)] for found in _axes(z - mean))
+    deviations, components = (found[: D // 2 - len(c)] for found in principal_axes(z - mean))
     kept = deviations > _ROUNDING * max(deviations[0], np.finfo(float).tiny)
     U = components[kept] / np.sqrt(deviations[kept])[:, None]
-    U /= _length((z - mean) @ U.T)
+    U /= root_mean_square((z - mean) @ U.T)
     blocks = (
         (0, 1 - share, A @ P, A @ q),
         (D // 2, (1 - LAYERS) * share, U, -U @ mean),
@@ -76,7 +76,7 @@ def _layers(shown: Shown, most: int) -> tuple[Floats, Floats]:
     return weight[order], bias[order]
 
 
-def _axes(rows: Floats) -> tuple[Floats, Floats]:
+def principal_axes(rows: Floats) -> tuple[Floats, Floats]:
     """Root mean squares of (N, M) rows along their principal axes, largest first, and the axes (min(N, M), M)."""
     _, singular, axes = np.linalg.svd(rows, full_matrices=False)
     # The sign of an axis is open; its largest entry shall be positive, so that the same data give the same embedding.
@@ -84,6 +84,6 @@ def _axes(rows: Floats) -> tuple[Floats, Floats]:
     return singular / np.sqrt(len(rows)), axes * signs[:, None]
 
 
-def _length(rows: Floats) -> float:
+def root_mean_square(rows: Floats) -> float:
     """Root mean square length of (N, M) rows; 1 where all are 0."""
     return float(np.sqrt((rows**2).sum(1).mean())) or 1.0

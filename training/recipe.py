@@ -47,6 +47,7 @@ class Recipe:
     classification: float = 1.0  # above 0, the classifier also trains jointly with the embedding
     second_stage: bool = True  # the classifier is trained anew on the frozen embeddings (the report: only there)
     looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see training/looks.py
+    glance: float = 0.0  # share of the embedding that is of the untrained network's glance; see training/glance.py
     regions: float = 1.0  # suspicion against the lesions' boxes, where a collection has them
     learning_rate: float = 1e-4  # of the backbone
     head_learning_rate: float = 1e-3
@@ -98,7 +99,11 @@ class Recipe:
             raise TrainingError(f"the strength of augmentation is from 0 to 3, not {self.augmentation}")
         if not 0 <= self.looks < 1:
             raise TrainingError(f"looks are a share of the embedding, from 0 to below 1, not {self.looks}")
-        if not self.second_stage and (self.looks or self.classification == 0):
+        if not 0 <= self.glance < 1:
+            raise TrainingError(f"a glance is a share of the embedding, from 0 to below 1, not {self.glance}")
+        if self.glance and not (self.weights and self.size % 64 == 0):
+            raise TrainingError("a glance needs pretrained weights and a size that is a multiple of 64 pixels")
+        if not self.second_stage and (self.looks or self.glance or self.classification == 0):
             raise TrainingError("nothing would train the classifier: give classification a weight, or a second stage")
 
     @property

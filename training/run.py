@@ -38,8 +38,9 @@ from training.classifier import fit_classifier
 from training.data import TrainingSet
 from training.drawing import plot_metrics
 from training.errors import TrainingError
-from training.export import check_export, export_encoder
+from training.export import check_export, export_encoder, store_as_half
 from training.fit import Report, keep_memory
+from training.glance import glances, heed_glance, share_with_glance, with_glance
 from training.looks import share_with_looks
 from training.model import Siamese
 from training.plan import Plan, Trial, make_plan, try_step
@@ -258,6 +259,9 @@ def _write_bundle(
     Rules that are given are not learned.
     """
     folder.mkdir(exist_ok=True)
+    if recipe.glance:
+        start, _ = load_backbone(recipe.backbone, recipe.weights)
+        model = with_glance(model, start)
     export_encoder(model, recipe.size, folder / "encoder.onnx")
     seen = {case.digest for case in learning.cases}
 
@@ -268,15 +272,25 @@ def _write_bundle(
         return Bundle.open(folder)
 
     encoder = Encoder(write(None))
-    if recipe.looks or appearance:
+    if recipe.looks or recipe.glance or appearance:
         shown = show(encoder, learning, recipe.seed, lambda done, of: report("look", done, of, {}))
     if recipe.looks:
         share_with_looks(model.head, shown, recipe.looks)
+    rows = np.array([i for i, case in enumerate(data.cases) if case.digest in seen])
+    own = data.rows(rows)
+    labels = [case.label for case in own.cases]
+    if recipe.glance:
+        slope = share_with_glance(model.head, shown, glances(start, own, recipe), labels, recipe.glance)
+    if recipe.looks or recipe.glance:
         encoder = Encoder(write(None))
     embeddings, logits = encode(encoder, data, report)
     if recipe.second_stage:
-        rows = np.array([i for i, case in enumerate(data.cases) if case.digest in seen])
-        fit_classifier(model.head, embeddings[rows], [data.cases[i].label for i in rows], recipe.seed)
+        learned = embeddings[rows]
+        if recipe.glance:
+            learned[:, -1] = 0
+        fit_classifier(model.head, learned, labels, recipe.seed)
+        if recipe.glance:
+            heed_glance(model.head, slope)
         logits = Encoder(write(None)).head.classify(embeddings)
     layers = None
     if appearance:
@@ -285,7 +299,11 @@ def _write_bundle(
     rules = rules or learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=layers)
     bundle = write(rules)
     sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
-    return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
+    difference = check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
+    if recipe.glance:  # two networks take as much space as one
+        store_as_half(folder / "encoder.onnx")
+        write(rules)
+    return rules, difference
 
 
 def encode(
