@@ -21,7 +21,7 @@ from retrieval.encoder import Encoder
 from retrieval.rules import Rules, learn_rules
 from training.appearance import fit_appearance, show
 from training.data import load_training_set
-from training.run import encode
+from training.finish import encode
 
 FAMILIARITY = ("familiarity_limit", "parts", "appearance_limits")
 

@@ -32,11 +32,11 @@ from training.crops import windows
 from training.data import TrainingSet
 from training.experiment import run_experiment
 from training.feed import Batch, Feed
+from training.finish import encode
 from training.grid import grid_named, read_grid
 from training.model import Output
 from training.objective import Objective
 from training.recipe import Recipe
-from training.run import encode
 from training.state import Stage, stages_of
 
 EPOCHS = 6  # of the pretext

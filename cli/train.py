@@ -193,6 +193,7 @@ STAGES = {
     "train": "training",
     "refit": "training again, on everybody",
     "look": "seeing what it tells apart",
+    "glance": "seeing what a glance tells",
     "encode": "encoding",
 }
 

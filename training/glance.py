@@ -21,7 +21,7 @@ The last needs no other form of head: two hidden units, relu(x) - relu(-x) = x.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,12 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from retrieval.encoder import Encoder
 from training.appearance import AS_IS, Shown, fit_layer
 from training.data import TrainingSet
-from training.feed import normalised
 from training.looks import principal_axes, root_mean_square
 from training.model import Siamese, SiameseHead
-from training.recipe import Recipe
 
 __all__ = ["TwoScales", "glances", "heed_glance", "share_with_glance", "with_glance"]
 
@@ -75,15 +74,17 @@ def with_glance(model: Siamese, start: nn.Module) -> Siamese:
     return made.eval()
 
 
-@torch.inference_mode()
-def glances(start: nn.Module, data: TrainingSet, recipe: Recipe) -> NDArray[np.float32]:
-    """Mean-pooled features (N, C) of prepared radiographs at half their size."""
-    start.eval()
-    found = []
-    for first in range(0, len(data.cases), _AT_ONCE):
-        pictures, _ = data.take(range(first, min(first + _AT_ONCE, len(data.cases))))
-        inputs = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-        found.append(start(avg_pool2d(normalised(inputs, recipe), 2)).mean((2, 3)).numpy())
+def glances(
+    encoder: Encoder, data: TrainingSet, progress: Callable[[int, int], None] = lambda done, of: None
+) -> NDArray[np.float32]:
+    """What the smaller look gives of prepared radiographs, mean-pooled, (N, C); the encoder is of both scales."""
+    found, N = [], len(data.cases)
+    for start in range(0, N, _AT_ONCE):
+        stop = min(start + _AT_ONCE, N)
+        pictures, _ = data.take(range(start, stop))
+        maps = encoder.maps(list(np.broadcast_to(pictures, (*pictures.shape[:3], 3))))
+        found.append(maps[:, maps.shape[1] // 2 :].mean((2, 3)))
+        progress(stop, N)
     return np.concatenate(found)
 
 

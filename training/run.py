@@ -18,37 +18,30 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.bundle import APPEARANCE, Bundle, write_bundle
-from retrieval.encoder import Encoder
-from retrieval.rules import DEFAULTS, Rules, learn_rules
+from retrieval.bundle import Bundle
+from retrieval.rules import DEFAULTS, Rules
 from retrieval.split import draw
-from training.appearance import fit_appearance, show
 from training.backbone import load_backbone
-from training.classifier import fit_classifier
 from training.data import TrainingSet
 from training.drawing import plot_metrics
 from training.errors import TrainingError
-from training.export import check_export, export_encoder, store_as_half
+from training.finish import Finish
 from training.fit import Report, keep_memory
-from training.glance import glances, heed_glance, share_with_glance, with_glance
-from training.looks import share_with_looks
 from training.model import Siamese
 from training.plan import Plan, Trial, make_plan, try_step
 from training.recipe import Recipe
 from training.soup import fit_all, remove_checkpoints
 from training.world import World, joined
 
-__all__ = ["Trained", "encode", "plan_run", "recorded_recipe", "train"]
+__all__ = ["Trained", "plan_run", "recorded_recipe", "train"]
 
 _REFIT = "refit"
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "onnxruntime")
@@ -118,20 +111,12 @@ def train(
         "test_time": recipe.test_time,
         "provenance": {**record, **(provenance or {})},
     }
-    write = partial(
-        _write_bundle,
-        out / "model",
-        data=data.of_part(recipe.part),
-        recipe=recipe,
-        about=about,
-        appearance=appearance,
-        report=report,
-    )
-    rules, difference = write(kept, learning=learning)
+    finish = Finish(out / "model", data.of_part(recipe.part), recipe, about, appearance, report)
+    rules, difference = finish.bundle(kept, learning)
     if whole is not None:
         if rules.source != DEFAULTS.source:
             rules = replace(rules, source=f"{rules.source}; it was trained on them afterwards")
-        _, difference = write(whole, learning=data, rules=rules)
+        _, difference = finish.bundle(whole, data, rules)
     seconds = log.seconds
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
     remove_checkpoints(out)
@@ -240,88 +225,6 @@ def _open(out: Path, record: Mapping[str, Any], resume: bool) -> Mapping[str, An
     if before.get("processes", 1) != record["processes"] and not (out / "done.json").exists():
         raise TrainingError(f"{out} holds a run of {before.get('processes', 1)} processes; go on with as many")
     return before
-
-
-def _write_bundle(
-    folder: Path,
-    model: Siamese,
-    data: TrainingSet,
-    learning: TrainingSet,
-    *,
-    recipe: Recipe,
-    about: Mapping[str, Any],
-    appearance: bool,
-    rules: Rules | None = None,
-    report: Report,
-) -> tuple[Rules, float]:
-    """Export, train the classifier on the frozen embeddings, learn appearance and rules, and check against torch.
-
-    Rules that are given are not learned.
-    """
-    folder.mkdir(exist_ok=True)
-    if recipe.glance:
-        start, _ = load_backbone(recipe.backbone, recipe.weights)
-        model = with_glance(model, start)
-    export_encoder(model, recipe.size, folder / "encoder.onnx")
-    seen = {case.digest for case in learning.cases}
-
-    def write(rules: Rules | None) -> Bundle:
-        model.head.export().save(folder / "head.safetensors")
-        about_rules = rules.to_dict() if rules else None
-        write_bundle(folder, about=about, preprocessing=recipe.preprocessing, rules=about_rules, seen=seen)
-        return Bundle.open(folder)
-
-    encoder = Encoder(write(None))
-    if recipe.looks or recipe.glance or appearance:
-        shown = show(encoder, learning, recipe.seed, lambda done, of: report("look", done, of, {}))
-    if recipe.looks:
-        share_with_looks(model.head, shown, recipe.looks)
-    rows = np.array([i for i, case in enumerate(data.cases) if case.digest in seen])
-    own = data.rows(rows)
-    labels = [case.label for case in own.cases]
-    if recipe.glance:
-        slope = share_with_glance(model.head, shown, glances(start, own, recipe), labels, recipe.glance)
-    if recipe.looks or recipe.glance:
-        encoder = Encoder(write(None))
-    embeddings, logits = encode(encoder, data, report)
-    if recipe.second_stage:
-        learned = embeddings[rows]
-        if recipe.glance:
-            learned[:, -1] = 0
-        fit_classifier(model.head, learned, labels, recipe.seed)
-        if recipe.glance:
-            heed_glance(model.head, slope)
-        logits = Encoder(write(None)).head.classify(embeddings)
-    layers = None
-    if appearance:
-        layers = fit_appearance(encoder.head.embed(shown.features), shown.parts)
-        (folder / APPEARANCE).write_bytes(layers.dump())
-    rules = rules or learn_rules(data.cases, embeddings, logits, trained_on=write(None).seen(), appearance=layers)
-    bundle = write(rules)
-    sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
-    difference = check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
-    if recipe.glance:  # two networks take as much space as one
-        store_as_half(folder / "encoder.onnx")
-        write(rules)
-    return rules, difference
-
-
-def encode(
-    encoder: Encoder, data: TrainingSet, report: Report = lambda stage, done, total, figures: None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings (N, D) and logits (N,) of prepared radiographs."""
-    N = len(data.cases)
-    embeddings, logits = np.empty((N, encoder.bundle.dimension), np.float32), np.empty(N, np.float32)
-    for start in range(0, N, 16):
-        stop = min(start + 16, N)
-        encoded = encoder.encode_prepared(list(_rgb(data.take(range(start, stop))[0])))
-        embeddings[start:stop], logits[start:stop] = encoded.embeddings, encoded.logits
-        report("encode", stop, N, {})
-    return embeddings, logits
-
-
-def _rgb(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
 def _finished(out: Path) -> Trained:

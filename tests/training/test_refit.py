@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import training.finish
 import training.run
 from index.case import Case
 from retrieval.bundle import Bundle, digest_number
@@ -33,7 +34,7 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         barred.append(len(trained_on))
         return Rules(k=7, classifier_threshold=0.25, source="learned on whom the model was not trained")
 
-    monkeypatch.setattr(training.run, "learn_rules", learned)
+    monkeypatch.setattr(training.finish, "learn_rules", learned)
     return barred
 
 
