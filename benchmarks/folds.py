@@ -1,6 +1,6 @@
 """The runs of an experiment in folds, compared: on all studies, and without those that have a copy in another fold.
 
-    python benchmarks/folds.py CASES RUNS... [--folds 5] [--copies FILE] [--retrieval] [--out FOLDER]
+    python benchmarks/folds.py CASES RUNS... [--folds 5] [--copies FILE] [--beside NAME] [--retrieval] [--out FOLDER]
 
 CASES is the case table that made the runs, RUNS are folders that hold them (OUT/runs), each with its calls.csv. FILE
 lists pairs of copies as benchmarks/fracatlas.py writes it; without one they are looked for, in every radiograph.
@@ -11,6 +11,9 @@ other studies of patients whom a copy ties to another fold; without these too is
 of 10,000 resamplings of the patients, seed 0, as the experiment's are, but patients who share a radiograph are one.
 
 FOLDER gets what is printed: by_fold.csv, figures.csv, and pairs.csv with what each run gains on every other, paired.
+
+--beside: what each run gains when its classifier and its vote are averaged, half and half, with the classifier of the
+run NAME, thresholds too; beside.csv.
 
 --retrieval gives precision at 5, which calls.csv has not: the judged radiographs are encoded again with each fold's own
 model and ranked among what its index holds (RUNS/NAME/fold-N/model and index, of whatever index format).
@@ -189,12 +192,35 @@ def by_pair(runs: Runs, kept: Mapping[str, frozenset[str]]) -> Table:
     return table
 
 
+def by_company(runs: Runs, kept: Mapping[str, frozenset[str]], beside: str) -> Table:
+    """What a run gains by the mean of both its readers with the classifier of another run."""
+    company = {call.study: call for call in runs[beside]}
+    table = Table(NAMED)
+    for run, calls in runs.items():
+        for name, studies in kept.items():
+            some = [call for call in calls if call.study in studies]
+            gains = compare([averaged(call, company[call.study]) for call in some], some)
+            table.add(run, name, [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+    return table
+
+
+def averaged(call: Call, other: Call) -> Call:
+    return replace(
+        call,
+        classifier=(call.classifier + other.classifier) / 2,
+        classifier_threshold=(call.classifier_threshold + other.classifier_threshold) / 2,
+        vote=(call.vote + other.classifier) / 2,
+        vote_threshold=(call.vote_threshold + other.classifier_threshold) / 2,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--copies", type=Path, help="a table of pairs of copies")
+    parser.add_argument("--beside", metavar="NAME", help="a run whose classifier is averaged with each run's readers")
     parser.add_argument("--retrieval", action="store_true", help="precision at 5 too")
     parser.add_argument("--out", type=Path, help="where the tables are written as CSV")
     options = parser.parse_args()
@@ -225,6 +251,8 @@ def main() -> None:
     if options.retrieval:
         depth = {run: retrieved(places[run], collection, calls, tied.fold) for run, calls in runs.items()}
     tables = {"by_fold": by_fold(runs, tied.fold), "figures": by_run(runs, kept, depth), "pairs": by_pair(runs, kept)}
+    if options.beside:
+        tables["beside"] = by_company(runs, kept, options.beside)
     if options.out:
         for name, table in tables.items():
             table.write(options.out / f"{name}.csv")

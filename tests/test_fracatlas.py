@@ -211,7 +211,7 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
         write_calls(calls, folder / "calls.csv")
     (tmp_path / "runs" / "begun").mkdir()
     lines = script(
-        "folds.py", table, tmp_path / "runs", "--folds", "2", "--copies", copies, "--out", tmp_path
+        "folds.py", table, tmp_path / "runs", "--folds", "2", "--copies", copies, "--beside", "good", "--out", tmp_path
     ).splitlines()
     assert lines[:4] == [
         "2 pairs of copies; copies in another fold: 2 studies of all parts",
@@ -220,7 +220,8 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
         "nor such a patient: 20 studies, 10 abnormal, of 9 patients",
     ]
     perfect, wrong = "1.000 (1.000 to 1.000)", "-1.000 (-1.000 to -1.000)"
-    figures = {line.split(" | ")[0]: line.rstrip(" |").split(" | ")[1:] for line in lines if line.startswith("| `")}
+    rows = [(line.split(" | ")[0], line.rstrip(" |").split(" | ")[1:]) for line in lines if line.startswith("| `")]
+    figures, beside = dict(rows[:-6]), dict(rows[-6:])
     by_fold = {run: figures.pop(run) for run in ("| `bad`", "| `good`")}
     assert list(figures) == [
         f"| {run}, {studies}"
@@ -234,6 +235,9 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
     assert figures["| `bad`, no copy elsewhere"][0].startswith("-0.984 ")
     assert figures["| `good` - `bad`, all"][0] == "+2.000 (+2.000 to +2.000)"
     assert figures["| `good` - `bad`, all"][2] == "+1.000 (+1.000 to +1.000)"
+    # The mean of 0.2 and 0.9 for abnormal ones, of 0.8 and 0.1 for normal ones.
+    assert beside["| `bad`, all"] == ["+2.000 (+2.000 to +2.000)"] * 2 + ["+1.000 (+1.000 to +1.000)"] * 2
+    assert beside["| `good`, all"] == ["+0.000 (+0.000 to +0.000)"] * 4
     header, first, *_ = (tmp_path / "pairs.csv").read_text(encoding="utf-8").splitlines()
     assert header == 'run,studies,"kappa, classifier","kappa, vote","AUROC, classifier","AUROC, vote"'
     assert first.startswith("good - bad,all,+2.000 (+2.000 to +2.000)")
