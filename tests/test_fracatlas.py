@@ -220,8 +220,8 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
         "nor such a patient: 20 studies, 10 abnormal, of 9 patients",
     ]
     perfect, wrong = "1.000 (1.000 to 1.000)", "-1.000 (-1.000 to -1.000)"
-    rows = [(line.split(" | ")[0], line.rstrip(" |").split(" | ")[1:]) for line in lines if line.startswith("| `")]
-    figures, beside = dict(rows[:-6]), dict(rows[-6:])
+    cells = [(line.split(" | ")[0], line.rstrip(" |").split(" | ")[1:]) for line in lines if line.startswith("| `")]
+    figures, beside = dict(cells[:-6]), dict(cells[-6:])
     by_fold = {run: figures.pop(run) for run in ("| `bad`", "| `good`")}
     assert list(figures) == [
         f"| {run}, {studies}"
