@@ -134,9 +134,10 @@ def test_a_run_with_a_glance(blobs: TrainingSet, pretrained: Recipe, tmp_path: P
     assert maps[:, :channels] == pytest.approx(plain.maps(pictures), abs=0.02 * scale)
     assert len(glancing.bundle.files["encoder.onnx"]) < 1.5 * len(plain.bundle.files["encoder.onnx"])
     start, _ = load_backbone(pretrained.backbone, pretrained.weights)
+    how = replace(glancing.bundle.preprocessing, size=32)
     half = [cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32) for picture in pictures]
     with torch.inference_mode():
-        small = start.eval()(torch.from_numpy(normalise(half, glancing.bundle.preprocessing))).mean((2, 3)).numpy()
+        small = start.eval()(torch.from_numpy(normalise(half, how))).mean((2, 3)).numpy()
     seen = glances(glancing, blobs.rows(np.arange(8)))
     assert seen == pytest.approx(small, abs=0.02 * float(np.abs(small).max()))
     assert np.abs(small - small[0]).max() > 0.1 * np.abs(small).max()
