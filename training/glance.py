@@ -2,7 +2,7 @@
 
 A network that learned from few radiographs knows those by heart and errs on new ones in ways of its own. The network as
 it began (ImageNet's), asked at half the size for nothing but a logistic regression on its features, cannot learn
-anything by heart, and errs elsewhere: the mean of both is better than either (docs/fracatlas.md). It costs a quarter
+anything by heart, and errs elsewhere: the mean of both is better than either (docs/fracatlas.md). It costs a third
 more time a query. Both are one network to everybody else:
 
     F = [ f(x) ; up(f0(half(x))) ]                             (2C, h, w)
@@ -39,8 +39,6 @@ __all__ = ["TwoScales", "glances", "heed_glance", "share_with_glance", "with_gla
 
 PENALTY = 100.0  # of the squared weights, half, against the summed loss: scikit-learn's C = 0.01
 _AT_ONCE = 16
-
-Floats = NDArray[np.float64]
 
 
 class TwoScales(nn.Module):

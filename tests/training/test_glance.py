@@ -153,6 +153,7 @@ def test_a_run_with_a_glance(blobs: TrainingSet, pretrained: Recipe, tmp_path: P
     log_odds = regression.decision_function(StandardScaler().fit_transform(x))
     assert np.corrcoef(numbers.embeddings[:, -1], log_odds)[0, 1] > 0.9
     assert np.corrcoef(numbers.logits, numbers.embeddings[:, -1])[0, 1] > 0.3
+    assert glancing.head.hidden_weight[-2:, -1].tolist() == [1, -1]
 
 
 def test_what_makes_no_sense_is_refused() -> None:
