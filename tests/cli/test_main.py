@@ -118,19 +118,20 @@ def test_completion() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["index", "build", "-h"]])
-def test_start_up_takes_less_than_300_ms(arguments: list[str]) -> None:
-    """Processor time, the best of five: what else runs on the machine hardly reaches it. Nothing here waits."""
+def test_start_up_is_mostly_typer(arguments: list[str]) -> None:
+    """Processor time, the best of seven in turn: how fast the machine is and what else it does hardly reach it.
 
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
+    Measured: 1.7 to 2.0 times as long as to import Typer; 3.2 to 3.8 if NumPy and OpenCV were imported, too.
+    """
 
-    seconds = []
-    for _ in range(5):
-        before = spent()
-        subprocess.run([*COMMAND, *arguments], stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
-        seconds.append(spent() - before)
-    assert min(seconds) < 0.3
+    def spent(*command: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    both = [(spent(*COMMAND, *arguments), spent(sys.executable, "-c", "import typer")) for _ in range(7)]
+    assert min(ours for ours, _ in both) < 3 * min(typer for _, typer in both)
 
 
 @pytest.mark.parametrize(
