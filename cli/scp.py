@@ -17,7 +17,7 @@ from retrieval.errors import ArchiveError
 if TYPE_CHECKING:
     from retrieval.dicomnode import Node
 
-__all__ = ["Allow", "Caller", "Quiet", "SendTo", "Title", "open_node", "scp", "spool_named"]
+__all__ = ["Allow", "Caller", "Quiet", "SendTo", "Title", "note_counts", "open_node", "scp", "spool_named"]
 
 Title = Annotated[str, typer.Option("--title", metavar="TITLE", help="The node's own AE title.")]
 Caller = Annotated[
@@ -112,6 +112,10 @@ def run_until_stopped(node: "Node", title: str, host: str, spool: Path) -> None:
         note(f"{title} listens at {host}:{node.port}")
         while not stop.wait(3600):
             pass
+    note_counts(node)
+
+
+def note_counts(node: "Node") -> None:
     counts = ", ".join(f"{node.counts[name]} {name}" for name in ("received", "answered", "failed", "delivered"))
     note(f"Stopped: {counts}")
 

@@ -1,5 +1,7 @@
 """`mura-search serve`: the page and the HTTP API."""
 
+import signal
+import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.filing import DicomOut, DicomwebTls, StoreUrl
-from cli.scp import Allow, Caller, Quiet, SendTo, Title, open_node, spool_named
+from cli.scp import Allow, Caller, Quiet, SendTo, Title, note_counts, open_node, spool_named
 from cli.terminal import IndexPlace, note
 from index.errors import MissingExtra
 
@@ -91,6 +93,7 @@ def serve(
             node = stack.enter_context(
                 open_node(place, title, caller, allow, quiet, send_to, index, dicom_out, store, dicomweb_tls)
             )
+            stack.callback(note_counts, node)
             with spool_named(spool):
                 stack.enter_context(node)
             note(f"{title} listens at {scp_host}:{node.port}")
@@ -105,7 +108,10 @@ def run_server(
     max_upload: int = 64,
     open_page: bool = False,
 ) -> None:
-    """Serve with the options of `web.settings.Settings`. Raises MissingExtra without the extra `web`."""
+    """Serve with the options of `web.settings.Settings` until interrupted or terminated, then return.
+
+    Raises MissingExtra without the extra `web`.
+    """
     try:
         from web.server import serve as run
         from web.settings import Limits, Settings, read_token
@@ -122,6 +128,8 @@ def run_server(
     settings = Settings(token=read_token(token_file), limits=Limits(body=max_upload << 20), **options)
     if settings.insecure and settings.token is None and not settings.loopback:
         note(f"warning: no token is asked for, and {settings.host} can be reached by other machines")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Uvicorn hands it on when it has stopped
     with suppress(KeyboardInterrupt):  # which is how it is meant to end
         run(index, settings, ready=ready, report=report_of)
 
