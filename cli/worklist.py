@@ -137,12 +137,19 @@ def print_one(one: "Entry | Skipped", result: "Worklist", as_json: bool) -> None
 
 
 def print_worklist(result: "Worklist") -> None:
+    from retrieval.worklist import SYNTHETIC_ORDER
+
     out = standard_output()
     out.print(worklist_rows(result))
     out.print()
     strange = sum(unfamiliar(entry) for entry in result.entries)
     if strange:
         out.print(f"{strange:,} of {len(result.entries):,} studies are unlike what is indexed.", style="yellow")
+    for entry in result.entries:
+        for warning in entry.warnings:
+            out.print(printable(f"{entry.study}: {warning}."), style="yellow")
+    if result.index.synthetic:
+        out.print(SYNTHETIC_ORDER, style="yellow")
     if result.skipped:
         out.print(f"{len(result.skipped):,} could not be read; look at them yourself.", style="yellow")
     model = result.model

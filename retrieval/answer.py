@@ -8,6 +8,7 @@ from index.case import LABEL_NAMES
 from index.folder import Hit
 
 __all__ = [
+    "SYNTHETIC",
     "Answer",
     "ClassifierAnswer",
     "Familiarity",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 SCHEMA = "mura-search/answer/1"
+SYNTHETIC = "the index holds synthetic radiographs: the answer shows how the tool works, no more"  # a warning
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy as np
 from index.errors import IndexDamaged, IndexFailure
 from index.folder import Hit, IndexFolder
 from retrieval.answer import (
+    SYNTHETIC,
     Answer,
     ClassifierAnswer,
     Familiarity,
@@ -293,7 +294,7 @@ class Searcher:
     def _warnings(self, views: Sequence[View], judgement: Judgement, where: Filter | None) -> list[str]:
         warnings = []
         if self.source.synthetic:
-            warnings.append("the index holds synthetic radiographs: the answer shows how the tool works, no more")
+            warnings.append(SYNTHETIC)
         warnings += [
             f"the model was trained on {view.name}: its probability says nothing about new radiographs"
             for view in views

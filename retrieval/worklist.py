@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import IndexBusy
-from retrieval.answer import Answer, IndexSource, ModelSource, plain
+from retrieval.answer import SYNTHETIC, Answer, IndexSource, ModelSource, plain
 from retrieval.cell import call, number, table, yes
 from retrieval.errors import RadiographError
 from retrieval.searcher import Searcher
 from retrieval.views import may_be_view
 
 __all__ = [
+    "SYNTHETIC_ORDER",
     "Entry",
     "Found",
     "Skipped",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 SCHEMA = "mura-search/worklist/1"
+SYNTHETIC_ORDER = "The index holds synthetic radiographs: the order shows how the tool works, no more."
 _COLUMNS = (
     "rank",
     "study",
@@ -77,6 +79,11 @@ class Entry:
         """What it is ranked by: the mean of both probabilities, the classifier's where nothing could vote."""
         vote = self.answer.knn.probability
         return self.answer.classifier.probability if vote is None else (self.answer.classifier.probability + vote) / 2
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be known about this study, and not about all that the index answers."""
+        return tuple(warning for warning in self.answer.warnings if warning != SYNTHETIC)
 
     def to_dict(self, rank: int) -> dict[str, object]:
         answer = self.answer

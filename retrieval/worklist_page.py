@@ -9,9 +9,9 @@ from retrieval.radiograph import read_radiograph
 from retrieval.searcher import Searcher
 from retrieval.stack import named
 from retrieval.stream import thumbnail
-from retrieval.worklist import Entry, Worklist
+from retrieval.worklist import SYNTHETIC_ORDER, Entry, Worklist
 
-__all__ = ["MOST", "probability", "worklist_page"]
+__all__ = ["MOST", "marks", "probability", "worklist_page"]
 
 MOST = 100  # studies with pictures
 _STYLE = """.list td, .list th { vertical-align: middle; }
@@ -52,7 +52,7 @@ def worklist_page(result: Worklist, searcher: Searcher) -> str:
     if result.skipped:
         remarks.append(f"{len(result.skipped):,} could not be read; look at them yourself.")
     if result.index.synthetic:
-        remarks.append("The index holds synthetic radiographs: the order shows how the tool works, no more.")
+        remarks.append(SYNTHETIC_ORDER)
     claim = "Not a medical device: research and teaching only."
     foot = paragraph(f"{claim} This page holds radiographs; handle it as you handle those.", "quiet")
     head = Html(f"{paragraph(claim, 'lede')}{warnings(remarks)}")
@@ -61,17 +61,24 @@ def worklist_page(result: Worklist, searcher: Searcher) -> str:
 
 def _row(rank: int, entry: Entry, searcher: Searcher) -> list[str]:
     answer = entry.answer
-    mark = '<br><span class="is-unfamiliar">unfamiliar</span>' if answer.familiarity.familiar is False else ""
     return [
         f"{rank}",
         _picture(entry) if rank <= MOST else "",
-        Html(f"{safe(named(entry.study))}{mark}"),
+        Html(f"{safe(named(entry.study))}{marks(entry)}"),
         f"{entry.mean:.3f}",
         probability(answer.classifier.probability, answer.classifier.abnormal),
         probability(answer.knn.probability, answer.knn.abnormal),
         {True: "yes", False: "no", None: "no vote"}[answer.agreement],
         _nearest(answer.cases[0], searcher, pictured=rank <= MOST) if answer.cases else "none",
     ]
+
+
+def marks(entry: Entry) -> Html:
+    """What stands below a study's name: that it is unfamiliar, and its warnings."""
+    mark = '<br><span class="is-unfamiliar">unfamiliar</span>' if entry.answer.familiarity.familiar is False else ""
+    if entry.warnings:
+        mark += f'<br><span class="quiet">{safe(named("; ".join(entry.warnings)))}</span>'
+    return Html(mark)
 
 
 def _nearest(case: SimilarCase, searcher: Searcher, *, pictured: bool) -> Html:

@@ -9,8 +9,8 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from retrieval.answer import Answer
 from retrieval.page import Html, join, label_mark, paragraph, safe, table, warnings
 from retrieval.stack import named
-from retrieval.worklist import Entry
-from retrieval.worklist_page import probability
+from retrieval.worklist import SYNTHETIC_ORDER, Entry
+from retrieval.worklist_page import marks, probability
 from web.api import service_of
 from web.markup import whole_page
 from web.pages import head_of
@@ -111,19 +111,16 @@ def _remarks(worklist: Worklist, entries: list[Entry], *, synthetic: bool) -> li
     if worklist.skipped:
         remarks.append(f"{len(worklist.skipped):,} could not be read; look at them yourself.")
     if synthetic:
-        remarks.append("The index holds synthetic radiographs: the order shows how the tool works, no more.")
+        remarks.append(SYNTHETIC_ORDER)
     return remarks
 
 
 def _row(rank: int, number: str, listed: Listed) -> list[str]:
     answer, study = listed.entry.answer, named(listed.entry.study)
-    mark = '<br><span class="is-unfamiliar">unfamiliar</span>' if answer.familiarity.familiar is False else ""
-    if answer.warnings:
-        mark += f'<br><span class="quiet">{safe(named("; ".join(answer.warnings)))}</span>'
     return [
         f"{rank:,}",
         Html(f'<img src="/worklist/{number}/picture" alt="First radiograph of study {escape(study)}" loading="lazy">'),
-        Html(f"{safe(study)}{mark}"),
+        Html(f"{safe(study)}{marks(listed.entry)}"),
         f"{listed.entry.mean:.3f}",
         probability(answer.classifier.probability, answer.classifier.abnormal),
         probability(answer.knn.probability, answer.knn.abnormal),

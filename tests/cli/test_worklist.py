@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
 from cli.worklist import follow
+from retrieval.build import build_index
+from retrieval.collection import Collection
 from retrieval.searcher import Searcher
 from retrieval.watch import Watch
 
@@ -39,6 +42,16 @@ def test_the_terminal_shows_the_order(run: Run, place: Path, inbox: Path) -> Non
     assert "1 could not be read; look at them yourself." in result.stdout
     assert result.stderr.startswith("left out: bad.png: ")
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_the_terminal_says_what_is_to_be_known_of_a_study(
+    run: Run, collection: Collection, model: Path, inbox: Path, tmp_path: Path
+) -> None:
+    (inbox / "bright" / "x.png").write_bytes(b"no picture")
+    build_index(replace(collection, synthetic=True), tmp_path / "synthetic", model=model)
+    told = " ".join(run("worklist", inbox, "--index", tmp_path / "synthetic").stdout.split())
+    assert "bright: left out: " in told
+    assert told.count("synthetic radiographs") == 1
 
 
 def test_json_csv_and_html(run: Run, place: Path, inbox: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.answer import SYNTHETIC
 from retrieval.build import build_index
 from retrieval.collection import Collection
 from retrieval.errors import RadiographError
@@ -115,9 +116,19 @@ def test_ties_go_by_name_and_without_a_vote_the_classifier_decides(searcher: Sea
 def test_a_bad_view_is_left_out_of_its_study(searcher: Searcher, inbox: Path) -> None:
     alone = worklist(searcher, inbox).entries[0]
     (inbox / "bright" / "x.png").write_bytes(b"no picture")
-    entry = worklist(searcher, inbox).entries[0]
+    result = worklist(searcher, inbox)
+    entry = result.entries[0]
     assert entry.answer.classifier == alone.answer.classifier
-    assert any("left out" in text and "x.png" in text for text in entry.answer.warnings)
+    assert any("left out" in text and "x.png" in text for text in entry.warnings)
+    assert "left out: " in worklist_page(result, searcher)
+
+
+def test_that_an_index_is_synthetic_is_said_once(squares: Squares, model: Path, inbox: Path, tmp_path: Path) -> None:
+    build_index(squares(INDEXED, "phantoms", synthetic=True), tmp_path / "synthetic", model=model)
+    with Searcher.open(tmp_path / "synthetic") as opened:
+        result = worklist(opened, inbox)
+        assert worklist_page(result, opened).count("synthetic radiographs") == 1
+    assert all(SYNTHETIC in entry.answer.warnings and not entry.warnings for entry in result.entries)
 
 
 def test_nothing_to_do_is_an_error(searcher: Searcher, tmp_path: Path) -> None:
