@@ -83,7 +83,7 @@ def fit(
                     with torch.autocast(world.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                         output = model(batch.pictures)
                     terms = objective(output, batch)
-                    loss = torch.stack([getattr(recipe, term) * value for term, value in terms.items()]).sum()
+                    loss = torch.stack([objective.factors[term] * value for term, value in terms.items()]).sum()
                     state.advance(loss, world.average)
                     for term, value in terms.items():
                         state.sums[term] = state.sums.get(term, 0) + value.detach()

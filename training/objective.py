@@ -22,15 +22,19 @@ __all__ = ["Objective", "label_weights"]
 
 
 class Objective:
-    """The terms of the loss of a batch, by their names in the recipe.
+    """The terms of the loss of a batch, by their names in the recipe, and the `factors` of their sum.
 
-    On crops there are no identities, so no triplets; a crop is abnormal where a lesion lies in it.
+    On crops there are no identities, so no triplets; a crop is abnormal where a lesion lies in it. To learn that is
+    what they are for, so there the classifier always learns, also where it is to wait on whole pictures.
     """
 
     def __init__(self, data: TrainingSet, recipe: Recipe, stage: Stage, device: torch.device) -> None:
         labels = np.array([case.label for case in data.cases], np.float32)
         weights = label_weights(data.cases) if recipe.sampling == "shuffled" else np.ones_like(labels)
         self.recipe, self.crops = recipe, bool(stage.crop)
+        self.factors = {term: float(getattr(recipe, term)) for term in ("triplet", "classification", "regions")}
+        if self.crops:
+            self.factors["classification"] = self.factors["classification"] or 1.0
         self.identities = torch.tensor(identity_numbers(data.cases), device=device)
         self.patients = torch.from_numpy(np.unique([c.patient for c in data.cases], return_inverse=True)[1]).to(device)
         self.labels, self.weights, self.known = (

@@ -44,7 +44,7 @@ class Recipe:
     negative_weight: float = 1.0  # lambda of the selectively contrastive loss
     temperature: float = 0.1  # of the neighbourhood loss
     triplet: float = 1.0
-    classification: float = 1.0  # above 0, the classifier also trains jointly with the embedding
+    classification: float = 1.0  # above 0, the classifier also trains jointly with the embedding; on crops always
     second_stage: bool = True  # the classifier is trained anew on the frozen embeddings (the report: only there)
     looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see training/looks.py
     glance: float = 0.0  # share of the embedding that is of the untrained network's glance; see training/glance.py

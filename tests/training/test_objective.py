@@ -12,7 +12,7 @@ from training.objective import Objective
 from training.recipe import Recipe
 from training.state import Stage
 
-WHOLE = Stage(0, 1, 1e-3, 0)
+WHOLE, CROPS = Stage(0, 1, 1e-3, 0), Stage(64, 1, 1e-3, 0)
 
 
 def radiographs(known: list[bool]) -> TrainingSet:
@@ -47,3 +47,12 @@ def test_regions_are_judged_where_lesions_are_known() -> None:
 def test_normal_radiographs_alone_teach_no_regions() -> None:
     """Where no lesion is known, all that could be said is "nothing here"."""
     assert terms(radiographs([True, True, False, False]), torch.full((4, 2, 2), 3.0))["regions"] == 0
+
+
+def test_crops_are_classified_even_where_whole_pictures_are_not() -> None:
+    data, cpu = radiographs([True] * 4), torch.device("cpu")
+    two_stage = Recipe(size=64, identities=2, images=2, classification=0.0, regions=0.5, crop_epochs=1, crop=64)
+    assert Objective(data, two_stage, WHOLE, cpu).factors == {"triplet": 1, "classification": 0, "regions": 0.5}
+    assert Objective(data, two_stage, CROPS, cpu).factors == {"triplet": 1, "classification": 1, "regions": 0.5}
+    jointly = replace(two_stage, classification=0.3)
+    assert Objective(data, jointly, CROPS, cpu).factors["classification"] == 0.3
