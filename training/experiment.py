@@ -10,6 +10,7 @@ OUT/
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -205,12 +206,18 @@ def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _data_sha256(collections: Sequence[Collection]) -> str:
-    """What the collections list, and where lesions are; radiographs are checked when a model is made of them."""
+    """What the collections list, and where lesions are; radiographs are checked when a model is made of them.
+
+    A path begins below the folder that all radiographs of its collection lie in, so where that is, and where a case
+    table that lists them is, do not matter.
+    """
     found = hashlib.sha256()
-    for c in collections:
+    for number, c in enumerate(collections):
+        places = [os.path.normpath(c.root.absolute() / x.case) for x in c.cases]
+        above = os.path.commonpath([Path(place).parent for place in places])
         for line in sorted(
-            f"{c.root.name}/{x.case},{x.label},{x.patient},{x.study},{x.part},{x.split},{boxes}\n"
-            for x, boxes in zip(c.cases, boxes_of(c), strict=True)
+            f"{number},{os.path.relpath(place, above)},{x.label},{x.patient},{x.study},{x.part},{x.split},{boxes}\n"
+            for place, x, boxes in zip(places, c.cases, boxes_of(c), strict=True)
         ):
             found.update(line.encode(errors="surrogateescape"))
     return found.hexdigest()

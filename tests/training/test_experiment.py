@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +111,37 @@ def test_other_data_is_another_grid(grid: Grid, phantoms: Collection, tmp_path: 
     moved = replace(phantoms, cases=(replace(first, part="elsewhere"), *rest))
     with pytest.raises(TrainingError, match="another recipe or other data"):
         run_experiment(only, moved, [], tmp_path)
+
+
+def table(place: Path, radiographs: Path, *, other: str = "") -> Collection:
+    """A case table at PLACE of the phantoms in RADIOGRAPHS, named relative to it, but for the file `other`."""
+    listed = read_collection(radiographs)
+    place.mkdir(parents=True)
+    with (place / "cases.csv").open("w", encoding="utf-8", newline="") as lines:
+        rows = csv.writer(lines)
+        rows.writerow(["path", "label", "patient", "study", "part", "view", "split"])
+        for case in listed.cases:
+            path = os.path.relpath(case.path, place) if Path(case.path).name != other else case.path
+            rows.writerow([path, case.label_name, case.patient, case.study, case.part, case.view, case.split])
+    return read_collection(place / "cases.csv")
+
+
+def test_the_same_data_elsewhere_is_the_same_grid(grid: Grid, tmp_path: Path) -> None:
+    write_collection(tmp_path / "here" / "phantoms", patients=36, seed=1, abnormal=0.5, valid=0.3)
+    first = table(tmp_path / "tables", tmp_path / "here" / "phantoms")
+    only = replace(grid, runs=grid.runs[:1], tables=(), figures=())
+    (done,) = run_experiment(only, first, [], tmp_path / "out")
+    shutil.copytree(tmp_path / "here" / "phantoms", tmp_path / "far" / "away" / "copied")
+    name = Path(first.cases[0].path).name
+    second = table(tmp_path / "other" / "tables" / "deep", tmp_path / "far" / "away" / "copied", other=name)
+    assert second.cases[0].case == second.cases[0].path != first.cases[0].case
+    assert run_experiment(only, second, [], tmp_path / "out") == [json.loads(json.dumps(done))]
+    one, *rest = second.cases
+    renamed = replace(second, cases=(replace(one, case=f"{one.case}.png"), *rest))
+    with pytest.raises(TrainingError, match="another recipe or other data"):
+        run_experiment(only, renamed, [], tmp_path / "out")
+    with pytest.raises(TrainingError, match="another recipe or other data"):
+        run_experiment(only, second, [first], tmp_path / "out")
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(grid: Grid, phantoms: Collection, tmp_path: Path) -> None:
