@@ -36,9 +36,9 @@ from cli.evaluate import interval
 from index.case import Case
 from retrieval.bundle import BUNDLED
 from retrieval.collection import Collection, read_collection
-from retrieval.comparison import Call, compare, read_calls
+from retrieval.comparison import Call, read_calls, readers_of
 from retrieval.encoder import Encoder
-from retrieval.metrics import Estimate, Reader, bootstrap, bootstrap_ratios, measure
+from retrieval.metrics import Bootstrap, Estimate, bootstrap, bootstrap_ratios, measure
 from retrieval.ranking import Ranking
 from retrieval.scrutiny import encode_collection
 from retrieval.split import patient_folds
@@ -47,6 +47,7 @@ from retrieval.twins import joined_patients
 DEPTH = "precision_at_5"
 NAMES = {"kappa": "kappa", "auroc": "AUROC"}
 FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
+Runs = Mapping[str, Sequence[Call]]
 NAMED = tuple(f"{NAMES[metric]}, {reader}" for reader, metric in FIGURES)
 
 
@@ -79,14 +80,23 @@ def ties(collection: Collection, pairs: Sequence[tuple[str, str]], folds: int) -
     return Ties(fold, owner, frozenset(copied), spread)
 
 
-def figures(calls: Sequence[Call]) -> dict[tuple[str, str], Estimate]:
+def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:
+    """The readers of all runs, named "RUN classifier" and "RUN vote", on the same studies and in the same rounds."""
+    labels, patients = zip(*((call.label, call.patient) for call in in_order(first(runs), studies)), strict=True)
     readers = {
-        kind: Reader(scores, scores > [getattr(call, f"{kind}_threshold") for call in calls])
-        for kind in ("classifier", "vote")
-        for scores in [np.array([getattr(call, kind) for call in calls])]
+        f"{run} {kind}": reader
+        for run, calls in runs.items()
+        for kind, reader in readers_of(in_order(calls, studies)).items()
     }
-    found = bootstrap(np.array([call.label for call in calls]), [call.patient for call in calls], readers).estimates()
-    return {(reader, metric): found[reader][metric] for reader, metric in FIGURES}
+    return bootstrap(np.array(labels), patients, readers)
+
+
+def in_order(calls: Sequence[Call], studies: frozenset[str]) -> list[Call]:
+    return sorted((call for call in calls if call.study in studies), key=lambda call: call.study)
+
+
+def first(runs: Runs) -> Sequence[Call]:
+    return next(iter(runs.values()))
 
 
 def precision(calls: Sequence[Call], of: Mapping[str, float]) -> Estimate:
@@ -127,9 +137,7 @@ def retrieved(run: Path, collection: Collection, calls: Sequence[Call], fold: Ma
 
 
 def of_classifier(calls: Sequence[Call], metric: str) -> float:
-    scores = np.array([call.classifier for call in calls])
-    reader = Reader(scores, scores > [call.classifier_threshold for call in calls])
-    return float(measure(np.array([call.label for call in calls]), reader)[metric][0])
+    return float(measure(np.array([call.label for call in calls]), readers_of(calls)["classifier"])[metric][0])
 
 
 @dataclass
@@ -158,9 +166,6 @@ class Table:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-Runs = Mapping[str, Sequence[Call]]
-
-
 def by_fold(runs: Runs, fold: Mapping[str, int]) -> Table:
     numbers = sorted({fold[call.study] for calls in runs.values() for call in calls})
     table = Table([f"AUROC, classifier, fold {number + 1}" for number in numbers])
@@ -170,38 +175,47 @@ def by_fold(runs: Runs, fold: Mapping[str, int]) -> Table:
     return table
 
 
-def by_run(runs: Runs, kept: Mapping[str, frozenset[str]], depth: Mapping[str, Mapping[str, float]] | None) -> Table:
-    """depth: by run, the precision at 5 of each study, empty where it is not known."""
+def by_run(
+    runs: Runs,
+    kept: Mapping[str, frozenset[str]],
+    found: Mapping[str, Bootstrap],
+    depth: Mapping[str, Mapping[str, float]] | None,
+) -> Table:
+    """found: by the names of `kept`; depth: by run, the precision at 5 of each study, empty where it is not known."""
     table = Table([*NAMED, *(["precision at 5"] if depth is not None else [])])
+    estimates = {name: figures.estimates() for name, figures in found.items()}
     for run, calls in runs.items():
         for name, studies in kept.items():
-            some = [call for call in calls if call.study in studies]
-            cells = [interval(estimate) for estimate in figures(some).values()]
+            cells = [interval(estimates[name][f"{run} {reader}"][metric]) for reader, metric in FIGURES]
             if depth is not None:
+                some = [call for call in calls if call.study in studies]
                 cells.append(interval(precision(some, depth[run])) if depth[run] else "not kept")
             table.add(run, name, cells)
     return table
 
 
-def by_pair(runs: Runs, kept: Mapping[str, frozenset[str]]) -> Table:
+def by_pair(runs: Runs, found: Mapping[str, Bootstrap]) -> Table:
     table = Table(NAMED)
     for other, run in combinations(runs, 2):
-        for name, studies in kept.items():
-            gains = compare(*([call for call in runs[one] if call.study in studies] for one in (run, other)))
-            table.add(f"{run} - {other}", name, [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+        for name, figures in found.items():
+            table.add(f"{run} - {other}", name, gains(figures, run, other))
     return table
 
 
 def by_company(runs: Runs, kept: Mapping[str, frozenset[str]], beside: str) -> Table:
     """What a run gains by the mean of both its readers with the classifier of another run."""
     company = {call.study: call for call in runs[beside]}
+    both = {f"{run} beside": [averaged(call, company[call.study]) for call in calls] for run, calls in runs.items()}
+    found = {name: resampled({**runs, **both}, studies) for name, studies in kept.items()}
     table = Table(NAMED)
-    for run, calls in runs.items():
-        for name, studies in kept.items():
-            some = [call for call in calls if call.study in studies]
-            gains = compare([averaged(call, company[call.study]) for call in some], some)
-            table.add(run, name, [signed(gains[f"{reader} {metric}"]) for reader, metric in FIGURES])
+    for run in runs:
+        for name, figures in found.items():
+            table.add(run, name, gains(figures, f"{run} beside", run))
     return table
+
+
+def gains(figures: Bootstrap, run: str, other: str) -> list[str]:
+    return [signed(figures.difference(f"{run} {kind}", f"{other} {kind}", metric)) for kind, metric in FIGURES]
 
 
 def averaged(call: Call, other: Call) -> Call:
@@ -239,7 +253,9 @@ def main() -> None:
         for name, place in places.items()
     }
     runs = dict(sorted(linked.items(), key=lambda run: of_classifier(run[1], "kappa")))
-    judged = next(iter(runs.values()))
+    judged = first(runs)
+    if len({frozenset((call.study, call.label) for call in calls) for calls in runs.values()}) > 1:
+        parser.error("the runs judged other studies, so they cannot be compared")
     every = frozenset(call.study for call in judged)
     kept = {"all": every, "no copy elsewhere": every - tied.copied, "nor such a patient": every - tied.spread}
     print(f"{len(copies)} pairs of copies; copies in another fold: {len(tied.copied)} studies of all parts")
@@ -250,7 +266,12 @@ def main() -> None:
     depth = None
     if options.retrieval:
         depth = {run: retrieved(places[run], collection, calls, tied.fold) for run, calls in runs.items()}
-    tables = {"by_fold": by_fold(runs, tied.fold), "figures": by_run(runs, kept, depth), "pairs": by_pair(runs, kept)}
+    found = {name: resampled(runs, studies) for name, studies in kept.items()}
+    tables = {
+        "by_fold": by_fold(runs, tied.fold),
+        "figures": by_run(runs, kept, found, depth),
+        "pairs": by_pair(runs, found),
+    }
     if options.beside:
         tables["beside"] = by_company(runs, kept, options.beside)
     if options.out:

@@ -14,7 +14,7 @@ from retrieval.errors import CollectionError
 from retrieval.metrics import Estimate, Reader, bootstrap
 from retrieval.reading import StudyReading
 
-__all__ = ["COMPARED", "Call", "calls_of", "compare", "read_calls", "write_calls"]
+__all__ = ["COMPARED", "Call", "calls_of", "compare", "read_calls", "readers_of", "write_calls"]
 
 COMPARED = ("kappa", "auroc")
 
@@ -46,6 +46,15 @@ def calls_of(readings: Sequence[StudyReading]) -> list[Call]:
         )
         for reading in readings
     ]
+
+
+def readers_of(calls: Sequence[Call]) -> dict[str, Reader]:
+    """What `classifier` and `vote` said, in the order of the calls."""
+    readers = {}
+    for kind in ("classifier", "vote"):
+        scores = np.array([getattr(call, kind) for call in calls])
+        readers[kind] = Reader(scores, scores > [getattr(call, f"{kind}_threshold") for call in calls])
+    return readers
 
 
 def write_calls(calls: Sequence[Call], file: Path) -> None:
@@ -82,15 +91,10 @@ def compare(
     if {(c.study, c.label) for c in calls} != {(c.study, c.label) for c in others}:
         raise CollectionError("the two models read other studies, so they cannot be compared")
     sides = {"own": calls, "other": [other[call.study] for call in calls]}
-    readers = {}
-    for side, of in sides.items():
-        for kind in ("classifier", "vote"):
-            scores = np.array([getattr(call, kind) for call in of])
-            readers[side, kind] = Reader(scores, scores > [getattr(call, f"{kind}_threshold") for call in of])
     result = bootstrap(
         np.array([call.label for call in calls]),
         [call.patient for call in calls],
-        {f"{side} {kind}": reader for (side, kind), reader in readers.items()},
+        {f"{side} {kind}": reader for side, of in sides.items() for kind, reader in readers_of(of).items()},
         rounds=rounds,
         seed=seed,
     )
