@@ -47,8 +47,8 @@ from retrieval.twins import joined_patients
 DEPTH = "precision_at_5"
 NAMES = {"kappa": "kappa", "auroc": "AUROC"}
 FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
-Runs = Mapping[str, Sequence[Call]]
 NAMED = tuple(f"{NAMES[metric]}, {reader}" for reader, metric in FIGURES)
+Runs = Mapping[str, Sequence[Call]]  # by name; all of the same studies
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def ties(collection: Collection, pairs: Sequence[tuple[str, str]], folds: int) -
 
 def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:
     """The readers of all runs, named "RUN classifier" and "RUN vote", on the same studies and in the same rounds."""
-    labels, patients = zip(*((call.label, call.patient) for call in in_order(first(runs), studies)), strict=True)
+    judged = in_order(first(runs), studies)
     readers = {
         f"{run} {kind}": reader
         for run, calls in runs.items()
         for kind, reader in readers_of(in_order(calls, studies)).items()
     }
-    return bootstrap(np.array(labels), patients, readers)
+    return bootstrap(np.array([call.label for call in judged]), [call.patient for call in judged], readers)
 
 
 def in_order(calls: Sequence[Call], studies: frozenset[str]) -> list[Call]:
