@@ -114,7 +114,7 @@ def test_other_data_is_another_grid(grid: Grid, phantoms: Collection, tmp_path: 
 
 
 def table(place: Path, radiographs: Path, *, other: str = "") -> Collection:
-    """A case table at PLACE of the phantoms in RADIOGRAPHS, named relative to it, but for the file `other`."""
+    """A case table at PLACE of the phantoms in RADIOGRAPHS, named relative to it, but for files called `other`."""
     listed = read_collection(radiographs)
     place.mkdir(parents=True)
     with (place / "cases.csv").open("w", encoding="utf-8", newline="") as lines:
