@@ -57,6 +57,21 @@ def test_it_says_where_the_page_is_answers_and_ends_quietly(place: Path, square:
 
 
 @pytest.mark.usefixtures("_extra")
+def test_the_log_goes_on_while_a_cut_jpeg_silences_stderr() -> None:
+    program = """
+import logging, os
+from retrieval.radiograph import _silent_stderr
+from web.server import _log_to_stderr
+_log_to_stderr()
+with _silent_stderr():
+    os.write(2, b"Premature end of JPEG file")
+    logging.getLogger("mura-search").info("GET / 200")
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d GET / 200\n", process.stderr)
+
+
+@pytest.mark.usefixtures("_extra")
 @pytest.mark.slow
 def test_the_demo_serves_what_it_drew_and_removes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
