@@ -139,11 +139,29 @@ def loaded_by(*arguments: str) -> set[str]:
     return modules
 
 
+def packages(modules: set[str]) -> set[str]:
+    """Those of others, without the standard library's."""
+    return {module.partition(".")[0] for module in modules} - {*PACKAGES, *sys.stdlib_module_names}
+
+
 @pytest.mark.parametrize(
-    "arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["train", "--help"], ["serve", "--help"]]
+    "arguments",
+    [
+        [],
+        ["--version"],
+        ["--help"],
+        ["query", "--help"],
+        ["index", "build", "-h"],
+        ["train", "--help"],
+        ["serve", "--help"],
+    ],
 )
-def test_help_waits_for_nothing(arguments: list[str]) -> None:
-    assert not loaded_by(*arguments) & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3", *DICOM, *WEB}
+def test_help_waits_for_nothing_but_typer(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "import sys, typer; print(*sys.modules)"]
+    typer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    modules = loaded_by(*arguments)
+    assert packages(modules) <= packages(set(typer.split()))
+    assert not modules & {*HEAVY, "numpy", "cv2", "faiss", "onnxruntime", "rich", "sqlite3", *DICOM, *WEB}
 
 
 def test_a_query_of_a_png_imports_no_dicom() -> None:

@@ -1,7 +1,6 @@
 """The words of the command line, and what becomes of what goes wrong."""
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,23 +114,6 @@ def test_completion() -> None:
     assert complete("mura-search in") == ["index"]
     assert complete("mura-search index re") == ["remove", "relabel"]
     assert "--patient" in complete("mura-search x.png --")
-
-
-@pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["query", "--help"], ["index", "build", "-h"]])
-def test_start_up_is_mostly_typer(arguments: list[str]) -> None:
-    """Processor time, the best of seven in turn: how fast the machine is and what else it does hardly reach it.
-
-    Measured: 1.7 to 2.0 times as long as to import Typer; 3.2 to 3.8 if NumPy and OpenCV were imported, too.
-    """
-
-    def spent(*command: str) -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    both = [(spent(*COMMAND, *arguments), spent(sys.executable, "-c", "import typer")) for _ in range(7)]
-    assert min(ours for ours, _ in both) < 3 * min(typer for _, typer in both)
 
 
 @pytest.mark.parametrize(
