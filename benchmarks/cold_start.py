@@ -18,15 +18,15 @@ import cv2
 import faiss
 import numpy as np
 import torch
-from network import make_both
-from timing import alternate, machine, ratio, run_command, show
 
-from index.build import IndexBuild
+from benchmarks._network import make_both
+from benchmarks._timing import alternate, machine, ratio, run_command, show
+from index.builder import IndexBuild
 from index.case import Case
-from retrieval.phantom import draw_study
-from retrieval.preprocess import Preprocessing
-from retrieval.rules import DEFAULTS
-from retrieval.stream import thumbnail
+from retrieval.decision.rules import DEFAULTS
+from retrieval.encoding.batches import thumbnail
+from retrieval.images.preprocessing import Preprocessing
+from retrieval.synthetic.dataset import draw_study
 
 
 def prepare(folder: Path, cases: int) -> Path:
@@ -76,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     machine("onnxruntime", "faiss-cpu", "opencv-python-headless", "torch", "scikit-learn", "pandas")
     command = str(Path(sys.executable).with_name("mura-search"))
-    plain_script = str(Path(__file__).with_name("plain_query.py"))
+    plain_script = str(Path(__file__).with_name("_plain_query.py"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         query = str(prepare(folder, options.cases))

@@ -3,18 +3,18 @@
     python benchmarks/copies.py DATA --split valid --index INDEX [--runs 3]
 
 Reading and encoding DATA, as `mura-search evaluate` does it, then the look-up in INDEX, which compares pictures on all
-cores: seconds and seconds of processor time. For other sizes, on drawn radiographs: benchmarks/audit_size.py --asked.
+cores: seconds and seconds of processor time. For other sizes, on drawn radiographs:
+benchmarks/near_duplicates.py --asked.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-from timing import machine, show
-
-from retrieval.collection import read_collection
-from retrieval.copies import indexed_copies
-from retrieval.reading import read_studies
+from benchmarks._timing import machine, show
+from retrieval.datasets.collection import read_collection
+from retrieval.evaluation.index_leakage import indexed_copies
+from retrieval.evaluation.predictions import read_studies
 from retrieval.searcher import Searcher
 
 __all__ = ["main"]

@@ -15,16 +15,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from network import Plain, make_both
 from numpy.typing import NDArray
-from timing import alternate, machine, ratio, show
 
+from benchmarks._network import Plain, make_both
+from benchmarks._timing import alternate, machine, ratio, show
 from index.case import Case
-from retrieval.encoder import Encoder
-from retrieval.phantom import draw_study
-from retrieval.preprocess import Preprocessing, preprocess
-from retrieval.radiograph import IMAGE_SUFFIXES
-from retrieval.stream import encoded_batches
+from retrieval.encoding.batches import encoded_batches
+from retrieval.encoding.encoder import Encoder
+from retrieval.images.preprocessing import Preprocessing, preprocess
+from retrieval.images.radiograph import IMAGE_SUFFIXES
+from retrieval.synthetic.dataset import draw_study
 
 BATCH = 16
 

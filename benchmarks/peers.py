@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scale import PARTS, cases, drawn
-from timing import alternate, machine, ratio, show
 
-from index.build import IndexBuild
+from benchmarks._timing import alternate, machine, ratio, show
+from benchmarks.scale import PARTS, cases, drawn
+from index.builder import IndexBuild
 from index.case import Case
-from index.folder import IndexFolder
+from index.reader import IndexFolder
 
 K, D, PART = 15, 128, "finger"
 

@@ -21,12 +21,12 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from timing import machine
 
-from index.build import IndexBuild
+from benchmarks._timing import machine
+from index.builder import IndexBuild
 from index.case import Case
-from index.edit import IndexEdit
-from index.folder import Hit, IndexFolder
+from index.reader import Hit, IndexFolder
+from index.writer import IndexEdit
 
 K, AT, BATCH = 15, 10, 20_000
 PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
@@ -69,7 +69,7 @@ def build(place: Path, count: int, dimension: int) -> dict[str, float]:
 
 
 def opened(place: Path, count: int, dimension: int) -> dict[str, float]:
-    import index.faiss_store  # noqa: F401  # before the clock starts: a process imports it once
+    import index.vectors.faiss  # noqa: F401  # before the clock starts: a process imports it once
 
     samples = []
     for _ in range(5):

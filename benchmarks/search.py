@@ -20,16 +20,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
-from timing import alternate, machine, ratio, show
 
-import index.folder
-from index.build import IndexBuild
+import index.reader
+from benchmarks._timing import alternate, machine, ratio, show
+from index.builder import IndexBuild
 from index.case import Case
-from index.folder import IndexFolder
+from index.reader import IndexFolder
 
 SIZES = ((5_106, 128), (40_000, 256))
 K = 15
-REMEMBERED = index.folder.REMEMBERED
+REMEMBERED = index.reader.REMEMBERED
 
 
 def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -> None:
@@ -72,9 +72,9 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
             assert len(reader.search(query, K, exclude_patients=[[f"p{i}"]])[0]) == K
 
         def without_memory(query: NDArray[np.float32], i: int) -> None:
-            index.folder.REMEMBERED = 0
+            index.reader.REMEMBERED = 0
             assert len(forgetful.search(query, K, exclude_patients=[[f"p{i}"]])[0]) == K
-            index.folder.REMEMBERED = REMEMBERED
+            index.reader.REMEMBERED = REMEMBERED
 
         nearest = oracle.kneighbors(asked[0][:50])[1][:, 0]
         found = [hits[0].case.study for hits in reader.search(asked[0][:50], 1)]

@@ -19,25 +19,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from timing import alternate, machine, ratio, show
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks._timing import alternate, machine, ratio, show
 from index.case import Case
-from retrieval.collection import read_collection
-from retrieval.phantom import write_collection
-from retrieval.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from training.backbone import load_backbone
-from training.data import load_training_set
-from training.feed import Feed
-from training.fit import keep_memory
-from training.model import Siamese
-from training.objective import Objective
-from training.plan import try_step
+from retrieval.datasets.collection import read_collection
+from retrieval.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from retrieval.synthetic.dataset import write_collection
+from training.data.dataset import load_training_set
+from training.data.loader import Feed
+from training.data.sampler import batches
+from training.loop.checkpoint import State, stages_of
+from training.loop.cost_estimate import try_step
+from training.loop.objective import Objective
+from training.loop.trainer import keep_memory
+from training.model.backbone import load_backbone
+from training.model.siamese import Siamese
 from training.recipe import Recipe
-from training.sampler import batches
-from training.state import State, stages_of
 
 
 class Files(Dataset[tuple[Tensor, float]]):
@@ -103,7 +103,7 @@ def plain(recipe: Recipe, cases: Sequence[Case], steps: int) -> dict[str, float]
 
 
 def ours(recipe: Recipe, folder: Path, cache: Path, steps: int) -> dict[str, float]:
-    """The loop of `training.fit`, with every loss of a default run: it does more than the plain one."""
+    """The loop of `training.loop.trainer`, with every loss of a default run: it does more than the plain one."""
     keep_memory()
     data, _ = load_training_set([read_collection(folder)], recipe.preprocessing, cache=cache)
     backbone, channels = load_backbone(recipe.backbone, "")

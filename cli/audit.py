@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import require_places, write_file
-from cli.terminal import (
+from cli.console import (
     AsJson,
     Data,
     KeepIdentifiers,
@@ -23,15 +22,16 @@ from cli.terminal import (
     progress,
     standard_output,
 )
+from cli.files import require_places, write_file
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retrieval.audit import Audit, Difference, Duplicate
-    from retrieval.collection import Collection
-    from retrieval.scrutiny import Scrutiny
-    from retrieval.suspects import Suspect
-    from retrieval.twins import Twin
+    from retrieval.audit.audit import Audit, Difference, Duplicate
+    from retrieval.audit.deep_audit import Scrutiny
+    from retrieval.audit.label_issues import Suspect
+    from retrieval.audit.near_duplicates import Twin
+    from retrieval.datasets.collection import Collection
 
 __all__ = ["audit", "print_audit"]
 
@@ -78,7 +78,7 @@ def audit(
     patients contradict, and near duplicates: the same radiograph rescaled, cropped, brightened, encoded anew or
     mirrored. One sentence says whether figures on the valid split can be trusted.
     """
-    from retrieval.collection import read_collection
+    from retrieval.datasets.collection import read_collection
 
     if model and place:
         raise typer.BadParameter("an index has a model of its own: give --model or --index")
@@ -87,16 +87,16 @@ def audit(
     if deep or model or place:
         findings = examined(collection, model, place, wrong, workers)
     else:
-        from retrieval.audit import audit as examine
+        from retrieval.audit.audit import audit as examine
 
         with progress("reading") as show:
             findings = examine(collection, progress=show, workers=workers)
     if table:
-        from retrieval.findings import findings_table
+        from retrieval.reports.audit_csv import findings_table
 
         write_file(table, findings_table(findings))
     if sheet:
-        from retrieval.contactsheet import contact_sheet
+        from retrieval.reports.audit_report import contact_sheet
 
         write_file(sheet, contact_sheet(findings, collection))
     if as_json:
@@ -109,11 +109,11 @@ def examined(
     collection: "Collection", model: Path | None, place: Path | None, wrong: float, workers: int | None
 ) -> "Audit":
     """The deep audit, with its two bars of progress."""
-    from retrieval.audit import deep_audit
-    from retrieval.bundle import BUNDLED
-    from retrieval.encoder import Encoder
-    from retrieval.kept import kept, kept_place
-    from retrieval.scrutiny import encode_collection
+    from retrieval.audit.audit import deep_audit
+    from retrieval.audit.deep_audit import encode_collection
+    from retrieval.audit.resume_cache import kept, kept_place
+    from retrieval.encoding.bundle import BUNDLED
+    from retrieval.encoding.encoder import Encoder
     from retrieval.searcher import Searcher
 
     with ExitStack() as stack:
@@ -150,7 +150,7 @@ def print_audit(findings: "Audit") -> None:
 
 
 def print_suspects(deep: "Scrutiny") -> None:
-    from retrieval.contactsheet import label_words
+    from retrieval.reports.audit_report import label_words
 
     suspects = deep.labels.suspects
     print(f"labels that look wrong: {len(suspects):,}" if suspects else "labels that look wrong: none")
@@ -178,7 +178,7 @@ def serious_first(twins: "Sequence[Twin]") -> "list[Twin]":
 
 
 def near_duplicate(one: "Twin") -> str:
-    from retrieval.contactsheet import twin_words
+    from retrieval.reports.audit_report import twin_words
 
     return f"{' ~ '.join(one.cases)} ({twin_words(one)})"
 
@@ -207,7 +207,7 @@ def difference(one: "Difference") -> str:
 
 
 def duplicate(one: "Duplicate") -> str:
-    from retrieval.contactsheet import crossing
+    from retrieval.reports.audit_report import crossing
 
     across = crossing(one.across_splits, one.across_patients, one.across_labels)
     return " = ".join(one.cases) + (f" ({across})" if across else "")

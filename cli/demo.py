@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cli.console import AsJson, Seed, note, print_json, progress
 from cli.serve import OpenPage, run_server
-from cli.terminal import AsJson, Seed, note, print_json, progress
 
 __all__ = ["demo"]
 
@@ -42,12 +42,12 @@ def demo(
 
 def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:
     """Do all of it in a folder; gives a radiograph of the study that was asked about."""
-    from cli.answer import print_answer
-    from retrieval.build import build_index
-    from retrieval.collection import read_collection
-    from retrieval.evaluation import evaluate
-    from retrieval.phantom import write_collection
+    from cli.render_answer import print_answer
+    from retrieval.datasets.collection import read_collection
+    from retrieval.evaluation.evaluate import evaluate
+    from retrieval.indexing.build import build_index
     from retrieval.searcher import Searcher
+    from retrieval.synthetic.dataset import write_collection
 
     data, place = folder / "radiographs", folder / "index"
     with progress("drawing") as show:

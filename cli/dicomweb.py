@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli.filing import DicomOut, DicomwebTls, StoreUrl, file_instances, open_archive, show, where_of
-from cli.terminal import AsJson, IndexPlace, Patient, QueryHeatmap, QueryPart, QueryView, Shown
+from cli.console import AsJson, IndexPlace, Patient, QueryHeatmap, QueryPart, QueryView, Shown
+from cli.options.dicom import DicomOut, DicomwebTls, StoreUrl, file_instances, open_archive, show, where_of
 
 __all__ = ["dicomweb"]
 
@@ -34,7 +34,7 @@ def dicomweb(
     as_json: AsJson = False,
 ) -> None:
     """Ask about a study of an archive: fetched, answered, and removed here again."""
-    from retrieval.dicomresult import renamed, require_folder, search_for_archive
+    from retrieval.dicom.results import renamed, require_folder, search_for_archive
     from retrieval.errors import DicomResultError, RadiographError
     from retrieval.searcher import Searcher
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import require_places, write_file
-from cli.terminal import (
+from cli.console import (
     AsJson,
     Data,
     IndexPlace,
@@ -24,16 +23,17 @@ from cli.terminal import (
     progress,
     standard_output,
 )
+from cli.files import require_places, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
-    from retrieval.agreement import Agreement
-    from retrieval.evaluation import Evaluation
-    from retrieval.metrics import Estimate
-    from retrieval.summary import Figures, PartFigures
+    from retrieval.evaluation.agreement import Agreement
+    from retrieval.evaluation.evaluate import Evaluation
+    from retrieval.evaluation.metrics import Estimate
+    from retrieval.evaluation.summary import Figures, PartFigures
 
 __all__ = ["evaluate", "print_evaluation"]
 
@@ -84,11 +84,11 @@ def evaluate(
     Nothing is tuned on DATA. The intervals are 95 % of resamplings of the patients. The screen shows the main figures;
     JSON, --figures and --html have all of them.
     """
-    from retrieval.collection import read_collection
-    from retrieval.evaluation import evaluate as measure
-    from retrieval.report import report
+    from retrieval.datasets.collection import read_collection
+    from retrieval.evaluation.evaluate import evaluate as measure
+    from retrieval.reports.evaluation_csv import figure_table, predictions, study_table
+    from retrieval.reports.evaluation_report import report
     from retrieval.searcher import Searcher
-    from retrieval.tables import figure_table, predictions, study_table
 
     require_places(studies, figures, predicted, html)
     collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)

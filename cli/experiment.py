@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.terminal import AsJson, Cache, Layout, Part, bare_table, note, print_json, stages, standard_output
+from cli.console import AsJson, Cache, Layout, Part, bare_table, note, print_json, stages, standard_output
 from index.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def experiment(
     Runs whose result is in FOLDER are skipped; interrupted, the same command goes on.
     """
     try:
-        from training.experiment import run_experiment
-        from training.grid import grid_named, read_grid
+        from training.experiments.experiment import run_experiment
+        from training.experiments.grid import grid_named, read_grid
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train") from error
     from cli.train import reporter
-    from retrieval.collection import read_collection
+    from retrieval.datasets.collection import read_collection
 
     plan = read_grid(grid_named(grid))
     judged, *others = [

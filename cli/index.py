@@ -2,10 +2,10 @@
 
 import typer
 
-from cli.building import build, merge
-from cli.changing import add, compact, relabel, remove
-from cli.telling import export, info, verify
-from cli.terminal import Group
+from cli.console import Group
+from cli.index_build import build, merge
+from cli.index_inspect import export, info, verify
+from cli.index_update import add, compact, relabel, remove
 
 __all__ = ["index"]
 

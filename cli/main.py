@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cli.audit import audit
+from cli.console import Group, note
 from cli.demo import demo
 from cli.dicomweb import dicomweb
 from cli.evaluate import evaluate
@@ -18,7 +19,6 @@ from cli.phantom import phantom
 from cli.query import query
 from cli.scp import scp
 from cli.serve import serve
-from cli.terminal import Group, note
 from cli.train import train
 from cli.worklist import worklist
 from index.errors import MuraSearchError

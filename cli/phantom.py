@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.terminal import AsJson, Seed, print_json, progress
+from cli.console import AsJson, Seed, print_json, progress
 
 __all__ = ["phantom"]
 
@@ -19,8 +19,8 @@ def phantom(
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic finger radiographs, to try, test and measure without data."""
-    from retrieval.collection import read_collection
-    from retrieval.phantom import write_collection
+    from retrieval.datasets.collection import read_collection
+    from retrieval.synthetic.dataset import write_collection
 
     with progress("drawing") as show:
         write_collection(folder, patients=patients, seed=seed, abnormal=abnormal, valid=valid, progress=show)

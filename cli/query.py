@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.filing import DicomOut, DicomwebTls, StoreUrl, file_instances, open_archive, show, where_of
-from cli.output import require_apart, require_places, write_file
-from cli.terminal import AsJson, IndexPlace, Patient, QueryHeatmap, QueryPart, QueryView, Shown
+from cli.console import AsJson, IndexPlace, Patient, QueryHeatmap, QueryPart, QueryView, Shown
+from cli.files import require_apart, require_places, write_file
+from cli.options.dicom import DicomOut, DicomwebTls, StoreUrl, file_instances, open_archive, show, where_of
 
 __all__ = ["query"]
 
@@ -42,20 +42,20 @@ def query(
         require_apart(report, files)
     archive = open_archive(store, dicomweb_tls) if store else None
     if dicom_out:
-        from retrieval.dicomresult import require_folder
+        from retrieval.dicom.results import require_folder
 
         require_folder(dicom_out)
     instances: Sequence[Any] = ()
     with Searcher.open(index) as searcher:
         if dicom_out or archive:
-            from retrieval.dicomresult import search_for_archive
+            from retrieval.dicom.results import search_for_archive
 
             found = search_for_archive(searcher, files, k=k, patient=patient, where=where, heatmap=heatmap)
             answer, instances = found.answer, found.instances
         else:
             answer = searcher.search(files, k=k, patient=patient, where=where, heatmap=heatmap)
         if report:
-            from retrieval.answer_report import answer_report
+            from retrieval.reports.answer_report import answer_report
 
             page = answer_report(searcher, answer, files)
             answer = replace(answer, report=str(report))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.filing import DicomOut, DicomwebTls, StoreUrl, open_archive
-from cli.terminal import IndexPlace, note
+from cli.console import IndexPlace, note
+from cli.options.dicom import DicomOut, DicomwebTls, StoreUrl, open_archive
 from retrieval.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from retrieval.dicomnode import Node
+    from retrieval.dicom.storage_scp import Node
 
 __all__ = ["Allow", "Caller", "Quiet", "SendTo", "Title", "note_counts", "open_node", "scp", "spool_named"]
 
@@ -75,9 +75,9 @@ def open_node(
     dicomweb_tls: list[str] | None,
 ) -> "Iterator[Node]":
     """A node that is not started yet, with a searcher of its own; `place` is its spool, address and port."""
-    from retrieval.dicomnode import NodeSettings, Peer
-    from retrieval.dicomresult import require_folder
-    from retrieval.dicomrouting import answering_node
+    from retrieval.dicom.results import require_folder
+    from retrieval.dicom.routing import answering_node
+    from retrieval.dicom.storage_scp import NodeSettings, Peer
     from retrieval.searcher import Searcher
 
     if not (send_to or dicom_out or store):

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.filing import DicomOut, DicomwebTls, StoreUrl
+from cli.console import IndexPlace, note
+from cli.options.dicom import DicomOut, DicomwebTls, StoreUrl
 from cli.scp import Allow, Caller, Quiet, SendTo, Title, note_counts, open_node, spool_named
-from cli.terminal import IndexPlace, note
 from index.errors import MissingExtra
 
 if TYPE_CHECKING:
     from retrieval.answer import Answer
     from retrieval.searcher import Searcher
-    from web.kept import Study
+    from web.service.study_store import Study
 
 __all__ = ["OpenPage", "report_of", "run_server", "serve"]
 
@@ -136,6 +136,6 @@ def run_server(
 
 def report_of(searcher: "Searcher", study: "Study", answer: "Answer") -> str:
     """The report that `--report` writes, of a study that the server remembers."""
-    from retrieval.answer_report import answer_report
+    from retrieval.reports.answer_report import answer_report
 
     return answer_report(searcher, answer, [view.pixels for view in study.views])

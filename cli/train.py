@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import AsJson, Cache, Layout, Part, Split, note, print_json, progress, stages
+from cli.console import AsJson, Cache, Layout, Part, Split, note, print_json, progress, stages
 from index.errors import MissingExtra, MuraSearchError
 
 if TYPE_CHECKING:
-    from retrieval.collection import Collection
-    from training.plan import Plan
+    from retrieval.datasets.collection import Collection
+    from training.loop.cost_estimate import Plan
+    from training.loop.run import Trained
     from training.recipe import Recipe
-    from training.run import Trained
 
 __all__ = ["train"]
 
@@ -90,11 +90,11 @@ def train(
     if head is not None and head not in HEADS:
         raise typer.BadParameter(f"--head is one of: {', '.join(HEADS)}")
     try:
-        from training.data import listed_cases, load_training_set
+        from training.data.dataset import listed_cases, load_training_set
+        from training.distributed import rank_and_size
+        from training.loop.run import plan_run, recorded_recipe
+        from training.loop.run import train as run
         from training.recipe import Recipe
-        from training.run import plan_run, recorded_recipe
-        from training.run import train as run
-        from training.world import rank_and_size
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train") from error
 
@@ -239,7 +239,7 @@ def trained_as_json(trained: "Trained") -> dict[str, object]:
 
 def training_collection(data: Path, layout: str | None, part: str | None, split: str | None) -> "Collection":
     """DATA without the split that is there to be evaluated on."""
-    from retrieval.collection import read_collection
+    from retrieval.datasets.collection import read_collection
 
     collection = read_collection(data, layout, part, split)
     if split is None and {"train", "valid"} <= {case.split for case in collection.cases}:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import require_places, write_file
-from cli.terminal import (
+from cli.console import (
     AsJson,
     IndexPlace,
     StudyTable,
@@ -20,13 +19,14 @@ from cli.terminal import (
     progress,
     standard_output,
 )
+from cli.files import require_places, write_file
 from index.case import as_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from retrieval.searcher import Searcher
-    from retrieval.worklist import Entry, Skipped, Worklist
+    from retrieval.worklist.worklist import Entry, Skipped, Worklist
 
 __all__ = ["worklist"]
 
@@ -51,7 +51,7 @@ def worklist(
     of JSON; the files of --csv and --html are kept up to date.
     """
     from retrieval.searcher import Searcher
-    from retrieval.worklist import worklist as rank_all
+    from retrieval.worklist.worklist import worklist as rank_all
 
     require_places(csv, html)
     with Searcher.open(place) as searcher:
@@ -70,12 +70,12 @@ def worklist(
 
 
 def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, html: Path | None) -> None:
-    from retrieval.worklist import worklist_table
+    from retrieval.worklist.worklist import worklist_table
 
     if csv:
         write_file(csv, worklist_table(result))
     if html:
-        from retrieval.worklist_page import worklist_page
+        from retrieval.reports.worklist_report import worklist_page
 
         write_file(html, worklist_page(result, searcher))
 
@@ -85,8 +85,8 @@ def follow(
 ) -> None:
     """Print each study when it has come, until Ctrl-C, which is how this is meant to end."""
     from retrieval.errors import RadiographError
-    from retrieval.watch import Watch
-    from retrieval.worklist import Entry, find_studies, judge, ranked
+    from retrieval.worklist.folder_watcher import Watch
+    from retrieval.worklist.worklist import Entry, find_studies, judge, ranked
 
     _, unread = find_studies(folder)  # no folder now is a mistake; one that goes away later may come back
     for one in unread:
@@ -123,7 +123,7 @@ def follow(
 
 def print_one(one: "Entry | Skipped", result: "Worklist", as_json: bool) -> None:
     """A study that has just come, in one line: its place among those there are, and its figures."""
-    from retrieval.worklist import Entry
+    from retrieval.worklist.worklist import Entry
 
     if not isinstance(one, Entry):
         note(f"left out: {one.study}: {one.reason}")
@@ -137,7 +137,7 @@ def print_one(one: "Entry | Skipped", result: "Worklist", as_json: bool) -> None
 
 
 def print_worklist(result: "Worklist") -> None:
-    from retrieval.worklist import SYNTHETIC_ORDER
+    from retrieval.worklist.worklist import SYNTHETIC_ORDER
 
     out = standard_output()
     out.print(worklist_rows(result))

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from cli.answer import print_answer
+from cli.render_answer import print_answer
 from index.case import ABNORMAL
-from retrieval.collection import read_collection
-from retrieval.phantom import draw_study
+from retrieval.datasets.collection import read_collection
 from retrieval.searcher import Searcher
+from retrieval.synthetic.dataset import draw_study
 
 HERE = Path(__file__).parent
 TILE = 300

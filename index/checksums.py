@@ -8,8 +8,8 @@ cases.sqlite that mean nothing, such as those of removed cases, are not.
 import hashlib
 from pathlib import Path
 
+from index.atomic import CASES, MODEL, VECTORS, sync, write_whole
 from index.errors import IndexDamaged
-from index.files import CASES, MODEL, VECTORS, sync, write_whole
 
 __all__ = ["SUMS", "break_seal", "check_bytes", "seal", "sealed", "verify_seal"]
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import CASES, MODEL, VECTORS
 from index.case import Case
 from index.checksums import check_bytes, sealed, verify_seal
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
-from index.files import CASES, MODEL, VECTORS
-from index.reader import Batch, CaseReader
-from index.schema import SCHEMA
-from index.snapshot import Snapshot
-from index.state import State, require_filter
-from index.vectors import require_unit_rows
+from index.generation import State, require_filter
+from index.sqlite.reader import Batch, CaseReader
+from index.sqlite.schema import SCHEMA
+from index.vectors.base import require_unit_rows
+from index.vectors.vector_file import Snapshot
 
 if TYPE_CHECKING:
-    from index.milvus import MilvusStore
-    from index.remote import RemoteState
+    from index.milvus.store import MilvusStore
+    from index.milvus.sync import RemoteState
 
 __all__ = ["Hit", "IndexFolder", "require_index"]
 
@@ -275,7 +275,7 @@ class IndexFolder:
         with self._database.transaction():
             self._database.verify()
             if self._remote:
-                from index.remote import require_same
+                from index.milvus.sync import require_same
 
                 require_same(self._database, self._remote)
             else:
@@ -311,7 +311,7 @@ def _remote(database: CaseReader) -> "MilvusStore | None":
     metadata = database.metadata()
     if not metadata["values"].get("store"):
         return None
-    from index.remote import open_remote
+    from index.milvus.sync import open_remote
 
     return open_remote(metadata)
 
@@ -320,7 +320,7 @@ def _state(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "t
     """What the index holds now, in a transaction, and whether its vectors were where they should be."""
     if remote is None:
         return State.read(path / VECTORS, database)
-    from index.remote import RemoteState
+    from index.milvus.sync import RemoteState
 
     return RemoteState.read(database, remote), True
 
@@ -343,7 +343,7 @@ def _require_same(path: Path, database: CaseReader) -> None:
 
 def _repair(path: Path) -> None:
     """Make vectors.faiss again where it may be written and nobody else is at it; otherwise it stays in memory."""
-    from index.edit import IndexEdit
+    from index.writer import IndexEdit
 
     with suppress(IndexFailure):
         IndexEdit.open(path).close()

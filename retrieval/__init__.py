@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retrieval.answer import Answer
-    from retrieval.build import BuildReport, build_index
-    from retrieval.collection import Collection, read_collection
-    from retrieval.encoder import Encoder
-    from retrieval.evaluation import Evaluation, evaluate
-    from retrieval.heatmap import Heatmap, Smoothing, explain_class, explain_similarity, overlay
-    from retrieval.radiograph import Radiograph, read_radiograph
-    from retrieval.rules import Rules
+    from retrieval.datasets.collection import Collection, read_collection
+    from retrieval.decision.rules import Rules
+    from retrieval.encoding.encoder import Encoder
+    from retrieval.evaluation.evaluate import Evaluation, evaluate
+    from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, explain_class, explain_similarity, overlay
+    from retrieval.images.radiograph import Radiograph, read_radiograph
+    from retrieval.indexing.build import BuildReport, build_index
     from retrieval.searcher import Searcher, default_index
 
 __all__ = [
@@ -43,28 +43,28 @@ __all__ = [
 ]
 
 # OpenCV reads this once, when it is imported: whatever a file's header hides from ours, no more pixels are decoded.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "64000000")  # `retrieval.radiograph.MAX_PIXELS`
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "64000000")  # `retrieval.images.radiograph.MAX_PIXELS`
 
 # A name is imported when it is first asked for (PEP 562), so that `import retrieval` costs nothing.
 _HOMES = {
     "Answer": "answer",
-    "BuildReport": "build",
-    "Collection": "collection",
-    "Encoder": "encoder",
-    "Evaluation": "evaluation",
-    "Heatmap": "heatmap",
-    "Radiograph": "radiograph",
-    "Rules": "rules",
+    "BuildReport": "indexing.build",
+    "Collection": "datasets.collection",
+    "Encoder": "encoding.encoder",
+    "Evaluation": "evaluation.evaluate",
+    "Heatmap": "explain.smooth_grad_cam",
+    "Radiograph": "images.radiograph",
+    "Rules": "decision.rules",
     "Searcher": "searcher",
-    "Smoothing": "heatmap",
-    "build_index": "build",
+    "Smoothing": "explain.smooth_grad_cam",
+    "build_index": "indexing.build",
     "default_index": "searcher",
-    "evaluate": "evaluation",
-    "explain_class": "heatmap",
-    "explain_similarity": "heatmap",
-    "overlay": "heatmap",
-    "read_collection": "collection",
-    "read_radiograph": "radiograph",
+    "evaluate": "evaluation.evaluate",
+    "explain_class": "explain.smooth_grad_cam",
+    "explain_similarity": "explain.smooth_grad_cam",
+    "overlay": "explain.smooth_grad_cam",
+    "read_collection": "datasets.collection",
+    "read_radiograph": "images.radiograph",
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from index.case import LABEL_NAMES
-from index.folder import Hit
+from index.reader import Hit
 
 __all__ = [
     "SYNTHETIC",

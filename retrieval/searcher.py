@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from index.errors import IndexDamaged, IndexFailure
-from index.folder import Hit, IndexFolder
+from index.reader import Hit, IndexFolder
 from retrieval.answer import (
     SYNTHETIC,
     Answer,
@@ -26,16 +26,16 @@ from retrieval.answer import (
     ViewAnswer,
     VoteAnswer,
 )
-from retrieval.bundle import Bundle, digest_number
-from retrieval.encoder import Encoded, Encoder
+from retrieval.decision.familiarity import familiarity
+from retrieval.decision.rules import Rules
+from retrieval.decision.vote import StudyVote, merged, study_vote
+from retrieval.encoding.batches import usable
+from retrieval.encoding.bundle import Bundle, digest_number
+from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.familiarity import familiarity
-from retrieval.heatmap import explain_class, overlay_files, write_overlay
-from retrieval.identity import KEY_VARIABLE, SiteKey, patient_names
-from retrieval.rules import Rules
-from retrieval.stream import usable
-from retrieval.views import Images, View, read_views
-from retrieval.vote import StudyVote, merged, study_vote
+from retrieval.explain.smooth_grad_cam import explain_class, overlay_files, write_overlay
+from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
+from retrieval.query import Images, View, read_views
 
 __all__ = ["Judgement", "Searcher", "default_index"]
 
@@ -50,7 +50,7 @@ class Judgement:
     """What classifier and neighbours say of one study of V views.
 
     `classifier` (V) are calibrated probabilities; `nearest` (V) the similarity of each view's nearest study, None where
-    the index has none to compare with; `neighbours` the nearest studies of all views, as `retrieval.vote.merged` gives;
+    the index has none to compare with; `neighbours` the nearest studies of all views, as `decision.vote.merged` gives;
     `familiarity` whether they are like what is indexed.
     """
 
@@ -143,7 +143,7 @@ class Searcher:
         studies to show (default 5); the vote is always that of the frozen rules. where: allowed values of the fields of
         indexed cases, such as {"part": ["finger"]}; among labels it chooses what is shown, never who votes. heatmap:
         the PNG file to draw what raises the abnormality score into, over the radiograph; see
-        `retrieval.heatmap.overlay_files` for several views.
+        `retrieval.explain.smooth_grad_cam.overlay_files` for several views.
 
         The query's own patient never is among the cases or the voters: `patient`, the patient of an indexed
         radiograph with the same bytes, MURA's patient folder in the file's path, and DICOM's Patient ID, as it stands

@@ -17,11 +17,11 @@ import pytest
 from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.appearance import Appearance
-from retrieval.bundle import APPEARANCE, write_bundle
-from retrieval.collection import Collection
-from retrieval.head import Head
-from retrieval.preprocess import Preprocessing
+from retrieval.datasets.collection import Collection
+from retrieval.encoding.bundle import APPEARANCE, write_bundle
+from retrieval.encoding.head import Head
+from retrieval.encoding.probes import Appearance
+from retrieval.images.preprocessing import Preprocessing
 
 # How long an example takes is no test: a busy machine would fail it.
 hypothesis.settings.register_profile("untimed", deadline=None)

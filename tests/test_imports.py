@@ -43,13 +43,13 @@ ROOMS = {
 ONE_FILE = ("faiss", "pyarrow", "pymilvus")
 # What reads DICOM, and what writes it: each a file with a reason, and none that a query of a PNG imports.
 DICOM_FILES = {
-    "retrieval/dicom.py": {"pydicom"},
-    "retrieval/dicomorigin.py": {"pydicom"},
-    "retrieval/dicomreport.py": {"pydicom", "highdicom"},
-    "retrieval/dicomcapture.py": {"pydicom", "highdicom"},
-    "retrieval/dicomresult.py": {"pydicom"},
-    "retrieval/dicomweb.py": {"dicomweb_client", "requests", "urllib3"},
-    "retrieval/dicomnode.py": {"pynetdicom"},
+    "retrieval/images/dicom_reader.py": {"pydicom"},
+    "retrieval/dicom/source_instances.py": {"pydicom"},
+    "retrieval/dicom/structured_report.py": {"pydicom", "highdicom"},
+    "retrieval/dicom/secondary_capture.py": {"pydicom", "highdicom"},
+    "retrieval/dicom/results.py": {"pydicom"},
+    "retrieval/dicom/dicomweb.py": {"dicomweb_client", "requests", "urllib3"},
+    "retrieval/dicom/storage_scp.py": {"pynetdicom"},
 }
 DICOM = set().union(*DICOM_FILES.values())
 NOWHERE = ("pandas", "sklearn", "scipy")
@@ -104,14 +104,14 @@ def test_every_file_keeps_the_rules() -> None:
     [
         {"retrieval/a.py": "import torch"},
         {"retrieval/a.py": "def late():\n    from torch.nn import functional"},
-        {"retrieval/a.py": "from training.run import train"},
-        {"index/a.py": "from retrieval.vote import Neighbour"},
+        {"retrieval/a.py": "from training.loop.run import train"},
+        {"index/a.py": "from retrieval.decision.vote import Neighbour"},
         {"training/a.py": "import cli.main"},
         {"index/a.py": "from typer import Option"},
         {"index/a.py": "import faiss", "index/b.py": "import faiss"},
         {"retrieval/a.py": "import pandas as pd"},
         {"retrieval/a.py": "import pydicom"},
-        {"retrieval/dicom.py": "import highdicom"},
+        {"retrieval/images/dicom_reader.py": "import highdicom"},
         {"cli/a.py": "from pydicom import Dataset"},
         {"cli/a.py": "from . import main"},
         {"cli/a.py": "import sqlite3"},
@@ -165,8 +165,8 @@ def test_help_waits_for_nothing_but_typer(arguments: list[str]) -> None:
 
 
 def test_a_query_of_a_png_imports_no_dicom() -> None:
-    script = "import sys\nimport retrieval.searcher, cli.query, cli.answer\nprint(*sys.modules)\n"
+    script = "import sys\nimport retrieval.searcher, cli.query, cli.render_answer\nprint(*sys.modules)\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     modules = set(done.stdout.split())
-    assert "retrieval.radiograph" in modules
+    assert "retrieval.images.radiograph" in modules
     assert not modules & {*DICOM, *HEAVY, *(path.replace("/", ".").removesuffix(".py") for path in DICOM_FILES)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.projection import Plane
+from retrieval.evaluation.pca import Plane
 from training.document import INK, PAPER, write_text
 
 __all__ = ["Drawing", "plot_metrics", "principal_plane"]

@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from retrieval.encoder import Encoder
-from training.appearance import AS_IS, Shown, fit_layer
-from training.data import TrainingSet
-from training.looks import principal_axes, root_mean_square
-from training.model import Siamese, SiameseHead
+from retrieval.encoding.encoder import Encoder
+from training.data.dataset import TrainingSet
+from training.export.appearance_subspace import principal_axes, root_mean_square
+from training.export.probes import AS_IS, Shown, fit_layer
+from training.model.siamese import Siamese, SiameseHead
 
 __all__ = ["TwoScales", "glances", "heed_glance", "share_with_glance", "with_glance"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from retrieval.preprocess import Preprocessing
+from retrieval.images.preprocessing import Preprocessing
 from training.errors import TrainingError
 
 __all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe", "typed"]
@@ -30,7 +30,9 @@ class Recipe:
     clahe: bool = True
     part: str = ""  # whole pictures are of this part only, crops of all parts; "": all parts
     epochs: int = 20
-    augmentation: float = 1.0  # how far pictures are turned, scaled and lit anew, see training/augment.py; 0: hardly
+    augmentation: float = (
+        1.0  # how far pictures are turned, scaled and lit anew, see training/data/augment.py; 0: hardly
+    )
     crop_epochs: int = 0  # before those: epochs on crops around lesions, where their places are known
     crop: int = 192  # side of a crop, pixels
     crop_learning_rate: float = 3e-4  # of the backbone, on crops
@@ -46,7 +48,7 @@ class Recipe:
     triplet: float = 1.0
     classification: float = 1.0  # above 0, the classifier also trains jointly with the embedding; on crops always
     second_stage: bool = True  # the classifier is trained anew on the frozen embeddings (the report: only there)
-    looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see training/looks.py
+    looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see appearance_subspace.py
     glance: float = 0.0  # share of the embedding that is of the untrained network's glance; see training/glance.py
     regions: float = 1.0  # suspicion against the lesions' boxes, where a collection has them
     learning_rate: float = 1e-4  # of the backbone

@@ -16,19 +16,19 @@ from starlette.types import ASGIApp
 
 from index.errors import IndexFailure
 from retrieval.errors import RadiographError, SiteKeyError
-from web.api import api
 from web.describe import describe
-from web.engine import Engine
 from web.errors import Refused
-from web.guard import Guard
-from web.meters import Meters
-from web.pages import Report, pages
-from web.replies import refusal, wants_page
-from web.service import Service
-from web.session import Sessions
+from web.metrics import Meters
+from web.responses import refusal, wants_page
+from web.routes.api import api
+from web.routes.pages import Report, pages
+from web.routes.worklist import worklist_pages
+from web.security.middleware import Guard
+from web.security.session import Sessions
+from web.service.searcher_pool import Engine
+from web.service.service import Service
+from web.service.worklist import Worklist
 from web.settings import Settings
-from web.worklist import Worklist
-from web.worklist_pages import worklist_pages
 
 __all__ = ["create_app"]
 

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 
 from index.case import LABEL_NAMES
 from retrieval.answer import Answer
+from web.routes.query_form import MOST_SHOWN
 from web.settings import TOKEN_VARIABLE
-from web.upload import MOST_SHOWN
 
 __all__ = [
     "ANSWERS",
@@ -167,7 +167,7 @@ def parameters(**named: Collection[str] | None) -> Json:
 
 
 def describe(app: FastAPI) -> Json:
-    """The OpenAPI document of an app whose routes are those of `web.api`."""
+    """The OpenAPI document of an app whose routes are those of `web.routes.api`."""
     document = get_openapi(
         title="mura-search",
         version=app.version,

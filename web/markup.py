@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from retrieval.header import IMAGE_SUFFIXES
-from retrieval.page import Html, join, paragraph, safe
+from retrieval.images.raster_headers import IMAGE_SUFFIXES
+from retrieval.reports.page import Html, join, paragraph, safe
 
 __all__ = ["CLAIM", "front_page", "login_page", "options", "problem_page", "top", "whole_page"]
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.heatmap import Heatmap
+from retrieval.explain.smooth_grad_cam import Heatmap
 
 __all__ = ["LONGEST", "heat_png", "png"]
 
@@ -22,7 +22,7 @@ def png(pixels: NDArray[np.uint8], longest: int = LONGEST) -> bytes:
 
 
 def heat_png(heatmap: Heatmap) -> bytes:
-    """A heatmap to be laid over its radiograph: what `retrieval.heatmap.overlay` paints, on nothing."""
+    """A heatmap to be laid over its radiograph: what `retrieval.explain.smooth_grad_cam.overlay` paints, on nothing."""
     values = _fitting(heatmap.values, _LONGEST_HEAT)
     picture = np.empty((*values.shape, 4), np.uint8)
     picture[..., :3] = cv2.applyColorMap(np.rint(255 * values).astype(np.uint8), cv2.COLORMAP_INFERNO)

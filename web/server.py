@@ -16,9 +16,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from web.app import create_app
-from web.engine import Engine
 from web.errors import ServerError
-from web.pages import Report
+from web.routes.pages import Report
+from web.service.searcher_pool import Engine
 from web.settings import Settings
 
 __all__ = ["Server", "serve"]
@@ -155,7 +155,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 @functools.cache
 def _stderr() -> TextIO:
-    """Standard error of its own: while a cut JPEG is decoded, `retrieval.radiograph` keeps the process's own silent."""
+    """Standard error of its own: while a cut JPEG is decoded, `images.radiograph` keeps the process's own silent."""
     try:
         return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, errors="backslashreplace")
     except (OSError, ValueError, AttributeError):  # there is none, or it is no file

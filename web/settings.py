@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrieval.radiograph import MAX_PIXELS
+from retrieval.images.radiograph import MAX_PIXELS
 from web.errors import ServerError
 
 __all__ = ["TOKEN_VARIABLE", "Limits", "Settings", "read_token"]

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from retrieval.build import build_index
-from retrieval.collection import Collection
+from retrieval.datasets.collection import Collection
+from retrieval.indexing.build import build_index
 
 Run = Callable[..., Result]
 

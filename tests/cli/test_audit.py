@@ -15,9 +15,9 @@ import pytest
 from typer.testing import Result
 
 from cli.audit import LISTED, print_list
-from retrieval.build import build_index
-from retrieval.collection import read_collection
-from retrieval.stream import encoded_batches
+from retrieval.datasets.collection import read_collection
+from retrieval.encoding.batches import encoded_batches
+from retrieval.indexing.build import build_index
 
 Run = Callable[..., Result]
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_an_interrupted_deep_audit_goes_on(
         def interrupted(*arguments: object, **options: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("retrieval.audit.deep_audit", interrupted)
+        patch.setattr("retrieval.audit.audit.deep_audit", interrupted)
         assert run("audit", planted, "--model", model).exit_code == 130
     asked: list[int] = []
 
@@ -132,7 +132,7 @@ def test_an_interrupted_deep_audit_goes_on(
         asked.append(len(cases))
         return encoded_batches(cases, *rest, **more)
 
-    monkeypatch.setattr("retrieval.scrutiny.encoded_batches", spied)
+    monkeypatch.setattr("retrieval.audit.deep_audit.encoded_batches", spied)
     assert json.loads(run("audit", planted, "--model", model, "--json").stdout) == plain
     assert asked == [0]
     assert json.loads(run("audit", planted, "--model", model, "--json").stdout) == plain
@@ -176,7 +176,7 @@ def test_the_quick_audit_loads_no_model(planted: Path) -> None:
         [sys.executable, "-c", script, "audit", str(planted)], capture_output=True, text=True, cwd=ROOT, check=True
     )
     modules = set(done.stdout.splitlines()[-1].split())
-    assert "retrieval.audit" in modules
+    assert "retrieval.audit.audit" in modules
     assert not modules & {"onnxruntime", "faiss", "torch"}
 
 

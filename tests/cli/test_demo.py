@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from retrieval.bundle import BUNDLED
-from retrieval.collection import read_collection
+from retrieval.datasets.collection import read_collection
+from retrieval.encoding.bundle import BUNDLED
 
 Run = Callable[..., Result]
 

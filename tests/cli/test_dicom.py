@@ -186,7 +186,7 @@ def test_a_missing_extra_names_the_command(
     archive: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.delitem(sys.modules, "retrieval.dicom", raising=False)
+    monkeypatch.delitem(sys.modules, "retrieval.images.dicom_reader", raising=False)
     result = run("index", "build", archive, "--labels", tmp_path / "labels.csv", "--index", tmp_path / "index")
     assert result.exit_code == 1
     assert result.stderr == 'error: pydicom is not installed; run: pip install "mura-search[dicom]"\n'

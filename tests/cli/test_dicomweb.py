@@ -19,7 +19,7 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 for library in ("highdicom", "dicomweb_client", "pylibjpeg"):
     pytest.importorskip(library, reason="the extra dicom is not installed")
 
-from retrieval.dicomweb import TOKEN_VARIABLE, WebArchive  # noqa: E402
+from retrieval.dicom.dicomweb import TOKEN_VARIABLE, WebArchive  # noqa: E402
 from retrieval.errors import ArchiveError  # noqa: E402
 from tests.cli.orthanc import Orthanc, free_port, value  # noqa: E402
 
@@ -121,7 +121,7 @@ def test_the_same_index_as_of_a_folder(
     run: Run, place: Path, dicom_bytes: Make, labels: Path, model: Path, tmp_path: Path
 ) -> None:
     """What comes by DICOMweb is the same radiographs: names, hashes, labels and embeddings."""
-    from index.folder import IndexFolder
+    from index.reader import IndexFolder
 
     for number, (_, data) in enumerate(studies(dicom_bytes)):
         (tmp_path / "folder").mkdir(exist_ok=True)

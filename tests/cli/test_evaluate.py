@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from retrieval.collection import Collection
+from retrieval.datasets.collection import Collection
 
 Run = Callable[..., Result]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-import training.experiment
+import training.experiments.experiment
 from index.errors import MuraSearchError
 
 Run = Callable[..., Result]
@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         results: list[Mapping[str, Any]] = seen["results"]
         return results
 
-    monkeypatch.setattr(training.experiment, "run_experiment", run_experiment)
+    monkeypatch.setattr(training.experiments.experiment, "run_experiment", run_experiment)
     return seen
 
 

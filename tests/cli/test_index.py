@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from retrieval.build import build_index
-from retrieval.collection import Collection
+from retrieval.datasets.collection import Collection
+from retrieval.indexing.build import build_index
 
 Run = Callable[..., Result]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import Result
 
-from retrieval.collection import read_collection
+from retrieval.datasets.collection import read_collection
 
 Run = Callable[..., Result]
 

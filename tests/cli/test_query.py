@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from retrieval.encoder import Encoder
-from retrieval.heatmap import explain_class, overlay
+from retrieval.encoding.encoder import Encoder
+from retrieval.explain.smooth_grad_cam import explain_class, overlay
 from retrieval.searcher import Searcher
 
 Run = Callable[..., Result]

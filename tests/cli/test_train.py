@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-import training.data
-import training.run
+import training.data.dataset
+import training.loop.run
 from cli.train import duration
 from index.case import Case
-from retrieval.collection import Collection
-from retrieval.rules import DEFAULTS
-from training.plan import Plan
+from retrieval.datasets.collection import Collection
+from retrieval.decision.rules import DEFAULTS
+from training.loop.cost_estimate import Plan
 from training.recipe import Recipe
 
 Run = Callable[..., Result]
@@ -52,20 +52,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(collections=collections, how=how, cache=cache)
         return "the data", [("bad.png", "empty")]
 
-    def train(data: object, recipe: object, out: Path, **options: Any) -> training.run.Trained:
+    def train(data: object, recipe: object, out: Path, **options: Any) -> training.loop.run.Trained:
         seen.update(data=data, recipe=recipe, out=out, **options)
         options["report"]("plan", 0, 0, {"seconds": 3600.0, "memory_bytes": 3 * 2**30, "step_seconds": 1.25})
         options["report"]("epoch", 1, 2, {"epoch": 1, "valid_auroc": 0.75})
-        return training.run.Trained(out / "model", ({"epoch": 1.0, "valid_auroc": float("nan")},), 1e-6, DEFAULTS, 60.0)
+        return training.loop.run.Trained(
+            out / "model", ({"epoch": 1.0, "valid_auroc": float("nan")},), 1e-6, DEFAULTS, 60.0
+        )
 
-    monkeypatch.setattr(training.data, "load_training_set", load)
+    monkeypatch.setattr(training.data.dataset, "load_training_set", load)
 
     def plan_run(cases: list[Case], recipe: Recipe) -> Plan:
         seen.update(listed=[case.case for case in cases])
         return PLAN
 
-    monkeypatch.setattr(training.run, "train", train)
-    monkeypatch.setattr(training.run, "plan_run", plan_run)
+    monkeypatch.setattr(training.loop.run, "train", train)
+    monkeypatch.setattr(training.loop.run, "plan_run", plan_run)
     return seen
 
 
@@ -160,10 +162,10 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     assert "1 x 2 CPU threads, float32: about 18 min, 3.0 GiB" in result.stdout
     told = json.loads(run("train", table, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
     assert (told["step_seconds"], told["recipe"]["loss"]) == (2.0, "triplet")
-    monkeypatch.setattr(training.run, "plan_run", lambda cases, recipe: replace(plan, soup=3, crop_epochs=0))
+    monkeypatch.setattr(training.loop.run, "plan_run", lambda cases, recipe: replace(plan, soup=3, crop_epochs=0))
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert "3 runs of 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
-    monkeypatch.setattr(training.run, "plan_run", lambda cases, recipe: replace(plan, refit_steps=31))
+    monkeypatch.setattr(training.loop.run, "plan_run", lambda cases, recipe: replace(plan, refit_steps=31))
     result = run("train", table, "--out", tmp_path / "run", "--dry-run", "--refit", "--patience", 0)
     assert "then all of it again on everybody, in epochs of 31 steps" in result.stdout.replace("\n", " ")
     assert set(asked) == {"listed"}  # nothing was read
@@ -199,7 +201,7 @@ def test_the_split_for_evaluation_is_left_alone(
 def test_without_torch_it_names_the_extra(
     run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "training.run")
+    monkeypatch.delitem(sys.modules, "training.loop.run")
     monkeypatch.setitem(sys.modules, "torch", None)
     result = run("train", table, "--out", tmp_path / "run")
     assert result.exit_code == 1

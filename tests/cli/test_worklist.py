@@ -14,10 +14,10 @@ import pytest
 from typer.testing import Result
 
 from cli.worklist import follow
-from retrieval.build import build_index
-from retrieval.collection import Collection
+from retrieval.datasets.collection import Collection
+from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
-from retrieval.watch import Watch
+from retrieval.worklist.folder_watcher import Watch
 
 Run = Callable[..., Result]
 Square = Callable[..., Path]

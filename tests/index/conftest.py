@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.build import IndexBuild
+from index.builder import IndexBuild
 from index.case import Case
-from index.milvus import MilvusPlace
-from tests.index.milvus_server import MilvusServer, names, server_place
+from index.milvus.store import MilvusPlace
+from tests.index.milvus.server import MilvusServer, names, server_place
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 

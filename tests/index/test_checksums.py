@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index import checksums, folder
+from index import checksums, reader
 from index.case import Case
-from index.edit import IndexEdit
 from index.errors import IndexDamaged, IndexFailure
-from index.folder import IndexFolder
+from index.reader import IndexFolder
+from index.writer import IndexEdit
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 
@@ -91,8 +91,8 @@ def test_a_large_index_is_opened_without_reading_it_all(
     edited: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is beyond the size that is read on opening is found when it is shown, and by verifying."""
-    monkeypatch.setattr("index.folder.CHECKED", 0)
-    monkeypatch.setattr("index.snapshot.CHECKED", 0)
+    monkeypatch.setattr("index.reader.CHECKED", 0)
+    monkeypatch.setattr("index.vectors.vector_file.CHECKED", 0)
     for name in ("cases.sqlite", "vectors.faiss"):
         file = edited / name
         original = file.read_bytes()
@@ -109,7 +109,7 @@ def test_a_large_index_is_opened_without_reading_it_all(
 def test_a_change_of_a_large_index_is_sealed_by_compacting(
     edited: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    monkeypatch.setattr("index.edit.SEALED", 0)
+    monkeypatch.setattr("index.writer.SEALED", 0)
     changes: dict[str, Callable[[IndexEdit], object]] = {
         "remove": lambda edit: edit.remove({"study": ["study8"]}),
         "relabel": lambda edit: edit.relabel("study8", 1),
@@ -153,7 +153,7 @@ def test_nobody_writes_between_the_checksums_and_what_they_are_compared_with(
         return wrapped
 
     if what == "open":
-        monkeypatch.setattr(folder, "_state", writing(folder._state))
+        monkeypatch.setattr(reader, "_state", writing(reader._state))
         IndexFolder.open(place).close()
     else:
         with IndexFolder.open(place) as opened:

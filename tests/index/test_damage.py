@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexDamaged, IndexFailure, IndexSchema
-from index.folder import IndexFolder
+from index.reader import IndexFolder
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import index
-from index.build import IndexBuild
-from index.edit import IndexEdit
+from index.builder import IndexBuild
 from index.errors import IndexFailure
-from index.folder import IndexFolder
+from index.reader import IndexFolder
+from index.writer import IndexEdit
 
 NOBODY = 65534
 
@@ -94,7 +94,7 @@ ACTIONS: dict[str, Callable[..., object]] = {
 }
 
 if __name__ == "__main__":
-    import index.faiss_store
+    import index.vectors.faiss
 
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)

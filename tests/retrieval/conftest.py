@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from retrieval.build import build_index
-from retrieval.collection import read_collection
+from retrieval.datasets.collection import read_collection
+from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
 
 if TYPE_CHECKING:
-    from retrieval.dicomnode import Node
-    from retrieval.dicomresult import ArchiveAnswer
-    from tests.retrieval.dicom_peer import Recording
+    from retrieval.dicom.results import ArchiveAnswer
+    from retrieval.dicom.storage_scp import Node
+    from tests.retrieval.dicom.dicom_peer import Recording
 
 
 @pytest.fixture
 def recording() -> "Recording":
-    from tests.retrieval.dicom_peer import Recording
+    from tests.retrieval.dicom.dicom_peer import Recording
 
     return Recording()
 
@@ -29,8 +29,8 @@ def recording() -> "Recording":
 @pytest.fixture
 def start_node(recording: "Recording", tmp_path: Path) -> "Iterator[Callable[..., Node]]":
     """Starts a node: `start_node(callers=("PACS",))`; it is stopped at the end."""
-    from retrieval.dicomnode import Node, NodeSettings
-    from tests.retrieval.dicom_peer import QUIET
+    from retrieval.dicom.storage_scp import Node, NodeSettings
+    from tests.retrieval.dicom.dicom_peer import QUIET
 
     nodes: list[Node] = []
 
@@ -85,7 +85,7 @@ def dicom_archive(write_dicom: Callable[..., Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def ask_archive(dicom_archive: Path, model: Path, tmp_path: Path) -> "Callable[..., ArchiveAnswer]":
     """Asks an index of the archive: `ask_archive(file, ...)`; with keep=True, one that keeps identifiers."""
-    from retrieval.dicomresult import search_for_archive
+    from retrieval.dicom.results import search_for_archive
 
     def search(*files: Path, keep: bool = False, heatmap: Path | None = None) -> "ArchiveAnswer":
         place = tmp_path / f"index-{keep}"
@@ -100,6 +100,6 @@ def ask_archive(dicom_archive: Path, model: Path, tmp_path: Path) -> "Callable[.
 @pytest.fixture
 def dicom_query(write_dicom: Callable[..., Path]) -> Path:
     """A radiograph with a full header."""
-    from tests.retrieval.dicom_results import FULL, gradient
+    from tests.retrieval.dicom.dicom_results import FULL, gradient
 
     return write_dicom("q.dcm", gradient(), StudyInstanceUID="1.2.99", SeriesInstanceUID="1.2.99.1", **FULL)

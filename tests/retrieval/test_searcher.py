@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from index.errors import IndexDamaged, IndexMissing
-from retrieval.build import build_index
-from retrieval.collection import Collection
+from retrieval.datasets.collection import Collection
+from retrieval.decision.rules import Rules
+from retrieval.encoding.batches import file_digest
 from retrieval.errors import BundleError, RadiographError
-from retrieval.rules import Rules
+from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher, default_index
-from retrieval.stream import file_digest
 
 Squares = Callable[..., Collection]
 RULES = Rules(k=3, temperature=0.1, vote_threshold=0.4, slope=2.0, intercept=-1.0, familiarity_limit=0.9, source="test")
@@ -261,7 +261,7 @@ def test_damage_is_named_on_opening(place: Path, tmp_path: Path) -> None:
 
 def test_an_index_without_rules_is_damaged(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stored in (None, {"k": 3}, "k"):
-        monkeypatch.setattr("index.folder.IndexFolder.metadata", lambda self, key, stored=stored: stored)
+        monkeypatch.setattr("index.reader.IndexFolder.metadata", lambda self, key, stored=stored: stored)
         with pytest.raises(IndexDamaged, match="decision rules"):
             Searcher.open(place)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from index.case import Case
-from training.data import TrainingSet
+from training.data.dataset import TrainingSet
 from training.recipe import Recipe
 
 SIZE = 64

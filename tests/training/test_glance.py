@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from retrieval.encoder import Encoder
-from retrieval.preprocess import normalise
-from training.appearance import AS_IS, Shown
-from training.backbone import load_backbone
-from training.data import TrainingSet
+from retrieval.encoding.encoder import Encoder
+from retrieval.images.preprocessing import normalise
+from training.data.dataset import TrainingSet
 from training.errors import TrainingError
+from training.export.probes import AS_IS, Shown
 from training.glance import PENALTY, TwoScales, glances, heed_glance, share_with_glance, with_glance
-from training.model import Siamese, SiameseHead
+from training.loop.run import divide, train
+from training.model.backbone import load_backbone
+from training.model.siamese import Siamese, SiameseHead
 from training.recipe import Recipe
-from training.run import divide, train
 
 C, D, N = 12, 128, 200
 

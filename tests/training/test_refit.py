@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import training.finish
-import training.run
+import training.export.bundle
+import training.loop.run
 from index.case import Case
-from retrieval.bundle import Bundle, digest_number
-from retrieval.rules import Rules
-from training.backbone import load_backbone
-from training.data import TrainingSet
+from retrieval.decision.rules import Rules
+from retrieval.encoding.bundle import Bundle, digest_number
+from training.data.dataset import TrainingSet
 from training.errors import TrainingError
+from training.loop.run import divide, train
+from training.model.backbone import load_backbone
 from training.recipe import Recipe
-from training.run import divide, train
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         barred.append(len(trained_on))
         return Rules(k=7, classifier_threshold=0.25, source="learned on whom the model was not trained")
 
-    monkeypatch.setattr(training.finish, "learn_rules", learned)
+    monkeypatch.setattr(training.export.bundle, "learn_rules", learned)
     return barred
 
 
@@ -68,7 +68,7 @@ def test_what_everybody_taught_is_what_no_holdout_would_have(
 ) -> None:
     """The second network is the one of a run that learns from all patients from the start."""
     refit = train(blobs, replace(once, refit=True), tmp_path / "refit")
-    monkeypatch.setattr(training.run, "_divided", lambda cases, recipe: (list(range(len(cases))), list(range(8))))
+    monkeypatch.setattr(training.loop.run, "_divided", lambda cases, recipe: (list(range(len(cases))), list(range(8))))
     whole = train(blobs, once, tmp_path / "whole")
     assert refit is not None
     assert whole is not None

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from retrieval.build import build_index
-from retrieval.collection import Collection
+from retrieval.datasets.collection import Collection
+from retrieval.indexing.build import build_index
 
 if TYPE_CHECKING:
     import httpx

@@ -18,9 +18,9 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 import httpx  # noqa: E402  # only where all of these are installed
 
 from cli.serve import report_of  # noqa: E402
-from retrieval.build import build_index  # noqa: E402
-from retrieval.collection import Collection  # noqa: E402
-from retrieval.identity import SiteKey  # noqa: E402
+from retrieval.datasets.collection import Collection  # noqa: E402
+from retrieval.indexing.build import build_index  # noqa: E402
+from retrieval.pseudonyms import SiteKey  # noqa: E402
 from retrieval.searcher import Searcher  # noqa: E402
 
 Bytes = Callable[..., bytes]
@@ -107,7 +107,7 @@ def test_frames_and_pixels_have_limits(serve: Serve, dicom_bytes: Bytes, monkeyp
         def decode(*_: Any) -> None:
             raise AssertionError("it was decoded")
 
-        monkeypatch.setattr("retrieval.dicom._decoded", decode)
+        monkeypatch.setattr("retrieval.images.dicom_reader._decoded", decode)
         refused = post(client, four)
         assert (refused.status_code, "has 4 frames, more than the 3 views" in refused.text) == (422, True)
         assert "60,000 x 60,000 pixels, more than" in post(client, huge).json()["error"]
@@ -182,7 +182,7 @@ def test_without_the_extra_it_says_so(
 ) -> None:
     data = dicom_bytes(grey(200))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.delitem(sys.modules, "retrieval.dicom", raising=False)
+    monkeypatch.delitem(sys.modules, "retrieval.images.dicom_reader", raising=False)
     with httpx.Client(base_url=serve()) as client:
         refused = post(client, ("a.dcm", data))
         assert (refused.status_code, "which this server cannot read" in refused.json()["error"]) == (422, True)

@@ -213,7 +213,7 @@ def test_a_second_request_may_be_left_half_open_either(serve: Serve) -> None:
 
 
 def test_a_full_server_says_so_instead_of_queueing(serve: Serve, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval.encoder import Encoder
+    from retrieval.encoding.encoder import Encoder
 
     going = threading.Event()
     encode = Encoder.encode_prepared
@@ -244,7 +244,7 @@ def test_a_full_server_says_so_instead_of_queueing(serve: Serve, png: Png, monke
 
 
 def test_an_answer_that_takes_too_long_is_given_up(serve: Serve, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrieval.encoder import Encoder
+    from retrieval.encoding.encoder import Encoder
 
     encode = Encoder.encode_prepared
 

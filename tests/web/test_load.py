@@ -1,4 +1,4 @@
-"""Many clients at once, for a moment; benchmarks/load.py does it for a minute and measures."""
+"""Many clients at once, for a moment; benchmarks/server_load.py does it for a minute and measures."""
 
 import gc
 import threading

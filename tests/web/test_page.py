@@ -15,7 +15,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 import httpx
 from playwright.sync_api import Page, expect
 
-from index.edit import IndexEdit
+from index.writer import IndexEdit
 from tests.web.browsing import CHROMIUM, PHONE, Open, ask, drawn, inbox, ranked, until
 
 Serve = Callable[..., str]
@@ -171,7 +171,7 @@ def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Squar
 def test_an_open_worklist_says_that_it_has_changed(
     serve: Serve, open_page: Open, square: Square, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("web.worklist._EVERY", 0.1)
+    monkeypatch.setattr("web.service.worklist._EVERY", 0.1)
     page = open_page(serve(worklist=inbox(square)))
     ranked(page)
     rows = page.locator(".list tbody tr")

@@ -1,0 +1,187 @@
+"""An answer in the terminal: the verdict first, then what it rests on, also in 80 columns and without colour."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.console import bare_table, printable, standard_output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from retrieval.answer import Answer, SimilarCase
+
+__all__ = ["print_answer"]
+
+CLAIM = "Not a medical device: research and teaching only."
+HEATMAP = "a heatmap shows where what speaks for abnormal lies, whatever the verdict; it outlines no lesion"
+BAR = 20  # characters from probability 0 to 1
+STYLES = {"abnormal": "bold red", "normal": "bold green", "far": "bold yellow", "unfamiliar": "bold yellow"}
+
+
+def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
+    """Print what a radiologist reads: verdict, probabilities, the similar studies, and everything that qualifies it."""
+    out = console or standard_output()
+    for line in headlines(answer):
+        out.print(line)
+    out.print()
+    out.print(figures(answer, marks=mark_set(out)))
+    if answer.query.views > 1:
+        out.print()
+        out.print(views(answer))
+    out.print()
+    if answer.cases:
+        out.print(similar(answer.cases))
+        out.print()
+        for case in answer.cases:  # paths are too long for the table, and are not broken, so that they can be copied
+            out.print(line_of(f"{case.rank}  {shortest(case.path or case.case)}", "dim"), soft_wrap=True)
+    else:
+        out.print(line_of("No study of the index fits what was asked for."))
+    drawn = [f"heatmap  {shortest(view.heatmap)}" for view in answer.views if view.heatmap is not None]
+    if answer.report is not None:
+        drawn.append(f"report   {shortest(answer.report)}")
+    if drawn:
+        out.print()
+    for text in drawn:
+        out.print(line_of(text, "dim"), soft_wrap=True)
+    out.print()
+    for text in remarks(answer):
+        out.print(line_of(text, "yellow"))
+    out.print(line_of(sources(answer), "dim"))
+    out.print(line_of(CLAIM, "dim"))
+
+
+def line_of(text: str, style: str = "") -> "Text":
+    from rich.text import Text
+
+    return Text(printable(text), style=style, overflow="fold")
+
+
+def headlines(answer: "Answer") -> list["Text"]:
+    from rich.text import Text
+
+    lines = []
+    familiarity = answer.familiarity
+    if familiarity.familiar is False:
+        text = f"UNFAMILIAR: {'; '.join(familiarity.reasons)}. Do not rely on what follows."
+        lines.append(Text(printable(text), style=STYLES["unfamiliar"]))
+    classifier, vote = word(answer.classifier.abnormal), word(answer.knn.abnormal)
+    if answer.agreement is None:
+        line = Text(f"{classifier.upper()}: by the classifier alone, nothing could vote", style=STYLES[classifier])
+    elif answer.agreement:
+        line = Text(f"{classifier.upper()}: classifier and vote agree", style=STYLES[classifier])
+    else:
+        line = Text("UNDECIDED: the classifier says ", style="bold yellow")
+        line.append(classifier, STYLES[classifier]).append(", the vote says ").append(vote, STYLES[vote])
+    return [*lines, line]
+
+
+def figures(answer: "Answer", marks: str) -> "Table":
+    """Classifier, vote and familiarity, one a row: the figure, what it means, a picture of it, and its limit."""
+    table = bare_table("", "", "", "", "")
+    rows = [
+        ("classifier", answer.classifier.probability, word(answer.classifier.abnormal), answer.classifier.threshold),
+        (
+            f"vote of {answer.knn.k} {'study' if answer.knn.k == 1 else 'studies'}",
+            answer.knn.probability,
+            word(answer.knn.abnormal),
+            answer.knn.threshold,
+        ),
+    ]
+    for name, probability, verdict, threshold in rows:
+        picture = line_of(bar(probability, threshold, marks), "dim")
+        table.add_row(name, figure(probability), styled(verdict), picture, f"threshold {threshold:.2f}")
+    familiarity = answer.familiarity
+    near = None if familiarity.similarity is None else familiarity.similarity >= familiarity.limit
+    known = {True: "near", False: "far", None: "unknown"}[near]
+    table.add_row(
+        "nearest study", cosine(familiarity.similarity), styled(known), "", f"limit {cosine(familiarity.limit)}"
+    )
+    return table
+
+
+def views(answer: "Answer") -> "Table":
+    table = bare_table("view", "classifier", "vote", "similarity")
+    files = [view.file for view in answer.views]
+    names = [Path(file).name for file in files]
+    for view, name in zip(answer.views, names if len(set(names)) == len(names) else files, strict=True):
+        table.add_row(line_of(name), figure(view.classifier), figure(view.knn), cosine(view.similarity))
+    return table
+
+
+def similar(cases: "Sequence[SimilarCase]") -> "Table":
+    """The similar studies, nearest first; `weight` is a study's part of the vote.
+
+    A collection that names no parts, views or sides gets no columns for them.
+    """
+    described = [name for name in ("part", "view", "laterality") if any(getattr(case, name) for case in cases)]
+    table = bare_table("", "similarity", "weight", "label", "study", *described)
+    for case in cases:
+        table.add_row(
+            str(case.rank),
+            cosine(case.similarity),
+            f"{case.weight:.0%}",
+            styled(case.label),
+            line_of(case.study),
+            *(line_of(getattr(case, name)) for name in described),
+        )
+    return table
+
+
+def remarks(answer: "Answer") -> list[str]:
+    """The answer's warnings, the patients left out that no warning names, and how a heatmap is to be read."""
+    unnamed = answer.unnamed_patients
+    excluded = [f"the studies of {', '.join(unnamed)} are left out: it is the same patient"] if unnamed else []
+    drawn = [HEATMAP] if any(view.heatmap is not None for view in answer.views) else []
+    return [f"Note: {text}." for text in (*answer.warnings, *excluded, *drawn)]
+
+
+def sources(answer: "Answer") -> str:
+    model, index = answer.model, answer.index
+    return (
+        f"Model {model.name} ({model.sha256[:8]}); index {shortest(index.path)} of {index.cases:,} radiographs, "
+        f"{index.studies:,} studies; {answer.seconds.total:.2f} s."
+    )
+
+
+def styled(text: str) -> "Text":
+    return line_of(text, STYLES.get(text, "default"))
+
+
+def word(abnormal: bool | None) -> str:
+    return {True: "abnormal", False: "normal", None: "unknown"}[abnormal]
+
+
+def figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def cosine(value: float | None) -> str:
+    """A similarity: those that matter lie near 1, and differ in the third place."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def mark_set(console: "Console") -> str:
+    """Filled, empty and threshold marks that this console can show."""
+    return "#.|" if console.options.ascii_only else "█·│"
+
+
+def bar(probability: float | None, threshold: float, marks: str) -> str:
+    """Draw a probability as a bar from 0 to 1 with its threshold."""
+    if probability is None:
+        return ""
+    full, at = round(probability * BAR), round(threshold * BAR)
+    cells = marks[0] * full + marks[1] * (BAR - full)
+    return cells[:at] + marks[2] + cells[at:]
+
+
+def shortest(path: str) -> str:
+    """Give back the path as seen from here, where that is shorter."""
+    try:
+        here = str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return path
+    return min(path, here, key=len)

@@ -1,0 +1,219 @@
+"""What do the limits of familiarity flag? Held-out radiographs of the collection, and pictures that are none of it.
+
+    python -m experiments.familiarity_limits DATA --index INDEX [--other DATA2] [--most 300]
+
+INDEX holds the split `train` of DATA. Asked about are, each picture as a query of one view:
+
+- the split `valid` of DATA, by study as well: whatever is flagged here is a false alarm, and the limits were
+  set to give 1 % of them;
+- the same radiographs inverted, turned, mirrored, blurred, cut to their middle and made fainter;
+- the split `valid` of DATA2 by body part, whatever the model was trained on left out;
+- synthetic fingers; noise; text pages; gradients; and crops of the photographs that scikit-learn and Matplotlib bring.
+
+For each the share that is flagged at the stored limits, and how many for each of the reasons. 95 % intervals by
+bootstrap over patients. Nothing is tuned.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks._timing import machine
+from cli.evaluate import interval
+from retrieval.datasets.collection import read_collection
+from retrieval.encoding.bundle import digest_number
+from retrieval.errors import RadiographError
+from retrieval.evaluation.metrics import bootstrap_ratios
+from retrieval.images.radiograph import read_radiograph
+from retrieval.searcher import Searcher
+from retrieval.synthetic.dataset import draw_study
+
+BATCH = 16
+REASONS = ("nearest", "part", "inverted", "on its side")
+WORDS = ("the", "of", "bone", "joint", "no", "fracture", "normal", "study", "left", "right", "patient", "report")
+
+Picture = NDArray[np.uint8]
+Group = list[tuple[Picture, str, str]]  # pixels, patient, study
+
+
+def radiographs(data: Path, split: str | None, seen: frozenset[int], most: int) -> dict[str, Group]:
+    """Unseen radiographs by body part, at most so many of each, evenly from all."""
+    cases: dict[str, list[tuple[Path, str, str]]] = {}
+    for case in read_collection(data, split=split).cases:
+        cases.setdefault(case.part, []).append((Path(case.path), case.patient, case.study))
+    groups: dict[str, Group] = {}
+    for part, own in cases.items():
+        group: Group = []
+        for path, patient, study in own:
+            try:
+                radiograph = read_radiograph(path)
+            except RadiographError as error:
+                print(f"left out: {error}")
+                continue
+            if digest_number(radiograph.digest) not in seen:
+                group.append((radiograph.pixels, patient, study))
+        groups[part] = [group[i] for i in np.linspace(0, len(group) - 1, min(most, len(group))).astype(int)]
+    return groups
+
+
+def changed(group: Group) -> Iterator[tuple[str, Group]]:
+    """The same radiographs as nobody took them."""
+
+    def inverted(pixels: Picture) -> Picture:
+        return np.asarray(255 - pixels, np.uint8)
+
+    def turned(pixels: Picture, degrees: float) -> Picture:
+        H, W = pixels.shape[:2]
+        turn = cv2.getRotationMatrix2D((W / 2, H / 2), degrees, 1)
+        return np.asarray(cv2.warpAffine(pixels, turn, (W, H)), np.uint8)
+
+    def middle(pixels: Picture) -> Picture:
+        H, W = pixels.shape[:2]
+        return pixels[3 * H // 8 : 5 * H // 8 + 1, 3 * W // 8 : 5 * W // 8 + 1]
+
+    changes: dict[str, Callable[[Picture], Picture]] = {
+        "inverted": inverted,
+        "turned by 45 degrees": lambda pixels: turned(pixels, 45),
+        "turned by 90 degrees": lambda pixels: np.ascontiguousarray(np.rot90(pixels)),
+        "upside down": lambda pixels: np.ascontiguousarray(pixels[::-1, ::-1]),
+        "mirrored": lambda pixels: np.ascontiguousarray(pixels[:, ::-1]),
+        "blurred, sigma 8": lambda pixels: np.asarray(cv2.GaussianBlur(pixels, (0, 0), 8), np.uint8),
+        "the middle sixteenth": middle,
+        "a fifth of the contrast": lambda pixels: (pixels // 5 + 100).astype(np.uint8),
+    }
+    for name, change in changes.items():
+        yield name, [(change(pixels), patient, study) for pixels, patient, study in group]
+
+
+def drawn(count: int, seed: int) -> Iterator[tuple[str, Group]]:
+    generator = np.random.default_rng(seed)
+
+    def named(pictures: Sequence[Picture]) -> Group:
+        return [(picture, str(number), str(number)) for number, picture in enumerate(pictures)]
+
+    fingers = [
+        (view.pixels, str(n), str(n)) for n in range(count // 2) for view in draw_study(seed, n, abnormal=n % 2 == 1)
+    ]
+    yield "synthetic fingers", fingers[:count]
+    yield "white noise", named([generator.integers(0, 256, (512, 400), np.uint8) for _ in range(count)])
+    yield "smooth noise", named([smooth(generator) for _ in range(count)])
+    yield "text pages", named([text_page(generator) for _ in range(count)])
+    yield "gradients", named([gradient(generator) for _ in range(count)])
+    yield "one grey", named([np.full((512, 400), level, np.uint8) for level in np.linspace(0, 255, 16).astype(int)])
+
+
+def smooth(generator: np.random.Generator) -> Picture:
+    grain = generator.standard_normal((512, 400)).astype(np.float32)
+    blurred = cv2.GaussianBlur(grain, (0, 0), float(generator.uniform(5, 40)))
+    return np.asarray(cv2.normalize(blurred, np.empty_like(blurred), 0, 255, cv2.NORM_MINMAX), np.uint8)
+
+
+def text_page(generator: np.random.Generator) -> Picture:
+    """A page of words, black on white."""
+    page = np.full((800, 600), 255, np.uint8)
+    for y in range(50, 760, int(generator.integers(18, 34))):
+        line = " ".join(generator.choice(WORDS, 9))
+        cv2.putText(
+            page, line, (40, y), cv2.FONT_HERSHEY_SIMPLEX, float(generator.uniform(0.4, 0.6)), 0, 1, cv2.LINE_AA
+        )
+    return page
+
+
+def gradient(generator: np.random.Generator) -> Picture:
+    y, x = np.mgrid[:512, :400].astype(np.float32)
+    angle, bend = generator.uniform(0, 2 * np.pi), generator.uniform(-1, 1)
+    values = np.cos(angle) * x / 400 + np.sin(angle) * y / 512 + bend * (x * y / 204_800)
+    return np.asarray(255 * (values - values.min()) / np.ptp(values), np.uint8)
+
+
+def photographs(count: int, seed: int) -> Iterator[tuple[str, Group]]:
+    """Crops of the photographs of two packages, in colour and grey."""
+    from matplotlib.cbook import get_sample_data
+    from sklearn.datasets import load_sample_images
+
+    whole = [np.asarray(picture[:, :, ::-1], np.uint8) for picture in load_sample_images().images]
+    whole.append(read_radiograph(Path(get_sample_data("grace_hopper.jpg", asfileobj=False))).pixels)
+    generator = np.random.default_rng(seed)
+    crops: Group = []
+    for number in range(count):
+        picture = whole[number % len(whole)]
+        H, W = picture.shape[:2]
+        height, width = (int(side * generator.uniform(0.4, 0.9)) for side in (H, W))
+        top, left = int(generator.integers(H - height + 1)), int(generator.integers(W - width + 1))
+        crops.append((np.ascontiguousarray(picture[top : top + height, left : left + width]), str(number), str(number)))
+    yield "photographs", crops
+    yield (
+        "photographs, grey",
+        [(np.asarray(cv2.cvtColor(of, cv2.COLOR_BGR2GRAY), np.uint8), a, b) for of, a, b in crops],
+    )
+
+
+def excess(searcher: Searcher, group: Group) -> NDArray[np.float64]:
+    """By how much each picture, as a query of one view, is more usual than the limits (N, 4), negative where flagged.
+
+    In the order of REASONS: similarity to the nearest study, and the margins of part, polarity and turn.
+    """
+    rules, appearance = searcher.rules, searcher.encoder.appearance
+    found = []
+    for start in range(0, len(group), BATCH):
+        embeddings = searcher.encoder.encode([pixels for pixels, *_ in group[start : start + BATCH]]).embeddings
+        near = np.array([hits[0].similarity for hits in searcher.index.search(embeddings, 1)])
+        margins = np.full((len(near), 3), np.inf)
+        if appearance is not None and rules.appearance_limits:
+            margins = appearance.margins(embeddings, rules.parts) - np.array(rules.appearance_limits)
+        found.append(np.column_stack((near - rules.familiarity_limit, margins)))
+    return np.concatenate(found)
+
+
+def line(beyond: NDArray[np.float64], owners: Sequence[str], rounds: int) -> str:
+    """A row of the table, without its name."""
+    flagged = np.any(beyond < 0, axis=1)
+    share = bootstrap_ratios({"": (flagged.astype(float), np.ones(len(beyond)))}, owners, rounds=rounds)[""]
+    reasons = " | ".join(str(count) for count in (beyond < 0).sum(0))
+    return f"{flagged.sum()} of {len(beyond)} | {interval(share)} | {reasons}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--other", type=Path, help="other body parts")
+    parser.add_argument("--most", type=int, default=300, metavar="N", help="pictures of one group")
+    parser.add_argument("--drawn", type=int, default=100, metavar="N", help="pictures that are drawn or cropped")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10_000)
+    options = parser.parse_args()
+    machine("onnxruntime", "opencv-python-headless", "numpy")
+    with Searcher.open(options.index) as searcher:
+        seen, rules = searcher.encoder.bundle.seen(), searcher.rules
+        print(
+            f"\nlimits {rules.familiarity_limit:.4f}, {rules.appearance_limits}; parts {rules.parts}; {rules.source}\n"
+        )
+        print(f"| | flagged | share | {' | '.join(REASONS)} |\n|---|---|---|---|---|---|---|")
+        groups = radiographs(options.data, "valid", seen, options.most)
+        valid = [one for group in groups.values() for one in group]
+        known = excess(searcher, valid)
+        studies: dict[str, list[int]] = {}
+        for row, (_, _, study) in enumerate(valid):
+            studies.setdefault(study, []).append(row)
+        by_study = np.array([known[rows].min(0) for rows in studies.values()])
+
+        def show(name: str, beyond: NDArray[np.float64], owners: Sequence[str]) -> None:
+            print(f"| {name} | {line(beyond, owners, options.rounds)} |", flush=True)
+
+        show("valid, by study", by_study, [valid[rows[0]][1] for rows in studies.values()])
+        show("valid", known, [patient for _, patient, _ in valid])
+        named: list[tuple[str, Group]] = list(changed(valid))
+        if options.other:
+            named += radiographs(options.other, "valid", seen, options.most).items()
+        named += [*drawn(options.drawn, options.seed), *photographs(options.drawn, options.seed)]
+        for name, group in named:
+            show(name, excess(searcher, group), [patient for _, patient, _ in group])
+
+
+if __name__ == "__main__":
+    main()

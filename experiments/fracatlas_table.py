@@ -1,0 +1,183 @@
+"""One case table of radiographs of FracAtlas, with patients that run across its parts.
+
+    python -m experiments.fracatlas_table FRACATLAS --out OUT [--model MODEL] [--copies FILE | --unlinked]
+
+FRACATLAS is the data set as it is published (dataset.csv, images/, Annotations/). Of its 4,083 radiographs those in
+docs/fracatlas/radiographs.csv are taken, all of one part, small and readable: 924 of the hand up to the elbow, called
+fracatlas-upper-limb, and 1,867 of legs, hips and shoulders, fracatlas-other-parts. Instead there may be several folders
+in this layout, or with a case table, and a fractures.csv each; all that they hold is taken.
+
+Read folder by folder, a patient is a run of consecutive image numbers of one part. A hand and a shoulder of one visit
+have consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a
+patient is a run of consecutive numbers, whatever the part and the folder; and runs that share a radiograph, the same
+file or a near duplicate as `mura-search audit --deep` finds them with MODEL (the bundled one), are one patient, so that
+no fold and no split puts copies on two sides. A study keeps the name of its own run. OUT/copies.csv lists the pairs.
+With --copies FILE, such a list, nobody looks for them, and the table is the same whatever MODEL is. With --unlinked
+there are none: the table of the runs in docs/fracatlas.md, which were made before.
+
+OUT/cases.csv and OUT/fractures.csv refer to the files where they are. OUT/FOLDER.csv has the radiographs of one folder
+(of FracAtlas, of one of those two names), with the same patients; so `--split` divides all these tables alike, and a
+model trained on the split `train` of cases.csv may be judged on the split `valid` of any. Two radiographs of a knee
+that FracAtlas calls a hand's are a leg's here, and in the table of the folder that has legs; not with --unlinked.
+"""
+
+import argparse
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from index.case import Case
+from retrieval.audit.deep_audit import encode_collection
+from retrieval.audit.near_duplicates import closeness, joined_patients, near_duplicates
+from retrieval.datasets.collection import Collection, read_collection
+from retrieval.encoding.bundle import BUNDLED
+from retrieval.encoding.encoder import Encoder
+from training.data.lesion_boxes import Box, boxes_of
+
+COPIES = ("one", "two", "match", "mirrored")  # names of files; of the same bytes, no match is measured
+MISFILED = {"IMG0003768.jpg": "leg", "IMG0003769.jpg": "leg"}  # what they show
+LIST = Path(__file__).resolve().parents[1] / "docs" / "fracatlas" / "radiographs.csv"
+COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection")
+
+
+Copy = tuple[str, str, float | None, bool]
+
+
+def find_copies(cases: Sequence[Case], encoder: Encoder) -> list[Copy]:
+    """Pairs of cases, by name, that are one radiograph: (one, two, correlation of the details, mirrored)."""
+    encoding = encode_collection(Collection(Path(), "csv", tuple(cases)), encoder)
+    for case, reason in encoding.unreadable:
+        print(f"left out: {case}: {reason}")
+    cases = encoding.cases
+    limit = closeness(cases, encoding.embeddings).limit
+    twins = near_duplicates(cases, encoding.embeddings, encoding.thumbnails, limit)
+    first: dict[str, str] = {}
+    same = [(first[c.digest], c.case) for c in cases if first.setdefault(c.digest, c.case) != c.case]
+    return [*((*pair, None, False) for pair in same), *((*t.cases, t.match, t.mirrored) for t in twins)]
+
+
+def read_copies(file: Path) -> list[Copy]:
+    """The pairs of a table that `write_copies` wrote, by the files' names."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [
+            (row["one"], row["two"], float(row["match"]) if row.get("match") else None, row.get("mirrored") == "yes")
+            for row in csv.DictReader(lines)
+        ]
+
+
+def write_copies(copies: Sequence[Copy], file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(COPIES)
+        for one, two, match, mirrored in copies:
+            writer.writerow([one, two, "" if match is None else f"{match:.4f}", "yes" if mirrored else "no"])
+
+
+def read_radiographs(folder: Path) -> list[tuple[str, Case, list[Box]]]:
+    """The radiographs of a folder, each with the name of its collection and its boxes."""
+    collection = read_collection(folder)
+    listed = list(zip(collection.cases, boxes_of(collection), strict=True))
+    if not (folder / "Annotations").is_dir():
+        return [(folder.name, case, boxes) for case, boxes in listed]
+    with LIST.open(newline="", encoding="utf-8") as lines:
+        names = {row["image_id"]: row["collection"] for row in csv.DictReader(lines)}
+    return [
+        (names[name], replace(case, part="upper_limb" if case.part == "hand" else case.part), boxes)
+        for case, boxes in listed
+        if (name := Path(case.path).name) in names
+    ]
+
+
+def read_runs(radiographs: Sequence[tuple[str, Case, list[Box]]]) -> list[tuple[str, Case]]:
+    """Each radiograph with its collection's name, in the order of their numbers; a patient is a run of these."""
+    found = [(int(re.sub(r"\D", "", Path(case.path).name)), name, case) for name, case, _ in radiographs]
+    patient, previous = "", -1
+    runs = []
+    for number, folder_name, case in sorted(found, key=lambda row: row[0]):
+        if number != previous + 1:
+            patient = f"run{number:07d}"
+        previous = number
+        name = Path(case.path).name
+        runs.append((folder_name, replace(case, case=name, patient=patient, study=f"{patient}-{case.study}")))
+    return runs
+
+
+def refiled(runs: Sequence[tuple[str, Case]]) -> list[tuple[str, Case]]:
+    """The same, but what is in MISFILED is of the part that it shows, and in a folder that has such, if any has."""
+    homes = {case.part: folder for folder, case in reversed(runs)}
+    return [
+        (homes.get(part, folder), replace(case, part=part)) if (part := MISFILED.get(case.case)) else (folder, case)
+        for folder, case in runs
+    ]
+
+
+def told(cases: Sequence[Case], owners: Sequence[str], copies: Sequence[Copy]) -> str:
+    """How many runs were linked by how many pairs."""
+    known = {case.case: case for case in cases}
+    across = [(known[one], known[two]) for one, two, *_ in copies if known[one].patient != known[two].patient]
+    runs = {case.patient for pair in across for case in pair}
+    labels = sum(one.label != two.label for one, two in across)
+    joined = len({owner for case, owner in zip(cases, owners, strict=True) if case.patient in runs})
+    return (
+        f"{len(copies)} pairs of copies, {len(across)} of them of two runs ({labels} with both labels), "
+        f"which link {len(runs)} runs to {joined} patients"
+    )
+
+
+def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def write_boxes(radiographs: Sequence[tuple[str, Case, list[Box]]], path: Path) -> None:
+    """Boxes as shares of the picture, as if it were one pixel large."""
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("image_id", "x", "y", "width", "height", "image_width", "image_height"))
+        for _, case, boxes in radiographs:
+            writer.writerows([Path(case.path).name, *box, 1, 1] for box in boxes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FRACATLAS")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=BUNDLED, help="whose embeddings help to find copies")
+    linked = parser.add_mutually_exclusive_group()
+    linked.add_argument("--copies", type=Path, help="a table of pairs of copies, instead of looking for them")
+    linked.add_argument("--unlinked", action="store_true", help="do not look for copies")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    radiographs = [one for folder in options.folders for one in read_radiographs(folder)]
+    runs = read_runs(radiographs)
+    if not options.unlinked:
+        runs = refiled(runs)
+    cases = [case for _, case in runs]
+    copies: list[Copy] = []
+    if options.copies:
+        names = {case.case for case in cases}
+        copies = [copy for copy in read_copies(options.copies) if names.issuperset(copy[:2])]
+    elif not options.unlinked:
+        copies = find_copies(cases, Encoder.open(options.model))
+    owners = joined_patients(cases, [(one, two) for one, two, *_ in copies])
+    rows = [
+        [os.path.relpath(case.path, options.out), case.label_name, owner, case.study, case.part, case.view, folder]
+        for (folder, case), owner in zip(runs, owners, strict=True)
+    ]
+    write(options.out / "cases.csv", rows)
+    for name in sorted({row[-1] for row in rows}):
+        write(options.out / f"{name}.csv", [row for row in rows if row[-1] == name])
+    write_boxes(radiographs, options.out / "fractures.csv")
+    print(f"{options.out / 'cases.csv'}: {len(cases)} radiographs of {len(set(owners))} patients")
+    if not options.unlinked:
+        write_copies(copies, options.out / "copies.csv")
+        print(told(cases, owners, copies))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Errors planted in a collection: which of them does the deep audit find, and what else does it report?
+
+    python -m experiments.planted_errors
+    python -m experiments.planted_errors --data FOLDER
+
+Copies: radiographs are copied in several ways under a patient of their own, into the other split. A reported pair is
+right where both come from one radiograph, or from two that the audit of the untouched collection calls near duplicates
+(on phantoms there are none; on FracAtlas they have to be looked at). Labels: those of 5 % of the studies are turned,
+in many rounds with other studies each; a listed study is right where its label was turned. Whatever was wrong before
+counts as a false alarm.
+"""
+
+import argparse
+import csv
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from benchmarks._timing import machine
+from index.case import Case
+from retrieval.audit.audit import deep_audit
+from retrieval.audit.deep_audit import Encoding, encode_collection, scrutinise
+from retrieval.audit.label_issues import LabelCheck, Suspect, check_labels
+from retrieval.audit.near_duplicates import Twin, joined_patients
+from retrieval.datasets.collection import read_collection
+from retrieval.datasets.splits import split_by_patient
+from retrieval.decision.rules import learn_rules
+from retrieval.encoding.bundle import BUNDLED
+from retrieval.encoding.encoder import Encoder
+from retrieval.images.radiograph import read_radiograph
+from retrieval.indexing.build import bundle_rules
+from retrieval.synthetic.dataset import write_collection
+
+__all__ = ["main"]
+
+Pixels = NDArray[np.uint8]
+Dice = np.random.Generator
+
+
+def rescaled(pixels: Pixels, dice: Dice) -> Pixels:
+    factor = dice.uniform(0.5, 0.9)
+    return np.asarray(cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def encoded(pixels: Pixels, quality: int = 30) -> Pixels:
+    data = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.uint8)
+
+
+def brightened(pixels: Pixels, dice: Dice) -> Pixels:
+    bright = pixels * dice.uniform(0.75, 1.25) + dice.uniform(-20, 20)
+    changed: Pixels = np.clip(bright, 0, 255).astype(np.uint8)
+    return changed
+
+
+def gamma(pixels: Pixels, dice: Dice) -> Pixels:
+    changed: Pixels = np.round(255 * (pixels / 255.0) ** float(dice.choice([0.7, 1.4]))).astype(np.uint8)
+    return changed
+
+
+def cropped(pixels: Pixels, dice: Dice, most: float) -> Pixels:
+    height, width = pixels.shape[:2]
+    top, bottom, left, right = (int(dice.uniform(0.2, 1) * most * side) for side in (height, height, width, width))
+    return pixels[top : height - bottom, left : width - right].copy()
+
+
+def tilted(pixels: Pixels, dice: Dice) -> Pixels:
+    height, width = pixels.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), dice.uniform(-4, 4), 1)
+    return np.asarray(cv2.warpAffine(pixels, turn, (width, height)), np.uint8)
+
+
+def mirrored(pixels: Pixels) -> Pixels:
+    return np.ascontiguousarray(pixels[:, ::-1])
+
+
+WAYS: dict[str, Callable[[Pixels, Dice], Pixels]] = {
+    "rescaled to 50 to 90 %": rescaled,
+    "JPEG of quality 30": lambda pixels, dice: encoded(pixels),
+    "brightness and contrast": brightened,
+    "gamma 0.7 or 1.4": gamma,
+    "cropped by up to 5 % a side": lambda pixels, dice: cropped(pixels, dice, 0.05),
+    "cropped by up to 10 % a side": lambda pixels, dice: cropped(pixels, dice, 0.10),
+    "cropped by up to 20 % a side": lambda pixels, dice: cropped(pixels, dice, 0.20),
+    "tilted by up to 4 degrees": tilted,
+    "mirrored": lambda pixels, dice: mirrored(pixels),
+    "crop 5 %, rescaled, brightened, JPEG 60": lambda pixels, dice: encoded(
+        brightened(rescaled(cropped(pixels, dice, 0.05), dice), dice), 60
+    ),
+    "mirrored, crop 5 %, rescaled, JPEG 60": lambda pixels, dice: encoded(
+        rescaled(cropped(mirrored(pixels), dice, 0.05), dice), 60
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A collection with copies: the folder of its case table, and for each copy its source and way."""
+
+    folder: Path
+    sources: dict[str, str]
+    ways: dict[str, str]
+
+
+def plant_copies(cases: Sequence[Case], folder: Path, each: int, dice: Dice) -> Planted:
+    """Write `each` copies of every way, no radiograph twice, and a case table of the originals and the copies."""
+    chosen = iter(dice.permutation(len(cases)).tolist())
+    rows = [
+        [os.path.relpath(case.path, folder), case.label_name, case.patient, case.study, case.part, case.split]
+        for case in cases
+    ]
+    sources, ways = {}, {}
+    for number, (way, change) in enumerate(WAYS.items()):
+        for copy in range(each):
+            source = cases[next(chosen)]
+            name = f"copy{number:02}-{copy:02}.png"
+            assert cv2.imwrite(str(folder / name), change(read_radiograph(Path(source.path)).pixels, dice))
+            other = "valid" if source.split == "train" else "train"
+            rows.append([name, source.label_name, f"planted {name}", f"planted {name}", source.part, other])
+            sources[name], ways[name] = os.path.relpath(source.path, folder), way
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines).writerows([["path", "label", "patient", "study", "part", "split"], *rows])
+    return Planted(folder, sources, ways)
+
+
+def judge_copies(planted: Planted, before: Sequence[Twin], after: Sequence[Twin]) -> None:
+    """Print recall by way, and precision. before: what the untouched collection holds, named as in the new table."""
+    same = {frozenset(twin.cases) for twin in before}
+    right: set[str] = set()
+    wrong: list[Twin] = []
+    for twin in after:
+        one, two = (planted.sources.get(case, case) for case in twin.cases)
+        if one != two and frozenset((one, two)) not in same:
+            wrong.append(twin)
+        elif one == two:  # a copy and its source; never two copies, for no radiograph is copied twice
+            right.update(case for case in twin.cases if case in planted.sources)
+    print(f"near duplicates: {len(after)} reported; {len(before)} of the untouched collection")
+    for way in WAYS:
+        of_way = [case for case, how in planted.ways.items() if how == way]
+        print(f"  {way}: found {sum(case in right for case in of_way)} of {len(of_way)}")
+    print(f"  recall {len(right) / len(planted.sources):.3f} ({len(right)} of {len(planted.sources)} copies)")
+    if after:
+        print(f"  precision {1 - len(wrong) / len(after):.3f} ({len(wrong)} of {len(after)} pairs unexplained)")
+    for twin in wrong:
+        print(f"    unexplained: {' ~ '.join(twin.cases)}, match {twin.match:.3f}")
+
+
+def judge_labels(encoding: Encoding, twins: Sequence[Twin], rounds: int, share: float, seed: int) -> None:
+    """Turn the labels of a share of the studies, many times, and print what the audit lists."""
+    seen, fallback = encoding.bundle.seen(), bundle_rules(encoding.bundle)
+    owners = joined_patients(encoding.cases, [twin.cases for twin in twins])
+    studies = sorted({case.study for case in encoding.cases})
+    rows: dict[str, list[list[float]]] = {}
+    for number in range(rounds):
+        dice = np.random.default_rng((seed, number))
+        turned = set(dice.choice(studies, round(share * len(studies)), replace=False).tolist())
+        cases = [replace(case, label=1 - case.label) if case.study in turned else case for case in encoding.cases]
+        rules = learn_rules(cases, encoding.embeddings, encoding.logits, trained_on=seen, fallback=fallback)
+        check = check_labels(
+            cases, encoding.embeddings, encoding.logits, rules, owners=owners, trained_on=seen, least=0.0
+        )
+        fresh = {one.study for one in check.suspects if one.classifier is not None}
+        groups = {"all studies": set(studies)}
+        if 0 < len(fresh) < len(studies):
+            groups |= {"unseen by the model": fresh, "seen in training": set(studies) - fresh}
+        for name, group in groups.items():
+            rows.setdefault(name, []).append(measured(check, turned & group, group))
+    print(f"labels: {share:.0%} of {len(studies)} studies turned, {rounds} rounds; mean (least to most)")
+    for name, values in rows.items():
+        print(f"  {name}")
+        for title, column in zip(MEASURES, np.array(values).T, strict=True):
+            if not np.isnan(column).all():
+                print(f"    {title}: {np.nanmean(column):.3f} ({np.nanmin(column):.3f} to {np.nanmax(column):.3f})")
+
+
+MEASURES = (
+    "labels turned",
+    "studies listed",
+    "expected wrong among the listed",
+    "precision of the list",
+    "recall of the list",
+    "precision where the classifier agrees",
+    "recall where the classifier agrees",
+    "precision of as many of the highest chance as were turned",
+    "AUROC of the chance",
+    "average precision of the chance",
+)
+
+
+def measured(check: LabelCheck, turned: set[str], group: set[str], least: float = 0.2) -> list[float]:
+    everyone = [one for one in check.suspects if one.study in group]
+    listed = [one for one in everyone if one.chance >= least]
+    agreed = [one for one in listed if one.seconded]
+    truth = np.array([one.study in turned for one in everyone])
+    chances = np.array([one.chance for one in everyone])
+    return [
+        len(turned),
+        len(listed),
+        sum(one.chance for one in listed),
+        share_of(listed, turned),
+        sum(one.study in turned for one in listed) / len(turned),
+        share_of(agreed, turned),
+        sum(one.study in turned for one in agreed) / len(turned) if agreed else np.nan,
+        share_of(everyone[: len(turned)], turned),
+        float(roc_auc_score(truth, chances)),
+        float(average_precision_score(truth, chances)),
+    ]
+
+
+def share_of(found: Sequence[Suspect], turned: set[str]) -> float:
+    return float(np.mean([one.study in turned for one in found])) if found else np.nan
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a collection to plant errors in; without it, phantoms")
+    parser.add_argument("--patients", type=int, default=300, help="of phantoms")
+    parser.add_argument("--each", type=int, default=8, help="copies of every way")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--share", type=float, default=0.05, help="of the labels turned")
+    parser.add_argument("--seed", type=int, default=11)
+    options = parser.parse_args()
+    machine("numpy", "opencv-python-headless", "onnxruntime")
+    dice = np.random.default_rng(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.data is None:
+            data = folder / "phantoms"
+            write_collection(data, patients=options.patients, seed=options.seed)
+        else:
+            data = options.data
+        cases = read_collection(data).cases
+        if not any(case.split for case in cases):
+            cases = split_by_patient(cases)
+        planted = plant_copies(cases, folder, options.each, dice)
+        collection = read_collection(folder / "cases.csv")
+        started = time.perf_counter()
+        encoding = encode_collection(collection, Encoder.open(BUNDLED))
+        print(f"{len(encoding.cases)} radiographs encoded in {time.perf_counter() - started:.0f} s")
+        originals = without(encoding, set(planted.sources))
+        before = scrutinise(originals).twins
+        started = time.perf_counter()
+        found = deep_audit(collection, encoding)
+        print(f"and compared in {time.perf_counter() - started:.0f} s")
+        assert found.deep
+        judge_copies(planted, before, found.deep.twins)
+        print(f"leakage: {found.verdict}")
+        for leak in found.leakage:
+            print(f"  {leak.split}: {leak.studies} studies, {len(leak.leaking)} tied to another split")
+        judge_labels(originals, before, options.rounds, options.share, options.seed)
+
+
+def without(encoding: Encoding, names: set[str]) -> Encoding:
+    """The encoding of the other cases."""
+    kept = [row for row, case in enumerate(encoding.cases) if case.case not in names]
+    return replace(
+        encoding,
+        cases=tuple(encoding.cases[row] for row in kept),
+        embeddings=encoding.embeddings[kept],
+        logits=encoding.logits[kept],
+        thumbnails=tuple(encoding.thumbnails[row] for row in kept),
+    )
+
+
+if __name__ == "__main__":
+    main()

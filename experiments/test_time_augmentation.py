@@ -1,0 +1,111 @@
+"""What test-time augmentation buys in kappa and AUROC by study, and what it costs in time.
+
+    python -m experiments.test_time_augmentation DATA [--model FOLDER] [--images 32] [--runs 5]
+
+The train split of DATA is indexed twice with the same model, its test_time "" and "mirror", and both judge the valid
+split. All four readers are resampled together, so their differences are paired. Each index learns its own rules where
+DATA has enough patients that the model was not trained on; else both take the model's, which fit one of them only: then
+look at AUROC, which needs no threshold. Time is that of encoding one radiograph, from the picture as read.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._timing import alternate, machine, ratio, show
+from cli.evaluate import interval
+from retrieval.datasets.collection import read_collection
+from retrieval.encoding.bundle import BUNDLED
+from retrieval.encoding.encoder import Encoder
+from retrieval.evaluation.evaluate import refuse_known
+from retrieval.evaluation.metrics import Reader, bootstrap
+from retrieval.evaluation.predictions import StudyReading, read_studies
+from retrieval.images.radiograph import read_radiograph
+from retrieval.indexing.build import build_index
+from retrieval.searcher import Searcher
+
+SIDES = {"plain": "", "mirrored": "mirror"}
+
+
+def variant(model: Path, folder: Path, test_time: str) -> Path:
+    """Copy a bundle to `folder`, with another test_time and nothing else changed."""
+    shutil.copytree(model, folder)
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    (folder / "model.json").write_text(json.dumps({**about, "test_time": test_time}), encoding="utf-8")
+    return folder
+
+
+def judged(data: Path, model: Path, index: Path) -> list[StudyReading]:
+    """Index the train split with a model, and read the studies of the valid split."""
+    report = build_index(read_collection(data, split="train"), index, model=model)
+    new = read_collection(data, split="valid")
+    with Searcher.open(index) as searcher:
+        refuse_known(searcher, new.cases)
+        readings, skipped = read_studies(searcher, new)
+    left_out = len(report.quarantined) + len(skipped)
+    print(f"{model.name}: {report.studies} studies indexed, {len(readings)} judged, {left_out} radiographs left out")
+    print(f"{model.name}: rules: {report.rules.source}", flush=True)
+    return readings
+
+
+def readers(name: str, readings: list[StudyReading]) -> dict[str, Reader]:
+    """Both readers of an index, by study."""
+    classifier = np.array([np.mean(reading.classifier) for reading in readings])
+    vote = np.array([np.mean(reading.vote) for reading in readings])
+    first = readings[0]  # one index has the same thresholds for all
+    return {
+        f"{name} classifier": Reader(classifier, classifier > first.classifier_threshold),
+        f"{name} vote": Reader(vote, vote > first.vote_threshold),
+    }
+
+
+def compare(sides: dict[str, list[StudyReading]]) -> None:
+    plain, mirrored = sides.values()
+    assert [one.cases for one in plain] == [one.cases for one in mirrored], "the two sides read other radiographs"
+    labels = np.array([reading.label for reading in plain])
+    both = {name: reader for side, readings in sides.items() for name, reader in readers(side, readings).items()}
+    result = bootstrap(labels, [reading.patient for reading in plain], both)
+    print(f"\n{len(labels)} studies of {result.patients} new patients, {labels.sum()} abnormal; 95 % intervals")
+    for name, figures in result.estimates().items():
+        print(f"{name}: " + ", ".join(f"{metric} {interval(estimate)}" for metric, estimate in figures.items()))
+    for kind in ("classifier", "vote"):
+        for metric in ("kappa", "auroc"):
+            gain = result.difference(f"mirrored {kind}", f"plain {kind}", metric)
+            print(f"{kind}, {metric}: mirrored - plain = {interval(gain)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", type=Path, default=BUNDLED)
+    parser.add_argument("--images", type=int, default=32, help="radiographs that are timed")
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    machine("onnxruntime", "opencv-python-headless")
+    with tempfile.TemporaryDirectory() as place:
+        models = {side: variant(options.model, Path(place) / side, kind) for side, kind in SIDES.items()}
+        compare({side: judged(options.data, model, Path(place) / f"{side}-index") for side, model in models.items()})
+        plain, mirrored = (Encoder.open(model) for model in models.values())
+    sample = [case.path for case in read_collection(options.data, split="valid").cases][: options.images]
+    pictures = [read_radiograph(Path(path)).pixels for path in sample]
+
+    def milliseconds(encoder: Encoder) -> float:
+        started = time.perf_counter()
+        for pixels in pictures:
+            encoder.encode([pixels])
+        return 1000 * (time.perf_counter() - started) / len(pictures)
+
+    once, twice = alternate(options.runs, lambda: milliseconds(plain), lambda: milliseconds(mirrored))
+    print(f"\nencoding of {len(pictures)} radiographs, one at a time")
+    show("plain", once, "ms")
+    show("mirrored", twice, "ms")
+    ratio("mirrored / plain", twice, once)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""What a reader holds of an index: one generation of it, ready to be searched."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import FIELDS, LABEL_NAMES, Case
+from index.errors import IndexDamaged
+from index.sqlite.reader import CaseReader
+from index.vectors.base import Demand, VectorStore, by_exclusion
+from index.vectors.study_search import nearest_studies
+from index.vectors.vector_file import Snapshot
+
+__all__ = ["State", "make_snapshot", "require_filter"]
+
+MASKS = 32  # filters that are remembered
+FEW = 64  # cases not to be found: asking for so many more is faster than a mask over all
+
+Mask = NDArray[np.bool_]
+Found = tuple[float, int]  # the similarity, and the row of the study's nearest case
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """N cases by position, 0 to N-1 in row order, some of which may have been removed since vectors.faiss was written.
+
+    rows, studies: (N,), as in a `Snapshot`. alive: (N,) False where a case was removed; None where none was. behind:
+    how many cases were added or removed since. shown: cases by row that were read already.
+    """
+
+    generation: int
+    rows: NDArray[np.int64]
+    studies: NDArray[np.int64]
+    store: VectorStore
+    alive: Mask | None
+    behind: int
+    shown: dict[int, Case] = field(default_factory=dict)
+    _masks: dict[tuple[str, frozenset[str]], Mask] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, database: CaseReader) -> "tuple[State, bool]":
+        """The state that cases.sqlite has, in a transaction; and whether the vectors.faiss at `path` was of use."""
+        from index.vectors.faiss import (
+            FaissStore,  # not before it is needed: it takes longer to import than all the rest
+        )
+
+        metadata = database.metadata()
+        snapshot = Snapshot.read(path, bytes.fromhex(metadata["identity"]))
+        base = snapshot or Snapshot.exact(*database.vectors(metadata["dimension"]))
+        store: VectorStore = FaissStore(base.vectors, base.approximation, base.measured)
+        rows, studies, behind = base.rows, base.studies, 0
+        added, their_studies, vectors = database.vectors(metadata["dimension"], base.last)
+        if len(added):
+            # A study that has cases in the file is known by the number that it has there.
+            at = np.searchsorted(rows, their_studies)
+            there = their_studies <= base.last
+            their_studies[there] = studies[at[there]]
+            rows, studies = np.concatenate((rows, added)), np.concatenate((studies, their_studies))
+            store, behind = _Grown(store, len(base.rows), vectors), len(added)
+        removed = np.intersect1d(rows, database.removed(), assume_unique=True)
+        alive = None
+        if len(removed):
+            alive = np.ones(len(rows), dtype=np.bool_)
+            alive[np.searchsorted(rows, removed)] = False
+            behind += len(removed)
+        if len(rows) - len(removed) != database.count():
+            raise IndexDamaged(
+                f"{database.path} is damaged: it has not one embedding a case; "
+                "build the index again, or restore it from a copy"
+            )
+        return cls(database.generation(), rows, studies, store, alive, behind), snapshot is not None
+
+    def count(self) -> int:
+        """The number of cases."""
+        return len(self.rows) if self.alive is None else int(np.count_nonzero(self.alive))
+
+    def count_studies(self) -> int:
+        met = np.zeros(int(self.studies.max(initial=0)) + 1, dtype=np.bool_)
+        met[self.studies if self.alive is None else self.studies[self.alive]] = True
+        return int(np.count_nonzero(met))
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """(n, D) of the cases that are there, in row order."""
+        return self.store.take(np.arange(len(self.rows)) if self.alive is None else np.flatnonzero(self.alive))
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Mapping[str, Collection[str]],
+        exclude_patients: Sequence[Collection[str]] | None,
+        database: CaseReader,
+    ) -> tuple[list[list[Found]], int | None]:
+        """The k nearest studies of each query: the similarity and the row of each study's nearest matching case.
+
+        queries: (Q, D) unit rows. exclude_patients: for each query the patients that it must not find. Most similar
+        first, ties by row. With the generation that the database had when it was asked the last thing, where that told.
+        """
+        answers: list[list[Found]] = [[] for _ in queries]
+        generation = None
+        matching = self._matching(where, database)
+        for patients, members in by_exclusion(exclude_patients, len(queries)).items():
+            allowed, own = matching, np.empty(0, np.int64)
+            if patients:
+                generation, rows = database.rows_of(patients)
+                own = self.rows.searchsorted(rows)  # N for one of a later generation
+            if len(own) > FEW:
+                allowed = np.ones(len(self.rows), dtype=np.bool_) if matching is None else matching.copy()
+                allowed[own[own < len(self.rows)]], own = False, own[:0]
+            asked = queries if len(members) == len(queries) else queries[members]
+            found = nearest_studies(self.store, asked, k, self.studies, allowed, excluded=own.tolist())
+            for query, answer in zip(members, found, strict=True):
+                answers[query] = [(similarity, self.rows.item(position)) for similarity, position in answer]
+        return answers, generation
+
+    def _matching(self, where: Mapping[str, Collection[str]], database: CaseReader) -> Mask | None:
+        """(N,) True where a case is there and has one of the values of every field; None where all do."""
+        mask = self.alive
+        for name, values in where.items():
+            of_field = self._mask(name, values, database)
+            mask = of_field if mask is None else mask & of_field
+        return mask
+
+    def _mask(self, name: str, values: Collection[str], database: CaseReader) -> Mask:
+        key = name, frozenset(values)
+        if key not in self._masks:
+            mask = np.zeros(len(self.rows), dtype=np.bool_)
+            mask[self._positions(database.rows_where(name, key[1]))] = True
+            while len(self._masks) >= MASKS:
+                self._masks.pop(next(iter(self._masks)), None)
+            self._masks[key] = mask
+            return mask
+        return self._masks[key]
+
+    def _positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of rows; those of a later generation are left out."""
+        rows = rows[rows <= self.rows[-1]] if len(self.rows) else rows[:0]
+        if len(self.rows) and self.rows[-1] - self.rows[0] + 1 == len(self.rows):
+            return np.asarray(rows - self.rows[0])  # none is missing between the first and the last
+        return np.asarray(np.searchsorted(self.rows, rows))
+
+
+class _Grown:
+    """A store and the vectors that were added since; a `VectorStore`."""
+
+    def __init__(self, base: VectorStore, size: int, added: NDArray[np.float32]) -> None:
+        self._base, self._size, self._added = base, size, added
+
+    @property
+    def exact(self) -> bool:
+        return self._base.exact
+
+    @property
+    def slack(self) -> float:
+        return self._base.slack
+
+    def search(
+        self, queries: NDArray[np.float32], count: int, allowed: Mask | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        old, new = (None, None) if allowed is None else (allowed[: self._size], allowed[self._size :])
+        similarities = queries @ self._added.T
+        if new is not None:
+            similarities[:, ~new] = -np.inf
+        positions = np.broadcast_to(np.arange(self._size, self._size + len(self._added)), similarities.shape)
+        there = min(count, self._size if old is None else int(np.count_nonzero(old)))
+        if there:
+            of_base, places = self._base.search(queries, there, old)
+            similarities, positions = np.hstack((of_base, similarities)), np.hstack((places, positions))
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(positions, order, axis=1)
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors = np.empty((len(positions), self._added.shape[1]), dtype=np.float32)
+        old = positions < self._size
+        vectors[old] = self._base.take(positions[old])
+        vectors[~old] = self._added[positions[~old] - self._size]
+        return vectors
+
+    def describe(self) -> dict[str, object]:
+        return self._base.describe() | {"added_since": len(self._added)}
+
+
+def make_snapshot(database: CaseReader, demand: Demand) -> Snapshot:
+    """What vectors.faiss is to hold, from cases.sqlite, in a transaction."""
+    from index.vectors.faiss import FaissStore
+
+    rows, studies, vectors = database.vectors(database.metadata()["dimension"])
+    return Snapshot(rows, studies, vectors, *FaissStore.approximate(vectors, demand))
+
+
+def require_filter(name: str, values: Collection[str]) -> None:
+    """Raise ValueError unless the field exists and the values are a collection of strings, and for labels of labels."""
+    if name not in FIELDS:
+        raise ValueError(f"cases have no field {name!r}; the fields are {', '.join(FIELDS)}")
+    if isinstance(values, str):
+        raise ValueError(f"the values of {name} are a collection of strings, as in [{values!r}]")
+    if name == "label" and not set(values) <= set(LABEL_NAMES):
+        raise ValueError(f"a label is normal or abnormal, not one of {sorted(values)}")

@@ -1,0 +1,172 @@
+"""An index whose vectors lie in Milvus: what a reader holds of it, and how a writer brings the collection up to date.
+
+cases.sqlite stays the truth. A row that was changed and is not in Milvus as it is there yet is `pending`: noted in the
+transaction that changed it, taken off when Milvus has flushed it. Until then readers leave it out of what they ask of
+Milvus, and search it themselves. So a process or a server that dies in between loses nothing.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import Case
+from index.errors import IndexDamaged, IndexFailure
+from index.generation import Found
+from index.milvus.store import MilvusPlace, MilvusStore
+from index.sqlite.reader import CaseReader
+from index.sqlite.writer import Database
+
+__all__ = ["TOKEN", "RemoteState", "bring_up_to_date", "differences", "fill", "forget", "open_remote", "require_same"]
+
+TOKEN = "MURA_SEARCH_MILVUS_TOKEN"  # the environment variable; a token is never stored
+AT_ONCE = 4_096  # rows in a request
+EXACT = 100_000  # cases: up to here a collection is searched exactly
+_GRAPH = {"index_type": "HNSW", "params": {"M": 32, "efConstruction": 200}}
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteState:
+    """The index at a generation; like `generation.State`. `pending` are the rows that are not up to date in Milvus."""
+
+    generation: int
+    store: MilvusStore
+    database: CaseReader
+    dimension: int
+    pending: list[int]
+    shown: dict[int, Case] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, database: CaseReader, store: MilvusStore) -> "RemoteState":
+        """The state that cases.sqlite has, in a transaction; all of it that is not pending is found from then on."""
+        store.wait()
+        dimension = int(database.metadata()["dimension"])
+        return cls(database.generation(), store, database, dimension, database.pending())
+
+    def count(self) -> int:
+        return self.database.count()
+
+    def count_studies(self) -> int:
+        return self.database.distinct("study")
+
+    def embeddings(self) -> NDArray[np.float32]:
+        return self.database.vectors(self.dimension)[2]
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        where: Mapping[str, Collection[str]],
+        exclude_patients: Sequence[Collection[str]] | None,
+        database: CaseReader,
+    ) -> tuple[list[list[Found]], None]:
+        """As `State.search`; filters and exclusions are Milvus's work."""
+        found = self.store.search(queries, k, where, exclude_patients, without=self.pending)
+        if not self.pending:
+            return found, None
+        rows, vectors = self.database.vectors_of(self.pending, self.dimension)
+        if not len(rows):
+            return found, None
+        fits = np.ones(len(rows), dtype=np.bool_)
+        for name, values in where.items():
+            fits &= np.isin(rows, database.rows_where(name, values))
+        # Products of float32 are exact in float64, and each row is summed alone, as in `index.vectors.study_search`.
+        exact = np.einsum("nd,qd->qn", vectors.astype(np.float64), queries.astype(np.float64)).astype(np.float32)
+        answers = []
+        for query, (hits, similarities) in enumerate(zip(found, exact, strict=True)):
+            own = database.rows_where("patient", exclude_patients[query]) if exclude_patients else rows[:0]
+            mine = fits & ~np.isin(rows, own)
+            pairs = zip(similarities[mine].tolist(), rows[mine].tolist(), strict=True)
+            answers.append(self._nearest([*hits, *pairs], k))
+        return answers, None
+
+    def _nearest(self, hits: Sequence[Found], k: int) -> list[Found]:
+        """The k nearest studies among the hits."""
+        _, cases = self.database.records([row for _, row in hits])
+        studies: dict[str, Found] = {}
+        for similarity, row in sorted(hits, key=lambda hit: (-hit[0], hit[1])):
+            if row in cases:  # removed since: the search begins again
+                studies.setdefault(cases[row].study, (similarity, row))
+        return list(studies.values())[:k]
+
+
+def open_remote(metadata: Mapping[str, Any], *, create: bool = False, cases: int = 0) -> MilvusStore:
+    """The collection that an index's metadata name, with the token of the environment.
+
+    create: make it where there is none, for that many cases. Raises what `MilvusStore.open` does.
+    """
+    settings = {name: value for name, value in metadata["values"]["store"].items() if name != "kind"}
+    settings["collection"] = f"mura_{metadata['identity'][:16]}"  # each index has its own
+    place = MilvusPlace(**settings, token=os.environ.get(TOKEN, ""), consistency="Session")
+    graph = _GRAPH if cases > EXACT and not place.local else None
+    return MilvusStore.open(place, int(metadata["dimension"]), create=create, index_params=graph)
+
+
+def bring_up_to_date(
+    database: Database, store: MilvusStore, *, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write what is pending to Milvus, and take it off when that has it on its disk. `progress` gets (done, all)."""
+    with database.transaction():
+        pending = database.pending()
+        dimension = int(database.metadata()["dimension"])
+    for start in range(0, len(pending), AT_ONCE):
+        some = pending[start : start + AT_ONCE]
+        with database.transaction():
+            rows, vectors = database.vectors_of(some, dimension)
+            _, cases = database.records(rows.tolist())
+        store.upsert(rows.tolist(), [cases[row] for row in rows.tolist()], vectors)
+        store.delete(sorted(set(some) - set(rows.tolist())))
+        if progress:
+            progress(start + len(some), len(pending))
+    if pending:
+        store.flush()
+        with database.transaction(writing=True):
+            database.settle(pending)
+
+
+def fill(database: Database) -> None:
+    """Make Milvus hold what a new index does; goes on where an interrupted call was."""
+    with database.transaction():
+        metadata, count = database.metadata(), database.count()
+    with open_remote(metadata, create=True, cases=count) as store:
+        with database.transaction(writing=True):
+            database.unsettle(differences(database, store) if store.count() else None)
+        bring_up_to_date(database, store)
+
+
+def forget(metadata: Mapping[str, Any]) -> None:
+    """Drop the collection of an index that was replaced; where Milvus refuses, it stays."""
+    with contextlib.suppress(IndexFailure), open_remote(metadata) as store:
+        store.drop()
+
+
+def differences(database: CaseReader, store: MilvusStore) -> list[int]:
+    """The rows that Milvus lacks, has without reason, or has with another vector; in a transaction.
+
+    What is pending is no difference.
+    """
+    dimension = int(database.metadata()["dimension"])
+    pending = database.pending()
+    rows, _, truth = database.vectors(dimension)
+    held = store.rows()
+    wrong = np.setxor1d(rows, held, assume_unique=True)
+    both = np.flatnonzero(np.isin(rows, held, assume_unique=True))
+    for start in range(0, len(both), AT_ONCE):
+        some = both[start : start + AT_ONCE]
+        same = (store.vectors(rows[some].tolist()).view(np.int32) == truth[some].view(np.int32)).all(axis=1)
+        wrong = np.concatenate((wrong, rows[some][~same]))
+    return sorted(set(wrong.tolist()) - set(pending))
+
+
+def require_same(database: CaseReader, store: MilvusStore) -> None:
+    """Raise IndexDamaged where Milvus does not hold what cases.sqlite does."""
+    wrong = differences(database, store)
+    if wrong:
+        raise IndexDamaged(
+            f"Milvus does not hold {len(wrong)} of the cases as {database.path} has them; "
+            "write them again with: mura-search index compact"
+        )

@@ -1,0 +1,301 @@
+"""Reading cases.sqlite, the truth of an index: case records, embeddings, thumbnails, and what was set aside."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import LABEL_NAMES, Case, as_text
+from index.errors import IndexSchema
+from index.sqlite.connection import Connection, Row, one_of
+from index.sqlite.schema import APPLICATION, GENERATION, SCHEMA, WIDTH, case_of, intact, record_crc, text_crc
+
+__all__ = ["Batch", "CaseReader", "Stored"]
+
+Stored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n cases, embeddings (n, D), thumbnails, logits (n,)."""
+
+    cases: list[Case]
+    embeddings: NDArray[np.float32]
+    thumbnails: list[bytes]
+    logits: NDArray[np.float32]
+
+
+class CaseReader:
+    """cases.sqlite, opened for reading; several threads may use it.
+
+    Raises what a `Connection` does, and IndexDamaged where the bytes are not those written.
+    """
+
+    def __init__(self, path: Path, mode: str = "ro") -> None:
+        """mode: as of `Connection`."""
+        self.path = path
+        self._sqlite = Connection(path, mode)
+        self.transaction = self._sqlite.transaction
+
+    def close(self) -> None:
+        self._sqlite.close()
+
+    def check(self) -> None:
+        """Raise IndexDamaged or IndexSchema where this is no case database, or one that this program cannot read."""
+        if self._sqlite.number("PRAGMA application_id") != APPLICATION:
+            raise self._sqlite.damaged("it is no case database")
+        schema = self._sqlite.number("PRAGMA user_version")
+        if schema != SCHEMA:
+            raise IndexSchema(
+                f"{self.path} has index format {schema}, and this program reads format {SCHEMA}; "
+                "build the index again, or use the mura-search that wrote it"
+            )
+        if self.path.stat().st_size % self._sqlite.number("PRAGMA page_size"):
+            raise self._sqlite.damaged("it ends early")
+
+    def image(self) -> bytes:
+        """The bytes of the database, read through SQLite, in a transaction.
+
+        Were the file opened and closed beside it, SQLite would lose its lock on it, and others could write. The file
+        may be longer: SQLite cuts off what a commit freed after it, and a process may die between the two.
+        """
+        image = self._sqlite.image()
+        if len(image) > self.path.stat().st_size:
+            raise self._sqlite.damaged("it is not as long as it says")
+        return image
+
+    def generation(self) -> int:
+        """The number of transactions so far."""
+        return self._sqlite.number(f"SELECT {GENERATION}")
+
+    def count(self) -> int:
+        """The number of cases, as the history has it."""
+        return self._sqlite.number("SELECT coalesce((SELECT cases FROM history ORDER BY generation DESC LIMIT 1), 0)")
+
+    # Cases.
+
+    def cases(self) -> list[Case]:
+        """All cases, in row order."""
+        return [case_of(row) for row in self._rows()]
+
+    def logits(self) -> NDArray[np.float32]:
+        """(N,) in row order."""
+        return np.array([row[-2] for row in self._rows()], dtype=np.float32)
+
+    def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
+        """The generation, and the cases of those of the rows that are there; both of one moment."""
+        statement = f"SELECT *, {GENERATION} FROM cases WHERE row IN (SELECT value FROM json_each(?))"
+        found = self._sqlite.query(statement, [str(list(rows))])  # the same text each time, which SQLite has ready
+        generation = found[0][-1] if found else self.generation()
+        return generation, {row[0]: case_of(row) for row in map(self._checked, (row[:-1] for row in found))}
+
+    def rows_of(self, patients: Collection[str]) -> tuple[int, list[int]]:
+        """The generation, and the rows of the patients' cases, in any order; of one moment if they are of that one."""
+        generation = 0
+        found: list[int] = []
+        for among, names in one_of(patients):
+            statement = f"SELECT {GENERATION}, group_concat(row) FROM cases WHERE patient {among}"
+            ((generation, rows),) = self._sqlite.query(statement, names)
+            found += map(int, rows.split(",")) if rows else []
+        return generation, found
+
+    def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
+        """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
+        wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
+        found: list[Row] = []
+        for among, names in one_of(_text(wanted)):
+            found += self._sqlite.query(f'SELECT row FROM cases WHERE "{field}" {among}', names)
+        return np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
+
+    def cases_where(self, field: str, values: Collection[str]) -> dict[int, Case]:
+        """The cases whose field is one of the values, by row, in row order."""
+        found: list[Row] = []
+        for among, names in one_of(_text(values)):
+            found += self._sqlite.query(f'SELECT * FROM cases WHERE "{field}" {among}', names)
+        return {row[0]: case_of(row) for row in map(self._checked, sorted(found))}
+
+    def last(self) -> int:
+        """The highest row number ever given; 0 where none was."""
+        return self._sqlite.number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
+
+    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, str]:
+        """Those of a field's values that are there up to a row, each with the first case that has it."""
+        found: list[Row] = []
+        for among, names in one_of(values):
+            statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" {among} AND row <= ? GROUP BY 1'
+            found += self._sqlite.query(statement, [*names, last])
+        return {value: case for value, case, _ in found}
+
+    def counts(self, field: str) -> dict[str, int]:
+        """How many cases have each value of a field, in the values' order; labels by name."""
+        found = self._sqlite.query(f'SELECT "{field}", count(*) FROM cases GROUP BY 1 ORDER BY 1')
+        return {LABEL_NAMES[value] if field == "label" else value: count for value, count in found}
+
+    def distinct(self, field: str) -> int:
+        """How many values a field has."""
+        return self._sqlite.number(f'SELECT count(*) FROM (SELECT DISTINCT "{field}" FROM cases)')
+
+    def thumbnail(self, case: str) -> bytes | None:
+        """The picture of a case; None where there is no such case."""
+        return self._blob("SELECT row, image, crc FROM thumbnails WHERE row = ?", case, "thumbnails")
+
+    def embedding(self, case: str) -> NDArray[np.float32] | None:
+        """(D,) of a case; None where there is no such case."""
+        blob = self._blob("SELECT row, vector, crc FROM embeddings WHERE row = ?", case, "embeddings")
+        return None if blob is None else np.frombuffer(blob, "<f4")
+
+    def batches(self, dimension: int, size: int = 1024) -> Iterator[Batch]:
+        """Everything of all cases, in row order."""
+        statement = (
+            "SELECT cases.*, row, vector, e.crc, row, image, t.crc "
+            "FROM cases JOIN embeddings AS e USING (row) JOIN thumbnails AS t USING (row) ORDER BY row"
+        )
+        count = 0
+        for rows in self._sqlite.stream(statement, size=size):
+            count += len(rows)
+            records = [self._checked(row[:WIDTH]) for row in rows]
+            blobs = [row[WIDTH : WIDTH + 3] for row in rows]
+            images = [row[WIDTH + 3 :] for row in rows]
+            if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
+                raise self._sqlite.damaged("its embeddings or thumbnails are not those written")
+            yield Batch(
+                [case_of(record) for record in records],
+                np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
+                [image[1] for image in images],
+                np.array([record[-2] for record in records], dtype=np.float32),
+            )
+        if count != self.count():
+            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+
+    # What vectors.faiss is made of, and Milvus is told.
+
+    def vectors(self, dimension: int, after: int = 0) -> Stored:
+        """Of the cases beyond row `after`, in row order: their rows (n,), studies (n,) and embeddings (n, D).
+
+        A study is known by the row of the first of its cases, wherever that is.
+        """
+        statement = "SELECT count(*) FROM embeddings WHERE row > ?"
+        n = self._sqlite.number(statement, (after,))
+        rows, studies = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        vectors = np.empty((n, dimension), dtype=np.float32)
+        statement = (
+            "SELECT row, vector, e.crc, (SELECT min(row) FROM cases AS other WHERE other.study = cases.study) "
+            "FROM embeddings AS e JOIN cases USING (row) WHERE row > ? ORDER BY row"
+        )
+        at = 0
+        for found in self._sqlite.stream(statement, (after,)):
+            end = at + len(found)
+            if end > n or not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
+                raise self._sqlite.damaged("its embeddings are not those written")
+            rows[at:end] = [row[0] for row in found]
+            studies[at:end] = [row[3] for row in found]
+            vectors[at:end] = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
+            at = end
+        if at != n or (after == 0 and n != self.count()):
+            raise self._sqlite.damaged("it has not one embedding a case")
+        return rows, studies, vectors
+
+    def vectors_of(self, rows: Collection[int], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Of those of the rows that are there, in row order: their numbers (n,) and embeddings (n, D)."""
+        found: list[Row] = []
+        for among, numbers in one_of(rows):
+            found += self._sqlite.query(f"SELECT row, vector, crc FROM embeddings WHERE row {among}", numbers)
+        found.sort()
+        if not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
+            raise self._sqlite.damaged("its embeddings are not those written")
+        vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
+        return np.array([row[0] for row in found], dtype=np.int64), vectors.astype(np.float32)
+
+    def removed(self) -> NDArray[np.int64]:
+        """The rows of cases that are gone while vectors.faiss may still hold them, sorted."""
+        return np.array([row for (row,) in self._sqlite.query("SELECT row FROM removed ORDER BY row")], dtype=np.int64)
+
+    def pending(self) -> list[int]:
+        """The rows that are not up to date in Milvus, sorted."""
+        return [row for (row,) in self._sqlite.query("SELECT row FROM pending ORDER BY row")]
+
+    def behind(self, last: int) -> int:
+        """How many cases were added or removed since a vectors.faiss was written whose last row this is."""
+        added = self._sqlite.number("SELECT count(*) FROM embeddings WHERE row > ?", (last,))
+        return added + self._sqlite.number("SELECT count(*) FROM removed WHERE row <= ?", (last,))
+
+    # Metadata, history, and what was set aside.
+
+    def metadata(self) -> dict[str, Any]:
+        found = self._sqlite.query("SELECT document, crc FROM metadata")
+        if not found or not isinstance(found[0][0], str) or text_crc(found[0][0]) != found[0][1]:
+            raise self._sqlite.damaged("its metadata is not what was written")
+        document: dict[str, Any] = json.loads(found[0][0])
+        return document
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was done, oldest first: generation, at, action, detail and the number of cases afterwards."""
+        rows = self._sqlite.query("SELECT generation, at, action, detail, cases FROM history ORDER BY generation")
+        names = ("generation", "at", "action", "detail", "cases")
+        try:
+            return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in rows]
+        except (TypeError, ValueError) as error:
+            raise self._sqlite.damaged("its history is not what was written") from error
+
+    def quarantined(self) -> dict[str, str]:
+        """Case to the reason why it was set aside."""
+        return dict(self._sqlite.query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
+
+    def set_aside(self) -> list[tuple[Case, str]]:
+        """The same with what else is known of the cases; they have no label here."""
+        rows = self._sqlite.query('SELECT "case", study, patient, path, reason FROM quarantine ORDER BY "case"')
+        return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
+
+    # Everything.
+
+    def verify(self) -> None:
+        """Raise IndexDamaged where SQLite finds its own structure damaged, or something is not what was written."""
+        if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
+            raise self._sqlite.damaged("SQLite finds its structure broken")
+        cases = sum(1 for _ in self._rows())
+        self.metadata(), self.history(), self.quarantined()
+        counts = []
+        for table, column in (("embeddings", "vector"), ("thumbnails", "image")):
+            count = 0
+            for rows in self._sqlite.stream(f"SELECT row, {column}, crc FROM {table} ORDER BY row", size=1024):
+                if not all(map(intact, rows)):
+                    raise self._sqlite.damaged(f"its {table} are not those written")
+                count += len(rows)
+            counts.append(count)
+        if counts != [cases] * 2:
+            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+
+    def _rows(self) -> Iterator[Row]:
+        """All rows of cases, in their order."""
+        count = 0
+        for rows in self._sqlite.stream("SELECT * FROM cases ORDER BY row"):
+            count += len(rows)
+            yield from map(self._checked, rows)
+        if count != self.count():
+            raise self._sqlite.damaged("its case records are not those written")
+
+    def _checked(self, row: Row) -> Row:
+        if record_crc(row[:-1]) != row[-1]:
+            raise self._sqlite.damaged("its case records are not those written")
+        return row
+
+    def _blob(self, statement: str, case: str, what: str) -> bytes | None:
+        rows = self.rows_where("case", [case]).tolist()
+        if not rows:
+            return None
+        found = self._sqlite.query(statement, rows)
+        if not found and not len(self.rows_where("case", [case])):
+            return None  # removed a moment ago
+        if not found or not intact(found[0]):
+            raise self._sqlite.damaged(f"its {what} are not those written")
+        blob: bytes = found[0][1]
+        return blob
+
+
+def _text(values: Collection[Any]) -> list[Any]:
+    """Those of the values that a text in the index can equal: bytes of a command line that are no UTF-8 never do."""
+    return [value for value in values if not (isinstance(value, str) and value != as_text(value))]

@@ -1,0 +1,113 @@
+"""What is in cases.sqlite: its tables, and the checksums of their rows.
+
+Every record, embedding and thumbnail carries a CRC-32 that is checked when it is read, since SQLite itself notices
+damage only to its own structure. They are three tables, so that reading the records does not read the other two.
+"""
+
+import zlib
+
+from index.case import FIELDS, Case
+from index.sqlite.connection import Row
+
+__all__ = [
+    "APPLICATION",
+    "GENERATION",
+    "LABEL",
+    "SCHEMA",
+    "TABLES",
+    "WIDTH",
+    "blob_crc",
+    "case_of",
+    "intact",
+    "record_crc",
+    "text_crc",
+]
+
+SCHEMA = 3
+APPLICATION = 0x4D555241  # "MURA" in the file's header
+
+# A row of history is one transaction: "add", "merge", "remove", "relabel" or "compact". Its number is the generation of
+# the index, `detail` says how many cases it changed, and `cases` is how many there were after it. A row number of a
+# case is never given again (AUTOINCREMENT), so a reader of an older generation cannot meet another case. `removed` has
+# the rows that are gone while vectors.faiss may still hold them; `pending`, where the vectors are in Milvus, the rows
+# that were changed and are not up to date there.
+TABLES = """
+CREATE TABLE cases (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    "case" TEXT NOT NULL UNIQUE,
+    study TEXT NOT NULL,
+    patient TEXT NOT NULL,
+    label INTEGER NOT NULL CHECK (label IN (0, 1)),
+    part TEXT NOT NULL,
+    view TEXT NOT NULL,
+    split TEXT NOT NULL,
+    path TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    laterality TEXT NOT NULL,
+    series TEXT NOT NULL,
+    logit REAL NOT NULL,
+    crc INTEGER NOT NULL
+);
+CREATE INDEX by_study ON cases (study);
+CREATE INDEX by_patient ON cases (patient);
+CREATE INDEX by_label ON cases (label);
+CREATE INDEX by_part ON cases (part);
+CREATE INDEX by_view ON cases (view);
+CREATE INDEX by_split ON cases (split);
+CREATE INDEX by_digest ON cases (digest);
+CREATE TABLE embeddings (
+    row INTEGER PRIMARY KEY REFERENCES cases ON DELETE CASCADE,
+    vector BLOB NOT NULL,
+    crc INTEGER NOT NULL
+);
+CREATE TABLE thumbnails (
+    row INTEGER PRIMARY KEY REFERENCES cases ON DELETE CASCADE,
+    image BLOB NOT NULL,
+    crc INTEGER NOT NULL
+);
+CREATE TABLE removed (row INTEGER PRIMARY KEY);
+CREATE TABLE pending (row INTEGER PRIMARY KEY);
+CREATE TABLE quarantine (
+    "case" TEXT PRIMARY KEY,
+    study TEXT NOT NULL,
+    patient TEXT NOT NULL,
+    path TEXT NOT NULL,
+    reason TEXT NOT NULL
+);
+CREATE TABLE metadata (one INTEGER PRIMARY KEY CHECK (one = 1), document TEXT NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE history (
+    generation INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    action TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    cases INTEGER NOT NULL
+)
+"""
+
+WIDTH = len(FIELDS) + 3  # columns of cases
+LABEL = 4  # where a row of cases has its label
+GENERATION = "(SELECT coalesce(max(generation), 0) FROM history)"
+_RECORD = "\x1f".join(["%s"] * (WIDTH - 1))  # a row of cases without its checksum, as one text
+
+
+def case_of(row: Row) -> Case:
+    """The record in a row of cases."""
+    return Case(*row[1:-2])
+
+
+def record_crc(record: Row) -> int:
+    """Of a row of cases without its checksum."""
+    return text_crc(_RECORD % record)
+
+
+def text_crc(text: str) -> int:
+    return zlib.crc32(text.encode())
+
+
+def blob_crc(row: int, blob: bytes) -> int:
+    return zlib.crc32(blob, zlib.crc32(b"%d" % row))  # with its row, so that it cannot turn up at another
+
+
+def intact(row: Row) -> bool:
+    """Whether (row, blob, crc, ...) is what was written."""
+    return isinstance(row[1], bytes) and blob_crc(row[0], row[1]) == row[2]

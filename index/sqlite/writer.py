@@ -1,0 +1,153 @@
+"""Writing cases.sqlite: adding, removing and relabelling, and the history of it."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import FIELDS, LABEL_NAMES, Case
+from index.sqlite.connection import Row, one_of
+from index.sqlite.reader import CaseReader
+from index.sqlite.schema import APPLICATION, LABEL, SCHEMA, TABLES, WIDTH, blob_crc, record_crc, text_crc
+
+__all__ = ["Database", "now"]
+
+
+class Database(CaseReader):
+    """cases.sqlite, opened for reading and writing. What writes does so in a writing transaction."""
+
+    def __init__(self, path: Path, mode: str = "rw") -> None:
+        """mode: "rw" to write, "rwc" to write a file that may not be there yet."""
+        super().__init__(path, mode)
+        self.remote = False  # whether the vectors are in Milvus, so that changes are noted as pending
+
+    @classmethod
+    def create(cls, path: Path) -> "Database":
+        """A new file, open for writing."""
+        database = cls(path, "rwc")
+        with database.transaction(writing=True):
+            for statement in TABLES.split(";"):
+                database._sqlite.query(statement)
+            database._sqlite.query(f"PRAGMA application_id = {APPLICATION}")
+            database._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
+            database._write_document({})
+        return database
+
+    def add(
+        self,
+        cases: Sequence[Case],
+        vectors: NDArray[np.float32],
+        thumbnails: Sequence[bytes],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Append n cases with (n, D) vectors, and tell the history. ValueError where a case is there already."""
+        self.insert(cases, vectors, thumbnails, logits)
+        self.record("add", {"cases": len(cases)}, len(cases))
+
+    def insert(
+        self,
+        cases: Sequence[Case],
+        vectors: NDArray[np.float32],
+        thumbnails: Sequence[bytes],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """The same, and leave the history to the caller."""
+        first = 1 + self.last()
+        records, blobs, images = [], [], []
+        for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
+            fields = [getattr(case, name) for name in FIELDS]
+            record: Row = (row, *fields, float(logit) + 0.0)  # + 0.0, since SQLite keeps no negative zero
+            records.append((*record, record_crc(record)))
+            blob = vector.astype("<f4").tobytes()
+            blobs.append((row, blob, blob_crc(row, blob)))
+            images.append((row, image, blob_crc(row, image)))
+        self._sqlite.write(f"INSERT INTO cases VALUES ({', '.join('?' * WIDTH)})", records)
+        self._sqlite.write("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
+        self._sqlite.write("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
+        self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])
+        if self.remote:
+            self.unsettle([record[0] for record in records])
+
+    def remove(self, rows: Sequence[int]) -> None:
+        """Remove cases with their embeddings and thumbnails; their bytes are overwritten."""
+        for table in ("thumbnails", "embeddings", "cases"):
+            self._sqlite.write(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows])
+        if self.remote:
+            self.unsettle(rows)
+        else:
+            self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
+        self.record("remove", {"cases": len(rows)}, -len(rows))
+
+    def relabel(self, rows: Collection[int], label: int) -> None:
+        """Give cases another label."""
+        changed = []
+        for among, numbers in one_of(rows):
+            for row in self._sqlite.query(f"SELECT * FROM cases WHERE row {among}", numbers):
+                record: Row = (*row[:LABEL], label, *row[LABEL + 1 : -1])
+                changed.append((label, record_crc(record), row[0]))
+        self._sqlite.write("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
+        if self.remote:
+            self.unsettle(rows)
+        self.record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]})
+
+    def record(self, action: str, detail: Mapping[str, Any], more: int = 0) -> None:
+        """Enter what was done into the history; `more` cases are there now, or fewer where it is negative."""
+        event = (self.generation() + 1, now(), action, json.dumps(detail), self.count() + more)
+        self._sqlite.write("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
+
+    def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
+        """Set cases aside with a reason each."""
+        rows = [
+            tuple(map(_storable, (case.case, case.study, case.patient, case.path, reason))) for case, reason in cases
+        ]
+        self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
+
+    def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
+        """Forget the cases set aside whose "case", "study" and "patient" are as named."""
+        rows = self._sqlite.query('SELECT "case", study, patient FROM quarantine')
+        named = [dict(zip(("case", "study", "patient"), row, strict=True)) for row in rows]
+        found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
+        self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
+        return found
+
+    def set_metadata(self, **values: object) -> None:
+        """Set JSON values."""
+        self._write_document(self.metadata() | values)
+
+    # Keeping up with what searches the vectors.
+
+    def forget_removed(self) -> None:
+        """vectors.faiss does not hold the removed rows any more."""
+        self._sqlite.query("DELETE FROM removed")
+
+    def settle(self, rows: Sequence[int]) -> None:
+        """Milvus has these rows as they are."""
+        self._sqlite.write("DELETE FROM pending WHERE row = ?", [(row,) for row in rows])
+
+    def unsettle(self, rows: Collection[int] | None = None) -> None:
+        """Milvus has to be told of these rows, of all by default."""
+        if rows is None:
+            self._sqlite.query("INSERT OR IGNORE INTO pending SELECT row FROM cases")
+        else:
+            self._sqlite.write("INSERT OR IGNORE INTO pending VALUES (?)", [(row,) for row in rows])
+
+    def compact(self) -> None:
+        """Give the space of what was removed back to the disk, outside a transaction. The file is written anew."""
+        self._sqlite.query("VACUUM")
+
+    def _write_document(self, document: dict[str, Any]) -> None:
+        text = json.dumps(document, allow_nan=False)
+        self._sqlite.query("INSERT OR REPLACE INTO metadata VALUES (1, ?, ?)", (text, text_crc(text)))
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # a file's name need not be Unicode, SQLite's text must

@@ -1,0 +1,328 @@
+"""Changing an index that is in use: adding, removing and relabelling, each change in whole or not at all."""
+
+import contextlib
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.atomic import CASES, MODEL, VECTORS, refusals_named, remove_strays
+from index.case import LABEL_NAMES, Case
+from index.checksums import break_seal, seal, sealed
+from index.errors import IndexBusy, IndexDamaged, IndexUnreachable
+from index.generation import make_snapshot, require_filter
+from index.lock import Lock
+from index.reader import IndexFolder, require_index
+from index.sqlite.writer import Database
+from index.vectors.base import Demand, require_one_each, require_unit_rows
+from index.vectors.vector_file import Snapshot
+
+__all__ = ["IndexEdit"]
+
+AT_ONCE = 4_096  # pending cases: then Milvus is told of them before the edit ends
+SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written anew after every change
+SEALED = 256 << 20  # bytes of cases.sqlite: up to here an index is sealed after every change
+
+
+class IndexEdit:
+    """An index opened for writing, by one process at a time: `with IndexEdit.open(path) as edit`.
+
+    Every change is one transaction that is on the disk when the method returns, with an entry in the history, and there
+    for the next search of every reader. vectors.faiss is brought up to date when the context ends: always where that is
+    quick, and otherwise when it is far behind, or after `compact`.
+    """
+
+    def __init__(self, path: Path, lock: Lock, database: Database) -> None:
+        """`open` makes one."""
+        self.path = path
+        self.behind = 0  # after `close`: how many changed cases vectors.faiss or Milvus does not show yet
+        self._lock = lock
+        self._database = database
+        metadata = database.metadata()
+        self._dimension = int(metadata["dimension"])
+        database.remote = bool(metadata["values"].get("store"))
+        self._compacted = self._tuned = False
+
+    @classmethod
+    def open(cls, path: Path) -> "IndexEdit":
+        """Open the index in a folder for writing.
+
+        Raises IndexMissing, IndexSchema and IndexDamaged as `IndexFolder.open` does, IndexBusy where another process is
+        writing, and IndexFailure where the folder cannot be written.
+        """
+        path = path.resolve()  # behind a link, so that every writer meets the same lock
+        require_index(path)
+        with refusals_named(path):
+            try:
+                lock = Lock(path.with_name(f".{path.name}.lock"))
+            except BlockingIOError:
+                raise IndexBusy(f"another process is writing {path}; wait until it has finished, or end it") from None
+        try:
+            database = Database(path / CASES)
+            try:
+                with database.transaction():
+                    database.check()
+                    return cls(path, lock, database)
+            except BaseException:
+                database.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+
+    def __enter__(self) -> "IndexEdit":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Bring vectors.faiss and the checksums up to date, and let others write."""
+        try:
+            with refusals_named(self.path):
+                if self._database.remote:
+                    self._tell_milvus()
+                else:
+                    self._bring_up_to_date()
+                self._seal()
+        finally:
+            self._database.close()
+            self._lock.release()
+
+    @property
+    def remote(self) -> bool:
+        """Whether the vectors are in Milvus."""
+        return self._database.remote
+
+    def metadata(self, key: str) -> object | None:
+        """A JSON value stored when the index was built, as `IndexFolder.metadata` gives it."""
+        with self._database.transaction():
+            value: object | None = self._database.metadata()["values"].get(key)
+        return value
+
+    def cases(self) -> list[Case]:
+        """All cases, in row order."""
+        with self._database.transaction():
+            return self._database.cases()
+
+    def find(self, field: str, values: Collection[str]) -> list[Case]:
+        """The cases whose field is one of the values, in row order. Raises ValueError for an unknown field."""
+        require_filter(field, values)
+        return list(self._database.cases_where(field, values).values())
+
+    def known(self, field: str, values: Collection[str]) -> dict[str, str]:
+        """Those of a field's values that are indexed, each with the name of the first case that has it."""
+        require_filter(field, values)
+        return self._database.known(field, values)
+
+    def add(
+        self,
+        cases: Sequence[Case],
+        embeddings: NDArray[np.float32],
+        thumbnails: Sequence[bytes],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Add n cases: embeddings (n, D) unit rows, one thumbnail and one finite logit a case.
+
+        Raises ValueError, and adds none, where one of them does not fit, a case is there already, or a study or a
+        patient would be torn: a study has one label and one patient.
+        """
+        require_unit_rows(embeddings, self._dimension)
+        require_one_each(cases, embeddings, thumbnails, logits)
+        with self._change():
+            self._require_whole_studies(cases)
+            self._database.add(cases, embeddings, thumbnails, logits)
+        if self._database.remote and len(self._database.pending()) >= AT_ONCE:
+            self._tell_milvus()
+
+    def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
+        """Remove the cases whose fields have one of the values named, as in {"patient": ["p17"]}; gives their names.
+
+        Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no longer found; they leave
+        vectors.faiss when that is written next (`behind`, `compact`). What could not be read and was set aside under
+        these names goes, too. Raises ValueError for an unknown field, and where nothing is named.
+        """
+        if not where:
+            raise ValueError("say which cases to remove")
+        for field, values in where.items():
+            require_filter(field, values)
+        with self._change():
+            found: dict[int, Case] | None = None
+            for field, values in where.items():
+                these = self._database.cases_where(field, values)
+                found = these if found is None else {row: case for row, case in found.items() if row in these}
+            if found:
+                self._database.remove(list(found))
+            forgotten = self._database.forget_quarantined(where)
+            return [*(case.case for case in (found or {}).values()), *forgotten]
+
+    def relabel(self, study: str, label: int) -> int:
+        """Give a study the label 0 (normal) or 1 (abnormal); gives how many of its cases had the other one.
+
+        Raises ValueError for another label, and where the index holds no such study.
+        """
+        if label not in range(len(LABEL_NAMES)):
+            raise ValueError(f"a label is 0 (normal) or 1 (abnormal), not {label}")
+        with self._change():
+            found = self._database.cases_where("study", [study])
+            if not found:
+                raise ValueError(f"the index holds no study {study}")
+            wrong = [row for row, case in found.items() if case.label != label]
+            if wrong:
+                self._database.relabel(wrong, label)
+            return len(wrong)
+
+    def merge(self, other: IndexFolder, prefix: str = "") -> tuple[int, list[tuple[str, str]]]:
+        """Add the cases of another index that are not here byte for byte, all in one transaction.
+
+        Both must be of one model, since embeddings of two cannot be compared. prefix: put before the case, study and
+        patient of what is added, as "north/", where two hospitals use the same names for different people. Gives how
+        many were added, and each case that was not with the one here that has its bytes. Raises ValueError, and adds
+        none, for another model, and where a case, or a study with another label or patient, is here under its name.
+        """
+        if other.path.resolve() == self.path:
+            raise ValueError("an index cannot be merged with itself")
+        if _contents(other.model) != _contents(self.path / MODEL):
+            raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
+        known: list[tuple[str, str]] = []
+        added = 0
+        with self._change():
+            last = self._database.last()  # what the other one holds twice is added twice
+            for batch in other.batches():
+                digests = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
+                known += [(case.case, digests[case.digest]) for case in batch.cases if case.digest in digests]
+                new = [n for n, case in enumerate(batch.cases) if case.digest not in digests]
+                cases = [_prefixed(batch.cases[n], prefix) for n in new]
+                self._require_whole_studies(cases)
+                pictures = [batch.thumbnails[n] for n in new]
+                self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
+                added += len(new)
+            if added:
+                self._database.record("merge", {"cases": added}, added)
+                values = self._database.metadata()["values"]
+                prefixes = sorted({*values.get("prefixes", []), prefix} - {""})
+                self._database.set_metadata(values=values | ({"prefixes": prefixes} if prefixes else {}))
+                if _is_synthetic(other.metadata("collection")):
+                    self._mark()
+        return added, known
+
+    def mark_synthetic(self) -> None:
+        """Say of the index that it holds synthetic radiographs, before some are added."""
+        with self._change():
+            self._mark()
+            self._database.record("synthetic", {})
+
+    def _mark(self) -> None:
+        values = self._database.metadata()["values"]
+        about = {**(values.get("collection") or {}), "synthetic": True}
+        self._database.set_metadata(values=values | {"collection": about})
+
+    def compact(self, **demand: Any) -> int:
+        """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller.
+
+        When the edit is closed, vectors.faiss holds what cases.sqlite does and no more. demand: what the search has to
+        reach from now on, as in `Demand`; what is not named stays. Raises ValueError where it makes no sense.
+        """
+        with self._change():
+            if demand:
+                values = self._database.metadata()["values"]
+                wanted = values.get("demand", {}) | demand
+                Demand(**wanted)
+                self._database.set_metadata(values=values | {"demand": wanted})
+            self._database.record("compact", {})
+        self._compacted = True
+        self._tuned = bool(demand)
+        with refusals_named(self.path):
+            before = (self.path / CASES).stat().st_size
+            self._database.compact()
+            return before - (self.path / CASES).stat().st_size
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        with refusals_named(self.path):
+            break_seal(self.path)
+            with self._database.transaction(writing=True):
+                yield
+
+    def _require_whole_studies(self, cases: Sequence[Case]) -> None:
+        there = self._database.cases_where("study", {case.study for case in cases})
+        studies = {case.study: (case.label, case.patient) for case in there.values()}
+        for case in cases:
+            if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
+                raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
+
+    def _bring_up_to_date(self) -> None:
+        with self._database.transaction():
+            metadata = self._database.metadata()
+            identity = bytes.fromhex(metadata["identity"])
+            self.behind = self._behind(identity)
+            size = 4 * self._dimension * self._database.count()
+            enough = 0 if self._compacted or size <= SMALL else max(1000, self._database.count() // 64)
+            snapshot = None
+            if self.behind > enough or self._tuned:
+                snapshot = make_snapshot(self._database, Demand(**metadata["values"].get("demand", {})))
+        remove_strays(self.path)
+        if snapshot:
+            break_seal(self.path)
+            snapshot.write(self.path / VECTORS, identity)
+            with self._database.transaction(writing=True):
+                self._database.forget_removed()
+            self.behind = 0
+
+    def _tell_milvus(self) -> None:
+        """Write what was changed to Milvus; where that does not answer, the next edit does it."""
+        from index.milvus.sync import bring_up_to_date, differences, open_remote
+
+        with self._database.transaction():
+            metadata = self._database.metadata()
+            self.behind = len(self._database.pending())
+        if not self.behind and not self._compacted:
+            return
+        break_seal(self.path)
+        with (
+            contextlib.suppress(IndexUnreachable),
+            open_remote(metadata, create=True, cases=self._database.count()) as store,
+        ):
+            if self._compacted:
+                with self._database.transaction(writing=True):
+                    self._database.unsettle(differences(self._database, store))
+            bring_up_to_date(self._database, store)
+        self.behind = len(self._database.pending())
+
+    def _seal(self) -> None:
+        if not sealed(self.path) and (self._compacted or (self.path / CASES).stat().st_size <= SEALED):
+            seal(self.path)
+
+    def _behind(self, identity: bytes) -> int:
+        """How far vectors.faiss is behind; all cases, and one, where it is missing or damaged."""
+        try:
+            snapshot = Snapshot.read(self.path / VECTORS, identity)
+        except IndexDamaged:
+            snapshot = None
+        return self._database.count() + 1 if snapshot is None else self._database.behind(snapshot.last)
+
+
+def _prefixed(case: Case, prefix: str) -> Case:
+    return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder, by its path there."""
+    digests = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as data:
+                digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(data, "sha256").hexdigest()
+    return digests
+
+
+def _is_synthetic(about: object) -> bool:
+    """Whether what an index says of its collection marks it as synthetic."""
+    return isinstance(about, dict) and bool(about.get("synthetic"))

@@ -1,0 +1,202 @@
+"""A collection: labelled radiographs on disk, whatever their layout, as one table of cases."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from index.case import Case, as_text
+from retrieval.datasets.case_table import read_casetable, read_lesions
+from retrieval.datasets.dicom_folder import is_dicom_folder, read_dicom_folder
+from retrieval.datasets.fracatlas import is_fracatlas, read_fracatlas
+from retrieval.datasets.mura import find_mura, read_mura
+from retrieval.datasets.splits import VALID_SHARE, split_by_patient
+from retrieval.errors import CollectionError
+
+__all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
+
+LAYOUTS = ("mura", "fracatlas", "csv", "dicom")
+CASE_TABLE = "cases.csv"
+LESIONS = "lesions.csv"
+SYNTHETIC_MARK = "SYNTHETIC.txt"
+_EXPECTED = {
+    "mura": "train/XR_FINGER/patient00001/study1_positive/image1.png and the like",
+    "fracatlas": "dataset.csv beside images/Fractured and images/Non_fractured",
+    "csv": f"a case table {CASE_TABLE} with the columns path and label, or the table's own name",
+    "dicom": "DICOM files, in folders or not, and a table of labels, labels.csv or named with --labels",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Labelled radiographs, none of them opened yet.
+
+    `root` is the folder that `Case.case` is relative to, `layout` one of `LAYOUTS`. `notes` are sentences about what
+    was inferred or left out. `synthetic` collections say so themselves, by a file SYNTHETIC.txt in their root. Every
+    study has one label and one patient; cases are unique. `kinds` is the table that may name kinds of lesions.
+
+    `site` names the key that hashed the identifiers of DICOM radiographs, "" where none did. With one, `Case.path` is
+    there for reading alone: neither an index nor a message has it.
+    """
+
+    root: Path
+    layout: str
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...] = ()
+    synthetic: bool = False
+    kinds: Path | None = None
+    site: str = ""
+
+    def lesions(self) -> dict[str, str]:
+        """Each case's kind of lesion, where the case table, or a lesions.csv (path,lesion) in the root, names one."""
+        return {} if self.kinds is None else read_lesions(self.kinds)
+
+    def stored(self, case: Case) -> Case:
+        """The record of a case as an index may hold it. Raises CollectionError where a name in it is no text."""
+        record = replace(case, path="") if self.site else case
+        try:
+            "".join((record.case, record.path, record.study, record.patient)).encode()
+        except UnicodeEncodeError as error:
+            raise CollectionError(
+                f"the path of {as_text(record.case)} has bytes that are no UTF-8 text, "
+                "so no index can hold it; rename it"
+            ) from error
+        return record
+
+    def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
+        """Only the cases of one body part, of one split, or both; CollectionError where there are none.
+
+        A collection that names no splits is divided by patient into train and valid (`datasets.splits`), and says so.
+        """
+        cases, notes = self.cases, self.notes
+        if split is not None and not any(case.split for case in cases):
+            cases = split_by_patient(cases)
+            notes += (f"no splits are named: {VALID_SHARE:.0%} of the patients, drawn by their names, are valid",)
+        for field, wanted in (("part", part), ("split", split)):
+            if wanted is not None:
+                there = sorted({getattr(case, field) for case in cases} - {""})
+                cases = tuple(case for case in cases if getattr(case, field) == wanted.strip().lower())
+                if not cases:
+                    names = ", ".join(there) or "none named"
+                    raise CollectionError(f"{self.root} has no radiograph of {field} {wanted!r}; choose of: {names}")
+        return replace(self, cases=cases, notes=notes)
+
+
+def read_collection(
+    data: Path,
+    layout: str | None = None,
+    part: str | None = None,
+    split: str | None = None,
+    *,
+    labels: Path | None = None,
+    keep_identifiers: bool = False,
+) -> Collection:
+    """Read a MURA or FracAtlas folder, a case table, or a DICOM archive; the layout is recognised unless named.
+
+    A folder with a `cases.csv` is that case table. A folder that merely holds one such collection stands for it. Of a
+    MURA folder, a split (`train`) or one of its parts (`train/XR_FINGER`) can be named as well. `part` and `split`
+    select as `Collection.select` does. `labels` and `keep_identifiers` are of DICOM: see `read_dicom_folder`.
+
+    Raises CollectionError, one line: nothing there, no known layout, a table that cannot be used, a study with two
+    labels or two patients, nothing left to read.
+    """
+    data = Path(os.path.abspath(data))  # noqa: PTH100 - resolve() would follow links, and cases be named by their targets
+    if layout is not None and layout not in LAYOUTS:
+        raise CollectionError(f"layout {layout!r} is not known; choose of: {', '.join(LAYOUTS)}")
+    if labels or keep_identifiers:
+        layout = layout or "dicom"
+        if layout != "dicom":
+            raise CollectionError(f"a table of labels and kept identifiers belong to DICOM, not to the layout {layout}")
+    try:
+        place, found = _recognise(data, layout)
+        collection = _read_dicom(place, labels, keep_identifiers) if found == "dicom" else _read(place, found)
+    except OSError as error:
+        raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
+    if not collection.cases:
+        noted = "".join(f"; {note}" for note in collection.notes) if found == "dicom" else ""
+        raise CollectionError(f"{data} holds no radiographs in the layout {found}{noted}")
+    _check_studies(collection.cases)
+    return collection.select(part=part, split=split)
+
+
+def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
+    """The folder or table to read, and its layout."""
+    if data.name.upper() == "DICOMDIR" and layout in (None, "dicom") and data.is_file():
+        return data.parent, "dicom"
+    if not data.is_dir():
+        data.stat()  # says what is wrong with it, where anything is
+        if data.suffix.lower() != ".csv" or layout not in (None, "csv"):
+            raise CollectionError(f"{data} is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)")
+        return data, "csv"
+    if layout == "dicom":
+        return data, "dicom"
+    found = _layout_of(data, layout)
+    if found:
+        return data, found
+    folders = sorted(folder for folder in data.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    within = [(folder, kind) for folder in folders if (kind := _layout_of(folder, layout))]
+    if len(within) == 1:
+        return within[0]
+    if within:
+        names = ", ".join(folder.name for folder, _ in within[:5])
+        raise CollectionError(f"{data} holds {len(within)} collections ({names}); name one of them")
+    if layout is None and is_dicom_folder(data):
+        return data, "dicom"
+    expected = "; ".join(f"{name} needs {what}" for name, what in _EXPECTED.items() if layout in (None, name))
+    raise CollectionError(f"{data} is no collection: {expected}")
+
+
+def _layout_of(folder: Path, layout: str | None) -> str | None:
+    """The layout that a folder has, where it has one, and the one wanted."""
+    try:
+        if layout in (None, "csv") and (folder / CASE_TABLE).is_file():
+            return "csv"
+        if layout in (None, "fracatlas") and is_fracatlas(folder):
+            return "fracatlas"
+        if layout in (None, "mura") and find_mura(folder):
+            return "mura"
+    except PermissionError:  # somebody else's folder among the user's
+        return None
+    return None
+
+
+def _read(place: Path, layout: str) -> Collection:
+    kinds = None
+    if layout == "csv":
+        kinds = table = place / CASE_TABLE if place.is_dir() else place
+        root, (cases, notes) = table.parent, read_casetable(table)
+        if is_fracatlas(root):
+            notes.append("FracAtlas publishes neither patients nor studies: those of its case table are inferred")
+    elif layout == "fracatlas":
+        root, (cases, notes) = place, read_fracatlas(place)
+    else:
+        mura = find_mura(place)
+        if mura is None:
+            raise CollectionError(f"{place} is no MURA folder any more")
+        root, (cases, notes) = mura.root, read_mura(mura)
+    if kinds is None and (root / LESIONS).is_file():
+        kinds = root / LESIONS
+    return Collection(root, layout, tuple(cases), tuple(notes), (root / SYNTHETIC_MARK).exists(), kinds)
+
+
+def _read_dicom(folder: Path, labels: Path | None, keep_identifiers: bool) -> Collection:
+    archive = read_dicom_folder(folder, labels, keep_identifiers)
+    synthetic = (folder / SYNTHETIC_MARK).exists()
+    return Collection(folder, "dicom", archive.cases, archive.notes, synthetic=synthetic, site=archive.site)
+
+
+def _check_studies(cases: Iterable[Case]) -> None:
+    """A study has one label and belongs to one patient: votes and splits rest on it."""
+    first: dict[str, Case] = {}
+    for case in cases:
+        known = first.setdefault(case.study, case)
+        if known.label != case.label:
+            raise CollectionError(
+                f"study {case.study} has two labels: {known.case} is {known.label_name}, {case.case} {case.label_name}"
+                "; give every study one label"
+            )
+        if known.patient != case.patient:
+            raise CollectionError(
+                f"study {case.study} has two patients: {known.case} is of {known.patient}, {case.case} of "
+                f"{case.patient}; give every study a name of its own"
+            )

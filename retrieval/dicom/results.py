@@ -1,0 +1,137 @@
+"""An answer for the archive: asked, explained and made into the DICOM instances that are filed with the study."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from index.atomic import write_whole
+from retrieval.answer import Answer
+from retrieval.dicom.secondary_capture import secondary_capture
+from retrieval.dicom.source_instances import read_origins
+from retrieval.dicom.structured_report import priors_of, structured_report
+from retrieval.errors import HeatmapError, OutputError
+from retrieval.searcher import Filter, Searcher
+
+__all__ = [
+    "ArchiveAnswer",
+    "encoded",
+    "read_instances",
+    "renamed",
+    "require_folder",
+    "search_for_archive",
+    "write_instances",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAnswer:
+    """An answer, and what is to be filed of it: pydicom Datasets, a structured report first, then a heatmap a view."""
+
+    answer: Answer
+    instances: tuple[Any, ...] = field(repr=False)
+
+
+def search_for_archive(
+    searcher: Searcher,
+    images: Sequence[Path],
+    *,
+    k: int | None = None,
+    patient: str | None = None,
+    where: Filter | None = None,
+    heatmap: Path | None = None,
+) -> ArchiveAnswer:
+    """Answer as `Searcher.search` does, and make the instances. Similar studies are referred to where the index was
+    built with kept identifiers and their files are still there, are named by their hashes where it names them so, and
+    are otherwise told by label and similarity alone.
+
+    Raises DicomResultError where the query's views are not DICOM files of one study of one patient, and what `search`
+    raises.
+    """
+    from pydicom.uid import generate_uid
+
+    with tempfile.TemporaryDirectory(prefix="mura-search-") as scratch:
+        drawn = heatmap or Path(scratch) / "heatmap.png"
+        answer = searcher.search(list(images), k=k, patient=patient, where=where, heatmap=drawn)
+        origins = read_origins(answer.query.files)
+        kept = searcher.layout == "dicom" and not searcher.site
+        report = structured_report(
+            answer, origins, priors_of(answer.cases) if kept else None, named=bool(searcher.site)
+        )
+        series, captures = generate_uid(prefix=None), []
+        for number, (view, origin) in enumerate(zip(answer.views, origins, strict=True), start=1):
+            overlay = cv2.imread(str(view.heatmap))
+            if overlay is None:
+                raise HeatmapError(f"the heatmap {view.heatmap} cannot be read again; name another place")
+            captures.append(
+                secondary_capture(
+                    np.asarray(overlay, np.uint8),
+                    origin,
+                    study=origins[0].header,
+                    series=series,
+                    number=number,
+                    software=report.SoftwareVersions,
+                )
+            )
+    if heatmap is None:
+        answer = replace(answer, views=tuple(replace(view, heatmap=None) for view in answer.views))
+    return ArchiveAnswer(answer, (report, *captures))
+
+
+def encoded(instance: Any, as_it_is: bool = False) -> bytes:
+    """An instance as the bytes of a DICOM file; one that was received is best left as it is, for all its faults."""
+    file = BytesIO()
+    instance.save_as(file, enforce_file_format=not as_it_is)
+    return file.getvalue()
+
+
+def require_folder(folder: Path) -> None:
+    """Make the folder where it is missing. Raises OutputError where it cannot be written into."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written into: {error.strerror or error}; name another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot be written into; name another folder")
+
+
+def write_instances(folder: Path, instances: Sequence[Any]) -> list[Path]:
+    """Write each instance as MODALITY-UID.dcm, in whole or not at all. Raises OutputError."""
+    files = []
+    for instance in instances:
+        file = folder / f"{instance.Modality}-{instance.SOPInstanceUID}.dcm"
+        try:
+            write_whole(file, encoded(instance))
+        except OSError as error:
+            raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
+        files.append(file)
+    return files
+
+
+def read_instances(files: Sequence[Path]) -> list[Any]:
+    """The instances that `write_instances` wrote."""
+    from pydicom import dcmread
+
+    return [dcmread(file) for file in files]
+
+
+def renamed(answer: Answer, names: Mapping[str, str]) -> Answer:
+    """The answer with other names for the files of its query, as for those that were fetched and are gone again."""
+
+    def new(text: str) -> str:
+        for old, name in names.items():
+            text = text.replace(old, name)
+        return text
+
+    return replace(
+        answer,
+        query=replace(answer.query, files=tuple(map(new, answer.query.files))),
+        views=tuple(replace(view, file=new(view.file)) for view in answer.views),
+        warnings=tuple(map(new, answer.warnings)),
+    )

@@ -1,0 +1,93 @@
+"""A heatmap over its radiograph as DICOM: a Secondary Capture in the study of the radiograph."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.dicom.source_instances import Origin
+from retrieval.dicom.structured_report import CLAIM
+from retrieval.errors import MissingExtra
+from retrieval.images.dicom_header import OWN_MODEL_NAME
+from retrieval.images.dicom_reader import be_silent
+
+try:
+    from highdicom import CoordinateSystemNames
+    from highdicom.sc import SCImage
+    from pydicom import Dataset
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+except ImportError as error:
+    raise MissingExtra(error.name or "highdicom", "dicom") from error
+
+__all__ = ["secondary_capture"]
+
+SERIES_NUMBER = 9702
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+
+def secondary_capture(
+    overlay: NDArray[np.uint8], origin: Origin, *, study: Any, series: str, number: int, software: str
+) -> Any:
+    """The overlay (H, W, 3) BGR of one view as a pydicom Dataset, instance `number` of `series`, which refers to it.
+
+    study: the header that patient and study are taken from, the same for all of a series. The capture says itself that
+    it was derived and how, that text is burnt into it where the radiograph says so, and that it was compressed with
+    loss where the radiograph was.
+    """
+    be_silent()
+    header = origin.header
+    capture = SCImage(
+        pixel_array=np.ascontiguousarray(overlay[:, :, ::-1]),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system=CoordinateSystemNames.PATIENT,
+        study_instance_uid=study.StudyInstanceUID,
+        series_instance_uid=series,
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=number,
+        manufacturer=OWN_MODEL_NAME,
+        manufacturer_model_name=OWN_MODEL_NAME,
+        software_versions=software,
+        patient_id=study.PatientID,
+        patient_name=study.PatientName,
+        patient_birth_date=study.PatientBirthDate,
+        patient_sex=study.PatientSex,
+        accession_number=study.AccessionNumber,
+        study_id=study.StudyID,
+        study_date=study.StudyDate,
+        study_time=study.StudyTime,
+        referring_physician_name=study.ReferringPhysicianName,
+        series_description="mura-search heatmap",
+        patient_orientation=("L", "F"),
+        specific_character_set="ISO_IR 192",
+    )
+    capture.copy_patient_and_study_information(study)
+    capture.Laterality = study.get("Laterality", "")
+    capture.PatientOrientation = ""  # nobody measured it
+    capture.ConversionType = "SYN"
+    capture.DerivationDescription = (
+        "Heatmap of what raises the abnormality score (Smooth Grad-CAM++), painted over the radiograph; it outlines "
+        f"no lesion. {CLAIM}"
+    )
+    capture.SourceImageSequence = [_source(origin)]
+    if "BurnedInAnnotation" in header:
+        capture.BurnedInAnnotation = header.BurnedInAnnotation
+    if header.get("LossyImageCompression") == "01":
+        for keyword in _LOSSY:
+            if keyword in header:
+                setattr(capture, keyword, header[keyword].value)
+    return capture
+
+
+def _source(origin: Origin) -> Any:
+    source, purpose = Dataset(), Dataset()
+    source.ReferencedSOPClassUID = origin.header.SOPClassUID
+    source.ReferencedSOPInstanceUID = origin.header.SOPInstanceUID
+    if origin.frame:
+        source.ReferencedFrameNumber = origin.frame
+    code = codes.DCM.SourceImageForImageProcessingOperation
+    purpose.CodeValue, purpose.CodeMeaning, purpose.CodingSchemeDesignator = code.value, code.meaning, "DCM"
+    source.PurposeOfReferenceCodeSequence = [purpose]
+    return source

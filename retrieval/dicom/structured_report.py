@@ -1,0 +1,296 @@
+"""An answer as a structured report: DICOM Comprehensive SR after TID 1500, Measurement Report (PS3.16).
+
+    Imaging Measurement Report
+    ├── observer: this device; procedure reported
+    ├── Imaging Measurements
+    │   ├── the study: finding, both verdicts, agreement, familiarity; probabilities and thresholds; algorithm; images
+    │   └── each view, where there are several
+    ├── Similar studies, each: label, similarity, weight, and how it is known
+    └── Comments: what a reader has to see
+
+What no standard code says is coded in a private scheme, which the report names.
+"""
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from retrieval.answer import Answer, SimilarCase, ViewAnswer
+from retrieval.dicom.source_instances import Origin, read_origin
+from retrieval.errors import MissingExtra
+from retrieval.images.dicom_header import OWN_MODEL_NAME, DicomError
+from retrieval.images.dicom_reader import be_silent
+from retrieval.images.radiograph import file_and_frame
+from retrieval.pseudonyms import is_pseudonym
+
+try:
+    from highdicom import sr
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
+    from pydicom.sr.coding import Code
+    from pydicom.uid import generate_uid
+except ImportError as error:
+    raise MissingExtra(error.name or "highdicom", "dicom") from error
+
+__all__ = ["CLAIM", "SCHEME", "priors_of", "remarks", "structured_report"]
+
+SCHEME = "99MURASEARCH"
+CLAIM = "Not a medical device: research and teaching only."
+SERIES_NUMBER = 9701
+_RELATION = sr.RelationshipTypeValues.CONTAINS
+_NO_UNITS = Code("1", "UCUM", "no units")
+_FINDING = Code("121071", "DCM", "Finding")
+_COMMENT = Code("121106", "DCM", "Comment")
+_RADIOGRAPHY = Code("363680008", "SCT", "Radiographic imaging procedure")
+_WORDS = {
+    "abnormal": Code("263654008", "SCT", "Abnormal"),
+    "normal": Code("17621005", "SCT", "Normal"),
+    "indeterminate": Code("82334004", "SCT", "Indeterminate"),
+    True: Code("373066001", "SCT", "Yes"),
+    False: Code("373067005", "SCT", "No"),
+    None: Code("261665006", "SCT", "Unknown"),
+}
+_OWN = {  # at most 16 and 64 characters
+    "CLASSIFIER": "Verdict of the classifier",
+    "VOTE": "Verdict of the vote of the nearest studies",
+    "AGREEMENT": "Classifier and vote agree",
+    "FAMILIAR": "Like the indexed studies",
+    "CLASSIFIER-P": "Probability of abnormality, classifier",
+    "CLASSIFIER-LIMIT": "Decision threshold of the classifier",
+    "VOTE-P": "Probability of abnormality, vote of the nearest studies",
+    "VOTE-LIMIT": "Decision threshold of the vote",
+    "VOTERS": "Number of voting studies",
+    "SIMILARITY": "Similarity to the nearest indexed study (cosine)",
+    "FAMILIAR-LIMIT": "Least similarity of a familiar study (cosine)",
+    "SIMILAR-STUDIES": "Similar studies of other patients",
+    "SIMILAR-STUDY": "Similar study of another patient",
+    "LABEL": "Label of the similar study",
+    "WEIGHT": "Share in the vote",
+    "NAME": "Name of the study in the index",
+}
+
+
+def structured_report(
+    answer: Answer, origins: Sequence[Origin], priors: Sequence[Any] | None = None, named: bool = False
+) -> Any:
+    """The report of an answer, a pydicom Dataset in a new series of the query's study.
+
+    origins: where the query's views come from, in their order. priors: of each similar case, a Dataset with its SOP
+    Class, SOP Instance, Series and Study UID, to be referred to as evidence, or None. named: whether the names that the
+    index has for studies are written: true only of names that are keyed hashes.
+
+    `Finding` is indeterminate where classifier and vote disagree or the study is unlike those indexed.
+    """
+    be_silent()
+    known = list(priors or [None] * len(answer.cases))
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=_observer(answer)),
+        procedure_reported=_RADIOGRAPHY,
+        imaging_measurements=_groups(answer, origins),
+    )
+    root = content[0].ContentSequence
+    if answer.cases:
+        root.append(_similar(answer.cases, known, named))
+    for remark in remarks(answer):
+        root.append(sr.TextContentItem(name=_COMMENT, value=remark, relationship_type=_RELATION))
+    headers = {origin.header.SOPInstanceUID: origin.header for origin in origins}
+    headers |= {prior.SOPInstanceUID: prior for prior in known if prior is not None}
+    return sr.ComprehensiveSR(
+        evidence=list(headers.values()),
+        content=content,
+        series_instance_uid=generate_uid(prefix=None),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        manufacturer=OWN_MODEL_NAME,
+        manufacturer_model_name=OWN_MODEL_NAME,
+        software_versions=version("mura-search"),
+        device_serial_number=answer.model.sha256[:16],
+        series_description="mura-search answer",
+        is_complete=True,
+        coding_schemes=[CodingSchemeIdentificationItem(designator=SCHEME, name="mura-search private codes")],
+    )
+
+
+def priors_of(cases: Sequence[SimilarCase]) -> list[Any]:
+    """What can be referred to of each similar case: read from its file, None where that is not the study any more."""
+    found = []
+    for case in cases:
+        header = None
+        if case.path:
+            path, frame = file_and_frame(Path(case.path))
+            try:
+                header = read_origin(path)
+            except (DicomError, OSError):
+                header = None
+            if header is not None and header.StudyInstanceUID != case.study:
+                header = None
+        if header is not None and frame:
+            header.ReferencedFrameNumber = frame
+        found.append(header)
+    return found
+
+
+def remarks(answer: Answer) -> list[str]:
+    """What a reader has to see, in sentences that name no file, no patient and no place of this machine."""
+    said = [CLAIM]
+    if answer.familiarity.familiar is False:
+        said.append(f"Unfamiliar: {'; '.join(answer.familiarity.reasons)}. Do not rely on this report.")
+    if answer.knn.probability is None:
+        said.append("Nothing could vote: no fitting study of another patient is indexed.")
+    elif answer.agreement is False:
+        said.append("Undecided: the classifier and the vote of the nearest studies disagree.")
+    if answer.model.synthetic or answer.index.synthetic:
+        said.append("Model or index rest on synthetic radiographs: this shows how the tool works, no more.")
+    for number, file in enumerate(answer.query.files, start=1):
+        whole = str(file_and_frame(Path(file))[0])
+        for warning in answer.warnings:
+            if warning.startswith((f"{file}: ", f"{whole}: ")):
+                said.append(f"View {number} " + warning.partition(f"{whole}: ")[2] + ".")
+            elif warning.startswith(f"{file} is indexed itself"):
+                said.append(f"View {number} is indexed itself; its patient is left out.")
+            elif warning.startswith(f"{file} is blank"):
+                said.append(f"View {number} is blank.")
+            elif warning.startswith(f"the model was trained on {file}:"):
+                said.append(f"The model was trained on view {number}: its probability says nothing of it.")
+    if left := sum(warning.startswith("left out: ") for warning in answer.warnings):
+        said.append(f"Files that could not be read and were left out: {left}.")
+    if any("site key that is not here" in warning for warning in answer.warnings):
+        said.append("The patient's own studies could not be told from others, and may be among the similar ones.")
+    return list(dict.fromkeys(said))
+
+
+def _observer(answer: Answer) -> Any:
+    return sr.ObserverContext(
+        observer_type=Code("121007", "DCM", "Device"),
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=f"2.25.{uuid5(NAMESPACE_URL, answer.model.sha256).int}",  # the same model is the same observer
+            name=f"mura-search {answer.model.name}",
+            manufacturer_name=OWN_MODEL_NAME,
+            model_name=OWN_MODEL_NAME,
+            serial_number=answer.model.sha256[:16],
+        ),
+    )
+
+
+def _groups(answer: Answer, origins: Sequence[Origin]) -> list[Any]:
+    groups = [
+        sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(prefix=None), identifier="study"),
+            algorithm_id=_algorithm(answer),
+            measurements=list(_measurements(answer)),
+            qualitative_evaluations=_evaluations(answer),
+            source_images=_images(origins),
+        )
+    ]
+    if len(answer.views) > 1:
+        for number, (view, origin) in enumerate(zip(answer.views, origins, strict=True), start=1):
+            groups.append(
+                sr.MeasurementsAndQualitativeEvaluations(
+                    tracking_identifier=sr.TrackingIdentifier(
+                        uid=generate_uid(prefix=None), identifier=f"view {number}"
+                    ),
+                    algorithm_id=_algorithm(answer),
+                    measurements=list(_measured_view(view)),
+                    source_images=_images([origin]),
+                )
+            )
+    return groups
+
+
+def _algorithm(answer: Answer) -> Any:
+    return sr.AlgorithmIdentification(
+        name=f"mura-search {answer.model.name}",
+        version=version("mura-search"),
+        parameters=[
+            f"model bundle SHA-256 {answer.model.sha256}",
+            f"index of {answer.index.cases} radiographs, {answer.index.studies} studies",
+            f"k {answer.knn.k}",
+        ],
+    )
+
+
+def _measurements(answer: Answer) -> Iterable[Any]:
+    """Both probabilities with their thresholds, the number of voters, and familiarity with its limit."""
+    vote, familiarity = answer.knn, answer.familiarity
+    yield _measurement("CLASSIFIER-P", answer.classifier.probability)
+    yield _measurement("CLASSIFIER-LIMIT", answer.classifier.threshold)
+    if vote.probability is not None:
+        yield _measurement("VOTE-P", vote.probability)
+    yield _measurement("VOTE-LIMIT", vote.threshold)
+    yield _measurement("VOTERS", vote.k)
+    if familiarity.similarity is not None:
+        yield _measurement("SIMILARITY", familiarity.similarity)
+    yield _measurement("FAMILIAR-LIMIT", familiarity.limit)
+
+
+def _measured_view(view: ViewAnswer) -> Iterable[Any]:
+    for name, value in (("CLASSIFIER-P", view.classifier), ("VOTE-P", view.knn), ("SIMILARITY", view.similarity)):
+        if value is not None:
+            yield _measurement(name, value)
+
+
+def _evaluations(answer: Answer) -> list[Any]:
+    sure = answer.agreement is not False and answer.familiarity.familiar is not False
+    verdict = _verdict(answer.classifier.abnormal)
+    said = [
+        (_FINDING, verdict if sure else _WORDS["indeterminate"]),
+        (_own("CLASSIFIER"), verdict),
+        (_own("VOTE"), _verdict(answer.knn.abnormal)),
+        (_own("AGREEMENT"), _WORDS[answer.agreement]),
+        (_own("FAMILIAR"), _WORDS[answer.familiarity.familiar]),
+    ]
+    return [sr.QualitativeEvaluation(name=name, value=value) for name, value in said]
+
+
+def _images(origins: Sequence[Origin]) -> list[Any]:
+    frames: dict[str, list[int]] = {}
+    for origin in origins:
+        frames.setdefault(origin.header.SOPInstanceUID, []).append(origin.frame)
+    classes = {origin.header.SOPInstanceUID: origin.header.SOPClassUID for origin in origins}
+    return [
+        sr.SourceImageForMeasurementGroup(classes[image], image, [one for one in numbers if one] or None)
+        for image, numbers in frames.items()
+    ]
+
+
+def _similar(cases: Sequence[SimilarCase], priors: Sequence[Any], named: bool) -> Any:
+    whole = sr.ContainerContentItem(name=_own("SIMILAR-STUDIES"), relationship_type=_RELATION)
+    whole.ContentSequence = sr.ContentSequence()
+    for case, prior in zip(cases, priors, strict=True):
+        item = sr.ContainerContentItem(name=_own("SIMILAR-STUDY"), relationship_type=_RELATION)
+        item.ContentSequence = sr.ContentSequence(
+            [
+                sr.CodeContentItem(name=_own("LABEL"), value=_WORDS[case.label], relationship_type=_RELATION),
+                sr.NumContentItem(_own("SIMILARITY"), case.similarity, _NO_UNITS, relationship_type=_RELATION),
+                sr.NumContentItem(_own("WEIGHT"), case.weight, _NO_UNITS, relationship_type=_RELATION),
+            ]
+        )
+        if prior is not None:
+            frame = prior.get("ReferencedFrameNumber")
+            item.ContentSequence.append(
+                sr.ImageContentItem(
+                    name=_own("SIMILAR-STUDY"),
+                    referenced_sop_class_uid=prior.SOPClassUID,
+                    referenced_sop_instance_uid=prior.SOPInstanceUID,
+                    referenced_frame_numbers=None if frame is None else int(frame),
+                    relationship_type=_RELATION,
+                )
+            )
+        elif named and is_pseudonym(case.study):
+            item.ContentSequence.append(sr.TextContentItem(_own("NAME"), case.study, relationship_type=_RELATION))
+        whole.ContentSequence.append(item)
+    return whole
+
+
+def _measurement(name: str, value: float) -> Any:
+    return sr.Measurement(name=_own(name), value=value, unit=_NO_UNITS)
+
+
+def _verdict(abnormal: bool | None) -> Code:
+    return _WORDS[None] if abnormal is None else _WORDS["abnormal" if abnormal else "normal"]
+
+
+def _own(name: str) -> Code:
+    return Code(name, SCHEME, _OWN[name])

@@ -1,0 +1,108 @@
+"""The encoder made ready: radiographs in, embeddings and classifier logits out.
+
+The only file on the query path that imports ONNX Runtime.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.encoding.bundle import Bundle
+from retrieval.encoding.head import Head
+from retrieval.errors import BundleError, MissingExtra
+from retrieval.images.preprocessing import Picture, normalise, preprocess
+
+__all__ = ["Encoded", "Encoder"]
+
+_AT_ONCE = 16  # pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """N encoded radiographs: embeddings (N, D) float32 of unit length, uncalibrated classifier logits (N,)."""
+
+    embeddings: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+class Encoder:
+    """A model bundle in use. Thread-safe: several threads may encode at once."""
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        """`threads` for one encoding; 0 means one for each physical core."""
+        try:
+            import onnxruntime as ort
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except ImportError as error:
+            raise MissingExtra("onnxruntime", "cpu") from error
+        self.bundle = bundle
+        self.head = Head.parse(bundle.files["head.safetensors"])
+        if self.head.dimension != bundle.dimension:
+            raise BundleError(
+                f"the model at {bundle.folder} is damaged: its head and model.json disagree; copy or train it again"
+            )
+        self.appearance = bundle.appearance()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        offered = ort.get_available_providers()
+        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in offered]
+        failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_errors_of(state))
+        try:
+            self._session: Any = ort.InferenceSession(bundle.files["encoder.onnx"], options, providers=providers)
+        except failures as error:
+            raise BundleError(f"the model at {bundle.folder} cannot be run: {str(error).splitlines()[0]}") from error
+        self._input = self._session.get_inputs()[0].name
+
+    @classmethod
+    def open(cls, folder: Path, threads: int = 0) -> "Encoder":
+        """The encoder of the bundle in `folder`. Raises BundleError, MissingExtra."""
+        return cls(Bundle.open(folder), threads)
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture (S, S, 3) that the encoder sees of a radiograph as read."""
+        return preprocess(pixels, self.bundle.preprocessing)
+
+    def maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """Feature maps (B, C, h, w) of prepared pictures."""
+        batch = normalise(pictures, self.bundle.preprocessing)
+        return np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
+
+    def views(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
+        """The feature maps of prepared pictures and, where the bundle says "mirror", those of their mirror images."""
+        views = [self._all_maps(pictures)]
+        if self.bundle.test_time == "mirror":
+            views.append(self._all_maps([picture[:, ::-1] for picture in pictures]))
+        return views
+
+    def _all_maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """`maps`, some at a time: a batch takes as much memory as it is large."""
+        starts = range(0, max(1, len(pictures)), _AT_ONCE)
+        parts = [self.maps(pictures[start : start + _AT_ONCE]) for start in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def pool(self, views: Sequence[NDArray[np.float32]]) -> Encoded:
+        """Embeddings and logits of what `views` gives: the averages over the views, embeddings of unit length again."""
+        pooled = [self.head.apply(maps) for maps in views]
+        if len(pooled) == 1:
+            return Encoded(pooled[0].embeddings, pooled[0].logits)
+        both = pooled[0].embeddings + pooled[1].embeddings
+        lengths = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.float32(1e-12))
+        return Encoded(both / lengths, np.float32(0.5) * (pooled[0].logits + pooled[1].logits))
+
+    def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
+        """Embeddings and logits of prepared pictures; the caller chooses the batch size."""
+        return self.pool(self.views(pictures))
+
+    def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
+        """Embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""
+        return self.encode_prepared([self.prepare(pixels) for pixels in radiographs])
+
+
+def _errors_of(state: Any) -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own errors, which have no common base."""
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

@@ -1,0 +1,141 @@
+"""What classifier and vote say of labelled studies, study by study. `evaluation.summary` counts how often rightly."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import Case
+from index.reader import Hit
+from retrieval.datasets.collection import Collection
+from retrieval.encoding.batches import encoded_batches
+from retrieval.encoding.encoder import Encoded
+from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
+from retrieval.searcher import Searcher
+
+__all__ = ["StudyReading", "read_studies"]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReading:
+    """One study of V radiographs, judged.
+
+    `classifier` and `vote` (V) are each radiograph's probabilities of abnormality, called above the two thresholds;
+    the study's own are their means (MURA's protocol). `retrieved` says what was found, `neighbours` the nearest
+    studies, `similarity` how near the least familiar view lies to anything indexed, `familiar` whether the study is
+    like what is indexed in all respects, None where nothing could be compared, `sweep` each view's vote had other
+    numbers of studies voted, `lesion` the kind of lesion where the collection names one. `embeddings` (V, D);
+    `thumbnails` (V) as an index stores them.
+    """
+
+    cases: tuple[Case, ...]
+    classifier: tuple[float, ...]
+    vote: tuple[float, ...]
+    classifier_threshold: float
+    vote_threshold: float
+    retrieved: Retrieved
+    embeddings: NDArray[np.float32] = field(repr=False, compare=False)
+    neighbours: tuple[Hit, ...] = ()
+    similarity: float | None = None
+    familiar: bool | None = None
+    sweep: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    lesion: str = ""
+    thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def study(self) -> str:
+        return self.cases[0].study
+
+    @property
+    def label(self) -> int:
+        return self.cases[0].label
+
+    @property
+    def patient(self) -> str:
+        return self.cases[0].patient
+
+    @property
+    def part(self) -> str:
+        return self.cases[0].part
+
+    @property
+    def probability(self) -> float:
+        """The classifier's of the study."""
+        return sum(self.classifier) / len(self.classifier)
+
+    @property
+    def vote_probability(self) -> float:
+        """The vote's of the study."""
+        return sum(self.vote) / len(self.vote)
+
+    @property
+    def mean(self) -> float:
+        """The mean of both."""
+        return (self.probability + self.vote_probability) / 2
+
+    @property
+    def mean_call(self) -> bool:
+        """Whether the mean of both lies above the mean of their thresholds."""
+        return self.mean > (self.classifier_threshold + self.vote_threshold) / 2
+
+    @property
+    def calls(self) -> tuple[bool, bool]:
+        """Whether classifier and vote call the study abnormal."""
+        return self.probability > self.classifier_threshold, self.vote_probability > self.vote_threshold
+
+
+def read_studies(
+    searcher: Searcher,
+    collection: Collection,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[StudyReading], list[tuple[str, str]]]:
+    """Query every study of a collection as a user would; also (case, reason) of radiographs that could not be read.
+
+    `progress` is called with (radiographs done, all).
+    """
+    studies: dict[str, list[tuple[Case, Encoded, bytes]]] = {}
+    skipped: list[tuple[str, str]] = []
+    met = 0
+    with closing(encoded_batches(collection.cases, searcher.encoder, workers=workers)) as batches:
+        for batch in batches:
+            for row, case in enumerate(batch.cases):
+                one = Encoded(batch.embeddings[row : row + 1], batch.logits[row : row + 1])
+                studies.setdefault(case.study, []).append((case, one, batch.thumbnails[row]))
+            skipped += [(case.case, reason) for case, reason in batch.unreadable]
+            met += len(batch.cases) + len(batch.unreadable)
+            if progress:
+                progress(met, len(collection.cases))
+    ranking, lesions = Ranking(searcher.index.cases(), searcher.index.embeddings()), collection.lesions()
+    return [_read(searcher, ranking, views, lesions) for views in studies.values()], skipped
+
+
+def _read(
+    searcher: Searcher, ranking: Ranking, views: Sequence[tuple[Case, Encoded, bytes]], lesions: Mapping[str, str]
+) -> StudyReading:
+    encoded = [one for _, one, _ in views]
+    together = Encoded(
+        np.concatenate([one.embeddings for one in encoded]), np.concatenate([one.logits for one in encoded])
+    )
+    rules = searcher.rules
+    judgement = searcher.judge(together, shown=max(DEPTHS))
+    cases = tuple(case for case, _, _ in views)
+    similarities = ranking.similarities(together.embeddings)
+    return StudyReading(
+        cases=cases,
+        classifier=judgement.classifier,
+        vote=judgement.vote.views,
+        classifier_threshold=rules.classifier_threshold,
+        vote_threshold=rules.vote_threshold,
+        retrieved=ranking.retrieved(similarities, cases[0].label),
+        embeddings=together.embeddings,
+        neighbours=judgement.neighbours[: max(DEPTHS)],
+        similarity=judgement.familiarity.similarity,
+        familiar=judgement.familiarity.familiar,
+        sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
+        lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
+        thumbnails=tuple(thumbnail for _, _, thumbnail in views),
+    )

@@ -1,0 +1,273 @@
+"""Where in a radiograph a score comes from: Smooth Grad-CAM++ on the encoder's feature map, in NumPy.
+
+    A       feature map of the radiograph                         (C, h, w)
+    S       score: the abnormality logit, its negative, or a cosine
+    Y       = exp(S), so that derivatives of every order are powers of the first
+    D1..D3  = mean over the copies of exp(S) (dS/dA)^1..3         (C, h, w) each
+    alpha   = D2 / (2 D2 + sum_ab A_ab D3)                        (C, h, w)
+    w_k     = sum_ij alpha_kij ReLU(D1_kij)                       (C,)
+    L       = ReLU(sum_k w_k A_k)                                 (h, w)
+
+alpha is equation 19 of Grad-CAM++ (Chattopadhay et al. 2018, arXiv 1710.11063). Averaging the derivatives, and not the
+finished maps, over n noisy copies is Smooth Grad-CAM++ (Omeiza et al. 2019, arXiv 1908.01224); noise relative to the
+image's range is SmoothGrad's (Smilkov et al. 2017, arXiv 1706.03825). dS/dA is the head's closed form, so nothing but
+forward passes is needed.
+
+Where this departs from the papers:
+- Omeiza et al. print D1 as alpha's numerator; D2 is what their derivation gives, and what torchcam takes.
+- exp(S) has second derivatives that powers of dS/dA lack, as the head is not linear in A. Grad-CAM++ neglects them for
+  every network, and so is it done here.
+- Copies may disagree about a derivative's sign: then D1 can be positive where D3 is negative, and alpha have a pole.
+  Negative D3 count as 0, so alpha is at most 1/2, which it never exceeds for a single copy where D1 is positive.
+  Nothing is added to the denominator; alpha is 0 where D2 is.
+- Copies come in pairs, picture + noise and picture - noise: what noise does in the first order cancels.
+- The noise is grey, as radiographs are, and leaves the black bars of the letterbox alone.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from index.atomic import write_whole
+from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.head import Head
+from retrieval.errors import HeatmapError, RadiographError
+from retrieval.images.preprocessing import Letterbox
+from retrieval.query import Images
+
+__all__ = [
+    "TARGETS",
+    "Heatmap",
+    "Smoothing",
+    "explain_class",
+    "explain_similarity",
+    "overlay",
+    "overlay_files",
+    "undo_letterbox",
+    "weigh",
+    "write_overlay",
+]
+
+TARGETS = ("abnormal", "normal")
+
+Array = NDArray[np.float32]
+# From the views' feature maps, one or (mirrored) two of (n, C, h, w), to the copies' scores (n,) and their gradients.
+Score = Callable[[Head, Sequence[Array]], tuple[Array, list[Array]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """How a heatmap is smoothed: averaged over `samples` noisy copies (at least 1), the same for the same `seed`.
+
+    `noise`, in [0, 1], is its standard deviation as a share of the prepared picture's range; 0 gives Grad-CAM++. Each
+    copy costs as much as encoding the radiograph, and more than two change little (docs/heatmap.md).
+    """
+
+    samples: int = 2
+    noise: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.seed < 0 or not 0 <= self.noise <= 1:
+            raise ValueError(f"samples is at least 1, seed at least 0 and noise between 0 and 1, not {self}")
+
+
+SMOOTHING = Smoothing()
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """Where in a radiograph a score comes from.
+
+    `values` (H, W) float32 in [0, 1], at the radiograph's own resolution: 1 at its strongest place, all 0 where nothing
+    speaks for the target. They say where, not how much: two heatmaps do not share a scale. `target` is one of TARGETS
+    or "similarity".
+    """
+
+    values: Array
+    target: str
+    smoothing: Smoothing
+
+
+def explain_class(
+    encoder: Encoder,
+    pixels: NDArray[np.uint8],
+    smoothing: Smoothing = SMOOTHING,
+    *,
+    target: str = "abnormal",
+    views: Sequence[Array] | None = None,
+) -> Heatmap:
+    """Show what raises the abnormality score of a radiograph (H, W) or (H, W, 3) BGR, whichever way it was called.
+
+    target "normal" shows what lowers it instead. Where the model's bundle says "mirror", the score is the average over
+    the radiograph and its mirror image, and so is the heatmap. The same input gives the same heatmap.
+
+    views: what `encoder.views` makes of this one prepared radiograph, where the caller has it from encoding: saves a
+    forward pass. Raises ValueError for an unknown target, RadiographError where the model gives no usable numbers.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target is {' or '.join(TARGETS)}, not {target!r}")
+    sign = np.float32(1 if target == "abnormal" else -1)
+
+    def score(head: Head, views: Sequence[Array]) -> tuple[Array, list[Array]]:
+        share = sign / np.float32(len(views))
+        pooled = [head.apply(maps) for maps in views]
+        upstreams = [share * head.logit_upstream(one.embeddings) for one in pooled]
+        gradients = [head.gradient(maps, upstream) for maps, upstream in zip(views, upstreams, strict=True)]
+        return share * np.sum([one.logits for one in pooled], axis=0), gradients
+
+    return Heatmap(_explain(encoder, pixels, smoothing, score, views), target, smoothing)
+
+
+def explain_similarity(
+    encoder: Encoder,
+    pixels: NDArray[np.uint8],
+    other: Array,
+    smoothing: Smoothing = SMOOTHING,
+    *,
+    views: Sequence[Array] | None = None,
+) -> Heatmap:
+    """Show what in a radiograph makes it like another, given by its embedding (D,) of unit length.
+
+    With the query and a found case's embedding: what in the query makes it like that case. With the case's pixels and
+    the query's embedding: where in the case. What is exactly like the other cannot become more so: without noise, such
+    a heatmap is empty but for rounding. For the rest see `explain_class`.
+    """
+    if other.shape != (encoder.head.dimension,) or not np.isfinite(other).all():
+        raise ValueError(f"other must be an embedding of {encoder.head.dimension} finite numbers")
+
+    def score(head: Head, views: Sequence[Array]) -> tuple[Array, list[Array]]:
+        both = np.sum([head.apply(maps).embeddings for maps in views], axis=0)  # (n, D), as Encoder averages them
+        length = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.float32(1e-12))
+        e = both / length
+        cosine = e @ other
+        upstream = (other - cosine[:, None] * e) / length
+        return cosine, [head.gradient(maps, upstream) for maps in views]
+
+    return Heatmap(_explain(encoder, pixels, smoothing, score, views), "similarity", smoothing)
+
+
+def overlay(pixels: NDArray[np.uint8], heatmap: Heatmap, opacity: float = 0.6) -> NDArray[np.uint8]:
+    """Paint a heatmap over its radiograph, (H, W, 3) BGR uint8.
+
+    The colours are inferno's, from violet to yellow: ordered by lightness, so readable without colour vision. They
+    cover the radiograph by `opacity` at 1, hardly where the heatmap is weak and not at all at 0. A white line runs
+    around what lies above 0.75. Raises ValueError where the heatmap is of another size.
+    """
+    H, W = pixels.shape[:2]
+    if heatmap.values.shape != (H, W) or not 0 <= opacity <= 1:
+        raise ValueError(f"a radiograph of {H} x {W} needs a heatmap of that size, and an opacity between 0 and 1")
+    base = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
+    levels = np.rint(255 * heatmap.values).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO).astype(np.float32)
+    cover = np.float32(opacity) * heatmap.values[:, :, None] ** 1.5
+    painted = np.rint(base + cover * (colours - base)).astype(np.uint8)
+    lines, _ = cv2.findContours((heatmap.values > 0.75).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(painted, lines, -1, (255, 255, 255), max(1, round(max(H, W) / 500)), cv2.LINE_AA)
+    return painted
+
+
+def overlay_files(place: Path, count: int, images: Images) -> list[Path]:
+    """Where the overlays of a study's `count` views go: `place` itself, or place-1, place-2 ... of several.
+
+    images: what the query names. Raises HeatmapError where `place` is no PNG in a folder that is there, would replace a
+    queried file, or would lie in a queried folder, which it would be a view of the next time.
+    """
+    if place.suffix.lower() != ".png":
+        raise HeatmapError(f"a heatmap is a PNG file, which {place} is not; end its name in .png")
+    if not place.parent.is_dir():
+        raise HeatmapError(f"the heatmap {place} cannot be written: its folder is not there; make it, or name another")
+    names = [place.with_name(f"{place.stem}-{number}{place.suffix}") for number in range(1, count + 1)]
+    files = [place] if count == 1 else names
+    given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
+    asked = {os.path.realpath(image) for image in given if not isinstance(image, np.ndarray)}
+    for file in map(os.path.realpath, files):
+        if asked & {file, os.path.dirname(file)}:  # noqa: PTH120  (Path.resolve raises where a link leads to itself)
+            raise HeatmapError(f"the heatmap {place} would get into the radiographs that are asked about; name another")
+    return files
+
+
+def write_overlay(path: Path, pixels: NDArray[np.uint8], heatmap: Heatmap) -> None:
+    """Write a heatmap over its radiograph as PNG, in whole or not at all. Raises HeatmapError."""
+    _, data = cv2.imencode(".png", overlay(pixels, heatmap))
+    try:
+        write_whole(path, data.tobytes())
+    except OSError as error:
+        raise HeatmapError(f"the heatmap {path} cannot be written: {error.strerror}; name another place") from error
+
+
+def weigh(maps: Array, gradients: Array, scores: Array) -> Array:
+    """L of the module's formula, (h, w) and never negative, from A (C, h, w), dS/dA (n, C, h, w) and S (n,)."""
+    shares = np.exp(scores - scores.max())  # a factor that all copies share changes no proportion
+    shares /= shares.sum()
+    largest = np.abs(gradients).max()
+    if largest == 0:
+        return np.zeros(maps.shape[1:], np.float32)
+    D1, D2, D3 = (np.zeros_like(maps) for _ in range(3))  # of dS/dA / largest, whose cube single precision can hold
+    for share, gradient in zip(shares, gradients, strict=True):
+        g = gradient / largest
+        term = share * g
+        D1 += term
+        term *= g
+        D2 += term
+        term *= g
+        D3 += term
+    denominator = 2 * D2 + np.maximum(largest * maps.sum((1, 2), keepdims=True) * D3, 0)
+    alpha = D2 / np.maximum(denominator, np.finfo(np.float32).tiny)  # 0 where D2 is
+    w = (alpha * np.maximum(D1, 0)).sum((1, 2)) * largest
+    return np.maximum(np.tensordot(w, maps, 1), 0)
+
+
+def undo_letterbox(heat: Array, height: int, width: int, size: int) -> Array:
+    """Values (height, width) in [0, 1] from a map (h, w), never negative, of a radiograph letterboxed into size x size.
+
+    Bilinear; what lies over the black bars is cut off, and the strongest place of the radiograph is 1.
+    """
+    box = Letterbox.fit(height, width, size)
+    peak = heat.max()
+    if not peak > 0:
+        return np.zeros((height, width), np.float32)
+    whole = cv2.resize(heat / peak, (size, size), interpolation=cv2.INTER_LINEAR)
+    part = whole[box.top : box.top + box.height, box.left : box.left + box.width]
+    values = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+    strongest = values.max()  # the peak itself may lie over the bars
+    return np.asarray(np.clip(values / strongest, 0, 1) if strongest > 0 else values * 0, np.float32)
+
+
+def _explain(
+    encoder: Encoder, pixels: NDArray[np.uint8], smoothing: Smoothing, score: Score, views: Sequence[Array] | None
+) -> Array:
+    picture = encoder.prepare(pixels)
+    H, W = pixels.shape[:2]
+    box = Letterbox.fit(H, W, len(picture))
+    clean = encoder.views([picture]) if views is None else views
+    noisy = clean
+    if smoothing.noise:  # one at a time takes less time on a CPU than a batch
+        passes = [encoder.views([copy]) for copy in _noisy(picture, box, smoothing)]
+        noisy = [np.concatenate(maps) for maps in zip(*passes, strict=True)]
+    scores, gradients = score(encoder.head, noisy)
+    found = [weigh(maps[0], gradient, scores) for maps, gradient in zip(clean, gradients, strict=True)]
+    heat = found[0] if len(found) == 1 else found[0] + found[1][:, ::-1]
+    if not np.isfinite(heat).all():
+        raise RadiographError("the model makes no usable numbers of this radiograph, so nothing can be explained")
+    return undo_letterbox(heat, H, W, len(picture))
+
+
+def _noisy(picture: NDArray[np.uint8], box: Letterbox, smoothing: Smoothing) -> list[Array]:
+    """Copies of a prepared picture (S, S, 3), float32 and not clipped, in pairs of opposite noise."""
+    inside = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    sigma = np.float32(smoothing.noise * np.ptp(picture[inside]))
+    generator = np.random.default_rng(smoothing.seed)
+    copies: list[Array] = []
+    while len(copies) < smoothing.samples:
+        grain = sigma * generator.standard_normal((box.height, box.width), np.float32)
+        grey = cv2.merge((grain, grain, grain))
+        for noise in (grey, -grey):
+            copies.append(picture.astype(np.float32))
+            copies[-1][inside] += noise
+    return copies[: smoothing.samples]

@@ -1,0 +1,238 @@
+"""What a DICOM header says, as far as a radiograph needs it. pydicom read it; this module need not import that.
+
+No text of a header leaves here but identifiers, which the caller hashes, and words of fixed tables.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from retrieval.images.body_part import body_part, laterality, projection
+
+__all__ = [
+    "COLOUR",
+    "GREY",
+    "OWN_MODEL_NAME",
+    "PALETTE",
+    "RADIOGRAPH_CLASSES",
+    "SYNTAXES",
+    "DicomError",
+    "DicomLayout",
+    "DicomRecord",
+    "NoRadiograph",
+    "header_warnings",
+    "layout_of",
+    "record_of",
+    "registered_name",
+    "require_radiograph",
+    "sample",
+    "text",
+]
+
+_RADIOGRAPHS = {
+    "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
+    "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
+    "1.2.840.10008.5.1.4.1.1.1.1.1",  # and for processing
+}
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+_CAPTURES = {
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
+    "1.2.840.10008.5.1.4.1.1.7.2",  # multi-frame, grayscale byte
+    "1.2.840.10008.5.1.4.1.1.7.3",  # grayscale word
+    "1.2.840.10008.5.1.4.1.1.7.4",  # true colour
+}
+RADIOGRAPH_CLASSES = frozenset(_RADIOGRAPHS | _CAPTURES)
+"""The SOP classes whose instances may be radiographs; secondary captures may be of anything."""
+
+_RADIOGRAPHY = {"CR", "DX", "RG"}
+_CAPTURED = {"", "OT", "SC"} | _RADIOGRAPHY
+_OTHERS = {"CT", "ES", "IO", "MG", "MR", "NM", "OP", "PT", "PX", "RF", "SM", "SR", "US", "XA", "XC"}
+
+OWN_MODEL_NAME = "mura-search"
+"""The Manufacturer's Model Name of what this tool itself puts into an archive."""
+
+SYNTAXES = {
+    "1.2.840.10008.1.2": "implicit VR little endian",
+    "1.2.840.10008.1.2.1": "explicit VR little endian",
+    "1.2.840.10008.1.2.1.99": "deflated explicit VR little endian",
+    "1.2.840.10008.1.2.2": "explicit VR big endian",
+    "1.2.840.10008.1.2.4.50": "JPEG baseline",
+    "1.2.840.10008.1.2.4.51": "JPEG extended",
+    "1.2.840.10008.1.2.4.57": "JPEG lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG lossless, first-order prediction",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.201": "high-throughput JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.202": "high-throughput JPEG 2000 lossless, with resolutions",
+    "1.2.840.10008.1.2.4.203": "high-throughput JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE lossless",
+}
+"""The transfer syntaxes that are read, by UID."""
+
+GREY = {"MONOCHROME1", "MONOCHROME2"}
+COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+PALETTE = "PALETTE COLOR"
+
+
+class DicomError(ValueError):
+    """Bytes that give no radiograph; `str(error)` completes "q.dcm ..." and holds nothing that the header says."""
+
+
+class NoRadiograph(DicomError):
+    """DICOM of another kind. `kind` is the standard's name for it."""
+
+    def __init__(self, sentence: str, kind: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class DicomRecord:
+    """What a header says of its radiograph. Identifiers are as they stand there, "" where they do not."""
+
+    image: str = field(repr=False)
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    accession: str = field(repr=False)
+    patient: str = field(repr=False)
+    part: str
+    view: str
+    laterality: str
+    frames: int
+    burnt_in: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DicomLayout:
+    """How pixels are stored: H, W, samples a pixel, frames, bits."""
+
+    rows: int
+    columns: int
+    samples: int
+    frames: int
+    allocated: int
+    stored: int
+    signed: bool
+    photometric: str
+
+
+def record_of(ds: Any, most_samples: int) -> DicomRecord:
+    """The record of a radiograph's header. Raises DicomError where it holds no picture, or one that is too large."""
+    frames = _frames(ds)
+    _require_size(_whole(ds, "Rows"), _whole(ds, "Columns"), _whole(ds, "SamplesPerPixel", 1), frames, most_samples)
+    return DicomRecord(
+        image=text(ds, "SOPInstanceUID"),
+        study=text(ds, "StudyInstanceUID"),
+        series=text(ds, "SeriesInstanceUID"),
+        accession=text(ds, "AccessionNumber"),
+        patient=text(ds, "PatientID"),
+        part=body_part(text(ds, "BodyPartExamined")),
+        view=projection(text(ds, "ViewPosition")),
+        laterality=laterality(text(ds, "ImageLaterality") or text(ds, "Laterality")),
+        frames=frames,
+        burnt_in=text(ds, "BurnedInAnnotation").upper() == "YES",
+    )
+
+
+def require_radiograph(ds: Any) -> None:
+    """Raise DicomError for everything but CR, DX and secondary captures of them, with what it is."""
+    kind, modality = text(ds, "SOPClassUID"), text(ds, "Modality").upper()
+    if text(getattr(ds, "file_meta", {}), "MediaStorageSOPClassUID") == _DICOMDIR:
+        raise NoRadiograph("is a DICOMDIR, a list of other files; name one of them, or index its folder", "DICOMDIR")
+    if kind in _RADIOGRAPHS or (not kind and modality in _RADIOGRAPHY):
+        return
+    if kind in _CAPTURES:
+        if text(ds, "ManufacturerModelName") == OWN_MODEL_NAME:  # painted over, it would be read as another view
+            raise NoRadiograph("is a heatmap that this tool made, not a radiograph", "heatmap of mura-search")
+        if modality in _CAPTURED:
+            return
+        other = modality if modality in _OTHERS else "another modality"
+        raise NoRadiograph(f"is a secondary capture of {other}, not of a radiograph", f"capture of {other}")
+    if not kind:
+        raise DicomError("does not say what it is: no SOP class; export it again as CR, DX or secondary capture")
+    name = registered_name(ds.SOPClassUID, "private or unknown")
+    raise NoRadiograph(f"is DICOM, but no radiograph ({name}): CR, DX and secondary capture are read", name)
+
+
+def registered_name(uid: Any, otherwise: str) -> str:
+    """What the standard calls a UID; `otherwise` where it does not know it, for then it is anybody's text."""
+    name = str(getattr(uid, "name", uid))
+    return otherwise if name == str(uid) else name
+
+
+def _require_size(rows: int, columns: int, samples: int, frames: int, most: int) -> None:
+    if min(rows, columns, samples, frames) < 1:
+        raise DicomError("holds no picture")
+    if rows * columns * samples * frames > most:
+        size = f"{columns:,} x {rows:,} pixels" + (f" in each of {frames:,} frames" if frames > 1 else "")
+        raise DicomError(f"has {size}, more than {most:,} in all; export it smaller")
+
+
+def layout_of(ds: Any, most_samples: int) -> DicomLayout:
+    """How the pixels are stored. Raises DicomError where that is a way that is not read."""
+    layout = DicomLayout(
+        rows=_whole(ds, "Rows"),
+        columns=_whole(ds, "Columns"),
+        samples=_whole(ds, "SamplesPerPixel", 1),
+        frames=_frames(ds),
+        allocated=_whole(ds, "BitsAllocated"),
+        stored=_whole(ds, "BitsStored", _whole(ds, "BitsAllocated")),
+        signed=_whole(ds, "PixelRepresentation") == 1,
+        photometric=text(ds, "PhotometricInterpretation").upper(),
+    )
+    _require_size(layout.rows, layout.columns, layout.samples, layout.frames, most_samples)
+    if not ds.get("PixelData"):
+        raise DicomError("holds no picture")
+    if layout.allocated not in (8, 16) or not 2 <= layout.stored <= layout.allocated:
+        raise DicomError(f"stores {layout.stored} of {layout.allocated} bits a sample; up to 16 are read")
+    if _whole(ds, "HighBit", layout.stored - 1) != layout.stored - 1:
+        raise DicomError("stores its values in the upper bits, which is not read; export it again")
+    if layout.samples != (3 if layout.photometric in COLOUR else 1):
+        raise DicomError("is damaged: its samples a pixel do not fit its photometric interpretation")
+    if layout.photometric not in GREY | COLOUR | {PALETTE}:
+        raise DicomError("has a photometric interpretation that is not read; export it as MONOCHROME2")
+    return layout
+
+
+def header_warnings(ds: Any, layout: DicomLayout) -> list[str]:
+    """What somebody who sees the picture has to know, each without a subject."""
+    said = []
+    if text(ds, "SOPClassUID") == _FOR_PROCESSING:
+        said.append("is for processing, not for presentation: a radiologist would see another picture")
+    if layout.photometric == "MONOCHROME1" and text(ds, "PresentationLUTShape").upper() == "IDENTITY":
+        said.append("is MONOCHROME1 with the presentation of MONOCHROME2: it is inverted; see that bone is bright")
+    if text(ds, "BurnedInAnnotation").upper() == "YES":
+        said.append("says that text is burnt into its picture: it may name the patient")
+    return said
+
+
+def text(ds: Any, keyword: str) -> str:
+    """An element's value as text, "" where there is none."""
+    value = ds.get(keyword)
+    return "" if value is None else str(value).strip().strip("\0")
+
+
+def _whole(ds: Any, keyword: str, default: int = 0) -> int:
+    value = ds.get(keyword)
+    return default if value is None or value == "" else int(value)
+
+
+def _frames(ds: Any) -> int:
+    return _whole(ds, "NumberOfFrames", 1) or 1
+
+
+def sample(ds: Any, keyword: str, order: str, signed: bool) -> int | None:
+    """A value that is a stored value; its VR is US or SS as the pixels are, and implicit VR leaves it as bytes."""
+    value = ds.get(keyword)
+    if value is None or not str(value):
+        return None
+    if isinstance(value, bytes):
+        if len(value) < 2:
+            return None
+        return int(np.frombuffer(value[:2], f"{order}{'i' if signed else 'u'}2")[0])
+    number = int(value)
+    return number - 2**16 if signed and number >= 2**15 else number

@@ -1,0 +1,227 @@
+"""DICOM radiographs, from bytes to grey levels as a radiologist sees them. The only file that reads with pydicom.
+
+pydicom parses and decodes, with pylibjpeg's plugins for compressed frames. It puts values of the header into warnings,
+logs and errors; none of these leave this module.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, BinaryIO
+from zlib import MAX_WBITS, decompressobj
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.errors import MissingExtra
+from retrieval.images.codestream import read_codestream, rle_fits
+from retrieval.images.dicom_header import (
+    GREY,
+    SYNTAXES,
+    DicomError,
+    DicomLayout,
+    DicomRecord,
+    header_warnings,
+    layout_of,
+    record_of,
+    registered_name,
+    require_radiograph,
+    text,
+)
+from retrieval.images.dicom_pixels import colours, grey_levels
+from retrieval.trace import trace
+
+try:
+    import pydicom
+    from pydicom import filereader, pixels
+    from pydicom.encaps import get_frame
+    from pydicom.uid import UID
+except ImportError as error:
+    raise MissingExtra(error.name or "pydicom", "dicom") from error
+
+__all__ = ["DicomPicture", "be_silent", "listed_files", "read_elements", "read_picture", "read_record"]
+
+logger = logging.getLogger("mura-search")
+
+_NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+_DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
+_IDENTIFYING = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber", "PatientID"),
+    *("Modality", "ManufacturerModelName", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
+    *("BurnedInAnnotation", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames"),
+)
+_PICTURE = (
+    *("PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope"),
+    *("RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
+    *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
+    *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData"),
+    *("BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData"),
+    *("SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DicomPicture:
+    """The frames that were asked for, each (H, W) grey or (H, W, 3) BGR, uint8, out of `count` in all."""
+
+    frames: tuple[NDArray[np.uint8], ...]
+    count: int
+    patient: str = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
+    """The header of a radiograph alone. Raises DicomError where it is none, as `read_picture` does."""
+    with _as_sentence("has a header that cannot be read; export it again"):
+        ds = _dataset(file, _IDENTIFYING, most_bytes, pixels_too=False)
+        require_radiograph(ds)
+        return record_of(ds, most_samples)
+
+
+def read_elements(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int) -> Any:
+    """The elements named of a radiograph's header, as pydicom's Dataset. Raises DicomError as `read_record` does."""
+    with _as_sentence("has a header that cannot be read; export it again"):
+        ds = _dataset(file, _IDENTIFYING + keywords, most_bytes, pixels_too=False)
+        require_radiograph(ds)
+        return ds
+
+
+def read_picture(
+    data: bytes, frame: int | None, most_bytes: int, most_samples: int, most_frames: int | None = None
+) -> DicomPicture:
+    """Decode one frame, counted from 1, or all of them.
+
+    Grey: Modality LUT or rescale, then the VOI LUT, or the first window where there is none, then inverted where the
+    file is MONOCHROME1 or its Presentation LUT Shape is INVERSE. The least output of the window or the VOI LUT becomes
+    0 and the greatest 255, rounded. Without either, 8 bits or fewer stay as they are and more are scaled from the least
+    to the greatest value of the frame. Pixel padding counts for nothing there and is black. Colour becomes BGR.
+
+    Raises DicomError for what is no radiograph, is stored in a way that is not read, is damaged or not whole, unpacks
+    to more than `most_bytes`, has more than `most_samples` samples in all its frames, or of these, where all are asked
+    for, more than `most_frames`.
+    """
+    with _as_sentence("has a header that cannot be read; export it again"):
+        ds = _dataset(BytesIO(data), _IDENTIFYING + _PICTURE, most_bytes, pixels_too=True)
+        require_radiograph(ds)
+        syntax = _syntax(ds)
+        layout = layout_of(ds, most_samples)
+        said, patient = header_warnings(ds, layout), text(ds, "PatientID")
+    if frame is not None and frame > layout.frames:
+        raise DicomError(f"has no frame {frame}: it has {layout.frames}")
+    if frame is None and most_frames is not None and layout.frames > most_frames:
+        raise DicomError(
+            f"has {layout.frames:,} frames, more than the {most_frames:,} views of one study; export fewer"
+        )
+    pictures = []
+    for index in range(layout.frames) if frame is None else [frame - 1]:
+        with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
+            stored = _decoded(ds, syntax, layout, index)
+        with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
+            if layout.photometric in GREY:
+                picture, doubts = grey_levels(stored, ds, layout, pixels)
+                said += [doubt for doubt in doubts if doubt not in said]
+            else:
+                picture = colours(stored, ds, layout, pixels)
+        pictures.append(np.ascontiguousarray(picture))
+    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(said))
+
+
+def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
+    """The files that a DICOMDIR names, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
+    with _as_sentence("is no DICOMDIR that can be read"):
+        ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False)
+        named = [record.get("ReferencedFileID") for record in ds.get("DirectoryRecordSequence") or []]
+        return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
+
+
+def _dataset(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int, *, pixels_too: bool) -> Any:
+    """The elements named, of a file with or without preamble; its bytes are checked for nothing else."""
+    be_silent()
+    filereader.read_preamble(file, force=True)
+    meta = filereader._read_file_meta_info(file)
+    end = file.tell()
+    file.seek(0)
+    if meta.get("TransferSyntaxUID") == _DEFLATED:  # pydicom would unpack it whatever it comes to
+        head = file.read(end).replace(_DEFLATED.encode(), b"1.2.840.10008.1.2.1\0\0\0")
+        unpacking = decompressobj(-MAX_WBITS)
+        body = unpacking.decompress(file.read(), most_bytes)
+        if unpacking.unconsumed_tail:
+            raise DicomError(f"unpacks to more than the {most_bytes / 2**20:.0f} MiB that are read; export it smaller")
+        if not unpacking.eof:
+            raise DicomError("ends early; copy or export it again")
+        file = BytesIO(head + body)
+    return pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
+
+
+def _syntax(ds: Any) -> str:
+    meta = getattr(ds, "file_meta", None)
+    syntax = str(meta.get("TransferSyntaxUID") or "") if meta else ""
+    if not syntax:  # what was found while reading a file that does not say
+        implicit, little = ds.original_encoding
+        syntax = "1.2.840.10008.1.2" if implicit else f"1.2.840.10008.1.2.{1 if little else 2}"
+    if syntax not in SYNTAXES:
+        name = registered_name(UID(syntax), "a private or unknown transfer syntax")
+        raise DicomError(f"is stored in a way that is not read ({name}); export it uncompressed, or as JPEG 2000")
+    return syntax
+
+
+def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> NDArray[Any]:
+    """One frame's stored values (H, W), or (H, W, 3) in RGB. Raises DicomError, and whatever pydicom raises."""
+    if syntax not in _NATIVE:
+        offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
+        frame = get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets)
+        _require_frame(frame, syntax, layout)
+    decoder = pixels.get_decoder(UID(syntax))
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
+    # Named, so that a picture does not depend on what else is installed.
+    plugin = "" if syntax in _NATIVE else "pydicom" if syntax == _RLE else "pylibjpeg"
+    if plugin and plugin not in decoder.available_plugins:
+        raise MissingExtra("a plugin of pylibjpeg", "dicom")
+    stored, _ = decoder.as_array(ds, index=index, decoding_plugin=plugin)
+    if stored.shape[:2] != (layout.rows, layout.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
+        raise DicomError("is damaged: its picture is not of the size that its header says")
+    return np.asarray(stored)
+
+
+def _require_frame(frame: bytes, syntax: str, layout: DicomLayout) -> None:
+    """Hold a compressed frame to the header before anything is allocated by what it says of itself."""
+    if syntax == _RLE:
+        if not rle_fits(frame, layout.rows * layout.columns):
+            raise DicomError("is damaged: its compressed picture unpacks to more than the picture")
+        return
+    stream = read_codestream(frame)
+    if stream is None:
+        raise DicomError("is damaged: its compressed picture has no header that can be read")
+    if (stream.height, stream.width, stream.components) != (layout.rows, layout.columns, layout.samples):
+        raise DicomError("is damaged: its compressed picture is of another size than its header says")
+    if not stream.whole:
+        raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
+
+
+_PYDICOMS = r"pydicom(\.|$)|highdicom|dicomweb_client|pynetdicom|pylibjpeg|openjpeg|libjpeg|retrieval\.dicom\w*$"
+
+
+def be_silent() -> None:
+    """Keep pydicom and what is built on it from saying values of headers in warnings and logs of this process."""
+    if ("ignore", None, Warning, re.compile(_PYDICOMS), 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PYDICOMS)
+    for name in ("pydicom", "highdicom", "dicomweb_client", "pynetdicom", "retrying", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def _as_sentence(sentence: str) -> Iterator[None]:
+    """Whatever pydicom and the decoders raise at bytes that are not as they should be, as one sentence."""
+    try:
+        yield
+    except (DicomError, MissingExtra):
+        raise
+    except Exception as error:  # broad: damaged bytes make these raise anything, with values of the header in it
+        logger.debug("%s", trace(error))
+        raise DicomError(sentence) from None

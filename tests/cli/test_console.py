@@ -1,0 +1,32 @@
+"""The bars on stderr."""
+
+import io
+
+import pytest
+
+from cli.console import progress, stages
+from cli.train import reporter
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_each_stage_has_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with stages("training") as show:
+        report = reporter(show)
+        report("train", 3, 7, {})
+        report("look", 1, 4, {})
+        report("look", 4, 4, {})
+        report("encode", 2, 5, {})
+    with progress("reading") as tell:
+        tell(1, 9)
+    drawn = screen.getvalue()
+    for what in ("encoding", "2/5", "reading", "1/9"):  # what stands at the end of each; it is drawn ten times a second
+        assert what in drawn
+    assert "3/5" not in drawn  # what the stage before had done is not counted again

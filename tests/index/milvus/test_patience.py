@@ -1,0 +1,53 @@
+import time
+
+import pytest
+
+from index.milvus.patience import patiently
+
+
+class Failing:
+    """Fails so many times, then gives 7."""
+
+    def __init__(self, failures: int) -> None:
+        self.left = failures
+
+    def __call__(self) -> int:
+        self.left -= 1
+        if self.left >= 0:
+            raise ConnectionError(f"{self.left} failures to come")
+        return 7
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds slept, on a clock that only sleeping moves."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: sum(slept))
+    return slept
+
+
+def passing(error: Exception) -> bool:
+    return isinstance(error, ConnectionError)
+
+
+def test_it_waits_longer_and_longer_and_never_twice_the_same(pauses: list[float]) -> None:
+    assert patiently(Failing(9), 1000, passing) == 7
+    for number, pause in enumerate(pauses):
+        longest = min(5.0, 0.1 * 2**number)
+        assert longest / 2 <= pause <= longest
+    assert len(set(pauses)) == 9
+
+
+def test_it_gives_up_in_time(pauses: list[float]) -> None:
+    action = Failing(1000)
+    with pytest.raises(ConnectionError):
+        patiently(action, 20, passing)
+    assert 10 < sum(pauses) <= 20
+    assert 1000 - action.left == len(pauses) + 1
+
+
+def test_what_does_not_pass_is_raised_at_once(pauses: list[float]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        patiently(lambda: 1 // 0, 20, passing)
+    assert pauses == []

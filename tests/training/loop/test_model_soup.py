@@ -1,0 +1,133 @@
+import copy
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.data.dataset import TrainingSet
+from training.distributed import joined
+from training.errors import TrainingError
+from training.loop.cost_estimate import make_plan, try_step
+from training.loop.model_soup import fit_all, mean_weights
+from training.loop.run import divide, train
+from training.loop.trainer import fit
+from training.model.backbone import load_backbone
+from training.model.siamese import Siamese
+from training.recipe import Recipe
+
+
+@pytest.fixture
+def pretrained(recipe: Recipe, tmp_path: Path) -> Recipe:
+    """Two runs of one epoch, from weights in a file."""
+    torch.manual_seed(5)
+    network, _ = load_backbone(recipe.backbone, "")
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    return replace(recipe, weights=str(tmp_path / "weights.pth"), epochs=1, soup=2)
+
+
+def quiet(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    pass
+
+
+def test_the_mean_of_weights_is_by_number_and_counters_stay() -> None:
+    one = {"w": torch.tensor([1.0, 4.0]), "steps": torch.tensor(3)}
+    two = {"w": torch.tensor([2.0, -4.0]), "steps": torch.tensor(9)}
+    three = {"w": torch.tensor([6.0, 6.0]), "steps": torch.tensor(9)}
+    mean = mean_weights([one, two, three])
+    assert mean["w"].tolist() == [3.0, 2.0]
+    assert (mean["w"].dtype, mean["steps"].item()) == (torch.float32, 3)
+
+
+def test_a_soup_is_the_mean_of_runs_from_one_start(blobs: TrainingSet, pretrained: Recipe, tmp_path: Path) -> None:
+    learning, holdout = divide(blobs, pretrained)
+    backbone, channels = load_backbone(pretrained.backbone, pretrained.weights)
+    start = Siamese(backbone, channels, pretrained.dimension, pretrained.hidden)
+    before = copy.deepcopy(start.state_dict())
+    trial = try_step(start, pretrained, torch.device("cpu"))
+    plan = make_plan(trial, pretrained, learning=len(learning.cases), holdout=len(holdout.cases))
+    told: list[tuple[int, int]] = []
+
+    def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "epoch":
+            told.append((done, total))
+
+    with joined() as world:
+        epochs, soup = fit_all(start, learning, holdout, pretrained, plan, out=tmp_path, world=world, report=report)
+        alone = [
+            fit(
+                copy.deepcopy(start),
+                learning,
+                holdout,
+                replace(pretrained, seed=pretrained.seed + number),
+                plan,
+                checkpoint=tmp_path / f"alone-{number}.pt",
+                world=world,
+                report=quiet,
+            )
+            for number in range(2)
+        ]
+    first, second = (model.state_dict() for _, model in alone)
+    name = "head.projection.weight"
+    assert not torch.equal(first[name], second[name])  # they drew other batches
+    for name, value in soup.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (first[name] + second[name]) / 2, msg=name)
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert [epoch["triplet"] for epoch in epochs] == [figures[0]["triplet"] for figures, _ in alone]
+    assert told == [(1, 2), (2, 2)]
+    for name, value in start.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("step", [2, 6])  # in the first run, in the second
+def test_an_interrupted_soup_goes_on_to_the_same_result(
+    blobs: TrainingSet, pretrained: Recipe, tmp_path: Path, step: int
+) -> None:
+    def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if stage == "train" and done == step:
+            assert total == 8
+            signal.raise_signal(signal.SIGTERM)
+
+    whole = train(blobs, pretrained, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(blobs, pretrained, tmp_path / "parts", report=interrupt)
+    left = {file.name for file in (tmp_path / "parts").glob("*.pt")}
+    assert left == ({"checkpoint.pt"} if step < 4 else {"checkpoint.pt", "member-1.pt"})
+    resumed = train(blobs, pretrained, tmp_path / "parts", resume=True)
+    assert whole is not None
+    assert resumed is not None
+    assert resumed.epochs == whole.epochs
+    assert (resumed.model / "head.safetensors").read_bytes() == (whole.model / "head.safetensors").read_bytes()
+    assert not list(tmp_path.glob("*/*.pt"))
+
+
+def test_a_soup_killed_before_a_checkpoint_was_removed_has_no_member_twice(
+    blobs: TrainingSet, pretrained: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(*rest: object) -> None:
+        raise Killed
+
+    whole = train(blobs, pretrained, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", kill)
+        with pytest.raises(Killed):
+            train(blobs, pretrained, tmp_path / "parts")
+    assert {file.name for file in (tmp_path / "parts").glob("*.pt")} == {"checkpoint.pt", "member-1.pt"}
+    resumed = train(blobs, pretrained, tmp_path / "parts", resume=True)
+    assert whole is not None
+    assert resumed is not None
+    assert resumed.epochs == whole.epochs
+    assert (resumed.model / "head.safetensors").read_bytes() == (whole.model / "head.safetensors").read_bytes()
+
+
+def test_networks_from_scratch_are_not_averaged(recipe: Recipe) -> None:
+    with pytest.raises(TrainingError, match="start pretrained"):
+        replace(recipe, soup=2)
+    with pytest.raises(TrainingError, match="one run or more"):
+        replace(recipe, soup=0)

@@ -1,0 +1,303 @@
+"""Nobody gets in who should not, and nothing about anybody gets into the log."""
+
+import hashlib
+import html
+import logging
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("httpx", reason="httpx is not installed")
+pytest.importorskip("fastapi", reason="the extra web is not installed")
+
+import httpx
+
+from retrieval.datasets.collection import Collection
+from retrieval.indexing.build import build_index
+from web.errors import ServerError
+from web.security.session import COOKIE, LIFETIME, Sessions
+from web.settings import Settings, read_token
+
+Png = Callable[..., bytes]
+Serve = Callable[..., str]
+TOKEN = "correct horse battery staple"
+PAGE = {"accept": "text/html"}
+PRIVATE = (
+    "/",
+    "/api/index",
+    "/api/cases/s1-1.png",
+    "/api/cases/s1-1.png/image",
+    "/metrics",
+    "/openapi.json",
+    "/nowhere",
+)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_off_loopback_it_does_not_start_without_a_token(host: str) -> None:
+    with pytest.raises(ServerError, match=r"a token is needed: give --token-file FILE or set MURA_SEARCH_TOKEN"):
+        Settings(host=host)
+    assert Settings(host=host, insecure=True).token is None
+    assert Settings(host=host, token=TOKEN).token == TOKEN
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_on_loopback_it_starts_without_one(host: str) -> None:
+    assert Settings(host=host).loopback
+
+
+def test_a_token_that_can_be_guessed_is_refused() -> None:
+    with pytest.raises(ServerError, match="the token has 6 characters; take at least 16"):
+        Settings(token="secret")
+    assert TOKEN not in repr(Settings(token=TOKEN))
+
+
+def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_token(None) is None
+    monkeypatch.setenv("MURA_SEARCH_TOKEN", TOKEN)
+    assert read_token(None) == TOKEN
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN} of a file\n")
+    assert read_token(file) == f"{TOKEN} of a file"
+    file.write_text("\n")
+    with pytest.raises(ServerError, match="holds no token"):
+        read_token(file)
+    with pytest.raises(ServerError, match="cannot be read"):
+        read_token(tmp_path / "none")
+
+
+def test_without_the_token_nothing_is_answered(serve: Serve, png: Png) -> None:
+    with httpx.Client(base_url=serve(token=TOKEN)) as client:
+        for path in PRIVATE:
+            for headers in (
+                {},
+                {"authorization": "Bearer wrong"},
+                {"authorization": f"Basic {TOKEN}"},
+                {"cookie": f"{COOKIE}={TOKEN}"},
+                {"cookie": f"{COOKIE}={hashlib.sha256(TOKEN.encode()).hexdigest()}"},
+                {"cookie": f"{COOKIE}=9999999999.00.ff"},
+                {"cookie": f"{COOKIE}=;;\x7f"},
+            ):
+                reply = client.get(path, headers=headers)
+                assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
+            assert client.get(path, headers={"authorization": f"Bearer {TOKEN}"}).status_code == (
+                404 if path == "/nowhere" else 200
+            )
+        assert client.post("/api/search", files={"files": png(200)}).status_code == 401
+        assert client.delete("/api/studies/x").status_code == 401
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        assert client.get("/static/page.js").status_code == client.get("/static/base.css").status_code == 200
+
+
+def test_the_page_logs_in_with_the_token_and_does_not_keep_it(serve: Serve) -> None:
+    with httpx.Client(base_url=serve(token=TOKEN), headers=PAGE) as client:
+        first = client.get("/")
+        assert (first.status_code, first.headers["location"]) == (303, "/login")
+        wrong = client.post("/login", data={"token": "correct horse battery stapler"})
+        assert (wrong.status_code, "not the token" in wrong.text) == (401, True)
+        assert "set-cookie" not in wrong.headers
+        right = client.post("/login", data={"token": TOKEN})
+        assert (right.status_code, right.headers["location"]) == (303, "/")
+        cookie = SimpleCookie(right.headers["set-cookie"])[COOKIE]
+        assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["secure"]) == (True, "strict", "/", "")
+        assert TOKEN not in cookie.value
+        assert client.get("/").status_code == 200
+        assert client.post("/logout").headers["location"] == "/login"
+        assert client.get("/").status_code == 303
+
+
+def test_a_session_ends_and_cannot_be_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(TOKEN)
+    one = sessions.begin()
+    assert sessions.is_session(one)
+    assert not Sessions(TOKEN).is_session(one), "another process has another key"
+    ends, nonce, signature = one.split(".")
+    for forged in (f"{int(ends) + 1}.{nonce}.{signature}", f"{ends}.{signature}", signature, "", "..", "\u0665.a.b"):
+        assert not sessions.is_session(forged)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LIFETIME + 1)
+    assert not sessions.is_session(one)
+
+
+def test_a_server_without_a_token_admits_everybody_and_nothing_is_its_token() -> None:
+    assert Sessions(None).admits("", "")
+    assert not Sessions(None).is_token("")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "10.0.0.5", "127.0.0.1.evil.example", "a@b"]
+)
+def test_a_foreign_host_name_is_refused(client: httpx.Client, host: str) -> None:
+    reply = client.get("/", headers={"host": host})
+    assert (reply.status_code, "name" in reply.json()["error"]) == (421, True)
+
+
+def test_own_host_names_are_known(client: httpx.Client, serve: Serve) -> None:
+    for host in ("localhost", "localhost:1", "LOCALHOST", "127.0.0.1", "[::1]:8000"):
+        assert client.get("/healthz", headers={"host": host}).status_code == 200
+    with httpx.Client(base_url=serve(names=("reading.example",))) as named:
+        assert named.get("/healthz", headers={"host": "Reading.Example:8000"}).status_code == 200
+
+
+def test_two_or_no_host_headers_are_refused(client: httpx.Client) -> None:
+    address = client.base_url.host, client.base_url.port
+    for request in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"):
+        with socket.create_connection(address, timeout=5) as raw:
+            raw.sendall(request)
+            assert raw.recv(4096).split(b" ")[1] in (b"400", b"421")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:1"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"},
+        {"origin": "http://["},
+    ],
+)
+def test_another_sites_page_may_not_ask(client: httpx.Client, png: Png, headers: dict[str, str]) -> None:
+    for reply in (
+        client.get("/api/cases/s1-1.png/image", headers=headers),
+        client.post("/api/search", files={"files": png(200)}, headers=headers),
+        client.post("/search", files={"files": png(200)}, headers=headers),
+    ):
+        assert reply.status_code == 403
+
+
+def test_its_own_page_and_a_link_may(client: httpx.Client, png: Png) -> None:
+    own = {"origin": str(client.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
+    assert client.post("/api/search", files={"files": png(200)}, headers=own).status_code == 200
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert client.get("/", headers=link).status_code == 200
+    assert client.post("/search", files={"files": png(200)}, headers=link).status_code == 403
+
+
+def test_behind_a_proxy_that_speaks_tls_the_page_may_ask(serve: Serve, png: Png) -> None:
+    headers = {"host": "reading.example", "origin": "https://reading.example"}
+    with httpx.Client(base_url=serve(names=("reading.example",))) as client:
+        assert client.post("/api/search", files={"files": png(200)}, headers=headers).status_code == 200
+
+
+def test_over_tls_the_cookie_is_only_for_tls(serve: Serve, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *files, *subject]
+    subprocess.run(made, check=True, capture_output=True)
+    base = serve(token=TOKEN, certificate=certificate, key=key)
+    assert base.startswith("https://127.0.0.1:")
+    with httpx.Client(base_url=base, verify=ssl.create_default_context(cafile=str(certificate))) as client:
+        reply = client.post("/login", data={"token": TOKEN}, headers=PAGE)
+        assert SimpleCookie(reply.headers["set-cookie"])[COOKIE]["secure"]
+        assert client.get("/", headers=PAGE).status_code == 200
+    with pytest.raises(ServerError, match="cannot be used"):
+        serve(certificate=key, key=certificate)
+    with pytest.raises(ServerError, match="cannot be read"):
+        serve(certificate=tmp_path / "none")
+    with pytest.raises(ServerError, match="belongs to a certificate"):
+        serve(key=key)
+
+
+def test_every_reply_tells_the_browser_what_it_may(client: httpx.Client) -> None:
+    for path in ("/", "/nowhere", "/api/index", "/static/page.js", "/static/none", "/healthz"):
+        headers = client.get(path).headers
+        policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+        assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
+        assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["cache-control"] in ("no-store", "no-cache")
+        assert "server" not in headers
+
+
+def test_the_page_has_nothing_inline_and_nothing_from_elsewhere(client: httpx.Client, png: Png) -> None:
+    pages = [
+        client.get("/", headers=PAGE).text,
+        client.post(
+            "/search", files={"files": png(200)}, data={"heatmap": "true"}, headers=PAGE, follow_redirects=True
+        ).text,
+        client.get("/static/page.js").text,
+        client.get("/static/viewer.js").text,
+        client.get("/static/page.css").text,
+    ]
+    for text in pages:
+        assert not re.findall(r"https?://|//[a-z]+\.", text)
+    for text in pages[:2]:
+        assert not re.findall(r"<style|\sstyle=|\son[a-z]+=|<script(?! type=\"module\" src=\"/static/)", text)
+
+
+def test_names_cannot_become_code(client: httpx.Client, png: Png) -> None:
+    name = '"><img src=x onerror=alert(1)>.png'
+    page = client.post(
+        "/search", files=[("files", (name, png(200))), ("files", ("b.png", png(60)))], data={"heatmap": "true"},
+        headers=PAGE, follow_redirects=True,
+    ).text  # fmt: skip
+    assert "onerror" in page
+    assert "<img src=x" not in page
+
+
+def test_names_in_the_index_cannot_become_code(
+    serve: Serve, png: Png, squares: Callable[..., Collection], model: Path, tmp_path: Path
+) -> None:
+    name = "'\"><b>&amp;%2F..#?"
+    build_index(squares([(name, name, 1, [200]), ("p", "s", 0, [50])], "odd"), tmp_path / "odd-index", model=model)
+    with httpx.Client(base_url=serve(tmp_path / "odd-index"), headers=PAGE, follow_redirects=True) as client:
+        page = client.post("/search", files={"files": png(201)}, data={"heatmap": "true"}).text
+        card = html.unescape(re.findall(r'<a class="card" data-compare href="([^"]+)"', page)[0])
+        image = html.unescape(re.findall(r'<img src="(/api/cases/[^"]+)"', page)[0])
+        comparison = client.get(card)
+        assert client.get(image).status_code == comparison.status_code == 200
+        for text in (page, comparison.text):
+            assert html.escape(name) in text
+            assert "><b>&" not in text
+        pictures = re.findall(r'<img class="(?:radiograph|heat)"[^>]* src="([^"]+)"', comparison.text)
+        assert [client.get(html.unescape(one)).status_code for one in pictures] == [200] * 4
+
+
+def test_the_log_names_nobody(serve: Serve, png: Png, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), httpx.Client(base_url=serve(), headers=PAGE) as client:
+        client.post("/api/search", files=[("files", ("Muster^Max.png", png(200)))], data={"patient": "Muster"})
+        client.post("/api/search", files=[("files", ("Muster^Max.png", b"no image"))])
+        client.get("/api/cases/s1-1.png?Muster")
+        client.get("/api/cases/Muster/image")
+        client.get("/Muster", headers={"host": "Muster.example"})
+        client.get("/Muster%0a12:00:00 forged line")
+        client.get("/static/Muster")
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(("mura", "uvicorn")))
+    assert "POST /api/search 200" in ours
+    assert "GET /api/cases/{case:path} 200" in ours
+    assert not re.search("muster|s1-1|forged|ann", ours, re.IGNORECASE)
+
+
+def test_what_nobody_expected_is_a_500_without_its_words(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from web.service.service import Service
+
+    async def fail(_self: Service) -> dict[str, object]:
+        raise RuntimeError("the file of Muster")
+
+    monkeypatch.setattr(Service, "about", fail)
+    with caplog.at_level(logging.INFO), httpx.Client(base_url=serve()) as client:
+        reply = client.get("/api/index")
+        page = client.get("/", headers=PAGE)
+        assert client.get("/healthz").status_code == 200
+    assert (reply.status_code, page.status_code) == (500, 500)
+    assert "Muster" not in reply.text + page.text + caplog.text
+    assert "RuntimeError in" in caplog.text
+    assert "fail" in caplog.text

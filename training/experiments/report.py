@@ -1,0 +1,308 @@
+"""What a grid of runs found: one report as Markdown, CSV and HTML.
+
+OUT/
+  report.md  results.csv  report.html (complete in itself)
+  figures/       the drawings of report.md
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.evaluation.paired_comparison import COMPARED, Call, compare, read_calls
+from training.document import (
+    ABNORMAL,
+    NORMAL,
+    Block,
+    Cell,
+    Heading,
+    Picture,
+    Sheet,
+    Text,
+    as_html,
+    as_markdown,
+    write_text,
+)
+from training.drawing import Drawing, principal_plane
+from training.experiments.grid import Column, Figure, Grid, Run, Table
+
+__all__ = ["write_report"]
+
+Result = Mapping[str, Any]
+_OVERVIEW = (
+    ("kappa, classifier", "study.classifier.kappa"),
+    ("kappa, vote", "study.knn.kappa"),
+    ("AUROC, classifier", "study.classifier.auroc"),
+    ("AUROC, vote", "study.knn.auroc"),
+    ("precision at 5", "retrieval.precision_at_5"),
+)
+_COUNTS = ("studies", "abnormal_studies", "images", "abnormal_images", "patients")
+
+
+def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
+    """Write OUT/report.md, results.csv, report.html and figures/, from the results that are there so far.
+
+    `results` are what `run_experiment` gives: a run may be missing, or have failed ({"name", "error"}). Embeddings are
+    read from OUT/runs/NAME/embeddings.npz, and calls of studies from calls.csv there. The same results give the same
+    files, byte for byte.
+    """
+    found = {result["name"]: result for result in results}
+    blocks = [
+        *_head(grid, found),
+        *_overview(grid, found),
+        *_parts(grid, found),
+        *_gains(grid, found, out),
+        *_tables(grid, found),
+        *_figures(grid, found, out),
+    ]
+    blocks += _settings(grid)
+    for block in blocks:
+        if isinstance(block, Picture):
+            write_text(out / block.file, block.svg)
+    write_text(out / "results.csv", _csv(grid, found))
+    write_text(out / "report.md", as_markdown(blocks))
+    write_text(out / "report.html", as_html(grid.title, blocks))
+
+
+def _head(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    yield Heading(grid.title, 1)
+    if grid.description:
+        yield Text(grid.description)
+    done = [found[run.name] for run in grid.runs if "seconds" in found.get(run.name, {})]
+    failed = [run.name for run in grid.runs if "error" in found.get(run.name, {})]
+    told = f"{len(done)} of {len(grid.runs)} runs are done"
+    told += f", {len(failed)} failed" if failed else ""
+    minutes = sum(result["seconds"] for result in done) / 60
+    yield Text(f"{told}. {_beginnings(grid.runs)}" + (f" They took {minutes:.0f} minutes in all." if done else ""))
+    if done:
+        first = done[0]
+        studies, abnormal_studies, images, abnormal_images, patients = (first[name] for name in _COUNTS)
+        part = f" of {grid.part}" if grid.part else ""
+        judged = (
+            f"Judged{part}: {studies} studies ({abnormal_studies} abnormal) with {images} radiographs "
+            f"({abnormal_images} abnormal) of {patients} patients, none of whom the judging model had seen: "
+        )
+        how = f"{grid.folds}-fold cross-validation by patient" if grid.folds else "the collection's own split"
+        versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())
+        yield Text(f"{judged}{how}. Fingerprint of the data: {first['data_sha256']}. Made with {versions}.")
+    for name in failed:
+        yield Text(f"{name} failed: {found[name]['error']}")
+
+
+def _beginnings(runs: Sequence[Run]) -> str:
+    """What the networks began from, said plainly."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        weights = run.recipe.weights
+        begun = {"": "from scratch (random weights)", "imagenet": "pretrained, from ImageNet weights"}
+        names.setdefault(begun.get(weights, f"pretrained, from the weights {Path(weights).name}"), []).append(run.name)
+    if len(names) == 1:
+        return f"All networks began {next(iter(names))}."
+    return " ".join(f"Began {begun}: {', '.join(of)}." for begun, of in names.items())
+
+
+def _overview(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    yield Heading("All runs")
+    yield Text("By study, the mean over its radiographs; in brackets 95 % intervals from resampled patients.")
+    rows = []
+    for run in grid.runs:
+        result = found.get(run.name, {})
+        minutes = f"{result['seconds'] / 60:.1f}" if "seconds" in result else ""
+        rows.append([run.name, *(_shown(found, run.name, value) for _, value in _OVERVIEW), minutes])
+    yield Sheet(["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
+
+
+def _parts(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    rows = [
+        [f"{run.name}, {part}", f"{of['studies']} ({of['abnormal']})"]
+        + [_estimated(of[reader][metric]) for metric in COMPARED for reader in ("classifier", "knn")]
+        for run in grid.runs
+        for part, of in found.get(run.name, {}).get("parts", {}).items()
+        if len(found[run.name]["parts"]) > 1
+    ]
+    if rows:
+        yield Heading("By body part")
+        columns = [f"{metric}, {reader}" for metric in ("kappa", "AUROC") for reader in ("classifier", "vote")]
+        yield Sheet(["Run and part", "studies (abnormal)", *columns], rows)
+
+
+def _gains(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:
+    def calls(name: str) -> list[Call]:
+        return read_calls(out / "runs" / name / "calls.csv")
+
+    if "seconds" not in found.get(grid.baseline, {}):
+        return
+    yield Heading(f"Against {grid.baseline}")
+    yield Text("What a run gains by study, paired: both judge the same resampled patients.")
+    rows, columns = [], [f"{kind} {metric}" for kind in ("classifier", "vote") for metric in COMPARED]
+    for run in grid.runs:
+        if run.name != grid.baseline and "seconds" in found.get(run.name, {}):
+            gains = compare(calls(run.name), calls(grid.baseline))
+            rows.append([run.name, *(_estimated(gains[column].to_dict(), sign="+") for column in columns)])
+    yield Sheet(["Run", *columns], rows)
+
+
+def _tables(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
+    if not grid.tables:
+        return
+    yield Heading("Tables")
+    over = f", each the mean over {grid.folds} folds" if grid.folds else ""
+    yield Text(
+        "Losses are those of the embedding; accuracy, error and kappa are the classifier's by radiograph, unless a "
+        f"title says otherwise{over}. Train: every radiograph of the index; valid: those that are judged."
+    )
+    if any(number is not None for table in grid.tables for column in table.columns for number in column.published):
+        source = f" ({grid.source})" if grid.source else ""
+        yield Text(
+            f"In bold: measured here. Behind the dot: published{source}. They come from different data, so compare "
+            "the pattern within a table rather than a number with its neighbour."
+        )
+    for table in grid.tables:
+        yield Heading(table.title, 3)
+        yield _sheet(table, found)
+
+
+def _sheet(table: Table, found: Mapping[str, Result]) -> Sheet:
+    def cell(column: Column, row: int) -> Cell:
+        published = column.published[row]
+        measured = _shown(found, column.runs[row], column.value)
+        return Cell(measured, "" if published is None else f"{published:g}")
+
+    rows: list[list[str | Cell]] = [
+        [name, *(cell(column, row) for column in table.columns)] for row, name in enumerate(table.rows)
+    ]
+    return Sheet([table.corner, *(column.title for column in table.columns)], rows)
+
+
+def _shown(found: Mapping[str, Result], name: str, value: str) -> str:
+    """A figure of a run, with its interval where it has one; or why there is none."""
+    result: Any = found.get(name)
+    if result is None:
+        return "not run"
+    if "error" in result:
+        return "failed"
+    for key in value.split("."):
+        if key not in result:
+            return "not measured"  # by the version that ran it
+        result = result[key]
+    estimate = result if isinstance(result, Mapping) else {"value": result, "low": None}
+    return _estimated(estimate, digits=4 if value.endswith(".loss") else 3)
+
+
+def _estimated(estimate: Mapping[str, Any], *, digits: int = 3, sign: str = "") -> str:
+    """An estimate in figures, with its interval where it has one."""
+    if estimate["value"] is None:
+        return "undefined"
+    value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
+    interval = "" if low is None else f" ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+    return f"{value:{sign}.{digits}f}{interval}"
+
+
+def _figures(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:
+    if not grid.figures:
+        return
+    yield Heading("Figures")
+    yield Text(
+        "Every point is a judged radiograph (of the first fold, where there are several); its place is that of its "
+        "embedding on the two directions along which the embeddings of the run differ most (principal components). "
+        "Scales are equal; each axis points to where the abnormal ones lie on average."
+    )
+    for number, figure in enumerate(grid.figures, 1):
+        yield Heading(figure.title, 3)
+        yield _maps(figure, found, out, number)
+
+
+def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -> Picture:
+    planes: dict[str, tuple[NDArray[np.float64], list[float], NDArray[np.int64]]] = {}
+    for name in figure.runs:
+        file = out / "runs" / name / "embeddings.npz"
+        if "seconds" in found.get(name, {}) and file.exists():
+            with np.load(file) as arrays:
+                planes[name] = (*principal_plane(arrays["embeddings"], arrays["labels"]), arrays["labels"])
+    low, high = _frame([points for points, _, _ in planes.values()])
+    height = 5 * float((high - low)[1] / (high - low)[0])  # of a panel 5 wide, on equal scales
+    told, seen = [], max((len(labels) for _, _, labels in planes.values()), default=0)
+    with Drawing(len(figure.runs), 5 * len(figure.runs), height + 1, shared=True) as drawing:
+        for axes, name in zip(drawing.axes, figure.runs, strict=True):
+            axes.set_title(name, loc="left")
+            axes.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            if name not in planes:
+                state = "failed" if "error" in found.get(name, {}) else "not run"
+                axes.text(0.5, 0.5, state, transform=axes.transAxes, ha="center")
+                told.append(f"{name}: {state}")
+                continue
+            points, shares, labels = planes[name]
+            for label, word, colour, marker in ((0, "normal", NORMAL, "o"), (1, "abnormal", ABNORMAL, "^")):
+                x, y = points[labels == label].T
+                axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.7, linewidths=0, label=word)
+            axes.set(xlabel=f"component 1 ({shares[0]:.0%})", ylabel=f"component 2 ({shares[1]:.0%})")
+            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
+            told.append(f"{name}: {sum(shares):.0%} of the variance ({shares[0]:.0%} and {shares[1]:.0%})")
+    caption = f"Explained by the two components in {'; '.join(told)}."
+    alt = f"Maps of {seen} radiographs' embeddings side by side, normal as blue dots and abnormal as orange triangles"
+    return Picture(f"figures/figure-{number}.svg", drawing.svg, alt, caption)
+
+
+def _frame(planes: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower left and upper right corner of a frame around all points (N, 2), at least half as high as it is wide."""
+    points = np.concatenate([*planes, np.zeros((1, 2))])
+    low, high = points.min(0), points.max(0)
+    middle, wide = (low + high) / 2, float(max(1e-6, *(high - low)))
+    span = 1.1 * np.array([wide, np.clip((high - low)[1], wide / 2, wide)])
+    return middle - span / 2, middle + span / 2
+
+
+def _settings(grid: Grid) -> Iterator[Block]:
+    recipes = [run.recipe.to_dict() for run in grid.runs]
+    varying = _varying(grid)
+    yield Heading("Settings")
+    if varying:
+        rows = [
+            [run.name, *(_word(recipe[key]) for key in varying)] for run, recipe in zip(grid.runs, recipes, strict=True)
+        ]
+        yield Sheet(["Run", *varying], rows)
+    same = ", ".join(f"{key} {_word(value)}" for key, value in recipes[0].items() if key not in varying)
+    yield Text(f"The same in all runs: {same}.")
+
+
+def _varying(grid: Grid) -> list[str]:
+    recipes = [run.recipe.to_dict() for run in grid.runs]
+    return [key for key in recipes[0] if any(recipe[key] != recipes[0][key] for recipe in recipes)]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) or "none"
+
+
+def _csv(grid: Grid, found: Mapping[str, Result]) -> str:
+    """One line a run: its name, what sets it apart, what became of it, and all of its figures by their path."""
+    varying = _varying(grid)
+    lines = []
+    for run in grid.runs:
+        result = found.get(run.name, {"error": "not run"})
+        recipe = run.recipe.to_dict()
+        line = {"name": run.name, **{key: recipe[key] for key in varying}, "error": result.get("error", "")}
+        about = ("schema", "name", "recipe", "versions", "error")
+        lines.append(line | dict(_flat({key: value for key, value in result.items() if key not in about})))
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves by their path; an estimate's value has the path of the estimate."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}".removesuffix(".value"), value

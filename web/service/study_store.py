@@ -1,0 +1,79 @@
+"""Studies that are remembered for a while, in memory alone, so that heatmaps and comparisons can be asked for."""
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retrieval.encoding.encoder import Encoded
+from retrieval.query import View
+from web.errors import Refused
+
+__all__ = ["Kept", "Study"]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study of V views, read and encoded, and what was asked with it.
+
+    `model` is the SHA-256 of the model that encoded it, `encode` how many seconds that took.
+    """
+
+    views: tuple[View, ...]
+    encoded: Encoded
+    warnings: tuple[str, ...]
+    patient: str | None
+    model: str
+    encode: float
+
+    @property
+    def bytes(self) -> int:
+        return sum(view.pixels.nbytes for view in self.views)
+
+
+class Kept:
+    """The last studies of which that was asked: for `seconds`, and no more than fit into `most` bytes together.
+
+    Known by a name of 128 random bits, which only who asked was told.
+    """
+
+    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self.seconds = seconds
+        self.bytes = 0
+        self._clock = clock
+        self._studies: OrderedDict[str, tuple[float, Study]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._studies)
+
+    def add(self, study: Study) -> str:
+        """Remember a study, forgetting the oldest ones where there is no room; gives its name."""
+        self.expire()
+        name = secrets.token_urlsafe(16)
+        self._studies[name] = (self._clock() + self.seconds, study)
+        self.bytes += study.bytes
+        while self.bytes > self.most and len(self._studies) > 1:
+            self.forget(next(iter(self._studies)))
+        return name
+
+    def get(self, name: str) -> Study:
+        """A study that is remembered. Raises Refused with 404 where it is not, or no longer."""
+        self.expire()
+        if name not in self._studies:
+            raise Refused(404, "this study is no longer remembered; send its radiographs again")
+        return self._studies[name][1]
+
+    def forget(self, name: str) -> None:
+        """Forget a study, if it is there."""
+        if name in self._studies:
+            self.bytes -= self._studies.pop(name)[1].bytes
+
+    def expire(self) -> None:
+        """Forget what has been remembered long enough."""
+        while self._studies:
+            name, (until, _) = next(iter(self._studies.items()))
+            if until > self._clock():
+                break
+            self.forget(name)
