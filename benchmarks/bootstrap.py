@@ -16,14 +16,14 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from benchmarks._timing import alternate, machine, ratio, show
 from index.case import Case
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.retrieval_metrics import SWEEP, retrieved
 from retrieval.evaluation.summary import summarise, sweep_of
 
 THRESHOLD = 0.5
 
 
-def drawn(studies: int, radiographs: int, patients: int, parts: int) -> list[StudyReading]:
+def drawn(studies: int, radiographs: int, patients: int, parts: int) -> list[StudyPrediction]:
     """Readings whose classifier and vote are right more often than not."""
     rng = np.random.default_rng(0)
     views = 1 + rng.multinomial(radiographs - studies, np.full(studies, 1 / studies))
@@ -37,7 +37,7 @@ def drawn(studies: int, radiographs: int, patients: int, parts: int) -> list[Stu
 
         patient, part = f"p{number * patients // studies}", f"part{number % parts}"
         readings.append(
-            StudyReading(
+            StudyPrediction(
                 cases=tuple(Case(f"{number}/{view}", f"s{number}", patient, label, part) for view in range(count)),
                 classifier=scores(),
                 vote=scores(),
@@ -51,7 +51,7 @@ def drawn(studies: int, radiographs: int, patients: int, parts: int) -> list[Stu
     return readings
 
 
-def loop(readings: list[StudyReading], rounds: int) -> None:
+def loop(readings: list[StudyPrediction], rounds: int) -> None:
     labels = np.array([reading.label for reading in readings])
     readers = [np.array([getattr(r, name) for r in readings]) for name in ("probability", "vote_probability")]
     members: dict[str, list[int]] = {}

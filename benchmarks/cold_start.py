@@ -21,7 +21,7 @@ import torch
 
 from benchmarks._network import make_both
 from benchmarks._timing import alternate, machine, ratio, run_command, show
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
 from retrieval.decision.rules import DEFAULTS
 from retrieval.encoding.batches import thumbnail
@@ -50,7 +50,7 @@ def prepare(folder: Path, cases: int) -> Path:
         for i in range(cases)
     ]
     small = thumbnail(phantoms[0].pixels)
-    with IndexBuild.start(
+    with IndexBuilder.start(
         folder / "index", model=bundle.folder, dimension=bundle.dimension, fingerprint="benchmark"
     ) as build:
         build.add(records, embeddings, [small] * cases, np.zeros(cases, np.float32))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks._timing import machine, show
 from retrieval.datasets.collection import read_collection
-from retrieval.evaluation.index_leakage import indexed_copies
+from retrieval.evaluation.index_leakage import index_leakage
 from retrieval.evaluation.predictions import read_studies
 from retrieval.searcher import Searcher
 
@@ -36,7 +36,7 @@ def main() -> None:
             clocks = [(time.perf_counter(), time.process_time())]
             readings, _ = read_studies(searcher, collection)
             clocks.append((time.perf_counter(), time.process_time()))
-            copies = indexed_copies(searcher.index, readings, rounds=1)
+            copies = index_leakage(searcher.index, readings, rounds=1)
             clocks.append((time.perf_counter(), time.process_time()))
             for name, before, after in zip(wall, clocks, clocks[1:], strict=False):
                 wall[name].append(after[0] - before[0])

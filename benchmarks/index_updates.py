@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._timing import alternate, machine, ratio, show
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
-from index.reader import IndexFolder
-from index.writer import IndexEdit
+from index.reader import IndexReader
+from index.writer import IndexWriter
 
 D = 128
 VIEWS = 3
@@ -48,7 +48,7 @@ def compare(folder: Path, count: int, runs: int) -> None:
     cases = [case for number in range(studies) for case in study(number)]
     (folder / "model").mkdir()
     place, bare = folder / "index", folder / "bare.faiss"
-    with IndexBuild.start(place, model=folder / "model", dimension=D, fingerprint="benchmark") as build:
+    with IndexBuilder.start(place, model=folder / "model", dimension=D, fingerprint="benchmark") as build:
         build.add(cases, vectors, [bytes(3000)] * len(cases), np.zeros(len(cases), np.float32))
         build.finish()
     flat = faiss.IndexFlatIP(D)
@@ -58,16 +58,16 @@ def compare(folder: Path, count: int, runs: int) -> None:
     query = new[:1]
 
     def nearest() -> Sequence[str]:
-        with IndexFolder.open(place) as index:
+        with IndexReader.open(place) as index:
             return [hit.case.study for hit in index.search(query, 1)[0]]
 
     def ours() -> float:
         """Add a study and ask for it, then remove it and ask again; seconds a change."""
         started = time.perf_counter()
-        with IndexEdit.open(place) as edit:
+        with IndexWriter.open(place) as edit:
             edit.add(study(studies), new, [bytes(3000)] * VIEWS, np.zeros(VIEWS, np.float32))
         assert nearest() == [f"s{studies}"]
-        with IndexEdit.open(place) as edit:
+        with IndexWriter.open(place) as edit:
             edit.remove({"study": [f"s{studies}"]})
         assert nearest() != [f"s{studies}"]
         return (time.perf_counter() - started) / 2

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks._timing import alternate, machine, show
 from index.case import Case
-from index.milvus.store import MilvusPlace, MilvusStore
+from index.milvus.store import MilvusSettings, MilvusStore
 
 D, K, BATCH = 128, 15, 20_000
 PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
@@ -94,9 +94,9 @@ def latency(store: MilvusStore, asked: NDArray[np.float32], wrist: bool) -> Call
 
 
 @contextmanager
-def chosen_place(uri: str, token: str) -> Iterator[MilvusPlace]:
+def chosen_place(uri: str, token: str) -> Iterator[MilvusSettings]:
     with tempfile.TemporaryDirectory() as folder:
-        yield MilvusPlace(uri or str(Path(folder) / "vectors.db"), "mura_search_benchmark", token, timeout=120.0)
+        yield MilvusSettings(uri or str(Path(folder) / "vectors.db"), "mura_search_benchmark", token, timeout=120.0)
 
 
 def main() -> None:

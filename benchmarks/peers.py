@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks._timing import alternate, machine, ratio, show
 from benchmarks.scale import PARTS, cases, drawn
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
-from index.reader import IndexFolder
+from index.reader import IndexReader
 
 K, D, PART = 15, 128, "finger"
 
@@ -35,11 +35,11 @@ Search = Callable[[Vectors, str], list[str]]  # a query and the patient to leave
 
 def ours(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     (folder / "model").mkdir()
-    with IndexBuild.start(folder / "index", model=folder / "model", dimension=D, fingerprint="peers") as build:
+    with IndexBuilder.start(folder / "index", model=folder / "model", dimension=D, fingerprint="peers") as build:
         build.add(records, vectors, [b""] * len(records), np.zeros(len(records), np.float32))
         build.set_metadata("demand", {"latency": 1e9})  # exact, like the others
         build.finish()
-    index = IndexFolder.open(folder / "index")
+    index = IndexReader.open(folder / "index")
 
     def search(query: Vectors, patient: str) -> list[str]:
         (hits,) = index.search(query[None], K, where={"part": [PART]}, exclude_patients=[[patient]])

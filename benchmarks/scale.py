@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._timing import machine
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
-from index.reader import Hit, IndexFolder
-from index.writer import IndexEdit
+from index.reader import Hit, IndexReader
+from index.writer import IndexWriter
 
 K, AT, BATCH = 15, 10, 20_000
 PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
@@ -58,7 +58,7 @@ def cases(start: int, count: int) -> list[Case]:
 
 def build(place: Path, count: int, dimension: int) -> dict[str, float]:
     started = time.perf_counter()
-    with IndexBuild.start(place, model=place.parent / "model", dimension=dimension, fingerprint="scale") as index:
+    with IndexBuilder.start(place, model=place.parent / "model", dimension=dimension, fingerprint="scale") as index:
         at = 0
         for vectors in drawn(count, dimension, 2):
             index.add(cases(at, len(vectors)), vectors, [b""] * len(vectors), np.zeros(len(vectors), np.float32))
@@ -74,7 +74,7 @@ def opened(place: Path, count: int, dimension: int) -> dict[str, float]:
     samples = []
     for _ in range(5):
         started = time.perf_counter()
-        IndexFolder.open(place).close()
+        IndexReader.open(place).close()
         samples.append(time.perf_counter() - started)
     return {"opened first [s]": samples[0], "opened again [s]": median(samples[1:])}
 
@@ -84,7 +84,7 @@ def searched(place: Path, count: int, dimension: int) -> dict[str, float]:
 
     queries = next(drawn(600, dimension, 3))[::3]
     figures: dict[str, float] = {}
-    with IndexFolder.open(place) as index:
+    with IndexReader.open(place) as index:
         for name, where in (("", None), (", of one part in seven", {"part": ["finger"]})):
             own = [f"p{n}" for n in range(len(queries))]
             found, seconds = [], []
@@ -129,17 +129,17 @@ def changed(place: Path, count: int, dimension: int) -> dict[str, float]:
     """A study added durably and found, and removed and found no more, by a reader that was open all the time."""
     vectors = next(drawn(15, dimension, 4))
     added, removed = [], []
-    with IndexFolder.open(place) as index:
+    with IndexReader.open(place) as index:
         for n in range(5):
             study, views = f"new{n}", vectors[3 * n : 3 * n + 3]
             new = [Case(f"new{n}-{view}.png", study, study, 1) for view in range(3)]
             started = time.perf_counter()
-            with IndexEdit.open(place) as edit:
+            with IndexWriter.open(place) as edit:
                 edit.add(new, views, [b""] * 3, np.zeros(3, np.float32))
             assert index.search(views[:1], 1)[0][0].case.study == study
             added.append(time.perf_counter() - started)
             started = time.perf_counter()
-            with IndexEdit.open(place) as edit:
+            with IndexWriter.open(place) as edit:
                 edit.remove({"study": [study]})
             assert index.search(views[:1], 1)[0][0].case.study != study
             removed.append(time.perf_counter() - started)
@@ -174,7 +174,7 @@ def main() -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             for name, figure in json.loads(done.stdout.splitlines()[-1]).items():
                 print(f"{step}: {name.replace('[', f'{figure:.4g} ').rstrip(']')}")
-        with IndexFolder.open(folder / "index") as index:
+        with IndexReader.open(folder / "index") as index:
             print(f"search: {index.info()['store']}")
         files = {name: (folder / "index" / name).stat().st_size for name in ("cases.sqlite", "vectors.faiss")}
         print(", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in files.items()))

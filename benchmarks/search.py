@@ -23,9 +23,9 @@ from sklearn.neighbors import NearestNeighbors
 
 import index.reader
 from benchmarks._timing import alternate, machine, ratio, show
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
-from index.reader import IndexFolder
+from index.reader import IndexReader
 
 SIZES = ((5_106, 128), (40_000, 256))
 K = 15
@@ -45,7 +45,7 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
     cases = [Case(f"{i}.png", f"s{i // 3}", f"p{i // 4}", i // 3 % 2, digest=f"{i:064x}") for i in range(count)]
     (folder / "model").mkdir()
     place = folder / "index"
-    with IndexBuild.start(place, model=folder / "model", dimension=dimension, fingerprint="benchmark") as build:
+    with IndexBuilder.start(place, model=folder / "model", dimension=dimension, fingerprint="benchmark") as build:
         build.add(cases, vectors, [b""] * count, np.zeros(count, np.float32))
         build.finish()
     oracle = NearestNeighbors(n_neighbors=K, algorithm="brute", metric="cosine").fit(vectors)
@@ -66,7 +66,7 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
 
         return run
 
-    with IndexFolder.open(place) as reader, IndexFolder.open(place) as forgetful:
+    with IndexReader.open(place) as reader, IndexReader.open(place) as forgetful:
 
         def ours(query: NDArray[np.float32], i: int) -> None:
             assert len(reader.search(query, K, exclude_patients=[[f"p{i}"]])[0]) == K

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retrieval.audit.audit import Audit, Difference, Duplicate
-    from retrieval.audit.deep_audit import Scrutiny
-    from retrieval.audit.label_issues import Suspect
-    from retrieval.audit.near_duplicates import Twin
+    from retrieval.audit.deep_audit import DeepAudit
+    from retrieval.audit.label_issues import LabelIssue
+    from retrieval.audit.near_duplicates import NearDuplicate
     from retrieval.datasets.collection import Collection
 
 __all__ = ["audit", "print_audit"]
@@ -141,31 +141,31 @@ def print_audit(findings: "Audit") -> None:
     print_list("read with a warning", [f"{case}: {reason}" for case, reason in findings.warned])
     print_list("the same byte for byte", [duplicate(one) for one in findings.duplicates])
     if findings.deep:
-        print_list("near duplicates", [near_duplicate(one) for one in serious_first(findings.deep.twins)])
+        print_list("near duplicates", [near_duplicate(one) for one in serious_first(findings.deep.near_duplicates)])
     print_list("patients in two splits", findings.patients_in_two_splits)
     if findings.deep:
-        print_suspects(findings.deep)
+        print_label_issues(findings.deep)
     print()
     print(printable(findings.verdict))
 
 
-def print_suspects(deep: "Scrutiny") -> None:
+def print_label_issues(deep: "DeepAudit") -> None:
     from retrieval.reports.audit_report import label_words
 
-    suspects = deep.labels.suspects
-    print(f"labels that look wrong: {len(suspects):,}" if suspects else "labels that look wrong: none")
-    if suspects:
-        standard_output().print(suspect_table(suspects[:LISTED]))
-    if len(suspects) > LISTED:
-        print(f"  and {len(suspects) - LISTED:,} more; --json lists all")
+    issues = deep.labels.issues
+    print(f"labels that look wrong: {len(issues):,}" if issues else "labels that look wrong: none")
+    if issues:
+        standard_output().print(label_issues_table(issues[:LISTED]))
+    if len(issues) > LISTED:
+        print(f"  and {len(issues) - LISTED:,} more; --json lists all")
     for text in label_words(deep.labels):
         print(f"  {text}")
 
 
-def suspect_table(suspects: "Sequence[Suspect]") -> "Table":
+def label_issues_table(issues: "Sequence[LabelIssue]") -> "Table":
     """The other columns are short; the neighbours' names fold."""
     table = bare_table("  study", "label", "chance", "vote", "classifier", "nearest studies of others")
-    for one in suspects:
+    for one in issues:
         names = ", ".join(f"{of.study} ({of.label})" for of in one.neighbours[:3])
         second = "-" if one.classifier is None else f"{one.classifier:.2f}"
         figures = (one.label, f"{one.chance:.0%}", f"{one.vote:.2f}", second)
@@ -173,14 +173,14 @@ def suspect_table(suspects: "Sequence[Suspect]") -> "Table":
     return table
 
 
-def serious_first(twins: "Sequence[Twin]") -> "list[Twin]":
+def serious_first(twins: "Sequence[NearDuplicate]") -> "list[NearDuplicate]":
     return sorted(twins, key=lambda one: (-one.across_splits, -one.across_labels, -one.across_patients, -one.match))
 
 
-def near_duplicate(one: "Twin") -> str:
-    from retrieval.reports.audit_report import twin_words
+def near_duplicate(one: "NearDuplicate") -> str:
+    from retrieval.reports.audit_report import near_duplicate_words
 
-    return f"{' ~ '.join(one.cases)} ({twin_words(one)})"
+    return f"{' ~ '.join(one.cases)} ({near_duplicate_words(one)})"
 
 
 def counts(findings: "Audit") -> "Table":

@@ -128,9 +128,9 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print(parts_table(result.parts))
         out.print()
     if result.copies.studies:
-        out.print(copies_line(len(result.copies.studies), result.studies), style="yellow")
+        out.print(near_duplicates_line(len(result.copies.studies), result.studies), style="yellow")
         if result.copies.without:
-            out.print(copies_table(result.study, result.copies.without))
+            out.print(near_duplicates_table(result.study, result.copies.without))
         out.print()
     out.print("retrieval: nearest studies with the label of the query, by study", style="bold")
     out.print(estimates_table({name: result.retrieval[name] for name in RETRIEVAL}))
@@ -165,11 +165,11 @@ def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Seq
     return table
 
 
-def copies_line(studies: int, of: int) -> str:
+def near_duplicates_line(studies: int, of: int) -> str:
     return f"Studies with a near duplicate in the index: {studies:,} of {of:,}; --csv names them."
 
 
-def copies_table(figures: "Figures", without: "PartFigures") -> "Table":
+def near_duplicates_table(figures: "Figures", without: "PartFigures") -> "Table":
     """The main figures by study without those that have a near duplicate, beside those of all studies."""
     readers = ("classifier", "knn")
     table = bare_table("", *(READERS[reader] for reader in readers))

@@ -147,8 +147,8 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Add other indexes of the same model to this one, or make this one of the shards of an index."""
-    from index.reader import IndexFolder
-    from index.writer import IndexEdit
+    from index.reader import IndexReader
+    from index.writer import IndexWriter
     from retrieval.indexing.shards import is_shard, join_shards
     from retrieval.indexing.update import require_same_key
     from retrieval.searcher import default_index
@@ -166,9 +166,9 @@ def merge(
         _print_build(report, place, as_json)
         return
     added, known = 0, list[tuple[str, str]]()
-    with IndexEdit.open(place or default_index()) as edit:
+    with IndexWriter.open(place or default_index()) as edit:
         for other in others:
-            with IndexFolder.open(other) as source:
+            with IndexReader.open(other) as source:
                 if not prefix:
                     require_same_key(edit.metadata("collection"), source.metadata("collection"))
                 try:

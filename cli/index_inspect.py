@@ -13,11 +13,11 @@ __all__ = ["export", "info", "verify"]
 
 def verify(place: IndexPlace = None, as_json: AsJson = False) -> None:
     """Read every byte of an index and compare it with its checksums."""
-    from index.reader import IndexFolder
+    from index.reader import IndexReader
     from retrieval.encoding.bundle import Bundle
     from retrieval.searcher import default_index
 
-    with IndexFolder.open(place or default_index()) as folder:
+    with IndexReader.open(place or default_index()) as folder:
         Bundle.open(folder.model)
         every_byte = folder.verify()
         count, _ = folder.size()
@@ -37,10 +37,10 @@ def export(
 ) -> None:
     """Write all records, embeddings and classifier logits into a Parquet file."""
     from index.export import write_parquet
-    from index.reader import IndexFolder
+    from index.reader import IndexReader
     from retrieval.searcher import default_index
 
-    with IndexFolder.open(place or default_index()) as folder, progress("exporting") as show:
+    with IndexReader.open(place or default_index()) as folder, progress("exporting") as show:
         count = write_parquet(folder, target, progress=show)
     if as_json:
         print_json({"schema": "mura-search/export/1", "path": str(target), "cases": count})
@@ -50,11 +50,11 @@ def export(
 
 def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
     """Say what an index holds."""
-    from index.reader import IndexFolder
+    from index.reader import IndexReader
     from retrieval.encoding.bundle import Bundle
     from retrieval.searcher import default_index
 
-    with IndexFolder.open(place or default_index()) as folder:
+    with IndexReader.open(place or default_index()) as folder:
         bundle = Bundle.open(folder.model)
         content = {
             "schema": "mura-search/index-info/1",

@@ -77,7 +77,7 @@ def remove(
 
     Each option may be given several times. Adding the same collection again would bring them back.
     """
-    from index.writer import IndexEdit
+    from index.writer import IndexWriter
     from retrieval.searcher import default_index
 
     wanted = [
@@ -88,7 +88,7 @@ def remove(
     if not wanted:
         raise typer.BadParameter("say what to remove: --case, --study or --patient")
     counts = {}
-    with IndexEdit.open(place or default_index()) as edit:
+    with IndexWriter.open(place or default_index()) as edit:
         for field, name in wanted:
             counts[field, name] = len(edit.remove({field: [name]}))
     if not any(counts.values()):
@@ -111,12 +111,12 @@ def relabel(
 ) -> None:
     """Correct the label of a study, where its report was corrected."""
     from index.case import LABEL_NAMES
-    from index.writer import IndexEdit
+    from index.writer import IndexWriter
     from retrieval.searcher import default_index
 
     if label not in LABEL_NAMES:
         raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
-    with IndexEdit.open(place or default_index()) as edit:
+    with IndexWriter.open(place or default_index()) as edit:
         try:
             changed = edit.relabel(study, LABEL_NAMES.index(label))
         except ValueError as error:
@@ -135,10 +135,10 @@ def compact(
     as_json: AsJson = False,
 ) -> None:
     """Give the space of what was removed back to the disk, and make the search as fast as it is to be."""
-    from index.writer import IndexEdit
+    from index.writer import IndexWriter
     from retrieval.searcher import default_index
 
-    with IndexEdit.open(place or default_index()) as edit:
+    with IndexWriter.open(place or default_index()) as edit:
         saved = edit.compact(**demand_of(recall, latency, memory))
     if as_json:
         print_json({"schema": "mura-search/compact/1", "bytes": saved})

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.evaluate import interval
-from experiments.fracatlas_table import find_copies, read_copies
+from experiments.fracatlas_table import find_near_duplicates, read_copies
 from index.case import Case
 from retrieval.audit.deep_audit import encode_collection
 from retrieval.audit.near_duplicates import joined_patients
@@ -42,14 +42,14 @@ from retrieval.datasets.splits import patient_folds
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.evaluation.metrics import Bootstrap, Estimate, bootstrap, bootstrap_ratios, measure
-from retrieval.evaluation.paired_comparison import Call, read_calls, readers_of
+from retrieval.evaluation.paired_comparison import Prediction, read_predictions, readers_of
 from retrieval.evaluation.retrieval_metrics import Ranking
 
 DEPTH = "precision_at_5"
 NAMES = {"kappa": "kappa", "auroc": "AUROC"}
 FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
 NAMED = tuple(f"{NAMES[metric]}, {reader}" for reader, metric in FIGURES)
-Runs = Mapping[str, Sequence[Call]]  # by name; all of the same studies
+Runs = Mapping[str, Sequence[Prediction]]  # by name; all of the same studies
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:
     return bootstrap(np.array([call.label for call in judged]), [call.patient for call in judged], readers)
 
 
-def in_order(calls: Sequence[Call], studies: frozenset[str]) -> list[Call]:
+def in_order(calls: Sequence[Prediction], studies: frozenset[str]) -> list[Prediction]:
     return sorted((call for call in calls if call.study in studies), key=lambda call: call.study)
 
 
-def first(runs: Runs) -> Sequence[Call]:
+def first(runs: Runs) -> Sequence[Prediction]:
     return next(iter(runs.values()))
 
 
-def precision(calls: Sequence[Call], of: Mapping[str, float]) -> Estimate:
+def precision(calls: Sequence[Prediction], of: Mapping[str, float]) -> Estimate:
     values = np.array([of[call.study] for call in calls])
     return bootstrap_ratios({DEPTH: (values, np.ones(len(values)))}, [call.patient for call in calls])[DEPTH]
 
@@ -114,7 +114,9 @@ def stored(file: Path) -> tuple[list[Case], NDArray[np.float32]]:
     return [Case(*row[:4]) for row in rows], np.stack([np.frombuffer(row[4], "<f4") for row in rows])
 
 
-def retrieved(run: Path, collection: Collection, calls: Sequence[Call], fold: Mapping[str, int]) -> dict[str, float]:
+def retrieved(
+    run: Path, collection: Collection, calls: Sequence[Prediction], fold: Mapping[str, int]
+) -> dict[str, float]:
     """Precision at 5 of every judged study, by the model and the index of its fold; empty where they are not kept."""
     found: dict[str, float] = {}
     judged = {call.study for call in calls}
@@ -137,7 +139,7 @@ def retrieved(run: Path, collection: Collection, calls: Sequence[Call], fold: Ma
     return found
 
 
-def of_classifier(calls: Sequence[Call], metric: str) -> float:
+def of_classifier(calls: Sequence[Prediction], metric: str) -> float:
     return float(measure(np.array([call.label for call in calls]), readers_of(calls)["classifier"])[metric][0])
 
 
@@ -219,7 +221,7 @@ def gains(figures: Bootstrap, run: str, other: str) -> list[str]:
     return [signed(figures.difference(f"{run} {kind}", f"{other} {kind}", metric)) for kind, metric in FIGURES]
 
 
-def averaged(call: Call, other: Call) -> Call:
+def averaged(call: Prediction, other: Prediction) -> Prediction:
     return replace(
         call,
         classifier=(call.classifier + other.classifier) / 2,
@@ -244,13 +246,13 @@ def main() -> None:
         copies = read_copies(options.copies)
     else:
         named = [replace(case, case=Path(case.path).name) for case in collection.cases]
-        copies = find_copies(named, Encoder.open(BUNDLED))
+        copies = find_near_duplicates(named, Encoder.open(BUNDLED))
     places = {file.parent.name: file.parent for runs in options.runs for file in sorted(runs.glob("*/calls.csv"))}
     if not places:
         parser.error(f"no run with a calls.csv in {', '.join(map(str, options.runs))}")
     tied = ties(collection, [(one, two) for one, two, *_ in copies], options.folds)
     linked = {
-        name: [replace(call, patient=tied.owner[call.study]) for call in read_calls(place / "calls.csv")]
+        name: [replace(call, patient=tied.owner[call.study]) for call in read_predictions(place / "calls.csv")]
         for name, place in places.items()
     }
     runs = dict(sorted(linked.items(), key=lambda run: of_classifier(run[1], "kappa")))

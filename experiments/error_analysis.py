@@ -18,7 +18,7 @@ from index.case import Case
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds
 from retrieval.evaluation.metrics import Reader, measure
-from retrieval.evaluation.paired_comparison import Call, read_calls
+from retrieval.evaluation.paired_comparison import Prediction, read_predictions
 from retrieval.images.radiograph import read_radiograph
 from training.data.lesion_boxes import Box, read_boxes
 
@@ -46,7 +46,7 @@ def quirks(cases: Sequence[Case]) -> dict[str, frozenset[str]]:
     return found
 
 
-def table(title: str, calls: Sequence[Call], groups: Sequence[tuple[str, Callable[[Call], bool]]]) -> None:
+def table(title: str, calls: Sequence[Prediction], groups: Sequence[tuple[str, Callable[[Prediction], bool]]]) -> None:
     print(f"\n{title}: studies called right by classifier, by vote, by either")
     for name, belongs in groups:
         right = np.array(
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--folds", type=int, default=5, help="of the grid")
     options = parser.parse_args()
-    calls = read_calls(options.run / "calls.csv")
+    calls = read_predictions(options.run / "calls.csv")
     collection = read_collection(options.data)
     fold_of = dict(
         zip((c.study for c in collection.cases), patient_folds(collection.cases, options.folds), strict=True)

@@ -46,7 +46,7 @@ COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection")
 Copy = tuple[str, str, float | None, bool]
 
 
-def find_copies(cases: Sequence[Case], encoder: Encoder) -> list[Copy]:
+def find_near_duplicates(cases: Sequence[Case], encoder: Encoder) -> list[Copy]:
     """Pairs of cases, by name, that are one radiograph: (one, two, correlation of the details, mirrored)."""
     encoding = encode_collection(Collection(Path(), "csv", tuple(cases)), encoder)
     for case, reason in encoding.unreadable:
@@ -163,7 +163,7 @@ def main() -> None:
         names = {case.case for case in cases}
         copies = [copy for copy in read_copies(options.copies) if names.issuperset(copy[:2])]
     elif not options.unlinked:
-        copies = find_copies(cases, Encoder.open(options.model))
+        copies = find_near_duplicates(cases, Encoder.open(options.model))
     owners = joined_patients(cases, [(one, two) for one, two, *_ in copies])
     rows = [
         [os.path.relpath(case.path, options.out), case.label_name, owner, case.study, case.part, case.view, folder]

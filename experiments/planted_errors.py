@@ -27,9 +27,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from benchmarks._timing import machine
 from index.case import Case
 from retrieval.audit.audit import deep_audit
-from retrieval.audit.deep_audit import Encoding, encode_collection, scrutinise
-from retrieval.audit.label_issues import LabelCheck, Suspect, check_labels
-from retrieval.audit.near_duplicates import Twin, joined_patients
+from retrieval.audit.deep_audit import Encoding, deep_audit_of, encode_collection
+from retrieval.audit.label_issues import LabelCheck, LabelIssue, check_labels
+from retrieval.audit.near_duplicates import NearDuplicate, joined_patients
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import split_by_patient
 from retrieval.decision.rules import learn_rules
@@ -131,11 +131,11 @@ def plant_copies(cases: Sequence[Case], folder: Path, each: int, dice: Dice) -> 
     return Planted(folder, sources, ways)
 
 
-def judge_copies(planted: Planted, before: Sequence[Twin], after: Sequence[Twin]) -> None:
+def judge_copies(planted: Planted, before: Sequence[NearDuplicate], after: Sequence[NearDuplicate]) -> None:
     """Print recall by way, and precision. before: what the untouched collection holds, named as in the new table."""
     same = {frozenset(twin.cases) for twin in before}
     right: set[str] = set()
-    wrong: list[Twin] = []
+    wrong: list[NearDuplicate] = []
     for twin in after:
         one, two = (planted.sources.get(case, case) for case in twin.cases)
         if one != two and frozenset((one, two)) not in same:
@@ -153,7 +153,7 @@ def judge_copies(planted: Planted, before: Sequence[Twin], after: Sequence[Twin]
         print(f"    unexplained: {' ~ '.join(twin.cases)}, match {twin.match:.3f}")
 
 
-def judge_labels(encoding: Encoding, twins: Sequence[Twin], rounds: int, share: float, seed: int) -> None:
+def judge_labels(encoding: Encoding, twins: Sequence[NearDuplicate], rounds: int, share: float, seed: int) -> None:
     """Turn the labels of a share of the studies, many times, and print what the audit lists."""
     seen, fallback = encoding.bundle.seen(), bundle_rules(encoding.bundle)
     owners = joined_patients(encoding.cases, [twin.cases for twin in twins])
@@ -167,7 +167,7 @@ def judge_labels(encoding: Encoding, twins: Sequence[Twin], rounds: int, share: 
         check = check_labels(
             cases, encoding.embeddings, encoding.logits, rules, owners=owners, trained_on=seen, least=0.0
         )
-        fresh = {one.study for one in check.suspects if one.classifier is not None}
+        fresh = {one.study for one in check.issues if one.classifier is not None}
         groups = {"all studies": set(studies)}
         if 0 < len(fresh) < len(studies):
             groups |= {"unseen by the model": fresh, "seen in training": set(studies) - fresh}
@@ -196,7 +196,7 @@ MEASURES = (
 
 
 def measured(check: LabelCheck, turned: set[str], group: set[str], least: float = 0.2) -> list[float]:
-    everyone = [one for one in check.suspects if one.study in group]
+    everyone = [one for one in check.issues if one.study in group]
     listed = [one for one in everyone if one.chance >= least]
     agreed = [one for one in listed if one.seconded]
     truth = np.array([one.study in turned for one in everyone])
@@ -215,7 +215,7 @@ def measured(check: LabelCheck, turned: set[str], group: set[str], least: float 
     ]
 
 
-def share_of(found: Sequence[Suspect], turned: set[str]) -> float:
+def share_of(found: Sequence[LabelIssue], turned: set[str]) -> float:
     return float(np.mean([one.study in turned for one in found])) if found else np.nan
 
 
@@ -246,12 +246,12 @@ def main() -> None:
         encoding = encode_collection(collection, Encoder.open(BUNDLED))
         print(f"{len(encoding.cases)} radiographs encoded in {time.perf_counter() - started:.0f} s")
         originals = without(encoding, set(planted.sources))
-        before = scrutinise(originals).twins
+        before = deep_audit_of(originals).near_duplicates
         started = time.perf_counter()
         found = deep_audit(collection, encoding)
         print(f"and compared in {time.perf_counter() - started:.0f} s")
         assert found.deep
-        judge_copies(planted, before, found.deep.twins)
+        judge_copies(planted, before, found.deep.near_duplicates)
         print(f"leakage: {found.verdict}")
         for leak in found.leakage:
             print(f"  {leak.split}: {leak.studies} studies, {len(leak.leaking)} tied to another split")

@@ -24,7 +24,7 @@ from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.evaluation.evaluate import refuse_known
 from retrieval.evaluation.metrics import Reader, bootstrap
-from retrieval.evaluation.predictions import StudyReading, read_studies
+from retrieval.evaluation.predictions import StudyPrediction, read_studies
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
@@ -40,7 +40,7 @@ def variant(model: Path, folder: Path, test_time: str) -> Path:
     return folder
 
 
-def judged(data: Path, model: Path, index: Path) -> list[StudyReading]:
+def judged(data: Path, model: Path, index: Path) -> list[StudyPrediction]:
     """Index the train split with a model, and read the studies of the valid split."""
     report = build_index(read_collection(data, split="train"), index, model=model)
     new = read_collection(data, split="valid")
@@ -53,7 +53,7 @@ def judged(data: Path, model: Path, index: Path) -> list[StudyReading]:
     return readings
 
 
-def readers(name: str, readings: list[StudyReading]) -> dict[str, Reader]:
+def readers(name: str, readings: list[StudyPrediction]) -> dict[str, Reader]:
     """Both readers of an index, by study."""
     classifier = np.array([np.mean(reading.classifier) for reading in readings])
     vote = np.array([np.mean(reading.vote) for reading in readings])
@@ -64,7 +64,7 @@ def readers(name: str, readings: list[StudyReading]) -> dict[str, Reader]:
     }
 
 
-def compare(sides: dict[str, list[StudyReading]]) -> None:
+def compare(sides: dict[str, list[StudyPrediction]]) -> None:
     plain, mirrored = sides.values()
     assert [one.cases for one in plain] == [one.cases for one in mirrored], "the two sides read other radiographs"
     labels = np.array([reading.label for reading in plain])

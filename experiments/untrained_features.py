@@ -35,8 +35,14 @@ from retrieval.datasets.splits import patient_folds, split_by_patient
 from retrieval.decision.rules import learn_rules
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import BUNDLED, Bundle
-from retrieval.evaluation.paired_comparison import Call, calls_of, compare, read_calls, write_calls
-from retrieval.evaluation.predictions import StudyReading, read_studies
+from retrieval.evaluation.paired_comparison import (
+    Prediction,
+    compare,
+    predictions_of,
+    read_predictions,
+    write_predictions,
+)
+from retrieval.evaluation.predictions import StudyPrediction, read_studies
 from retrieval.evaluation.retrieval_metrics import retrieved
 from retrieval.evaluation.summary import summarise
 from retrieval.images.preprocessing import normalise, preprocess
@@ -62,7 +68,7 @@ def pooled_features(cases: Sequence[Case], bundle: Bundle) -> tuple[list[Case], 
     return read, np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 
 
-def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) -> list[StudyReading]:
+def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) -> list[StudyPrediction]:
     """Judge the studies that `valid` (N,) marks by the others."""
     known, new = ([case for case, v in zip(cases, valid, strict=True) if v == side] for side in (False, True))
     assert not {case.patient for case in known} & {case.patient for case in new}
@@ -97,7 +103,7 @@ def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) ->
         rows = [row for row, case in enumerate(new) if case.study == study]
         shown = study_labels[np.argsort(-by_study[rows].max(0), kind="stable")] == new[rows[0]].label
         readings.append(
-            StudyReading(
+            StudyPrediction(
                 cases=tuple(new[row] for row in rows),
                 classifier=tuple(probabilities[rows].tolist()),
                 vote=tuple(votes[rows].tolist()),
@@ -144,23 +150,23 @@ def main() -> None:
         print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
         readings += own
     if options.calls:
-        write_calls(calls_of(readings), options.calls)
+        write_predictions(predictions_of(readings), options.calls)
     result = summarise(readings)
     print(f"{result.studies} studies of {result.patients} patients, {result.abnormal_studies} abnormal; 95 % intervals")
     for level, figures in (("study", result.study), ("image", result.image)):
         for reader, found in figures.items():
             print(f"{level}, {reader}: " + ", ".join(f"{metric} {interval(e)}" for metric, e in found.items()))
     print(", ".join(f"{name} {interval(estimate)}" for name, estimate in result.retrieval.items()))
-    trained: dict[str, Sequence[Call]] = {}
+    trained: dict[str, Sequence[Prediction]] = {}
     if options.run:
-        trained[options.run.name] = read_calls(options.run / "calls.csv")
+        trained[options.run.name] = read_predictions(options.run / "calls.csv")
     if options.index:
         with Searcher.open(options.index) as searcher:
-            trained[options.index.name] = calls_of(read_studies(searcher, collection.select(split="valid"))[0])
+            trained[options.index.name] = predictions_of(read_studies(searcher, collection.select(split="valid"))[0])
     for name, calls in trained.items():
-        for figure, estimate in compare(calls, calls_of(readings)).items():
+        for figure, estimate in compare(calls, predictions_of(readings)).items():
             print(f"{name} - untrained, {figure}: {interval(estimate)}")
-        own_of = {call.study: call.classifier for call in calls_of(readings)}
+        own_of = {call.study: call.classifier for call in predictions_of(readings)}
         means = [call.classifier + own_of[call.study] for call in calls]
         print(f"{name} and untrained, AUROC of the mean of both: {roc_auc_score([c.label for c in calls], means):.3f}")
 

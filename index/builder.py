@@ -15,13 +15,13 @@ from index.atomic import CASES, MODEL, VECTORS, copy_folder, refusals_named, rem
 from index.case import Case
 from index.checksums import SUMS, break_seal, seal
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
-from index.generation import make_snapshot
+from index.generation import make_vector_file
 from index.lock import Lock
 from index.sqlite.reader import Batch, CaseReader
-from index.sqlite.writer import Database, now
+from index.sqlite.writer import CaseWriter, now
 from index.vectors.base import Demand, require_one_each, require_unit_rows
 
-__all__ = ["IndexBuild"]
+__all__ = ["IndexBuilder"]
 
 JOURNAL = f"{CASES}-journal"  # SQLite's, left by a process that was killed while it changed the index
 BUILDING = "building"  # an empty file that tells a partial index from an old one that is about to be removed
@@ -29,14 +29,14 @@ BUILDING = "building"  # an empty file that tells a partial index from an old on
 _PARTS = {CASES, JOURNAL, VECTORS, MODEL, SUMS, BUILDING}
 
 
-class IndexBuild:
+class IndexBuilder:
     """A new index, written to the hidden neighbour `.NAME.partial` of its place until `finish` moves it there.
 
     Every `add` and `quarantine` is on the disk when it returns. Leaving the context without `finish`, or dying, keeps
     the partial index for the next `start` with the same fingerprint.
     """
 
-    def __init__(self, place: Path, model: Path, replace: bool, lock: Lock, database: Database) -> None:
+    def __init__(self, place: Path, model: Path, replace: bool, lock: Lock, database: CaseWriter) -> None:
         """`start` makes one."""
         self.place = place
         self._partial = _partial(place)
@@ -49,7 +49,7 @@ class IndexBuild:
     @classmethod
     def start(
         cls, place: Path, *, model: Path, dimension: int, fingerprint: str, replace: bool = False
-    ) -> "IndexBuild":
+    ) -> "IndexBuilder":
         """Begin an index, or go on with one that was begun.
 
         place: the folder that is to be the index; where it holds one already, `replace` says that the new one takes its
@@ -71,7 +71,7 @@ class IndexBuild:
                 raise
         return cls(place, model, replace, lock, database)
 
-    def __enter__(self) -> "IndexBuild":
+    def __enter__(self) -> "IndexBuilder":
         return self
 
     def __exit__(
@@ -136,7 +136,7 @@ class IndexBuild:
         return values.get(key)
 
     def set_metadata(self, key: str, value: object) -> None:
-        """Store a JSON value for `IndexFolder.metadata`."""
+        """Store a JSON value for `IndexReader.metadata`."""
         with self._database.transaction(writing=True):
             values = self._database.metadata()["values"]
             self._database.set_metadata(values=values | {key: value})
@@ -158,7 +158,7 @@ class IndexBuild:
 
                 fill(self._database)
             else:
-                snapshot = make_snapshot(self._database, Demand(**metadata["values"].get("demand", {})))
+                snapshot = make_vector_file(self._database, Demand(**metadata["values"].get("demand", {})))
                 snapshot.write(self._partial / VECTORS, bytes.fromhex(metadata["identity"]))
             copy_folder(self._model, self._partial / MODEL)
             sync(self._partial)
@@ -215,13 +215,13 @@ def _lock(place: Path) -> Lock:
         raise IndexBusy(f"another process is building {place}; wait until it has finished, or end it") from None
 
 
-def _resume(partial: Path, dimension: int, fingerprint: str) -> Database | None:
+def _resume(partial: Path, dimension: int, fingerprint: str) -> CaseWriter | None:
     """The partial index that was begun with this fingerprint, if there is one and it is whole."""
     if not (partial / BUILDING).is_file() or not (partial / CASES).is_file():
         return None
     database = None
     try:
-        database = Database(partial / CASES)
+        database = CaseWriter(partial / CASES)
         with database.transaction():
             database.check()
             metadata = database.metadata()
@@ -236,10 +236,10 @@ def _resume(partial: Path, dimension: int, fingerprint: str) -> Database | None:
     return None
 
 
-def _begin(partial: Path, dimension: int, fingerprint: str) -> Database:
+def _begin(partial: Path, dimension: int, fingerprint: str) -> CaseWriter:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    database = Database.create(partial / CASES)
+    database = CaseWriter.create(partial / CASES)
     with database.transaction(writing=True):
         identity = secrets.token_hex(16)
         database.set_metadata(identity=identity, dimension=dimension, fingerprint=fingerprint, created=now(), values={})

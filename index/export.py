@@ -7,7 +7,7 @@ from pathlib import Path
 from index.atomic import sync
 from index.case import FIELDS
 from index.errors import IndexFailure, MissingExtra
-from index.reader import IndexFolder
+from index.reader import IndexReader
 from index.sqlite.reader import Batch
 
 try:
@@ -19,7 +19,7 @@ except ImportError as error:
 __all__ = ["write_parquet"]
 
 
-def write_parquet(folder: IndexFolder, target: Path, *, progress: Callable[[int, int], None] | None = None) -> int:
+def write_parquet(folder: IndexReader, target: Path, *, progress: Callable[[int, int], None] | None = None) -> int:
     """Write all cases in row order; gives how many. The file is there in whole or not at all.
 
     Columns: those of `Case`, the label as 0 or 1; `logit`, the classifier's, uncalibrated; `embedding`, a list of D

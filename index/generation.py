@@ -12,9 +12,9 @@ from index.errors import IndexDamaged
 from index.sqlite.reader import CaseReader
 from index.vectors.base import Demand, VectorStore, by_exclusion
 from index.vectors.study_search import nearest_studies
-from index.vectors.vector_file import Snapshot
+from index.vectors.vector_file import VectorFile
 
-__all__ = ["State", "make_snapshot", "require_filter"]
+__all__ = ["Generation", "make_vector_file", "require_filter"]
 
 MASKS = 32  # filters that are remembered
 FEW = 64  # cases not to be found: asking for so many more is faster than a mask over all
@@ -24,10 +24,10 @@ Found = tuple[float, int]  # the similarity, and the row of the study's nearest 
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Generation:
     """N cases by position, 0 to N-1 in row order, some of which may have been removed since vectors.faiss was written.
 
-    rows, studies: (N,), as in a `Snapshot`. alive: (N,) False where a case was removed; None where none was. behind:
+    rows, studies: (N,), as in a `VectorFile`. alive: (N,) False where a case was removed; None where none was. behind:
     how many cases were added or removed since. shown: cases by row that were read already.
     """
 
@@ -41,15 +41,15 @@ class State:
     _masks: dict[tuple[str, frozenset[str]], Mask] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, database: CaseReader) -> "tuple[State, bool]":
+    def read(cls, path: Path, database: CaseReader) -> "tuple[Generation, bool]":
         """The state that cases.sqlite has, in a transaction; and whether the vectors.faiss at `path` was of use."""
         from index.vectors.faiss import (
             FaissStore,  # not before it is needed: it takes longer to import than all the rest
         )
 
         metadata = database.metadata()
-        snapshot = Snapshot.read(path, bytes.fromhex(metadata["identity"]))
-        base = snapshot or Snapshot.exact(*database.vectors(metadata["dimension"]))
+        snapshot = VectorFile.read(path, bytes.fromhex(metadata["identity"]))
+        base = snapshot or VectorFile.exact(*database.vectors(metadata["dimension"]))
         store: VectorStore = FaissStore(base.vectors, base.approximation, base.measured)
         rows, studies, behind = base.rows, base.studies, 0
         added, their_studies, vectors = database.vectors(metadata["dimension"], base.last)
@@ -183,12 +183,12 @@ class _Grown:
         return self._base.describe() | {"added_since": len(self._added)}
 
 
-def make_snapshot(database: CaseReader, demand: Demand) -> Snapshot:
+def make_vector_file(database: CaseReader, demand: Demand) -> VectorFile:
     """What vectors.faiss is to hold, from cases.sqlite, in a transaction."""
     from index.vectors.faiss import FaissStore
 
     rows, studies, vectors = database.vectors(database.metadata()["dimension"])
-    return Snapshot(rows, studies, vectors, *FaissStore.approximate(vectors, demand))
+    return VectorFile(rows, studies, vectors, *FaissStore.approximate(vectors, demand))
 
 
 def require_filter(name: str, values: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""An index opened for reading: `IndexFolder.open(path).search(embeddings, k)`."""
+"""An index opened for reading: `IndexReader.open(path).search(embeddings, k)`."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,17 +14,17 @@ from index.atomic import CASES, MODEL, VECTORS
 from index.case import Case
 from index.checksums import check_bytes, sealed, verify_seal
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
-from index.generation import State, require_filter
+from index.generation import Generation, require_filter
 from index.sqlite.reader import Batch, CaseReader
 from index.sqlite.schema import SCHEMA
 from index.vectors.base import require_unit_rows
-from index.vectors.vector_file import Snapshot
+from index.vectors.vector_file import VectorFile
 
 if TYPE_CHECKING:
     from index.milvus.store import MilvusStore
-    from index.milvus.sync import RemoteState
+    from index.milvus.sync import RemoteGeneration
 
-__all__ = ["Hit", "IndexFolder", "require_index"]
+__all__ = ["Hit", "IndexReader", "require_index"]
 
 CHECKED = 64 << 20  # bytes: up to here every byte of cases.sqlite is compared with its checksum when it is opened
 REMEMBERED = 50_000  # cases that were shown, so that SQLite need not be asked again
@@ -41,7 +41,7 @@ class Hit:
     case: Case
 
 
-class IndexFolder:
+class IndexReader:
     """An index for reading. Several threads may use it.
 
     Each search is of the index as it is then, whole: what another process adds, removes or relabels is there for the
@@ -49,7 +49,12 @@ class IndexFolder:
     """
 
     def __init__(
-        self, path: Path, database: CaseReader, state: "State | RemoteState", file: _File, remote: "MilvusStore | None"
+        self,
+        path: Path,
+        database: CaseReader,
+        state: "Generation | RemoteGeneration",
+        file: _File,
+        remote: "MilvusStore | None",
     ) -> None:
         """`open` makes one."""
         self.path = path
@@ -61,7 +66,7 @@ class IndexFolder:
         self._metadata = database.metadata()
 
     @classmethod
-    def open(cls, path: Path) -> "IndexFolder":
+    def open(cls, path: Path) -> "IndexReader":
         """Open the index in a folder.
 
         Raises IndexMissing where there is none, IndexSchema where another version wrote it, IndexDamaged where bytes
@@ -78,7 +83,7 @@ class IndexFolder:
         raise IndexBusy(f"{path} is replaced faster than it can be opened; try again")
 
     @classmethod
-    def _open(cls, path: Path, file: "_File") -> "IndexFolder":
+    def _open(cls, path: Path, file: "_File") -> "IndexReader":
         """Open the index of that file; one that is replaced meanwhile may look damaged."""
         database = CaseReader(path / CASES)
         remote = None
@@ -103,7 +108,7 @@ class IndexFolder:
             database.close()
             raise
 
-    def __enter__(self) -> "IndexFolder":
+    def __enter__(self) -> "IndexReader":
         return self
 
     def __exit__(
@@ -163,7 +168,9 @@ class IndexFolder:
             self.refresh()
         raise IndexBusy(f"{self.path} changes faster than it can be searched; try again")
 
-    def _cases(self, state: "State | RemoteState", rows: Sequence[int], generation: int | None) -> list[Case] | None:
+    def _cases(
+        self, state: "Generation | RemoteGeneration", rows: Sequence[int], generation: int | None
+    ) -> list[Case] | None:
         """The cases of the rows; None where the index is not in this state any more.
 
         generation: that of the index when it was last asked in this search, if it was.
@@ -316,19 +323,21 @@ def _remote(database: CaseReader) -> "MilvusStore | None":
     return open_remote(metadata)
 
 
-def _state(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "tuple[State | RemoteState, bool]":
+def _state(
+    path: Path, database: CaseReader, remote: "MilvusStore | None"
+) -> "tuple[Generation | RemoteGeneration, bool]":
     """What the index holds now, in a transaction, and whether its vectors were where they should be."""
     if remote is None:
-        return State.read(path / VECTORS, database)
-    from index.milvus.sync import RemoteState
+        return Generation.read(path / VECTORS, database)
+    from index.milvus.sync import RemoteGeneration
 
-    return RemoteState.read(database, remote), True
+    return RemoteGeneration.read(database, remote), True
 
 
 def _require_same(path: Path, database: CaseReader) -> None:
     """Raise IndexDamaged where vectors.faiss has another vector than cases.sqlite; in a transaction."""
     metadata = database.metadata()
-    snapshot = Snapshot.read(path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)
+    snapshot = VectorFile.read(path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)
     if snapshot is None:
         return
     rows, _, truth = database.vectors(metadata["dimension"])
@@ -343,10 +352,10 @@ def _require_same(path: Path, database: CaseReader) -> None:
 
 def _repair(path: Path) -> None:
     """Make vectors.faiss again where it may be written and nobody else is at it; otherwise it stays in memory."""
-    from index.writer import IndexEdit
+    from index.writer import IndexWriter
 
     with suppress(IndexFailure):
-        IndexEdit.open(path).close()
+        IndexWriter.open(path).close()
 
 
 def require_index(path: Path) -> None:

@@ -15,29 +15,29 @@ from index.atomic import CASES, MODEL, VECTORS, refusals_named, remove_strays
 from index.case import LABEL_NAMES, Case
 from index.checksums import break_seal, seal, sealed
 from index.errors import IndexBusy, IndexDamaged, IndexUnreachable
-from index.generation import make_snapshot, require_filter
+from index.generation import make_vector_file, require_filter
 from index.lock import Lock
-from index.reader import IndexFolder, require_index
-from index.sqlite.writer import Database
+from index.reader import IndexReader, require_index
+from index.sqlite.writer import CaseWriter
 from index.vectors.base import Demand, require_one_each, require_unit_rows
-from index.vectors.vector_file import Snapshot
+from index.vectors.vector_file import VectorFile
 
-__all__ = ["IndexEdit"]
+__all__ = ["IndexWriter"]
 
 AT_ONCE = 4_096  # pending cases: then Milvus is told of them before the edit ends
 SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written anew after every change
 SEALED = 256 << 20  # bytes of cases.sqlite: up to here an index is sealed after every change
 
 
-class IndexEdit:
-    """An index opened for writing, by one process at a time: `with IndexEdit.open(path) as edit`.
+class IndexWriter:
+    """An index opened for writing, by one process at a time: `with IndexWriter.open(path) as edit`.
 
     Every change is one transaction that is on the disk when the method returns, with an entry in the history, and there
     for the next search of every reader. vectors.faiss is brought up to date when the context ends: always where that is
     quick, and otherwise when it is far behind, or after `compact`.
     """
 
-    def __init__(self, path: Path, lock: Lock, database: Database) -> None:
+    def __init__(self, path: Path, lock: Lock, database: CaseWriter) -> None:
         """`open` makes one."""
         self.path = path
         self.behind = 0  # after `close`: how many changed cases vectors.faiss or Milvus does not show yet
@@ -49,10 +49,10 @@ class IndexEdit:
         self._compacted = self._tuned = False
 
     @classmethod
-    def open(cls, path: Path) -> "IndexEdit":
+    def open(cls, path: Path) -> "IndexWriter":
         """Open the index in a folder for writing.
 
-        Raises IndexMissing, IndexSchema and IndexDamaged as `IndexFolder.open` does, IndexBusy where another process is
+        Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy where another process is
         writing, and IndexFailure where the folder cannot be written.
         """
         path = path.resolve()  # behind a link, so that every writer meets the same lock
@@ -63,7 +63,7 @@ class IndexEdit:
             except BlockingIOError:
                 raise IndexBusy(f"another process is writing {path}; wait until it has finished, or end it") from None
         try:
-            database = Database(path / CASES)
+            database = CaseWriter(path / CASES)
             try:
                 with database.transaction():
                     database.check()
@@ -75,7 +75,7 @@ class IndexEdit:
             lock.release()
             raise
 
-    def __enter__(self) -> "IndexEdit":
+    def __enter__(self) -> "IndexWriter":
         return self
 
     def __exit__(
@@ -102,7 +102,7 @@ class IndexEdit:
         return self._database.remote
 
     def metadata(self, key: str) -> object | None:
-        """A JSON value stored when the index was built, as `IndexFolder.metadata` gives it."""
+        """A JSON value stored when the index was built, as `IndexReader.metadata` gives it."""
         with self._database.transaction():
             value: object | None = self._database.metadata()["values"].get(key)
         return value
@@ -179,7 +179,7 @@ class IndexEdit:
                 self._database.relabel(wrong, label)
             return len(wrong)
 
-    def merge(self, other: IndexFolder, prefix: str = "") -> tuple[int, list[tuple[str, str]]]:
+    def merge(self, other: IndexReader, prefix: str = "") -> tuple[int, list[tuple[str, str]]]:
         """Add the cases of another index that are not here byte for byte, all in one transaction.
 
         Both must be of one model, since embeddings of two cannot be compared. prefix: put before the case, study and
@@ -267,7 +267,7 @@ class IndexEdit:
             enough = 0 if self._compacted or size <= SMALL else max(1000, self._database.count() // 64)
             snapshot = None
             if self.behind > enough or self._tuned:
-                snapshot = make_snapshot(self._database, Demand(**metadata["values"].get("demand", {})))
+                snapshot = make_vector_file(self._database, Demand(**metadata["values"].get("demand", {})))
         remove_strays(self.path)
         if snapshot:
             break_seal(self.path)
@@ -303,7 +303,7 @@ class IndexEdit:
     def _behind(self, identity: bytes) -> int:
         """How far vectors.faiss is behind; all cases, and one, where it is missing or damaged."""
         try:
-            snapshot = Snapshot.read(self.path / VECTORS, identity)
+            snapshot = VectorFile.read(self.path / VECTORS, identity)
         except IndexDamaged:
             snapshot = None
         return self._database.count() + 1 if snapshot is None else self._database.behind(snapshot.last)

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from index.errors import IndexDamaged, IndexFailure
-from index.reader import Hit, IndexFolder
+from index.reader import Hit, IndexReader
 from retrieval.answer import (
     SYNTHETIC,
     Answer,
@@ -37,7 +37,7 @@ from retrieval.explain.smooth_grad_cam import explain_class, overlay_files, writ
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
 from retrieval.query import Images, View, read_views
 
-__all__ = ["Judgement", "Searcher", "default_index"]
+__all__ = ["Searcher", "StudyScores", "default_index"]
 
 SHOWN = 5  # studies in an answer, where nobody says how many
 _MANY = 20  # more views than a study has: probably a folder of many studies
@@ -46,7 +46,7 @@ Filter = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class StudyScores:
     """What classifier and neighbours say of one study of V views.
 
     `classifier` (V) are calibrated probabilities; `nearest` (V) the similarity of each view's nearest study, None where
@@ -81,7 +81,7 @@ class Searcher:
     Each search is of the index as it is then: what another process added, removed or replaced is noticed.
     """
 
-    def __init__(self, encoder: Encoder, index: IndexFolder, rules: Rules, load_seconds: float = 0.0) -> None:
+    def __init__(self, encoder: Encoder, index: IndexReader, rules: Rules, load_seconds: float = 0.0) -> None:
         self.encoder = encoder
         self.index = index
         self.rules = rules
@@ -91,7 +91,7 @@ class Searcher:
     def open(cls, index: Path | str | None = None) -> Self:
         """Open an index folder with the model in it. Raises IndexFailure, BundleError, MissingExtra."""
         started = time.perf_counter()
-        folder = IndexFolder.open(default_index() if index is None else Path(index))
+        folder = IndexReader.open(default_index() if index is None else Path(index))
         try:
             encoder, rules = Encoder.open(folder.model), _stored_rules(folder)
         except BaseException:
@@ -108,7 +108,7 @@ class Searcher:
             if self.index.refresh():
                 self.__dict__.pop("source", None)
             return
-        fresh = IndexFolder.open(self.index.path)
+        fresh = IndexReader.open(self.index.path)
         try:
             same = Bundle.open(fresh.model).sha256 == self.encoder.bundle.sha256
             encoder, rules = self.encoder if same else Encoder.open(fresh.model), _stored_rules(fresh)
@@ -207,7 +207,7 @@ class Searcher:
 
     def judge(
         self, encoded: Encoded, *, shown: int = 0, where: Filter | None = None, excluded: Collection[str] = ()
-    ) -> Judgement:
+    ) -> StudyScores:
         """Judge one study from its encoded views; `neighbours` are at least the `shown` nearest studies."""
         patients = [excluded] * len(encoded.logits)
         # Among studies of one label the vote would be foregone.
@@ -224,7 +224,7 @@ class Searcher:
             hits = self.index.search(encoded.embeddings, shown, where=where, exclude_patients=patients)
         probabilities = tuple(self.rules.probabilities(encoded.logits).tolist())
         like = familiarity(encoded.embeddings, familiar, self.rules, self.encoder.appearance)
-        return Judgement(probabilities, vote, nearest, tuple(merged(hits)), like)
+        return StudyScores(probabilities, vote, nearest, tuple(merged(hits)), like)
 
     @cached_property
     def model(self) -> ModelSource:
@@ -291,7 +291,7 @@ class Searcher:
         key = SiteKey.find()
         return key is not None and key.name == self.site
 
-    def _warnings(self, views: Sequence[View], judgement: Judgement, where: Filter | None) -> list[str]:
+    def _warnings(self, views: Sequence[View], judgement: StudyScores, where: Filter | None) -> list[str]:
         warnings = []
         if self.source.synthetic:
             warnings.append(SYNTHETIC)
@@ -313,7 +313,7 @@ class Searcher:
         return warnings
 
     def _answer(
-        self, query: Query, judgement: Judgement, shown: int, warnings: Sequence[str], seconds: Seconds
+        self, query: Query, judgement: StudyScores, shown: int, warnings: Sequence[str], seconds: Seconds
     ) -> Answer:
         rules, vote = self.rules, judgement.vote
         abnormal = judgement.probability > rules.classifier_threshold
@@ -337,7 +337,7 @@ class Searcher:
         )
 
 
-def _stored_rules(folder: IndexFolder) -> Rules:
+def _stored_rules(folder: IndexReader) -> Rules:
     stored = folder.metadata("rules")
     if folder.metadata("shard") is not None and stored is None:
         raise IndexFailure(

@@ -46,7 +46,7 @@ def remote_store(store: str, uri: str | None, tls: list[str]) -> dict[str, str]:
         raise typer.BadParameter("--store milvus needs --uri, and --uri and --tls need --store milvus")
     if uri is None:
         return {}
-    from index.milvus.settings import MilvusPlace
+    from index.milvus.settings import MilvusSettings
 
     settings = dict(item.partition("=")[::2] for item in tls)
     names = {"server_pem_path", "server_name", "ca_pem_path", "client_pem_path", "client_key_path"}
@@ -57,7 +57,7 @@ def remote_store(store: str, uri: str | None, tls: list[str]) -> dict[str, str]:
     settings = {
         name: str(Path(value).absolute()) if name.endswith("path") else value for name, value in settings.items()
     }
-    MilvusPlace(uri, **settings)  # type: ignore[arg-type]  # which says what is wrong with it
+    MilvusSettings(uri, **settings)  # type: ignore[arg-type]  # which says what is wrong with it
     return {"kind": "milvus", "uri": uri, **settings}
 
 

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from index.errors import IndexFailure
 
-__all__ = ["MilvusPlace"]
+__all__ = ["MilvusSettings"]
 
 
 @dataclass(frozen=True, slots=True)
-class MilvusPlace:
+class MilvusSettings:
     """Where a collection is, and how it is reached.
 
     uri: `http://host:19530`, `https://...`, or `./file.db` for Milvus Lite, which one process at a time opens. token:

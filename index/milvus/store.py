@@ -30,13 +30,13 @@ from index.errors import (
 )
 from index.milvus.filters import LONGEST, storable
 from index.milvus.patience import patiently
-from index.milvus.settings import MilvusPlace
+from index.milvus.settings import MilvusSettings
 from index.milvus.study_search import TOP, Page, page_studies
 from index.milvus.transient_errors import passes, reason_of
 from index.vectors.base import require_unit_rows
 from index.vectors.study_search import Neighbour
 
-__all__ = ["MilvusPlace", "MilvusStore"]
+__all__ = ["MilvusSettings", "MilvusStore"]
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class MilvusStore:
     Every method may raise IndexUnreachable, where Milvus does not answer, and IndexFailure, where it refuses.
     """
 
-    def __init__(self, client: Any, place: MilvusPlace, dimension: int, search_params: Mapping[str, Any]) -> None:
+    def __init__(self, client: Any, place: MilvusSettings, dimension: int, search_params: Mapping[str, Any]) -> None:
         """`open` makes one."""
         self._client = client
         self._place = place
@@ -69,7 +69,7 @@ class MilvusStore:
     @classmethod
     def open(
         cls,
-        place: MilvusPlace,
+        place: MilvusSettings,
         dimension: int,
         *,
         create: bool = False,
@@ -146,11 +146,11 @@ class MilvusStore:
     ) -> list[list[Neighbour]]:
         """For each query the k nearest studies, or as many as match: similarity, and row of the study's nearest case.
 
-        queries: (Q, D) unit rows. where, exclude_patients: as for `IndexFolder.search`. without: rows that must not be
+        queries: (Q, D) unit rows. where, exclude_patients: as for `IndexReader.search`. without: rows that must not be
         found. A similarity is the inner product in double precision, rounded to float32. Most similar first; ties,
         within a study too, by row. With an index other than FLAT, studies may be missed as that index misses vectors.
         Where more than 16384 cases tie for the last place, the lowest row among 16384 of them wins. Raises ValueError
-        like `IndexFolder.search`.
+        like `IndexReader.search`.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         require_unit_rows(queries, self._dimension)
@@ -307,7 +307,7 @@ def _batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _connect(place: MilvusPlace) -> Any:
+def _connect(place: MilvusSettings) -> Any:
     """A client of its own: those that pymilvus shares would not ask whether the certificates are the same."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log on standard error: errors are raised here
     try:
@@ -333,7 +333,7 @@ def _connect(place: MilvusPlace) -> Any:
     return client
 
 
-def _release(place: MilvusPlace) -> None:
+def _release(place: MilvusSettings) -> None:
     """Close the file of Milvus Lite when the last store on it is closed, so that another process may open it."""
     if place.local:
         file = str(Path(place.uri).resolve())
@@ -344,7 +344,7 @@ def _release(place: MilvusPlace) -> None:
             server_manager_instance.release_server(place.uri)
 
 
-def _ask(action: Callable[[], T], place: MilvusPlace, patience: float | None = None) -> T:
+def _ask(action: Callable[[], T], place: MilvusSettings, patience: float | None = None) -> T:
     """What the action gives, tried again while it may help; errors of Milvus as sentences."""
     import grpc
     from pymilvus.exceptions import MilvusException

@@ -17,11 +17,20 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexDamaged, IndexFailure
 from index.generation import Found
-from index.milvus.store import MilvusPlace, MilvusStore
+from index.milvus.store import MilvusSettings, MilvusStore
 from index.sqlite.reader import CaseReader
-from index.sqlite.writer import Database
+from index.sqlite.writer import CaseWriter
 
-__all__ = ["TOKEN", "RemoteState", "bring_up_to_date", "differences", "fill", "forget", "open_remote", "require_same"]
+__all__ = [
+    "TOKEN",
+    "RemoteGeneration",
+    "bring_up_to_date",
+    "differences",
+    "fill",
+    "forget",
+    "open_remote",
+    "require_same",
+]
 
 TOKEN = "MURA_SEARCH_MILVUS_TOKEN"  # the environment variable; a token is never stored
 AT_ONCE = 4_096  # rows in a request
@@ -30,8 +39,8 @@ _GRAPH = {"index_type": "HNSW", "params": {"M": 32, "efConstruction": 200}}
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteState:
-    """The index at a generation; like `generation.State`. `pending` are the rows that are not up to date in Milvus."""
+class RemoteGeneration:
+    """The index at a generation; like `Generation`. `pending` are the rows that are not up to date in Milvus."""
 
     generation: int
     store: MilvusStore
@@ -41,7 +50,7 @@ class RemoteState:
     shown: dict[int, Case] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, database: CaseReader, store: MilvusStore) -> "RemoteState":
+    def read(cls, database: CaseReader, store: MilvusStore) -> "RemoteGeneration":
         """The state that cases.sqlite has, in a transaction; all of it that is not pending is found from then on."""
         store.wait()
         dimension = int(database.metadata()["dimension"])
@@ -64,7 +73,7 @@ class RemoteState:
         exclude_patients: Sequence[Collection[str]] | None,
         database: CaseReader,
     ) -> tuple[list[list[Found]], None]:
-        """As `State.search`; filters and exclusions are Milvus's work."""
+        """As `Generation.search`; filters and exclusions are Milvus's work."""
         found = self.store.search(queries, k, where, exclude_patients, without=self.pending)
         if not self.pending:
             return found, None
@@ -101,13 +110,13 @@ def open_remote(metadata: Mapping[str, Any], *, create: bool = False, cases: int
     """
     settings = {name: value for name, value in metadata["values"]["store"].items() if name != "kind"}
     settings["collection"] = f"mura_{metadata['identity'][:16]}"  # each index has its own
-    place = MilvusPlace(**settings, token=os.environ.get(TOKEN, ""), consistency="Session")
+    place = MilvusSettings(**settings, token=os.environ.get(TOKEN, ""), consistency="Session")
     graph = _GRAPH if cases > EXACT and not place.local else None
     return MilvusStore.open(place, int(metadata["dimension"]), create=create, index_params=graph)
 
 
 def bring_up_to_date(
-    database: Database, store: MilvusStore, *, progress: Callable[[int, int], None] | None = None
+    database: CaseWriter, store: MilvusStore, *, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Write what is pending to Milvus, and take it off when that has it on its disk. `progress` gets (done, all)."""
     with database.transaction():
@@ -128,7 +137,7 @@ def bring_up_to_date(
             database.settle(pending)
 
 
-def fill(database: Database) -> None:
+def fill(database: CaseWriter) -> None:
     """Make Milvus hold what a new index does; goes on where an interrupted call was."""
     with database.transaction():
         metadata, count = database.metadata(), database.count()

@@ -14,10 +14,10 @@ from index.sqlite.connection import Row, one_of
 from index.sqlite.reader import CaseReader
 from index.sqlite.schema import APPLICATION, LABEL, SCHEMA, TABLES, WIDTH, blob_crc, record_crc, text_crc
 
-__all__ = ["Database", "now"]
+__all__ = ["CaseWriter", "now"]
 
 
-class Database(CaseReader):
+class CaseWriter(CaseReader):
     """cases.sqlite, opened for reading and writing. What writes does so in a writing transaction."""
 
     def __init__(self, path: Path, mode: str = "rw") -> None:
@@ -26,7 +26,7 @@ class Database(CaseReader):
         self.remote = False  # whether the vectors are in Milvus, so that changes are noted as pending
 
     @classmethod
-    def create(cls, path: Path) -> "Database":
+    def create(cls, path: Path) -> "CaseWriter":
         """A new file, open for writing."""
         database = cls(path, "rwc")
         with database.transaction(writing=True):

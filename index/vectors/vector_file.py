@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from index.atomic import write_whole
 from index.errors import IndexDamaged
 
-__all__ = ["Snapshot"]
+__all__ = ["VectorFile"]
 
 CHECKED = 64 << 20  # bytes: up to here all checksums are compared when it is opened; beyond, when it is verified
 
@@ -35,7 +35,7 @@ _SECTIONS = ("studies", "rows", "vectors", "approximation")
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class VectorFile:
     """N vectors with their row and their study; arrays may lie in the file. `approximation` is FAISS's bytes or empty.
 
     A study is known by the row of one of its cases, the same for all of them.
@@ -48,7 +48,7 @@ class Snapshot:
     measured: dict[str, Any]
 
     @classmethod
-    def exact(cls, rows: NDArray[np.int64], studies: NDArray[np.int64], vectors: NDArray[np.float32]) -> "Snapshot":
+    def exact(cls, rows: NDArray[np.int64], studies: NDArray[np.int64], vectors: NDArray[np.float32]) -> "VectorFile":
         """One without an approximation."""
         return cls(rows, studies, vectors, np.zeros(0, np.uint8), {})
 
@@ -77,7 +77,7 @@ class Snapshot:
         write_whole(path, chunks())
 
     @classmethod
-    def read(cls, path: Path, identity: bytes, *, thorough: bool = False) -> "Snapshot | None":
+    def read(cls, path: Path, identity: bytes, *, thorough: bool = False) -> "VectorFile | None":
         """The vectors in the file; None where it cannot be read or is not of this index.
 
         Raises IndexDamaged where the bytes are not those written, as far as they are looked at: all of them where it is
@@ -100,7 +100,7 @@ class Snapshot:
         return cls._within(path, data[: -_STAMP.size - size], json.loads(about), thorough)
 
     @classmethod
-    def _within(cls, path: Path, data: memoryview, about: dict[str, Any], thorough: bool) -> "Snapshot":
+    def _within(cls, path: Path, data: memoryview, about: dict[str, Any], thorough: bool) -> "VectorFile":
         parts, at = {}, 0
         for name in _SECTIONS:
             size, crc = about["sections"][name]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from index.case import ABNORMAL, LABEL_NAMES, NORMAL, Case
-from retrieval.audit.deep_audit import Encoding, Scrutiny, scrutinise
+from retrieval.audit.deep_audit import DeepAudit, Encoding, deep_audit_of
 from retrieval.audit.label_issues import ASSUMED
 from retrieval.audit.split_leakage import Leakage, leakages, verdict
 from retrieval.datasets.collection import Collection
@@ -102,13 +102,16 @@ class Audit:
     patients_in_two_splits: tuple[str, ...]
     leakage: tuple[Leakage, ...]
     verdict: str
-    deep: Scrutiny | None = None
+    deep: DeepAudit | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The same as JSON takes it, under the schema mura-search/audit/1."""
         findings = asdict(self)
         for name in ("unreadable", "warned"):
             findings[name] = [{"case": case, "reason": reason} for case, reason in findings[name]]
+        if deep := findings["deep"]:  # with the names that these lists had first, which programs may read
+            deep["twins"] = deep["near_duplicates"]
+            deep["labels"]["suspects"] = deep["labels"]["issues"]
         return {"schema": "mura-search/audit/1", **findings}
 
 
@@ -152,7 +155,7 @@ def deep_audit(
     assumed: the share of labels taken to be wrong, above 0 and below 0.5. `progress` is called with (pairs of
     radiographs compared, all that are).
     """
-    deep = scrutinise(encoding, assumed=assumed, workers=workers, progress=progress)
+    deep = deep_audit_of(encoding, assumed=assumed, workers=workers, progress=progress)
     return _gathered(collection, encoding.cases, encoding.unreadable, encoding.warnings, deep)
 
 
@@ -161,13 +164,13 @@ def _gathered(
     read: Sequence[Case],
     unreadable: Sequence[tuple[str, str]],
     warned: Sequence[tuple[str, str]],
-    deep: Scrutiny | None = None,
+    deep: DeepAudit | None = None,
 ) -> Audit:
     digests: dict[str, list[Case]] = {}
     for case in read:
         digests.setdefault(case.digest, []).append(case)
     duplicates = tuple(_duplicate(cases) for cases in digests.values() if len(cases) > 1)
-    copies = None if deep is None else [twin.cases for twin in deep.twins]
+    copies = None if deep is None else [twin.cases for twin in deep.near_duplicates]
     leakage = leakages(collection.cases, [one.cases for one in duplicates], copies)
     published = collection.layout == "mura" and not collection.synthetic
     return Audit(

@@ -11,12 +11,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexFailure
 from index.sqlite.reader import Batch as Stored
 from retrieval.audit.label_issues import ASSUMED, LabelCheck, check_labels
-from retrieval.audit.near_duplicates import Closeness, Twin, closeness, joined_patients, near_duplicates
+from retrieval.audit.near_duplicates import Closeness, NearDuplicate, closeness, joined_patients, near_duplicates
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import Rules, learn_rules
 from retrieval.encoding.batches import Batch, encoded_batches, file_digest
@@ -26,7 +26,7 @@ from retrieval.errors import CollectionError
 from retrieval.indexing.build import bundle_rules
 from retrieval.searcher import Searcher
 
-__all__ = ["Encoding", "Scrutiny", "encode_collection", "scrutinise"]
+__all__ = ["DeepAudit", "Encoding", "deep_audit_of", "encode_collection"]
 
 Progress = Callable[[int, int], None]
 
@@ -51,7 +51,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Scrutiny:
+class DeepAudit:
     """What a deep audit adds: near duplicates in the order of the collection, and suspect labels.
 
     `model` and `model_sha256` encoded the radiographs, `reused` of which an index held already.
@@ -61,7 +61,7 @@ class Scrutiny:
     model_sha256: str
     reused: int
     closeness: Closeness
-    twins: tuple[Twin, ...]
+    near_duplicates: tuple[NearDuplicate, ...]
     labels: LabelCheck
 
 
@@ -77,7 +77,7 @@ def encode_collection(
     collection: Collection,
     source: Searcher | Encoder,
     *,
-    keep: IndexBuild | None = None,
+    keep: IndexBuilder | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Encoding:
@@ -128,9 +128,9 @@ def encode_collection(
     )
 
 
-def scrutinise(
+def deep_audit_of(
     encoding: Encoding, *, assumed: float = ASSUMED, workers: int | None = None, progress: Progress | None = None
-) -> Scrutiny:
+) -> DeepAudit:
     """Find near duplicates, then vote on every study without its patient and without whoever shares a radiograph.
 
     assumed: the share of labels taken to be wrong. `progress` is called with (pairs compared, pairs to compare).
@@ -158,7 +158,7 @@ def scrutinise(
         trained_on=seen,
         assumed=assumed,
     )
-    return Scrutiny(bundle.name, bundle.sha256, encoding.reused, limits, tuple(twins), labels)
+    return DeepAudit(bundle.name, bundle.sha256, encoding.reused, limits, tuple(twins), labels)
 
 
 def _indexed(collection: Collection, searcher: Searcher, workers: int | None) -> dict[str, _Encoded]:
@@ -174,7 +174,7 @@ def _indexed(collection: Collection, searcher: Searcher, workers: int | None) ->
     return found
 
 
-def _kept(keep: IndexBuild, collection: Collection) -> dict[str, _Encoded]:
+def _kept(keep: IndexBuilder, collection: Collection) -> dict[str, _Encoded]:
     """What an interrupted call has encoded of the collection."""
     cases = {case.case: case for case in collection.cases}
     found: dict[str, _Encoded] = {}
@@ -184,7 +184,7 @@ def _kept(keep: IndexBuild, collection: Collection) -> dict[str, _Encoded]:
     return found
 
 
-def _keep(keep: IndexBuild, collection: Collection, batch: Batch, warnings: Sequence[tuple[str, str]]) -> bool:
+def _keep(keep: IndexBuilder, collection: Collection, batch: Batch, warnings: Sequence[tuple[str, str]]) -> bool:
     """Add a batch to what is kept; whether that could be done. A full disk does not end an audit, which needs none."""
     try:
         keep.set_metadata("warnings", warnings)  # first: those of cases that are not added do not count

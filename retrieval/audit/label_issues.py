@@ -20,7 +20,7 @@ from retrieval.decision.rules import FEWEST, Rules, ranked_studies
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 
-__all__ = ["ASSUMED", "LEAST", "LabelCheck", "Neighbour", "Suspect", "chance_of_error", "check_labels"]
+__all__ = ["ASSUMED", "LEAST", "LabelCheck", "LabelIssue", "Neighbour", "chance_of_error", "check_labels"]
 
 ASSUMED = 0.05  # of the labels
 LEAST = 0.2  # chance of a wrong label from which a study is listed
@@ -42,7 +42,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class LabelIssue:
     """A study whose label may be wrong.
 
     `vote` and `classifier` are probabilities of abnormality, the latter None where the model was trained on the
@@ -66,7 +66,7 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class LabelCheck:
-    """The suspects, those of the highest chance first, of `studies` that could be voted on.
+    """The issues, those of the highest chance first, of `studies` that could be voted on.
 
     `expected` is how many of the listed labels would be wrong, if `assumed` of all were: the sum of their chances.
     `trained_on` studies are of patients whom the model learned from, wrong labels and all; those may go unnoticed.
@@ -74,7 +74,7 @@ class LabelCheck:
     """
 
     studies: int
-    suspects: tuple[Suspect, ...]
+    issues: tuple[LabelIssue, ...]
     assumed: float
     least: float
     expected: float
@@ -130,13 +130,13 @@ def check_labels(
     # The chance grows with the other label's probability, but for its edges.
     listed = [study for study in np.lexsort((-other, -chances)) if chances[study] >= least]
     members = _members(study_of)
-    suspects = []
+    issues = []
     for study in listed:
         rows = members[study]
         first = cases[rows[0]]
         second = None if known[study] else float(probabilities[study])
-        suspects.append(
-            Suspect(
+        issues.append(
+            LabelIssue(
                 study=first.study,
                 patient=first.patient,
                 part=first.part,
@@ -153,7 +153,7 @@ def check_labels(
         )
     return LabelCheck(
         studies=int(judged.sum()),
-        suspects=tuple(suspects),
+        issues=tuple(issues),
         assumed=assumed,
         least=least,
         expected=float(chances[listed].sum()),

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.audit.perceptual_hash import BITS, distances, imprints
+from retrieval.audit.perceptual_hash import BITS, distances, perceptual_hashes
 from retrieval.audit.registration import Match, detail_match
 
-__all__ = ["Closeness", "Pictures", "Twin", "closeness", "joined_patients", "near_duplicates"]
+__all__ = ["Closeness", "NearDuplicate", "Pictures", "closeness", "joined_patients", "near_duplicates"]
 
 SURE = 8  # bits: candidates whatever the model says; a strong compression can mislead it
 NEAR = 22  # bits: candidates where their embeddings are alike too, before those further apart
@@ -55,7 +55,7 @@ class Closeness:
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class NearDuplicate:
     """Two radiographs that are one. The first comes earlier in the collection.
 
     `bits` of 64 differ between the perceptual hashes, `similarity` is the cosine of the embeddings, `match` the
@@ -117,7 +117,7 @@ def near_duplicates(
     asked: int | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Twin]:
+) -> list[NearDuplicate]:
     """Find near duplicates; files that are the same byte for byte (by their digests) are not listed again.
 
     thumbnails: N pictures, read once in their order, then those of candidates; limit: of similarity, as `closeness`
@@ -134,7 +134,7 @@ def near_duplicates(
         one, two = map(_grey, pictures)
         return detail_match(np.ascontiguousarray(one[:, ::-1]) if pair.mirrored else one, two)
 
-    best: dict[tuple[int, int], Twin] = {}
+    best: dict[tuple[int, int], NearDuplicate] = {}
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         for start in range(0, len(candidates), _AT_ONCE):
@@ -176,7 +176,7 @@ def _candidates(
     thumbnails: Pictures, embeddings: Embeddings, limit: float | None, asked: int | None = None
 ) -> list[_Candidate]:
     """Pairs worth comparing, each once for either way round; blank pictures are like anything and left out."""
-    hashed = [imprints(_grey(thumbnail)) for thumbnail in thumbnails]
+    hashed = [perceptual_hashes(_grey(thumbnail)) for thumbnail in thumbnails]
     rows = np.array([row for row, pair in enumerate(hashed) if pair], np.int64)
     upright = np.array([pair[0] for pair in hashed if pair], np.uint64)
     mirrored = np.array([pair[1] for pair in hashed if pair], np.uint64)
@@ -225,9 +225,9 @@ def _least(
             yield start + int(row), int(column), int(bits[row, column])
 
 
-def _twin(cases: Sequence[Case], pair: _Candidate, similarity: float, match: float) -> Twin:
+def _twin(cases: Sequence[Case], pair: _Candidate, similarity: float, match: float) -> NearDuplicate:
     one, two = cases[pair.one], cases[pair.two]
-    return Twin(
+    return NearDuplicate(
         cases=(one.case, two.case),
         studies=(one.study, two.study),
         bits=pair.bits,

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BITS", "distances", "imprints"]
+__all__ = ["BITS", "distances", "perceptual_hashes"]
 
 BITS = 64
 _SIDE = 32
@@ -32,7 +32,7 @@ _ROWS, _COLUMNS = _lowest()
 _MIRROR = np.where(_COLUMNS % 2, -1.0, 1.0)  # mirroring turns the sign of every odd wave across the picture
 
 
-def imprints(pixels: NDArray[np.uint8]) -> tuple[int, int] | None:
+def perceptual_hashes(pixels: NDArray[np.uint8]) -> tuple[int, int] | None:
     """The hashes of a picture (H, W) or (H, W, 3) BGR and of its mirror image; None of one that is blank."""
     grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.errors import IndexFailure
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.bundle import Bundle
@@ -26,7 +26,7 @@ def kept_place(collection: Collection) -> Path:
 
 
 @contextmanager
-def kept(place: Path, collection: Collection, bundle: Bundle) -> Iterator[IndexBuild | None]:
+def kept(place: Path, collection: Collection, bundle: Bundle) -> Iterator[IndexBuilder | None]:
     """A partial index for what is encoded in the block; left where the block is interrupted, removed where it ends.
 
     It holds what an interrupted block left there, if the model, the collection and its files are the same. It is None
@@ -37,7 +37,7 @@ def kept(place: Path, collection: Collection, bundle: Bundle) -> Iterator[IndexB
     with suppress(IndexFailure, CollectionError, OSError):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         same = f"{fingerprint(collection, bundle)} {_files(collection)}"
-        build = IndexBuild.start(place, model=bundle.folder, dimension=bundle.dimension, fingerprint=same)
+        build = IndexBuilder.start(place, model=bundle.folder, dimension=bundle.dimension, fingerprint=same)
     if build is None:
         yield None
         return

@@ -14,8 +14,8 @@ from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.errors import EvaluationError
-from retrieval.evaluation.index_leakage import Copies, indexed_copies
-from retrieval.evaluation.predictions import StudyReading, read_studies
+from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
+from retrieval.evaluation.predictions import StudyPrediction, read_studies
 from retrieval.evaluation.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
 from retrieval.evaluation.triage import Triage, triage
 from retrieval.searcher import Searcher
@@ -39,7 +39,7 @@ class Evaluation(Summary):
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
     worklist: Mapping[str, Triage]
-    copies: Copies
+    copies: IndexLeakage
     unfamiliar: int
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
@@ -47,7 +47,7 @@ class Evaluation(Summary):
     model: ModelSource
     index: IndexSource
     seconds: float
-    readings: tuple[StudyReading, ...] = field(repr=False)
+    readings: tuple[StudyPrediction, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/evaluation/1"; single studies are left to the CSV table."""
@@ -103,7 +103,7 @@ def evaluate(
         sweep=sweep_of(readings, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(readings, rounds=rounds, seed=seed),
         worklist=_worklist(readings, rounds, seed),
-        copies=indexed_copies(searcher.index, readings, workers=workers, rounds=rounds, seed=seed),
+        copies=index_leakage(searcher.index, readings, workers=workers, rounds=rounds, seed=seed),
         unfamiliar=sum(reading.familiar is False for reading in readings),
         skipped=tuple(skipped),
         rules=searcher.rules,
@@ -115,7 +115,7 @@ def evaluate(
     )
 
 
-def _worklist(readings: Sequence[StudyReading], rounds: int, seed: int) -> dict[str, Triage]:
+def _worklist(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Triage]:
     return triage(
         np.array([reading.label for reading in readings]),
         [reading.patient for reading in readings],

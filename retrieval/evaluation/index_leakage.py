@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.case import Case
-from index.reader import IndexFolder
-from retrieval.audit.near_duplicates import Twin, closeness, near_duplicates
-from retrieval.evaluation.predictions import StudyReading
+from index.reader import IndexReader
+from retrieval.audit.near_duplicates import NearDuplicate, closeness, near_duplicates
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import PartFigures, figures_of
 
-__all__ = ["Copies", "indexed_copies"]
+__all__ = ["IndexLeakage", "index_leakage"]
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class IndexLeakage:
     """The judged studies with a near duplicate in the index, in their order, and the figures of those without one.
 
     `pairs` are of a judged radiograph and an indexed one; `without` is None where no study has a near duplicate, and
@@ -23,7 +23,7 @@ class Copies:
     """
 
     studies: tuple[str, ...]
-    pairs: tuple[Twin, ...]
+    pairs: tuple[NearDuplicate, ...]
     without: PartFigures | None
 
     def to_dict(self) -> dict[str, object]:
@@ -38,14 +38,14 @@ class Copies:
         return tuple(dict.fromkeys(twin.cases[1] for twin in self.pairs if twin.studies[0] == study))
 
 
-def indexed_copies(
-    index: IndexFolder,
-    readings: Sequence[StudyReading],
+def index_leakage(
+    index: IndexReader,
+    readings: Sequence[StudyPrediction],
     *,
     workers: int | None = None,
     rounds: int = 10_000,
     seed: int = 0,
-) -> Copies:
+) -> IndexLeakage:
     """Find near duplicates as `mura-search audit --deep` does (see `audit.near_duplicates`), by the index's thumbnails.
 
     Candidates are compared in `workers` threads, one a core by default. Raises IndexBusy where the index is changed
@@ -66,7 +66,7 @@ def indexed_copies(
     )
     found = {twin.studies[0] for twin in twins}
     others = [reading for reading in readings if reading.study not in found]
-    return Copies(
+    return IndexLeakage(
         studies=tuple(reading.study for reading in readings if reading.study in found),
         pairs=tuple(twins),
         without=figures_of(others, rounds=rounds, seed=seed) if found and others else None,
@@ -76,7 +76,7 @@ def indexed_copies(
 class _Thumbnails:
     """Those of the judged radiographs, then the index's, which are read when they are asked for: they may be many."""
 
-    def __init__(self, own: Sequence[bytes], index: IndexFolder, indexed: Sequence[Case]) -> None:
+    def __init__(self, own: Sequence[bytes], index: IndexReader, indexed: Sequence[Case]) -> None:
         self._own = own
         self._index = index
         self._indexed = indexed
@@ -92,7 +92,7 @@ class _Thumbnails:
         return self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""  # gone meanwhile: no picture
 
 
-def _plain(twin: Twin) -> dict[str, object]:
+def _plain(twin: NearDuplicate) -> dict[str, object]:
     return {
         "study": twin.studies[0],
         "case": twin.cases[0],

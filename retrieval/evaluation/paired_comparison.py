@@ -12,15 +12,15 @@ import numpy as np
 
 from retrieval.errors import CollectionError
 from retrieval.evaluation.metrics import Estimate, Reader, bootstrap
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.predictions import StudyPrediction
 
-__all__ = ["COMPARED", "Call", "calls_of", "compare", "read_calls", "readers_of", "write_calls"]
+__all__ = ["COMPARED", "Prediction", "compare", "predictions_of", "read_predictions", "readers_of", "write_predictions"]
 
 COMPARED = ("kappa", "auroc")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Prediction:
     """What classifier and vote said of one study: probabilities of abnormality, called above their thresholds."""
 
     study: str
@@ -32,10 +32,10 @@ class Call:
     vote_threshold: float
 
 
-def calls_of(readings: Sequence[StudyReading]) -> list[Call]:
+def predictions_of(readings: Sequence[StudyPrediction]) -> list[Prediction]:
     """The calls of studies that were read; a study's probability is the mean over its radiographs."""
     return [
-        Call(
+        Prediction(
             reading.study,
             reading.patient,
             reading.label,
@@ -48,7 +48,7 @@ def calls_of(readings: Sequence[StudyReading]) -> list[Call]:
     ]
 
 
-def readers_of(calls: Sequence[Call]) -> dict[str, Reader]:
+def readers_of(calls: Sequence[Prediction]) -> dict[str, Reader]:
     """What `classifier` and `vote` said, in the order of the calls."""
     readers = {}
     for kind in ("classifier", "vote"):
@@ -57,22 +57,22 @@ def readers_of(calls: Sequence[Call]) -> dict[str, Reader]:
     return readers
 
 
-def write_calls(calls: Sequence[Call], file: Path) -> None:
+def write_predictions(calls: Sequence[Prediction], file: Path) -> None:
     """Write a CSV table, whole or not at all."""
     part = file.with_name(f"{file.name}.part")
     with part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, [field.name for field in fields(Call)], lineterminator="\n")
+        writer = csv.DictWriter(lines, [field.name for field in fields(Prediction)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(call) for call in calls)
     part.replace(file)
 
 
-def read_calls(file: Path) -> list[Call]:
-    """Give back what `write_calls` wrote. Raises CollectionError where the file is no such table."""
+def read_predictions(file: Path) -> list[Prediction]:
+    """Give back what `write_predictions` wrote. Raises CollectionError where the file is no such table."""
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             return [
-                Call(**{f.name: f.type(row[f.name]) for f in fields(Call)})  # type: ignore[operator]
+                Prediction(**{f.name: f.type(row[f.name]) for f in fields(Prediction)})  # type: ignore[operator]
                 for row in csv.DictReader(lines)
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:
@@ -80,7 +80,7 @@ def read_calls(file: Path) -> list[Call]:
 
 
 def compare(
-    calls: Sequence[Call], others: Sequence[Call], *, rounds: int = 10_000, seed: int = 0
+    calls: Sequence[Prediction], others: Sequence[Prediction], *, rounds: int = 10_000, seed: int = 0
 ) -> Mapping[str, Estimate]:
     """What `calls` gain on `others` in kappa and AUROC by study, as "classifier kappa", "vote auroc" and so on.
 

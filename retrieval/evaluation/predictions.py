@@ -15,11 +15,11 @@ from retrieval.encoding.encoder import Encoded
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.searcher import Searcher
 
-__all__ = ["StudyReading", "read_studies"]
+__all__ = ["StudyPrediction", "read_studies"]
 
 
 @dataclass(frozen=True, slots=True)
-class StudyReading:
+class StudyPrediction:
     """One study of V radiographs, judged.
 
     `classifier` and `vote` (V) are each radiograph's probabilities of abnormality, called above the two thresholds;
@@ -92,7 +92,7 @@ def read_studies(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[StudyReading], list[tuple[str, str]]]:
+) -> tuple[list[StudyPrediction], list[tuple[str, str]]]:
     """Query every study of a collection as a user would; also (case, reason) of radiographs that could not be read.
 
     `progress` is called with (radiographs done, all).
@@ -115,7 +115,7 @@ def read_studies(
 
 def _read(
     searcher: Searcher, ranking: Ranking, views: Sequence[tuple[Case, Encoded, bytes]], lesions: Mapping[str, str]
-) -> StudyReading:
+) -> StudyPrediction:
     encoded = [one for _, one, _ in views]
     together = Encoded(
         np.concatenate([one.embeddings for one in encoded]), np.concatenate([one.logits for one in encoded])
@@ -124,7 +124,7 @@ def _read(
     judgement = searcher.judge(together, shown=max(DEPTHS))
     cases = tuple(case for case, _, _ in views)
     similarities = ranking.similarities(together.embeddings)
-    return StudyReading(
+    return StudyPrediction(
         cases=cases,
         classifier=judgement.classifier,
         vote=judgement.vote.views,

@@ -12,7 +12,7 @@ import numpy as np
 from index.case import ABNORMAL, Case
 from retrieval.evaluation.agreement import Agreement, agreement_of
 from retrieval.evaluation.metrics import METRICS, Bootstrap, Confusion, Estimate, Reader, bootstrap, bootstrap_ratios
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.predictions import StudyPrediction
 
 __all__ = [
     "Figures",
@@ -121,7 +121,7 @@ class SweepPoint:
         return {"k": self.k, "used": self.used, "kappa": self.kappa.to_dict(), "auroc": self.auroc.to_dict()}
 
 
-def summarise(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: int = 0) -> Summary:
+def summarise(readings: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> Summary:
     """Count how often the readings are right."""
     by_study, by_image = _by_study(readings, rounds, seed), _by_image(readings, rounds, seed)
     study, image = by_study.estimates(), by_image.estimates()
@@ -153,7 +153,7 @@ def summarise(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: i
     )
 
 
-def figures_of(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: int = 0) -> PartFigures:
+def figures_of(readings: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> PartFigures:
     """The figures of the three readers alone, on at least one study."""
     by_study, by_image = (level(readings, rounds, seed).estimates() for level in (_by_study, _by_image))
     abnormal = sum(reading.label for reading in readings)
@@ -161,7 +161,7 @@ def figures_of(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: 
 
 
 def sweep_of(
-    readings: Sequence[StudyReading], used: int, *, rounds: int = 10_000, seed: int = 0
+    readings: Sequence[StudyPrediction], used: int, *, rounds: int = 10_000, seed: int = 0
 ) -> tuple[SweepPoint, ...]:
     """What other numbers of voting studies would have given at the stored threshold. For the eye: nothing uses it."""
     counts = sorted(set.intersection(*(set(reading.sweep) for reading in readings)))
@@ -177,9 +177,9 @@ def sweep_of(
     return tuple(SweepPoint(k, k == used, found[str(k)]["kappa"], found[str(k)]["auroc"]) for k in counts)
 
 
-def lesions_of(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: int = 0) -> dict[str, LesionFigures]:
+def lesions_of(readings: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> dict[str, LesionFigures]:
     """Sensitivity and retrieval by the kind of lesion, over the abnormal studies whose collection names one."""
-    kinds: dict[str, list[StudyReading]] = {}
+    kinds: dict[str, list[StudyPrediction]] = {}
     for reading in readings:
         if reading.lesion and reading.label == ABNORMAL:
             kinds.setdefault(reading.lesion, []).append(reading)
@@ -193,7 +193,7 @@ def lesions_of(readings: Sequence[StudyReading], *, rounds: int = 10_000, seed: 
     }
 
 
-def _by_study(readings: Sequence[StudyReading], rounds: int, seed: int) -> Bootstrap:
+def _by_study(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
     return _readers(
         readings,
         [reading.cases[:1] for reading in readings],
@@ -204,7 +204,7 @@ def _by_study(readings: Sequence[StudyReading], rounds: int, seed: int) -> Boots
     )
 
 
-def _by_image(readings: Sequence[StudyReading], rounds: int, seed: int) -> Bootstrap:
+def _by_image(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
     return _readers(
         readings,
         [reading.cases for reading in readings],
@@ -216,7 +216,7 @@ def _by_image(readings: Sequence[StudyReading], rounds: int, seed: int) -> Boots
 
 
 def _readers(
-    readings: Sequence[StudyReading],
+    readings: Sequence[StudyPrediction],
     cases: Sequence[Sequence[Case]],
     classifier: Sequence[Sequence[float]],
     vote: Sequence[Sequence[float]],
@@ -243,17 +243,17 @@ def _readers(
     )
 
 
-def _of_part(readings: Sequence[StudyReading], part: str, rounds: int, seed: int) -> PartFigures:
+def _of_part(readings: Sequence[StudyPrediction], part: str, rounds: int, seed: int) -> PartFigures:
     return figures_of([reading for reading in readings if reading.part == part], rounds=rounds, seed=seed)
 
 
-def _images(readings: Sequence[StudyReading]) -> tuple[int, int]:
+def _images(readings: Sequence[StudyPrediction]) -> tuple[int, int]:
     """How many radiographs there are, and how many of them are abnormal."""
     cases = [case for reading in readings for case in reading.cases]
     return len(cases), sum(case.label for case in cases)
 
 
-def _retrieval(readings: Sequence[StudyReading], rounds: int, seed: int) -> dict[str, Estimate]:
+def _retrieval(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Estimate]:
     """The mean of each figure over the studies for which it is defined, with that of chance."""
     figures, chances = {}, {}
     for name in readings[0].retrieved.figures:

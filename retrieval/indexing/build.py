@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules, learn_rules
@@ -79,7 +79,7 @@ def build_index(
     """Build an index of a collection at `place`, with the model bundle in `model` (the bundled one by default).
 
     `demand` says what the search has to reach, in the terms of `vectors.base.Demand`; `store` where the vectors are if
-    not in the index: {"kind": "milvus", "uri": ..., and what else `milvus.store.MilvusPlace` takes, without a token}.
+    not in the index: {"kind": "milvus", "uri": ..., and what else `MilvusSettings` takes, without a token}.
     `progress` is called with (radiographs done, all). An unreadable radiograph is set aside and reported. An
     interrupted build goes on where it was when the same one is asked for again; nothing is at `place` before it is
     finished. Raises IndexBusy where an index is there and `replace` is false, BundleError, CollectionError where
@@ -89,7 +89,7 @@ def build_index(
     encoder = Encoder.open(BUNDLED if model is None else model)
     bundle = encoder.bundle
     fallback, seen = bundle_rules(bundle), bundle.seen()  # a bundle that is damaged is noticed before the long part
-    with IndexBuild.start(
+    with IndexBuilder.start(
         place,
         model=bundle.folder,
         dimension=bundle.dimension,
@@ -111,7 +111,7 @@ def build_index(
 
 
 def finish_build(
-    build: IndexBuild,
+    build: IndexBuilder,
     settings: Mapping[str, object],
     fallback: Rules,
     seen: Set[int],
@@ -154,7 +154,7 @@ def about(collection: Collection) -> dict[str, object]:
 
 
 def encode_remaining(
-    build: IndexBuild,
+    build: IndexBuilder,
     collection: Collection,
     encoder: Encoder,
     workers: int | None,

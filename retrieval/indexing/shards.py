@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.errors import IndexFailure
-from index.reader import IndexFolder
+from index.reader import IndexReader
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.bundle import BUNDLED, Bundle
@@ -82,7 +82,7 @@ def build_shard(
         "demand": _NO_SEARCH,
         **about(collection),
     }
-    with IndexBuild.start(
+    with IndexBuilder.start(
         place,
         model=encoder.bundle.folder,
         dimension=encoder.bundle.dimension,
@@ -108,7 +108,7 @@ def build_shard(
 
 def is_shard(place: Path) -> bool:
     """Whether the index at the place is a piece that waits to be joined. Raises IndexFailure where there is none."""
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         return folder.metadata("shard") is not None
 
 
@@ -128,12 +128,12 @@ def join_shards(
     """
     started = time.perf_counter()
     with ExitStack() as stack:
-        folders = _in_order([stack.enter_context(IndexFolder.open(one)) for one in places])
+        folders = _in_order([stack.enter_context(IndexReader.open(one)) for one in places])
         for folder in folders:
             folder.verify()
         bundle = Bundle.open(folders[0].model)
         total = sum(folder.size()[0] for folder in folders)
-        with IndexBuild.start(
+        with IndexBuilder.start(
             place,
             model=bundle.folder,
             dimension=bundle.dimension,
@@ -160,7 +160,7 @@ def join_shards(
     return replaced(report, path=str(place), resumed=resumed, synthetic=synthetic, seconds=seconds)
 
 
-def _in_order(folders: Sequence[IndexFolder]) -> list[IndexFolder]:
+def _in_order(folders: Sequence[IndexReader]) -> list[IndexReader]:
     """The shards by number. Raises IndexFailure unless they are all shards of one collection, each once."""
     for folder in folders:
         if folder.metadata("shard") is None:
@@ -181,7 +181,7 @@ def _in_order(folders: Sequence[IndexFolder]) -> list[IndexFolder]:
     return sorted(folders, key=lambda folder: int(str(_shard(folder)["number"])))
 
 
-def _shard(folder: IndexFolder) -> dict[str, object]:
+def _shard(folder: IndexReader) -> dict[str, object]:
     shard = folder.metadata("shard")
     assert isinstance(shard, dict)
     return shard

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from index.atomic import MODEL
 from index.case import Case
-from index.writer import IndexEdit
+from index.writer import IndexWriter
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import encoded_batches, file_digest, shown_name
@@ -61,7 +61,7 @@ def add_to_index(
     patients otherwise.
     """
     started = time.perf_counter()
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         _require_site(edit.metadata("collection"), collection)
         if collection.synthetic:
             _keep_mark(edit)
@@ -89,7 +89,7 @@ def add_to_index(
     return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds, behind)
 
 
-def _keep_mark(edit: IndexEdit) -> None:
+def _keep_mark(edit: IndexWriter) -> None:
     """Mark the index as one that holds synthetic radiographs, before some are added."""
     about = edit.metadata("collection")
     if not (isinstance(about, dict) and about.get("synthetic")):
@@ -118,7 +118,7 @@ def require_same_key(one: object, other: object) -> None:
 
 
 def _admitted(
-    cases: tuple[Case, ...], edit: IndexEdit
+    cases: tuple[Case, ...], edit: IndexWriter
 ) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]]]:
     """The cases that may be added; those known, each with its like; and those refused, each with the reason."""
     found: list[tuple[Case, str]] = []

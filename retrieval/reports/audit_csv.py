@@ -55,7 +55,7 @@ def _rows(audit: Audit) -> Iterator[Row]:
         sides = _sides(same.across_splits, same.across_patients, same.across_labels)
         yield from ({"finding": "same file", "case": first, "other_case": other, **sides} for other in others)
     if audit.deep:
-        for twin in audit.deep.twins:
+        for twin in audit.deep.near_duplicates:
             yield {
                 "finding": "near duplicate",
                 **dict(zip(("case", "other_case"), twin.cases, strict=True)),
@@ -66,7 +66,7 @@ def _rows(audit: Audit) -> Iterator[Row]:
                 "similarity": number(twin.similarity),
                 "match": number(twin.match),
             }
-        for suspect in audit.deep.labels.suspects:
+        for suspect in audit.deep.labels.issues:
             yield {
                 "finding": "suspect label",
                 "case": suspect.cases[0],

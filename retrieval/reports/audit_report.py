@@ -6,15 +6,15 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.audit.audit import Audit, Duplicate
-from retrieval.audit.label_issues import LabelCheck, Suspect
-from retrieval.audit.near_duplicates import Twin
+from retrieval.audit.label_issues import LabelCheck, LabelIssue
+from retrieval.audit.near_duplicates import NearDuplicate
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import read_radiograph
 from retrieval.reports.page import Html, Section, image, join, label_mark, page, paragraph, safe, table, warnings
 
-__all__ = ["contact_sheet", "crossing", "duplicate_words", "label_words", "twin_words"]
+__all__ = ["contact_sheet", "crossing", "duplicate_words", "label_words", "near_duplicate_words"]
 
 MOST = 100  # findings of a kind, so that the page can be opened; CSV and JSON have all
 _VIEWS = 4  # radiographs of a study
@@ -27,7 +27,7 @@ def contact_sheet(audit: Audit, collection: Collection) -> str:
     if audit.deep:
         sections += [
             Section("labels", "Labels that look wrong", _labels(audit.deep.labels, pictures)),
-            Section("copies", "Near duplicates", _twins(audit.deep.twins, pictures)),
+            Section("copies", "Near duplicates", _twins(audit.deep.near_duplicates, pictures)),
         ]
     sections += [
         Section("files", "The same byte for byte", _files(audit.duplicates, pictures)),
@@ -41,7 +41,7 @@ def contact_sheet(audit: Audit, collection: Collection) -> str:
     return page(f"Audit of {Path(audit.root).name}", _head(audit), sections, foot)
 
 
-def twin_words(twin: Twin) -> str:
+def near_duplicate_words(twin: NearDuplicate) -> str:
     """How alike two radiographs are, and what lies between them."""
     mirrored = "mirrored, " if twin.mirrored else ""
     alike = f"details {twin.match:.3f}, embeddings {twin.similarity:.3f}, {twin.bits} of 64 bits differ"
@@ -61,10 +61,10 @@ def crossing(splits: bool, patients: bool, labels: bool, studies: bool = False) 
 
 
 def label_words(check: LabelCheck) -> list[str]:
-    """What has to be known of the list of suspects, in sentences."""
-    listed = f"{len(check.suspects):,} of {check.studies:,}" if check.suspects else f"none of {check.studies:,}"
+    """What has to be known of the list of issues, in sentences."""
+    listed = f"{len(check.issues):,} of {check.studies:,}" if check.issues else f"none of {check.studies:,}"
     said = [f"Listed: {listed} studies, those whose label is wrong with a chance of at least {check.least:.0%}."]
-    if check.suspects:
+    if check.issues:
         said.append(
             f"If {check.assumed:.0%} of all labels were wrong, some {check.expected:.0f} of these would be. The vote "
             "errs: look at each."
@@ -116,8 +116,8 @@ def _head(audit: Audit) -> Html:
     cards = [("the same byte for byte", len(audit.duplicates)), ("unreadable", len(audit.unreadable))]
     if audit.deep:
         cards = [
-            ("labels that look wrong", len(audit.deep.labels.suspects)),
-            ("near duplicates", len(audit.deep.twins)),
+            ("labels that look wrong", len(audit.deep.labels.issues)),
+            ("near duplicates", len(audit.deep.near_duplicates)),
             *cards,
         ]
     items = "".join(f"<li>{safe(name)} <b>{count:,}</b></li>" for name, count in cards)
@@ -159,11 +159,11 @@ def _leakage(audit: Audit) -> Html:
 
 
 def _labels(check: LabelCheck, pictures: _Pictures) -> Html:
-    articles = [_suspect(suspect, pictures) for suspect in check.suspects[:MOST]]
-    return join(*map(paragraph, label_words(check)), *_cut(len(check.suspects)), *articles)
+    articles = [_suspect(suspect, pictures) for suspect in check.issues[:MOST]]
+    return join(*map(paragraph, label_words(check)), *_cut(len(check.issues)), *articles)
 
 
-def _suspect(suspect: Suspect, pictures: _Pictures) -> Html:
+def _suspect(suspect: LabelIssue, pictures: _Pictures) -> Html:
     opinion = "the classifier has no say"
     if suspect.classifier is not None:
         seconded = "agrees with them" if suspect.seconded else "agrees with the label"
@@ -191,18 +191,18 @@ def _suspect(suspect: Suspect, pictures: _Pictures) -> Html:
     )
 
 
-def _twins(twins: Sequence[Twin], pictures: _Pictures) -> Html:
+def _twins(twins: Sequence[NearDuplicate], pictures: _Pictures) -> Html:
     if not twins:
         return paragraph("None found.")
     worst = sorted(twins, key=lambda twin: (-_weight(twin), -twin.match))
     lead = (
         "Radiographs whose fine details agree when laid over each other; first those across splits, labels, patients."
     )
-    articles = [_together(twin_words(twin), twin.cases, pictures) for twin in worst[:MOST]]
+    articles = [_together(near_duplicate_words(twin), twin.cases, pictures) for twin in worst[:MOST]]
     return join(paragraph(lead), *_cut(len(twins)), *articles)
 
 
-def _weight(one: Twin | Duplicate) -> int:
+def _weight(one: NearDuplicate | Duplicate) -> int:
     return 4 * one.across_splits + 2 * one.across_labels + one.across_patients
 
 

@@ -10,7 +10,7 @@ from retrieval.evaluation.curves import Bin, precision_recall, reliability, roc
 from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import BINS, Confusion, Estimate
 from retrieval.evaluation.pca import Plane
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import SweepPoint
 from retrieval.reports.page import Html
 from retrieval.reports.svg_chart import Axis, Chart
@@ -204,7 +204,7 @@ def map_chart(
     return Html(chart.svg()), plane.shares
 
 
-def _by_study(readings: Sequence[StudyReading]) -> tuple[NDArray[np.int64], dict[str, Floats]]:
+def _by_study(readings: Sequence[StudyPrediction]) -> tuple[NDArray[np.int64], dict[str, Floats]]:
     scores = {
         "classifier": np.array([reading.probability for reading in readings]),
         "knn": np.array([reading.vote_probability for reading in readings]),

@@ -7,7 +7,7 @@ from index.case import LABEL_NAMES
 from retrieval.csv_format import call, number, table, yes
 from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import Estimate
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import Figures
 
 __all__ = ["PREDICTORS", "figure_table", "predictions", "study_table"]
@@ -56,7 +56,7 @@ def figure_table(evaluation: Evaluation) -> str:
     return table([_FIGURE, *_figures(evaluation)])
 
 
-def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = "classifier") -> str:
+def predictions(readings: Sequence[StudyPrediction], layout: str, predictor: str = "classifier") -> str:
     """What MURA's official evaluation takes: `MURA-v1.1/valid/XR_WRIST/patient11185/study1_positive/,1` and so on.
 
     One line a study, no header, 1 for abnormal. predictor: one of PREDICTORS. A collection in another layout has no
@@ -70,7 +70,7 @@ def predictions(readings: Sequence[StudyReading], layout: str, predictor: str = 
     return table(rows)
 
 
-def _study(reading: StudyReading) -> Row:
+def _study(reading: StudyPrediction) -> Row:
     calls = _calls(reading)
     nearest: Row = ("", "", "")
     if reading.neighbours:
@@ -135,5 +135,5 @@ def _estimates(value: object) -> Iterator[tuple[str, Estimate]]:
             yield name, of
 
 
-def _calls(reading: StudyReading) -> dict[str, bool]:
+def _calls(reading: StudyPrediction) -> dict[str, bool]:
     return dict(zip(PREDICTORS, (*reading.calls, reading.mean_call), strict=True))

@@ -5,28 +5,28 @@ from pathlib import Path
 
 from index.case import LABEL_NAMES, Case
 from index.reader import Hit
-from retrieval.audit.near_duplicates import Twin
+from retrieval.audit.near_duplicates import NearDuplicate
 from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError
-from retrieval.evaluation.index_leakage import Copies
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.index_leakage import IndexLeakage
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.images.radiograph import read_radiograph
 from retrieval.reports.page import Html, image, join, label_mark, paragraph, safe
 from retrieval.searcher import Searcher
 
-__all__ = ["copies_gallery", "errors_of", "gallery"]
+__all__ = ["errors_of", "gallery", "near_duplicates_gallery"]
 
 MOST = 12  # studies, and pairs
 _VIEWS, _NEIGHBOURS = 4, 5  # pictures of each
 
 
-def errors_of(readings: Sequence[StudyReading]) -> list[StudyReading]:
+def errors_of(readings: Sequence[StudyPrediction]) -> list[StudyPrediction]:
     """The studies that classifier or vote called wrong, those of the worst mean probability first."""
     wrong = [reading for reading in readings if any(call != (reading.label == 1) for call in reading.calls)]
     return sorted(wrong, key=lambda reading: (-abs(reading.mean - reading.label), reading.study))
 
 
-def gallery(wrong: Sequence[StudyReading], searcher: Searcher) -> Html:
+def gallery(wrong: Sequence[StudyPrediction], searcher: Searcher) -> Html:
     """The first of the studies, a picture for each radiograph and each neighbour."""
     shown = wrong[:MOST]
     follow = f"; the {MOST} worst follow" if len(wrong) > MOST else ""
@@ -37,7 +37,7 @@ def gallery(wrong: Sequence[StudyReading], searcher: Searcher) -> Html:
     )
 
 
-def copies_gallery(copies: Copies, readings: Sequence[StudyReading], searcher: Searcher) -> Html:
+def near_duplicates_gallery(copies: IndexLeakage, readings: Sequence[StudyPrediction], searcher: Searcher) -> Html:
     """The first pairs of near duplicates, for the eye to judge: a judged radiograph, and the one in the index."""
     thumbnails = {
         case.case: picture
@@ -61,12 +61,12 @@ def copies_gallery(copies: Copies, readings: Sequence[StudyReading], searcher: S
     )
 
 
-def _alike(twin: Twin) -> str:
+def _alike(twin: NearDuplicate) -> str:
     labels = ", other label" if twin.across_labels else ""
     return f"match {twin.match:.3f}{', mirrored' if twin.mirrored else ''}{labels}"
 
 
-def _study(reading: StudyReading, searcher: Searcher) -> Html:
+def _study(reading: StudyPrediction, searcher: Searcher) -> Html:
     label = LABEL_NAMES[reading.label]
     calls = [
         f"{name} {probability:.3f}, called {LABEL_NAMES[call]}{'' if call == reading.label else ' (wrong)'}"

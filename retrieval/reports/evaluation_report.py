@@ -16,7 +16,7 @@ from retrieval.reports.evaluation_charts import (
     roc_chart,
     sweep_chart,
 )
-from retrieval.reports.evaluation_gallery import copies_gallery, errors_of, gallery
+from retrieval.reports.evaluation_gallery import errors_of, gallery, near_duplicates_gallery
 from retrieval.reports.page import Html, Section, figure, join, page, paragraph, safe, table, terms, warnings
 from retrieval.searcher import Searcher
 
@@ -121,7 +121,7 @@ def _copies(evaluation: Evaluation, searcher: Searcher) -> Html:
         sides = ("all", f"{without.studies:,} without")
         headings = ["", *(f"{READERS[name]}, {side}" for name in READERS for side in sides)]
         blocks.append(table("Figures by study with and without those", headings, rows))
-    return join(*blocks, copies_gallery(copies, evaluation.readings, searcher))
+    return join(*blocks, near_duplicates_gallery(copies, evaluation.readings, searcher))
 
 
 def _confusion(counts: Mapping[str, Confusion], what: str) -> Html:

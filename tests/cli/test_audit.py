@@ -147,7 +147,7 @@ def test_deep_with_an_index_says_the_same(run: Run, planted: Path, model: Path, 
     )
     assert (plain["deep"].pop("reused"), indexed["deep"].pop("reused")) == (0, 45)
     assert [one["cases"] for one in indexed["deep"]["twins"]] == [["01.png", "copy.png"]]
-    assert [one["study"] for one in indexed["deep"]["labels"]["suspects"]] == ["s09"]
+    assert [one["study"] for one in indexed["deep"]["labels"]["issues"]] == ["s09"]
     assert indexed["verdict"] == plain["verdict"]
 
 
@@ -157,7 +157,7 @@ def test_the_assumed_share_moves_the_chances(run: Run, planted: Path, model: Pat
         for share in ("0.02", "0.2")
     )
     assert (few["assumed"], many["assumed"]) == (0.02, 0.2)
-    assert few["suspects"][0]["chance"] < many["suspects"][0]["chance"]
+    assert few["issues"][0]["chance"] < many["issues"][0]["chance"]
 
 
 def test_the_quick_audit_says_what_it_did_not_look_for(run: Run, planted: Path, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_the_same_index_as_of_a_folder(
     run: Run, place: Path, dicom_bytes: Make, labels: Path, model: Path, tmp_path: Path
 ) -> None:
     """What comes by DICOMweb is the same radiographs: names, hashes, labels and embeddings."""
-    from index.reader import IndexFolder
+    from index.reader import IndexReader
 
     for number, (_, data) in enumerate(studies(dicom_bytes)):
         (tmp_path / "folder").mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ def test_the_same_index_as_of_a_folder(
     assert built.exit_code == 0, built.stderr
     tables = []
     for folder in (place, tmp_path / "other"):
-        with IndexFolder.open(folder) as opened:
+        with IndexReader.open(folder) as opened:
             order = np.argsort([case.case for case in opened.cases()])
             table = [opened.cases()[row] for row in order]
             tables.append(([replace(case, digest="") for case in table], opened.embeddings()[order]))

@@ -14,7 +14,7 @@ import pytest
 
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds
-from retrieval.evaluation.paired_comparison import Call, write_calls
+from retrieval.evaluation.paired_comparison import Prediction, write_predictions
 from training.data.lesion_boxes import boxes_of
 
 ROOT = Path(__file__).parents[2]
@@ -204,11 +204,11 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         calls = [
-            Call(case.study, case.patient, case.label, score, 0.5, score, 0.5)
+            Prediction(case.study, case.patient, case.label, score, 0.5, score, 0.5)
             for case in cases
             for score in [said if case.label else 1 - said]
         ]
-        write_calls(calls, folder / "calls.csv")
+        write_predictions(calls, folder / "calls.csv")
     (tmp_path / "runs" / "begun").mkdir()
     lines = script(
         "compare_folds.py",

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
-from index.milvus.store import MilvusPlace
+from index.milvus.store import MilvusSettings
 from tests.index.milvus.server import MilvusServer, names, server_place
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
@@ -57,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_index(model: Path) -> Callable[[Path, Sample], Path]:
     def write(place: Path, sample: Sample) -> Path:
         cases, embeddings, thumbnails, logits = sample
-        with IndexBuild.start(place, model=model, dimension=embeddings.shape[1], fingerprint="sample") as build:
+        with IndexBuilder.start(place, model=model, dimension=embeddings.shape[1], fingerprint="sample") as build:
             build.add(cases, embeddings, thumbnails, logits)
             build.set_metadata("rules", {"k": 15, "source": "a sentence"})
             build.finish()
@@ -90,7 +90,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
 
 
 @pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=[pytest.mark.server, pytest.mark.slow])])
-def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MilvusPlace]:
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MilvusSettings]:
     """Makes places with nothing there yet."""
     pytest.importorskip("pymilvus", reason="pymilvus is not installed")
     if request.param == "server":
@@ -98,4 +98,4 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return lambda **changes: server_place(server, **changes)
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     folder = tmp_path_factory.mktemp("lite")
-    return lambda **changes: MilvusPlace(str(folder / f"{next(names)}.db"), **changes)
+    return lambda **changes: MilvusSettings(str(folder / f"{next(names)}.db"), **changes)

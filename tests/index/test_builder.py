@@ -9,22 +9,22 @@ import pytest
 from numpy.typing import NDArray
 
 import index.atomic
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy, IndexFailure
 from index.lock import Lock
-from index.reader import IndexFolder
+from index.reader import IndexReader
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
-Start = Callable[..., IndexBuild]
+Start = Callable[..., IndexBuilder]
 
 
 @pytest.fixture
 def start(tmp_path: Path, model: Path) -> Start:
     """Begin an index at tmp_path/index, or go on with it."""
 
-    def begin(fingerprint: str = "f", dimension: int = 8, replace: bool = False) -> IndexBuild:
-        return IndexBuild.start(
+    def begin(fingerprint: str = "f", dimension: int = 8, replace: bool = False) -> IndexBuilder:
+        return IndexBuilder.start(
             tmp_path / "index", model=model, dimension=dimension, fingerprint=fingerprint, replace=replace
         )
 
@@ -61,7 +61,7 @@ def test_a_build_goes_on_where_it_was_left(tmp_path: Path, start: Start, sample:
         build.finish()
     assert names(tmp_path) == ["index"]
     assert names(tmp_path / "index") == ["SHA256SUMS", "cases.sqlite", "model", "vectors.faiss"]
-    with IndexFolder.open(tmp_path / "index") as folder:
+    with IndexReader.open(tmp_path / "index") as folder:
         assert folder.cases() == cases
         assert [folder.thumbnail(case.case) for case in cases] == thumbnails
         rows = [folder.embedding(case.case) for case in cases]
@@ -100,7 +100,7 @@ def test_a_damaged_partial_index_is_begun_anew(tmp_path: Path, start: Start, sam
         assert build.done() == set()
         build.add(*sample)
         build.finish()
-    with IndexFolder.open(tmp_path / "index") as folder:
+    with IndexReader.open(tmp_path / "index") as folder:
         assert folder.cases() == sample[0]
 
 
@@ -146,7 +146,7 @@ def test_values_that_sqlite_would_change(tmp_path: Path, start: Start) -> None:
     with start(dimension=1) as build:
         build.add(cases, np.ones((5, 1), np.float32), [b"", b"\x00", b"x", b"y", b"z"], logits)
         build.finish()
-    with IndexFolder.open(tmp_path / "index") as folder:
+    with IndexReader.open(tmp_path / "index") as folder:
         assert folder.cases() == cases
         assert folder.logits().tolist() == logits.tolist()
         assert [folder.thumbnail(case.case) for case in cases] == [b"", b"\x00", b"x", b"y", b"z"]
@@ -189,7 +189,7 @@ def test_an_index_is_replaced_only_on_request(
     assert contents(place.parent) == before
     if not can_swap:
         monkeypatch.setattr(index.atomic, "_swapped", lambda first, second: False)
-    with IndexFolder.open(place) as old:
+    with IndexReader.open(place) as old:
         with start(replace=True) as build:
             build.add(*part(sample, 0, 5))
             build.finish()
@@ -197,7 +197,7 @@ def test_an_index_is_replaced_only_on_request(
         assert old.search(sample[1][50:51], 1)[0][0].case.case in {sample[0][0].case, sample[0][50].case}
         assert old.thumbnail(sample[0][50].case) == sample[2][50]
     assert names(place.parent) == ["index"]
-    with IndexFolder.open(place) as new:
+    with IndexReader.open(place) as new:
         assert new.cases() == sample[0][:5]
 
 
@@ -259,18 +259,18 @@ def test_a_place_taken_meanwhile(tmp_path: Path, start: Start, sample: Sample, t
 def test_a_place_that_cannot_be_written(tmp_path: Path, model: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(IndexFailure, match="cannot be written"):
-        IndexBuild.start(tmp_path / "file" / "index", model=model, dimension=8, fingerprint="f")
+        IndexBuilder.start(tmp_path / "file" / "index", model=model, dimension=8, fingerprint="f")
 
 
 def test_behind_a_link(tmp_path: Path, model: Path, sample: Sample) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "index")
-    with IndexBuild.start(tmp_path / "link", model=model, dimension=8, fingerprint="f") as build:
+    with IndexBuilder.start(tmp_path / "link", model=model, dimension=8, fingerprint="f") as build:
         build.add(*sample)
         build.finish()
     assert names(tmp_path) == ["disk", "link"]
     assert names(tmp_path / "disk") == ["index"]
-    with IndexFolder.open(tmp_path / "link") as folder:
+    with IndexReader.open(tmp_path / "link") as folder:
         assert folder.cases() == sample[0]
 
 
@@ -281,7 +281,7 @@ def test_metadata_is_json(start: Start) -> None:
             with pytest.raises((TypeError, ValueError), match="JSON"):
                 build.set_metadata("wrong", wrong)
         build.finish()
-        with IndexFolder.open(build.place) as folder:
+        with IndexReader.open(build.place) as folder:
             assert json.dumps(folder.metadata("rules")) == '{"k": 15}'
             assert folder.metadata("wrong") is None
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 import index
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
-from index.reader import IndexFolder
+from index.reader import IndexReader
 
 CASES = [Case(f"{number:03}.png", f"study{number // 2}", f"patient{number // 4}", number % 2) for number in range(60)]
 RANDOM = np.random.default_rng(3).normal(size=(60, 16))
@@ -31,11 +31,11 @@ def thumbnail(number: int) -> bytes:
     return bytes([number]) * 5000
 
 
-def start(root: Path, fingerprint: str = "f") -> IndexBuild:
-    return IndexBuild.start(root / "index", model=root / "model", dimension=16, fingerprint=fingerprint, replace=True)
+def start(root: Path, fingerprint: str = "f") -> IndexBuilder:
+    return IndexBuilder.start(root / "index", model=root / "model", dimension=16, fingerprint=fingerprint, replace=True)
 
 
-def add_the_rest(build: IndexBuild, limit: int = 60, size: int = 60, pause: float = 0.0) -> None:
+def add_the_rest(build: IndexBuilder, limit: int = 60, size: int = 60, pause: float = 0.0) -> None:
     """Add what is not done yet, `size` cases at a time, saying after each batch how far it is."""
     done = build.done()
     rest = [number for number in range(limit) if CASES[number].case not in done]
@@ -46,7 +46,7 @@ def add_the_rest(build: IndexBuild, limit: int = 60, size: int = 60, pause: floa
 
 
 def assert_whole(place: Path, count: int) -> None:
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.cases() == CASES[:count]
         assert folder.embeddings().tobytes() == VECTORS[:count].tobytes()
         assert folder.logits().tolist() == LOGITS[:count].tolist()
@@ -134,7 +134,7 @@ def kill_at_every_step(root: Path) -> None:
             finish_killed_at(step, root)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        with IndexFolder.open(root / "index") as folder:
+        with IndexReader.open(root / "index") as folder:
             count = folder.info()["cases"]
         assert count in {12, 60}
         found.add("old" if count == 12 else "new")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from index import checksums, reader
 from index.case import Case
 from index.errors import IndexDamaged, IndexFailure
-from index.reader import IndexFolder
-from index.writer import IndexEdit
+from index.reader import IndexReader
+from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 
@@ -22,7 +22,7 @@ Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]
 @pytest.fixture
 def edited(place: Path) -> Path:
     """An index with everything that changes leave behind: free pages, gaps in pages, a history."""
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.remove({"patient": ["patient3", "patient4", "patient5"]})
         edit.relabel("study7", 0)
     return place
@@ -30,7 +30,7 @@ def edited(place: Path) -> Path:
 
 def is_refused(place: Path) -> bool:
     try:
-        with IndexFolder.open(place) as opened:
+        with IndexReader.open(place) as opened:
             opened.verify()
     except IndexFailure:
         return True
@@ -41,7 +41,7 @@ def test_an_index_is_sealed_whenever_it_is_left(edited: Path) -> None:
     command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
     done = subprocess.run(command, cwd=edited, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout
-    with IndexFolder.open(edited) as opened:
+    with IndexReader.open(edited) as opened:
         assert opened.verify()
         assert opened.info()["sealed"]
 
@@ -79,11 +79,11 @@ def test_zeros_and_free_pages_are_not_beneath_notice(edited: Path) -> None:
 
 def test_without_the_seal_what_means_something_is_still_checked(edited: Path, sample: Sample) -> None:
     (edited / "SHA256SUMS").unlink()
-    with IndexFolder.open(edited) as folder:
+    with IndexReader.open(edited) as folder:
         assert not folder.verify()
     cases = edited / "cases.sqlite"
     cases.write_bytes(cases.read_bytes().replace(sample[2][0][:50], bytes(50)))
-    with IndexFolder.open(edited) as folder, pytest.raises(IndexDamaged, match="thumbnails"):
+    with IndexReader.open(edited) as folder, pytest.raises(IndexDamaged, match="thumbnails"):
         folder.verify()
 
 
@@ -98,10 +98,10 @@ def test_a_large_index_is_opened_without_reading_it_all(
         original = file.read_bytes()
         at = original.rfind(b"finger") if name == "cases.sqlite" else len(original) // 3
         file.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
-        with IndexFolder.open(edited) as folder, pytest.raises(IndexDamaged):
+        with IndexReader.open(edited) as folder, pytest.raises(IndexDamaged):
             folder.verify()
         file.write_bytes(original)
-    with IndexFolder.open(edited) as folder:
+    with IndexReader.open(edited) as folder:
         assert folder.verify()
 
 
@@ -110,19 +110,19 @@ def test_a_change_of_a_large_index_is_sealed_by_compacting(
     edited: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     monkeypatch.setattr("index.writer.SEALED", 0)
-    changes: dict[str, Callable[[IndexEdit], object]] = {
+    changes: dict[str, Callable[[IndexWriter], object]] = {
         "remove": lambda edit: edit.remove({"study": ["study8"]}),
         "relabel": lambda edit: edit.relabel("study8", 1),
         "add": lambda edit: edit.add([Case("new.png", "new", "new", 1)], sample[1][:1], [b"x"], sample[3][:1]),
     }
-    with IndexEdit.open(edited) as edit:
+    with IndexWriter.open(edited) as edit:
         changes[change](edit)
-    with IndexFolder.open(edited) as folder:
+    with IndexReader.open(edited) as folder:
         assert not folder.verify()
         assert not folder.info()["sealed"]
-    with IndexEdit.open(edited) as edit:
+    with IndexWriter.open(edited) as edit:
         edit.compact()
-    with IndexFolder.open(edited) as folder:
+    with IndexReader.open(edited) as folder:
         assert folder.verify()
 
 
@@ -154,9 +154,9 @@ def test_nobody_writes_between_the_checksums_and_what_they_are_compared_with(
 
     if what == "open":
         monkeypatch.setattr(reader, "_state", writing(reader._state))
-        IndexFolder.open(place).close()
+        IndexReader.open(place).close()
     else:
-        with IndexFolder.open(place) as opened:
+        with IndexReader.open(place) as opened:
             monkeypatch.setattr(checksums, "_digest", writing(checksums._digest))
             assert opened.verify()
         assert len(told) > 3  # all files of an index

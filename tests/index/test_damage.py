@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexDamaged, IndexFailure, IndexSchema
-from index.reader import IndexFolder
+from index.reader import IndexReader
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 
 
 def everything(place: Path) -> object:
     """All that an index answers."""
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         cases, embeddings = folder.cases(), folder.embeddings()
         thumbnails = [folder.thumbnail(case.case) for case in cases]
         hits = folder.search(embeddings[:5], 9, where={"label": ["normal"]}, exclude_patients=[["patient3"]] * 5)
@@ -36,7 +36,7 @@ def contents(place: Path) -> dict[Path, bytes]:
 def assert_refused(place: Path, file: str, kind: type[IndexFailure] = IndexDamaged) -> str:
     before = contents(place)
     with pytest.raises(kind) as caught:
-        IndexFolder.open(place)
+        IndexReader.open(place)
     message = str(caught.value)
     assert file in message
     assert "\n" not in message
@@ -71,7 +71,7 @@ def test_ruined_files(place: Path, file: str, ruin: object) -> None:
     else:
         assert "delete that one file" in assert_refused(place, file)
         (place / file).unlink()  # the remedy
-        IndexFolder.open(place).close()
+        IndexReader.open(place).close()
 
 
 def test_missing_cases(place: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_blob_that_is_not_the_one_written(place: Path, sample: Sample, table: 
         (place / "vectors.faiss").unlink()
         assert_refused(place, "cases.sqlite")
         return
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.thumbnail(sample[0][3].case) == sample[2][3]
         with pytest.raises(IndexDamaged, match="thumbnails"):
             folder.thumbnail(sample[0][2].case)

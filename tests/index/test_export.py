@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexFailure
 from index.export import write_parquet
-from index.reader import IndexFolder
-from index.writer import IndexEdit
+from index.reader import IndexReader
+from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 
@@ -18,11 +18,11 @@ def test_another_program_reads_what_was_indexed(place: Path, sample: Sample, tmp
     import pandas
 
     cases, embeddings, _, logits = sample
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.remove({"patient": ["patient3"]})
     kept = [n for n, case in enumerate(cases) if case.patient != "patient3"]
     seen: list[tuple[int, int]] = []
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         count = write_parquet(folder, tmp_path / "all.parquet", progress=lambda done, total: seen.append((done, total)))
     table = pandas.read_parquet(tmp_path / "all.parquet")
     assert count == len(table) == len(kept)
@@ -35,6 +35,6 @@ def test_another_program_reads_what_was_indexed(place: Path, sample: Sample, tmp
 
 
 def test_a_place_that_cannot_be_written(template: Path, tmp_path: Path) -> None:
-    with IndexFolder.open(template) as folder, pytest.raises(IndexFailure, match="cannot be written"):
+    with IndexReader.open(template) as folder, pytest.raises(IndexFailure, match="cannot be written"):
         write_parquet(folder, tmp_path / "nowhere" / "all.parquet")
     assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 import index.vectors.vector_file
 from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing, MissingExtra
-from index.reader import Hit, IndexFolder
+from index.reader import Hit, IndexReader
 from index.sqlite.reader import CaseReader
-from index.writer import IndexEdit
+from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 Write = Callable[[Path, Sample], Path]
@@ -61,7 +61,7 @@ def test_search_gives_the_definition(
     rows = data.draw(st.lists(st.integers(0, 59), min_size=Q, max_size=Q))
     queries = sample[1][rows]
     excluded = data.draw(st.none() | st.lists(patients, min_size=Q, max_size=Q))
-    with IndexFolder.open(template) as folder:
+    with IndexReader.open(template) as folder:
         found = folder.search(queries, k, where=where, exclude_patients=excluded)
     assert found == [
         oracle(sample, query, k, where, patients)
@@ -73,7 +73,7 @@ def test_search_gives_the_definition(
 def test_tiny_indexes(tmp_path: Path, write_index: Write, sample: Sample, N: int) -> None:
     cases, embeddings, thumbnails, logits = sample
     few = cases[:N], embeddings[:N], thumbnails[:N], logits[:N]
-    with IndexFolder.open(write_index(tmp_path / "few", few)) as folder:
+    with IndexReader.open(write_index(tmp_path / "few", few)) as folder:
         assert folder.search(embeddings[:3], 5) == [oracle(few, query, 5, {}, set()) for query in embeddings[:3]]
         assert folder.embeddings().shape == (N, 8)
         assert folder.info()["cases"] == N
@@ -85,14 +85,14 @@ def test_ties_go_by_the_order_of_indexing_and_a_study_is_found_once(tmp_path: Pa
     cases = [Case(case, study, f"p{study}", 1) for case, study, _ in rows]
     vectors = np.array([[x, np.sqrt(1 - x * x)] for _, _, x in rows], dtype=np.float32)
     place = write_index(tmp_path / "i", (cases, vectors, [b"x"] * 5, np.zeros(5, np.float32)))
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         (found,) = folder.search(np.array([[1, 0]], dtype=np.float32), 9)
     assert [(hit.case.case, round(hit.similarity, 6)) for hit in found] == [("c4", 0.8), ("c1", 0.6), ("c2", 0.6)]
 
 
 def test_everything_comes_back_as_it_was_added(template: Path, sample: Sample, model: Path) -> None:
     cases, embeddings, thumbnails, logits = sample
-    with IndexFolder.open(template) as folder:
+    with IndexReader.open(template) as folder:
         assert folder.cases() == cases
         assert folder.embeddings().tobytes() == embeddings.tobytes()
         assert folder.logits().tobytes() == logits.tobytes()
@@ -111,7 +111,7 @@ def test_everything_comes_back_as_it_was_added(template: Path, sample: Sample, m
 
 def test_info(template: Path, sample: Sample) -> None:
     cases = sample[0]
-    with IndexFolder.open(template) as folder:
+    with IndexReader.open(template) as folder:
         info = folder.info()
     assert str(info.pop("created")).endswith("+00:00")
     parts = [case.part for case in cases]
@@ -131,7 +131,7 @@ def test_info(template: Path, sample: Sample) -> None:
 
 def test_wrong_questions_are_refused(template: Path, sample: Sample) -> None:
     query = sample[1][:1]
-    with IndexFolder.open(template) as folder:
+    with IndexReader.open(template) as folder:
         for wrong in (query[0], query[:, :7], 2 * query, np.nan * query):
             with pytest.raises(ValueError, match="embedding"):
                 folder.search(wrong, 5)
@@ -154,13 +154,13 @@ def test_no_index_at_the_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name in ("empty", "file", "nothing", "file/beneath"):
         with pytest.raises(IndexMissing, match="mura-search index build"):
-            IndexFolder.open(tmp_path / name)
+            IndexReader.open(tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file"]
 
 
 def test_missing_vectors_are_made_again(place: Path, template: Path, sample: Sample) -> None:
     (place / "vectors.faiss").unlink()
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.search(sample[1], 7) == [oracle(sample, query, 7, {}, set()) for query in sample[1]]
     assert (place / "vectors.faiss").read_bytes() == (template / "vectors.faiss").read_bytes()
     assert sorted(path.name for path in place.iterdir()) == ["SHA256SUMS", "cases.sqlite", "model", "vectors.faiss"]
@@ -172,7 +172,7 @@ def test_vectors_of_another_index_are_not_believed(
     cases, embeddings, thumbnails, logits = sample
     other = write_index(tmp_path / "other", (cases, -embeddings, thumbnails, logits))
     shutil.copy(other / "vectors.faiss", place / "vectors.faiss")
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.search(embeddings[:1], 3) == [oracle(sample, embeddings[0], 3, {}, set())]
     assert (place / "vectors.faiss").read_bytes() == (template / "vectors.faiss").read_bytes()
 
@@ -185,20 +185,20 @@ def test_in_a_folder_that_cannot_be_written_the_vectors_stay_in_memory(
 
     (place / "vectors.faiss").unlink()
     monkeypatch.setattr(index.vectors.vector_file, "write_whole", refuse)
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.search(sample[1][:1], 3) == [oracle(sample, sample[1][0], 3, {}, set())]
     assert not (place / "vectors.faiss").exists()
 
 
 def test_an_index_may_have_any_name(tmp_path: Path, template: Path, sample: Sample) -> None:
     place = shutil.copytree(template, tmp_path / "a ? b # 100% ü")
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.thumbnail(sample[0][0].case) == sample[2][0]
 
 
 def test_reading_changes_nothing(place: Path, sample: Sample) -> None:
     before = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in place.rglob("*")}
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         folder.search(sample[1], 3)
         folder.thumbnail(sample[0][0].case)
         folder.info()
@@ -209,7 +209,7 @@ def test_reading_changes_nothing(place: Path, sample: Sample) -> None:
 
 def test_several_threads_may_read(template: Path, sample: Sample) -> None:
     cases, embeddings, thumbnails, _ = sample
-    with IndexFolder.open(template) as folder, ThreadPoolExecutor(8) as pool:
+    with IndexReader.open(template) as folder, ThreadPoolExecutor(8) as pool:
 
         def ask(row: int) -> tuple[list[Hit], bytes | None]:
             hits = folder.search(embeddings[row : row + 1], 4, where={"label": [cases[row].label_name]})
@@ -240,16 +240,16 @@ def test_an_index_being_written_is_busy(place: Path, monkeypatch: pytest.MonkeyP
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"held\n"
         with pytest.raises(IndexBusy, match="in use by another process"):
-            IndexFolder.open(place)
+            IndexReader.open(place)
         writer.communicate()
-    IndexFolder.open(place).close()
+    IndexReader.open(place).close()
 
 
 def test_without_faiss_the_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "index.vectors.faiss")
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtra, match=r"faiss is not installed; run: pip install \"mura-search\[cpu\]\""):
-        IndexFolder.open(place)
+        IndexReader.open(place)
 
 
 def test_where_faiss_cannot_be_loaded_it_says_why(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_where_faiss_cannot_be_loaded_it_says_why(place: Path, tmp_path: Path, m
     for module in ("index.vectors.faiss", "faiss"):
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(IndexFailure, match="FAISS cannot be used: nvidia-cublas-cu12 is missing"):
-        IndexFolder.open(place)
+        IndexReader.open(place)
 
 
 @pytest.mark.parametrize("few", [0, 3, 1000])
@@ -269,7 +269,7 @@ def test_however_many_are_excluded(template: Path, sample: Sample, monkeypatch: 
     cases, embeddings = sample[:2]
     rng = np.random.default_rng(few)
     known = sorted({case.patient for case in cases})
-    with IndexFolder.open(template) as folder:
+    with IndexReader.open(template) as folder:
         for row in range(60):
             excluded = {*rng.choice(known, rng.integers(0, 16)).tolist(), "nobody"}
             for where in ({}, {"part": ["finger", "wrist"]}):
@@ -284,7 +284,7 @@ def test_a_change_in_the_midst_of_a_search(
 ) -> None:
     """A search finds the whole state of the moment at which it last asks cases.sqlite; the next finds the newest."""
     query, other = sample[1][:1], [["nobody"]]
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         (before,) = folder.search(query, 25, exclude_patients=other)
         if not remembered:
             folder._state.shown.clear()
@@ -294,7 +294,7 @@ def test_a_change_in_the_midst_of_a_search(
         def changed(reader: CaseReader, patients: Collection[str]) -> tuple[int, list[int]]:
             monkeypatch.undo()
             found = rows_of(reader, patients) if when == "after" else None
-            with IndexEdit.open(place) as edit:
+            with IndexWriter.open(place) as edit:
                 edit.remove({"study": [gone]})
             return found or rows_of(reader, patients)
 
@@ -323,21 +323,21 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_not_called_damaged(
         return True
 
     monkeypatch.setattr("index.reader.check_bytes", replaced)
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.cases() == cases[:5]
     assert len(asked) == 2
     monkeypatch.setattr("index.reader.check_bytes", lambda *_: False)
     with pytest.raises(IndexDamaged, match="does not have its checksum"):
-        IndexFolder.open(place)
+        IndexReader.open(place)
 
 
 def test_a_picture_whose_case_is_removed_at_this_moment_is_none(
     tmp_path: Path, write_index: Write, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, case = write_index(tmp_path / "index", sample), sample[0][0]
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         found = iter([CaseReader.rows_where(folder._database, "case", [case.case]), np.array([], np.int64)] * 2)
-        with IndexEdit.open(place) as edit:
+        with IndexWriter.open(place) as edit:
             edit.remove({"case": [case.case]})
         monkeypatch.setattr(CaseReader, "rows_where", lambda *_: next(found))
         assert folder.thumbnail(case.case) is None

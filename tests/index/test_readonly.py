@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import index
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.errors import IndexFailure
-from index.reader import IndexFolder
-from index.writer import IndexEdit
+from index.reader import IndexReader
+from index.writer import IndexWriter
 
 NOBODY = 65534
 
@@ -55,12 +55,12 @@ def as_nobody(action: str, *arguments: Path) -> object:
 
 
 def nearest(place: Path) -> list[list[str]]:
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         return [[hit.case.case for hit in hits] for hits in folder.search(folder.embeddings()[:5], 7)]
 
 
 def start(place: Path, model: Path) -> None:
-    IndexBuild.start(place, model=model, dimension=8, fingerprint="f").close()
+    IndexBuilder.start(place, model=model, dimension=8, fingerprint="f").close()
 
 
 @pytest.mark.parametrize("without", [None, "vectors.faiss", "SHA256SUMS"])
@@ -89,7 +89,7 @@ def test_it_cannot_be_read_at_all(readable: Path) -> None:
 
 ACTIONS: dict[str, Callable[..., object]] = {
     "nearest": nearest,
-    "edit": lambda place: IndexEdit.open(place).close(),
+    "edit": lambda place: IndexWriter.open(place).close(),
     "start": start,
 }
 

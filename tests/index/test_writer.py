@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
-from index.reader import IndexFolder
-from index.vectors.vector_file import Snapshot
-from index.writer import IndexEdit
+from index.reader import IndexReader
+from index.vectors.vector_file import VectorFile
+from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 Write = Callable[[Path, Sample], Path]
@@ -29,7 +29,7 @@ def chosen(sample: Sample, rows: list[int]) -> Sample:
 def assert_holds(place: Path, sample: Sample) -> None:
     """The index answers as one that was built of exactly these cases."""
     cases, embeddings, thumbnails, logits = sample
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         folder.verify()
         assert folder.cases() == cases
         assert folder.embeddings().tobytes() == embeddings.tobytes()
@@ -44,12 +44,12 @@ def everything_in(place: Path) -> bytes:
 
 def test_added_cases_are_as_if_built_with(tmp_path: Path, write_index: Write, sample: Sample) -> None:
     place = write_index(tmp_path / "index", chosen(sample, [*range(40)]))
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.add(*chosen(sample, [*range(40, 55)]))
         edit.add(*chosen(sample, [*range(55, 60)]))
     assert_holds(place, sample)
     whole = write_index(tmp_path / "whole", sample)
-    with IndexFolder.open(place) as added, IndexFolder.open(whole) as built:
+    with IndexReader.open(place) as added, IndexReader.open(whole) as built:
         assert added.search(sample[1], 9) == built.search(sample[1], 9)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "whole"]
 
@@ -67,7 +67,7 @@ def test_added_cases_are_as_if_built_with(tmp_path: Path, write_index: Write, sa
 def test_removed_cases_are_gone(
     place: Path, sample: Sample, where: dict[str, list[str]], goes: Callable[[Case], bool]
 ) -> None:
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         removed = edit.remove(where)
     assert removed == [case.case for case in sample[0] if goes(case)]
     assert_holds(place, chosen(sample, [n for n, case in enumerate(sample[0]) if not goes(case)]))
@@ -94,7 +94,7 @@ def test_nothing_of_a_removed_patient_is_left_in_any_byte(
     ]
     before = everything_in(place)
     assert all(trace in before for trace in traces)
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         assert len(edit.remove({"patient": ["JaneRoe"]})) == len(mine)
         if compacted:
             assert edit.compact() > 0
@@ -105,22 +105,22 @@ def test_nothing_of_a_removed_patient_is_left_in_any_byte(
 
 def test_a_corrected_report_changes_the_label_of_every_view(place: Path, sample: Sample) -> None:
     views = [n for n, case in enumerate(sample[0]) if case.study == "study4"]
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         assert edit.relabel("study4", 1) == len(views)
         assert edit.relabel("study4", 1) == 0
     cases = [replace(case, label=1) if n in views else case for n, case in enumerate(sample[0])]
     assert_holds(place, (cases, *sample[1:]))
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         (found,) = folder.search(sample[1][views[:1]], 30, where={"label": ["abnormal"]})
         assert "study4" in {hit.case.study for hit in found}
 
 
 def test_the_history_tells_what_was_done_and_names_nobody(place: Path, sample: Sample) -> None:
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.remove({"patient": ["patient3"]})
         edit.relabel("study4", 1)
         left = len(edit.cases())
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         history = folder.history()
     assert [(entry["generation"], entry["action"], entry["cases"]) for entry in history] == [
         (1, "add", 60),
@@ -133,8 +133,8 @@ def test_the_history_tells_what_was_done_and_names_nobody(place: Path, sample: S
 
 def test_an_open_reader_finds_what_was_changed(place: Path, sample: Sample) -> None:
     first, last = sample[0][0], sample[0][-1]
-    with IndexFolder.open(place) as reader:
-        with IndexEdit.open(place) as edit:
+    with IndexReader.open(place) as reader:
+        with IndexWriter.open(place) as edit:
             edit.remove({"case": [last.case]})
             edit.add([replace(last, case="another.png")], sample[1][:1], [b"another"], sample[3][:1])
             (found,) = reader.search(sample[1][:1], 30)  # of a vectors.faiss that is older than cases.sqlite
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(place: Path, sample: S
     cases, embeddings, thumbnails, logits = chosen(sample, [0])
     new = [replace(cases[0], case="new.png")]
     before = everything_in(place)
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         for batch, says in (
             ((cases, embeddings, thumbnails, logits), "already"),
             ((new, 2 * embeddings, thumbnails, logits), "length 1"),
@@ -182,23 +182,23 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(place: Path, sample: S
 
 def test_one_writer_at_a_time(place: Path, sample: Sample) -> None:
     (place.parent / "link").symlink_to(place)
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         for way in (place, place.parent / "link"):
             with pytest.raises(IndexBusy, match="another process is writing"):
-                IndexEdit.open(way)
+                IndexWriter.open(way)
         edit.relabel("study4", 1)
-    IndexEdit.open(place).close()
+    IndexWriter.open(place).close()
 
 
 def test_no_index_to_change(tmp_path: Path) -> None:
     with pytest.raises(IndexMissing):
-        IndexEdit.open(tmp_path / "nothing")
+        IndexWriter.open(tmp_path / "nothing")
 
 
 def test_a_damaged_index_is_not_changed(place: Path) -> None:
     (place / "cases.sqlite").write_bytes(b"x" * 5000)
     with pytest.raises(IndexFailure):
-        IndexEdit.open(place)
+        IndexWriter.open(place)
     assert [path.name for path in place.parent.iterdir()] == ["index"]  # no lock is left
 
 
@@ -206,7 +206,7 @@ def test_a_full_disk_loses_nothing(place: Path, sample: Sample) -> None:
     """SQLite's own limit of pages stands in for the disk: the same error, at the same moment."""
     many = [Case(f"new{n}.png", f"new{n}", "newcomer", 0) for n in range(200)]
     vectors = np.repeat(sample[1][:1], 200, axis=0)
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         pages = edit._database._sqlite.number("PRAGMA page_count")
         edit._database._sqlite.query(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(IndexFailure, match="full"):
@@ -221,7 +221,7 @@ def test_verify_finds_what_opening_does_not_read(place: Path, table: str) -> Non
     connection.commit()
     connection.close()
     (place / "SHA256SUMS").unlink()  # as where a process was killed
-    with IndexFolder.open(place) as folder, pytest.raises(IndexDamaged, match=r"cases\.sqlite is damaged"):
+    with IndexReader.open(place) as folder, pytest.raises(IndexDamaged, match=r"cases\.sqlite is damaged"):
         folder.verify()
 
 
@@ -229,19 +229,19 @@ def test_verify_compares_the_vectors_with_the_truth(
     tmp_path: Path, place: Path, write_index: Write, sample: Sample
 ) -> None:
     """A file of vectors that is whole and stamped for this index, but holds others."""
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         identity = bytes.fromhex(folder._metadata["identity"])
-    snapshot = Snapshot.read(place / "vectors.faiss", identity)
+    snapshot = VectorFile.read(place / "vectors.faiss", identity)
     assert snapshot is not None
     replace(snapshot, vectors=-snapshot.vectors).write(place / "vectors.faiss", identity)
     (place / "SHA256SUMS").unlink()
-    with IndexFolder.open(place) as folder, pytest.raises(IndexDamaged, match="delete that one file"):
+    with IndexReader.open(place) as folder, pytest.raises(IndexDamaged, match="delete that one file"):
         folder.verify()
 
 
 def test_a_copy_has_a_life_of_its_own(tmp_path: Path, place: Path, sample: Sample) -> None:
     copy = shutil.copytree(place, tmp_path / "copy")
-    with IndexEdit.open(copy) as edit:
+    with IndexWriter.open(copy) as edit:
         edit.remove({"patient": ["patient3"]})
     assert_holds(place, sample)
 
@@ -250,7 +250,7 @@ def test_two_indexes_become_one(tmp_path: Path, write_index: Write, sample: Samp
     north = write_index(tmp_path / "north", chosen(sample, [*range(30)]))
     south = write_index(tmp_path / "south", chosen(sample, [*range(25, 55)]))  # the first five are in both
     before = everything_in(south)
-    with IndexFolder.open(south) as other, IndexEdit.open(north) as edit:
+    with IndexReader.open(south) as other, IndexWriter.open(north) as edit:
         added, known = edit.merge(other)
     assert (added, known) == (25, [(case.case, case.case) for case in sample[0][25:30]])
     assert everything_in(south) == before
@@ -261,7 +261,7 @@ def test_merging_twice_adds_nothing(tmp_path: Path, write_index: Write, sample: 
     north = write_index(tmp_path / "north", chosen(sample, [*range(30)]))
     south = write_index(tmp_path / "south", chosen(sample, [*range(30, 55)]))
     for expected in ((25, 0), (0, 25)):
-        with IndexFolder.open(south) as other, IndexEdit.open(north) as edit:
+        with IndexReader.open(south) as other, IndexWriter.open(north) as edit:
             added, known = edit.merge(other)
         assert (added, len(known)) == expected
     assert_holds(north, chosen(sample, [*range(55)]))
@@ -272,7 +272,7 @@ def test_a_prefix_keeps_two_hospitals_apart(tmp_path: Path, write_index: Write, 
     others = [replace(case, digest=f"{n + 500:064x}") for n, case in enumerate(cases)]  # other people, the same names
     north = write_index(tmp_path / "north", (cases, embeddings, thumbnails, logits))
     south = write_index(tmp_path / "south", (others, -embeddings, thumbnails, logits))
-    with IndexFolder.open(south) as other, IndexEdit.open(north) as edit:
+    with IndexReader.open(south) as other, IndexWriter.open(north) as edit:
         with pytest.raises(ValueError, match="already"):
             edit.merge(other)
         assert edit.cases() == cases
@@ -281,7 +281,7 @@ def test_a_prefix_keeps_two_hospitals_apart(tmp_path: Path, write_index: Write, 
             replace(c, case=f"south/{c.case}", study=f"south/{c.study}", patient=f"south/{c.patient}") for c in others
         ]
         assert edit.cases() == [*cases, *renamed]
-    with IndexFolder.open(north) as folder:
+    with IndexReader.open(north) as folder:
         folder.verify()
         (found,) = folder.search(-embeddings[:1], 1, exclude_patients=[[cases[0].patient]])
         assert found[0].case.case.startswith("south/")
@@ -292,7 +292,7 @@ def test_embeddings_of_two_models_are_not_mixed(
 ) -> None:
     south = write_index(tmp_path / "south", chosen(sample, [0]))
     (south / "model" / "model.json").write_text('{"another": 1}')
-    with IndexFolder.open(south) as other, IndexFolder.open(place) as itself, IndexEdit.open(place) as edit:
+    with IndexReader.open(south) as other, IndexReader.open(place) as itself, IndexWriter.open(place) as edit:
         for wrong, says in ((other, "another model"), (itself, "with itself")):
             with pytest.raises(ValueError, match=says):
                 edit.merge(wrong)
@@ -301,13 +301,13 @@ def test_embeddings_of_two_models_are_not_mixed(
 
 def test_what_was_set_aside_is_forgotten_with_its_patient(tmp_path: Path, model: Path, sample: Sample) -> None:
     bad = [Case("Roe/1.png", "Roe-1", "JaneRoe", 0, path="/d/Roe/1.png"), Case("bad.png", "study1", "patient1", 1)]
-    with IndexBuild.start(tmp_path / "index", model=model, dimension=8, fingerprint="f") as build:
+    with IndexBuilder.start(tmp_path / "index", model=model, dimension=8, fingerprint="f") as build:
         build.add(*sample)
         build.quarantine([(case, f"{case.path} is empty") for case in bad])
         build.finish()
     assert b"Roe" in everything_in(tmp_path / "index")
-    with IndexEdit.open(tmp_path / "index") as edit:
+    with IndexWriter.open(tmp_path / "index") as edit:
         assert edit.remove({"patient": ["JaneRoe"]}) == ["Roe/1.png"]
     assert b"Roe" not in everything_in(tmp_path / "index")
-    with IndexFolder.open(tmp_path / "index") as folder:
+    with IndexReader.open(tmp_path / "index") as folder:
         assert (folder.info()["quarantined"], folder.info()["cases"]) == (1, 60)

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 import index
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy
-from index.reader import IndexFolder
-from index.writer import IndexEdit
+from index.reader import IndexReader
+from index.writer import IndexWriter
 
 KILLS = 200
 CHANGES = 150  # a multiple of 6
@@ -57,7 +57,7 @@ def step(number: int, state: State) -> tuple[str, State]:
     return action, state
 
 
-def do(edit: IndexEdit, action: str, before: State, after: State) -> None:
+def do(edit: IndexWriter, action: str, before: State, after: State) -> None:
     if action == "add":
         new = after[len(before) :]
         edit.add(new, np.stack([vector(c) for c in new]), [thumbnail(c) for c in new], np.zeros(len(new), np.float32))
@@ -78,7 +78,7 @@ def live(place: Path, number: int, state: State, told: int, end: float = float("
     while number < end:
         if not ahead and number % 6 == 4 and not os.read(0, 1):
             return  # nobody reads any longer
-        with IndexEdit.open(place) as edit:
+        with IndexWriter.open(place) as edit:
             for _ in range(3):
                 action, after = step(number, state)
                 do(edit, action, state, after)
@@ -87,7 +87,7 @@ def live(place: Path, number: int, state: State, told: int, end: float = float("
 
 
 def check(place: Path, state: State) -> None:
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         folder.verify()
         assert tuple(folder.cases()) == state
         assert folder.embeddings().tobytes() == b"".join(vector(c).tobytes() for c in state)
@@ -98,7 +98,7 @@ def check(place: Path, state: State) -> None:
 def begin(root: Path) -> tuple[Path, State]:
     (root / "model").mkdir()
     place, state = root / "index", tuple(case(n) for n in range(40))
-    with IndexBuild.start(place, model=root / "model", dimension=16, fingerprint="f") as build:
+    with IndexBuilder.start(place, model=root / "model", dimension=16, fingerprint="f") as build:
         build.add(state, np.stack([vector(c) for c in state]), [thumbnail(c) for c in state], np.zeros(40, np.float32))
         build.finish()
     return place, state
@@ -125,7 +125,7 @@ def kill_again_and_again(root: Path) -> None:
             assert reached == number
             number, state = number + 1, step(number, state)[1]
         action, after = step(number, state)  # what it was at: done or not, but not half
-        with IndexFolder.open(place) as folder:
+        with IndexReader.open(place) as folder:
             found = tuple(folder.cases())
         assert found in {state, after}
         if found != state:
@@ -135,7 +135,7 @@ def kill_again_and_again(root: Path) -> None:
             met[f"{action} not committed"] += 1
         met["told"] += len(done)
         check(place, state)
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.compact()
     check(place, state)
     assert sorted(path.name for path in place.iterdir()) == ["SHA256SUMS", "cases.sqlite", "model", "vectors.faiss"]
@@ -161,7 +161,7 @@ def test_killed_between_a_commit_and_the_cut_of_what_it_freed(tmp_path: Path) ->
     with file.open("ab") as end:
         end.write(bytes(8192))
     check(place, state)
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         action, after = step(10, state)
         do(edit, action, state, after)
         edit.compact()
@@ -169,7 +169,7 @@ def test_killed_between_a_commit_and_the_cut_of_what_it_freed(tmp_path: Path) ->
     with closing(sqlite3.connect(file)) as database:
         ((pages, size),) = database.execute("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size")
     assert file.stat().st_size == pages * size  # and is cut by it
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.verify()
 
 
@@ -189,13 +189,13 @@ def test_readers_see_the_state_before_a_change_or_after_it(tmp_path: Path) -> No
     )
     assert writer.stdin is not None
     shown = [frozenset((c.study, c.label) for c in cases) for cases in states]
-    at, then, met, searched, old = 0, 0, set(), set(), IndexFolder.open(place)
+    at, then, met, searched, old = 0, 0, set(), set(), IndexReader.open(place)
     with writer, old:
         while writer.poll() is None or (writer.returncode == 0 and at < CHANGES):
             (hits,) = old.search(vector(case(0))[None], 1000)  # all studies: a reader that was open all the time
             then = shown.index(frozenset((hit.case.study, hit.case.label) for hit in hits), then)
             searched.add(then)
-            with IndexFolder.open(place) as folder:
+            with IndexReader.open(place) as folder:
                 try:
                     found = tuple(folder.cases())
                 except IndexBusy:  # changed since it was opened

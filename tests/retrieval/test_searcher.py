@@ -261,7 +261,7 @@ def test_damage_is_named_on_opening(place: Path, tmp_path: Path) -> None:
 
 def test_an_index_without_rules_is_damaged(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stored in (None, {"k": 3}, "k"):
-        monkeypatch.setattr("index.reader.IndexFolder.metadata", lambda self, key, stored=stored: stored)
+        monkeypatch.setattr("index.reader.IndexReader.metadata", lambda self, key, stored=stored: stored)
         with pytest.raises(IndexDamaged, match="decision rules"):
             Searcher.open(place)
 

@@ -15,7 +15,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 import httpx
 from playwright.sync_api import Page, expect
 
-from index.writer import IndexEdit
+from index.writer import IndexWriter
 from tests.web.browsing import CHROMIUM, PHONE, Open, ask, drawn, inbox, ranked, until
 
 Serve = Callable[..., str]
@@ -59,7 +59,7 @@ def test_one_view(serve: Serve, open_page: Open, square: Square) -> None:
 def test_what_is_unfamiliar_is_said_first(
     serve: Serve, open_page: Open, square: Square, place: Path, brightness: int, headline: str, told: str
 ) -> None:
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.remove({"study": ["s3", "s4"]})  # which leaves the dark ones
     page = open_page(serve())
     ask(page, square("query.png", brightness))

@@ -29,8 +29,8 @@ from retrieval.datasets.splits import patient_folds
 from retrieval.decision.rules import Rules
 from retrieval.evaluation.evaluate import refuse_known
 from retrieval.evaluation.metrics import Reader, measure
-from retrieval.evaluation.paired_comparison import calls_of, write_calls
-from retrieval.evaluation.predictions import StudyReading, read_studies
+from retrieval.evaluation.paired_comparison import predictions_of, write_predictions
+from retrieval.evaluation.predictions import StudyPrediction, read_studies
 from retrieval.evaluation.summary import summarise
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
@@ -138,7 +138,7 @@ def _done(folder: Path, run: Run, data: _Data) -> Mapping[str, Any] | None:
 
 def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report) -> Mapping[str, Any]:
     seconds = 0.0
-    readings: list[StudyReading] = []
+    readings: list[StudyPrediction] = []
     figures: list[dict[str, dict[str, float]]] = []
     for number, (learned, valid) in enumerate(data.divided, 1):
         place = folder / f"fold-{number}"
@@ -166,7 +166,7 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         **summarise(readings, rounds=10_000, seed=SEED).to_dict(),
         "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "numpy", "onnxruntime")},
     }
-    write_calls(calls_of(readings), folder / "calls.csv")
+    write_predictions(predictions_of(readings), folder / "calls.csv")
     unfinished = folder / "result.part"
     unfinished.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     unfinished.replace(folder / "result.json")
@@ -179,7 +179,7 @@ def _known(searcher: Searcher) -> Seen:
     return cases, embeddings, searcher.rules.probabilities(searcher.index.logits())
 
 
-def _read(searcher: Searcher, valid: Collection, readings: list[StudyReading]) -> Seen:
+def _read(searcher: Searcher, valid: Collection, readings: list[StudyPrediction]) -> Seen:
     """Judge the studies of `valid`, to be added to `readings`; and their radiographs as the model sees them."""
     refuse_known(searcher, valid.cases)
     read, _ = read_studies(searcher, valid)

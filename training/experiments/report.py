@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.paired_comparison import COMPARED, Call, compare, read_calls
+from retrieval.evaluation.paired_comparison import COMPARED, Prediction, compare, read_predictions
 from training.document import (
     ABNORMAL,
     NORMAL,
@@ -132,8 +132,8 @@ def _parts(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
 
 
 def _gains(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:
-    def calls(name: str) -> list[Call]:
-        return read_calls(out / "runs" / name / "calls.csv")
+    def calls(name: str) -> list[Prediction]:
+        return read_predictions(out / "runs" / name / "calls.csv")
 
     if "seconds" not in found.get(grid.baseline, {}):
         return

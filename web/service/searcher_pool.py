@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from index.reader import IndexFolder
+from index.reader import IndexReader
 from retrieval.errors import MuraSearchError
 from retrieval.searcher import Searcher
 
@@ -44,7 +44,7 @@ class Engine:
         return cls(Searcher.open(index))
 
     @property
-    def index(self) -> IndexFolder:
+    def index(self) -> IndexReader:
         """The index as it was last borrowed."""
         return self._open.searcher.index
 

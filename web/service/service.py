@@ -194,7 +194,7 @@ class Service:
             return await self._in_thread(picture, searcher)
 
     async def about(self) -> dict[str, object]:
-        """What the index holds: `IndexFolder.info`, the views, the model, and whether all of it is synthetic."""
+        """What the index holds: `IndexReader.info`, the views, the model, and whether all of it is synthetic."""
 
         def look(searcher: Searcher) -> dict[str, object]:
             info = searcher.index.info()

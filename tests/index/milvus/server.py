@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from index.milvus.store import MilvusPlace
+from index.milvus.store import MilvusSettings
 
 __all__ = ["TOKEN", "MilvusServer", "names", "server_place"]
 
@@ -100,9 +100,9 @@ class MilvusServer:
             return False
 
 
-def server_place(server: MilvusServer, **changes: Any) -> MilvusPlace:
+def server_place(server: MilvusServer, **changes: Any) -> MilvusSettings:
     """A place on the server with nothing there yet."""
-    return MilvusPlace(
+    return MilvusSettings(
         **{"uri": server.uri, "token": TOKEN, "server_pem_path": str(server.certificate)}
         | {"server_name": "milvus.test", "collection": next(names)}
         | changes

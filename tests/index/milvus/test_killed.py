@@ -15,19 +15,19 @@ import pytest
 
 from index.case import Case
 from index.errors import IndexBusy, IndexFailure, IndexMissing, IndexUnreachable
-from index.milvus.store import MilvusPlace, MilvusStore
+from index.milvus.store import MilvusSettings, MilvusStore
 from tests.index.milvus.server import MilvusServer, server_place
 from tests.index.milvus.test_study_search import oracle
 
 D = 8
-Places = Callable[..., MilvusPlace]
+Places = Callable[..., MilvusSettings]
 WRITER = """
 import json, sys
 import numpy as np
 from index.case import Case
-from index.milvus.store import MilvusPlace, MilvusStore
+from index.milvus.store import MilvusSettings, MilvusStore
 
-with MilvusStore.open(MilvusPlace(**json.loads(sys.argv[1])), 8, create=True) as store:
+with MilvusStore.open(MilvusSettings(**json.loads(sys.argv[1])), 8, create=True) as store:
     for start in range(0, int(sys.argv[2]), 10):
         rows = range(start, start + 10)
         store.upsert(rows, [Case(f"c{row}", f"s{row}", "p", 0) for row in rows], np.eye(8, dtype=np.float32)[[0] * 10])
@@ -36,7 +36,7 @@ with MilvusStore.open(MilvusPlace(**json.loads(sys.argv[1])), 8, create=True) as
 """
 
 
-def writer(place: MilvusPlace, count: int) -> list[str]:
+def writer(place: MilvusSettings, count: int) -> list[str]:
     """The command of a process that writes so many cases, ten at a time, and says how many are flushed."""
     return [sys.executable, "-c", WRITER, json.dumps(asdict(place)), str(count)]
 
@@ -59,7 +59,7 @@ def test_what_was_written_is_found_by_the_next_search(places: Places, consistenc
 def test_a_file_outlives_the_process_that_is_killed_while_it_writes(tmp_path: Path) -> None:
     pytest.importorskip("pymilvus", reason="pymilvus is not installed")
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
-    place = MilvusPlace(str(tmp_path / "vectors.db"))
+    place = MilvusSettings(str(tmp_path / "vectors.db"))
     with subprocess.Popen(writer(place, 10**6), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         written = [int(line) for line in itertools.islice(process.stdout, 5)][-1]
@@ -83,13 +83,13 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     (tmp_path / "other.db").write_text("of something else")
     with pytest.raises(IndexFailure, match="no database of Milvus Lite"):
-        MilvusStore.open(MilvusPlace(str(tmp_path / "other.db")), D, create=True)
+        MilvusStore.open(MilvusSettings(str(tmp_path / "other.db")), D, create=True)
     assert (tmp_path / "other.db").read_text() == "of something else"
     with pytest.raises(IndexMissing):
-        MilvusStore.open(MilvusPlace(str(tmp_path / "nothing.db")), D)
+        MilvusStore.open(MilvusSettings(str(tmp_path / "nothing.db")), D)
     assert not (tmp_path / "nothing.db").exists()
     with pytest.raises(IndexFailure, match="Milvus Lite cannot use"):
-        MilvusStore.open(MilvusPlace(str(tmp_path / "nowhere" / "new.db")), D, create=True)
+        MilvusStore.open(MilvusSettings(str(tmp_path / "nowhere" / "new.db")), D, create=True)
 
 
 @pytest.mark.server

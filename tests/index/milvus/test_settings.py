@@ -10,7 +10,7 @@ import pytest
 
 from index.case import Case
 from index.errors import IndexFailure, IndexUnreachable, MissingExtra
-from index.milvus.store import MilvusPlace, MilvusStore
+from index.milvus.store import MilvusSettings, MilvusStore
 from tests.index.milvus.server import MilvusServer, server_place
 
 D = 8
@@ -37,7 +37,7 @@ def test_a_server_that_refuses_is_told(server: MilvusServer, changes: dict[str, 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "http://no.such.host.invalid:19530", "https://127.0.0.1:1"])
 def test_a_server_that_is_not_there_is_told_soon(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pymilvus", reason="pymilvus is not installed")
-    place = MilvusPlace(uri, token="root:Sesame77")
+    place = MilvusSettings(uri, token="root:Sesame77")
     started = time.monotonic()
     with pytest.raises(IndexUnreachable, match=f"{uri} does not answer") as raised:
         MilvusStore.open(place, D)
@@ -66,7 +66,7 @@ def test_a_server_that_is_not_there_is_told_soon(uri: str, capfd: pytest.Capture
 )
 def test_a_place_that_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(IndexFailure, match=message) as raised:
-        MilvusPlace(**arguments)
+        MilvusSettings(**arguments)
     assert "Sesame77" not in str(raised.value)
 
 
@@ -88,7 +88,7 @@ def write_to(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> float:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(time, "monotonic", lambda: sum(slept))
-    store = MilvusStore(fake, MilvusPlace("http://host", token="root:Sesame77"), D, {})
+    store = MilvusStore(fake, MilvusSettings("http://host", token="root:Sesame77"), D, {})
     store.upsert(range(2500), [Case("c", "s", "p", 0)] * 2500, np.eye(D, dtype=np.float32)[[0] * 2500])
     return sum(slept)
 
@@ -123,4 +123,4 @@ def test_what_passes_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_pymilvus_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(MissingExtra, match=r"pymilvus is not installed; run: pip install \"mura-search\[milvus\]\""):
-        MilvusStore.open(MilvusPlace("http://127.0.0.1:1"), D)
+        MilvusStore.open(MilvusSettings("http://127.0.0.1:1"), D)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexDamaged, IndexFailure, IndexMissing, IndexSchema
-from index.milvus.store import MilvusPlace, MilvusStore
+from index.milvus.store import MilvusSettings, MilvusStore
 from tests.index.milvus.test_study_search import World, oracle
 
 D = 8
@@ -33,7 +33,7 @@ AWKWARD = (
     '"] or row >= 0',
     "\x00",
 )
-Places = Callable[..., MilvusPlace]
+Places = Callable[..., MilvusSettings]
 
 
 @pytest.fixture(scope="module")

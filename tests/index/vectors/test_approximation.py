@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
-from index.reader import IndexFolder
+from index.reader import IndexReader
 from index.vectors.base import Demand
 from index.vectors.faiss import FaissStore
 from index.vectors.study_search import nearest_studies
-from index.writer import IndexEdit
+from index.writer import IndexWriter
 
 N, D = 12_000, 32
 
@@ -46,7 +46,7 @@ def approximate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "model").mkdir()
     with (
         pytest.MonkeyPatch.context() as patched,
-        IndexBuild.start(root / "index", model=root / "model", dimension=D, fingerprint="f") as build,
+        IndexBuilder.start(root / "index", model=root / "model", dimension=D, fingerprint="f") as build,
     ):
         patched.setattr("index.vectors.faiss._ALWAYS_EXACT", 0)
         build.add(CASES, VECTORS, [b""] * N, np.zeros(N, np.float32))
@@ -111,7 +111,7 @@ def test_a_filter_costs_no_recall(share: float) -> None:
 
 
 def test_k_studies_are_found_whenever_there_are_k(approximate: Path) -> None:
-    with IndexFolder.open(approximate) as folder:
+    with IndexReader.open(approximate) as folder:
         assert not folder.info()["store"]["exact"]  # type: ignore[index]
         toes = {case.study for case in CASES if case.part == "toe"}
         for k in (1, 15, 250, len(toes) + 5):
@@ -127,7 +127,7 @@ def test_k_studies_are_found_whenever_there_are_k(approximate: Path) -> None:
 
 
 def test_similarities_are_exact_and_what_is_shown_is_in_order(approximate: Path) -> None:
-    with IndexFolder.open(approximate) as folder:
+    with IndexReader.open(approximate) as folder:
         for query, hits in zip(QUERIES, folder.search(QUERIES, 9), strict=True):
             similarities = [hit.similarity for hit in hits]
             assert similarities == sorted(similarities, reverse=True)
@@ -139,7 +139,7 @@ def test_similarities_are_exact_and_what_is_shown_is_in_order(approximate: Path)
 def test_what_was_added_and_removed_since_is_searched_exactly(tmp_path: Path, approximate: Path) -> None:
     place = Path(shutil.copytree(approximate, tmp_path / "index"))
     before = (place / "vectors.faiss").read_bytes()
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.add(
             [Case("new.png", "new", "new", 1), Case("second.png", "s3", "p1", 1)],
             QUERIES[:2],
@@ -149,7 +149,7 @@ def test_what_was_added_and_removed_since_is_searched_exactly(tmp_path: Path, ap
         edit.remove({"patient": ["p7"]})
     assert edit.behind == 6
     assert (place / "vectors.faiss").read_bytes() == before
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         folder.verify()
         found = folder.search(np.vstack((QUERIES[:2], VECTORS[28:32])), 5)
         assert found[0][0].case.case == "new.png"
@@ -157,25 +157,25 @@ def test_what_was_added_and_removed_since_is_searched_exactly(tmp_path: Path, ap
         assert [hit.case.study for hit in found[1]].count("s3") == 1  # one study, in the file and beyond it
         assert not [hit for hits in found for hit in hits if hit.case.patient == "p7"]
         assert folder.embeddings().shape == (N - 4 + 2, D)
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.compact()
     assert edit.behind == 0
     after = (place / "vectors.faiss").read_bytes()
     assert VECTORS[28].tobytes() in before
     assert VECTORS[28].tobytes() not in after
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.verify()
         assert folder.search(QUERIES[:1], 1)[0][0].case.case == "new.png"
 
 
 def test_another_demand_is_met_from_then_on(tmp_path: Path, approximate: Path) -> None:
     place = Path(shutil.copytree(approximate, tmp_path / "index"))
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.compact(latency=1e6, memory=1e9)
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.info()["store"] == {"kind": "faiss-flat", "dimension": D, "vectors": N, "exact": True}
         assert folder.metadata("demand") == {"latency": 1e6, "recall": 0.95, "memory": 1e9}
-    with IndexEdit.open(place) as edit, pytest.raises(ValueError, match="recall is a share"):
+    with IndexWriter.open(place) as edit, pytest.raises(ValueError, match="recall is a share"):
         edit.compact(recall=2.0)
 
 

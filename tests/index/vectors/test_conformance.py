@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexUnreachable
-from index.reader import Hit, IndexFolder
-from index.writer import IndexEdit
+from index.reader import Hit, IndexReader
+from index.writer import IndexWriter
 from tests.index.milvus.server import TOKEN, MilvusServer
 
 D = 16
@@ -102,7 +102,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def start(store: Store, tmp_path: Path, model: Path) -> Callable[[World], Path]:
     def build(world: World) -> Path:
-        with IndexBuild.start(tmp_path / "index", model=model, dimension=D, fingerprint="f", replace=True) as index:
+        with IndexBuilder.start(tmp_path / "index", model=model, dimension=D, fingerprint="f", replace=True) as index:
             if world.cases:
                 index.add(world.cases, world.vectors, pictures(world.cases), np.zeros(len(world.cases), np.float32))
             for key, value in store.settings.items():
@@ -134,7 +134,7 @@ def questions(rng: np.random.Generator, world: World) -> Iterator[tuple[int, dic
         yield int(rng.choice([1, 4, 15, 500])), where, [{str(patient) for patient in some} for some in excluded]
 
 
-def assert_answers(folder: IndexFolder, world: World, exact: bool, seed: int) -> None:
+def assert_answers(folder: IndexReader, world: World, exact: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     queries = drawn(rng, 3).vectors
     if world.cases:
@@ -158,7 +158,7 @@ def assert_answers(folder: IndexFolder, world: World, exact: bool, seed: int) ->
 
 def test_it_answers_by_the_definition(store: Store, start: Callable[[World], Path]) -> None:
     world = drawn(np.random.default_rng(1), store.size)
-    with IndexFolder.open(start(world)) as folder:
+    with IndexReader.open(start(world)) as folder:
         assert folder.cases() == world.cases
         assert folder.embeddings().tobytes() == world.vectors.tobytes()
         assert folder.info()["store"]["exact"] == store.exact  # type: ignore[index]
@@ -172,7 +172,7 @@ def test_tiny_indexes(store: Store, start: Callable[[World], Path], count: int) 
     if not store.exact:
         pytest.skip("so few are never approximated")
     world = drawn(np.random.default_rng(2), count)
-    with IndexFolder.open(start(world)) as folder:
+    with IndexReader.open(start(world)) as folder:
         assert_answers(folder, world, True, 5)
 
 
@@ -184,7 +184,7 @@ def test_it_follows_every_change(store: Store, start: Callable[[World], Path]) -
     extra = [replace(case, study=world.cases[5].study, patient=world.cases[5].patient, label=world.cases[5].label)
              if n < 3 else case for n, case in enumerate(more.cases)]  # fmt: skip
     gone, relabelled = world.cases[0].patient, world.cases[-1].study
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.add(extra, more.vectors, pictures(extra), np.zeros(30, np.float32))
         edit.remove({"patient": [gone]})
         if relabelled in {case.study for case in edit.cases()}:
@@ -193,14 +193,14 @@ def test_it_follows_every_change(store: Store, start: Callable[[World], Path]) -
     cases = [[*world.cases, *extra][n] for n in kept]
     cases = [replace(case, label=1) if case.study == relabelled else case for case in cases]
     after = World(cases, np.vstack((world.vectors, more.vectors))[kept])
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.cases() == after.cases
         for seed in range(2):
             assert_answers(folder, after, store.exact, 20 + seed)
         folder.verify()
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.compact()
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.verify()
         assert_answers(folder, after, store.exact, 30)
 
@@ -215,22 +215,22 @@ def test_a_server_that_dies_loses_nothing(
     world, more = drawn(np.random.default_rng(6), 60), drawn(np.random.default_rng(7), 20, first=4)
     settings = {"kind": "milvus", "uri": server.uri, "server_pem_path": str(server.certificate)}
     place = tmp_path / "index"
-    with IndexBuild.start(place, model=model, dimension=D, fingerprint="f") as index:
+    with IndexBuilder.start(place, model=model, dimension=D, fingerprint="f") as index:
         index.add(world.cases, world.vectors, pictures(world.cases), np.zeros(60, np.float32))
         index.set_metadata("store", settings | {"server_name": "milvus.test", "patience": 1.0, "timeout": 20.0})
         index.finish()
     server.kill()
-    with IndexEdit.open(place) as edit:
+    with IndexWriter.open(place) as edit:
         edit.add(more.cases, more.vectors, pictures(more.cases), np.zeros(20, np.float32))
         edit.remove({"study": [world.cases[0].study]})
     gone = [case for case in world.cases if case.study == world.cases[0].study]
     assert edit.behind == 20 + len(gone)
     with pytest.raises(IndexUnreachable, match="does not answer"):
-        IndexFolder.open(place)
+        IndexReader.open(place)
     server.start()
-    IndexEdit.open(place).close()  # any edit brings it up to date
+    IndexWriter.open(place).close()  # any edit brings it up to date
     kept = [n for n, case in enumerate([*world.cases, *more.cases]) if case not in gone]
     after = World([[*world.cases, *more.cases][n] for n in kept], np.vstack((world.vectors, more.vectors))[kept])
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.verify()
         assert_answers(folder, after, True, 40)

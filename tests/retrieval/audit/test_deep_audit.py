@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.case import Case
 from retrieval.audit.audit import Audit, audit, deep_audit
 from retrieval.audit.deep_audit import Encoding, encode_collection
@@ -72,9 +72,9 @@ def findings(planted: Collection, encoding: Encoding) -> Audit:
 
 def test_planted_errors_are_found_and_nothing_else(findings: Audit) -> None:
     assert findings.deep
-    pairs = {(twin.cases, twin.mirrored, twin.across_splits) for twin in findings.deep.twins}
+    pairs = {(twin.cases, twin.mirrored, twin.across_splits) for twin in findings.deep.near_duplicates}
     assert pairs == {(("s00.png", "cropped.png"), False, True), (("s03.png", "mirrored.png"), True, False)}
-    assert [one.study for one in findings.deep.labels.suspects] == [TURNED]
+    assert [one.study for one in findings.deep.labels.issues] == [TURNED]
     assert findings.deep.labels.studies == STUDIES + 2
     (leak,) = findings.leakage
     assert (leak.split, leak.leaking, leak.by_copy) == ("valid", ("cropped",), 1)
@@ -95,8 +95,8 @@ def test_as_json(findings: Audit) -> None:
     assert {"duplicates", "patients_in_two_splits", "unreadable"} <= set(found)
     assert found["deep"]["model"] == "squares"
     assert found["deep"]["twins"][0]["cases"] == ["s00.png", "cropped.png"]
-    assert found["deep"]["labels"]["suspects"][0]["study"] == TURNED
-    assert found["deep"]["labels"]["suspects"][0]["neighbours"][0]["label"] == "abnormal"
+    assert found["deep"]["labels"]["issues"][0]["study"] == TURNED
+    assert found["deep"]["labels"]["issues"][0]["neighbours"][0]["label"] == "abnormal"
     assert found["leakage"][0]["leaking"] == ["cropped"]
 
 
@@ -128,9 +128,9 @@ def test_as_a_page(planted: Collection, findings: Audit) -> None:
 def test_a_name_cannot_become_code(planted: Collection, findings: Audit) -> None:
     evil = "<img src=x onerror=alert(1)>"
     assert findings.deep
-    twin = replace(findings.deep.twins[0], cases=(evil, "cropped.png"))
+    twin = replace(findings.deep.near_duplicates[0], cases=(evil, "cropped.png"))
     renamed = tuple(replace(case, case=evil) if case.case == "s00.png" else case for case in planted.cases)
-    deep = replace(findings.deep, twins=(twin,))
+    deep = replace(findings.deep, near_duplicates=(twin,))
     text = contact_sheet(replace(findings, deep=deep), replace(planted, cases=renamed))
     assert evil not in text
     assert "&lt;img src=x" in text
@@ -237,7 +237,7 @@ def test_a_batch_that_was_not_added_is_warned_of_once(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(IndexBuild, "add", kill)
+        patched.setattr(IndexBuilder, "add", kill)
         with pytest.raises(Killed), kept(place, planted, encoder.bundle) as keep:
             encode_collection(planted, encoder, keep=keep)
     with kept(place, planted, encoder.bundle) as keep:

@@ -46,13 +46,13 @@ def test_turned_labels_lead_the_list() -> None:
     check = check_labels(turned(cases, "s10", "s31"), embeddings, logits, RULES)
     assert check.calibrated
     assert check.studies == 60
-    assert {one.study for one in check.suspects} == {"s10", "s31"}
-    for one in check.suspects:
+    assert {one.study for one in check.issues} == {"s10", "s31"}
+    for one in check.issues:
         assert one.chance > 0.5
         assert one.seconded
         assert all(near.label != one.label for near in one.neighbours)
-    assert check.expected == pytest.approx(sum(one.chance for one in check.suspects))
-    first = next(one for one in check.suspects if one.study == "s10")
+    assert check.expected == pytest.approx(sum(one.chance for one in check.issues))
+    first = next(one for one in check.issues if one.study == "s10")
     assert (first.label, first.patient) == ("abnormal", "p03")
     assert first.vote < 0.05
     assert first.other > 0.9
@@ -62,9 +62,9 @@ def test_turned_labels_lead_the_list() -> None:
 def test_votes_are_those_of_a_plain_loop() -> None:
     cases, embeddings, logits = table(24, seed=3)
     check = check_labels(cases, embeddings, logits, RULES, least=0.0)
-    assert len(check.suspects) == 24
+    assert len(check.issues) == 24
     label_of = {case.study: case.label for case in cases}
-    for one in check.suspects:
+    for one in check.issues:
         votes = []
         for row in [row for row, case in enumerate(cases) if case.study == one.study]:
             best: dict[str, float] = {}
@@ -92,7 +92,7 @@ def test_whoever_shares_a_radiograph_has_no_vote() -> None:
     fooled, told = (check_labels(wrong, embeddings, logits, rules, owners=own, least=0.0) for own in (None, owners))
 
     def vote(check: LabelCheck) -> float:
-        return next(one.vote for one in check.suspects if one.study == "s10")
+        return next(one.vote for one in check.issues if one.study == "s10")
 
     assert vote(fooled) == pytest.approx(1)
     assert vote(told) == pytest.approx(0)
@@ -104,7 +104,7 @@ def test_the_classifier_has_no_say_where_it_learned() -> None:
     check = check_labels(
         turned(cases, "s10", "s31"), embeddings, logits, RULES, trained_on={int(learned.digest[:16], 16)}, least=0.0
     )
-    by_study = {one.study: one for one in check.suspects}
+    by_study = {one.study: one for one in check.issues}
     silent = {study for study, one in by_study.items() if one.classifier is None}
     assert silent == {case.study for case in cases if case.patient == learned.patient}
     assert check.trained_on == len(silent)
@@ -116,21 +116,21 @@ def test_too_few_studies_are_not_calibrated() -> None:
     cases, embeddings, logits = table(12)
     check = check_labels(cases, embeddings, logits, RULES, least=0.0)
     assert not check.calibrated
-    assert len(check.suspects) == 12
-    for one in check.suspects:
+    assert len(check.issues) == 12
+    for one in check.issues:
         assert one.other == pytest.approx(1 - one.vote if one.label == "abnormal" else one.vote)
 
 
 def test_nobody_to_ask() -> None:
     cases = [Case("a", "a", "p", 0), Case("b", "b", "p", 1)]
     check = check_labels(cases, np.eye(2, dtype=np.float32), np.zeros(2, np.float32), RULES)
-    assert (check.studies, check.suspects, check.expected) == (0, (), 0)
+    assert (check.studies, check.issues, check.expected) == (0, (), 0)
 
 
 def test_embeddings_that_say_nothing_accuse_nobody() -> None:
     cases, embeddings, logits = table()
     shuffled = embeddings[np.random.default_rng(5).permutation(len(embeddings))]
-    assert check_labels(cases, shuffled, logits, RULES).suspects == ()
+    assert check_labels(cases, shuffled, logits, RULES).issues == ()
 
 
 @given(st.floats(0, 1), st.floats(0.01, 0.4))
@@ -157,7 +157,7 @@ def test_chances_are_borne_out_by_lots(share: float) -> None:
 def test_the_order_does_not_depend_on_the_assumed_share() -> None:
     cases, embeddings, logits = table()
     orders = [
-        [one.study for one in check_labels(cases, embeddings, logits, RULES, assumed=share, least=0.0).suspects][:5]
+        [one.study for one in check_labels(cases, embeddings, logits, RULES, assumed=share, least=0.0).issues][:5]
         for share in (0.01, 0.05)
     ]
     assert orders[0] == orders[1]

@@ -8,8 +8,8 @@ import pytest
 
 from index.case import Case
 from retrieval.audit import near_duplicates as twins
-from retrieval.audit.near_duplicates import Twin, closeness, joined_patients, near_duplicates
-from retrieval.audit.perceptual_hash import imprints
+from retrieval.audit.near_duplicates import NearDuplicate, closeness, joined_patients, near_duplicates
+from retrieval.audit.perceptual_hash import perceptual_hashes
 
 Draw = Callable[..., np.ndarray]
 
@@ -27,7 +27,7 @@ def case(name: str, patient: str = "", label: int = 0, split: str = "", digest: 
     return Case(name, f"study {name}", patient or name, label, split=split, digest=digest)
 
 
-def found(cases: Sequence[Case], pictures: Sequence[np.ndarray], limit: float | None = None) -> list[Twin]:
+def found(cases: Sequence[Case], pictures: Sequence[np.ndarray], limit: float | None = None) -> list[NearDuplicate]:
     embeddings = unit(np.ones((len(cases), 3)))
     return near_duplicates(cases, embeddings, [png(picture) for picture in pictures], limit)
 
@@ -94,7 +94,7 @@ def test_blank_pictures_are_no_copies_of_each_other() -> None:
 
 def test_pictures_not_near_by_hash_need_alike_embeddings(texture: Draw) -> None:
     pictures = [texture(1), cropped(texture(1))]
-    hashes = [imprints(picture) for picture in pictures]
+    hashes = [perceptual_hashes(picture) for picture in pictures]
     assert hashes[0]
     assert hashes[1]
     assert twins.SURE < (hashes[0][0] ^ hashes[1][0]).bit_count() <= twins.NEAR
@@ -121,7 +121,7 @@ def test_candidates_are_those_of_a_plain_loop(
             if asked is not None and not one < asked <= two:
                 continue
             for mirrored in (False, True):
-                a, b = imprints(first), imprints(second)
+                a, b = perceptual_hashes(first), perceptual_hashes(second)
                 assert a
                 assert b
                 bits = (a[0] ^ b[mirrored]).bit_count()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.audit.perceptual_hash import BITS, distances, imprints
+from retrieval.audit.perceptual_hash import BITS, distances, perceptual_hashes
 
 Draw = Callable[..., np.ndarray]
 
@@ -23,7 +23,7 @@ def differing(one: int, two: int) -> int:
 
 
 def hashes(picture: np.ndarray) -> tuple[int, int]:
-    found = imprints(picture)
+    found = perceptual_hashes(picture)
     assert found is not None
     return found
 
@@ -58,7 +58,7 @@ def test_the_mirror_image_has_the_two_hashes_swapped(seed: int) -> None:
 @given(st.integers(0, 10_000), st.integers(2, 4))
 def test_a_larger_picture_has_the_same_hash(seed: int, factor: int) -> None:
     picture = noise(seed)
-    assert imprints(np.kron(picture, np.ones((factor, factor), np.uint8))) == imprints(picture)
+    assert perceptual_hashes(np.kron(picture, np.ones((factor, factor), np.uint8))) == perceptual_hashes(picture)
 
 
 @settings(max_examples=50, deadline=None)
@@ -71,7 +71,7 @@ def test_brightness_and_contrast_change_few_bits(seed: int, contrast: float, bri
 
 def test_colour_is_taken_as_grey() -> None:
     picture = noise(3)
-    assert imprints(np.repeat(picture[:, :, None], 3, axis=2)) == imprints(picture)
+    assert perceptual_hashes(np.repeat(picture[:, :, None], 3, axis=2)) == perceptual_hashes(picture)
 
 
 def test_different_pictures_differ_in_about_half_of_the_bits(texture: Draw) -> None:
@@ -85,7 +85,7 @@ def test_different_pictures_differ_in_about_half_of_the_bits(texture: Draw) -> N
 def test_a_blank_picture_has_none(grey: int) -> None:
     picture = np.full((40, 30), grey, np.uint8)
     picture[3, 3] ^= 1
-    assert imprints(picture) is None
+    assert perceptual_hashes(picture) is None
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 22])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from index.writer import IndexEdit
+from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
@@ -217,7 +217,7 @@ def test_figures_on_synthetic_radiographs_say_so(searcher: Searcher, squares: Sq
 
 def test_an_index_that_was_emptied_cannot_judge(searcher: Searcher, squares: Squares) -> None:
     patients = sorted({case.patient for case in searcher.index.cases()})
-    with IndexEdit.open(searcher.index.path) as edit:
+    with IndexWriter.open(searcher.index.path) as edit:
         edit.remove({"patient": patients})
     searcher.refresh()
     with pytest.raises(EvaluationError, match="holds no radiograph any more"):

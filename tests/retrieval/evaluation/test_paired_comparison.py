@@ -8,15 +8,15 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from retrieval.errors import CollectionError
-from retrieval.evaluation.paired_comparison import Call, compare, read_calls, write_calls
+from retrieval.evaluation.paired_comparison import Prediction, compare, read_predictions, write_predictions
 
 
-def calls(seed: int, skill: float, count: int = 60) -> list[Call]:
+def calls(seed: int, skill: float, count: int = 60) -> list[Prediction]:
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 3 == 0
     scores = np.clip(0.5 + skill * (labels - 0.5) + 0.3 * rng.standard_normal((2, count)), 0, 1)
     return [
-        Call(f"s{i}", f"p{i // 2}", int(labels[i]), float(scores[0, i]), 0.5, float(scores[1, i]), 0.4)
+        Prediction(f"s{i}", f"p{i // 2}", int(labels[i]), float(scores[0, i]), 0.5, float(scores[1, i]), 0.4)
         for i in range(count)
     ]
 
@@ -26,10 +26,10 @@ def test_differences_are_those_of_scikit_learn() -> None:
     found = compare(own, list(reversed(other)), rounds=200)
     y = [call.label for call in own]
 
-    def auroc(of: list[Call]) -> float:
+    def auroc(of: list[Prediction]) -> float:
         return float(roc_auc_score(y, [call.vote for call in of]))
 
-    def kappa(of: list[Call]) -> float:
+    def kappa(of: list[Prediction]) -> float:
         return float(cohen_kappa_score(y, [call.classifier > 0.5 for call in of]))
 
     assert found["vote auroc"].value == pytest.approx(auroc(own) - auroc(other))
@@ -55,8 +55,8 @@ def test_other_studies_are_refused() -> None:
 
 def test_calls_come_back_as_they_were_written(tmp_path: Path) -> None:
     own = calls(3, 0.4)
-    write_calls(own, tmp_path / "calls.csv")
-    assert read_calls(tmp_path / "calls.csv") == own
+    write_predictions(own, tmp_path / "calls.csv")
+    assert read_predictions(tmp_path / "calls.csv") == own
     (tmp_path / "calls.csv").write_text("study,label\na,1\n", encoding="utf-8")
     with pytest.raises(CollectionError, match="not a table of calls"):
-        read_calls(tmp_path / "calls.csv")
+        read_predictions(tmp_path / "calls.csv")

@@ -8,7 +8,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from index.case import Case
 from retrieval.evaluation.metrics import METRICS, Confusion
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.retrieval_metrics import Retrieved
 from retrieval.evaluation.summary import Summary, lesions_of, summarise, sweep_of
 
@@ -27,7 +27,7 @@ TABLE = [
 LESIONS = ("", "fracture", "", "fracture", "cyst", "", "")
 
 
-def readings() -> list[StudyReading]:
+def readings() -> list[StudyPrediction]:
     made = []
     for number, (part, label, classifier, vote, of_classifier, of_vote) in enumerate(TABLE):
         cases = tuple(Case(f"{number}/{v}", f"s{number}", f"p{number // 2}", label, part) for v in range(len(vote)))
@@ -36,7 +36,7 @@ def readings() -> list[StudyReading]:
         embeddings = np.zeros((len(vote), 2), np.float32)
         sweep = {1: vote, 3: tuple(1 - v for v in vote), number + 100: vote}
         made.append(
-            StudyReading(
+            StudyPrediction(
                 cases, classifier, vote, of_classifier, of_vote, Retrieved(figures, chance), embeddings,
                 sweep=sweep, lesion=LESIONS[number],
             )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from index.errors import IndexBusy
-from index.reader import IndexFolder
+from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import encoded_batches, file_digest, thumbnail, usable
@@ -38,7 +38,7 @@ def test_what_is_stored(squares: Squares, model: Path, tmp_path: Path) -> None:
     assert (report.cases, report.studies, report.patients, report.quarantined, report.resumed) == (3, 2, 2, (), 0)
     assert seen[-1] == (3, 3)
     encoder = Encoder.open(model)
-    with IndexFolder.open(tmp_path / "index") as index:
+    with IndexReader.open(tmp_path / "index") as index:
         cases = index.cases()
         assert [case.case for case in cases] == [case.case for case in collection.cases]
         for row, case in enumerate(cases):
@@ -59,7 +59,7 @@ def test_what_is_stored(squares: Squares, model: Path, tmp_path: Path) -> None:
 def test_rules_are_learned_and_stored(squares: Squares, model: Path, tmp_path: Path) -> None:
     report = build_index(squares(many()), tmp_path / "index", model=model)
     assert "learned on 50 studies (25 abnormal) of 50 patients" in report.rules.source
-    with IndexFolder.open(tmp_path / "index") as index:
+    with IndexReader.open(tmp_path / "index") as index:
         assert index.metadata("rules") == report.rules.to_dict()
 
 
@@ -144,7 +144,7 @@ def test_an_interrupted_build_goes_on_and_says_so(squares: Squares, model: Path,
     assert report.cases == len(collection.cases)
     whole = build_index(collection, tmp_path / "whole", model=model)
     assert whole.rules == report.rules
-    with IndexFolder.open(tmp_path / "index") as one, IndexFolder.open(tmp_path / "whole") as other:
+    with IndexReader.open(tmp_path / "index") as one, IndexReader.open(tmp_path / "whole") as other:
         assert one.cases() == other.cases()
         assert np.array_equal(one.embeddings(), other.embeddings())
 
@@ -170,7 +170,7 @@ def test_an_index_is_replaced_only_when_asked(squares: Squares, model: Path, tmp
     with pytest.raises(IndexBusy):
         build_index(other, tmp_path / "index", model=model)
     assert build_index(other, tmp_path / "index", model=model, replace=True).cases == 4
-    with IndexFolder.open(tmp_path / "index") as index:
+    with IndexReader.open(tmp_path / "index") as index:
         assert index.info()["cases"] == 4
 
 

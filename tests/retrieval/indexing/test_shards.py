@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from index.builder import IndexBuild
+from index.builder import IndexBuilder
 from index.errors import IndexDamaged, IndexFailure
-from index.reader import IndexFolder
+from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
 from retrieval.indexing.shards import Shard, build_shard, is_shard, join_shards
@@ -42,7 +42,7 @@ def test_shards_joined_are_what_one_build_makes(
     built = build_index(whole, tmp_path / "built", model=model)
     assert seen[-1] == (60, 60)
     assert replace(joined, path="", seconds=0) == replace(built, path="", seconds=0)
-    with IndexFolder.open(tmp_path / "joined") as one, IndexFolder.open(tmp_path / "built") as other:
+    with IndexReader.open(tmp_path / "joined") as one, IndexReader.open(tmp_path / "built") as other:
         assert one.verify()
         assert one.cases() == other.cases()
         assert one.embeddings() == pytest.approx(other.embeddings(), abs=1e-6)
@@ -92,20 +92,20 @@ def test_shards_that_do_not_make_one(
 def test_joining_goes_on_where_it_was_interrupted(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, calls = IndexBuild.add, 0
+    add, calls = IndexBuilder.add, 0
 
-    def interrupted(self: IndexBuild, *batch: object) -> None:
+    def interrupted(self: IndexBuilder, *batch: object) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise KeyboardInterrupt
         add(self, *batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(IndexBuild, "add", interrupted)
+    monkeypatch.setattr(IndexBuilder, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         join_shards(shards, tmp_path / "joined")
     assert join_shards(shards, tmp_path / "joined").resumed == 20
-    with IndexFolder.open(tmp_path / "joined") as folder:
+    with IndexReader.open(tmp_path / "joined") as folder:
         assert folder.size() == (60, 60)
 
 

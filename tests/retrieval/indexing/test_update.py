@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from index.reader import IndexFolder
-from index.writer import IndexEdit
+from index.reader import IndexReader
+from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.errors import CollectionError
 from retrieval.evaluation.evaluate import evaluate
@@ -33,7 +33,7 @@ def place(first: Collection, model: Path, tmp_path: Path) -> Path:
 
 
 def held(place: Path) -> list[tuple[str, str, int]]:
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         folder.verify()
         return [(case.case, case.study, case.label) for case in folder.cases()]
 
@@ -47,7 +47,7 @@ def test_an_index_that_grew_is_the_one_that_was_built_at_once(squares: Squares, 
     assert (report.added, len(report.known), report.refused) == (3, 3, ())
     assert seen[-1] == (6, 6)
     assert held(tmp_path / "grown") == held(tmp_path / "at once")
-    with IndexFolder.open(tmp_path / "grown") as grown, IndexFolder.open(tmp_path / "at once") as built:
+    with IndexReader.open(tmp_path / "grown") as grown, IndexReader.open(tmp_path / "at once") as built:
         assert grown.embeddings() == pytest.approx(built.embeddings(), abs=1e-6)
         assert grown.logits() == pytest.approx(built.logits(), abs=1e-5)
         assert grown.metadata("rules") == built.metadata("rules")  # too few studies to learn others
@@ -67,7 +67,7 @@ def test_the_same_bytes_are_not_added_twice(first: Collection, place: Path) -> N
         assert report.added == 0
         assert [indexed for _, indexed in report.known] == ["s1-1.png", "s1-2.png", "s2-1.png"]
     assert held(place) == before
-    with IndexFolder.open(place) as folder:
+    with IndexReader.open(place) as folder:
         assert folder.info()["generation"] == 1
 
 
@@ -123,7 +123,7 @@ def test_an_open_searcher_notices_what_changes(
         add_to_index(squares(SECOND, "new"), place)
         answer = searcher.search(query)
         assert (answer.cases[0].study, answer.index.cases) == ("s3", 6)
-        with IndexEdit.open(place) as edit:
+        with IndexWriter.open(place) as edit:
             edit.remove({"patient": ["p3"]})
         answer = searcher.search(query, patient="p3")
         assert answer.cases[0].study == "s1"
@@ -168,7 +168,7 @@ def test_a_patient_of_a_merged_hospital_is_left_out_under_either_name(
     build_index(
         squares([("p1", "north 1", 0, [61]), ("p9", "north 9", 1, [220])], "north"), tmp_path / "n", model=model
     )
-    with IndexFolder.open(tmp_path / "n") as north, IndexEdit.open(place) as edit:
+    with IndexReader.open(tmp_path / "n") as north, IndexWriter.open(place) as edit:
         edit.merge(north, "north/")
     with Searcher.open(place) as searcher:
         assert searcher.prefixes == ["north/"]

@@ -11,7 +11,7 @@ import pytest
 from index.case import Case
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.evaluation.evaluate import Evaluation, evaluate
-from retrieval.evaluation.predictions import StudyReading
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.retrieval_metrics import Retrieved
 from retrieval.indexing.build import build_index
 from retrieval.reports.evaluation_csv import PREDICTORS, figure_table, predictions, study_table
@@ -69,7 +69,7 @@ def test_every_figure_of_the_json_is_a_line(evaluation: Evaluation) -> None:
 def test_a_prediction_is_the_call_of_its_reader(predictor: str, called: list[int]) -> None:
     assert predictor in PREDICTORS
     readings = [
-        StudyReading(
+        StudyPrediction(
             (Case(f"valid/XR_HAND/patient00001/study{n}_positive/image1.png", f"s,{n}", "p", 1),),
             (of_classifier,), (of_vote,), 0.5, 0.3, Retrieved({}, {}), np.zeros((1, 2), np.float32),
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.reader import IndexFolder
+from index.reader import IndexReader
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.synthetic.dataset import write_collection
 from training.errors import TrainingError
@@ -79,7 +79,7 @@ def test_folds_judge_every_study_once_by_a_model_that_has_not_met_its_patient(
     assert result["images"] == len(phantoms.cases)
     indexed: list[set[str]] = []
     for number in (1, 2):
-        with IndexFolder.open(tmp_path / "runs" / small.runs[0].name / f"fold-{number}" / "index") as index:
+        with IndexReader.open(tmp_path / "runs" / small.runs[0].name / f"fold-{number}" / "index") as index:
             indexed.append({case.patient for case in index.cases()})
     everybody = {case.patient for case in phantoms.cases}
     assert indexed[0] | indexed[1] == everybody
@@ -165,7 +165,7 @@ def test_too_many_folds_and_other_parts(grid: Grid, phantoms: Collection, tmp_pa
     only = replace(grid, part="hand", runs=grid.runs[:1], tables=(), figures=())
     (result,) = run_experiment(only, mixed, [], tmp_path)
     assert list(result["parts"]) == ["hand"]
-    with IndexFolder.open(tmp_path / "runs" / only.runs[0].name / "fold-1" / "index") as index:
+    with IndexReader.open(tmp_path / "runs" / only.runs[0].name / "fold-1" / "index") as index:
         assert {case.part for case in index.cases()} == {"hand"}
     record = json.loads((tmp_path / "runs" / only.runs[0].name / "fold-1" / "recipe.json").read_text())
     assert record["images"] == len([case for case in half if case.split == "train"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from retrieval.evaluation.metrics import METRICS
-from retrieval.evaluation.paired_comparison import Call, write_calls
+from retrieval.evaluation.paired_comparison import Prediction, write_predictions
 from training.drawing import plot_metrics, principal_plane
 from training.experiments.grid import Grid, read_grid
 from training.experiments.report import write_report
@@ -90,8 +90,8 @@ def results(tmp_path: Path) -> list[Mapping[str, Any]]:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         np.savez(folder / "embeddings.npz", embeddings=rng.standard_normal((6, 8)), labels=[0, 1, 0, 1, 0, 1])
-        calls = [Call(f"s{i}", f"p{i}", i % 2, right if i % 2 else 0.3, 0.5, 0.5, 0.4) for i in range(8)]
-        write_calls(calls, folder / "calls.csv")
+        calls = [Prediction(f"s{i}", f"p{i}", i % 2, right if i % 2 else 0.3, 0.5, 0.5, 0.4) for i in range(8)]
+        write_predictions(calls, folder / "calls.csv")
     return [result("one-false", 0.5), result("one-true", 0.625), {"name": "lost", "error": "no <room>"}]
 
 

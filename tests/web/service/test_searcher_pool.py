@@ -17,7 +17,7 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 
 import httpx
 
-from index.writer import IndexEdit
+from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.indexing.build import build_index
@@ -177,7 +177,7 @@ def test_changes_are_there_for_the_next_one(
     engine = Engine.start(place)
     with engine.borrow() as former:
         assert former.source.cases == 6
-        with IndexEdit.open(place) as edit:
+        with IndexWriter.open(place) as edit:
             edit.remove({"study": ["s1"]})
         with engine.borrow() as later:
             assert later.source.cases == 4
@@ -252,7 +252,7 @@ def test_the_index_changes_between_requests_and_none_fails(
         for round_ in range(4):
             answered(8)
             build_index(squares(BRIGHT, f"data{round_}"), tmp_path / f"new{round_}", model=model)
-            with IndexEdit.open(place) as edit:
+            with IndexWriter.open(place) as edit:
                 edit.relabel("s6" if round_ else "s1", 1)
             shutil.move(place, tmp_path / f"old{round_}")
             shutil.move(tmp_path / f"new{round_}", place)
