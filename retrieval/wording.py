@@ -15,10 +15,10 @@ DISCLAIMER = "Not a medical device: research and teaching only."
 
 
 def printable(text: str) -> str:
-    """Untrusted text with each character that is not printable replaced, so that it cannot steer a terminal or a page.
+    r"""Untrusted text with each character that is not printable replaced, so that it cannot steer a terminal or a page.
 
-    >>> printable("a\\x1b[31mb")
-    'a\\ufffd[31mb'
+    >>> printable("a\x1b[31mb")
+    'a\ufffd[31mb'
     """
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 

@@ -38,7 +38,7 @@ def _environment(folders: tuple[Path, ...]) -> "Environment":
 
 
 def render(template: str, folders: Sequence[Path] = (), /, **values: object) -> str:
-    """The page, or part of one, that a template makes of the values; `folders` are looked through before the shared one.
+    """The page, or part of one, that a template makes of the values; `folders` come before the shared one.
 
     Everything is escaped but `markupsafe.Markup`; an undefined name is an error.
     """
