@@ -10,11 +10,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Two files at a time; those of one group (a Milvus server, a browser) in one process. A thread each, as there are two.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 LOCK := $(BIN)/uv --no-config pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --no-header --no-emit-index-url --group build
 
 .DELETE_ON_ERROR:
-.PHONY: bench clean demo help lock test wheel
+.PHONY: bench check clean demo help lock test test-all wheel
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -22,11 +24,20 @@ help:
 demo: $(VENV)/.cpu
 	$(BIN)/mura-search demo
 
-test: $(VENV)/.dev
+test: check
+	$(PYTEST)
+
+#   make check   ruff and mypy alone
+check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+#   make test-all    the tests that repeat something at random, as often as they can: 200 kills, 20,000 mutants
+#   make test-all SHARE=0.1    a tenth as often
+SHARE ?= 1
+test-all: $(VENV)/.dev
+	MURA_SEARCH_REPEAT=$(SHARE) $(PYTEST) -m repeated
 
 #   make wheel   build the wheel, install it in an environment of its own and run the demo there
 wheel: $(VENV)/.dev
