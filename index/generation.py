@@ -41,8 +41,12 @@ class Generation:
     _masks: dict[tuple[str, frozenset[str]], Mask] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, database: CaseReader) -> "tuple[Generation, bool]":
-        """The state that cases.sqlite has, in a transaction; and whether the vectors.faiss at `path` was of use."""
+    def read(cls, path: Path, database: CaseReader) -> "Generation":
+        """The generation of cases.sqlite, in a transaction.
+
+        Where the vectors.faiss at `path` is missing or of another index, the search is exact over the vectors of
+        cases.sqlite. The next writer writes the file.
+        """
         from index.vectors.faiss import (
             FaissStore,  # not before it is needed: it takes longer to import than all the rest
         )
@@ -71,7 +75,7 @@ class Generation:
                 f"{database.path} is damaged: it has not one embedding a case; "
                 "build the index again, or restore it from a copy"
             )
-        return cls(database.generation(), rows, studies, store, alive, behind), snapshot is not None
+        return cls(database.generation(), rows, studies, store, alive, behind)
 
     def count(self) -> int:
         """The number of cases."""

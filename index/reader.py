@@ -1,7 +1,7 @@
 """An index opened for reading: `IndexReader.open(path).search(embeddings, k)`."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -98,9 +98,7 @@ class IndexReader:
                         "build the index again, or restore it from a copy"
                     )
                 remote = _remote(database)
-                state, whole = _state(path, database, remote)
-            if not whole:
-                _repair(path)
+                state = _state(path, database, remote)
             return cls(path, database, state, file, remote)
         except BaseException:
             if remote:
@@ -131,7 +129,7 @@ class IndexReader:
         if self._database.generation() == self._state.generation:
             return False
         with self._database.transaction():
-            self._state, _ = _state(self.path, self._database, self._remote)
+            self._state = _state(self.path, self._database, self._remote)
             self._metadata = self._database.metadata()
         return True
 
@@ -323,15 +321,13 @@ def _remote(database: CaseReader) -> "MilvusStore | None":
     return open_remote(metadata)
 
 
-def _state(
-    path: Path, database: CaseReader, remote: "MilvusStore | None"
-) -> "tuple[Generation | RemoteGeneration, bool]":
-    """What the index holds now, in a transaction, and whether its vectors were where they should be."""
+def _state(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "Generation | RemoteGeneration":
+    """What the index holds now, in a transaction."""
     if remote is None:
         return Generation.read(path / VECTORS, database)
     from index.milvus.sync import RemoteGeneration
 
-    return RemoteGeneration.read(database, remote), True
+    return RemoteGeneration.read(database, remote)
 
 
 def _require_same(path: Path, database: CaseReader) -> None:
@@ -347,15 +343,9 @@ def _require_same(path: Path, database: CaseReader) -> None:
         np.array_equal(snapshot.rows[places], rows[there])
         and np.array_equal(snapshot.vectors[places].view(np.int32), truth[there].view(np.int32))
     ):
-        raise IndexDamaged(f"{path / VECTORS} is damaged; delete that one file, and it is made again from {CASES}")
-
-
-def _repair(path: Path) -> None:
-    """Make vectors.faiss again where it may be written and nobody else is at it; otherwise it stays in memory."""
-    from index.writer import IndexWriter
-
-    with suppress(IndexFailure):
-        IndexWriter.open(path).close()
+        raise IndexDamaged(
+            f"{path / VECTORS} is damaged; delete that file; the next change of the index writes it again"
+        )
 
 
 def require_index(path: Path) -> None:

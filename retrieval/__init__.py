@@ -42,7 +42,7 @@ __all__ = [
     "read_radiograph",
 ]
 
-# ONNX Runtime reads this once, when it is imported: it sends no events to its maker, and leaves no file in the home folder.
+# ONNX Runtime reads this once, when it is imported: it then sends no events to its maker and leaves no file behind.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # OpenCV reads this once, when it is imported: whatever a file's header hides from ours, no more pixels are decoded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "64000000")  # `retrieval.images.radiograph.MAX_PIXELS`

@@ -12,6 +12,8 @@ MuraSearchError
 └── ArchiveError           an archive, asked by DICOMweb or DIMSE, that does not do what it was asked for
 """
 
+from traceback import walk_tb
+
 from index.errors import MissingExtra, MuraSearchError
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "OutputError",
     "RadiographError",
     "SiteKeyError",
+    "redacted_traceback",
 ]
 
 
@@ -63,3 +66,12 @@ class DicomResultError(MuraSearchError):
 
 class ArchiveError(MuraSearchError):
     pass
+
+
+def redacted_traceback(error: BaseException) -> str:
+    """The kind of an error and the last six calls, innermost last: `KeyError in read:12 > parse:7`.
+
+    The error's own message is left out: it may hold a file name or a value of a DICOM header.
+    """
+    calls = [f"{frame.f_code.co_name}:{line}" for frame, line in walk_tb(error.__traceback__)]
+    return f"{type(error).__name__} in {' > '.join(calls[-6:])}"

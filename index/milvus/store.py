@@ -13,7 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,16 @@ from index.errors import (
     MissingExtra,
 )
 from index.milvus.filters import LONGEST, storable
-from index.milvus.patience import patiently
 from index.milvus.settings import MilvusSettings
 from index.milvus.study_search import TOP, Page, page_studies
 from index.milvus.transient_errors import passes, reason_of
 from index.vectors.base import require_unit_rows
 from index.vectors.study_search import Neighbour
 
-__all__ = ["MilvusSettings", "MilvusStore"]
+if TYPE_CHECKING:
+    import tenacity
+
+__all__ = ["MilvusSettings", "MilvusStore", "retrying"]
 
 T = TypeVar("T")
 
@@ -344,13 +346,29 @@ def _release(place: MilvusSettings) -> None:
             server_manager_instance.release_server(place.uri)
 
 
+def retrying(seconds: float) -> "tenacity.Retrying":
+    """Tries an action again for at most `seconds` while its error passes; then it raises the last error.
+
+    The pause doubles from 0.1 s to 5 s. Half of it is random, so that the clients of a restarted server do not all come
+    back at once.
+    """
+    import tenacity
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and passes(error)),
+        stop=tenacity.stop_before_delay(seconds),
+        wait=tenacity.wait_exponential(multiplier=0.05, max=2.5) + tenacity.wait_random_exponential(0.05, max=2.5),
+        reraise=True,
+    )
+
+
 def _ask(action: Callable[[], T], place: MilvusSettings, patience: float | None = None) -> T:
     """What the action gives, tried again while it may help; errors of Milvus as sentences."""
     import grpc
     from pymilvus.exceptions import MilvusException
 
     try:
-        return patiently(action, place.patience if patience is None else patience, passes)
+        return retrying(place.patience if patience is None else patience)(action)
     except (grpc.RpcError, grpc.FutureTimeoutError, MilvusException) as error:
         status, _, message = reason_of(error)
         reason = " ".join(place.discreet(message).split())[-300:]  # the cause comes last, after its stack traces

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexDamaged, IndexFailure
-from index.generation import Found
 from index.milvus.store import MilvusSettings, MilvusStore
 from index.sqlite.reader import CaseReader
 from index.sqlite.writer import CaseWriter
+from index.vectors.study_search import Neighbour as Found
 
 __all__ = [
     "TOKEN",

@@ -120,4 +120,4 @@ class VectorFile:
 
 
 def _damaged(path: Path) -> IndexDamaged:
-    return IndexDamaged(f"{path} is damaged; delete that one file, and it is made again from cases.sqlite")
+    return IndexDamaged(f"{path} is damaged; delete that file; the next change of the index writes it again")

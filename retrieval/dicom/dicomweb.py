@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 from index.atomic import write_whole
 from retrieval.datasets.dicom_folder import labelled_studies
 from retrieval.dicom.results import encoded
-from retrieval.errors import ArchiveError, MissingExtra
+from retrieval.errors import ArchiveError, MissingExtra, redacted_traceback
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, DicomError, NoRadiograph
 from retrieval.images.dicom_reader import be_silent, read_record
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
-from retrieval.trace import trace
 
 try:
     import requests
@@ -191,7 +190,7 @@ class WebArchive:
             hint = f"; a token is taken from {TOKEN_VARIABLE}" if status in (401, 403) else ""
             raise ArchiveError(f"{self.url} could not {what}: it answered {status}{hint}") from None
         except Exception as error:  # broad: an answer that is none makes JSON, pydicom and the client raise anything
-            logger.debug("%s", trace(error))
+            logger.debug("%s", redacted_traceback(error))
             raise ArchiveError(f"{self.url} could not {what}: its answer is no DICOMweb that can be read") from None
 
 

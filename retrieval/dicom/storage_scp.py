@@ -23,11 +23,10 @@ from typing import Any, Self
 
 from index.atomic import remove_strays, write_whole
 from index.errors import IndexFailure, MuraSearchError
-from retrieval.errors import ArchiveError, MissingExtra, OutputError
+from retrieval.errors import ArchiveError, MissingExtra, OutputError, redacted_traceback
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
 from retrieval.images.dicom_reader import be_silent, read_record
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
-from retrieval.trace import trace
 
 try:
     from pynetdicom import AE, evt
@@ -266,7 +265,7 @@ class Node:
                         break  # the others would wait as long for nothing, and studies with them
                 self._trouble = ""
             except Exception as error:  # broad: nothing may end the thread that answers
-                logger.debug("%s", trace(error))
+                logger.debug("%s", redacted_traceback(error))
                 trouble = str(getattr(error, "strerror", None) or type(error).__name__)
                 if trouble != self._trouble:
                     self._tell(f"the spool cannot be worked on, and is tried again: {trouble}")
@@ -312,7 +311,7 @@ class Node:
         except MuraSearchError as error:
             self._tell(f"a study could not be answered: {str(error).replace(str(study), 'study')}")
         except Exception as error:  # broad: no study may end the thread that answers the next
-            logger.debug("%s", trace(error))
+            logger.debug("%s", redacted_traceback(error))
             self._tell(f"a study could not be answered ({type(error).__name__})")
         if not (out / "done").exists():
             self.counts["failed"] += 1
@@ -326,7 +325,7 @@ class Node:
         try:
             self._deliver(sorted(out.glob("*.dcm")))
         except Exception as error:  # broad: whatever went wrong, the result is kept and the thread goes on
-            logger.debug("%s", trace(error))
+            logger.debug("%s", redacted_traceback(error))
             self._later[out.name] = time.monotonic() + self.settings.retry
             why = error if isinstance(error, MuraSearchError) else type(error).__name__
             self._tell(f"a result could not be delivered, and is kept: {why}")
@@ -363,4 +362,4 @@ def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> Non
         try:
             association.release()
         except Exception as error:  # broad: whether all was taken is known already, and a poor farewell changes it not
-            logger.debug("%s", trace(error))
+            logger.debug("%s", redacted_traceback(error))

@@ -17,7 +17,7 @@ from zlib import MAX_WBITS, decompressobj
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import MissingExtra
+from retrieval.errors import MissingExtra, redacted_traceback
 from retrieval.images.codestream import read_codestream, rle_fits
 from retrieval.images.dicom_header import (
     GREY,
@@ -33,7 +33,6 @@ from retrieval.images.dicom_header import (
     text,
 )
 from retrieval.images.dicom_pixels import colours, grey_levels
-from retrieval.trace import trace
 
 try:
     import pydicom
@@ -223,5 +222,5 @@ def _as_sentence(sentence: str) -> Iterator[None]:
     except (DicomError, MissingExtra):
         raise
     except Exception as error:  # broad: damaged bytes make these raise anything, with values of the header in it
-        logger.debug("%s", trace(error))
+        logger.debug("%s", redacted_traceback(error))
         raise DicomError(sentence) from None

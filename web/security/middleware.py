@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval.trace import trace
+from retrieval.errors import redacted_traceback
 from web.errors import Refused
 from web.metrics import Meters
 from web.responses import refusal, wants_page
@@ -87,7 +87,7 @@ class Guard:
             await (early or self.app)(scope, body.receive, reply)
         except Exception as error:  # broad, as the last resort: what nobody expected becomes a status and a line here
             if not isinstance(error, Refused):
-                logger.error("%s", trace(error))
+                logger.error("%s", redacted_traceback(error))
             if not status:
                 await refusal(error, page=wants_page(scope["path"], headers))(scope, body.receive, reply)
         finally:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoding.encoder import Encoded, Encoder
-from retrieval.trace import trace
+from retrieval.errors import redacted_traceback
 from web.errors import Refused
 from web.service.admission import BUSY
 
@@ -82,7 +82,7 @@ class Batcher:
                 for job in asking:
                     job.done.set_exception(error)
                 if not asking:
-                    logger.error("%s", trace(error))
+                    logger.error("%s", redacted_traceback(error))
                 continue
             self.batches += 1
             start = 0

@@ -13,9 +13,8 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from retrieval.encoding.batches import thumbnail
-from retrieval.errors import RadiographError
+from retrieval.errors import RadiographError, redacted_traceback
 from retrieval.reports.stack import named
-from retrieval.trace import trace
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import SCHEMA, Entry, Found, Skipped, find_studies, in_order
 from web.errors import Refused
@@ -153,7 +152,7 @@ class Worklist:
             return await step()
         except Exception as error:  # broad: else the page would say for ever that the folder is watched
             if self.trouble != _BROKEN:
-                logger.error("the worklist could not be brought up to date: %s", trace(error))
+                logger.error("the worklist could not be brought up to date: %s", redacted_traceback(error))
             self._say(_BROKEN)
             return None
 
@@ -263,7 +262,7 @@ class Worklist:
                 if attempt < _TRIES - 1:
                     await asyncio.sleep(error.retry)
             except Exception as error:  # broad: what nobody expected costs one study, not the list
-                logger.error("a study of the worklist could not be read: %s", trace(error))
+                logger.error("a study of the worklist could not be read: %s", redacted_traceback(error))
                 return Skipped(found.study, "something went wrong that should not have")
         return None
 
