@@ -59,10 +59,6 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Weights to start from, instead of ImageNet's from the hub.")
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start from random weights.")] = False,
-    refit: Annotated[
-        bool | None,
-        typer.Option("--refit/--no-refit", help="Once calibrated, train anew on the held-out patients, too."),
-    ] = None,
     test_time: Annotated[
         str | None, typer.Option(metavar="NAME", help="mirror: queries are also encoded mirrored, at twice the cost.")
     ] = None,
@@ -92,7 +88,7 @@ def train(
     try:
         from training.data.dataset import listed_cases, load_training_set
         from training.distributed import rank_and_size
-        from training.loop.run import plan_run, recorded_recipe
+        from training.loop.run import RunOptions, plan_run, recorded_recipe
         from training.loop.run import train as run
         from training.recipe import Recipe
     except ModuleNotFoundError as error:
@@ -110,7 +106,6 @@ def train(
         "seed": seed,
         "weights": start,
         "test_time": test_time,
-        "refit": refit,
         **(HEADS[head] if head else {}),
     }
     chosen = read_recipe(recipe) if recipe else recorded_recipe(out) if resume else Recipe()
@@ -141,11 +136,8 @@ def train(
                 training_set,
                 chosen,
                 out,
-                name=name,
-                provenance=about,
-                resume=resume,
-                trial=plan,
-                report=reporter(show, told=plan is not None),
+                RunOptions(name=name, provenance=about, resume=resume, trial=plan),
+                reporter(show, told=plan is not None),
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command with --resume goes on from here") from None
@@ -169,12 +161,10 @@ def described(plan: "Plan") -> str:
     """The plan in words."""
     stages = f"{plan.soup} runs of " if plan.soup > 1 else ""
     stages += f"{plan.crop_epochs} epochs of {plan.crop_steps:,} steps on crops, then " if plan.crop_epochs else ""
-    again = f"; then all of it again on everybody, in epochs of {plan.refit_steps:,} steps" if plan.refit_steps else ""
     return "\n".join(
         (
             f"{plan.learning:,} radiographs to learn from, {plan.holdout:,} of other patients to judge and calibrate",
-            f"{stages}{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s"
-            f"{again}",
+            f"{stages}{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s",
             f"{plan.parameters / 1e6:.1f} million parameters, {plan.trained_parameters / 1e6:.1f} million trained",
             f"{plan.processes} x {plan.device}, {plan.precision}: about {duration(plan.seconds)}, "
             f"{plan.memory_bytes / 2**30:.1f} GiB",
@@ -191,9 +181,7 @@ def duration(seconds: float) -> str:
 
 STAGES = {
     "train": "training",
-    "refit": "training again, on everybody",
     "look": "seeing what it tells apart",
-    "glance": "seeing what a glance tells",
     "encode": "encoding",
 }
 
@@ -250,11 +238,11 @@ def training_collection(data: Path, layout: str | None, part: str | None, split:
 
 def read_recipe(file: Path) -> "Recipe":
     """The recipe in a run's recipe.json, or in a JSON object of some of its fields."""
-    from training.recipe import Recipe
+    from training.recipe import Recipe, without_removed
 
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
         values = dict(content.get("recipe", content))
     except (ValueError, AttributeError, TypeError) as error:
         raise MuraSearchError(f"{file} is no recipe; give the recipe.json of a run ({error})") from error
-    return Recipe.of(values, str(file))
+    return Recipe.of(without_removed(values), str(file))

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,8 +95,8 @@ def test_serve(home: Path, data: Path, model: Path) -> None:
     traces, process = traced(home, "serve", "--index", index, "--port", "0")
     assert process.stderr is not None
     address = re.findall(r"http://127\.0\.0\.1:\d+/", process.stderr.readline())[0]
-    with urllib.request.urlopen(address, timeout=20) as reply:
-        assert reply.status == 200
+    with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:  # under strace it takes a moment to listen
+        assert client.get(address, timeout=20).status_code == 200
     sent = {"files": (data.parent / "s1-1.png").read_bytes()}
     assert httpx.post(f"{address}search", files=sent, follow_redirects=True, timeout=20).status_code == 200
     os.killpg(process.pid, signal.SIGINT)  # strace itself ignores it

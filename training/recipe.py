@@ -7,10 +7,13 @@ from typing import Any
 from retrieval.images.preprocessing import Preprocessing
 from training.errors import TrainingError
 
-__all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe", "typed"]
+__all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe", "typed", "without_removed"]
 
 LOSS_NAMES = ("batch-hard", "focal", "neighbourhood", "selective", "semi-hard", "triplet")
 PRECISIONS = ("auto", "bf16", "float32")
+# Fields that recipes had once, with the values that mean that they were not used.
+_REMOVED: dict[str, object] = {"glance": 0.0, "refit": False}
+_MISSING = object()
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
 
 
@@ -49,7 +52,6 @@ class Recipe:
     classification: float = 1.0  # above 0, the classifier also trains jointly with the embedding; on crops always
     second_stage: bool = True  # the classifier is trained anew on the frozen embeddings (the report: only there)
     looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see appearance_subspace.py
-    glance: float = 0.0  # share of the embedding that is of the untrained network's glance; see training/glance.py
     regions: float = 1.0  # suspicion against the lesions' boxes, where a collection has them
     learning_rate: float = 1e-4  # of the backbone
     head_learning_rate: float = 1e-3
@@ -57,7 +59,6 @@ class Recipe:
     averaging: float = 0.99  # decay of the weights' moving average, which is what is kept
     soup: int = 1  # runs from the same start, each with a seed of its own, whose weights are averaged in the end
     holdout: float = 0.2  # share of the training patients that judge and calibrate
-    refit: bool = False  # calibrated on them, all is trained once more from the start, on the held-out patients too
     precision: str = "auto"  # one of PRECISIONS; "auto" takes what is faster on this machine
     test_time: str = ""  # "mirror": queries are encoded as they are and mirrored, at twice the cost
     seed: int = 0
@@ -84,8 +85,6 @@ class Recipe:
             raise TrainingError(f"training shows pictures at 32 pixels a side up to their size, not {self.shown}")
         if self.soup < 1 or (self.soup > 1 and not self.weights):
             raise TrainingError("a soup is of one run or more, and of several only where they start pretrained")
-        if self.refit and self.patience:
-            raise TrainingError("who trains again on everybody has nobody left to stop by: give patience 0")
         self._check_ranges()
 
     def _check_ranges(self) -> None:
@@ -101,11 +100,7 @@ class Recipe:
             raise TrainingError(f"the strength of augmentation is from 0 to 3, not {self.augmentation}")
         if not 0 <= self.looks < 1:
             raise TrainingError(f"looks are a share of the embedding, from 0 to below 1, not {self.looks}")
-        if not 0 <= self.glance < 1:
-            raise TrainingError(f"a glance is a share of the embedding, from 0 to below 1, not {self.glance}")
-        if self.glance and not (self.weights and self.size % 64 == 0):
-            raise TrainingError("a glance needs pretrained weights and a size that is a multiple of 64 pixels")
-        if not self.second_stage and (self.looks or self.glance or self.classification == 0):
+        if not self.second_stage and (self.looks or self.classification == 0):
             raise TrainingError("nothing would train the classifier: give classification a weight, or a second stage")
 
     @property
@@ -138,9 +133,17 @@ class Recipe:
         return asdict(self)
 
     def recorded_as(self, record: Mapping[str, object]) -> bool:
-        """Whether a record is of this recipe, also one from before there were fields that have their defaults here."""
+        """Whether a record is of this recipe.
+
+        The record may lack fields that have their defaults here, and may have removed fields that were not used.
+        """
         defaults = {field.name: field.default for field in fields(self)}
-        return {**defaults, **record} == self.to_dict()
+        return {**defaults, **without_removed(record)} == self.to_dict()
+
+
+def without_removed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded recipe without the fields that recipes had once, as far as they were not used."""
+    return {name: value for name, value in record.items() if _REMOVED.get(name, _MISSING) != value}
 
 
 def typed(value: Any, kind: type, where: str) -> Any:

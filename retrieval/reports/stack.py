@@ -2,7 +2,8 @@
 
 from html import escape
 
-from retrieval.reports.page import THEMES, Html, image, safe
+from retrieval.reports.page import Html, image, safe
+from retrieval.reports.templating import static
 
 __all__ = ["BAR", "SCRIPT", "STYLE", "blank", "named", "stack"]
 
@@ -18,52 +19,8 @@ BAR = Html("""<div class="bar" role="group" aria-label="How the pictures are sho
 </div>
 """)
 
-# All that a style sheet cannot do: to follow the slider. Without script the slider stays away.
-SCRIPT = """const slider = document.getElementById("strength");
-const follow = () => document.documentElement.style.setProperty("--strength", slider.value / 100);
-document.getElementById("fade").hidden = false;
-slider.addEventListener("input", follow);
-follow();
-"""
-
-STYLE = f"""{THEMES}
-.verdict {{ margin: 0.5rem 0; font-size: 1.35rem; font-weight: 600; }}
-.bar {{ position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; align-items: center; gap: 0.4rem 1.5rem;
-  margin: 1.25rem 0 0; padding: 0.5rem 0; background: var(--paper); border-bottom: 1px solid var(--line); }}
-.bar label {{ display: inline-flex; align-items: center; gap: 0.4rem; min-height: 1.75rem; }}
-.bar label[hidden] {{ display: none; }}
-.bar fieldset {{ display: flex; flex-wrap: wrap; align-items: center; gap: 0.25rem 0.75rem; margin: 0; padding: 0;
-  border: 0; }}
-.bar legend {{ float: left; padding: 0; margin-right: 0.75rem; color: var(--soft); }}
-.bar input {{ margin: 0; accent-color: var(--link); }}
-.bar input[type="range"] {{ width: 8rem; }}
-.bar input:focus-visible {{ outline: 3px solid var(--link); outline-offset: 2px; }}
-section {{ scroll-margin-top: 4rem; }}
-.asked {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0.5rem 2.5rem; }}
-.asked.several {{ display: block; }}
-.several .views {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }}
-.views figure {{ margin: 0.25rem 0; }}
-.asked h3 {{ margin-top: 0.25rem; }}
-.several h3 {{ margin-top: 1.5rem; }}
-.stack {{ position: relative; display: block; background: #000000; border-radius: 0.25rem; overflow: hidden; }}
-.stack img {{ display: block; width: 100%; object-fit: contain; }}
-.stack .base {{ height: auto; max-height: 44rem; }}
-.stack .heat {{ position: absolute; inset: 0; height: 100%; opacity: var(--strength, 0.55); }}
-:root:has(#heat:not(:checked)) .heat {{ display: none; }}
-:root:has(#invert:checked) .base {{ filter: invert(1); }}
-.found {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: 1rem 1.5rem;
-  margin: 1rem 0; padding: 0; list-style: none; }}
-.found > li {{ max-width: none; padding: 0.75rem 1rem; border: 1px solid var(--line); border-radius: 0.5rem; }}
-.found h3 {{ margin: 0; overflow-wrap: anywhere; }}
-.found p {{ margin: 0.25rem 0; }}
-.two {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.75rem; align-items: start; }}
-.two figure {{ margin: 0.5rem 0 0; }}
-.two .blank {{ height: 10rem; }}
-@media print {{ .bar {{ display: none; }} .found {{ grid-template-columns: 1fr 1fr; }}
-  .found > li {{ break-inside: avoid; }}
-  .views .base {{ max-height: 11cm; }}
-  .asked {{ grid-template-columns: 1fr 1fr; }} .several .views {{ grid-template-columns: repeat(3, 1fr); }} }}
-"""
+SCRIPT = static("heatmaps.js")
+STYLE = static("study.css")
 
 
 def named(text: str) -> str:

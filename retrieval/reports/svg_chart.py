@@ -10,25 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["CHART_STYLE", "Axis", "Chart", "ticks"]
+from retrieval.reports.templating import static
+
+__all__ = ["Axis", "Chart", "drawing", "ticks"]
 
 Point = tuple[float, float]
-
-CHART_STYLE = """.chart { display: block; width: 100%; max-width: 30rem; height: auto; overflow: visible; }
-.chart.broad { max-width: 38rem; min-width: 27rem; }
-.chart text { fill: var(--ink); font-size: 12px; }
-.chart .axis { stroke: var(--soft); fill: none; }
-.chart .grid { stroke: var(--line); fill: none; }
-.chart .guide { stroke: var(--soft); stroke-dasharray: 5 4; fill: none; }
-.chart .classifier { --own: var(--classifier); } .chart .vote { --own: var(--vote); }
-.chart .mean { --own: var(--mean); } .chart .normal { --own: var(--normal); }
-.chart .abnormal { --own: var(--abnormal); }
-.chart .mark.faint { opacity: 0.5; stroke: none; }
-.chart .line { stroke: var(--own); fill: none; stroke-width: 2; stroke-linejoin: round; }
-.chart .line.vote { stroke-dasharray: 7 3; } .chart .line.mean { stroke-dasharray: 2 3; }
-.chart .mark { fill: var(--own); stroke: var(--paper); stroke-width: 0.75; }
-.chart .bar { fill: var(--own); opacity: 0.45; }
-.chart .interval { stroke: var(--own); stroke-width: 1.75; fill: none; }"""
 
 _SHAPES = {"classifier": "circle", "vote": "square", "mean": "diamond", "normal": "circle", "abnormal": "triangle"}
 
@@ -120,11 +106,16 @@ class Chart:
         """An entry of the legend. sign: "line", "mark", "both" or "guide"."""
         self._keys.append((name, kind, sign))
 
-    def svg(self) -> str:
+    @property
+    def size(self) -> Point:
+        """Width and height in pixels, with the legend."""
+        return self._width, self._legend()[1]
+
+    def svg(self, attributes: str = "") -> str:
         legend, height = self._legend()
         return (
             f'<svg class="chart{f" {self._kind}" if self._kind else ""}" role="img" aria-label="{escape(self._alt)}" '
-            f'viewBox="0 0 {_number(self._width)} {_number(height)}">'
+            f'viewBox="0 0 {_number(self._width)} {_number(height)}"{attributes}>'
             f"{self._frame()}{''.join(self._content)}{legend}</svg>"
         )
 
@@ -181,6 +172,22 @@ class Chart:
             drawn.append(_words(x + 34, y + 4, name, "start"))
             x += width
         return "".join(drawn), (y + 14 if self._keys else self._height)
+
+
+def drawing(panels: Sequence[tuple[str, Chart]]) -> str:
+    """Charts side by side, each with its title, as the text of an SVG file, light or dark as the reader's system is."""
+    content, x, bottom = [], 0.0, 0.0
+    for title, chart in panels:
+        width, height = chart.size
+        place = f' x="{_number(x)}" y="24" width="{_number(width)}" height="{_number(height)}"'
+        content.append(f'<text x="{_number(x + 14)}" y="16" class="title">{escape(title)}</text>{chart.svg(place)}')
+        x, bottom = x + width + 16, max(bottom, height + 24)
+    style = f"{static('theme.css')}{static('chart.css')}svg {{ background: var(--paper); font-family: sans-serif; }}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_number(x)}" height="{_number(bottom)}" '
+        f'viewBox="0 0 {_number(x)} {_number(bottom)}">\n<style>{style} .title {{ fill: var(--ink); }}</style>\n'
+        f"{chr(10).join(content)}\n</svg>\n"
+    )
 
 
 def _words(x: float, y: float, value: str, anchor: str, more: str = "") -> str:

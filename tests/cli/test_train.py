@@ -33,8 +33,6 @@ PLAN = Plan(
     epochs=20,
     crop_steps=30,
     crop_epochs=4,
-    refit_steps=0,
-    refit_crop_steps=0,
     soup=1,
     processes=1,
     seconds=1100.0,
@@ -52,10 +50,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(collections=collections, how=how, cache=cache)
         return "the data", [("bad.png", "empty")]
 
-    def train(data: object, recipe: object, out: Path, **options: Any) -> training.loop.run.Trained:
-        seen.update(data=data, recipe=recipe, out=out, **options)
-        options["report"]("plan", 0, 0, {"seconds": 3600.0, "memory_bytes": 3 * 2**30, "step_seconds": 1.25})
-        options["report"]("epoch", 1, 2, {"epoch": 1, "valid_auroc": 0.75})
+    def train(data: object, recipe: object, out: Path, options: Any, report: Any) -> training.loop.run.Trained:
+        seen.update(data=data, recipe=recipe, out=out, **{name: getattr(options, name) for name in options.__slots__})
+        report("plan", 0, 0, {"seconds": 3600.0, "memory_bytes": 3 * 2**30, "step_seconds": 1.25})
+        report("epoch", 1, 2, {"epoch": 1, "valid_auroc": 0.75})
         return training.loop.run.Trained(
             out / "model", ({"epoch": 1.0, "valid_auroc": float("nan")},), 1e-6, DEFAULTS, 60.0
         )
@@ -165,9 +163,6 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     monkeypatch.setattr(training.loop.run, "plan_run", lambda cases, recipe: replace(plan, soup=3, crop_epochs=0))
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert "3 runs of 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
-    monkeypatch.setattr(training.loop.run, "plan_run", lambda cases, recipe: replace(plan, refit_steps=31))
-    result = run("train", table, "--out", tmp_path / "run", "--dry-run", "--refit", "--patience", 0)
-    assert "then all of it again on everybody, in epochs of 31 steps" in result.stdout.replace("\n", " ")
     assert set(asked) == {"listed"}  # nothing was read
     assert not (tmp_path / "run").exists()
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import write_whole
 from index.case import Case
 from index.errors import MuraSearchError
 from retrieval.answer import plain
@@ -39,10 +40,10 @@ from training.data.lesion_boxes import boxes_of
 from training.errors import TrainingError
 from training.experiments.grid import Grid, Run
 from training.experiments.report import write_report
-from training.loop.run import train
-from training.loop.trainer import Report
+from training.loop.run import RunOptions, train
 from training.loop.validation import embedding_loss
 from training.recipe import Recipe
+from training.types import Report
 
 __all__ = ["run_experiment"]
 
@@ -143,7 +144,8 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
     for number, (learned, valid) in enumerate(data.divided, 1):
         place = folder / f"fold-{number}"
         loaded, _ = load_training_set([learned, *data.others], run.recipe.preprocessing, cache=cache)
-        trained = train(loaded, run.recipe, place, name=run.name, resume=True, appearance=False, report=report)
+        options = RunOptions(name=run.name, resume=True, appearance=False)
+        trained = train(loaded, run.recipe, place, options, report)
         assert trained is not None  # an experiment is one process
         began = time.monotonic()
         part = data.part or None
@@ -167,9 +169,7 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "numpy", "onnxruntime")},
     }
     write_predictions(predictions_of(readings), folder / "calls.csv")
-    unfinished = folder / "result.part"
-    unfinished.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    unfinished.replace(folder / "result.json")
+    write_whole(folder / "result.json", (json.dumps(plain(result), indent=1, allow_nan=False) + "\n").encode())
     return result
 
 

@@ -1,4 +1,4 @@
-"""What a grid of runs found: one report as Markdown, CSV and HTML.
+"""What a grid of runs found: one report as Markdown, CSV and HTML, from the same blocks.
 
 OUT/
   report.md  results.csv  report.html (complete in itself)
@@ -7,33 +7,26 @@ OUT/
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import write_whole
 from retrieval.evaluation.paired_comparison import COMPARED, Prediction, compare, read_predictions
-from training.document import (
-    ABNORMAL,
-    NORMAL,
-    Block,
-    Cell,
-    Heading,
-    Picture,
-    Sheet,
-    Text,
-    as_html,
-    as_markdown,
-    write_text,
-)
-from training.drawing import Drawing, principal_plane
+from retrieval.evaluation.pca import Plane
+from retrieval.reports.svg_chart import Axis, Chart, drawing
+from retrieval.reports.templating import render, static
 from training.experiments.grid import Column, Figure, Grid, Run, Table
 
 __all__ = ["write_report"]
 
 Result = Mapping[str, Any]
+_TEMPLATES = (Path(__file__).parent / "templates",)
 _OVERVIEW = (
     ("kappa, classifier", "study.classifier.kappa"),
     ("kappa, vote", "study.knn.kappa"),
@@ -44,33 +37,131 @@ _OVERVIEW = (
 _COUNTS = ("studies", "abnormal_studies", "images", "abnormal_images", "patients")
 
 
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading; one of level 2 begins a section, and `name` is where links to it point."""
+
+    kind: ClassVar[str] = "heading"
+    text: str
+    level: int = 2
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.text.lower()).strip("-") if self.level == 2 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    kind: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What was measured and, beside it, what was published, where anything was."""
+
+    measured: str
+    published: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table; the first cell of a row names it."""
+
+    kind: ClassVar[str] = "sheet"
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    title: str
+    chart: Chart
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """Charts side by side; `file` is where their drawing lies, relative to the report."""
+
+    kind: ClassVar[str] = "chart"
+    file: str
+    panels: Sequence[Panel]
+    alt: str
+    caption: str
+
+
+Block = Heading | Text | Sheet | Panels
+
+
 def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
     """Write OUT/report.md, results.csv, report.html and figures/, from the results that are there so far.
 
     `results` are what `run_experiment` gives: a run may be missing, or have failed ({"name", "error"}). Embeddings are
-    read from OUT/runs/NAME/embeddings.npz, and calls of studies from calls.csv there. The same results give the same
-    files, byte for byte.
+    read from OUT/runs/NAME/embeddings.npz, and predictions of studies from calls.csv there. The same results give the
+    same files, byte for byte.
     """
-    found = {result["name"]: result for result in results}
+    by_name = {result["name"]: result for result in results}
     blocks = [
-        *_head(grid, found),
-        *_overview(grid, found),
-        *_parts(grid, found),
-        *_gains(grid, found, out),
-        *_tables(grid, found),
-        *_figures(grid, found, out),
+        *_head(grid, by_name),
+        *_overview(grid, by_name),
+        *_parts(grid, by_name),
+        *_gains(grid, by_name, out),
+        *_tables(grid, by_name),
+        *_figures(grid, by_name, out),
+        *_settings(grid),
     ]
-    blocks += _settings(grid)
     for block in blocks:
-        if isinstance(block, Picture):
-            write_text(out / block.file, block.svg)
-    write_text(out / "results.csv", _csv(grid, found))
-    write_text(out / "report.md", as_markdown(blocks))
-    write_text(out / "report.html", as_html(grid.title, blocks))
+        if isinstance(block, Panels):
+            (out / block.file).parent.mkdir(parents=True, exist_ok=True)
+            panels = [(panel.title, panel.chart) for panel in block.panels]
+            write_whole(out / block.file, drawing(panels).encode())
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "results.csv", _csv(grid, by_name).encode())
+    write_whole(out / "report.md", _markdown(grid, blocks).encode())
+    write_whole(out / "report.html", _html(grid, blocks).encode())
+
+
+def _html(grid: Grid, blocks: Sequence[Block]) -> str:
+    sections = [(block.name, block.text) for block in blocks if isinstance(block, Heading) and block.level == 2]
+    styles = [static("theme.css") + static("base.css") + static("chart.css")]
+    return render(
+        "experiment.html", _TEMPLATES, title=grid.title, sections=sections, styles=styles, script="", blocks=blocks
+    )
+
+
+def _markdown(grid: Grid, blocks: Sequence[Block]) -> str:
+    pieces = [f"# {_plain(grid.title)}"]
+    for block in blocks:
+        match block:
+            case Heading(text, level):
+                pieces.append(f"{'#' * level} {_plain(text)}")
+            case Text(text):
+                pieces.append(_plain(text))
+            case Panels(file, _, alt, caption):
+                pieces += [f"![{_plain(alt)}]({file})", _plain(caption)]
+            case Sheet(_, headings, rows):
+                lines = [[*map(_plain, headings)], ["---", *["---:"] * (len(headings) - 1)]]
+                lines += [[_markdown_cell(cell) for cell in row] for row in rows]
+                pieces.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(pieces) + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    measured = _plain(cell.measured)
+    return f"**{measured}** · {_plain(cell.published)}" if cell.published else measured
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing means anything to Markdown, on one line."""
+    return re.sub(r"([\\`*<\[\]|~])", r"\\\1", " ".join(text.split()))
+
+
+def _row(*cells: str) -> list[Cell]:
+    return [Cell(cell) for cell in cells]
 
 
 def _head(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
-    yield Heading(grid.title, 1)
     if grid.description:
         yield Text(grid.description)
     done = [found[run.name] for run in grid.runs if "seconds" in found.get(run.name, {})]
@@ -113,22 +204,25 @@ def _overview(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
     for run in grid.runs:
         result = found.get(run.name, {})
         minutes = f"{result['seconds'] / 60:.1f}" if "seconds" in result else ""
-        rows.append([run.name, *(_shown(found, run.name, value) for _, value in _OVERVIEW), minutes])
-    yield Sheet(["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
+        rows.append(_row(run.name, *(_shown(found, run.name, value) for _, value in _OVERVIEW), minutes))
+    yield Sheet("All runs, by study", ["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
 
 
 def _parts(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
     rows = [
-        [f"{run.name}, {part}", f"{of['studies']} ({of['abnormal']})"]
-        + [_estimated(of[reader][metric]) for metric in COMPARED for reader in ("classifier", "knn")]
+        _row(
+            f"{run.name}, {part}",
+            f"{figures['studies']} ({figures['abnormal']})",
+            *(_estimated(figures[reader][metric]) for metric in COMPARED for reader in ("classifier", "knn")),
+        )
         for run in grid.runs
-        for part, of in found.get(run.name, {}).get("parts", {}).items()
+        for part, figures in found.get(run.name, {}).get("parts", {}).items()
         if len(found[run.name]["parts"]) > 1
     ]
     if rows:
         yield Heading("By body part")
         columns = [f"{metric}, {reader}" for metric in ("kappa", "AUROC") for reader in ("classifier", "vote")]
-        yield Sheet(["Run and part", "studies (abnormal)", *columns], rows)
+        yield Sheet("Runs by body part", ["Run and part", "studies (abnormal)", *columns], rows)
 
 
 def _gains(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block]:
@@ -143,8 +237,8 @@ def _gains(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block
     for run in grid.runs:
         if run.name != grid.baseline and "seconds" in found.get(run.name, {}):
             gains = compare(calls(run.name), calls(grid.baseline))
-            rows.append([run.name, *(_estimated(gains[column].to_dict(), sign="+") for column in columns)])
-    yield Sheet(["Run", *columns], rows)
+            rows.append(_row(run.name, *(_estimated(gains[column].to_dict(), sign="+") for column in columns)))
+    yield Sheet(f"Gains on {grid.baseline}", ["Run", *columns], rows)
 
 
 def _tables(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
@@ -173,10 +267,8 @@ def _sheet(table: Table, found: Mapping[str, Result]) -> Sheet:
         measured = _shown(found, column.runs[row], column.value)
         return Cell(measured, "" if published is None else f"{published:g}")
 
-    rows: list[list[str | Cell]] = [
-        [name, *(cell(column, row) for column in table.columns)] for row, name in enumerate(table.rows)
-    ]
-    return Sheet([table.corner, *(column.title for column in table.columns)], rows)
+    rows = [[Cell(name), *(cell(column, row) for column in table.columns)] for row, name in enumerate(table.rows)]
+    return Sheet(table.title, [table.corner, *(column.title for column in table.columns)], rows)
 
 
 def _shown(found: Mapping[str, Result], name: str, value: str) -> str:
@@ -217,35 +309,39 @@ def _figures(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Blo
         yield _maps(figure, found, out, number)
 
 
-def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -> Picture:
-    planes: dict[str, tuple[NDArray[np.float64], list[float], NDArray[np.int64]]] = {}
+def _maps(figure: Figure, found: Mapping[str, Result], out: Path, number: int) -> Panels:
+    planes: dict[str, tuple[NDArray[np.float64], Sequence[float], NDArray[np.int64]]] = {}
     for name in figure.runs:
         file = out / "runs" / name / "embeddings.npz"
         if "seconds" in found.get(name, {}) and file.exists():
             with np.load(file) as arrays:
-                planes[name] = (*principal_plane(arrays["embeddings"], arrays["labels"]), arrays["labels"])
+                plane = Plane.fit(arrays["embeddings"], arrays["labels"])
+                planes[name] = plane.project(arrays["embeddings"]), plane.shares, arrays["labels"]
     low, high = _frame([points for points, _, _ in planes.values()])
-    height = 5 * float((high - low)[1] / (high - low)[0])  # of a panel 5 wide, on equal scales
-    told, seen = [], max((len(labels) for _, _, labels in planes.values()), default=0)
-    with Drawing(len(figure.runs), 5 * len(figure.runs), height + 1, shared=True) as drawing:
-        for axes, name in zip(drawing.axes, figure.runs, strict=True):
-            axes.set_title(name, loc="left")
-            axes.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-            if name not in planes:
-                state = "failed" if "error" in found.get(name, {}) else "not run"
-                axes.text(0.5, 0.5, state, transform=axes.transAxes, ha="center")
-                told.append(f"{name}: {state}")
-                continue
-            points, shares, labels = planes[name]
-            for label, word, colour, marker in ((0, "normal", NORMAL, "o"), (1, "abnormal", ABNORMAL, "^")):
-                x, y = points[labels == label].T
-                axes.scatter(x, y, s=16, color=colour, marker=marker, alpha=0.7, linewidths=0, label=word)
-            axes.set(xlabel=f"component 1 ({shares[0]:.0%})", ylabel=f"component 2 ({shares[1]:.0%})")
-            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
-            told.append(f"{name}: {sum(shares):.0%} of the variance ({shares[0]:.0%} and {shares[1]:.0%})")
-    caption = f"Explained by the two components in {'; '.join(told)}."
-    alt = f"Maps of {seen} radiographs' embeddings side by side, normal as blue dots and abnormal as orange triangles"
-    return Picture(f"figures/figure-{number}.svg", drawing.svg, alt, caption)
+    height = 330 * float((high - low)[1] / (high - low)[0]) + 54  # of a panel about 330 wide, on equal scales
+    panels, states, most = [], [], max((len(labels) for _, _, labels in planes.values()), default=0)
+    for name in figure.runs:
+        points, shares, labels = planes.get(name, (np.empty((0, 2)), (0.0, 0.0), np.empty(0, np.int64)))
+        words = [f"component {axis} ({share:.0%})" for axis, share in enumerate(shares, 1)]
+        chart = Chart(
+            f"Map of the embeddings of {name}",
+            Axis(words[0], float(low[0]), float(high[0]), grid=False),
+            Axis(words[1], float(low[1]), float(high[1]), grid=False),
+            height=height,
+        )
+        if name in planes:
+            for label, kind in enumerate(("normal", "abnormal")):
+                chart.marks([(float(x), float(y)) for x, y in points[labels == label]], kind, size=3.5, faint=True)
+                chart.key(kind, kind, "mark")
+            states.append(f"{name}: {sum(shares):.0%} of the variance ({shares[0]:.0%} and {shares[1]:.0%})")
+        else:
+            state = "failed" if "error" in found.get(name, {}) else "not run"
+            chart.note((float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2), state, "middle")
+            states.append(f"{name}: {state}")
+        panels.append(Panel(name, chart))
+    caption = f"Explained by the two components in {'; '.join(states)}."
+    alt = f"Maps of {most} radiographs' embeddings side by side, normal as blue dots and abnormal as orange triangles"
+    return Panels(f"figures/figure-{number}.svg", panels, alt, caption)
 
 
 def _frame(planes: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -263,9 +359,10 @@ def _settings(grid: Grid) -> Iterator[Block]:
     yield Heading("Settings")
     if varying:
         rows = [
-            [run.name, *(_word(recipe[key]) for key in varying)] for run, recipe in zip(grid.runs, recipes, strict=True)
+            _row(run.name, *(_word(recipe[key]) for key in varying))
+            for run, recipe in zip(grid.runs, recipes, strict=True)
         ]
-        yield Sheet(["Run", *varying], rows)
+        yield Sheet("What varies", ["Run", *varying], rows)
     same = ", ".join(f"{key} {_word(value)}" for key, value in recipes[0].items() if key not in varying)
     yield Text(f"The same in all runs: {same}.")
 

@@ -13,7 +13,7 @@ from retrieval.images.preprocessing import normalise
 from training.errors import TrainingError
 from training.model.siamese import Siamese
 
-__all__ = ["check_export", "export_encoder", "store_as_half"]
+__all__ = ["check_export", "export_encoder"]
 
 TOLERANCE = 1e-4
 _SMALL = 1024  # numbers; smaller tensors are not worth rounding
@@ -41,21 +41,6 @@ def export_encoder(model: Siamese, size: int, file: Path) -> None:
     options.log_severity_level = 3
     ort.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
     raw.unlink()
-
-
-def store_as_half(file: Path) -> None:
-    """Round the weights of an encoder to half precision, which halves the file; it computes in float32 as before."""
-    import onnx
-
-    model = onnx.load(file)
-    for tensor in model.graph.initializer:
-        weights = onnx.numpy_helper.to_array(tensor)
-        if weights.dtype == np.float32 and weights.size >= _SMALL:
-            rounded = f"{tensor.name}.half"
-            cast = onnx.helper.make_node("Cast", [rounded], [tensor.name], to=onnx.TensorProto.FLOAT)
-            model.graph.node.insert(0, cast)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(weights.astype(np.float16), rounded))
-    onnx.save(model, file)
 
 
 def check_export(model: Siamese, bundle: Bundle, pictures: NDArray[np.uint8]) -> float:

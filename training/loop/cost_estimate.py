@@ -4,7 +4,7 @@ import copy
 import resource
 import sys
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
@@ -37,9 +37,8 @@ class Trial:
 class Plan(Trial):
     """A run before it begins: a trial, and the counts of each run of a `soup`.
 
-    `steps` are those of an epoch on whole pictures, `crop_steps` of one on crops; `refit_steps` and `refit_crop_steps`
-    are those of training once more on everybody, 0 where that is not done. `seconds` foretells all steps and the
-    judging of held-out patients after each epoch, without early stopping.
+    `steps` are those of an epoch on whole pictures, `crop_steps` of one on crops. `seconds` estimates all steps and
+    the validation after each epoch, without early stopping.
     """
 
     learning: int
@@ -48,8 +47,6 @@ class Plan(Trial):
     epochs: int
     crop_steps: int
     crop_epochs: int
-    refit_steps: int
-    refit_crop_steps: int
     soup: int
     processes: int
     seconds: float
@@ -57,11 +54,6 @@ class Plan(Trial):
     @property
     def all_steps(self) -> int:
         return self.steps_before(self.crop_epochs + self.epochs)
-
-    @property
-    def refit(self) -> "Plan":
-        """The plan of training once more."""
-        return replace(self, steps=self.refit_steps, crop_steps=self.refit_crop_steps)
 
     def steps_before(self, epoch: int) -> int:
         """The steps of the first so many epochs, crops first."""
@@ -98,23 +90,19 @@ def make_plan(
     learning: int,
     holdout: int,
     crops: int = 0,
-    everybody: tuple[int, int] = (0, 0),
     processes: int = 1,
 ) -> Plan:
     """The plan of a run whose step was tried.
 
-    `learning` and `holdout` count pictures, `crops` those that crops are cut of, `everybody` both of them where all is
-    trained once more. Raises TrainingError where there is no batch for each process.
+    `learning` and `holdout` count pictures, `crops` those that crops are cut from. Raises TrainingError where there is
+    no batch for each process.
     """
     if processes > 1 and learning // recipe.batch < processes:
         raise TrainingError(
             f"{learning:,} radiographs to learn from are {learning // recipe.batch} batches of {recipe.batch}, too few "
             f"for {processes} processes; start fewer, or one without torchrun"
         )
-    steps, crop_steps, *refit = (
-        max(1, pictures // recipe.batch // processes) for pictures in (learning, crops, *everybody)
-    )
-    refit_steps, refit_crop_steps = refit if recipe.refit else (0, 0)
+    steps, crop_steps = (max(1, pictures // recipe.batch // processes) for pictures in (learning, crops))
     return Plan(
         **{field.name: getattr(trial, field.name) for field in fields(Trial)},
         learning=learning,
@@ -123,16 +111,14 @@ def make_plan(
         epochs=recipe.epochs,
         crop_steps=crop_steps,
         crop_epochs=recipe.crop_epochs,
-        refit_steps=refit_steps,
-        refit_crop_steps=refit_crop_steps,
         soup=recipe.soup,
         processes=processes,
         # A crop costs its share of a picture's pixels; judging is forward only, about a third of a step a picture.
         seconds=recipe.soup
         * trial.step_seconds
         * (
-            recipe.epochs * (steps + refit_steps + holdout * (recipe.size / recipe.side) ** 2 / recipe.batch / 3)
-            + recipe.crop_epochs * (crop_steps + refit_crop_steps) * (recipe.crop / recipe.side) ** 2
+            recipe.epochs * (steps + holdout * (recipe.size / recipe.side) ** 2 / recipe.batch / 3)
+            + recipe.crop_epochs * crop_steps * (recipe.crop / recipe.side) ** 2
         ),
     )
 

@@ -18,9 +18,10 @@ from training.data.dataset import TrainingSet
 from training.distributed import World
 from training.loop.checkpoint import read_tensors, write_tensors
 from training.loop.cost_estimate import Plan
-from training.loop.trainer import Report, fit
+from training.loop.trainer import fit
 from training.model.siamese import Siamese
 from training.recipe import Recipe
+from training.types import Report
 
 __all__ = ["fit_all", "mean_weights", "remove_checkpoints"]
 
@@ -30,7 +31,7 @@ _CHECKPOINT = "checkpoint.pt"
 def fit_all(
     start: Siamese,
     learning: TrainingSet,
-    holdout: TrainingSet | None,
+    holdout: TrainingSet,
     recipe: Recipe,
     plan: Plan,
     *,

@@ -4,20 +4,18 @@ OUT/
   recipe.json        the recipe, seed, versions, a fingerprint of the data, and the seconds it has taken so far
   metrics.csv        losses and held-out figures by epoch
   metrics.svg        the same, drawn
-  checkpoint.pt      to go on after an interruption; gone when done, as are member-N.pt, a finished run of a soup, and
-  refit/             the same of training once more on everybody
+  checkpoint.pt      to resume after an interruption; removed when done, as is member-N.pt, a finished run of a soup
   model/             the bundle
   done.json          what `train` gave; a run without it is unfinished
 """
 
 import csv
+import io
 import json
-import os
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,25 +23,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from index.atomic import write_whole
 from index.case import Case
 from retrieval.datasets.splits import draw
-from retrieval.decision.rules import DEFAULTS, Rules
+from retrieval.decision.rules import Rules
 from retrieval.encoding.bundle import Bundle
 from training.data.dataset import TrainingSet
 from training.distributed import World, joined
-from training.drawing import plot_metrics
 from training.errors import TrainingError
-from training.export.bundle import Finish
+from training.export.bundle import BundleExport
 from training.loop.cost_estimate import Plan, Trial, make_plan, try_step
+from training.loop.metrics_chart import metrics_drawing
 from training.loop.model_soup import fit_all, remove_checkpoints
-from training.loop.trainer import Report, keep_memory
+from training.loop.trainer import keep_memory
 from training.model.backbone import load_backbone
 from training.model.siamese import Siamese
-from training.recipe import Recipe
+from training.recipe import Recipe, without_removed
+from training.types import Report
 
-__all__ = ["Trained", "plan_run", "recorded_recipe", "train"]
+__all__ = ["RunOptions", "Trained", "plan_run", "recorded_recipe", "train"]
 
-_REFIT = "refit"
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "onnxruntime")
 
 
@@ -58,69 +57,75 @@ class Trained:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run is called and continued; what it learns is the recipe's.
+
+    name: of the model; "" for the folder's. provenance: what model.json says of the data. resume: an unfinished run of
+    the same recipe and data continues, and a finished one is given as it is. trial: a step of this recipe that was
+    measured before. Without `appearance` the bundle cannot tell body part, polarity and rotation, which take as long to
+    learn as some epochs.
+    """
+
+    name: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    trial: Trial | None = None
+    appearance: bool = True
+
+
 def train(
     data: TrainingSet,
     recipe: Recipe,
     out: Path,
-    *,
-    name: str = "",
-    provenance: Mapping[str, Any] | None = None,
-    resume: bool = False,
-    trial: Trial | None = None,
-    appearance: bool = True,
+    options: RunOptions = RunOptions(),  # frozen
     report: Report = lambda stage, done, total, figures: None,
 ) -> Trained | None:
     """Train a Siamese encoder and its classifier on `data`, calibrate on held-out patients, and write OUT/model.
 
-    With `resume`, a run in OUT of the same recipe on the same data goes on where it was interrupted, to the same
-    result; a finished one is given as it is. A `trial` is a plan or a step of this recipe that was measured before.
-    Without `appearance` the bundle cannot tell body part, polarity and turning, which take as long to learn as some
-    epochs. `report(stage, done, total, figures)` is called as work proceeds. Under torchrun every process calls this,
-    and all but the first get None. Raises TrainingError where data or weights do not allow it.
+    A resumed run has the same result as one that was not interrupted. `report(stage, done, total, figures)` is called
+    as work proceeds. Under torchrun every process calls this, and all but the first get None. Raises TrainingError
+    where data or weights do not allow it.
     """
     began = time.monotonic()
     keep_memory()
     with joined() as world:
+        # Data: what is learned from, and what is held out to validate and to calibrate.
         learning, holdout = divide(data, recipe)
         record = _record(recipe, data, world)
-        before = _open(out, record, resume)
+        before = _open(out, record, options.resume)
         if (out / "done.json").exists():
             return _finished(out) if world.leads else None
+
+        # Model: the network, and what a step of it costs here.
         model = _model(recipe)
-        chosen = before.get("precision")
+        chosen, trial = before.get("precision"), options.trial
         if trial is None or chosen not in (None, trial.precision):
             trial = try_step(model, recipe, world.device, chosen)
         plan = world.agreed(_plan(trial, recipe, world, data.cases))
         record["precision"] = plan.precision
         log = _Log(out, record, began - before.get("seconds", 0.0), report if world.leads else None)
-        log.told("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
-        epochs, kept = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=log.told)
-        whole = None
-        if recipe.refit:
-            place, log.again = out / _REFIT, len(epochs)
-            place.mkdir(exist_ok=True)
-            again, whole = fit_all(model, data, None, recipe, plan.refit, out=place, world=world, report=log.told)
-            epochs += [{**figures, "epoch": len(epochs) + figures["epoch"]} for figures in again]
+        log.reported("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
+
+        # Loop: batches, losses, steps, and validation after each epoch.
+        epochs, model = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=log.reported)
     if not world.leads:
         return None
     log.write(epochs)
+
+    # Export: the bundle, checked against torch.
     about = {
-        "name": name or out.name,
+        "name": options.name or out.name,
         "backbone": recipe.backbone,
         "dimension": recipe.dimension,
         "test_time": recipe.test_time,
-        "provenance": {**record, **(provenance or {})},
+        "provenance": {**record, **options.provenance},
     }
-    finish = Finish(out / "model", data.of_part(recipe.part), recipe, about, appearance, report)
-    rules, difference = finish.bundle(kept, learning)
-    if whole is not None:
-        if rules.source != DEFAULTS.source:
-            rules = replace(rules, source=f"{rules.source}; it was trained on them afterwards")
-        _, difference = finish.bundle(whole, data, rules)
+    export = BundleExport(out / "model", data.of_part(recipe.part), recipe, about, options.appearance, report)
+    rules, difference = export.write(model, learning)
     seconds = log.seconds
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
     remove_checkpoints(out)
-    shutil.rmtree(out / _REFIT, ignore_errors=True)
     return Trained(out / "model", tuple(epochs), difference, rules, seconds)
 
 
@@ -161,21 +166,20 @@ def _divided(cases: Sequence[Case], recipe: Recipe) -> tuple[list[int], list[int
 def recorded_recipe(out: Path) -> Recipe:
     """The recipe of the run in OUT. Raises TrainingError where there is none."""
     try:
-        return Recipe(**json.loads((out / "recipe.json").read_text(encoding="utf-8"))["recipe"])
+        record = json.loads((out / "recipe.json").read_text(encoding="utf-8"))["recipe"]
+        return Recipe(**without_removed(record))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{out} holds no run to go on with; start it without --resume") from error
 
 
 def _plan(trial: Trial, recipe: Recipe, world: World, cases: Sequence[Case]) -> Plan:
     learning, holdout = _divided(cases, recipe)
-    everybody = sum(recipe.part in ("", case.part) for case in cases)
     return make_plan(
         trial,
         recipe,
         learning=sum(recipe.part in ("", cases[row].part) for row in learning),
         holdout=len(holdout),
         crops=len(learning),
-        everybody=(everybody, len(cases)),
         processes=world.size,
     )
 
@@ -237,25 +241,17 @@ def _finished(out: Path) -> Trained:
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    part = file.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as lines:
-        json.dump(content, lines, indent=1)
-        lines.write("\n")
-        lines.flush()
-        os.fsync(lines.fileno())
-    part.replace(file)
+    write_whole(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 class _Log:
-    """What a run tells of itself as it proceeds: to `report`, and in recipe.json, metrics.csv and metrics.svg.
+    """What a run reports: to `report`, and in recipe.json, metrics.csv and metrics.svg.
 
-    `began` is when it would have begun without interruption, `again` how many epochs there were before all is trained
-    once more, 0 until then. Where `report` is None, another process tells.
+    `began` is when the run would have begun without interruption. Where `report` is None, another process reports.
     """
 
     def __init__(self, out: Path, record: Mapping[str, Any], began: float, report: Report | None) -> None:
         self.out, self.record, self.began, self.report = out, record, began, report
-        self.again = 0
         self.epochs: list[Mapping[str, float]] = []
         if (out / "metrics.csv").exists():
             with (out / "metrics.csv").open(newline="", encoding="utf-8") as lines:
@@ -265,26 +261,22 @@ class _Log:
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
-    def told(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    def reported(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if self.report is None:
             return
-        if stage == "epoch":
-            number = self.again + done  # what came after the last checkpoint of a killed run comes again
-            earlier = [epoch for epoch in self.epochs if epoch["epoch"] < number]
-            self.write([*earlier, {**figures, "epoch": float(number)}])
+        if stage == "epoch":  # an epoch after the last checkpoint of a killed run comes again
+            earlier = [epoch for epoch in self.epochs if epoch["epoch"] < done]
+            self.write([*earlier, {**figures, "epoch": float(done)}])
         if stage in ("plan", "epoch"):
             _write_json(self.out / "recipe.json", {**self.record, "seconds": self.seconds})
-        self.report("refit" if self.again and stage == "train" else stage, done, total, figures)
+        self.report(stage, done, total, figures)
 
     def write(self, epochs: Sequence[Mapping[str, float]]) -> None:
         """Write the figures of all epochs so far."""
         self.epochs = list(epochs)
-        part = self.out / "metrics.part"
-        with part.open("w", newline="", encoding="utf-8") as lines:
-            writer = csv.DictWriter(lines, list(dict.fromkeys(name for figures in epochs for name in figures)))
-            writer.writeheader()
-            writer.writerows(epochs)
-            lines.flush()
-            os.fsync(lines.fileno())
-        part.replace(self.out / "metrics.csv")
-        plot_metrics(epochs, self.out / "metrics.svg")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(dict.fromkeys(name for figures in epochs for name in figures)))
+        writer.writeheader()
+        writer.writerows(epochs)
+        write_whole(self.out / "metrics.csv", text.getvalue().encode())
+        write_whole(self.out / "metrics.svg", metrics_drawing(epochs).encode())

@@ -2,7 +2,6 @@
 
 import ctypes
 import platform
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from training.loop.validation import judge
 from training.model.siamese import Siamese
 from training.recipe import Recipe
 from training.signals import Interruption
+from training.types import Report
 
-__all__ = ["Report", "fit", "keep_memory"]
+__all__ = ["fit", "keep_memory"]
 
-Report = Callable[[str, int, int, Mapping[str, float]], None]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 _JUDGED_BY = "valid_kappa"
 
@@ -41,7 +40,7 @@ def keep_memory() -> None:
 def fit(
     model: Siamese,
     learning: TrainingSet,
-    holdout: TrainingSet | None,
+    holdout: TrainingSet,
     recipe: Recipe,
     plan: Plan,
     *,
@@ -54,7 +53,7 @@ def fit(
     First on crops, where the recipe has epochs for them, then on whole pictures of the recipe's part, each with a
     schedule of its own. Goes on from `checkpoint` where it exists; it is written after each epoch and when interrupted,
     between two steps. With patience, the weights are those of the epoch on whole pictures with the highest held-out
-    kappa; without held-out patients nothing is judged. Raises KeyboardInterrupt after saving, and TrainingError where
+    kappa. Raises KeyboardInterrupt after saving, and TrainingError where
     the loss is no number.
     """
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from retrieval.evaluation.metrics import METRICS
 from retrieval.evaluation.paired_comparison import Prediction, write_predictions
-from training.drawing import plot_metrics, principal_plane
+from retrieval.evaluation.pca import Plane
 from training.experiments.grid import Grid, read_grid
 from training.experiments.report import write_report
+from training.loop.metrics_chart import metrics_drawing
 
 GRID = """
 title = "Two <networks>"
@@ -185,7 +187,8 @@ def test_the_plane_is_that_of_the_largest_variance() -> None:
     rng = np.random.default_rng(1)
     embeddings = (rng.standard_normal((50, 6)) * [5, 3, 1, 1, 0.5, 0.1]).astype(np.float32)
     labels = (embeddings[:, 0] < 0).astype(np.int64)
-    points, shares = principal_plane(embeddings, labels)
+    plane = Plane.fit(embeddings, labels)
+    points, shares = plane.project(embeddings), plane.shares
     oracle = PCA(2).fit(embeddings.astype(np.float64))
     np.testing.assert_allclose(np.abs(points), np.abs(oracle.transform(embeddings)), atol=1e-5)
     np.testing.assert_allclose(shares, oracle.explained_variance_ratio_, rtol=1e-6)
@@ -193,13 +196,16 @@ def test_the_plane_is_that_of_the_largest_variance() -> None:
 
 
 def test_equal_embeddings_have_a_plane_too() -> None:
-    points, shares = principal_plane(np.ones((3, 4), np.float32), np.array([0, 1, 0]))
-    assert not points.any()
-    assert shares == [0.0, 0.0]
+    plane = Plane.fit(np.ones((3, 4), np.float32), np.array([0, 1, 0]))
+    assert not plane.project(np.ones((3, 4), np.float32)).any()
+    assert list(plane.shares) == [0.0, 0.0]
 
 
-def test_metrics_are_drawn_with_gaps(tmp_path: Path) -> None:
-    plot_metrics([{"epoch": 1.0, "triplet": 0.5}, {"epoch": 2.0, "valid_auroc": float("nan")}], tmp_path / "m.svg")
-    text = (tmp_path / "m.svg").read_text(encoding="utf-8")
+def test_metrics_are_drawn_with_gaps() -> None:
+    losses = {"epoch": 1.0, "triplet": 0.5}, {"epoch": 2.0, "valid_auroc": float("nan")}, {"epoch": 3.0, "triplet": 0.4}
+    text = metrics_drawing(losses)
     assert "triplet" in text
     assert "AUROC, classifier" not in text
+    assert 'class="line' not in text.partition("</style>")[2].replace('<path class="line', "")  # no epoch follows one
+    assert 'class="line classifier" points=' in metrics_drawing([{"triplet": 0.5}, {"triplet": 0.4}])
+    assert ElementTree.fromstring(text).tag.endswith("svg")

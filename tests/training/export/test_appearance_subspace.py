@@ -14,7 +14,7 @@ from training.data.dataset import TrainingSet
 from training.errors import TrainingError
 from training.export.appearance_subspace import LAYERS, share_with_looks
 from training.export.probes import AS_IS, INVERTED, LEFT, RIGHT, SPOILT, Shown, fit_appearance, show
-from training.loop.run import divide, train
+from training.loop.run import RunOptions, divide, train
 from training.model.siamese import SiameseHead
 from training.recipe import Recipe
 
@@ -144,7 +144,9 @@ def test_a_run_with_looks(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) ->
     """The classifier is trained on the embeddings that the bundle gives, whose looks are the features' components."""
     runs = {}
     for share in (0.0, 0.5):
-        trained = train(blobs, replace(recipe, epochs=1, looks=share), tmp_path / str(share), appearance=share > 0)
+        trained = train(
+            blobs, replace(recipe, epochs=1, looks=share), tmp_path / str(share), RunOptions(appearance=share > 0)
+        )
         assert trained is not None
         assert trained.export_difference < 1e-4
         encoder = Encoder.open(trained.model)

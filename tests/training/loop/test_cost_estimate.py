@@ -75,18 +75,6 @@ def test_crops_have_steps_of_their_own() -> None:
     assert plan.all_steps == 39
 
 
-def test_training_once_more_on_everybody_has_steps_of_its_own() -> None:
-    recipe = Recipe(size=64, epochs=3, crop_epochs=2, crop=64, identities=2, images=4, patience=0)
-    plain, plan = (
-        make_plan(TRIAL, each, learning=40, holdout=8, crops=96, everybody=(56, 120))
-        for each in (recipe, replace(recipe, refit=True))
-    )
-    assert (plan.steps, plan.crop_steps, plan.refit.steps, plan.refit.crop_steps) == (5, 12, 7, 15)
-    assert (plan.refit.all_steps, plain.refit_steps, plain.refit_crop_steps) == (51, 0, 0)
-    steps = plain.seconds / plain.step_seconds, plan.seconds / plan.step_seconds
-    assert steps[1] - steps[0] == pytest.approx(51)
-
-
 def test_a_precision_chosen_before_is_kept() -> None:
     recipe = Recipe(size=64, identities=2, images=2)
     assert try_step(toy(), recipe, CPU, "bf16").precision == "bf16"

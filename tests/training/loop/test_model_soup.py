@@ -12,7 +12,7 @@ from training.distributed import joined
 from training.errors import TrainingError
 from training.loop.cost_estimate import make_plan, try_step
 from training.loop.model_soup import fit_all, mean_weights
-from training.loop.run import divide, train
+from training.loop.run import RunOptions, divide, train
 from training.loop.trainer import fit
 from training.model.backbone import load_backbone
 from training.model.siamese import Siamese
@@ -96,7 +96,7 @@ def test_an_interrupted_soup_goes_on_to_the_same_result(
         train(blobs, pretrained, tmp_path / "parts", report=interrupt)
     left = {file.name for file in (tmp_path / "parts").glob("*.pt")}
     assert left == ({"checkpoint.pt"} if step < 4 else {"checkpoint.pt", "member-1.pt"})
-    resumed = train(blobs, pretrained, tmp_path / "parts", resume=True)
+    resumed = train(blobs, pretrained, tmp_path / "parts", RunOptions(resume=True))
     assert whole is not None
     assert resumed is not None
     assert resumed.epochs == whole.epochs
@@ -119,7 +119,7 @@ def test_a_soup_killed_before_a_checkpoint_was_removed_has_no_member_twice(
         with pytest.raises(Killed):
             train(blobs, pretrained, tmp_path / "parts")
     assert {file.name for file in (tmp_path / "parts").glob("*.pt")} == {"checkpoint.pt", "member-1.pt"}
-    resumed = train(blobs, pretrained, tmp_path / "parts", resume=True)
+    resumed = train(blobs, pretrained, tmp_path / "parts", RunOptions(resume=True))
     assert whole is not None
     assert resumed is not None
     assert resumed.epochs == whole.epochs

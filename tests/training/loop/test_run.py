@@ -13,7 +13,7 @@ from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from training.data.dataset import TrainingSet
 from training.errors import TrainingError
-from training.loop.run import Trained, divide, recorded_recipe, train
+from training.loop.run import RunOptions, Trained, divide, recorded_recipe, train
 from training.recipe import Recipe
 
 
@@ -31,7 +31,7 @@ def same_answers(a: Path, b: Path, data: TrainingSet) -> None:
 
 
 def test_a_run_gives_a_bundle_that_answers_as_torch_did(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
-    trained = finished(train(blobs, recipe, tmp_path / "run", name="blobs", provenance={"synthetic": True}))
+    trained = finished(train(blobs, recipe, tmp_path / "run", RunOptions(name="blobs", provenance={"synthetic": True})))
     assert trained.export_difference <= 1e-4
     bundle = Bundle.open(trained.model)
     assert (bundle.name, bundle.backbone, bundle.dimension) == ("blobs", recipe.backbone, 128)
@@ -75,7 +75,7 @@ def test_a_run_interrupted_within_an_epoch_ends_as_an_uninterrupted_one(
             blobs,
             recipe,
             tmp_path / "parts",
-            resume=True,
+            RunOptions(resume=True),
             report=lambda stage, done, total, figures: steps.append(done) if stage == "train" else None,
         )
     )
@@ -104,8 +104,8 @@ def test_a_run_of_two_stages_goes_on_wherever_it_is_interrupted(
                 signal.raise_signal(signal.SIGTERM)
 
         with pytest.raises(KeyboardInterrupt):
-            train(blobs, recipe, tmp_path / "parts", resume=True, report=interrupt)
-    resumed = finished(train(blobs, recipe, tmp_path / "parts", resume=True))
+            train(blobs, recipe, tmp_path / "parts", RunOptions(resume=True), report=interrupt)
+    resumed = finished(train(blobs, recipe, tmp_path / "parts", RunOptions(resume=True)))
     assert len(resumed.epochs) == 4
     assert resumed.epochs == whole.epochs
     assert (resumed.model / "head.safetensors").read_bytes() == (whole.model / "head.safetensors").read_bytes()
@@ -124,7 +124,7 @@ def test_a_run_killed_without_warning_goes_on_after_its_last_epoch(
     whole = finished(train(blobs, recipe, tmp_path / "whole"))
     with pytest.raises(Killed):
         train(blobs, recipe, tmp_path / "parts", report=kill)
-    resumed = finished(train(blobs, recipe, tmp_path / "parts", resume=True))
+    resumed = finished(train(blobs, recipe, tmp_path / "parts", RunOptions(resume=True)))
     assert resumed.epochs == whole.epochs
     same_answers(whole.model, resumed.model, blobs)
 
@@ -147,11 +147,11 @@ def test_figures_are_there_after_each_epoch_and_time_adds_up(
     assert record["seconds"] > 0
     (tmp_path / "recipe.json").write_text(json.dumps({**record, "seconds": 1000.0}))
     with pytest.raises(Killed):
-        train(blobs, recipe, tmp_path, resume=True, report=kill)
+        train(blobs, recipe, tmp_path, RunOptions(resume=True), report=kill)
     rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
     assert (len(rows), rows[0]) == (2, row)
     assert ET.parse(tmp_path / "metrics.svg").getroot().tag.endswith("svg")
-    assert finished(train(blobs, recipe, tmp_path, resume=True)).seconds > 1000
+    assert finished(train(blobs, recipe, tmp_path, RunOptions(resume=True))).seconds > 1000
 
 
 def test_a_run_goes_on_with_as_many_processes(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ def test_a_run_goes_on_with_as_many_processes(blobs: TrainingSet, recipe: Recipe
     assert record["processes"] == 1
     (tmp_path / "recipe.json").write_text(json.dumps({**record, "processes": 4}))
     with pytest.raises(TrainingError, match="holds a run of 4 processes; go on with as many"):
-        train(blobs, recipe, tmp_path, resume=True)
+        train(blobs, recipe, tmp_path, RunOptions(resume=True))
 
 
 def test_a_folder_of_another_run_is_not_touched(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {}, "data_sha256": "other"}))
     with pytest.raises(TrainingError, match="another recipe"):
-        train(blobs, recipe, tmp_path, resume=True)
+        train(blobs, recipe, tmp_path, RunOptions(resume=True))
     assert [file.name for file in tmp_path.iterdir()] == ["recipe.json"]
 
 
@@ -181,7 +181,7 @@ def test_what_is_there_is_gone_on_with_only_when_asked(blobs: TrainingSet, recip
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
     with pytest.raises(TrainingError, match="holds a finished run of this recipe"):
         train(blobs, recipe, tmp_path)
-    again = finished(train(blobs, recipe, tmp_path, resume=True))
+    again = finished(train(blobs, recipe, tmp_path, RunOptions(resume=True)))
     assert (again.epochs, again.rules, again.model) == (done.epochs, done.rules, done.model)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
     assert recorded_recipe(tmp_path) == recipe
@@ -250,13 +250,13 @@ def test_a_run_that_was_recorded_before_a_field_existed_is_the_same_run(
     record = json.loads((tmp_path / "recipe.json").read_text())
     del record["recipe"]["shown"]
     (tmp_path / "recipe.json").write_text(json.dumps(record))
-    assert finished(train(blobs, recipe, tmp_path, resume=True)).epochs == done.epochs
+    assert finished(train(blobs, recipe, tmp_path, RunOptions(resume=True))).epochs == done.epochs
     with pytest.raises(TrainingError, match="another recipe"):
-        train(blobs, replace(recipe, shown=32), tmp_path, resume=True)
+        train(blobs, replace(recipe, shown=32), tmp_path, RunOptions(resume=True))
     del record["recipe"]["epochs"]  # 1, and the default is another
     (tmp_path / "recipe.json").write_text(json.dumps(record))
     with pytest.raises(TrainingError, match="another recipe"):
-        train(blobs, recipe, tmp_path, resume=True)
+        train(blobs, recipe, tmp_path, RunOptions(resume=True))
 
 
 def test_what_is_shown_smaller_in_training_is_encoded_at_its_full_size(
