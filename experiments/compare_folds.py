@@ -1,234 +1,166 @@
-"""The runs of an experiment in folds, compared: on all studies, and without those that have a copy in another fold.
+"""The runs of an experiment in folds, compared: on all studies, and without studies that are in another fold twice.
 
-    python -m experiments.compare_folds CASES RUNS... [--folds 5] [--copies FILE] [--beside NAME] [--retrieval]
-        [--out FOLDER]
+    python -m experiments.compare_folds CASES RUNS... [--folds 5] [--copies FILE] [--out FILE]
 
-CASES is the case table that made the runs, RUNS are folders that hold them (OUT/runs), each with its calls.csv. FILE
-lists pairs of copies as experiments/fracatlas_table.py writes it; without one they are looked for, in every radiograph.
+CASES is the case table that made the runs. RUNS are folders of runs (OUT/runs of `mura-search experiment`), or tables
+of many runs such as experiments/predictions.csv. FILE of --copies lists pairs of near duplicates, as
+experiments/fracatlas_table.py writes it; without it, near duplicates are searched for among all radiographs.
 
-A study whose radiograph was learned from, or is indexed, under another name flatters whoever judges it; a copy in its
-own fold does not. Nothing is trained anew: such studies are dropped from judging. What is left was still learned beside
-other studies of patients whom a copy ties to another fold; without these too is the third line. The intervals are 95 %
-of 10,000 resamplings of the patients, seed 0, as the experiment's are, but patients who share a radiograph are one.
+A study flatters the model that judges it when the model has learned a near duplicate of it, or when the index holds
+one. A near duplicate in the study's own fold does no such harm. Nothing is trained again: the affected studies are left
+out of judging. "no copy elsewhere" leaves out studies with a near duplicate in another fold; "nor such a patient" leaves
+out all studies of patients whom a near duplicate ties to another fold. Intervals are 95 % of 10,000 resamplings of the
+patients with seed 0. Patients who share a radiograph count as one.
 
-FOLDER gets what is printed: by_fold.csv, figures.csv, and pairs.csv with what each run gains on every other, paired.
-
---beside: what each run gains when its classifier and its vote are averaged, half and half, with the classifier of the
-run NAME, thresholds too; beside.csv.
-
---retrieval gives precision at 5, which calls.csv has not: the judged radiographs are encoded again with each fold's own
-model and ranked among what its index holds (RUNS/NAME/fold-N/model and index, of whatever index format).
+FILE of --out gets every printed figure as a line, in the columns of experiments/results.csv.
 """
 
 import argparse
 import csv
-import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cli.evaluate import interval
 from experiments.fracatlas_table import find_near_duplicates, read_copies
 from index.case import Case
-from retrieval.audit.deep_audit import encode_collection
 from retrieval.audit.near_duplicates import joined_patients
-from retrieval.datasets.collection import Collection, read_collection
+from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
-from retrieval.evaluation.metrics import Bootstrap, Estimate, bootstrap, bootstrap_ratios, measure
+from retrieval.evaluation.metrics import Bootstrap, Estimate, bootstrap, measure
 from retrieval.evaluation.paired_comparison import Prediction, read_predictions, readers_of
-from retrieval.evaluation.retrieval_metrics import Ranking
 
-DEPTH = "precision_at_5"
 NAMES = {"kappa": "kappa", "auroc": "AUROC"}
 FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
-NAMED = tuple(f"{NAMES[metric]}, {reader}" for reader, metric in FIGURES)
+COLUMNS = ("run", "against", "studies", "reader", "metric", "value", "low", "high")
+THRESHOLD = "threshold"  # in the column `study` of a table of many runs: the row has the thresholds of its fold
+
 Runs = Mapping[str, Sequence[Prediction]]  # by name; all of the same studies
+Row = tuple[str, str, str, str, str, Estimate]  # COLUMNS, with value, low and high in one
 
 
 @dataclass(frozen=True)
 class Ties:
-    """By study: its fold, its patient with whoever shares a radiograph, and what copies tie to other folds."""
+    """By study: its fold, and its patient joined with all who share a radiograph; and the studies to leave out."""
 
     fold: Mapping[str, int]
     owner: Mapping[str, str]
-    copied: frozenset[str]  # studies with a copy in another fold
-    spread: frozenset[str]  # studies of patients who lie in several folds
+    copied: frozenset[str]  # studies with a near duplicate in another fold
+    spread: frozenset[str]  # studies of joined patients who lie in several folds
 
 
-def ties(collection: Collection, pairs: Sequence[tuple[str, str]], folds: int) -> Ties:
-    """pairs: of radiographs by the names of their files; folds: those of the experiment."""
-    cases = collection.cases
+def find_ties(cases: Sequence[Case], pairs: Sequence[tuple[str, str]], folds: int) -> Ties:
+    """pairs: near duplicates, by the names of their files; folds: the number in the experiment."""
     by_file = {Path(case.path).name: case for case in cases}
-    fold = dict(zip((case.study for case in cases), patient_folds(cases, folds), strict=True))
+    studies = [case.study for case in cases]
+    fold = dict(zip(studies, patient_folds(cases, folds), strict=True))
     linked = joined_patients(cases, [(by_file[one].case, by_file[two].case) for one, two in pairs])
-    owner = dict(zip((case.study for case in cases), linked, strict=True))
+    owner = dict(zip(studies, linked, strict=True))
     copied: set[str] = set()
     for pair in pairs:
-        studies = {by_file[name].study for name in pair}
-        if len({fold[study] for study in studies}) > 1:
-            copied |= studies
-    places: dict[str, set[int]] = {}
+        both = {by_file[name].study for name in pair}
+        if len({fold[study] for study in both}) > 1:
+            copied |= both
+    folds_of: dict[str, set[int]] = {}
     for study, patient in owner.items():
-        places.setdefault(patient, set()).add(fold[study])
-    spread = frozenset(study for study, patient in owner.items() if len(places[patient]) > 1)
+        folds_of.setdefault(patient, set()).add(fold[study])
+    spread = frozenset(study for study, patient in owner.items() if len(folds_of[patient]) > 1)
     return Ties(fold, owner, frozenset(copied), spread)
+
+
+def read_runs(source: Path) -> Iterator[tuple[str, list[Prediction]]]:
+    """The runs of a folder, or of a table with the columns study, patient, label, fold, "RUN classifier", "RUN vote"."""
+    if source.is_dir():
+        for file in sorted(source.glob("*/calls.csv")):
+            yield file.parent.name, read_predictions(file)
+        return
+    with source.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    thresholds = {row["fold"]: row for row in rows if row["study"] == THRESHOLD}
+    judged = [row for row in rows if row["study"] != THRESHOLD]
+    for name in (column.removesuffix(" vote") for column in rows[0] if column.endswith(" vote")):
+        yield name, [
+            Prediction(
+                study=row["study"],
+                patient=row["patient"],
+                label=int(row["label"]),
+                classifier=float(row[f"{name} classifier"]),
+                classifier_threshold=float(thresholds[row["fold"]][f"{name} classifier"]),
+                vote=float(row[f"{name} vote"]),
+                vote_threshold=float(thresholds[row["fold"]][f"{name} vote"]),
+            )
+            for row in judged
+        ]
 
 
 def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:
     """The readers of all runs, named "RUN classifier" and "RUN vote", on the same studies and in the same rounds."""
-    judged = in_order(first(runs), studies)
-    readers = {
-        f"{run} {kind}": reader
-        for run, calls in runs.items()
-        for kind, reader in readers_of(in_order(calls, studies)).items()
+    kept = {
+        name: sorted((one for one in predictions if one.study in studies), key=lambda one: one.study)
+        for name, predictions in runs.items()
     }
-    return bootstrap(np.array([call.label for call in judged]), [call.patient for call in judged], readers)
+    judged = next(iter(kept.values()))
+    readers = {f"{name} {kind}": reader for name, own in kept.items() for kind, reader in readers_of(own).items()}
+    return bootstrap(np.array([one.label for one in judged]), [one.patient for one in judged], readers)
 
 
-def in_order(calls: Sequence[Prediction], studies: frozenset[str]) -> list[Prediction]:
-    return sorted((call for call in calls if call.study in studies), key=lambda call: call.study)
+def classifier_figure(predictions: Sequence[Prediction], metric: str) -> float:
+    labels = np.array([one.label for one in predictions])
+    return float(measure(labels, readers_of(predictions)["classifier"])[metric][0])
 
 
-def first(runs: Runs) -> Sequence[Prediction]:
-    return next(iter(runs.values()))
+def auroc_by_fold(runs: Runs, fold: Mapping[str, int]) -> Iterator[Row]:
+    numbers = sorted({fold[one.study] for predictions in runs.values() for one in predictions})
+    for run, predictions in runs.items():
+        for number in numbers:
+            value = classifier_figure([one for one in predictions if fold[one.study] == number], "auroc")
+            yield run, "", f"fold {number + 1}", "classifier", "auroc", Estimate(value, None, None)
 
 
-def precision(calls: Sequence[Prediction], of: Mapping[str, float]) -> Estimate:
-    values = np.array([of[call.study] for call in calls])
-    return bootstrap_ratios({DEPTH: (values, np.ones(len(values)))}, [call.patient for call in calls])[DEPTH]
-
-
-def stored(file: Path) -> tuple[list[Case], NDArray[np.float32]]:
-    """The cases of an index and their embeddings (N, D), by columns that all its formats have; nothing is written."""
-    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        rows = connection.execute(
-            'SELECT "case", study, patient, label, vector FROM cases JOIN embeddings USING (row) ORDER BY row'
-        ).fetchall()
-    return [Case(*row[:4]) for row in rows], np.stack([np.frombuffer(row[4], "<f4") for row in rows])
-
-
-def retrieved(
-    run: Path, collection: Collection, calls: Sequence[Prediction], fold: Mapping[str, int]
-) -> dict[str, float]:
-    """Precision at 5 of every judged study, by the model and the index of its fold; empty where they are not kept."""
-    found: dict[str, float] = {}
-    judged = {call.study for call in calls}
-    for number in sorted({fold[study] for study in judged}):
-        place = run / f"fold-{number + 1}"
-        if not (place / "index" / "cases.sqlite").is_file():
-            return {}
-        indexed, embeddings = stored(place / "index" / "cases.sqlite")
-        if any(fold[case.study] == number for case in indexed):
-            raise SystemExit(f"{place} was made in other folds than those of the case table")
-        ranking = Ranking(indexed, embeddings)
-        cases = tuple(case for case in collection.cases if case.study in judged and fold[case.study] == number)
-        encoding = encode_collection(replace(collection, cases=cases), Encoder.open(place / "model"))
-        rows: dict[str, list[int]] = {}
-        for row_number, case in enumerate(encoding.cases):
-            rows.setdefault(case.study, []).append(row_number)
-        for study, own in rows.items():
-            similarities = ranking.similarities(encoding.embeddings[own])
-            found[study] = ranking.retrieved(similarities, encoding.cases[own[0]].label).figures[DEPTH]
-    return found
-
-
-def of_classifier(calls: Sequence[Prediction], metric: str) -> float:
-    return float(measure(np.array([call.label for call in calls]), readers_of(calls)["classifier"])[metric][0])
-
-
-@dataclass
-class Table:
-    """Printed as Markdown line by line, and kept for a CSV file."""
-
-    header: Sequence[str]
-
-    def __post_init__(self) -> None:
-        self.rows: list[Sequence[str]] = []
-        print()
-        self._print(["", *self.header])
-        self._print(["---"] * (len(self.header) + 1))
-
-    def add(self, run: str, studies: str, cells: Sequence[str]) -> None:
-        self.rows.append([run, studies, *cells])
-        self._print([", ".join(filter(None, [" - ".join(f"`{one}`" for one in run.split(" - ")), studies])), *cells])
-
-    def write(self, file: Path) -> None:
-        with file.open("w", newline="", encoding="utf-8") as lines:
-            writer = csv.writer(lines, lineterminator="\n")
-            writer.writerows([["run", "studies", *self.header], *self.rows])
-
-    @staticmethod
-    def _print(cells: Sequence[str]) -> None:
-        print(f"| {' | '.join(cells)} |", flush=True)
-
-
-def by_fold(runs: Runs, fold: Mapping[str, int]) -> Table:
-    numbers = sorted({fold[call.study] for calls in runs.values() for call in calls})
-    table = Table([f"AUROC, classifier, fold {number + 1}" for number in numbers])
-    for run, calls in runs.items():
-        of = [[call for call in calls if fold[call.study] == number] for number in numbers]
-        table.add(run, "", [f"{of_classifier(own, 'auroc'):.3f}" for own in of])
-    return table
-
-
-def by_run(
-    runs: Runs,
-    kept: Mapping[str, frozenset[str]],
-    found: Mapping[str, Bootstrap],
-    depth: Mapping[str, Mapping[str, float]] | None,
-) -> Table:
-    """found: by the names of `kept`; depth: by run, the precision at 5 of each study, empty where it is not known."""
-    table = Table([*NAMED, *(["precision at 5"] if depth is not None else [])])
+def figures_and_gains(runs: Runs, found: Mapping[str, Bootstrap]) -> Iterator[Row]:
+    """The figures of every run, then what every run gains on those before it; found: by the name of the studies."""
     estimates = {name: figures.estimates() for name, figures in found.items()}
-    for run, calls in runs.items():
-        for name, studies in kept.items():
-            cells = [interval(estimates[name][f"{run} {reader}"][metric]) for reader, metric in FIGURES]
-            if depth is not None:
-                some = [call for call in calls if call.study in studies]
-                cells.append(interval(precision(some, depth[run])) if depth[run] else "not kept")
-            table.add(run, name, cells)
-    return table
-
-
-def by_pair(runs: Runs, found: Mapping[str, Bootstrap]) -> Table:
-    table = Table(NAMED)
-    for other, run in combinations(runs, 2):
-        for name, figures in found.items():
-            table.add(f"{run} - {other}", name, gains(figures, run, other))
-    return table
-
-
-def by_company(runs: Runs, kept: Mapping[str, frozenset[str]], beside: str) -> Table:
-    """What a run gains by the mean of both its readers with the classifier of another run."""
-    company = {call.study: call for call in runs[beside]}
-    both = {f"{run} beside": [averaged(call, company[call.study]) for call in calls] for run, calls in runs.items()}
-    found = {name: resampled({**runs, **both}, studies) for name, studies in kept.items()}
-    table = Table(NAMED)
     for run in runs:
-        for name, figures in found.items():
-            table.add(run, name, gains(figures, f"{run} beside", run))
-    return table
+        for studies in found:
+            for reader, metric in FIGURES:
+                yield run, "", studies, reader, metric, estimates[studies][f"{run} {reader}"][metric]
+    for other, run in combinations(runs, 2):
+        for studies, figures in found.items():
+            for reader, metric in FIGURES:
+                gain = figures.difference(f"{run} {reader}", f"{other} {reader}", metric)
+                yield run, other, studies, reader, metric, gain
 
 
-def gains(figures: Bootstrap, run: str, other: str) -> list[str]:
-    return [signed(figures.difference(f"{run} {kind}", f"{other} {kind}", metric)) for kind, metric in FIGURES]
+def print_table(rows: Sequence[Row]) -> None:
+    """Markdown, a run (or a difference of two) and its studies a line."""
+    cells: dict[tuple[str, str, str], list[str]] = {}
+    for run, against, studies, _, _, estimate in rows:
+        text = signed(estimate) if against else interval(estimate)
+        cells.setdefault((run, against, studies), []).append(text)
+    print(f"\n| | {' | '.join(f'{NAMES[metric]}, {reader}' for reader, metric in FIGURES)} |\n|{'---|' * 5}")
+    for (run, against, studies), own in cells.items():
+        name = f"`{run}` - `{against}`" if against else f"`{run}`"
+        print(f"| {name}, {studies} | {' | '.join(own)} |", flush=True)
 
 
-def averaged(call: Prediction, other: Prediction) -> Prediction:
-    return replace(
-        call,
-        classifier=(call.classifier + other.classifier) / 2,
-        classifier_threshold=(call.classifier_threshold + other.classifier_threshold) / 2,
-        vote=(call.vote + other.classifier) / 2,
-        vote_threshold=(call.vote_threshold + other.classifier_threshold) / 2,
-    )
+def signed(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return interval(estimate)
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+
+
+def write_rows(rows: Sequence[Row], file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for *names, estimate in rows:
+            numbers = (estimate.value, estimate.low, estimate.high)
+            writer.writerow([*names, *("" if number is None else f"{number:.3f}" for number in numbers)])
 
 
 def main() -> None:
@@ -236,56 +168,42 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--copies", type=Path, help="a table of pairs of copies")
-    parser.add_argument("--beside", metavar="NAME", help="a run whose classifier is averaged with each run's readers")
-    parser.add_argument("--retrieval", action="store_true", help="precision at 5 too")
-    parser.add_argument("--out", type=Path, help="where the tables are written as CSV")
+    parser.add_argument("--copies", type=Path, help="a table of pairs of near duplicates")
+    parser.add_argument("--out", type=Path, help="the CSV file that every figure is written to")
     options = parser.parse_args()
-    collection = read_collection(options.cases)
+    cases = read_collection(options.cases).cases
     if options.copies:
         copies = read_copies(options.copies)
     else:
-        named = [replace(case, case=Path(case.path).name) for case in collection.cases]
-        copies = find_near_duplicates(named, Encoder.open(BUNDLED))
-    places = {file.parent.name: file.parent for runs in options.runs for file in sorted(runs.glob("*/calls.csv"))}
-    if not places:
-        parser.error(f"no run with a calls.csv in {', '.join(map(str, options.runs))}")
-    tied = ties(collection, [(one, two) for one, two, *_ in copies], options.folds)
+        copies = find_near_duplicates([replace(c, case=Path(c.path).name) for c in cases], Encoder.open(BUNDLED))
+    ties = find_ties(cases, [(one, two) for one, two, *_ in copies], options.folds)
     linked = {
-        name: [replace(call, patient=tied.owner[call.study]) for call in read_predictions(place / "calls.csv")]
-        for name, place in places.items()
+        name: [replace(one, patient=ties.owner[one.study]) for one in predictions]
+        for source in options.runs
+        for name, predictions in read_runs(source)
     }
-    runs = dict(sorted(linked.items(), key=lambda run: of_classifier(run[1], "kappa")))
-    judged = first(runs)
-    if len({frozenset((call.study, call.label) for call in calls) for calls in runs.values()}) > 1:
-        parser.error("the runs judged other studies, so they cannot be compared")
-    every = frozenset(call.study for call in judged)
-    kept = {"all": every, "no copy elsewhere": every - tied.copied, "nor such a patient": every - tied.spread}
-    print(f"{len(copies)} pairs of copies; copies in another fold: {len(tied.copied)} studies of all parts")
+    if not linked:
+        parser.error(f"no predictions in {', '.join(map(str, options.runs))}")
+    runs = dict(sorted(linked.items(), key=lambda run: classifier_figure(run[1], "kappa")))
+    if len({frozenset((one.study, one.label) for one in predictions) for predictions in runs.values()}) > 1:
+        parser.error("the runs judged different studies, so they cannot be compared")
+    judged = next(iter(runs.values()))
+    every = frozenset(one.study for one in judged)
+    kept = {"all": every, "no copy elsewhere": every - ties.copied, "nor such a patient": every - ties.spread}
+    print(f"{len(copies)} pairs of copies; copies in another fold: {len(ties.copied)} studies of all parts")
     for name, studies in kept.items():
-        some = [call for call in judged if call.study in studies]
-        print(f"{name}: {len(some)} studies, {sum(call.label for call in some)} abnormal, of ", end="")
-        print(f"{len({call.patient for call in some})} patients")
-    depth = None
-    if options.retrieval:
-        depth = {run: retrieved(places[run], collection, calls, tied.fold) for run, calls in runs.items()}
-    found = {name: resampled(runs, studies) for name, studies in kept.items()}
-    tables = {
-        "by_fold": by_fold(runs, tied.fold),
-        "figures": by_run(runs, kept, found, depth),
-        "pairs": by_pair(runs, found),
-    }
-    if options.beside:
-        tables["beside"] = by_company(runs, kept, options.beside)
+        some = [one for one in judged if one.study in studies]
+        patients = len({one.patient for one in some})
+        print(f"{name}: {len(some)} studies, {sum(one.label for one in some)} abnormal, of {patients} patients")
+    by_fold = list(auroc_by_fold(runs, ties.fold))
+    for run in runs:
+        values = [f"{estimate.value:.3f}" for name, *_, estimate in by_fold if name == run]
+        print(f"AUROC of the classifier by fold: `{run}` {', '.join(values)}")
+    rows = list(figures_and_gains(runs, {name: resampled(runs, studies) for name, studies in kept.items()}))
+    print_table([row for row in rows if not row[1]])
+    print_table([row for row in rows if row[1]])
     if options.out:
-        for name, table in tables.items():
-            table.write(options.out / f"{name}.csv")
-
-
-def signed(estimate: Estimate) -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return interval(estimate)
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+        write_rows([*by_fold, *rows], options.out)
 
 
 if __name__ == "__main__":

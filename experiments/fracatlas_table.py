@@ -2,23 +2,22 @@
 
     python -m experiments.fracatlas_table FRACATLAS --out OUT [--model MODEL] [--copies FILE | --unlinked]
 
-FRACATLAS is the data set as it is published (dataset.csv, images/, Annotations/). Of its 4,083 radiographs those in
-docs/fracatlas/radiographs.csv are taken, all of one part, small and readable: 924 of the hand up to the elbow, called
-fracatlas-upper-limb, and 1,867 of legs, hips and shoulders, fracatlas-other-parts. Instead there may be several folders
-in this layout, or with a case table, and a fractures.csv each; all that they hold is taken.
+FRACATLAS is the data set as it is published (dataset.csv, images/, Annotations/). Of its 4,083 radiographs the table
+takes those that experiments/radiographs.csv lists, all of one part, small and readable: 924 of the hand up to the elbow
+(fracatlas-upper-limb), and 1,867 of legs, hips and shoulders (fracatlas-other-parts). FRACATLAS may also be several
+folders in this layout, or folders with a case table and a fractures.csv; then every radiograph in them is taken.
 
-Read folder by folder, a patient is a run of consecutive image numbers of one part. A hand and a shoulder of one visit
-have consecutive numbers too, so a model trained on the one and judged on the other could have met the patient. Here a
-patient is a run of consecutive numbers, whatever the part and the folder; and runs that share a radiograph, the same
-file or a near duplicate as `mura-search audit --deep` finds them with MODEL (the bundled one), are one patient, so that
-no fold and no split puts copies on two sides. A study keeps the name of its own run. OUT/copies.csv lists the pairs.
-With --copies FILE, such a list, nobody looks for them, and the table is the same whatever MODEL is. With --unlinked
-there are none: the table of the runs in docs/fracatlas.md, which were made before.
+A hand and a shoulder of one visit have consecutive image numbers. So a patient is a run of consecutive numbers, across
+parts and folders. Runs that share a radiograph are one patient, so that no fold and no split separates copies. Copies
+are files with the same bytes, and near duplicates as `mura-search audit --deep` finds them with MODEL (the bundled
+one). A study keeps the name of its own run. OUT/copies.csv lists the pairs. With --copies FILE the pairs are read from
+such a list, so the table does not depend on MODEL. With --unlinked nobody looks for pairs: the runs in
+docs/fracatlas.md were made with that table.
 
-OUT/cases.csv and OUT/fractures.csv refer to the files where they are. OUT/FOLDER.csv has the radiographs of one folder
-(of FracAtlas, of one of those two names), with the same patients; so `--split` divides all these tables alike, and a
-model trained on the split `train` of cases.csv may be judged on the split `valid` of any. Two radiographs of a knee
-that FracAtlas calls a hand's are a leg's here, and in the table of the folder that has legs; not with --unlinked.
+OUT/cases.csv and OUT/fractures.csv refer to the image files by path. OUT/FOLDER.csv has the radiographs of one folder
+(of FracAtlas: of one of the two names above) with the same patients. So `--split` divides all these tables alike, and a
+model that was trained on the split `train` of cases.csv may be judged on the split `valid` of any of them. FracAtlas
+files two radiographs of a knee under "hand". The table files them under "leg", except with --unlinked.
 """
 
 import argparse
@@ -37,9 +36,9 @@ from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from training.data.lesion_boxes import Box, boxes_of
 
-COPIES = ("one", "two", "match", "mirrored")  # names of files; of the same bytes, no match is measured
-MISFILED = {"IMG0003768.jpg": "leg", "IMG0003769.jpg": "leg"}  # what they show
-LIST = Path(__file__).resolve().parents[1] / "docs" / "fracatlas" / "radiographs.csv"
+COPIES = ("one", "two", "match", "mirrored")  # file names; `match` is empty where the bytes are the same
+MISFILED = {"IMG0003768.jpg": "leg", "IMG0003769.jpg": "leg"}  # the part that each shows
+LIST = Path(__file__).resolve().with_name("radiographs.csv")
 COLUMNS = ("path", "label", "patient", "study", "part", "view", "collection")
 
 
@@ -53,10 +52,10 @@ def find_near_duplicates(cases: Sequence[Case], encoder: Encoder) -> list[Copy]:
         print(f"left out: {case}: {reason}")
     cases = encoding.cases
     limit = closeness(cases, encoding.embeddings).limit
-    twins = near_duplicates(cases, encoding.embeddings, encoding.thumbnails, limit)
+    pairs = near_duplicates(cases, encoding.embeddings, encoding.thumbnails, limit)
     first: dict[str, str] = {}
     same = [(first[c.digest], c.case) for c in cases if first.setdefault(c.digest, c.case) != c.case]
-    return [*((*pair, None, False) for pair in same), *((*t.cases, t.match, t.mirrored) for t in twins)]
+    return [*((*names, None, False) for names in same), *((*pair.cases, pair.match, pair.mirrored) for pair in pairs)]
 
 
 def read_copies(file: Path) -> list[Copy]:
@@ -105,8 +104,8 @@ def read_runs(radiographs: Sequence[tuple[str, Case, list[Box]]]) -> list[tuple[
     return runs
 
 
-def refiled(runs: Sequence[tuple[str, Case]]) -> list[tuple[str, Case]]:
-    """The same, but what is in MISFILED is of the part that it shows, and in a folder that has such, if any has."""
+def correct_parts(runs: Sequence[tuple[str, Case]]) -> list[tuple[str, Case]]:
+    """Give misfiled radiographs the part that they show, and move them to a folder that has this part, if there is one."""
     homes = {case.part: folder for folder, case in reversed(runs)}
     return [
         (homes.get(part, folder), replace(case, part=part)) if (part := MISFILED.get(case.case)) else (folder, case)
@@ -114,7 +113,7 @@ def refiled(runs: Sequence[tuple[str, Case]]) -> list[tuple[str, Case]]:
     ]
 
 
-def told(cases: Sequence[Case], owners: Sequence[str], copies: Sequence[Copy]) -> str:
+def linked_runs(cases: Sequence[Case], owners: Sequence[str], copies: Sequence[Copy]) -> str:
     """How many runs were linked by how many pairs."""
     known = {case.case: case for case in cases}
     across = [(known[one], known[two]) for one, two, *_ in copies if known[one].patient != known[two].patient]
@@ -135,7 +134,7 @@ def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def write_boxes(radiographs: Sequence[tuple[str, Case, list[Box]]], path: Path) -> None:
-    """Boxes as shares of the picture, as if it were one pixel large."""
+    """Write the boxes as shares of the picture: its width and height are given as 1."""
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(("image_id", "x", "y", "width", "height", "image_width", "image_height"))
@@ -147,16 +146,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FRACATLAS")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=BUNDLED, help="whose embeddings help to find copies")
+    parser.add_argument("--model", type=Path, default=BUNDLED, help="the model bundle whose embeddings help to find copies")
     linked = parser.add_mutually_exclusive_group()
     linked.add_argument("--copies", type=Path, help="a table of pairs of copies, instead of looking for them")
     linked.add_argument("--unlinked", action="store_true", help="do not look for copies")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    radiographs = [one for folder in options.folders for one in read_radiographs(folder)]
+    radiographs = [radiograph for folder in options.folders for radiograph in read_radiographs(folder)]
     runs = read_runs(radiographs)
     if not options.unlinked:
-        runs = refiled(runs)
+        runs = correct_parts(runs)
     cases = [case for _, case in runs]
     copies: list[Copy] = []
     if options.copies:
@@ -176,7 +175,7 @@ def main() -> None:
     print(f"{options.out / 'cases.csv'}: {len(cases)} radiographs of {len(set(owners))} patients")
     if not options.unlinked:
         write_copies(copies, options.out / "copies.csv")
-        print(told(cases, owners, copies))
+        print(linked_runs(cases, owners, copies))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A finger's anatomy and how it is held: four bones, their joints, and where they lie in a view.
+"""A finger's anatomy and pose: four bones, their joints, and their projection into a view.
 
 Lengths are millimetres, angles radians. A bone lies along its own x from base (0) to head (`length`). Across, its
 section is an ellipse, half as wide as `width` from the radial to the ulnar side and half as deep as `depth` from dorsal
@@ -9,23 +9,23 @@ lateral) shows the part cos(side - theta) of what points toward `side`.
 from dataclasses import dataclass, replace
 from math import cos, hypot, radians, sin
 
-from retrieval.synthetic.rng import Dice
+from retrieval.synthetic.rng import RandomStream
 
 __all__ = [
     "VIEWS",
     "Bone",
-    "Cut",
+    "Cavity",
+    "Dislocation",
     "Finger",
+    "FracturePlane",
     "Frame",
+    "Line",
     "Point",
     "Pose",
     "Skeleton",
-    "Slip",
-    "Stroke",
-    "Void",
-    "grow_finger",
-    "hold",
-    "place",
+    "project_bones",
+    "random_finger",
+    "random_pose",
 ]
 
 VIEWS = ("pa", "oblique", "lateral")
@@ -35,7 +35,7 @@ Sizes = tuple[float, float, float]  # at base, shaft and head
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class FracturePlane:
     """A fracture plane through (`x`, 0), and how the part on its positive side lies.
 
     The plane's normal is `along` the bone and `across` it in the direction `side`. `apart` is the gap; `step` and
@@ -56,8 +56,8 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Void:
-    """An ellipsoid in the marrow: bone in it is gone but for the share `left`, and the outline swells by `swell`."""
+class Cavity:
+    """An ellipsoid in the marrow. The share `left` of its bone remains, and the outline swells by `swell`."""
 
     x: float
     long: float
@@ -67,7 +67,7 @@ class Void:
 
 
 @dataclass(frozen=True, slots=True)
-class Stroke:
+class Line:
     """A short line in a bone's (x, y), `radius` thick, that adds `bone` mm of bone (negative: takes away)."""
 
     start: Point
@@ -77,8 +77,8 @@ class Stroke:
 
 
 @dataclass(frozen=True, slots=True)
-class Slip:
-    """A joint out of place: the far bone is moved by `offset` toward `side`, back by `overlap`, turned by `tilt`."""
+class Dislocation:
+    """A dislocated joint: the far bone is moved by `offset` toward `side`, back by `overlap`, turned by `tilt`."""
 
     joint: int
     offset: float
@@ -101,9 +101,9 @@ class Bone:
     scar: float = 0.0  # mm of bone in the line that a closed growth plate leaves
     sclerosis: tuple[float, float] = (0.0, 0.0)  # extra bone under the joint surface at base and head, 0 to 1
     spurs: tuple[float, float] = (0.0, 0.0)  # osteophytes at base and head
-    cut: Cut | None = None
-    void: Void | None = None
-    strokes: tuple[Stroke, ...] = ()
+    fracture: FracturePlane | None = None
+    cavity: Cavity | None = None
+    lines: tuple[Line, ...] = ()
 
     @property
     def pivot(self) -> float:
@@ -128,7 +128,7 @@ class Finger:
     mineral: float  # scale of the bones' density
     sesamoid: float = 0.0  # radius of the small bone at the palmar side of the MCP joint; 0 where there is none
     creases: tuple[Point, ...] = ()  # skin folds: (joint and part of the way to the next, depth)
-    slip: Slip | None = None
+    dislocation: Dislocation | None = None
 
     def with_bone(self, number: int, bone: Bone) -> "Finger":
         a, b, c, d = (bone if i == number else old for i, old in enumerate(self.bones))
@@ -145,7 +145,7 @@ class Finger:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a finger is held and seen: angle of view, flexion and sideways turn of each bone against the one before."""
+    """A finger's pose: angle of view, and flexion and sideways turn of each bone against the one before it."""
 
     theta: float
     flexion: tuple[float, float, float, float]
@@ -198,13 +198,13 @@ SPACES: Sizes = (1.6, 1.15, 1.0)
 REACH, THICK = (0.95, 1.05, 1.0, 0.8), (1.0, 1.05, 0.97, 0.86)  # index, middle, ring, little
 
 
-def grow_finger(patient: Dice, habit: Dice) -> Finger:
-    """Grow a finger of a patient: build from `patient`, which finger and what marks it has from `habit`.
+def random_finger(patient: RandomStream, study_rng: RandomStream) -> Finger:
+    """Draw a finger at random: its build from `patient`, finger, marks and skin folds from `study_rng`.
 
     What a healthy finger may show is there at random: an open or closed growth plate, nutrient canals, bone islands,
     a sesamoid, skin folds.
     """
-    which = habit.integer(0, 3)
+    which = study_rng.integer(0, 3)
     size, stocky, cortex = patient.around(1.0, 0.07), patient.around(1.0, 0.06), patient.around(1.0, 0.14)
     reach, thick = REACH[which] * size, THICK[which] * size * stocky
     young = patient.chance(0.12)
@@ -229,7 +229,7 @@ def grow_finger(patient: Dice, habit: Dice) -> Finger:
             physis=physis,
             scar=scar,
         )
-        bones.append(replace(bone, strokes=_marks(bone, habit)))
+        bones.append(replace(bone, lines=_marks(bone, study_rng)))
     first, second, third, fourth = bones
     mcp, pip, dip = (space * patient.around(1.0, 0.12) for space in SPACES)
     return Finger(
@@ -240,35 +240,37 @@ def grow_finger(patient: Dice, habit: Dice) -> Finger:
         mineral=patient.around(1.0, 0.1),
         sesamoid=patient.uniform(1.6, 2.6) if patient.chance(0.45) else 0.0,
         creases=tuple(
-            (joint + habit.around(0.0, 0.09), habit.uniform(0.02, 0.09)) for joint in (1, 2, 2, 3) if habit.chance(0.6)
+            (joint + study_rng.around(0.0, 0.09), study_rng.uniform(0.02, 0.09))
+            for joint in (1, 2, 2, 3)
+            if study_rng.chance(0.6)
         ),
     )
 
 
-def _marks(bone: Bone, dice: Dice) -> tuple[Stroke, ...]:
+def _marks(bone: Bone, rng: RandomStream) -> tuple[Line, ...]:
     """Nutrient canals (short, slanting, lucent) and bone islands (small, dense): both are normal."""
-    strokes: list[Stroke] = []
-    if dice.chance(0.3):
-        x, y = bone.length * dice.uniform(0.35, 0.6), dice.sign() * bone.width[1] * dice.uniform(0.35, 0.8)
-        end = (x + dice.uniform(2.0, 4.0), y * dice.uniform(0.4, 0.8))
-        strokes.append(Stroke((x, y), end, 0.35, -dice.uniform(0.4, 0.9)))
-    if dice.chance(0.06):
-        x, y = bone.length * dice.uniform(0.7, 0.9), bone.width[2] * dice.uniform(-0.4, 0.4)
-        strokes.append(Stroke((x, y), (x + 0.6, y), dice.uniform(0.6, 1.1), dice.uniform(0.5, 1.3)))
-    return tuple(strokes)
+    lines: list[Line] = []
+    if rng.chance(0.3):
+        x, y = bone.length * rng.uniform(0.35, 0.6), rng.sign() * bone.width[1] * rng.uniform(0.35, 0.8)
+        end = (x + rng.uniform(2.0, 4.0), y * rng.uniform(0.4, 0.8))
+        lines.append(Line((x, y), end, 0.35, -rng.uniform(0.4, 0.9)))
+    if rng.chance(0.06):
+        x, y = bone.length * rng.uniform(0.7, 0.9), bone.width[2] * rng.uniform(-0.4, 0.4)
+        lines.append(Line((x, y), (x + 0.6, y), rng.uniform(0.6, 1.1), rng.uniform(0.5, 1.3)))
+    return tuple(lines)
 
 
-def hold(view: str, dice: Dice) -> Pose:
-    """Hold a finger for one of `VIEWS`, as nearly as people do: more bent in the lateral view."""
-    theta = {"pa": 0.0, "oblique": radians(42), "lateral": radians(88)}[view] + dice.around(0.0, radians(7))
+def random_pose(view: str, rng: RandomStream) -> Pose:
+    """Draw a pose for one of `VIEWS` at random, as inexact as real ones; fingers are more bent in the lateral view."""
+    theta = {"pa": 0.0, "oblique": radians(42), "lateral": radians(88)}[view] + rng.around(0.0, radians(7))
     most = (22, 34, 22) if view == "lateral" else (14, 14, 10)
-    mcp, pip, dip = (radians(dice.uniform(0, angle)) for angle in most)
-    yaw = (0.0, radians(dice.around(0, 4)), radians(dice.around(0, 2.2)), radians(dice.around(0, 2.5)))
+    mcp, pip, dip = (radians(rng.uniform(0, angle)) for angle in most)
+    yaw = (0.0, radians(rng.around(0, 4)), radians(rng.around(0, 2.2)), radians(rng.around(0, 2.5)))
     return Pose(theta, (0.0, mcp, pip, dip), yaw)
 
 
-def place(finger: Finger, pose: Pose) -> Skeleton:
-    """Lay the chain of bones into the picture's plane, each base facing the centre of the head before it."""
+def project_bones(finger: Finger, pose: Pose) -> Skeleton:
+    """Project the chain of bones into the picture's plane; each base faces the centre of the head before it."""
     frames: list[Frame] = []
     fragments: list[Frame | None] = []
     joints: list[Point] = []
@@ -277,21 +279,25 @@ def place(finger: Finger, pose: Pose) -> Skeleton:
     for number, bone in enumerate(finger.bones):
         pitch += pose.flexion[number]
         turn += pose.yaw[number]
-        slip = finger.slip if finger.slip is not None and finger.slip.joint == number - 1 else None
-        off += slip.tilt * pose.shows(slip.side) if slip else 0.0
+        dislocation = (
+            finger.dislocation if finger.dislocation is not None and finger.dislocation.joint == number - 1 else None
+        )
+        off += dislocation.tilt * pose.shows(dislocation.side) if dislocation else 0.0
         frame = _direction(pitch, turn, pose).moved(centre, off)
         if number:
             radius, space = finger.bones[number - 1].pivot, finger.spaces[number - 1]
             joints.append(frame.at((radius + space / 2) / frame.scale))
-            back, across = (slip.overlap, slip.offset * pose.shows(slip.side)) if slip else (0.0, 0.0)
+            back, across = (
+                (dislocation.overlap, dislocation.offset * pose.shows(dislocation.side)) if dislocation else (0.0, 0.0)
+            )
             frame = frame.moved(frame.at((radius + space - back) / frame.scale, across))
         frames.append(frame)
         fragment = None
-        if bone.cut is not None:
-            shown, bend = pose.shows(bone.cut.toward), bone.cut.bend * pose.shows(bone.cut.toward)
-            fragment = frame.moved(frame.at(bone.cut.x, bone.cut.step * shown), bend)
-            fragment = fragment.moved(fragment.at(-bone.cut.x))
-            if not bone.cut.loose:
+        if bone.fracture is not None:
+            shown, bend = pose.shows(bone.fracture.toward), bone.fracture.bend * pose.shows(bone.fracture.toward)
+            fragment = frame.moved(frame.at(bone.fracture.x, bone.fracture.step * shown), bend)
+            fragment = fragment.moved(fragment.at(-bone.fracture.x))
+            if not bone.fracture.loose:
                 frame = fragment
                 off += bend
         fragments.append(fragment)

@@ -1,4 +1,4 @@
-"""Random numbers that stay the same on every machine and under every version of NumPy."""
+"""Random numbers that are the same on every machine and with every version of NumPy."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -6,18 +6,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Dice"]
+__all__ = ["RandomStream"]
 
 T = TypeVar("T")
 
 
-class Dice:
-    """Draws from the raw stream of PCG64.
+class RandomStream:
+    """A stream of random numbers from the raw output of PCG64.
 
     NumPy promises the raw stream of a bit generator and `SeedSequence` (NEP 19), but not what `Generator` makes of
     it, so the few distributions needed here are made from the raw 64-bit numbers by exact arithmetic.
 
-    >>> Dice(7, 1).integer(0, 100) == Dice(7, 1).integer(0, 100)
+    >>> RandomStream(7, 1).integer(0, 100) == RandomStream(7, 1).integer(0, 100)
     True
     """
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.synthetic.finger import Bone, Cut, Finger, Frame, Point, Pose, Skeleton, Stroke, place
-from retrieval.synthetic.rng import Dice
+from retrieval.synthetic.finger import Bone, Finger, FracturePlane, Frame, Line, Point, Pose, Skeleton, project_bones
+from retrieval.synthetic.rng import RandomStream
 
 __all__ = ["Camera", "Map", "Tissue", "Window", "draw_finger", "draw_palm", "draw_ring", "mark_joint"]
 
@@ -78,9 +78,9 @@ class Tissue:
     grain: Map = field(repr=False)  # (128, 256) trabeculae, 1/8 mm a sample, along x; mean 0, standard deviation 1
 
     @classmethod
-    def empty(cls, camera: Camera, dice: Dice) -> "Tissue":
+    def empty(cls, camera: Camera, rng: RandomStream) -> "Tissue":
         shape = (camera.height, camera.width)
-        fine, coarse = dice.noise(128, 256), dice.noise(128, 256)
+        fine, coarse = rng.noise(128, 256), rng.noise(128, 256)
         # Blurring white noise by sigmas s and t leaves the standard deviation 1 / (2 sqrt(pi s t)).
         fine = cv2.GaussianBlur(fine, (0, 0), 5.5, sigmaY=1.6) * (2.0 * (pi * 5.5 * 1.6) ** 0.5)
         coarse = cv2.GaussianBlur(coarse, (0, 0), 6.0, sigmaY=4.0) * (2.0 * (pi * 6.0 * 4.0) ** 0.5)
@@ -89,8 +89,8 @@ class Tissue:
 
 
 def draw_finger(tissue: Tissue, finger: Finger, pose: Pose) -> Skeleton:
-    """Add a finger to the maps; what its bones have of a finding is marked in `tissue.finding`."""
-    skeleton = place(finger, pose)
+    """Add a finger to the maps; findings in its bones are marked in `tissue.finding`."""
+    skeleton = project_bones(finger, pose)
     _draw_soft(tissue, finger, skeleton, pose)
     for bone, frame, fragment in zip(finger.bones, skeleton.frames, skeleton.fragments, strict=True):
         if fragment is None:
@@ -104,7 +104,7 @@ def draw_finger(tissue: Tissue, finger: Finger, pose: Pose) -> Skeleton:
 
 
 def _draw_bone(tissue: Tissue, bone: Bone, frame: Frame, pose: Pose, mineral: float, *, part: float = 0.0) -> None:
-    """Add a bone, or the part of it on one side (-1, 1) of its cut."""
+    """Add a bone, or its part on one side (-1, 1) of the fracture plane."""
     window = tissue.camera.window([frame.at(0.0), frame.at(bone.length)], max(*bone.width, *bone.depth) + 3.0)
     x, y = tissue.camera.local(frame, window)
     if x.size == 0:
@@ -113,8 +113,8 @@ def _draw_bone(tissue: Tissue, bone: Bone, frame: Frame, pose: Pose, mineral: fl
     a_at = np.sqrt((w * cos(pose.theta)) ** 2 + (d * sin(pose.theta)) ** 2)
     b_at = w * d / a_at
     wall_at = bone.cortex * np.sin(pi * np.minimum(SAMPLES * 1.02, 1.0)) ** 1.3 + 0.34
-    if bone.void is not None:
-        wall_at *= 1.0 - 0.65 * np.exp(-(((SAMPLES * bone.length - bone.void.x) / bone.void.long) ** 2))
+    if bone.cavity is not None:
+        wall_at *= 1.0 - 0.65 * np.exp(-(((SAMPLES * bone.length - bone.cavity.x) / bone.cavity.long) ** 2))
     wall_at = np.minimum(wall_at, 0.7 * np.minimum(a_at, b_at))
     fill_at = 0.03 + 0.2 * np.abs(2.0 * SAMPLES - 1.0) ** 2.2
     bow_at = -0.16 * bone.depth[1] * np.sin(pi * SAMPLES) * sin(pose.theta)  # a shaft is hollow on its palmar side
@@ -137,14 +137,14 @@ def _draw_bone(tissue: Tissue, bone: Bone, frame: Frame, pose: Pose, mineral: fl
     total = shell + spongy
     if bone.physis or bone.scar:
         total += _growth_line(bone, x, v, outer)
-    if bone.void is not None:
-        room = np.maximum(1.0 - ((x - bone.void.x) / bone.void.long) ** 2 - (y / bone.void.wide) ** 2, 0.0)
-        total -= np.minimum(np.sqrt(room) * 2.2, 1.0) * (1.0 - bone.void.left) * (spongy + 0.35 * shell)
+    if bone.cavity is not None:
+        room = np.maximum(1.0 - ((x - bone.cavity.x) / bone.cavity.long) ** 2 - (y / bone.cavity.wide) ** 2, 0.0)
+        total -= np.minimum(np.sqrt(room) * 2.2, 1.0) * (1.0 - bone.cavity.left) * (spongy + 0.35 * shell)
         tissue.finding[window] |= (room > 0.0) & (outer > 0.0)
-    for stroke in bone.strokes:
-        total += _line(stroke, x, y) * np.minimum(outer, 1.0)
-    if bone.cut is not None and part:
-        share, near = _broken(bone.cut, (x, y), b, pose.shows(bone.cut.side), part)
+    for line in bone.lines:
+        total += _line(line, x, y) * np.minimum(outer, 1.0)
+    if bone.fracture is not None and part:
+        share, near = _broken(bone.fracture, (x, y), b, pose.shows(bone.fracture.side), part)
         total *= share
         tissue.finding[window] |= near & (outer > 0.0)
     tissue.bone[window] += np.maximum(total, 0.0) * mineral
@@ -177,8 +177,8 @@ def _outline(bone: Bone, sizes: tuple[float, float, float]) -> Map:
     smooth = np.asarray(cv2.GaussianBlur(even, (0, 0), 3.5, borderType=cv2.BORDER_REPLICATE)[0], dtype=np.float64)
     smooth += bone.spurs[0] * np.maximum(0.0, 1.0 - np.abs(SAMPLES - 0.035) / 0.05)
     smooth += bone.spurs[1] * np.maximum(0.0, 1.0 - np.abs(SAMPLES - 0.965) / 0.05)
-    if bone.void is not None:
-        smooth *= 1.0 + bone.void.swell * np.exp(-(((SAMPLES * bone.length - bone.void.x) / bone.void.long) ** 2))
+    if bone.cavity is not None:
+        smooth *= 1.0 + bone.cavity.swell * np.exp(-(((SAMPLES * bone.length - bone.cavity.x) / bone.cavity.long) ** 2))
     return smooth
 
 
@@ -218,27 +218,29 @@ def _growth_line(bone: Bone, x: Map, v: Map, outer: Map) -> Map:
     return np.asarray(np.minimum(outer, bone.scar) * np.maximum(1.0 - off / 0.4, 0.0))
 
 
-def _line(stroke: Stroke, x: Map, y: Map) -> Map:
-    (x0, y0), (x1, y1) = stroke.start, stroke.end
+def _line(line: Line, x: Map, y: Map) -> Map:
+    (x0, y0), (x1, y1) = line.start, line.end
     dx, dy = x1 - x0, y1 - y0
     along = np.clip(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy + 1e-9), 0.0, 1.0)
     off2 = (x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2
-    return np.asarray(stroke.bone * np.sqrt(np.maximum(1.0 - off2 / stroke.radius**2, 0.0)))
+    return np.asarray(line.bone * np.sqrt(np.maximum(1.0 - off2 / line.radius**2, 0.0)))
 
 
-def _broken(cut: Cut, local: tuple[Map, Map], b: Map, shown: float, part: float) -> tuple[Map, NDArray[np.bool_]]:
-    """Give the share of the chord on one side of a cut, and the neighbourhood of the cut.
+def _broken(
+    fracture: FracturePlane, local: tuple[Map, Map], b: Map, shown: float, part: float
+) -> tuple[Map, NDArray[np.bool_]]:
+    """Give the share of the chord on one side of a fracture plane, and the neighbourhood of the plane.
 
-    A plane seen at a slant takes its gap away along a ramp as wide as its depth in the ray, so it is sharp only in a
-    view along it, as a real fracture is.
+    A plane seen at a slant blurs its gap over a ramp as wide as its depth along the ray. So it is sharp only in a view
+    along it, like a real fracture.
     """
     x, y = local
-    slant = cut.across * max(0.0, 1.0 - shown * shown) ** 0.5
-    jag = np.interp(y, np.linspace(-8.0, 8.0, len(cut.ragged)), cut.ragged)
-    q = cut.along * (x - cut.x) + cut.across * shown * y + jag
+    slant = fracture.across * max(0.0, 1.0 - shown * shown) ** 0.5
+    jag = np.interp(y, np.linspace(-8.0, 8.0, len(fracture.ragged)), fracture.ragged)
+    q = fracture.along * (x - fracture.x) + fracture.across * shown * y + jag
     ramp = np.maximum(2.0 * b * abs(slant), 0.25)
-    share = np.clip(0.5 + (part * q - cut.apart / 2) / ramp, 0.0, 1.0)
-    return np.asarray(share), np.asarray(np.abs(q) < 1.3 + cut.apart / 2)
+    share = np.clip(0.5 + (part * q - fracture.apart / 2) / ramp, 0.0, 1.0)
+    return np.asarray(share), np.asarray(np.abs(q) < 1.3 + fracture.apart / 2)
 
 
 # Half-widths and half-depths of the whole finger along its axis: metacarpal, then each joint and the middle of each

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from experiments.compare_folds import FIGURES, read_runs, resampled
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds
 from retrieval.evaluation.paired_comparison import Prediction, write_predictions
@@ -210,44 +211,40 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
         ]
         write_predictions(calls, folder / "calls.csv")
     (tmp_path / "runs" / "begun").mkdir()
-    lines = script(
-        "compare_folds.py",
-        table,
-        tmp_path / "runs",
-        "--folds",
-        "2",
-        "--copies",
-        copies,
-        "--beside",
-        "good",
-        "--out",
-        tmp_path,
-    ).splitlines()
-    assert lines[:4] == [
+    written = tmp_path / "gains.csv"
+    given = ("--folds", "2", "--copies", copies, "--out", written)
+    lines = script("compare_folds.py", table, tmp_path / "runs", *given).splitlines()
+    assert lines[:6] == [
         "2 pairs of copies; copies in another fold: 2 studies of all parts",
         "all: 24 studies, 12 abnormal, of 10 patients",
         "no copy elsewhere: 22 studies, 12 abnormal, of 10 patients",
         "nor such a patient: 20 studies, 10 abnormal, of 9 patients",
+        "AUROC of the classifier by fold: `bad` 0.000, 0.000",
+        "AUROC of the classifier by fold: `good` 1.000, 1.000",
     ]
     perfect, wrong = "1.000 (1.000 to 1.000)", "-1.000 (-1.000 to -1.000)"
-    cells = [(line.split(" | ")[0], line.rstrip(" |").split(" | ")[1:]) for line in lines if line.startswith("| `")]
-    figures, beside = dict(cells[:-6]), dict(cells[-6:])
-    by_fold = {run: figures.pop(run) for run in ("| `bad`", "| `good`")}
+    figures = {line.split(" | ")[0]: line.rstrip(" |").split(" | ")[1:] for line in lines if line.startswith("| `")}
     assert list(figures) == [
         f"| {run}, {studies}"
         for run in ("`bad`", "`good`", "`good` - `bad`")
         for studies in ("all", "no copy elsewhere", "nor such a patient")
     ]
-    assert by_fold == {"| `bad`": ["0.000", "0.000"], "| `good`": ["1.000", "1.000"]}
     assert figures["| `good`, no copy elsewhere"] == [perfect] * 4
     assert figures["| `bad`, all"][:2] == [wrong] * 2
-    # 12 normal and 12 abnormal studies less 2 normal ones, all called wrong: (0 - 0.496) / (1 - 0.496).
+    # 12 normal and 12 abnormal studies less 2 normal ones, all predicted wrongly: (0 - 0.496) / (1 - 0.496).
     assert figures["| `bad`, no copy elsewhere"][0].startswith("-0.984 ")
     assert figures["| `good` - `bad`, all"][0] == "+2.000 (+2.000 to +2.000)"
     assert figures["| `good` - `bad`, all"][2] == "+1.000 (+1.000 to +1.000)"
-    # The mean of 0.2 and 0.9 for abnormal ones, of 0.8 and 0.1 for normal ones.
-    assert beside["| `bad`, all"] == ["+2.000 (+2.000 to +2.000)"] * 2 + ["+1.000 (+1.000 to +1.000)"] * 2
-    assert beside["| `good`, all"] == ["+0.000 (+0.000 to +0.000)"] * 4
-    header, first, *_ = (tmp_path / "pairs.csv").read_text(encoding="utf-8").splitlines()
-    assert header == 'run,studies,"kappa, classifier","kappa, vote","AUROC, classifier","AUROC, vote"'
-    assert first.startswith("good - bad,all,+2.000 (+2.000 to +2.000)")
+    assert "good,bad,all,vote,kappa,2.000,2.000,2.000" in written.read_text(encoding="utf-8").splitlines()
+
+
+def test_published_predictions_give_the_published_figures() -> None:
+    """experiments/predictions.csv, resampled by the patients as inferred, gives figures of experiments/results.csv."""
+    runs = dict(read_runs(ROOT / "experiments" / "predictions.csv"))
+    with (ROOT / "experiments" / "results.csv").open(encoding="utf-8", newline="") as lines:
+        published = [row for row in csv.DictReader(lines) if row["studies"] == "all, patients as inferred"]
+    for run in ("mura-baseline", "after-crops-448-soup-looks-20"):
+        estimates = resampled({run: runs[run]}, frozenset(one.study for one in runs[run])).estimates()
+        for reader, metric in FIGURES:
+            [row] = [r for r in published if (r["run"], r["reader"], r["metric"]) == (run, reader, metric)]
+            assert estimates[f"{run} {reader}"][metric].value == pytest.approx(float(row["value"]), abs=0.0006)

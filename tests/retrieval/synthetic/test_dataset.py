@@ -16,9 +16,9 @@ import pytest
 from retrieval.datasets.collection import read_collection
 from retrieval.errors import CollectionError
 from retrieval.synthetic.dataset import LESIONS, VIEWS, Phantom, draw_study, write_collection
-from retrieval.synthetic.finger import Finger, Frame, Pose, grow_finger, place
+from retrieval.synthetic.finger import Finger, Frame, Pose, project_bones, random_finger
 from retrieval.synthetic.hardware import Rod, draw_implant
-from retrieval.synthetic.rng import Dice
+from retrieval.synthetic.rng import RandomStream
 from retrieval.synthetic.thickness_maps import Camera, Tissue, draw_finger, mark_joint
 
 STRAIGHT = (0.0, 0.0, 0.0, 0.0)
@@ -29,8 +29,8 @@ PIXELS = "7fe5c2d6b812ca4d"  # the start of a SHA-256, see test_same_pixels_on_e
 @pytest.fixture(scope="module")
 def finger() -> Finger:
     """A finger without sesamoid, growth lines or marks, so that its volume does not depend on the view."""
-    grown = grow_finger(Dice(1), Dice(2))
-    a, b, c, d = (replace(bone, physis=0.0, scar=0.0, strokes=()) for bone in grown.bones)
+    grown = random_finger(RandomStream(1), RandomStream(2))
+    a, b, c, d = (replace(bone, physis=0.0, scar=0.0, lines=()) for bone in grown.bones)
     return replace(grown, bones=(a, b, c, d), sesamoid=0.0, creases=())
 
 
@@ -55,33 +55,33 @@ def camera(angle: float = 0.0, mirror: float = 1.0) -> Camera:
 
 
 def test_uniform_is_numpys_own() -> None:
-    dice, oracle = Dice(7, 1, 9), np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, 1, 9))))
-    assert [dice.uniform() for _ in range(100)] == oracle.random(100).tolist()
+    rng, oracle = RandomStream(7, 1, 9), np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, 1, 9))))
+    assert [rng.uniform() for _ in range(100)] == oracle.random(100).tolist()
 
 
 def test_noise_is_the_sum_of_the_four_parts_of_a_draw() -> None:
     raw = np.random.PCG64(np.random.SeedSequence((5,))).random_raw(6)
     parts = [sum((int(number) >> shift) & 0xFFFF for shift in (0, 16, 32, 48)) for number in raw]
     expected = (np.array(parts, dtype=np.float64) - 131070.0) / np.sqrt((65536.0**2 - 1.0) / 3.0)
-    np.testing.assert_allclose(Dice(5).noise(2, 3), expected.reshape(2, 3), rtol=1e-13)
-    plenty = Dice(6).noise(300, 300)
+    np.testing.assert_allclose(RandomStream(5).noise(2, 3), expected.reshape(2, 3), rtol=1e-13)
+    plenty = RandomStream(6).noise(300, 300)
     assert abs(plenty.mean()) < 0.02
     assert abs(plenty.std() - 1.0) < 0.02
 
 
 def test_choices_follow_their_shares() -> None:
-    dice = Dice(11)
-    drawn = [dice.choice("abc", (0.5, 0.0, 1.5)) for _ in range(4000)]
+    rng = RandomStream(11)
+    drawn = [rng.choice("abc", (0.5, 0.0, 1.5)) for _ in range(4000)]
     assert drawn.count("b") == 0
     assert abs(drawn.count("a") / 4000 - 0.25) < 0.03
-    assert {dice.integer(2, 4) for _ in range(100)} == {2, 3, 4}
+    assert {rng.integer(2, 4) for _ in range(100)} == {2, 3, 4}
 
 
 # Geometry
 
 
 def test_a_straight_finger_is_as_long_as_its_parts(finger: Finger) -> None:
-    skeleton = place(finger, Pose(0.3, STRAIGHT, STRAIGHT))
+    skeleton = project_bones(finger, Pose(0.3, STRAIGHT, STRAIGHT))
     whole = sum(bone.length for bone in finger.bones) + sum(finger.spaces)
     assert skeleton.tip == pytest.approx((whole, 0.0))
     assert skeleton.joints[0] == pytest.approx((finger.bones[0].length + finger.spaces[0] / 2, 0.0))
@@ -89,7 +89,7 @@ def test_a_straight_finger_is_as_long_as_its_parts(finger: Finger) -> None:
 
 def test_flexion_shows_from_the_side_and_shortens_from_the_back(finger: Finger) -> None:
     bent = (0.0, 0.0, radians(60), 0.0)
-    side, back = place(finger, Pose(pi / 2, bent, STRAIGHT)), place(finger, Pose(0.0, bent, STRAIGHT))
+    side, back = project_bones(finger, Pose(pi / 2, bent, STRAIGHT)), project_bones(finger, Pose(0.0, bent, STRAIGHT))
     assert (side.frames[2].cosine, side.frames[2].sine) == pytest.approx((0.5, 3**0.5 / 2))
     assert side.frames[2].scale == pytest.approx(1.0)
     assert (back.frames[2].cosine, back.frames[2].scale) == pytest.approx((1.0, 0.5))
@@ -97,7 +97,7 @@ def test_flexion_shows_from_the_side_and_shortens_from_the_back(finger: Finger) 
 
 def test_a_bone_keeps_its_distance_however_bent(finger: Finger) -> None:
     """The base stays at the joint space from the head's sphere, whose centre is `pivot` behind its end."""
-    skeleton = place(finger, Pose(pi / 2, (0.0, 0.2, 0.9, 0.4), STRAIGHT))
+    skeleton = project_bones(finger, Pose(pi / 2, (0.0, 0.2, 0.9, 0.4), STRAIGHT))
     for number in range(3):
         bone, base = finger.bones[number], skeleton.frames[number + 1]
         x, y = skeleton.frames[number].at(bone.length - bone.pivot)
@@ -108,7 +108,7 @@ def test_a_bone_keeps_its_distance_however_bent(finger: Finger) -> None:
 @pytest.mark.parametrize("angle", [0.0, 0.7, pi / 2, pi])
 def test_the_camera_finds_what_it_measures(angle: float, mirror: float) -> None:
     """A disc marked about a point has the area of a disc, and its middle where `local` says 0."""
-    tissue = Tissue.empty(camera(angle, mirror), Dice(0))
+    tissue = Tissue.empty(camera(angle, mirror), RandomStream(0))
     mark_joint(tissue, (80.0, 5.0), 9.0)
     assert tissue.finding.sum() * 0.2**2 == pytest.approx(pi * 81.0, rel=0.02)
     x, y = tissue.camera.local(Frame(80.0, 5.0, 0.6, 0.8), tissue.camera.window([(75.0, 0.0)], 200.0))
@@ -129,7 +129,7 @@ def test_every_view_holds_the_same_tissue(finger: Finger) -> None:
     """A parallel projection keeps volume: the maps' sums agree from every side, but for the bones' rounded ends."""
 
     def volumes(theta: float) -> tuple[float, float]:
-        tissue = Tissue.empty(camera(), Dice(0))
+        tissue = Tissue.empty(camera(), RandomStream(0))
         draw_finger(tissue, finger, Pose(theta, STRAIGHT, STRAIGHT))
         return float(tissue.soft.sum()), float(tissue.bone.sum())
 
@@ -139,7 +139,7 @@ def test_every_view_holds_the_same_tissue(finger: Finger) -> None:
 
 
 def test_a_wire_is_as_thick_as_it_is() -> None:
-    tissue = Tissue.empty(camera(), Dice(0))
+    tissue = Tissue.empty(camera(), RandomStream(0))
     wire = Rod(1, (10.0, -5.0, 0.0), (40.0, 5.0, 0.0), radius=1.0)
     draw_implant(tissue, wire, Frame(50.0, 0.0, 1.0, 0.0), Pose(0.0, STRAIGHT, STRAIGHT))
     assert tissue.metal.max() == pytest.approx(2.0, rel=0.02)

@@ -1,9 +1,9 @@
-"""What looking for near duplicates in the index adds to an evaluation.
+"""The time that the search for near duplicates in the index adds to an evaluation, beside reading and encoding.
 
-    python benchmarks/copies.py DATA --split valid --index INDEX [--runs 3]
+    python benchmarks/index_leakage.py DATA --split valid --index INDEX [--runs 3]
 
-Reading and encoding DATA, as `mura-search evaluate` does it, then the look-up in INDEX, which compares pictures on all
-cores: seconds and seconds of processor time. For other sizes, on drawn radiographs:
+First DATA is read and encoded as by `mura-search evaluate`; then INDEX is searched for near duplicates on all cores.
+Printed are seconds by the clock and seconds of processor time. For other sizes, on drawn radiographs, use
 benchmarks/near_duplicates.py --asked.
 """
 
