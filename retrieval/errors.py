@@ -3,13 +3,13 @@
 MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
 ├── CollectionError        a folder or table of labelled radiographs that cannot be used
-├── SiteKeyError           the key that patients' identifiers are hashed with cannot be used
-├── BundleError            a model bundle that does not fit or is damaged
-├── EvaluationError        an evaluation that would not be honest, or has nothing to evaluate
-├── HeatmapError           a heatmap that cannot be written where it was asked for
+├── SiteKeyError           a site key, which hashes patients' identifiers, that cannot be used
+├── BundleError            a model bundle that is damaged, incomplete or of another version
+├── EvaluationError        an evaluation whose figures would mislead, or that has no studies
+├── HeatmapError           a heatmap that cannot be written to its file
 ├── OutputError            a file of results that cannot be written
 ├── DicomResultError       an answer that cannot be written as DICOM
-└── ArchiveError           an archive, asked by DICOMweb or DIMSE, that does not do what it was asked for
+└── ArchiveError           a DICOM archive that refuses a request or does not answer it
 """
 
 from traceback import walk_tb

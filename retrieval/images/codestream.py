@@ -1,24 +1,41 @@
-"""What a compressed frame says of its own size: decoders allocate by that, so it is read before anything is decoded.
+"""The headers of JPEG and JPEG 2000 streams, read before anything is decoded.
 
-JPEG: ITU-T T.81, B.2.2. JPEG-LS: ITU-T T.87, C.2.2. JPEG 2000 and HTJ2K: ITU-T T.800, A.5.1. All three end in FF D9,
-which occurs nowhere within their data. RLE: PS3.5, annex G.
+A decoder allocates memory by the size in these headers, so the size is checked first. Image files and compressed DICOM
+frames are read with the same two walkers: `jpeg_segments` and `read_jpeg2000`.
+
+JPEG: ITU-T T.81, B.1.1 and B.2.2. JPEG-LS: ITU-T T.87, C.2.2. JPEG 2000 and HTJ2K: ITU-T T.800, A.5.1 and annex I. All
+three end in FF D9, which occurs nowhere within their data. RLE: PS3.5, annex G.
 """
 
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Codestream", "read_codestream", "rle_fits"]
+__all__ = [
+    "JPEG_FRAMES",
+    "JPEG_SCAN",
+    "STREAM_END",
+    "Codestream",
+    "Segment",
+    "jpeg_segments",
+    "read_codestream",
+    "read_jpeg2000",
+    "rle_fits",
+]
 
-_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}  # F7 is JPEG-LS
-_JPEG_SCAN = 0xDA
-_J2K = b"\xff\x4f\xff\x51"
-_END = b"\xff\xd9"
+JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}  # F7 is JPEG-LS
+JPEG_SCAN = 0xDA
+STREAM_END = b"\xff\xd9"
+_JPEG_END, _JPEG_TEMPORARY = 0xD9, 0x01
+_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # the data of a scan hold no such bytes
+_JPEG2000_START = b"\xff\x4f\xff\x51"  # its first marker and its SIZ segment
 
 
 @dataclass(frozen=True, slots=True)
 class Codestream:
-    """Size in pixels, components a pixel, bits a component; `whole` where its end marker is there."""
+    """Size in pixels, components a pixel, bits a component; `whole` where the end marker is present."""
 
     width: int
     height: int
@@ -27,65 +44,88 @@ class Codestream:
     whole: bool
 
 
-def read_codestream(data: bytes) -> Codestream | None:
-    """The header of a JPEG, JPEG-LS or JPEG 2000 codestream, None where there is none that can be read.
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment of a JPEG: its marker's second byte, its bytes after the length, and where it starts and ends."""
 
-    One codestream has one size: None where a JPEG announces a second frame before its first scan.
+    marker: int
+    body: bytes
+    start: int
+    end: int
+
+
+def jpeg_segments(data: bytes) -> Iterator[Segment]:
+    """The whole segments of a JPEG in their order. Bytes between segments, such as a scan's data, are skipped."""
+    position = 2
+    while match := _JPEG_MARKER.search(data, position):
+        marker, body = match[1][0], match.end() + 2
+        if marker == _JPEG_TEMPORARY:  # has neither length nor body
+            position = match.end()
+            continue
+        position = match.end() + int.from_bytes(data[match.end() : body], "big")
+        if marker == _JPEG_END or not body <= position <= len(data):
+            return
+        yield Segment(marker, data[body:position], match.start(), position)
+
+
+def read_jpeg2000(data: bytes, *, long_boxes: bool = True) -> Codestream | None:
+    """The size in a JPEG 2000 codestream or JP2 file; None where `data` holds no codestream.
+
+    `long_boxes` allows boxes before the codestream whose length has 64 bits. Raises struct.error where `data` ends
+    within the header.
+    """
+    start = _after_boxes(data, long_boxes) if data[4:8] == b"jP  " else 0
+    if not data.startswith(_JPEG2000_START, start):
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    components, depth = struct.unpack_from(">HB", data, start + 40)
+    return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, data.rfind(STREAM_END) > start)
+
+
+def _after_boxes(data: bytes, long_boxes: bool) -> int:
+    """The offset of the codestream in a JP2 file, len(data) where no box holds one (T.800, I.4)."""
+    position = 0
+    while position + 16 <= len(data):
+        length, kind, long_length = struct.unpack_from(">I4sQ", data, position)
+        header = 8
+        if length == 1 and long_boxes:
+            header, length = 16, long_length
+        if kind == b"jp2c":
+            return position + header
+        if length < header:  # a box of length 0 is the last
+            break
+        position += length
+    return len(data)
+
+
+def read_codestream(data: bytes) -> Codestream | None:
+    """The header of a DICOM frame in JPEG, JPEG-LS or JPEG 2000; None where it has no header that can be read.
+
+    A frame is held to stricter rules than a file. A JPEG has nothing between its segments, and announces one picture
+    before its first scan, since decoders differ in which of two they take. JPEG 2000 should have no boxes around it; some
+    writers add them. A box with a length of 64 bits or of 0 is refused: pydicom would loop over it for ever.
     """
     try:
-        if data[:2] == b"\xff\xd8":
-            return _jpeg(data)
-        return _jpeg2000(data)
-    except (struct.error, IndexError):
-        return None
-
-
-def _jpeg(data: bytes) -> Codestream | None:
-    found: Codestream | None = None
-    place = 2
-    while True:
-        if data[place] != 0xFF:
-            return None
-        while data[place] == 0xFF:  # any number of these may fill up before a marker
-            place += 1
-        marker = data[place]
-        (length,) = struct.unpack_from(">H", data, place + 1)
-        if marker in _JPEG_FRAMES:
-            if found:
+        if not data.startswith(b"\xff\xd8"):
+            return read_jpeg2000(data, long_boxes=False)
+        frame: Codestream | None = None
+        position = 2
+        for segment in jpeg_segments(data):
+            if segment.start != position or (frame and segment.marker in JPEG_FRAMES):
                 return None
-            bits, height, width, components = struct.unpack_from(">BHHB", data, place + 3)
-            found = Codestream(width, height, components, bits, data.rfind(_END) > place)
-        if marker == _JPEG_SCAN or length < 2:
-            return found
-        place += 1 + length
-
-
-def _jpeg2000(data: bytes) -> Codestream | None:
-    place = _after_boxes(data) if data[4:8] == b"jP  " else 0
-    if data[place : place + 4] != _J2K:
-        return None
-    right, bottom, left, top = struct.unpack_from(">IIII", data, place + 8)
-    components, depth = struct.unpack_from(">HB", data, place + 40)
-    return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, data.rfind(_END) > place)
-
-
-def _after_boxes(data: bytes) -> int:
-    """Where the codestream begins in a JP2 file (T.800, I.4): DICOM wants none around it, and some write one.
-
-    A box that does not say how long it is would keep pydicom, which passes over them, for ever.
-    """
-    place = 0
-    while True:
-        length, kind = struct.unpack_from(">I4s", data, place)
-        if kind == b"jp2c":
-            return place + 8
-        if length < 8:
-            return len(data)
-        place += length
+            if segment.marker == JPEG_SCAN:
+                return frame
+            if segment.marker in JPEG_FRAMES:
+                bits, height, width, components = struct.unpack_from(">BHHB", segment.body)
+                frame = Codestream(width, height, components, bits, data.rfind(STREAM_END) > segment.start)
+            position = segment.end
+    except struct.error:
+        pass
+    return None
 
 
 def rle_fits(frame: bytes, plane: int) -> bool:
-    """Whether no segment of an RLE frame unpacks to much more than a plane of so many bytes. Nothing is unpacked."""
+    """Whether no segment of an RLE frame unpacks to more than twice `plane` bytes. Nothing is unpacked."""
     if len(frame) < 64:
         return False
     count, *offsets = struct.unpack_from("<16L", frame)
@@ -93,15 +133,15 @@ def rle_fits(frame: bytes, plane: int) -> bool:
     return all(_run_length(frame, start, end, 2 * plane) <= 2 * plane for start, end in pairwise(starts))
 
 
-def _run_length(frame: bytes, place: int, end: int, most: int) -> int:
-    """How many bytes a segment unpacks to, counted no further than just beyond `most`."""
+def _run_length(frame: bytes, position: int, end: int, most: int) -> int:
+    """How many bytes a segment unpacks to; counting stops just beyond `most`."""
     length, end = 0, min(end, len(frame))
-    while place < end and length <= most:
-        packet = frame[place]
-        if packet < 128:  # so many bytes and one as they are
+    while position < end and length <= most:
+        packet = frame[position]
+        if packet < 128:  # packet + 1 bytes follow as they are
             length += packet + 1
-            place += packet + 2
-        else:  # a byte repeated; 128 is nothing, and counted as one
+            position += packet + 2
+        else:  # one byte is repeated; 128 adds nothing, and is counted as one
             length += 257 - packet if packet > 128 else 1
-            place += 2 if packet > 128 else 1
+            position += 2 if packet > 128 else 1
     return length

@@ -9,8 +9,10 @@ and it leaves a copy of a Radiance HDR in the temporary folder.
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+from retrieval.images.codestream import JPEG_FRAMES, JPEG_SCAN, STREAM_END, jpeg_segments, read_jpeg2000
 
 __all__ = ["IMAGE_SUFFIXES", "Header", "HeaderError", "read_header"]
 
@@ -99,53 +101,36 @@ def _png(kind: str, data: bytes) -> Header:
     return Header(kind, width, height, b"".join(kept), orientation, pictures)
 
 
-# JPEG: ITU-T T.81, B.1.1.
-_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_JPEG_EXIF, _JPEG_SCAN, _JPEG_END, _JPEG_TEMPORARY = 0xE1, 0xDA, 0xD9, 0x01
-_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # none but these occurs in a scan's data
+_JPEG_EXIF = 0xE1
 
 
 def _jpeg(kind: str, data: bytes) -> Header:
     frame, orientation, scan = None, 1, 0
-    for marker, body, end in _jpeg_segments(data):
-        if marker in _JPEG_FRAMES:
-            frame = marker, body
-        elif marker == _JPEG_EXIF and body.startswith(b"Exif\0\0"):
-            orientation = _exif_orientation(body[6:])
-        elif marker == _JPEG_SCAN:
-            scan = end
+    for segment in jpeg_segments(data):
+        if segment.marker in JPEG_FRAMES:
+            frame = segment
+        elif segment.marker == _JPEG_EXIF and segment.body.startswith(b"Exif\0\0"):
+            orientation = _exif_orientation(segment.body[6:])
+        elif segment.marker == JPEG_SCAN:
+            scan = segment.end
             break
     if frame is None or not scan:
         raise HeaderError("it ends before its picture")
-    marker, body = frame
-    height, width = struct.unpack_from(">HH", body, 1)
+    height, width = struct.unpack_from(">HH", frame.body, 1)
     header = Header(kind, width, height, data, orientation)
-    if data.find(b"\xff\xd9", scan) >= 0:
+    if data.find(STREAM_END, scan) >= 0:
         return header
     # Interrupted copies are often filled up with zeros. libjpeg hands over what it has where it meets an end marker.
-    ended = data.rstrip(b"\0\xff") + b"\xff\xd9"
-    grey_where_missing = body[5] < 4 and (marker not in _JPEG_PROGRESSIVE or _all_sent(data, body[6]))  # not in CMYK
-    return replace(header, data=ended, cut=True, measurable=grey_where_missing)
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Each whole segment's marker, body and end; the data of a scan are passed over."""
-    place = 2
-    while found := _JPEG_MARKER.search(data, place):
-        start, marker = found.end(), found[1][0]
-        if marker == _JPEG_TEMPORARY:  # stands alone
-            place = start
-            continue
-        place = start + int.from_bytes(data[start : start + 2], "big")
-        if marker == _JPEG_END or not start + 2 <= place <= len(data):
-            return
-        yield marker, data[start + 2 : place], place
+    ended = data.rstrip(b"\0\xff") + STREAM_END
+    colour, component = frame.body[5] < 4, frame.body[6]  # CMYK has four components, and does not show what is missing
+    measurable = colour and (frame.marker not in _JPEG_PROGRESSIVE or _all_sent(data, component))
+    return replace(header, data=ended, cut=True, measurable=measurable)
 
 
 def _all_sent(data: bytes, component: int) -> bool:
     """Whether the scans before the last one of a cut progressive JPEG brought every frequency of a component."""
-    scans = [body for marker, body, _ in _jpeg_segments(data) if marker == _JPEG_SCAN]
+    scans = [segment.body for segment in jpeg_segments(data) if segment.marker == JPEG_SCAN]
     sent: set[int] = set()
     for body in scans[:-1]:
         if component in body[1:-3:2]:
@@ -260,30 +245,11 @@ def _webp(kind: str, data: bytes) -> Header:
     return header
 
 
-_CODESTREAM = b"\xff\x4f\xff\x51"  # its start and its SIZ segment
-
-
 def _jpeg2000(kind: str, data: bytes) -> Header:
-    place = 0 if data.startswith(_CODESTREAM) else _codestream(data)
-    if not data.startswith(_CODESTREAM, place):
+    stream = read_jpeg2000(data)
+    if stream is None:
         raise HeaderError("it holds no codestream")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, place + 8)
-    return Header(kind, right - left, bottom - top, data)
-
-
-def _codestream(data: bytes) -> int:
-    """Where the first codestream begins, in the box that holds it (ISO/IEC 15444-1, Annex I)."""
-    place = 0
-    while place + 16 <= len(data):
-        length, name, long = struct.unpack_from(">I4sQ", data, place)
-        header = 16 if length == 1 else 8
-        if name == b"jp2c":
-            return place + header
-        length = long if length == 1 else length
-        if length < header:  # a box of length 0 is the last
-            break
-        place += length
-    raise HeaderError("it holds no codestream")
+    return Header(kind, stream.width, stream.height, data)
 
 
 _PNM_SIZE = re.compile(rb"P[1-6fF](?:\s|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})\s")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.images.codestream import Codestream, read_codestream, rle_fits
+from retrieval.images.codestream import Codestream, read_codestream, read_jpeg2000, rle_fits
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 JPEG, JP2 = (cv2.imencode(suffix, PICTURE)[1].tobytes() for suffix in (".jpg", ".jp2"))
@@ -43,6 +43,23 @@ def test_a_box_without_length_keeps_nobody() -> None:
     data = bytearray(JP2)
     data[12:16] = bytes(4)
     assert read_codestream(bytes(data)) is None
+
+
+def test_a_box_with_a_long_length() -> None:
+    """A file may have one; pydicom would read it byte by byte, so a frame may not."""
+    long_box = JP2[:12] + struct.pack(">I4sQ", 1, b"free", 24) + bytes(8) + JP2[12:]
+    assert read_jpeg2000(long_box) == read_jpeg2000(JP2)
+    assert read_codestream(long_box) is None
+    position = JP2.find(b"jp2c") - 4
+    long_stream = JP2[:position] + struct.pack(">I4sQ", 1, b"jp2c", len(JP2) - position + 8) + JP2[position + 8 :]
+    assert read_jpeg2000(long_stream) == read_jpeg2000(JP2)
+    assert read_codestream(long_stream) is None
+
+
+def test_nothing_lies_between_the_segments_of_a_frame() -> None:
+    assert read_codestream(JPEG[:2] + b"\xff\xff" + JPEG[2:]) == read_codestream(JPEG)  # filled up as T.81 allows
+    assert read_codestream(JPEG[:2] + b"\0\0" + JPEG[2:]) is None
+    assert read_codestream(JPEG[:2] + b"\xff\x01" + JPEG[2:]) is None
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", JPEG[:40], JP2[:60], b"\xff\xd8\xff"]))
