@@ -84,18 +84,21 @@ def read_runs(source: Path) -> Iterator[tuple[str, list[Prediction]]]:
     thresholds = {row["fold"]: row for row in rows if row["study"] == THRESHOLD}
     judged = [row for row in rows if row["study"] != THRESHOLD]
     for name in (column.removesuffix(" vote") for column in rows[0] if column.endswith(" vote")):
-        yield name, [
-            Prediction(
-                study=row["study"],
-                patient=row["patient"],
-                label=int(row["label"]),
-                classifier=float(row[f"{name} classifier"]),
-                classifier_threshold=float(thresholds[row["fold"]][f"{name} classifier"]),
-                vote=float(row[f"{name} vote"]),
-                vote_threshold=float(thresholds[row["fold"]][f"{name} vote"]),
-            )
-            for row in judged
-        ]
+        yield (
+            name,
+            [
+                Prediction(
+                    study=row["study"],
+                    patient=row["patient"],
+                    label=int(row["label"]),
+                    classifier=float(row[f"{name} classifier"]),
+                    classifier_threshold=float(thresholds[row["fold"]][f"{name} classifier"]),
+                    vote=float(row[f"{name} vote"]),
+                    vote_threshold=float(thresholds[row["fold"]][f"{name} vote"]),
+                )
+                for row in judged
+            ],
+        )
 
 
 def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:

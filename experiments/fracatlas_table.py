@@ -146,7 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FRACATLAS")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=BUNDLED, help="the model bundle whose embeddings help to find copies")
+    parser.add_argument(
+        "--model", type=Path, default=BUNDLED, help="the model bundle whose embeddings help to find copies"
+    )
     linked = parser.add_mutually_exclusive_group()
     linked.add_argument("--copies", type=Path, help="a table of pairs of copies, instead of looking for them")
     linked.add_argument("--unlinked", action="store_true", help="do not look for copies")

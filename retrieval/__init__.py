@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from retrieval.decision.rules import Rules
     from retrieval.encoding.encoder import Encoder
     from retrieval.evaluation.evaluate import Evaluation, evaluate
-    from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, explain_class, explain_similarity, overlay
+    from retrieval.explain.rendering import overlay
+    from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, explain_class, explain_similarity
     from retrieval.images.radiograph import Radiograph, read_radiograph
     from retrieval.indexing.build import BuildReport, build_index
     from retrieval.searcher import Searcher, default_index
@@ -64,7 +65,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "explain_class": "explain.smooth_grad_cam",
     "explain_similarity": "explain.smooth_grad_cam",
-    "overlay": "explain.smooth_grad_cam",
+    "overlay": "explain.rendering",
     "read_collection": "datasets.collection",
     "read_radiograph": "images.radiograph",
 }

@@ -33,7 +33,8 @@ from retrieval.encoding.batches import usable
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.explain.smooth_grad_cam import explain_class, overlay_files, write_overlay
+from retrieval.explain.rendering import overlay_files, write_overlay
+from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
 from retrieval.query import Images, View, read_views
 
@@ -143,7 +144,7 @@ class Searcher:
         studies to show (default 5); the vote is always that of the frozen rules. where: allowed values of the fields of
         indexed cases, such as {"part": ["finger"]}; among labels it chooses what is shown, never who votes. heatmap:
         the PNG file to draw what raises the abnormality score into, over the radiograph; see
-        `retrieval.explain.smooth_grad_cam.overlay_files` for several views.
+        `rendering.overlay_files` for several views.
 
         The query's own patient never is among the cases or the voters: `patient`, the patient of an indexed
         radiograph with the same bytes, MURA's patient folder in the file's path, and DICOM's Patient ID, as it stands

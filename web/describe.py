@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from index.case import LABEL_NAMES
 from retrieval.answer import Answer
-from web.routes.query_form import MOST_SHOWN
+from web.service.question import MOST_SHOWN
 from web.settings import TOKEN_VARIABLE
 
 __all__ = [

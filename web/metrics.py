@@ -4,11 +4,13 @@ Routes are named by their patterns, so no case, study or patient is in a label.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from web.service.service import Service
+if TYPE_CHECKING:
+    from web.service.service import Service
 
 __all__ = ["Meters"]
 
@@ -18,7 +20,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class Meters:
     """The figures of one server."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: "Service") -> None:
         self._service = service
         self._registry = CollectorRegistry()
         self._requests = Counter(

@@ -9,7 +9,7 @@ from index.case import LABEL_NAMES, Case
 from retrieval.answer import Answer, SimilarCase
 from retrieval.reports.page import Html, join, label_mark, paragraph, safe, table, warnings
 from web.markup import options
-from web.routes.query_form import Asked
+from web.service.question import Asked
 
 __all__ = ["Shown", "answer_part", "comparison_part"]
 

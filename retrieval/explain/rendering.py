@@ -1,19 +1,66 @@
-"""Pictures for a page: a radiograph as JPEG, and its heatmap as a transparent PNG to lie over it.
+"""Heatmaps and radiographs as pictures: one painted over the other, or as layers that a page lays over each other.
 
-Kept apart so that a reader can take the heatmap away, or look at it more or less strongly.
+A heatmap's colours are inferno's, from violet to yellow: ordered by lightness, so readable without colour vision. The
+weaker the heatmap, the less it covers. A white line runs around its strongest parts.
 """
+
+import os
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import write_whole
+from retrieval.errors import HeatmapError
 from retrieval.explain.smooth_grad_cam import Heatmap
+from retrieval.query import Images
 
-__all__ = ["heatmap_png", "place_of", "radiograph_jpeg", "reduced"]
+__all__ = [
+    "heatmap_png",
+    "overlay",
+    "overlay_files",
+    "place_of",
+    "radiograph_jpeg",
+    "radiograph_png",
+    "reduced",
+    "write_overlay",
+]
 
-_LEVELS = 48  # of a heatmap: more would be seen by no one, and make the file larger
-_HEATMAP_SIDE = 320  # a heatmap is smooth; the page enlarges it
-_STRONG = 0.75  # a white line runs around what lies above, as in `retrieval.explain.smooth_grad_cam.overlay`
+_STRONG = 0.75  # the white line runs around what lies above
+_SIDE, _LEVELS = 320, 48  # of a heatmap in a report: it is smooth, the page enlarges it, and nobody sees more levels
+
+
+def overlay(pixels: NDArray[np.uint8], heatmap: Heatmap, opacity: float = 0.6) -> NDArray[np.uint8]:
+    """Paint a heatmap over its radiograph, (H, W, 3) BGR uint8.
+
+    The colours cover the radiograph by `opacity` where the heatmap is 1, and not at all where it is 0. Raises
+    ValueError where the heatmap has another size.
+    """
+    H, W = pixels.shape[:2]
+    if heatmap.values.shape != (H, W) or not 0 <= opacity <= 1:
+        raise ValueError(f"a radiograph of {H} x {W} needs a heatmap of that size, and an opacity between 0 and 1")
+    base = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
+    colours, cover = _coloured(heatmap.values, 255)
+    painted = np.rint(base + np.float32(opacity) * cover[:, :, None] * (colours.astype(np.float32) - base))
+    return _outlined(painted.astype(np.uint8), heatmap.values, cv2.LINE_AA)
+
+
+def heatmap_png(heatmap: Heatmap, side: int = _SIDE, levels: int = _LEVELS) -> bytes:
+    """A heatmap as a transparent PNG in the proportions of its radiograph: what `overlay` paints at opacity 1.
+
+    It is at most `side` pixels on the long side, and has so many levels of colour.
+    """
+    values = reduced(heatmap.values, side)
+    colours, cover = _coloured(values, levels)
+    layer = np.dstack([colours, np.rint(255 * cover).astype(np.uint8)])
+    return _png(_outlined(np.ascontiguousarray(layer), values, cv2.LINE_8))
+
+
+def radiograph_png(pixels: NDArray[np.uint8], side: int) -> bytes:
+    """A radiograph (H, W) or (H, W, 3) BGR as PNG, at most `side` pixels on the long side, never enlarged."""
+    return _png(reduced(pixels, side))
 
 
 def radiograph_jpeg(pixels: NDArray[np.uint8], side: int, quality: int = 85) -> bytes:
@@ -21,22 +68,13 @@ def radiograph_jpeg(pixels: NDArray[np.uint8], side: int, quality: int = 85) -> 
     return cv2.imencode(".jpg", reduced(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
-def heatmap_png(heatmap: Heatmap, side: int = _HEATMAP_SIDE) -> bytes:
-    """A heatmap as PNG with transparency, in the proportions of its radiograph: inferno, from clear to opaque.
-
-    The weaker a place the more transparent it is, as in `retrieval.explain.smooth_grad_cam.overlay` at opacity 1.
-    """
-    H, W = heatmap.values.shape
-    scale = min(1.0, side / max(H, W))
-    size = max(1, round(W * scale)), max(1, round(H * scale))
-    values = cv2.resize(heatmap.values, size, interpolation=cv2.INTER_AREA) if scale < 1 else heatmap.values
-    levels = np.rint(np.rint(values * _LEVELS) * (255 / _LEVELS)).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
-    cover = np.rint(255 * (levels / 255) ** 1.5).astype(np.uint8)
-    painted = np.ascontiguousarray(np.dstack([colours, cover]))
-    lines, _ = cv2.findContours((values > _STRONG).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(painted, lines, -1, (255, 255, 255, 255), 1)
-    return cv2.imencode(".png", painted, (cv2.IMWRITE_PNG_COMPRESSION, 6))[1].tobytes()
+def reduced(pixels: NDArray[Any], side: int) -> NDArray[Any]:
+    """Pixels (H, W) or (H, W, 3), at most `side` on the long side, never enlarged."""
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), pixels.dtype)
 
 
 def place_of(heatmap: Heatmap) -> str:
@@ -50,10 +88,48 @@ def place_of(heatmap: Heatmap) -> str:
     return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
 
 
-def reduced(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A radiograph at most `side` pixels on the long side, never enlarged."""
-    scale = min(1.0, side / max(pixels.shape[:2]))
-    if scale == 1:
-        return pixels
-    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+def overlay_files(path: Path, count: int, images: Images) -> list[Path]:
+    """Where the overlays of a study's `count` views go: `path` itself, or path-1, path-2 ... of several.
+
+    images: what the query names. Raises HeatmapError where `path` is no PNG in a folder that is there, would repath a
+    queried file, or would lie in a queried folder, which it would be a view of the next time.
+    """
+    if path.suffix.lower() != ".png":
+        raise HeatmapError(f"a heatmap is a PNG file, which {path} is not; end its name in .png")
+    if not path.parent.is_dir():
+        raise HeatmapError(f"the heatmap {path} cannot be written: its folder is not there; make it, or name another")
+    names = [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+    files = [path] if count == 1 else names
+    given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
+    asked = {os.path.realpath(image) for image in given if not isinstance(image, np.ndarray)}
+    for file in map(os.path.realpath, files):
+        if asked & {file, os.path.dirname(file)}:  # noqa: PTH120  (Path.resolve raises where a link leads to itself)
+            raise HeatmapError(f"the heatmap {path} would get into the radiographs that are asked about; name another")
+    return files
+
+
+def write_overlay(path: Path, pixels: NDArray[np.uint8], heatmap: Heatmap) -> None:
+    """Write a heatmap over its radiograph as PNG, in whole or not at all. Raises HeatmapError."""
+    _, data = cv2.imencode(".png", overlay(pixels, heatmap))
+    try:
+        write_whole(path, data.tobytes())
+    except OSError as error:
+        raise HeatmapError(f"the heatmap {path} cannot be written: {error.strerror}; name another file") from error
+
+
+def _coloured(values: NDArray[np.float32], levels: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The colours (H, W, 3) of a heatmap, BGR, and how much each pixel covers what is below, (H, W) in [0, 1]."""
+    rounded = np.rint(values * levels) / np.float32(levels)
+    colours = cv2.applyColorMap(np.rint(255 * rounded).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return np.asarray(colours, np.uint8), np.asarray(rounded**1.5, np.float32)
+
+
+def _outlined(picture: NDArray[np.uint8], values: NDArray[np.float32], line: int) -> NDArray[np.uint8]:
+    """The picture with a white line around the strongest parts of a heatmap."""
+    lines, _ = cv2.findContours((values > _STRONG).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, lines, -1, (255,) * 4, max(1, round(max(values.shape) / 500)), line)
+    return picture
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".png", pixels, (cv2.IMWRITE_PNG_COMPRESSION, 4))[1].tobytes()

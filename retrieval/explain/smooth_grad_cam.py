@@ -24,21 +24,17 @@ Where this departs from the papers:
 - The noise is grey, as radiographs are, and leaves the black bars of the letterbox alone.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import write_whole
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.head import Head
-from retrieval.errors import HeatmapError, RadiographError
+from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import Letterbox
-from retrieval.query import Images
 
 __all__ = [
     "TARGETS",
@@ -46,11 +42,8 @@ __all__ = [
     "Smoothing",
     "explain_class",
     "explain_similarity",
-    "overlay",
-    "overlay_files",
     "undo_letterbox",
     "weigh",
-    "write_overlay",
 ]
 
 TARGETS = ("abnormal", "normal")
@@ -150,55 +143,6 @@ def explain_similarity(
         return cosine, [head.gradient(maps, upstream) for maps in views]
 
     return Heatmap(_explain(encoder, pixels, smoothing, score, views), "similarity", smoothing)
-
-
-def overlay(pixels: NDArray[np.uint8], heatmap: Heatmap, opacity: float = 0.6) -> NDArray[np.uint8]:
-    """Paint a heatmap over its radiograph, (H, W, 3) BGR uint8.
-
-    The colours are inferno's, from violet to yellow: ordered by lightness, so readable without colour vision. They
-    cover the radiograph by `opacity` at 1, hardly where the heatmap is weak and not at all at 0. A white line runs
-    around what lies above 0.75. Raises ValueError where the heatmap is of another size.
-    """
-    H, W = pixels.shape[:2]
-    if heatmap.values.shape != (H, W) or not 0 <= opacity <= 1:
-        raise ValueError(f"a radiograph of {H} x {W} needs a heatmap of that size, and an opacity between 0 and 1")
-    base = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
-    levels = np.rint(255 * heatmap.values).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO).astype(np.float32)
-    cover = np.float32(opacity) * heatmap.values[:, :, None] ** 1.5
-    painted = np.rint(base + cover * (colours - base)).astype(np.uint8)
-    lines, _ = cv2.findContours((heatmap.values > 0.75).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(painted, lines, -1, (255, 255, 255), max(1, round(max(H, W) / 500)), cv2.LINE_AA)
-    return painted
-
-
-def overlay_files(place: Path, count: int, images: Images) -> list[Path]:
-    """Where the overlays of a study's `count` views go: `place` itself, or place-1, place-2 ... of several.
-
-    images: what the query names. Raises HeatmapError where `place` is no PNG in a folder that is there, would replace a
-    queried file, or would lie in a queried folder, which it would be a view of the next time.
-    """
-    if place.suffix.lower() != ".png":
-        raise HeatmapError(f"a heatmap is a PNG file, which {place} is not; end its name in .png")
-    if not place.parent.is_dir():
-        raise HeatmapError(f"the heatmap {place} cannot be written: its folder is not there; make it, or name another")
-    names = [place.with_name(f"{place.stem}-{number}{place.suffix}") for number in range(1, count + 1)]
-    files = [place] if count == 1 else names
-    given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
-    asked = {os.path.realpath(image) for image in given if not isinstance(image, np.ndarray)}
-    for file in map(os.path.realpath, files):
-        if asked & {file, os.path.dirname(file)}:  # noqa: PTH120  (Path.resolve raises where a link leads to itself)
-            raise HeatmapError(f"the heatmap {place} would get into the radiographs that are asked about; name another")
-    return files
-
-
-def write_overlay(path: Path, pixels: NDArray[np.uint8], heatmap: Heatmap) -> None:
-    """Write a heatmap over its radiograph as PNG, in whole or not at all. Raises HeatmapError."""
-    _, data = cv2.imencode(".png", overlay(pixels, heatmap))
-    try:
-        write_whole(path, data.tobytes())
-    except OSError as error:
-        raise HeatmapError(f"the heatmap {path} cannot be written: {error.strerror}; name another place") from error
 
 
 def weigh(maps: Array, gradients: Array, scores: Array) -> Array:

@@ -13,7 +13,8 @@ import pytest
 from typer.testing import Result
 
 from retrieval.encoding.encoder import Encoder
-from retrieval.explain.smooth_grad_cam import explain_class, overlay
+from retrieval.explain.rendering import overlay
+from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.searcher import Searcher
 
 Run = Callable[..., Result]

@@ -13,8 +13,9 @@ from web.errors import Refused
 from web.markup import front_page, login_page, top
 from web.results import Shown, answer_part, comparison_part
 from web.routes.api import service_of
-from web.routes.query_form import Asked, asked, read_upload
+from web.routes.query_form import asked, read_upload
 from web.security.session import COOKIE, LIFETIME, Sessions
+from web.service.question import Asked
 from web.service.study_store import Study
 from web.settings import Settings
 

@@ -14,7 +14,7 @@ from retrieval.worklist.worklist import SYNTHETIC_ORDER, Entry
 from web.markup import whole_page
 from web.routes.api import service_of
 from web.routes.pages import head_of
-from web.routes.query_form import Asked
+from web.service.question import Asked
 from web.service.worklist import Listed, Worklist, worklist_of
 
 __all__ = ["worklist_pages"]

@@ -19,15 +19,15 @@ from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
 from retrieval.errors import MissingExtra, RadiographError
+from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.radiograph import Radiograph, decode_frames, read_frames, read_radiograph
 from retrieval.query import View, frame_views, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
-from web.pictures import heat_png, png
-from web.routes.query_form import Asked, Upload, shown_name, too_many_views
 from web.service.admission import Gate, Share
 from web.service.batcher import Batcher
+from web.service.question import Asked, Upload, shown_name, too_many_views
 from web.service.searcher_pool import Engine
 from web.service.study_store import Kept, Study
 from web.settings import Limits
@@ -38,6 +38,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DRAWINGS = 16  # heatmaps that may wait to be drawn
+_LONGEST = 2048  # pixels on the long side of a radiograph that is sent to be looked at
+_HEAT = 768, 255  # the same of a heatmap, which is smooth, and its levels of colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Service:
 
     async def picture(self, name: str, number: int) -> bytes:
         """A view, 1 to V, of a study that is remembered, as PNG. Raises Refused."""
-        return await self._in_thread(png, self._view(name, number).pixels)
+        return await self._in_thread(radiograph_png, self._view(name, number).pixels, _LONGEST)
 
     async def class_heatmap(self, name: str, number: int, target: str) -> bytes:
         """What speaks for the target in a view of a study that is remembered, as PNG. Raises Refused."""
@@ -119,7 +121,7 @@ class Service:
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
-            return heat_png(explain_class(searcher.encoder, view.pixels, target=target))
+            return heatmap_png(explain_class(searcher.encoder, view.pixels, target=target), *_HEAT)
 
         return await self._draw(draw)
 
@@ -134,11 +136,13 @@ class Service:
             _require_model(searcher, study)
             if inside:
                 pixels = self._case_pixels(searcher, require_case(searcher, case))
-                return heat_png(explain_similarity(searcher.encoder, pixels, study.encoded.embeddings[number - 1]))
+                return heatmap_png(
+                    explain_similarity(searcher.encoder, pixels, study.encoded.embeddings[number - 1]), *_HEAT
+                )
             other = searcher.index.embedding(case)
             if other is None:
                 raise _no_case()
-            return heat_png(explain_similarity(searcher.encoder, view.pixels, other))
+            return heatmap_png(explain_similarity(searcher.encoder, view.pixels, other), *_HEAT)
 
         return await self._draw(draw)
 
@@ -184,7 +188,7 @@ class Service:
 
         def picture(searcher: Searcher) -> tuple[bytes, str]:
             if self.files and not small:
-                return png(_file_pixels(require_case(searcher, name))), "image/png"
+                return radiograph_png(_file_pixels(require_case(searcher, name)), _LONGEST), "image/png"
             stored = searcher.index.thumbnail(name)
             if stored is None:
                 raise _no_case()

@@ -18,7 +18,7 @@ from retrieval.reports.stack import named
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import SCHEMA, Entry, Found, Skipped, find_studies, in_order
 from web.errors import Refused
-from web.routes.query_form import Asked
+from web.service.question import Asked
 from web.service.service import Service
 
 __all__ = ["MOST", "Listed", "Worklist", "worklist_of"]

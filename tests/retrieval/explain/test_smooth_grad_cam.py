@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import HeatmapError, RadiographError
+from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import (
     Heatmap,
     Smoothing,
     explain_class,
     explain_similarity,
-    overlay,
-    overlay_files,
     undo_letterbox,
     weigh,
-    write_overlay,
 )
 from retrieval.images.preprocessing import Picture
 from retrieval.synthetic.dataset import draw_study

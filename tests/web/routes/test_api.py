@@ -117,14 +117,14 @@ def picture(reply: "httpx.Response") -> np.ndarray[Any, Any]:
 
 def test_a_heatmap_over_a_radiograph_is_what_the_command_paints(client: "httpx.Client", tmp_path: Path) -> None:
     """The page lays heat over the radiograph at 60 %; so does `overlay`, but for rounding and the line's edge."""
-    from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, overlay
-    from web.pictures import heat_png
+    from retrieval.explain.rendering import heatmap_png, overlay
+    from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (40, 60), np.uint8)
     values = np.tile(np.linspace(0, 0.74, 60, dtype=np.float32), (40, 1))
     heat = Heatmap(values, "abnormal", Smoothing())
-    layer = cv2.imdecode(np.frombuffer(heat_png(heat), np.uint8), cv2.IMREAD_UNCHANGED)
+    layer = cv2.imdecode(np.frombuffer(heatmap_png(heat, 768, 255), np.uint8), cv2.IMREAD_UNCHANGED)
     assert layer is not None
     alpha = 0.6 * layer[..., 3:] / 255
     seen = pixels[..., None] * (1 - alpha) + layer[..., :3] * alpha
