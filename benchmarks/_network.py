@@ -1,4 +1,4 @@
-"""The same network for both sides: as a model bundle, and as a TorchScript file with its projection for plain torch."""
+"""The same network for both sides of a benchmark: as a model bundle, and as a torch module."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ BACKBONE = "timm:tf_efficientnet_lite0"
 
 
 class Plain(nn.Module):
-    """Pictures to embeddings and logits, for those who have no bundle."""
+    """The network in plain torch: pictures to embeddings and logits."""
 
     def __init__(self, model: Siamese) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Plain(nn.Module):
 
 
 def make_both(folder: Path, how: Preprocessing) -> tuple[Bundle, Plain]:
-    """ImageNet's weights and a seeded head; bundle at FOLDER/model, and the torch module."""
+    """A network with ImageNet's weights and a seeded head: the bundle in FOLDER/model, and the torch module."""
     torch.manual_seed(0)
     backbone, channels = load_backbone(BACKBONE, "imagenet")
     model = Siamese(backbone, channels, 128, 64).eval()

@@ -2,8 +2,8 @@
 
     python benchmarks/_plain_query.py FOLDER QUERY
 
-FOLDER holds network.pt, cases.csv, embeddings.npy and vectors.faiss; prints what `mura-search QUERY --json` prints of
-the same: the classifier's probability, the vote, and the nearest studies.
+FOLDER holds network.pt, cases.csv, embeddings.npy and vectors.faiss. It prints the same figures as `mura-search QUERY
+--json`: the classifier's probability, the vote, and the nearest studies.
 """
 
 import json

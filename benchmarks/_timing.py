@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, raw samples, medians with their spread, and ratios within one run."""
+"""Helpers of the benchmarks: the machine, raw samples, medians with their spread, and ratios within one run."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ __all__ = ["alternate", "machine", "ratio", "run_command", "show"]
 
 
 def machine(*packages: str) -> None:
-    """Print what this was measured on."""
+    """Print the processor, the number of cores, and the versions of Python and of packages."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{_processor()}, {cores} cores, Python {platform.python_version()}")
     versions = []
@@ -34,7 +34,7 @@ def _processor() -> str:
 
 
 def alternate(runs: int, *actions: Callable[[], float], warm_up: int = 1) -> tuple[list[float], ...]:
-    """Call the actions in turn, A B A B ..., so that a noisy minute hits both; the figures each of them returns."""
+    """Call the actions in turn, A B A B ..., so that a disturbance hits all; gives the figures that each returns."""
     samples: tuple[list[float], ...] = tuple([] for _ in actions)
     for run in range(warm_up + runs):
         for own, action in zip(samples, actions, strict=True):

@@ -1,11 +1,11 @@
-"""How long an evaluation's intervals take: 10,000 rounds over 175 studies, against a loop with scikit-learn.
+"""The time that an evaluation's intervals take: 10,000 rounds over 175 studies, against a loop with scikit-learn.
 
     python benchmarks/bootstrap.py [--studies 175] [--radiographs 461] [--patients 160] [--parts 1] [--runs 5]
 
-Drawn readings, in the size of MURA's validation fingers. Ours is all that `mura-search evaluate` computes once every
-radiograph is read: eleven metrics of three readers by study, by image and by part, differences, agreement, retrieval
-and the sweep of k. The loop is what one would write first: for each round it draws patients, and computes kappa and
-AUROC of two readers by study. It runs for a hundredth of the rounds; only the ratio takes a hundred times as much.
+The predictions are drawn at random, as many as MURA's validation fingers. Ours is all that `mura-search evaluate`
+computes from them: eleven metrics of three readers by study, by image and by part, differences, agreement, retrieval
+and the sweep of k. The alternative is the obvious loop: each round draws patients, and computes kappa and AUROC of
+two readers by study. It runs for a hundredth of the rounds, and the ratio takes a hundred times as much.
 """
 
 import argparse
@@ -24,7 +24,7 @@ THRESHOLD = 0.5
 
 
 def drawn(studies: int, radiographs: int, patients: int, parts: int) -> list[StudyPrediction]:
-    """Readings whose classifier and vote are right more often than not."""
+    """Random predictions whose classifier and vote are right more often than not."""
     rng = np.random.default_rng(0)
     views = 1 + rng.multinomial(radiographs - studies, np.full(studies, 1 / studies))
     readings = []

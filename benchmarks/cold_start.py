@@ -1,8 +1,8 @@
-"""The whole command, from process start to answer, against a plain script with torch doing the same.
+"""The whole command, from process start to answer, against a plain script with torch that does the same.
 
     python benchmarks/cold_start.py [--cases 5000] [--runs 7]
 
-Same network, same index, same query; both write their answer as JSON. The two are run in turn.
+Network, index and query are the same, and both write their answer as JSON. The two run in turn.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from retrieval.synthetic.dataset import draw_study
 
 
 def prepare(folder: Path, cases: int) -> Path:
-    """An index of `cases` made-up embeddings around a hundred centres, and the same for the plain script."""
+    """An index of `cases` random embeddings around a hundred centres, and the same data for the plain script."""
     how = Preprocessing(size=448)
     bundle, plain = make_both(folder, how)
     with warnings.catch_warnings():
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def compare(ours: list[str], plain: list[str]) -> None:
-    """Both must answer alike, or their times say nothing."""
+    """Both must give the same answer, or their times cannot be compared."""
     a, b = (json.loads(subprocess.run(c, capture_output=True, text=True, check=True).stdout) for c in (ours, plain))
     nearest = [(case["study"], case["similarity"]) for case in a["cases"]]
     expected = [(case["study"], case["similarity"]) for case in b["cases"]]

@@ -1,8 +1,8 @@
-"""Radiographs from file to embedding: decoding, CLAHE and encoding, images a second, against torch eager.
+"""Radiographs from file to embedding (decoding, CLAHE, encoding), images a second, against torch in eager mode.
 
     python benchmarks/encode.py [FOLDER] [--images 128] [--runs 5]
 
-FOLDER holds radiographs (default: synthetic ones are drawn). Both sides read the same files, use the same cores and
+FOLDER holds radiographs; without it synthetic ones are drawn. Both sides read the same files, use the same cores and
 the same network, and their embeddings are compared.
 """
 

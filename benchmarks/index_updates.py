@@ -1,10 +1,9 @@
-"""Changing an index, in seconds: a study added or removed, durably, and found or gone in the next query.
+"""Seconds to change an index: a study is added or removed, on the disk, and found or gone in the next query.
 
     python benchmarks/index_updates.py [--sizes 5106 100000] [--runs 5]
 
-The alternative is what one does without a database: the vectors in a bare FAISS file, read, changed, and written anew
-with an fsync. It keeps no records, no pictures and no history, and a process killed in the midst of it
-loses the file.
+The alternative is a bare FAISS file, read, changed, and written again with an fsync. It keeps no records, pictures or
+history, and a process that is killed while it writes loses the file.
 """
 
 import argparse

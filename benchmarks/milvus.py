@@ -4,7 +4,7 @@
 
 Without --uri it measures Milvus Lite in a temporary file. A server: pip install milvus; milvus-server --data FOLDER.
 Clustered unit vectors of 128 numbers, three cases a study, a query without its own patient. Strong consistency finds
-what any process wrote before, Session what this one wrote. The answers are held against NumPy's over all vectors.
+what any process has written, Session what this one has. The answers are compared with NumPy's over all vectors.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def ingest(store: MilvusStore, vectors: NDArray[np.float32]) -> None:
 
 
 def share_found(store: MilvusStore, vectors: NDArray[np.float32], asked: NDArray[np.float32], wrist: bool) -> float:
-    """How many of the 15 nearest studies NumPy finds too: similarities in float32 over all vectors."""
+    """The share of the 15 nearest studies that NumPy finds too, by float32 similarities over all vectors."""
     wrists = np.array([row // 3 % 7 == 6 for row in range(len(vectors))])
     right = 0
     for number, query in enumerate(asked):

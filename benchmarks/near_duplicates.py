@@ -1,12 +1,12 @@
-"""How long the deep audit of a collection of MURA's size takes, once it is encoded.
+"""The time of a deep audit of a collection of MURA's size, without encoding.
 
     python benchmarks/near_duplicates.py --data FOLDER --radiographs 40000
     python benchmarks/near_duplicates.py --data FOLDER --radiographs 5567 --asked 461
 
-Some radiographs of DATA are turned, moved and zoomed at random until there are enough; an embedding is that of its
-radiograph with noise. The sieves and the votes are run in full. Of the pairs that the sieves leave, a sample is
-compared and its time multiplied. With --asked so many are looked for among the others, as `mura-search evaluate` does
-with an index, and nobody votes. What is found means nothing here: experiments/planted_errors.py is for that.
+Radiographs of DATA are turned, moved and zoomed at random until there are enough. The embedding of each is that of its
+source with noise. The sieves and the votes run in full. Of the pairs that the sieves leave, a sample is compared and
+its time is extrapolated. With --asked so many are searched for among the others, as `mura-search evaluate` searches an
+index, and nothing votes. What is found means nothing here; experiments/planted_errors.py measures that.
 """
 
 import argparse
@@ -38,10 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--radiographs", type=int, default=40_000)
-    parser.add_argument("--asked", type=int, help="of the radiographs, looked for among the others")
-    parser.add_argument("--source", type=int, default=100, help="radiographs of DATA that are used")
-    parser.add_argument("--noise", type=float, default=0.04, help="of each of the embedding's numbers")
-    parser.add_argument("--sample", type=int, default=2_000, help="pairs that are compared")
+    parser.add_argument("--asked", type=int, help="so many of the radiographs are searched for among the others")
+    parser.add_argument("--source", type=int, default=100, help="the number of radiographs of DATA that are used")
+    parser.add_argument(
+        "--noise", type=float, default=0.04, help="standard deviation of an embedding's numbers"
+    )
+    parser.add_argument("--sample", type=int, default=2_000, help="the number of pairs that are compared")
     options = parser.parse_args()
     machine("numpy", "opencv-python-headless")
     cv2.setNumThreads(1)

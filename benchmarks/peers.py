@@ -3,11 +3,10 @@
     pip install lancedb qdrant-client pymilvus milvus-lite
     python benchmarks/peers.py [--cases 100000] [--queries 50] [--runs 3] [--peers lancedb milvus_lite]
 
-Asked of each: the 15 nearest distinct studies of one part in seven, without those of one patient, with their records.
-All search exactly here. Qdrant's local mode and Milvus Lite group by study themselves (Milvus Lite: `group_by_field`);
-LanceDB is asked for more vectors until there are 15 studies. What each found is compared with exact search by NumPy.
-A package that is not installed is left out; Qdrant, which takes very long to fill,
-has to be asked for.
+Each is asked for the 15 nearest distinct studies of one part in seven, without those of one patient, with their
+records. All search exactly here. Qdrant's local mode and Milvus Lite group by study themselves (Milvus Lite:
+`group_by_field`); LanceDB is asked for more vectors until there are 15 studies. The results are compared with exact
+search by NumPy. A package that is not installed is left out. Qdrant takes very long to fill, so it has to be named.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python benchmarks/scale.py [--cases 1000000] [--dimension 128] [--folder FOLDER]
 
 The embeddings are drawn in clusters: studies around 5,000 centres of a space of 40 dimensions, views around studies,
-with noise in all dimensions. Searches are for new views of new studies, each with one patient left out, as a query does
-it; recall is measured against exact search by NumPy, and the time beside FAISS's exact search over the same vectors in
-the same process. Pictures are empty: they are never read in a search.
+with noise in all dimensions. Searches are for new views of new studies, each with one patient left out, as in a query.
+Recall is measured against exact search by NumPy, the time against FAISS's exact search over the same vectors in the
+same process. Thumbnails are empty: a search never reads them.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def recall(vectors: Vectors, queries: Vectors, found: list[list[Hit]], own: list
 
 
 def changed(place: Path, count: int, dimension: int) -> dict[str, float]:
-    """A study added durably and found, and removed and found no more, by a reader that was open all the time."""
+    """A study is added and found, then removed and no longer found, by a reader that was open all the time."""
     vectors = next(drawn(15, dimension, 4))
     added, removed = [], []
     with IndexReader.open(place) as index:
@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=128)
-    parser.add_argument("--folder", type=Path, help="keep the index there, and use it where it is there already")
+    parser.add_argument("--folder", type=Path, help="keep the index there, and use one that is there")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:

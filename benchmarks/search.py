@@ -2,12 +2,12 @@
 
     python benchmarks/search.py [--queries 200] [--runs 5]
 
-Ours gives the 15 nearest distinct studies with their records, the query's own patient left out; scikit-learn gives the
-15 nearest vectors and nothing else, which is less, and so does FAISS.
+Ours gives the 15 nearest distinct studies with their records, without the query's own patient. scikit-learn and FAISS
+give the 15 nearest vectors and nothing else, which is less.
 
-Every run asks new queries. A reader remembers the records that it has shown until the index changes: ours is measured
-after 10,000 other queries, as in a service, and once more with nothing remembered, so that every record is read from
-SQLite and its checksum compared. Of 40,000 x 256 ours is an approximation where exact search takes more than 3 ms.
+Every run asks new queries. A reader remembers shown records until the index changes. So ours is measured after 10,000
+other queries, as in a service, and again with nothing remembered, when every record is read from SQLite and its
+checksum compared. With 40,000 x 256 ours is an approximation if exact search takes more than 3 ms.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
     asked = [drawn(queries) for _ in range(1 + runs)]  # the first are for warming up
 
     def timed(search: Callable[[NDArray[np.float32], int], object]) -> Callable[[], float]:
-        """What gives the milliseconds that a search takes, the mean over the next run's queries."""
+        """A function that gives the milliseconds of a search, the mean over the next run's queries."""
         rest = iter(asked)
 
         def run() -> float:

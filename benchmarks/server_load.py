@@ -1,11 +1,11 @@
-"""The server under load: many clients at once, their times, and its throughput against encoding alone.
+"""The server under load: response times of many clients, and its throughput against encoding alone.
 
     python benchmarks/server_load.py [--index FOLDER] [--clients 32] [--seconds 60] [--requests N]
 
 Without --index, synthetic radiographs are drawn and indexed with the bundled model. Every client sends radiographs, one
 after another, for that many seconds or until that many requests are done. Before and after, the same radiographs are
 encoded without any server, from files (read ahead by threads) and from prepared pictures, in batches of the server's
-size. 503 is counted apart: it is how a full server is meant to answer.
+size. 503 is counted apart: it is the intended answer of a full server.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def queries(count: int) -> list[bytes]:
 
 
 def bare(encoder: Encoder, pictures: Sequence[bytes], seconds: float) -> tuple[float, float]:
-    """Radiographs a second without a server: from files, read ahead by threads as an index is built, and prepared."""
+    """Radiographs a second without a server: from files, read ahead by threads, and from prepared pictures."""
     with tempfile.TemporaryDirectory() as place:
         cases = []
         for number, data in enumerate(pictures):
@@ -73,7 +73,7 @@ def bare(encoder: Encoder, pictures: Sequence[bytes], seconds: float) -> tuple[f
 
 
 class Clients:
-    """Threads that ask one after another; the times of what was answered, and the statuses."""
+    """Threads, each of which sends one request after another; the times of the answers, and the statuses."""
 
     def __init__(self, port: int, pictures: Sequence[bytes]) -> None:
         self.port = port
@@ -85,7 +85,7 @@ class Clients:
         self.started = 0
 
     def run(self, count: int, seconds: float, most: int) -> float:
-        """Let `count` clients ask; gives how long it took."""
+        """Let `count` clients send requests; gives the seconds that it took."""
         begun = time.perf_counter()
         self.until, self.most = begun + seconds, most
         threads = [threading.Thread(target=self._client, args=(number,)) for number in range(count)]
@@ -120,7 +120,7 @@ class Clients:
 
 
 def resident(pid: int) -> float:
-    """A process's memory in MiB; NaN where the system does not tell."""
+    """A process's memory in MiB; NaN if the system does not report it."""
     try:
         return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) / 1024
     except OSError:

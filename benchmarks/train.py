@@ -1,4 +1,4 @@
-"""A training step, images a second: mura-search's own loop against a plain PyTorch loop; and its waiting for data.
+"""A training step, images a second: the loop of mura-search against a plain PyTorch loop; and its wait for data.
 
     python benchmarks/train.py [FOLDER] [--backbone densenet169] [--size 320] [--batch 8] [--steps 4] [--runs 3]
 
@@ -41,7 +41,7 @@ from training.recipe import Recipe
 
 
 class Files(Dataset[tuple[Tensor, float]]):
-    """Radiographs decoded when asked for, as a plain script has them."""
+    """Radiographs that are decoded when they are needed, as in a plain script."""
 
     def __init__(self, cases: Sequence[Case], size: int) -> None:
         self.cases, self.size = cases, size
@@ -63,7 +63,7 @@ def device() -> torch.device:
 
 
 def finished(seconds_from: float) -> float:
-    """Seconds since then, once the device has done what it was given."""
+    """Seconds since `started`, when the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - seconds_from

@@ -6,11 +6,11 @@ CASES is the case table that made the runs. RUNS are folders of runs (OUT/runs o
 of many runs such as experiments/predictions.csv. FILE of --copies lists pairs of near duplicates, as
 experiments/fracatlas_table.py writes it; without it, near duplicates are searched for among all radiographs.
 
-A study flatters the model that judges it when the model has learned a near duplicate of it, or when the index holds
-one. A near duplicate in the study's own fold does no such harm. Nothing is trained again: the affected studies are left
-out of judging. "no copy elsewhere" leaves out studies with a near duplicate in another fold; "nor such a patient" leaves
-out all studies of patients whom a near duplicate ties to another fold. Intervals are 95 % of 10,000 resamplings of the
-patients with seed 0. Patients who share a radiograph count as one.
+A study is too easy for a model that has learned a near duplicate of it, or whose index holds one. A near duplicate in
+the study's own fold does no such harm. Nothing is trained again: the affected studies are left out of judging. "no copy
+elsewhere" leaves out studies with a near duplicate in another fold. "nor such a patient" leaves out all studies of
+patients whom a near duplicate ties to another fold. Intervals are 95 % of 10,000 resamplings of the patients with seed
+0. Patients who share a radiograph count as one.
 
 FILE of --out gets every printed figure as a line, in the columns of experiments/results.csv.
 """
@@ -74,7 +74,7 @@ def find_ties(cases: Sequence[Case], pairs: Sequence[tuple[str, str]], folds: in
 
 
 def read_runs(source: Path) -> Iterator[tuple[str, list[Prediction]]]:
-    """The runs of a folder, or of a table with the columns study, patient, label, fold, "RUN classifier", "RUN vote"."""
+    """The runs of a folder; or of a table with study, patient, label, fold, and "RUN classifier", "RUN vote" by run."""
     if source.is_dir():
         for file in sorted(source.glob("*/calls.csv")):
             yield file.parent.name, read_predictions(file)

@@ -1,10 +1,11 @@
-"""Which studies a run of an experiment gets wrong: by fold, fracture's size, number of radiographs, patient and quirks.
+"""Which studies a run of an experiment predicts wrongly: by fold, fracture size, number of radiographs and patient.
 
     python -m experiments.error_analysis DATA RUN [--folds 5]
 
-RUN is a run's folder (OUT/runs/NAME) and DATA the collection that it judged, with a table of boxes. A fracture's size
-is the square root of its area, as a share of the radiograph's longer side; a study's is that of its largest one. Plates
-and screws, and several views in one picture, are FracAtlas's columns (`dataset.csv`, two folders above a radiograph).
+RUN is a run's folder (OUT/runs/NAME). DATA is the collection that it judged, with a table of boxes. The size of a
+fracture is the square root of its area, as a share of the radiograph's longer side. The size of a study is that of its
+largest fracture. Plates and screws, and several views in one picture, are columns of FracAtlas (`dataset.csv`, two
+folders above a radiograph).
 """
 
 import argparse
@@ -23,36 +24,38 @@ from retrieval.images.radiograph import read_radiograph
 from training.data.lesion_boxes import Box, read_boxes
 
 
-def size_of(case: Case, boxes: Sequence[Box]) -> float:
-    """The largest box of a radiograph, 0 where there is none."""
+def largest_box(case: Case, boxes: Sequence[Box]) -> float:
+    """The size of the largest box of a radiograph, 0 without a box."""
     if not boxes:
         return 0.0
     height, width = read_radiograph(Path(case.path)).pixels.shape[:2]
     return float(max(np.sqrt(w * width * h * height) for _, _, w, h in boxes) / max(height, width))
 
 
-def quirks(cases: Sequence[Case]) -> dict[str, frozenset[str]]:
-    """Which of hardware and multiscan FracAtlas says of a study's radiographs; nothing is known of others'."""
-    of_image: dict[str, frozenset[str]] = {}
+def marked(cases: Sequence[Case]) -> dict[str, frozenset[str]]:
+    """By study, which of hardware and multiscan FracAtlas marks in its radiographs."""
+    by_image: dict[str, frozenset[str]] = {}
     for folder in {Path(case.path).parents[2] for case in cases}:
         if not (folder / "dataset.csv").is_file():
             continue
         with (folder / "dataset.csv").open(newline="", encoding="utf-8") as lines:
             for row in csv.DictReader(lines):
-                of_image[row["image_id"]] = frozenset(name for name in ("hardware", "multiscan") if row[name] == "1")
+                by_image[row["image_id"]] = frozenset(name for name in ("hardware", "multiscan") if row[name] == "1")
     found: dict[str, frozenset[str]] = {}
     for case in cases:
-        found[case.study] = found.get(case.study, frozenset()) | of_image.get(Path(case.path).name, frozenset())
+        found[case.study] = found.get(case.study, frozenset()) | by_image.get(Path(case.path).name, frozenset())
     return found
 
 
-def table(title: str, calls: Sequence[Prediction], groups: Sequence[tuple[str, Callable[[Prediction], bool]]]) -> None:
-    print(f"\n{title}: studies called right by classifier, by vote, by either")
+def print_groups(
+    title: str, predictions: Sequence[Prediction], groups: Sequence[tuple[str, Callable[[Prediction], bool]]]
+) -> None:
+    print(f"\n{title}: studies predicted rightly by the classifier, by the vote, by either")
     for name, belongs in groups:
         right = np.array(
             [
                 ((c.classifier > c.classifier_threshold) == c.label, (c.vote > c.vote_threshold) == c.label)
-                for c in calls
+                for c in predictions
                 if belongs(c)
             ]
         )
@@ -67,68 +70,68 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--folds", type=int, default=5, help="of the grid")
     options = parser.parse_args()
-    calls = read_predictions(options.run / "calls.csv")
+    predictions = read_predictions(options.run / "calls.csv")
     collection = read_collection(options.data)
     fold_of = dict(
         zip((c.study for c in collection.cases), patient_folds(collection.cases, options.folds), strict=True)
     )
     for fold in range(options.folds):
-        own = [call for call in calls if fold_of[call.study] == fold]
-        labels_of = np.array([call.label for call in own])
-        scores = (np.array([getattr(call, kind) for call in own]) for kind in ("classifier", "vote"))
+        own = [one for one in predictions if fold_of[one.study] == fold]
+        labels_of = np.array([one.label for one in own])
+        scores = (np.array([getattr(one, kind) for one in own]) for kind in ("classifier", "vote"))
         classifier, vote = (measure(labels_of, Reader(score, score > 0.5))["auroc"][0] for score in scores)
         print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
     boxes = read_boxes(collection)
-    studies: dict[str, list[Case]] = {call.study: [] for call in calls}
+    studies: dict[str, list[Case]] = {one.study: [] for one in predictions}
     for case in collection.cases:
         if case.study in studies:
             studies[case.study].append(case)
 
-    abnormal = [call for call in calls if call.label]
+    abnormal = [one for one in predictions if one.label]
     size = {
-        call.study: max(size_of(case, boxes.get(Path(case.path).name, [])) for case in studies[call.study])
-        for call in abnormal
+        one.study: max(largest_box(case, boxes.get(Path(case.path).name, [])) for case in studies[one.study])
+        for one in abnormal
     }
     low, high = np.quantile(list(size.values()), (1 / 3, 2 / 3))
-    table(
+    print_groups(
         "Abnormal, by the size of the largest fracture",
         abnormal,
         [
-            (f"up to {low:.3f} of the radiograph", lambda call: size[call.study] <= low),
-            (f"up to {high:.3f}", lambda call: low < size[call.study] <= high),
-            ("larger", lambda call: size[call.study] > high),
+            (f"up to {low:.3f} of the radiograph", lambda one: size[one.study] <= low),
+            (f"up to {high:.3f}", lambda one: low < size[one.study] <= high),
+            ("larger", lambda one: size[one.study] > high),
         ],
     )
     labels: dict[str, set[int]] = {}
     for case in collection.cases:
         labels.setdefault(case.patient, set()).add(case.label)
-    quirk = quirks(collection.cases)
+    marks = marked(collection.cases)
     for title, label in (("Abnormal", 1), ("Normal", 0)):
-        own = [call for call in calls if call.label == label]
-        table(
+        own = [one for one in predictions if one.label == label]
+        print_groups(
             f"{title}, by radiographs in the study",
             own,
             [
-                ("1", lambda call: len(studies[call.study]) == 1),
-                ("2", lambda call: len(studies[call.study]) == 2),
-                ("3 or more", lambda call: len(studies[call.study]) > 2),
+                ("1", lambda one: len(studies[one.study]) == 1),
+                ("2", lambda one: len(studies[one.study]) == 2),
+                ("3 or more", lambda one: len(studies[one.study]) > 2),
             ],
         )
-        table(
+        print_groups(
             f"{title}, by the patient's other studies",
             own,
             [
-                ("all of this label", lambda call: len(labels[call.patient]) == 1),
-                ("some of the other label", lambda call: len(labels[call.patient]) == 2),
+                ("all of this label", lambda one: len(labels[one.patient]) == 1),
+                ("some of the other label", lambda one: len(labels[one.patient]) == 2),
             ],
         )
-        table(
-            f"{title}, by quirks",
+        print_groups(
+            f"{title}, by what the radiographs show",
             own,
             [
-                ("plates or screws", lambda call: "hardware" in quirk[call.study]),
-                ("several views in one picture", lambda call: "multiscan" in quirk[call.study]),
-                ("neither", lambda call: not quirk[call.study]),
+                ("plates or screws", lambda one: "hardware" in marks[one.study]),
+                ("several views in one picture", lambda one: "multiscan" in marks[one.study]),
+                ("neither", lambda one: not marks[one.study]),
             ],
         )
 

@@ -1,16 +1,15 @@
-"""What do the limits of familiarity flag? Held-out radiographs of the collection, and pictures that are none of it.
+"""What do the familiarity limits flag? Measured on held-out radiographs of the collection, and on other pictures.
 
     python -m experiments.familiarity_limits DATA --index INDEX [--other DATA2] [--most 300]
 
-INDEX holds the split `train` of DATA. Asked about are, each picture as a query of one view:
+INDEX holds the split `train` of DATA. Each picture is a query of one view:
 
-- the split `valid` of DATA, by study as well: whatever is flagged here is a false alarm, and the limits were
-  set to give 1 % of them;
+- the split `valid` of DATA, by study as well: here each flag is a false alarm, and the limits were set for 1 %;
 - the same radiographs inverted, turned, mirrored, blurred, cut to their middle and made fainter;
-- the split `valid` of DATA2 by body part, whatever the model was trained on left out;
-- synthetic fingers; noise; text pages; gradients; and crops of the photographs that scikit-learn and Matplotlib bring.
+- the split `valid` of DATA2 by body part, without radiographs that the model was trained on;
+- synthetic fingers; noise; text pages; gradients; and crops of the photographs in scikit-learn and Matplotlib.
 
-For each the share that is flagged at the stored limits, and how many for each of the reasons. 95 % intervals by
+Printed are the share that is flagged at the stored limits, and the number for each reason. 95 % intervals by
 bootstrap over patients. Nothing is tuned.
 """
 
@@ -41,7 +40,7 @@ Group = list[tuple[Picture, str, str]]  # pixels, patient, study
 
 
 def radiographs(data: Path, split: str | None, seen: frozenset[int], most: int) -> dict[str, Group]:
-    """Unseen radiographs by body part, at most so many of each, evenly from all."""
+    """Radiographs that the model was not trained on, by body part: at most `most` of each, evenly spaced."""
     cases: dict[str, list[tuple[Path, str, str]]] = {}
     for case in read_collection(data, split=split).cases:
         cases.setdefault(case.part, []).append((Path(case.path), case.patient, case.study))
@@ -61,7 +60,7 @@ def radiographs(data: Path, split: str | None, seen: frozenset[int], most: int) 
 
 
 def changed(group: Group) -> Iterator[tuple[str, Group]]:
-    """The same radiographs as nobody took them."""
+    """The same radiographs, changed."""
 
     def inverted(pixels: Picture) -> Picture:
         return np.asarray(255 - pixels, np.uint8)
@@ -148,14 +147,14 @@ def photographs(count: int, seed: int) -> Iterator[tuple[str, Group]]:
     yield "photographs", crops
     yield (
         "photographs, grey",
-        [(np.asarray(cv2.cvtColor(of, cv2.COLOR_BGR2GRAY), np.uint8), a, b) for of, a, b in crops],
+        [(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8), a, b) for picture, a, b in crops],
     )
 
 
-def excess(searcher: Searcher, group: Group) -> NDArray[np.float64]:
-    """By how much each picture, as a query of one view, is more usual than the limits (N, 4), negative where flagged.
+def margins_above_limits(searcher: Searcher, group: Group) -> NDArray[np.float64]:
+    """How far each picture, as a query of one view, lies above the limits (N, 4); negative where it is flagged.
 
-    In the order of REASONS: similarity to the nearest study, and the margins of part, polarity and turn.
+    The columns are REASONS: similarity to the nearest study, and the margins of part, polarity and turn.
     """
     rules, appearance = searcher.rules, searcher.encoder.appearance
     found = []
@@ -181,9 +180,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--index", type=Path, required=True)
-    parser.add_argument("--other", type=Path, help="other body parts")
-    parser.add_argument("--most", type=int, default=300, metavar="N", help="pictures of one group")
-    parser.add_argument("--drawn", type=int, default=100, metavar="N", help="pictures that are drawn or cropped")
+    parser.add_argument("--other", type=Path, help="a collection of other body parts")
+    parser.add_argument("--most", type=int, default=300, metavar="N", help="at most so many pictures of each group")
+    parser.add_argument("--drawn", type=int, default=100, metavar="N", help="so many of each drawn or cropped group")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10_000)
     options = parser.parse_args()
@@ -195,8 +194,8 @@ def main() -> None:
         )
         print(f"| | flagged | share | {' | '.join(REASONS)} |\n|---|---|---|---|---|---|---|")
         groups = radiographs(options.data, "valid", seen, options.most)
-        valid = [one for group in groups.values() for one in group]
-        known = excess(searcher, valid)
+        valid = [picture for group in groups.values() for picture in group]
+        known = margins_above_limits(searcher, valid)
         studies: dict[str, list[int]] = {}
         for row, (_, _, study) in enumerate(valid):
             studies.setdefault(study, []).append(row)
@@ -212,7 +211,7 @@ def main() -> None:
             named += radiographs(options.other, "valid", seen, options.most).items()
         named += [*drawn(options.drawn, options.seed), *photographs(options.drawn, options.seed)]
         for name, group in named:
-            show(name, excess(searcher, group), [patient for _, patient, _ in group])
+            show(name, margins_above_limits(searcher, group), [patient for _, patient, _ in group])
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def read_runs(radiographs: Sequence[tuple[str, Case, list[Box]]]) -> list[tuple[
 
 
 def correct_parts(runs: Sequence[tuple[str, Case]]) -> list[tuple[str, Case]]:
-    """Give misfiled radiographs the part that they show, and move them to a folder that has this part, if there is one."""
+    """Give misfiled radiographs the part that they show, and move them to a folder that has this part, if any."""
     homes = {case.part: folder for folder, case in reversed(runs)}
     return [
         (homes.get(part, folder), replace(case, part=part)) if (part := MISFILED.get(case.case)) else (folder, case)
@@ -146,11 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FRACATLAS")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--model", type=Path, default=BUNDLED, help="the model bundle whose embeddings help to find copies"
-    )
+    parser.add_argument("--model", type=Path, default=BUNDLED, help="the bundle whose embeddings help to find copies")
     linked = parser.add_mutually_exclusive_group()
-    linked.add_argument("--copies", type=Path, help="a table of pairs of copies, instead of looking for them")
+    linked.add_argument("--copies", type=Path, help="a table of pairs of copies; none are searched for")
     linked.add_argument("--unlinked", action="store_true", help="do not look for copies")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,16 @@
-"""Do heatmaps show what the model goes by? Measured against known lesions, and what a heatmap costs.
+"""Do heatmaps show what decided? Measured against known lesions; and the time that a heatmap takes.
 
     python -m experiments.heatmap_pointing [DATA...] [--model FOLDER] [--phantoms 40] [--curves 50] [--rounds 10000]
-    python -m experiments.heatmap_pointing --phantoms 0      the cost alone
+    python -m experiments.heatmap_pointing --phantoms 0      the time alone
 
-Abnormal radiographs whose lesions are known, none of them seen in training: the valid split of each DATA (with
-`fractures.csv` beside it), and synthetic fingers of a seed that the bundled model did not learn from. On each:
+Measured on abnormal radiographs with known lesions that the model was not trained on: the split `valid` of each DATA
+(with `fractures.csv` beside it), and synthetic fingers of another seed than the bundled model's. On each:
 
-- pointing game (Zhang et al. 2018, Top-down Neural Attention by Excitation Backprop): the strongest place lies in a
+- pointing game (Zhang et al. 2018, Top-down Neural Attention by Excitation Backprop): the strongest pixel lies in a
   lesion, or within 15 pixels of one in the S x S picture;
-- energy: the share of the map's sum that lies in lesions, and how many times their share of the area that is;
+- energy: the share of the map's sum that lies in lesions, and its ratio to their share of the area;
 - deletion and insertion (Petsiuk et al. 2018, RISE): the area under the abnormality probability while the strongest
-  places are blackened (lower is better), or return to a blurred radiograph (higher is better), on --curves radiographs;
+  pixels are blackened (lower is better), or return to a blurred radiograph (higher is better), on --curves radiographs;
 - the same two areas with the cosine to the most similar of the radiographs before it, for heatmaps of similarity.
 
 The maps: Smooth Grad-CAM++ as `mura-search --heatmap` draws it, with more copies and with more noise, Grad-CAM++ and
@@ -45,7 +45,7 @@ from retrieval.synthetic.dataset import draw_study
 from training.data.lesion_boxes import read_boxes
 
 TOLERANCE = 15  # pixels of the S x S picture, as in the pointing game
-STEPS = 10  # of a curve; places are changed by tenths of the picture
+STEPS = 10  # of a curve; pixels are changed by tenths of the picture
 BLUR = 5 / 224  # standard deviation of RISE's blur, as a share of the picture's side
 SMOOTH = "Smooth Grad-CAM++"
 POINTING = ("hit", "hit within 15 px", "energy", "energy / area")
@@ -58,7 +58,7 @@ Figures = dict[str, dict[str, list[float]]]  # by map, then by figure, one numbe
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An abnormal radiograph, where its lesions lie (H, W), and whose it is."""
+    """An abnormal radiograph, its lesions as a mask (H, W), and its patient."""
 
     pixels: Picture
     lesions: NDArray[np.bool_]
@@ -66,7 +66,7 @@ class Example:
 
 
 def fractures(data: Path, seen: frozenset[int]) -> Iterator[Example]:
-    """Radiographs of the valid split with boxes; those that the model was trained on are left out."""
+    """Radiographs of the split `valid` with boxes, without those that the model was trained on."""
     boxes = read_boxes(read_collection(data))
     for case in read_collection(data, split="valid").cases:
         own = boxes.get(Path(case.path).name, [])
@@ -121,7 +121,7 @@ def maps_of(encoder: Encoder, pixels: Picture, number: int) -> dict[str, Array]:
 
 
 def pointing(values: Array, lesions: NDArray[np.bool_], size: int) -> tuple[float, ...]:
-    """The figures of POINTING; the first of several strongest places counts."""
+    """The figures of POINTING; of several strongest pixels the first counts."""
     y, x = np.unravel_index(values.argmax(), values.shape)
     away = cv2.distanceTransform((~lesions).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[y, x]
     share = float(values[lesions].sum(dtype=np.float64) / max(values.sum(dtype=np.float64), 1e-12))
@@ -158,7 +158,7 @@ def likeness(encoder: Encoder, other: Array, pictures: list[Picture]) -> NDArray
 
 
 def measure(encoder: Encoder, examples: Sequence[Example], on_curves: int) -> tuple[Figures, Figures]:
-    """The figures of class maps, and the areas of similarity's."""
+    """The figures of the maps of the class, and the areas for the maps of similarity."""
     rules = Rules.from_dict(encoder.bundle.rules) if encoder.bundle.rules else Rules()
     size = encoder.bundle.preprocessing.size
     by_class: Figures = {}
@@ -220,9 +220,9 @@ def differences(figures: Figures, first: str, columns: Sequence[str], patients: 
 
 
 def cost(encoder: Encoder, examples: Sequence[Example], runs: int) -> None:
-    """One radiograph at a time, as read, from pixels to embedding and from pixels to heatmap.
+    """Print the processor time of one radiograph, from pixels to embedding and from pixels to heatmap.
 
-    Processor time, so that what else the machine does hardly shows.
+    Processor time hardly depends on other work of the machine.
     """
     pixels = [example.pixels for example in examples[:16]]
     views = [encoder.views([encoder.prepare(one)]) for one in pixels]

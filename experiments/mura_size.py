@@ -1,14 +1,13 @@
-"""The documented way on a collection of MURA's finger layout and size: does anything in it depend on small data?
+"""Do the documented commands run on a collection of MURA's layout and size?
 
     python -m experiments.mura_size [--parts 1] [--studies 1.0] [--size 64] [--folder FOLDER]
 
 Synthetic fingers are drawn with the published counts: 1,935 studies with 5,106 radiographs to train on, 175 with 461 to
-judge. Then the commands of README run on them as a user's would, each in a process of its own, with a network of a few
-layers for one epoch, since it is the data that is large here: audit, train, index build, evaluate, and experiment with
-the included grid for MURA, which does the last three for the Siamese network and for the baseline. Each tells its time
-and its peak memory. With --parts 7 the same studies are dealt out over MURA's seven parts, the part is half of a
-radiograph's identity, and kappa is told by part. --studies 0.1 takes a tenth of the studies. --folder keeps everything,
-and goes on from there. No figure of accuracy on drawn radiographs says anything about real ones.
+judge. Then the commands of README run on them, each in a process of its own: audit, train, index build, evaluate, and
+experiment with the included grid for MURA. The network has a few layers and learns for one epoch, since only the data
+has to be large here. Printed are the time and the peak memory of each command. With --parts 7 the same studies are
+divided among MURA's seven parts, and kappa is given by part. --studies 0.1 takes a tenth of the studies. --folder keeps
+everything and continues from there. No figure of accuracy on drawn radiographs says anything about real ones.
 """
 
 import argparse
@@ -56,7 +55,7 @@ def planned(share: float, parts: int) -> Iterator[tuple[str, int, int]]:
 
 
 def draw(root: Path, plan: tuple[str, int, int]) -> None:
-    """Write the radiographs of a study; where one finger has too few views, further hands hold it for more."""
+    """Write the radiographs of a study; if one finger has too few views, further fingers are drawn."""
     folder, number, count = plan
     views: list[Phantom] = []
     while len(views) < count:
@@ -80,7 +79,7 @@ def write_collection(root: Path, share: float, parts: int) -> None:
 
 
 def run(*words: str | Path) -> dict[str, object]:
-    """Run a command of mura-search; gives its JSON, and tells its time and peak memory."""
+    """Run a command of mura-search and print its time and peak memory; gives its JSON."""
     said, into = os.pipe()
     began = time.perf_counter()
     command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, words), "--json"]

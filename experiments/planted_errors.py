@@ -1,13 +1,12 @@
-"""Errors planted in a collection: which of them does the deep audit find, and what else does it report?
+"""Which planted errors does the deep audit find, and what else does it report?
 
     python -m experiments.planted_errors
     python -m experiments.planted_errors --data FOLDER
 
-Copies: radiographs are copied in several ways under a patient of their own, into the other split. A reported pair is
-right where both come from one radiograph, or from two that the audit of the untouched collection calls near duplicates
-(on phantoms there are none; on FracAtlas they have to be looked at). Labels: those of 5 % of the studies are turned,
-in many rounds with other studies each; a listed study is right where its label was turned. Whatever was wrong before
-counts as a false alarm.
+Copies: changed copies of radiographs are put under new patients into the other split. A reported pair is right if both
+radiographs come from one, or from two that the audit of the untouched collection reports as near duplicates (phantoms
+have none; those of FracAtlas have to be looked at). Labels: in each of many rounds the labels of 5 % of the studies are
+inverted; a listed study is right if its label was inverted. A label that was wrong before counts as a false alarm.
 """
 
 import argparse
@@ -42,11 +41,11 @@ from retrieval.synthetic.dataset import write_collection
 __all__ = ["main"]
 
 Pixels = NDArray[np.uint8]
-Dice = np.random.Generator
+Generator = np.random.Generator
 
 
-def rescaled(pixels: Pixels, dice: Dice) -> Pixels:
-    factor = dice.uniform(0.5, 0.9)
+def rescaled(pixels: Pixels, generator: Generator) -> Pixels:
+    factor = generator.uniform(0.5, 0.9)
     return np.asarray(cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -55,26 +54,26 @@ def encoded(pixels: Pixels, quality: int = 30) -> Pixels:
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.uint8)
 
 
-def brightened(pixels: Pixels, dice: Dice) -> Pixels:
-    bright = pixels * dice.uniform(0.75, 1.25) + dice.uniform(-20, 20)
+def brightened(pixels: Pixels, generator: Generator) -> Pixels:
+    bright = pixels * generator.uniform(0.75, 1.25) + generator.uniform(-20, 20)
     changed: Pixels = np.clip(bright, 0, 255).astype(np.uint8)
     return changed
 
 
-def gamma(pixels: Pixels, dice: Dice) -> Pixels:
-    changed: Pixels = np.round(255 * (pixels / 255.0) ** float(dice.choice([0.7, 1.4]))).astype(np.uint8)
+def gamma(pixels: Pixels, generator: Generator) -> Pixels:
+    changed: Pixels = np.round(255 * (pixels / 255.0) ** float(generator.choice([0.7, 1.4]))).astype(np.uint8)
     return changed
 
 
-def cropped(pixels: Pixels, dice: Dice, most: float) -> Pixels:
+def cropped(pixels: Pixels, generator: Generator, most: float) -> Pixels:
     height, width = pixels.shape[:2]
-    top, bottom, left, right = (int(dice.uniform(0.2, 1) * most * side) for side in (height, height, width, width))
+    top, bottom, left, right = (int(generator.uniform(0.2, 1) * most * side) for side in (height, height, width, width))
     return pixels[top : height - bottom, left : width - right].copy()
 
 
-def tilted(pixels: Pixels, dice: Dice) -> Pixels:
+def tilted(pixels: Pixels, generator: Generator) -> Pixels:
     height, width = pixels.shape[:2]
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), dice.uniform(-4, 4), 1)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), generator.uniform(-4, 4), 1)
     return np.asarray(cv2.warpAffine(pixels, turn, (width, height)), np.uint8)
 
 
@@ -82,87 +81,87 @@ def mirrored(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-WAYS: dict[str, Callable[[Pixels, Dice], Pixels]] = {
+CHANGES: dict[str, Callable[[Pixels, Generator], Pixels]] = {
     "rescaled to 50 to 90 %": rescaled,
-    "JPEG of quality 30": lambda pixels, dice: encoded(pixels),
+    "JPEG of quality 30": lambda pixels, generator: encoded(pixels),
     "brightness and contrast": brightened,
     "gamma 0.7 or 1.4": gamma,
-    "cropped by up to 5 % a side": lambda pixels, dice: cropped(pixels, dice, 0.05),
-    "cropped by up to 10 % a side": lambda pixels, dice: cropped(pixels, dice, 0.10),
-    "cropped by up to 20 % a side": lambda pixels, dice: cropped(pixels, dice, 0.20),
+    "cropped by up to 5 % a side": lambda pixels, generator: cropped(pixels, generator, 0.05),
+    "cropped by up to 10 % a side": lambda pixels, generator: cropped(pixels, generator, 0.10),
+    "cropped by up to 20 % a side": lambda pixels, generator: cropped(pixels, generator, 0.20),
     "tilted by up to 4 degrees": tilted,
-    "mirrored": lambda pixels, dice: mirrored(pixels),
-    "crop 5 %, rescaled, brightened, JPEG 60": lambda pixels, dice: encoded(
-        brightened(rescaled(cropped(pixels, dice, 0.05), dice), dice), 60
+    "mirrored": lambda pixels, generator: mirrored(pixels),
+    "crop 5 %, rescaled, brightened, JPEG 60": lambda pixels, generator: encoded(
+        brightened(rescaled(cropped(pixels, generator, 0.05), generator), generator), 60
     ),
-    "mirrored, crop 5 %, rescaled, JPEG 60": lambda pixels, dice: encoded(
-        rescaled(cropped(mirrored(pixels), dice, 0.05), dice), 60
+    "mirrored, crop 5 %, rescaled, JPEG 60": lambda pixels, generator: encoded(
+        rescaled(cropped(mirrored(pixels), generator, 0.05), generator), 60
     ),
 }
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A collection with copies: the folder of its case table, and for each copy its source and way."""
+    """A collection with copies: the folder of its case table, and by copy its source and its change."""
 
     folder: Path
     sources: dict[str, str]
-    ways: dict[str, str]
+    changes: dict[str, str]
 
 
-def plant_copies(cases: Sequence[Case], folder: Path, each: int, dice: Dice) -> Planted:
-    """Write `each` copies of every way, no radiograph twice, and a case table of the originals and the copies."""
-    chosen = iter(dice.permutation(len(cases)).tolist())
+def plant_copies(cases: Sequence[Case], folder: Path, each: int, generator: Generator) -> Planted:
+    """Write `each` copies of each change, no radiograph twice, and a case table of the originals and the copies."""
+    chosen = iter(generator.permutation(len(cases)).tolist())
     rows = [
         [os.path.relpath(case.path, folder), case.label_name, case.patient, case.study, case.part, case.split]
         for case in cases
     ]
-    sources, ways = {}, {}
-    for number, (way, change) in enumerate(WAYS.items()):
+    sources, changes = {}, {}
+    for number, (title, change) in enumerate(CHANGES.items()):
         for copy in range(each):
             source = cases[next(chosen)]
             name = f"copy{number:02}-{copy:02}.png"
-            assert cv2.imwrite(str(folder / name), change(read_radiograph(Path(source.path)).pixels, dice))
+            assert cv2.imwrite(str(folder / name), change(read_radiograph(Path(source.path)).pixels, generator))
             other = "valid" if source.split == "train" else "train"
             rows.append([name, source.label_name, f"planted {name}", f"planted {name}", source.part, other])
-            sources[name], ways[name] = os.path.relpath(source.path, folder), way
+            sources[name], changes[name] = os.path.relpath(source.path, folder), title
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as lines:
         csv.writer(lines).writerows([["path", "label", "patient", "study", "part", "split"], *rows])
-    return Planted(folder, sources, ways)
+    return Planted(folder, sources, changes)
 
 
 def judge_copies(planted: Planted, before: Sequence[NearDuplicate], after: Sequence[NearDuplicate]) -> None:
-    """Print recall by way, and precision. before: what the untouched collection holds, named as in the new table."""
-    same = {frozenset(twin.cases) for twin in before}
+    """Print recall by change, and precision. before: those of the untouched collection, named as in the new one."""
+    same = {frozenset(pair.cases) for pair in before}
     right: set[str] = set()
     wrong: list[NearDuplicate] = []
-    for twin in after:
-        one, two = (planted.sources.get(case, case) for case in twin.cases)
+    for pair in after:
+        one, two = (planted.sources.get(case, case) for case in pair.cases)
         if one != two and frozenset((one, two)) not in same:
-            wrong.append(twin)
+            wrong.append(pair)
         elif one == two:  # a copy and its source; never two copies, for no radiograph is copied twice
-            right.update(case for case in twin.cases if case in planted.sources)
+            right.update(case for case in pair.cases if case in planted.sources)
     print(f"near duplicates: {len(after)} reported; {len(before)} of the untouched collection")
-    for way in WAYS:
-        of_way = [case for case, how in planted.ways.items() if how == way]
-        print(f"  {way}: found {sum(case in right for case in of_way)} of {len(of_way)}")
+    for change in CHANGES:
+        copies = [case for case, how in planted.changes.items() if how == change]
+        print(f"  {change}: found {sum(case in right for case in copies)} of {len(copies)}")
     print(f"  recall {len(right) / len(planted.sources):.3f} ({len(right)} of {len(planted.sources)} copies)")
     if after:
         print(f"  precision {1 - len(wrong) / len(after):.3f} ({len(wrong)} of {len(after)} pairs unexplained)")
-    for twin in wrong:
-        print(f"    unexplained: {' ~ '.join(twin.cases)}, match {twin.match:.3f}")
+    for pair in wrong:
+        print(f"    unexplained: {' ~ '.join(pair.cases)}, match {pair.match:.3f}")
 
 
-def judge_labels(encoding: Encoding, twins: Sequence[NearDuplicate], rounds: int, share: float, seed: int) -> None:
-    """Turn the labels of a share of the studies, many times, and print what the audit lists."""
+def judge_labels(encoding: Encoding, pairs: Sequence[NearDuplicate], rounds: int, share: float, seed: int) -> None:
+    """Invert the labels of a share of the studies, many times, and print how good the audit's list is."""
     seen, fallback = encoding.bundle.seen(), bundle_rules(encoding.bundle)
-    owners = joined_patients(encoding.cases, [twin.cases for twin in twins])
+    owners = joined_patients(encoding.cases, [pair.cases for pair in pairs])
     studies = sorted({case.study for case in encoding.cases})
     rows: dict[str, list[list[float]]] = {}
     for number in range(rounds):
-        dice = np.random.default_rng((seed, number))
-        turned = set(dice.choice(studies, round(share * len(studies)), replace=False).tolist())
-        cases = [replace(case, label=1 - case.label) if case.study in turned else case for case in encoding.cases]
+        generator = np.random.default_rng((seed, number))
+        inverted = set(generator.choice(studies, round(share * len(studies)), replace=False).tolist())
+        cases = [replace(case, label=1 - case.label) if case.study in inverted else case for case in encoding.cases]
         rules = learn_rules(cases, encoding.embeddings, encoding.logits, trained_on=seen, fallback=fallback)
         check = check_labels(
             cases, encoding.embeddings, encoding.logits, rules, owners=owners, trained_on=seen, least=0.0
@@ -172,8 +171,8 @@ def judge_labels(encoding: Encoding, twins: Sequence[NearDuplicate], rounds: int
         if 0 < len(fresh) < len(studies):
             groups |= {"unseen by the model": fresh, "seen in training": set(studies) - fresh}
         for name, group in groups.items():
-            rows.setdefault(name, []).append(measured(check, turned & group, group))
-    print(f"labels: {share:.0%} of {len(studies)} studies turned, {rounds} rounds; mean (least to most)")
+            rows.setdefault(name, []).append(measured(check, inverted & group, group))
+    print(f"labels: {share:.0%} of {len(studies)} studies inverted, {rounds} rounds; mean (least to most)")
     for name, values in rows.items():
         print(f"  {name}")
         for title, column in zip(MEASURES, np.array(values).T, strict=True):
@@ -182,54 +181,54 @@ def judge_labels(encoding: Encoding, twins: Sequence[NearDuplicate], rounds: int
 
 
 MEASURES = (
-    "labels turned",
+    "labels inverted",
     "studies listed",
     "expected wrong among the listed",
     "precision of the list",
     "recall of the list",
     "precision where the classifier agrees",
     "recall where the classifier agrees",
-    "precision of as many of the highest chance as were turned",
+    "precision of as many of the highest chance as were inverted",
     "AUROC of the chance",
     "average precision of the chance",
 )
 
 
-def measured(check: LabelCheck, turned: set[str], group: set[str], least: float = 0.2) -> list[float]:
+def measured(check: LabelCheck, inverted: set[str], group: set[str], least: float = 0.2) -> list[float]:
     everyone = [one for one in check.issues if one.study in group]
     listed = [one for one in everyone if one.chance >= least]
     agreed = [one for one in listed if one.seconded]
-    truth = np.array([one.study in turned for one in everyone])
+    truth = np.array([one.study in inverted for one in everyone])
     chances = np.array([one.chance for one in everyone])
     return [
-        len(turned),
+        len(inverted),
         len(listed),
         sum(one.chance for one in listed),
-        share_of(listed, turned),
-        sum(one.study in turned for one in listed) / len(turned),
-        share_of(agreed, turned),
-        sum(one.study in turned for one in agreed) / len(turned) if agreed else np.nan,
-        share_of(everyone[: len(turned)], turned),
+        share_of(listed, inverted),
+        sum(one.study in inverted for one in listed) / len(inverted),
+        share_of(agreed, inverted),
+        sum(one.study in inverted for one in agreed) / len(inverted) if agreed else np.nan,
+        share_of(everyone[: len(inverted)], inverted),
         float(roc_auc_score(truth, chances)),
         float(average_precision_score(truth, chances)),
     ]
 
 
-def share_of(found: Sequence[LabelIssue], turned: set[str]) -> float:
-    return float(np.mean([one.study in turned for one in found])) if found else np.nan
+def share_of(found: Sequence[LabelIssue], inverted: set[str]) -> float:
+    return float(np.mean([one.study in inverted for one in found])) if found else np.nan
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a collection to plant errors in; without it, phantoms")
     parser.add_argument("--patients", type=int, default=300, help="of phantoms")
-    parser.add_argument("--each", type=int, default=8, help="copies of every way")
+    parser.add_argument("--each", type=int, default=8, help="copies of each change")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--share", type=float, default=0.05, help="of the labels turned")
+    parser.add_argument("--share", type=float, default=0.05, help="of the labels that is inverted")
     parser.add_argument("--seed", type=int, default=11)
     options = parser.parse_args()
     machine("numpy", "opencv-python-headless", "onnxruntime")
-    dice = np.random.default_rng(options.seed)
+    generator = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.data is None:
@@ -240,7 +239,7 @@ def main() -> None:
         cases = read_collection(data).cases
         if not any(case.split for case in cases):
             cases = split_by_patient(cases)
-        planted = plant_copies(cases, folder, options.each, dice)
+        planted = plant_copies(cases, folder, options.each, generator)
         collection = read_collection(folder / "cases.csv")
         started = time.perf_counter()
         encoding = encode_collection(collection, Encoder.open(BUNDLED))

@@ -2,8 +2,8 @@
 
     python -m experiments.synthetic_difficulty --patients 300
 
-Mean intensity and 16 x 16 pixels with a logistic regression must stay under 0.75 AUROC by image and by study: then what
-separates the classes is the finding, not the brightness, the framing or a marker.
+A logistic regression on mean intensity, histogram, size or 16 x 16 pixels must stay under an AUROC of 0.75 by image and
+by study. Then the finding separates the classes, not brightness, framing or a marker.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Features = NDArray[np.float64]
 
 
 def features(pixels: NDArray[np.uint8]) -> dict[str, Features]:
-    """Give what each trivial classifier sees of a radiograph (H, W)."""
+    """The input of each trivial classifier, from a radiograph (H, W)."""
     small = cv2.resize(pixels, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
     histogram = np.histogram(pixels, bins=16, range=(0, 256))[0] / pixels.size
     return {
@@ -65,14 +65,13 @@ def main() -> None:
     print(f"drawn and written in {wall:.1f} s: {each:.0f} ms a radiograph, {busy:.0f} ms of processor")
     worst = 0.0
     for name in seen[0]:
-        rows = np.stack([one[name] for one in seen])
+        rows = np.stack([of_image[name] for of_image in seen])
         for strength in (1.0, 0.001):
             model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-            told = cross_val_predict(model, rows, labels, groups=patients, cv=GroupKFold(5), method="predict_proba")[
-                :, 1
-            ]
-            by_study = np.bincount(studies, told) / np.bincount(studies)
-            image, study = roc_auc_score(labels, told), roc_auc_score(labels[first], by_study)
+            both = cross_val_predict(model, rows, labels, groups=patients, cv=GroupKFold(5), method="predict_proba")
+            probabilities = both[:, 1]
+            by_study = np.bincount(studies, probabilities) / np.bincount(studies)
+            image, study = roc_auc_score(labels, probabilities), roc_auc_score(labels[first], by_study)
             worst = max(worst, image, study, 1 - image, 1 - study)
             print(f"{name:20s} C {strength:<6g} AUROC by image {image:.3f}, by study {study:.3f}")
     print(f"worst {worst:.3f}, limit {LIMIT}: {'holds' if worst < LIMIT else 'BROKEN'}")

@@ -1,11 +1,11 @@
-"""What test-time augmentation buys in kappa and AUROC by study, and what it costs in time.
+"""What mirrored encoding (test-time augmentation) gains in kappa and AUROC by study, and the time that it takes.
 
     python -m experiments.test_time_augmentation DATA [--model FOLDER] [--images 32] [--runs 5]
 
-The train split of DATA is indexed twice with the same model, its test_time "" and "mirror", and both judge the valid
-split. All four readers are resampled together, so their differences are paired. Each index learns its own rules where
-DATA has enough patients that the model was not trained on; else both take the model's, which fit one of them only: then
-look at AUROC, which needs no threshold. Time is that of encoding one radiograph, from the picture as read.
+The split `train` of DATA is indexed twice with the same model, with test_time "" and "mirror". Both indexes judge the
+split `valid`. All four readers are resampled together, so their differences are paired. Each index learns its own rules
+if DATA has enough patients that the model was not trained on. Otherwise both take the model's rules, which fit one of
+them only: then look at AUROC, which needs no threshold. The time is that of encoding one radiograph, from its pixels.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SIDES = {"plain": "", "mirrored": "mirror"}
 
 
 def variant(model: Path, folder: Path, test_time: str) -> Path:
-    """Copy a bundle to `folder`, with another test_time and nothing else changed."""
+    """Copy a bundle to `folder` and change its test_time."""
     shutil.copytree(model, folder)
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     (folder / "model.json").write_text(json.dumps({**about, "test_time": test_time}), encoding="utf-8")
@@ -66,7 +66,9 @@ def readers(name: str, readings: list[StudyPrediction]) -> dict[str, Reader]:
 
 def compare(sides: dict[str, list[StudyPrediction]]) -> None:
     plain, mirrored = sides.values()
-    assert [one.cases for one in plain] == [one.cases for one in mirrored], "the two sides read other radiographs"
+    assert [study.cases for study in plain] == [study.cases for study in mirrored], (
+        "the two indexes read different radiographs"
+    )
     labels = np.array([reading.label for reading in plain])
     both = {name: reader for side, readings in sides.items() for name, reader in readers(side, readings).items()}
     result = bootstrap(labels, [reading.patient for reading in plain], both)
@@ -87,9 +89,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     machine("onnxruntime", "opencv-python-headless")
-    with tempfile.TemporaryDirectory() as place:
-        models = {side: variant(options.model, Path(place) / side, kind) for side, kind in SIDES.items()}
-        compare({side: judged(options.data, model, Path(place) / f"{side}-index") for side, model in models.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        models = {side: variant(options.model, Path(folder) / side, kind) for side, kind in SIDES.items()}
+        compare({side: judged(options.data, model, Path(folder) / f"{side}-index") for side, model in models.items()})
         plain, mirrored = (Encoder.open(model) for model in models.values())
     sample = [case.path for case in read_collection(options.data, split="valid").cases][: options.images]
     pictures = [read_radiograph(Path(path)).pixels for path in sample]

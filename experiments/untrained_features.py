@@ -1,17 +1,16 @@
-"""The same network's untrained ImageNet features, judged as an index or the runs of an experiment are.
+"""How good is the same network untrained? ImageNet features, judged as an index or as the runs of an experiment.
 
     python -m experiments.untrained_features DATA --index INDEX
-    python -m experiments.untrained_features DATA --folds 5 [--part PART] [--run FOLDER] [--size PIXELS] [--calls FILE]
+    python -m experiments.untrained_features DATA --folds 5 [--part PART] [--run FOLDER] [--size N] [--predictions FILE]
 
-The first judges the valid split of DATA, of whose train split INDEX was built; the second judges DATA in the folds of
-`mura-search experiment`, where FOLDER is a finished run (OUT/runs/NAME). What the trained one gains is told, paired.
-FILE gets what was said of each study, as a run's calls.csv has it.
+The first judges the split `valid` of DATA; INDEX was built of its split `train`. The second judges DATA in the folds of
+`mura-search experiment`; FOLDER is a finished run (OUT/runs/NAME). Printed is what the trained network gains, paired.
+FILE gets the predictions, in the columns of a run's calls.csv.
 
-The network and the preprocessing are those of a model bundle (the bundled one), its weights those of ImageNet. All
-channels of its last feature map are mean-pooled; the vote goes by their cosine, the classifier is a logistic
-regression. Since nothing of it was trained before, it may use every patient of the training side for its regression
-and for its decision rules (leaving one patient out for the vote, out of fold for the regression), more than a trained
-network can.
+Network and preprocessing are those of a model bundle (by default the bundled one), the weights those of ImageNet. All
+channels of the last feature map are mean-pooled. The vote goes by their cosine; the classifier is a logistic
+regression. Since nothing was trained before, every training patient may serve for the regression and for the decision
+rules (leaving one patient out for the vote, out of fold for the regression). A trained network has fewer patients left.
 """
 
 import argparse
@@ -69,13 +68,13 @@ def pooled_features(cases: Sequence[Case], bundle: Bundle) -> tuple[list[Case], 
 
 
 def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) -> list[StudyPrediction]:
-    """Judge the studies that `valid` (N,) marks by the others."""
+    """Judge the studies that `valid` (N,) marks, by the others."""
     known, new = ([case for case, v in zip(cases, valid, strict=True) if v == side] for side in (False, True))
     assert not {case.patient for case in known} & {case.patient for case in new}
     learned, asked = features[~valid], features[valid]
     labels = np.array([case.label for case in known])
     folds = list(GroupKFold(5).split(learned, labels, [case.patient for case in known]))
-    # The grid search knows the folds, so its choice of C is a little too good for these logits: to its advantage.
+    # The grid search knows the folds, so C fits these logits a little too well: an advantage for the untrained network.
     search = LogisticRegressionCV(
         Cs=np.logspace(-6, 0, 7),
         cv=folds,
@@ -125,7 +124,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=BUNDLED)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--size", type=int, help="pixels a side instead of the bundle's")
-    parser.add_argument("--calls", type=Path)
+    parser.add_argument("--predictions", type=Path)
     options = parser.parse_args()
     collection = read_collection(options.data)
     everything = collection.cases
@@ -149,8 +148,8 @@ def main() -> None:
         classifier, vote = (of_fold[reader]["auroc"].value for reader in ("classifier", "knn"))
         print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
         readings += own
-    if options.calls:
-        write_predictions(predictions_of(readings), options.calls)
+    if options.predictions:
+        write_predictions(predictions_of(readings), options.predictions)
     result = summarise(readings)
     print(f"{result.studies} studies of {result.patients} patients, {result.abnormal_studies} abnormal; 95 % intervals")
     for level, figures in (("study", result.study), ("image", result.image)):

@@ -47,7 +47,7 @@ def variables(file: Path) -> Iterator[str]:
             literals = node.args[:1]
         elif isinstance(node, ast.Compare) and ast.unparse(node.comparators[0]).endswith("environ"):
             literals = [node.left]
-        elif (isinstance(node, ast.keyword) and node.arg == "envvar") or isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) or (isinstance(node, ast.keyword) and node.arg == "envvar"):
             literals = [node.value]
         for literal in literals:
             if isinstance(literal, ast.Constant) and isinstance(literal.value, str):

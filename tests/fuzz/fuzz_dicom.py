@@ -1,11 +1,11 @@
-"""Mutated DICOM files through the reader: how many are read or refused, and whether any of them is more than that.
+"""Mutated DICOM files: how many are read or refused, and does any of them do harm?
 
     python tests/fuzz/fuzz_dicom.py [--mutants 20000] [--seed 0] [--workers 2] [--keep FOLDER]
 
-Every test file that comes with pydicom is a seed, once as it is and once, where it has pixels, with the header of a
-computed radiograph, so that the decoders are reached and not only the refusal. A mutant is read whole and by its header
-alone, in a process that may die of it: that is a crash, more than 5 s a hang, more than 1 GiB too much memory, and any
-error but one sentence a fault. Exits with 1 where there is one of these, and keeps those mutants in FOLDER.
+Every test file of pydicom is a seed: once unchanged and, if it has pixels, once with the header of a computed
+radiograph, so that mutants reach the decoders. A mutant is read whole, and by its header alone, in a process of its
+own. Faults are: the process crashes; reading takes more than 5 s or more than 1 GiB; an error is not one sentence. With
+a fault the exit code is 1. FOLDER gets the mutants with faults.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pydicom.errors import InvalidDicomError
 from benchmarks._timing import machine
 
 SECONDS, BYTES = 5.0, 2**30
-CEILING = 4 * BYTES  # of address space, so that a mutant cannot take the machine with it
+CEILING = 4 * BYTES  # of address space, so that a mutant cannot exhaust the machine
 SEEDS = Path(pydicom.__file__).parent / "data" / "test_files"
 CR = "1.2.840.10008.5.1.4.1.1.1"
 NUMBERS = (b"\0\0", b"\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x01\0")
@@ -39,7 +39,7 @@ NUMBERS = (b"\0\0", b"\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xf
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a mutant; `fault` is "" where that was as it should be."""
+    """The result of reading a mutant; `fault` is "" if it is as it should be."""
 
     name: str
     fault: str = ""
@@ -58,7 +58,7 @@ def seeds() -> list[tuple[str, bytes]]:
 
 
 def as_radiograph(data: bytes) -> bytes | None:
-    """The same pixels with the header of a computed radiograph, None where there are none."""
+    """The same pixels with the header of a computed radiograph, None without pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -74,7 +74,7 @@ def as_radiograph(data: bytes) -> bytes | None:
 
 
 def mutant(seed: bytes, other: bytes, rng: random.Random) -> bytes:
-    """A seed with one to twenty changes: bits, bytes, numbers, pieces taken out, doubled, swapped in, or cut off."""
+    """A seed with one to twenty changes: bits, bytes, numbers; pieces deleted, doubled, replaced or cut off."""
     data = bytearray(seed)
     part = rng.randrange(3)  # the header, which is short, the end, where the pixels are, or anywhere
     for _ in range(rng.choice((1, 1, 2, 4, 8, 20))):
@@ -105,26 +105,26 @@ def mutant(seed: bytes, other: bytes, rng: random.Random) -> bytes:
 
 
 def work(pipe: Connection, seed: int) -> None:
-    """Read the mutants whose numbers come through the pipe, and send back what became of each, with the peak of RSS."""
+    """Read the mutants whose numbers come through the pipe, and send back the result of each, with the peak of RSS."""
     from retrieval.errors import RadiographError
     from retrieval.images.dicom_header import DicomError
     from retrieval.images.dicom_reader import read_record
     from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, read_frames
 
     resource.setrlimit(resource.RLIMIT_AS, (CEILING, CEILING))
-    sown = seeds()
+    originals = seeds()
     path = Path(tempfile.mkdtemp(prefix="fuzz-dicom-")) / "mutant.dcm"
     pipe.send(("ready", "", 0))
     try:
         while (number := pipe.recv()) is not None:
-            path.write_bytes(numbered(sown, seed, number)[1])
+            path.write_bytes(numbered(originals, seed, number)[1])
             name, fault = "read", ""
             try:
                 read_frames(path)
             except RadiographError as error:
                 name = "refused"
                 fault = "" if len(str(error).splitlines()) == 1 else f"not one sentence: {error!r}"
-            except Exception as error:  # broad: that nothing else is raised is what is being tried; it is told
+            except Exception as error:  # broad: any other error is a fault
                 name, fault = "raised", repr(error)
             try:
                 with path.open("rb") as file:
@@ -139,15 +139,15 @@ def work(pipe: Connection, seed: int) -> None:
         path.parent.rmdir()
 
 
-def numbered(sown: Sequence[tuple[str, bytes]], seed: int, number: int) -> tuple[str, bytes]:
+def numbered(originals: Sequence[tuple[str, bytes]], seed: int, number: int) -> tuple[str, bytes]:
     """The mutant with this number, and the name of its seed: every seed in turn."""
-    name, data = sown[number % len(sown)]
+    name, data = originals[number % len(originals)]
     rng = random.Random(f"{seed} {number}")
-    return name, mutant(data, rng.choice(sown)[1], rng)
+    return name, mutant(data, rng.choice(originals)[1], rng)
 
 
 class Worker:
-    """A process that reads mutants, replaced by another when one of them was too much for it."""
+    """A process that reads mutants; it is replaced after a fault."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -190,9 +190,9 @@ class Worker:
 
 
 def run(mutants: int, seed: int, workers: int, keep: Path | None) -> int:
-    sown, counts, faults = seeds(), Counter[str](), 0
+    originals, counts, faults = seeds(), Counter[str](), 0
     numbers, lock = iter(range(mutants)), Lock()
-    print(f"{len(sown)} seeds, {mutants:,} mutants, random seed {seed}", flush=True)
+    print(f"{len(originals)} seeds, {mutants:,} mutants, random seed {seed}", flush=True)
 
     def go_through() -> None:
         nonlocal faults
@@ -208,7 +208,7 @@ def run(mutants: int, seed: int, workers: int, keep: Path | None) -> int:
                 counts[outcome.name] += 1
                 if outcome.fault:
                     faults += 1
-                    name, data = numbered(sown, seed, number)
+                    name, data = numbered(originals, seed, number)
                     print(f"mutant {number} of {name} {outcome.name}: {outcome.fault}", flush=True)
                     if keep:
                         keep.mkdir(parents=True, exist_ok=True)
