@@ -1,12 +1,11 @@
 """Radiographs and heatmaps as PNGs for the page."""
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.explain.smooth_grad_cam import Heatmap
+from retrieval.images.preprocessing import shrink
 
 __all__ = ["LONGEST", "heat_png", "png"]
 
@@ -18,26 +17,18 @@ _LONGEST_HEAT = 768  # a heatmap is smooth
 
 def png(pixels: NDArray[np.uint8], longest: int = LONGEST) -> bytes:
     """A radiograph (H, W) or (H, W, 3) BGR, made smaller where a side is longer than `longest`."""
-    return _encoded(_fitting(pixels, longest))
+    return _encoded(shrink(pixels, longest))
 
 
 def heat_png(heatmap: Heatmap) -> bytes:
     """A heatmap to be laid over its radiograph: what `retrieval.explain.smooth_grad_cam.overlay` paints, on nothing."""
-    values = _fitting(heatmap.values, _LONGEST_HEAT)
+    values = shrink(heatmap.values, _LONGEST_HEAT)
     picture = np.empty((*values.shape, 4), np.uint8)
     picture[..., :3] = cv2.applyColorMap(np.rint(255 * values).astype(np.uint8), cv2.COLORMAP_INFERNO)
     picture[..., 3] = np.rint(255 * values**1.5)
     lines, _ = cv2.findContours((values > 0.75).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, lines, -1, (255, 255, 255, 255), max(1, round(max(values.shape) / 500)))
     return _encoded(picture)
-
-
-def _fitting(pixels: NDArray[Any], longest: int) -> NDArray[Any]:
-    scale = longest / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), pixels.dtype)
 
 
 def _encoded(pixels: NDArray[np.uint8]) -> bytes:

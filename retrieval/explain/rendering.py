@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.explain.smooth_grad_cam import Heatmap
+from retrieval.images.preprocessing import shrink
 
-__all__ = ["heatmap_png", "place_of", "radiograph_jpeg", "reduced"]
+__all__ = ["heatmap_png", "place_of", "radiograph_jpeg"]
 
 _LEVELS = 48  # of a heatmap: more would be seen by no one, and make the file larger
 _HEATMAP_SIDE = 320  # a heatmap is smooth; the page enlarges it
@@ -18,7 +19,7 @@ _STRONG = 0.75  # a white line runs around what lies above, as in `retrieval.exp
 
 def radiograph_jpeg(pixels: NDArray[np.uint8], side: int, quality: int = 85) -> bytes:
     """A radiograph (H, W) or (H, W, 3) BGR as JPEG, at most `side` pixels on the long side, never enlarged."""
-    return cv2.imencode(".jpg", reduced(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
+    return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
 def heatmap_png(heatmap: Heatmap, side: int = _HEATMAP_SIDE) -> bytes:
@@ -26,10 +27,7 @@ def heatmap_png(heatmap: Heatmap, side: int = _HEATMAP_SIDE) -> bytes:
 
     The weaker a place the more transparent it is, as in `retrieval.explain.smooth_grad_cam.overlay` at opacity 1.
     """
-    H, W = heatmap.values.shape
-    scale = min(1.0, side / max(H, W))
-    size = max(1, round(W * scale)), max(1, round(H * scale))
-    values = cv2.resize(heatmap.values, size, interpolation=cv2.INTER_AREA) if scale < 1 else heatmap.values
+    values = shrink(heatmap.values, side)
     levels = np.rint(np.rint(values * _LEVELS) * (255 / _LEVELS)).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
     cover = np.rint(255 * (levels / 255) ** 1.5).astype(np.uint8)
@@ -48,12 +46,3 @@ def place_of(heatmap: Heatmap) -> str:
     row = ("upper", "middle", "lower")[3 * int(y) // values.shape[0]]
     column = ("left", "centre", "right")[3 * int(x) // values.shape[1]]
     return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
-
-
-def reduced(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A radiograph at most `side` pixels on the long side, never enlarged."""
-    scale = min(1.0, side / max(pixels.shape[:2]))
-    if scale == 1:
-        return pixels
-    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

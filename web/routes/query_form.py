@@ -9,6 +9,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from index.case import LABEL_NAMES
+from retrieval.wording import printable
 from web.errors import Refused
 from web.service.admission import Share
 
@@ -143,4 +144,4 @@ def shown_name(given: str, number: int) -> str:
 
 def _shown(text: str) -> str:
     short = text if len(text) <= 100 else text[:97] + "..."
-    return "".join(letter if letter.isprintable() else "?" for letter in short)
+    return printable(short)
