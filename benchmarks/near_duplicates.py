@@ -22,7 +22,7 @@ from benchmarks._timing import machine
 from index.case import Case
 from retrieval.audit.deep_audit import encode_collection
 from retrieval.audit.label_issues import check_labels
-from retrieval.audit.near_duplicates import _candidates, _grey, closeness
+from retrieval.audit.near_duplicates import _candidates, _grey, similarity_limit
 from retrieval.audit.registration import detail_match
 from retrieval.datasets.collection import read_collection
 from retrieval.decision.rules import Rules
@@ -40,9 +40,7 @@ def main() -> None:
     parser.add_argument("--radiographs", type=int, default=40_000)
     parser.add_argument("--asked", type=int, help="so many of the radiographs are searched for among the others")
     parser.add_argument("--source", type=int, default=100, help="the number of radiographs of DATA that are used")
-    parser.add_argument(
-        "--noise", type=float, default=0.04, help="standard deviation of an embedding's numbers"
-    )
+    parser.add_argument("--noise", type=float, default=0.04, help="standard deviation of an embedding's numbers")
     parser.add_argument("--sample", type=int, default=2_000, help="the number of pairs that are compared")
     options = parser.parse_args()
     machine("numpy", "opencv-python-headless")
@@ -69,7 +67,7 @@ def main() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 
     started, used = time.perf_counter(), time.process_time()
-    pairs = _candidates(thumbnails, vectors, closeness(cases, vectors).limit, options.asked)
+    pairs = _candidates(thumbnails, vectors, similarity_limit(cases, vectors).limit, options.asked)
     show(f"sieves: {N:,} radiographs, {len(pairs):,} pairs left", started, used)
     started, used = time.perf_counter(), time.process_time()
     sample = [pairs[place] for place in dice.choice(len(pairs), min(options.sample, len(pairs)), replace=False)]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retrieval.audit.audit import Audit, Difference, Duplicate
-    from retrieval.audit.deep_audit import DeepAudit
+    from retrieval.audit.deep_audit import DeepFindings
     from retrieval.audit.label_issues import LabelIssue
     from retrieval.audit.near_duplicates import NearDuplicate
     from retrieval.datasets.collection import Collection
@@ -111,7 +111,7 @@ def examined(
     """The deep audit, with its two bars of progress."""
     from retrieval.audit.audit import deep_audit
     from retrieval.audit.deep_audit import encode_collection
-    from retrieval.audit.resume_cache import kept, kept_place
+    from retrieval.audit.resume_cache import resume_cache, resume_path
     from retrieval.encoding.bundle import BUNDLED
     from retrieval.encoding.encoder import Encoder
     from retrieval.searcher import Searcher
@@ -119,9 +119,9 @@ def examined(
     with ExitStack() as stack:
         source = stack.enter_context(Searcher.open(place)) if place else Encoder.open(model or BUNDLED)
         bundle = source.encoder.bundle if isinstance(source, Searcher) else source.bundle
-        keep = stack.enter_context(kept(kept_place(collection), collection, bundle))
+        cache = stack.enter_context(resume_cache(resume_path(collection), collection, bundle))
         with progress("encoding") as show:
-            encoding = encode_collection(collection, source, keep=keep, workers=workers, progress=show)
+            encoding = encode_collection(collection, source, cache=cache, workers=workers, progress=show)
         with progress("comparing") as show:
             return deep_audit(collection, encoding, progress=show, workers=workers, assumed=wrong)
 
@@ -149,7 +149,7 @@ def print_audit(findings: "Audit") -> None:
     print(printable(findings.verdict))
 
 
-def print_label_issues(deep: "DeepAudit") -> None:
+def print_label_issues(deep: "DeepFindings") -> None:
     from retrieval.reports.audit_report import label_words
 
     issues = deep.labels.issues

@@ -94,8 +94,7 @@ Cache = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        envvar="MURA_SEARCH_CACHE",
-        help="Where prepared radiographs are kept between runs; without it, in your user cache folder.",
+        help="Where prepared radiographs are kept between runs; by default in the cache folder (MURA_SEARCH_CACHE).",
     ),
 ]
 Shown = Annotated[int, typer.Option("--k", min=1, metavar="N", help="How many similar studies to show.")]

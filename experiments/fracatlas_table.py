@@ -30,7 +30,7 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.audit.deep_audit import encode_collection
-from retrieval.audit.near_duplicates import closeness, joined_patients, near_duplicates
+from retrieval.audit.near_duplicates import joined_patients, near_duplicates, similarity_limit
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
@@ -51,7 +51,7 @@ def find_near_duplicates(cases: Sequence[Case], encoder: Encoder) -> list[Copy]:
     for case, reason in encoding.unreadable:
         print(f"left out: {case}: {reason}")
     cases = encoding.cases
-    limit = closeness(cases, encoding.embeddings).limit
+    limit = similarity_limit(cases, encoding.embeddings).limit
     pairs = near_duplicates(cases, encoding.embeddings, encoding.thumbnails, limit)
     first: dict[str, str] = {}
     same = [(first[c.digest], c.case) for c in cases if first.setdefault(c.digest, c.case) != c.case]

@@ -26,7 +26,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from benchmarks._timing import machine
 from index.case import Case
 from retrieval.audit.audit import deep_audit
-from retrieval.audit.deep_audit import Encoding, deep_audit_of, encode_collection
+from retrieval.audit.deep_audit import EncodedCollection, deep_findings, encode_collection
 from retrieval.audit.label_issues import LabelCheck, LabelIssue, check_labels
 from retrieval.audit.near_duplicates import NearDuplicate, joined_patients
 from retrieval.datasets.collection import read_collection
@@ -152,7 +152,9 @@ def judge_copies(planted: Planted, before: Sequence[NearDuplicate], after: Seque
         print(f"    unexplained: {' ~ '.join(pair.cases)}, match {pair.match:.3f}")
 
 
-def judge_labels(encoding: Encoding, pairs: Sequence[NearDuplicate], rounds: int, share: float, seed: int) -> None:
+def judge_labels(
+    encoding: EncodedCollection, pairs: Sequence[NearDuplicate], rounds: int, share: float, seed: int
+) -> None:
     """Invert the labels of a share of the studies, many times, and print how good the audit's list is."""
     seen, fallback = encoding.bundle.seen(), bundle_rules(encoding.bundle)
     owners = joined_patients(encoding.cases, [pair.cases for pair in pairs])
@@ -245,7 +247,7 @@ def main() -> None:
         encoding = encode_collection(collection, Encoder.open(BUNDLED))
         print(f"{len(encoding.cases)} radiographs encoded in {time.perf_counter() - started:.0f} s")
         originals = without(encoding, set(planted.sources))
-        before = deep_audit_of(originals).near_duplicates
+        before = deep_findings(originals).near_duplicates
         started = time.perf_counter()
         found = deep_audit(collection, encoding)
         print(f"and compared in {time.perf_counter() - started:.0f} s")
@@ -257,7 +259,7 @@ def main() -> None:
         judge_labels(originals, before, options.rounds, options.share, options.seed)
 
 
-def without(encoding: Encoding, names: set[str]) -> Encoding:
+def without(encoding: EncodedCollection, names: set[str]) -> EncodedCollection:
     """The encoding of the other cases."""
     kept = [row for row, case in enumerate(encoding.cases) if case.case not in names]
     return replace(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from index.case import ABNORMAL, LABEL_NAMES, NORMAL, Case
-from retrieval.audit.deep_audit import DeepAudit, Encoding, deep_audit_of
+from retrieval.audit.deep_audit import DeepFindings, EncodedCollection, deep_findings
 from retrieval.audit.label_issues import ASSUMED
 from retrieval.audit.split_leakage import Leakage, leakages, verdict
 from retrieval.datasets.collection import Collection
@@ -102,16 +102,17 @@ class Audit:
     patients_in_two_splits: tuple[str, ...]
     leakage: tuple[Leakage, ...]
     verdict: str
-    deep: DeepAudit | None = None
+    deep: DeepFindings | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The same as JSON takes it, under the schema mura-search/audit/1."""
         findings = asdict(self)
         for name in ("unreadable", "warned"):
             findings[name] = [{"case": case, "reason": reason} for case, reason in findings[name]]
-        if deep := findings["deep"]:  # with the names that these lists had first, which programs may read
+        if deep := findings["deep"]:  # the lists' first names stay, since programs may read them
             deep["twins"] = deep["near_duplicates"]
             deep["labels"]["suspects"] = deep["labels"]["issues"]
+            deep["closeness"] = deep.pop("similarity_limit")
         return {"schema": "mura-search/audit/1", **findings}
 
 
@@ -144,19 +145,19 @@ def audit(
 
 def deep_audit(
     collection: Collection,
-    encoding: Encoding,
+    encoded: EncodedCollection,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     *,
     assumed: float = ASSUMED,
 ) -> Audit:
-    """The same with what `encoding` (see `audit.deep_audit`), in which every file was opened, shows of the pictures.
+    """The findings of `audit`, and those of `audit.deep_audit` on the encoded collection. No file is opened again.
 
     assumed: the share of labels taken to be wrong, above 0 and below 0.5. `progress` is called with (pairs of
-    radiographs compared, all that are).
+    radiographs compared, pairs to compare).
     """
-    deep = deep_audit_of(encoding, assumed=assumed, workers=workers, progress=progress)
-    return _gathered(collection, encoding.cases, encoding.unreadable, encoding.warnings, deep)
+    deep = deep_findings(encoded, assumed=assumed, workers=workers, progress=progress)
+    return _gathered(collection, encoded.cases, encoded.unreadable, encoded.warnings, deep)
 
 
 def _gathered(
@@ -164,14 +165,14 @@ def _gathered(
     read: Sequence[Case],
     unreadable: Sequence[tuple[str, str]],
     warned: Sequence[tuple[str, str]],
-    deep: DeepAudit | None = None,
+    deep: DeepFindings | None = None,
 ) -> Audit:
     digests: dict[str, list[Case]] = {}
     for case in read:
         digests.setdefault(case.digest, []).append(case)
     duplicates = tuple(_duplicate(cases) for cases in digests.values() if len(cases) > 1)
-    copies = None if deep is None else [twin.cases for twin in deep.near_duplicates]
-    leakage = leakages(collection.cases, [one.cases for one in duplicates], copies)
+    pairs = None if deep is None else [pair.cases for pair in deep.near_duplicates]
+    leakage = leakages(collection.cases, [duplicate.cases for duplicate in duplicates], pairs)
     published = collection.layout == "mura" and not collection.synthetic
     return Audit(
         root=str(collection.root),

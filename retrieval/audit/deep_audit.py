@@ -1,9 +1,8 @@
-"""What the pictures of a collection show of its faults: near duplicates, and labels that look wrong."""
+"""Faults of a collection that only its pictures show: near duplicates, and labels that look wrong."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -14,29 +13,32 @@ from numpy.typing import NDArray
 from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexFailure
-from index.sqlite.reader import Batch as Stored
 from retrieval.audit.label_issues import ASSUMED, LabelCheck, check_labels
-from retrieval.audit.near_duplicates import Closeness, NearDuplicate, closeness, joined_patients, near_duplicates
+from retrieval.audit.near_duplicates import (
+    NearDuplicate,
+    SimilarityLimit,
+    joined_patients,
+    near_duplicates,
+    similarity_limit,
+)
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import Rules, learn_rules
-from retrieval.encoding.batches import Batch, encoded_batches, file_digest
+from retrieval.encoding.batches import Batch, EncodedCase, Progress, encode_all, file_digest, stack
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import bundle_rules
 from retrieval.searcher import Searcher
 
-__all__ = ["DeepAudit", "Encoding", "deep_audit_of", "encode_collection"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["DeepFindings", "EncodedCollection", "deep_findings", "encode_collection"]
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class EncodedCollection:
     """N radiographs of a collection, encoded: cases with their digests, embeddings (N, D), logits (N,), thumbnails.
 
-    `reused` of them were in an index already. `rules` are that index's, None where they are to be learned. `unreadable`
-    and `warnings` hold (case, reason).
+    `reused` of them were in an index already. `rules` are that index's, None where they have to be learned.
+    `unreadable` and `warnings` hold (case, reason).
     """
 
     bundle: Bundle = field(repr=False)
@@ -51,157 +53,145 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class DeepAudit:
-    """What a deep audit adds: near duplicates in the order of the collection, and suspect labels.
+class DeepFindings:
+    """What a deep audit adds: near duplicates in the order of the collection, and label issues.
 
-    `model` and `model_sha256` encoded the radiographs, `reused` of which an index held already.
+    `model` and `model_sha256` name the model that encoded the radiographs; `reused` of them were in an index already.
     """
 
     model: str
     model_sha256: str
     reused: int
-    closeness: Closeness
+    similarity_limit: SimilarityLimit
     near_duplicates: tuple[NearDuplicate, ...]
     labels: LabelCheck
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    case: Case
-    embedding: NDArray[np.float32]
-    logit: float
-    thumbnail: bytes
 
 
 def encode_collection(
     collection: Collection,
     source: Searcher | Encoder,
     *,
-    keep: IndexBuilder | None = None,
+    cache: IndexBuilder | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Encoding:
-    """Encode every radiograph; of a searcher, with its index's model, and but for those that the index holds already.
+) -> EncodedCollection:
+    """Encode every radiograph. A searcher's index gives its model, and the radiographs that it holds already.
 
-    What is encoded is added to `keep` at once, as long as the disk takes it, and what an interrupted call has added
-    there is not encoded again (see `audit.resume_cache`). `progress` is called with (radiographs done, all). Raises
-    CollectionError where none can be read.
+    Each encoded batch is added to `cache` (see `audit.resume_cache`), and what an interrupted call added there is not
+    encoded again. `progress` is called with (radiographs done, all). Raises CollectionError where no radiograph can be
+    read.
     """
-    encoder = source.encoder if isinstance(source, Searcher) else source
-    done = _indexed(collection, source, workers) if isinstance(source, Searcher) else {}
+    if isinstance(source, Searcher):
+        encoder, rules, done = source.encoder, source.rules, _indexed(collection, source, workers)
+    else:
+        encoder, rules, done = source, None, {}
     reused = len(done)
-    unreadable: list[tuple[str, str]] = []
-    warnings: list[tuple[str, str]] = []
-    if keep:
-        done |= _kept(keep, collection)
-        noted = cast(list[list[str]], keep.metadata("warnings") or [])
-        warnings = [(case, warning) for case, warning in noted if case in done]
+    store = _Store(done, collection, cache)
     remaining = [case for case in collection.cases if case.case not in done]
-    met = len(done)
-    try:
-        with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
-            for batch in batches:
-                done |= {one.case.case: one for one in _encoded(batch.cases, batch)}
-                unreadable += [(case.case, reason) for case, reason in batch.unreadable]
-                warnings += [(case.case, warning) for case, warning in batch.warnings]
-                if keep and batch.cases and not _keep(keep, collection, batch, warnings):
-                    keep = None
-                met += len(batch.cases) + len(batch.unreadable)
-                if progress:
-                    progress(met, len(collection.cases))
-    except KeyboardInterrupt:
-        what = "are done; the same command goes on from there" if keep else "were encoded, and are lost"
-        raise KeyboardInterrupt(f"{met} of {len(collection.cases)} radiographs {what}") from None
-    found = [done[case.case] for case in collection.cases if case.case in done]
-    if not found:
-        raise CollectionError(f"none of the {len(unreadable)} radiographs could be read; the first: {unreadable[0][1]}")
-    return Encoding(
+    report = encode_all(remaining, encoder, store.add, done=len(done), workers=workers, progress=progress)
+    rows = [done[case.case] for case in collection.cases if case.case in done]
+    if not rows:
+        first = report.unreadable[0][1]
+        raise CollectionError(f"none of the {len(report.unreadable)} radiographs could be read; the first: {first}")
+    encoded = stack(rows)
+    return EncodedCollection(
         bundle=encoder.bundle,
-        rules=source.rules if isinstance(source, Searcher) else None,
-        cases=tuple(one.case for one in found),
-        embeddings=np.stack([one.embedding for one in found]),
-        logits=np.array([one.logit for one in found], np.float32),
-        thumbnails=tuple(one.thumbnail for one in found),
-        unreadable=tuple(unreadable),
-        warnings=tuple(warnings),
+        rules=rules,
+        cases=tuple(row.case for row in rows),
+        embeddings=encoded.embeddings,
+        logits=encoded.logits,
+        thumbnails=tuple(row.thumbnail for row in rows),
+        unreadable=tuple(report.unreadable),
+        warnings=tuple(store.warnings),
         reused=reused,
     )
 
 
-def deep_audit_of(
-    encoding: Encoding, *, assumed: float = ASSUMED, workers: int | None = None, progress: Progress | None = None
-) -> DeepAudit:
-    """Find near duplicates, then vote on every study without its patient and without whoever shares a radiograph.
+class _Store:
+    """Where encoded batches go: into `rows` by case, and to the resume cache as long as that can be written."""
+
+    def __init__(self, rows: dict[str, EncodedCase], collection: Collection, cache: IndexBuilder | None) -> None:
+        """`rows` gains what an interrupted call left in the cache."""
+        self.rows = rows
+        self.warnings: list[tuple[str, str]] = []
+        self._collection = collection
+        self._cache = cache
+        if cache:
+            cases = {case.case: case for case in collection.cases}
+            for batch in cache.batches():
+                named = [replace(cases[stored.case], digest=stored.digest) for stored in batch.cases]
+                kept = Batch(named, batch.embeddings, batch.logits, list(batch.thumbnails), [], [])
+                rows.update((row.case.case, row) for row in kept.rows())
+            noted = cast(list[list[str]], cache.metadata("warnings") or [])
+            self.warnings = [(case, warning) for case, warning in noted if case in rows]
+
+    def add(self, batch: Batch) -> bool:
+        """Add a batch; gives whether it is in the cache. A full disk does not end an audit, which needs no cache."""
+        self.rows.update((row.case.case, row) for row in batch.rows())
+        self.warnings += [(case.case, warning) for case, warning in batch.warnings]
+        if self._cache and batch.cases:
+            try:
+                self._cache.set_metadata("warnings", self.warnings)  # first: those of cases without a row do not count
+                stored = [*map(self._collection.stored, batch.cases)]
+                self._cache.add(stored, batch.embeddings, batch.thumbnails, batch.logits)
+            except (IndexFailure, OSError):
+                self._cache = None
+        return self._cache is not None
+
+
+def deep_findings(
+    encoded: EncodedCollection,
+    *,
+    assumed: float = ASSUMED,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> DeepFindings:
+    """Find near duplicates, then vote on every study without its patient and patients who share a radiograph with it.
 
     assumed: the share of labels taken to be wrong. `progress` is called with (pairs compared, pairs to compare).
     """
-    cases, bundle = encoding.cases, encoding.bundle
-    limits = closeness(cases, encoding.embeddings)
-    twins = near_duplicates(
-        cases, encoding.embeddings, encoding.thumbnails, limits.limit, workers=workers, progress=progress
+    cases, bundle = encoded.cases, encoded.bundle
+    limit = similarity_limit(cases, encoded.embeddings)
+    pairs = near_duplicates(
+        cases, encoded.embeddings, encoded.thumbnails, limit.limit, workers=workers, progress=progress
     )
     seen = bundle.seen()
-    rules = encoding.rules or learn_rules(
+    rules = encoded.rules or learn_rules(
         cases,
-        encoding.embeddings,
-        encoding.logits,
+        encoded.embeddings,
+        encoded.logits,
         trained_on=seen,
         fallback=bundle_rules(bundle),
         appearance=bundle.appearance(),
     )
     labels = check_labels(
         cases,
-        encoding.embeddings,
-        encoding.logits,
+        encoded.embeddings,
+        encoded.logits,
         rules,
-        owners=joined_patients(cases, [*_same_files(cases), *(twin.cases for twin in twins)]),
+        owners=joined_patients(cases, [*_same_files(cases), *(pair.cases for pair in pairs)]),
         trained_on=seen,
         assumed=assumed,
     )
-    return DeepAudit(bundle.name, bundle.sha256, encoding.reused, limits, tuple(twins), labels)
+    return DeepFindings(bundle.name, bundle.sha256, encoded.reused, limit, tuple(pairs), labels)
 
 
-def _indexed(collection: Collection, searcher: Searcher, workers: int | None) -> dict[str, _Encoded]:
-    """What the index holds of the collection, by the bytes of the files."""
+def _indexed(collection: Collection, searcher: Searcher, workers: int | None) -> dict[str, EncodedCase]:
+    """The radiographs of the collection that the index holds, recognised by the bytes of their files."""
     rows = {case.digest: (row, case.case) for row, case in enumerate(searcher.index.cases()) if case.digest}
     embeddings, logits = searcher.index.embeddings(), searcher.index.logits()
-    found: dict[str, _Encoded] = {}
+    indexed: dict[str, EncodedCase] = {}
     for case, digest in zip(collection.cases, _digests(collection.cases, workers), strict=True):
         if digest in rows:
-            row, indexed = rows[digest]
-            if (picture := searcher.index.thumbnail(indexed)) is not None:
-                found[case.case] = _Encoded(replace(case, digest=digest), embeddings[row], float(logits[row]), picture)
-    return found
-
-
-def _kept(keep: IndexBuilder, collection: Collection) -> dict[str, _Encoded]:
-    """What an interrupted call has encoded of the collection."""
-    cases = {case.case: case for case in collection.cases}
-    found: dict[str, _Encoded] = {}
-    for batch in keep.batches():
-        named = [replace(cases[stored.case], digest=stored.digest) for stored in batch.cases]
-        found |= {one.case.case: one for one in _encoded(named, batch)}
-    return found
-
-
-def _keep(keep: IndexBuilder, collection: Collection, batch: Batch, warnings: Sequence[tuple[str, str]]) -> bool:
-    """Add a batch to what is kept; whether that could be done. A full disk does not end an audit, which needs none."""
-    try:
-        keep.set_metadata("warnings", warnings)  # first: those of cases that are not added do not count
-        keep.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
-    except (IndexFailure, OSError):
-        return False
-    return True
-
-
-def _encoded(cases: Sequence[Case], batch: Batch | Stored) -> list[_Encoded]:
-    """The rows of a batch, each with its case."""
-    parts = zip(cases, batch.embeddings, batch.logits, batch.thumbnails, strict=True)
-    return [_Encoded(case, embedding, float(logit), picture) for case, embedding, logit, picture in parts]
+            row, name = rows[digest]
+            if (picture := searcher.index.thumbnail(name)) is not None:
+                record = replace(case, digest=digest)
+                indexed[case.case] = EncodedCase(record, embeddings[row], float(logits[row]), picture)
+    return indexed
 
 
 def _digests(cases: Sequence[Case], workers: int | None) -> list[str]:
-    """The digests of the files, "" of one that cannot be read; whoever encodes it says why."""
+    """The digests of the files; "" for a file that cannot be read, which `encode_all` reports."""
 
     def digest(case: Case) -> str:
         try:
@@ -214,6 +204,6 @@ def _digests(cases: Sequence[Case], workers: int | None) -> list[str]:
 
 
 def _same_files(cases: Sequence[Case]) -> list[tuple[str, str]]:
-    """Each case whose file was there before, with the first one of these bytes."""
+    """The pairs of cases whose files are the same: the first one of these bytes, and a later one."""
     first: dict[str, str] = {}
     return [(first[case.digest], case.case) for case in cases if first.setdefault(case.digest, case.case) != case.case]

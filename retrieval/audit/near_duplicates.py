@@ -19,7 +19,7 @@ from index.case import Case
 from retrieval.audit.perceptual_hash import BITS, distances, perceptual_hashes
 from retrieval.audit.registration import Match, detail_match
 
-__all__ = ["Closeness", "NearDuplicate", "Pictures", "closeness", "joined_patients", "near_duplicates"]
+__all__ = ["NearDuplicate", "Pictures", "SimilarityLimit", "joined_patients", "near_duplicates", "similarity_limit"]
 
 SURE = 8  # bits: candidates whatever the model says; a strong compression can mislead it
 NEAR = 22  # bits: candidates where their embeddings are alike too, before those further apart
@@ -43,11 +43,11 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Closeness:
-    """How alike the embeddings of a collection are: the limit above which two radiographs are compared further.
+class SimilarityLimit:
+    """The cosine of embeddings from which two radiographs are candidates.
 
-    `limit` is the cosine that 10 % of the pairs of different patients reach; `within` the share of the pairs of one
-    patient that do. Both None where there are no such pairs; then all are compared.
+    `limit` is the cosine that 10 % of the pairs of different patients reach, `within` the share of the pairs of one
+    patient that reach it. Both are None where there are no such pairs, and then all pairs are candidates.
     """
 
     limit: float | None
@@ -82,8 +82,8 @@ class _Candidate:
     mirrored: bool
 
 
-def closeness(cases: Sequence[Case], embeddings: Embeddings, seed: int = 0) -> Closeness:
-    """Learn the limit of similarity from pairs within patients and between them; of many pairs, from a sample."""
+def similarity_limit(cases: Sequence[Case], embeddings: Embeddings, seed: int = 0) -> SimilarityLimit:
+    """Learn the limit from the pairs of radiographs; a sample of the pairs where there are many."""
     patients = np.unique([case.patient for case in cases], return_inverse=True)[1]
     N = len(cases)
     if N * (N - 1) // 2 <= _PAIRS:
@@ -93,12 +93,12 @@ def closeness(cases: Sequence[Case], embeddings: Embeddings, seed: int = 0) -> C
         one, two = one[one != two], two[one != two]
     apart = patients[one] != patients[two]
     if not apart.any():
-        return Closeness(None, None)
+        return SimilarityLimit(None, None)
     between = np.einsum("nd,nd->n", embeddings[one[apart]], embeddings[two[apart]])
     limit = float(np.quantile(between, 1 - _SHARE))
     neighbours = _within(patients)
     within = np.einsum("nd,nd->n", embeddings[neighbours[0]], embeddings[neighbours[1]])
-    return Closeness(limit, float((within >= limit).mean()) if len(within) else None)
+    return SimilarityLimit(limit, float((within >= limit).mean()) if len(within) else None)
 
 
 def _within(patients: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -120,7 +120,7 @@ def near_duplicates(
 ) -> list[NearDuplicate]:
     """Find near duplicates; files that are the same byte for byte (by their digests) are not listed again.
 
-    thumbnails: N pictures, read once in their order, then those of candidates; limit: of similarity, as `closeness`
+    thumbnails: N pictures, read once in their order, then those of candidates; limit: of similarity, as `similarity_limit`
     gives it; asked: look only for copies of the first so many radiographs among the others, by default for copies of
     any among all. In the order of the collection. `progress` is called with (pairs compared, pairs to compare).
     """

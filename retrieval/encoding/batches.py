@@ -1,9 +1,14 @@
-"""Many radiographs through the encoder: threads read and prepare the next ones while the present batch is encoded."""
+"""Encode many radiographs: threads read and prepare the next ones while the present batch is encoded.
+
+`encode_all` is the one loop for a build, an addition, a deep audit and an evaluation: it counts, reports progress and
+collects what could not be read. B radiographs in a batch, D numbers of an embedding.
+"""
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -13,20 +18,46 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
+from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
 
-__all__ = ["Batch", "encoded_batches", "file_digest", "shown_name", "thumbnail", "usable"]
+__all__ = [
+    "Batch",
+    "EncodedCase",
+    "EncodingReport",
+    "Progress",
+    "encode_all",
+    "encoded_batches",
+    "file_digest",
+    "shown_name",
+    "stack",
+    "thumbnail",
+    "usable",
+]
+
+Progress = Callable[[int, int], None]
+"""Called with the number of radiographs that are done and the number of all."""
 
 THUMBNAIL_SIDE = 160
-# Read ahead by this many radiographs; prepared ones are small, so memory stays bounded by the threads at work.
+# The number of radiographs read ahead. They are prepared and so small; memory is bounded by the working threads.
 _AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCase:
+    """One encoded radiograph: its record, embedding (D,) of unit length, classifier logit and JPEG thumbnail."""
+
+    case: Case
+    embedding: NDArray[np.float32]
+    logit: float
+    thumbnail: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B encoded radiographs: cases with their digests, embeddings (B, D), logits (B,), JPEG thumbnails.
 
-    `warnings` gives what was read with one, `unreadable` the others that were met on the way, with the reason.
+    `warnings` has (case, warning) of these radiographs, `unreadable` (case, reason) of those that could not be encoded.
     """
 
     cases: list[Case]
@@ -35,6 +66,19 @@ class Batch:
     thumbnails: list[bytes]
     warnings: list[tuple[Case, str]]
     unreadable: list[tuple[Case, str]]
+
+    def rows(self) -> list[EncodedCase]:
+        parts = zip(self.cases, self.embeddings, self.logits, self.thumbnails, strict=True)
+        return [EncodedCase(case, embedding, float(logit), picture) for case, embedding, logit, picture in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingReport:
+    """The result of `encode_all`: how many radiographs were encoded, and (case name, reason) lists."""
+
+    encoded: int
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +89,60 @@ class _Prepared:
     warnings: tuple[str, ...]
 
 
+def encode_all(
+    cases: Sequence[Case],
+    encoder: Encoder,
+    store: Callable[[Batch], bool],
+    *,
+    done: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> EncodingReport:
+    """Encode cases in their order, and hand each batch to `store`.
+
+    store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
+    radiographs that need no encoding; `progress` counts them as done. workers: threads that read files. An interruption
+    (KeyboardInterrupt) says how many radiographs are done, and whether the same command goes on from there.
+    """
+    encoded, total, resumable = 0, done + len(cases), True
+    unreadable: list[tuple[str, str]] = []
+    warnings: list[tuple[str, str]] = []
+    try:
+        with closing(encoded_batches(cases, encoder, workers=workers)) as batches:
+            for batch in batches:
+                resumable = store(batch)
+                encoded += len(batch.cases)
+                unreadable += [(case.case, reason) for case, reason in batch.unreadable]
+                warnings += [(case.case, warning) for case, warning in batch.warnings]
+                if progress:
+                    progress(done + encoded + len(unreadable), total)
+    except KeyboardInterrupt:
+        fate = "done; the same command goes on from there" if resumable else "encoded and lost; start again"
+        raise KeyboardInterrupt(f"{done + encoded + len(unreadable)} of {total} radiographs are {fate}") from None
+    return EncodingReport(encoded, unreadable, warnings)
+
+
 def encoded_batches(
     cases: Sequence[Case], encoder: Encoder, *, size: int = 16, workers: int | None = None
 ) -> Generator[Batch, None, None]:
     """Read, prepare and encode cases in their order; a batch holds up to `size` readable ones."""
     prepared: list[_Prepared] = []
     unreadable: list[tuple[Case, str]] = []
-    for one in _prepared(cases, encoder, workers):
-        if isinstance(one, _Prepared):
-            prepared.append(one)
+    for item in _prepared(cases, encoder, workers):
+        if isinstance(item, _Prepared):
+            prepared.append(item)
         else:
-            unreadable.append(one)
+            unreadable.append(item)
         if len(prepared) == size:
             yield _encode(prepared, unreadable, encoder)
             prepared, unreadable = [], []
     if prepared or unreadable:
         yield _encode(prepared, unreadable, encoder)
+
+
+def stack(rows: Sequence[EncodedCase]) -> Encoded:
+    """The embeddings and logits of rows, as one array each; there must be at least one row."""
+    return Encoded(np.stack([row.embedding for row in rows]), np.array([row.logit for row in rows], np.float32))
 
 
 def usable(encoded: Encoded) -> NDArray[np.bool_]:
@@ -70,15 +152,14 @@ def usable(encoded: Encoded) -> NDArray[np.bool_]:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """A radiograph as read, as a JPEG of at most 160 pixels on the long side."""
-    scale = min(1.0, THUMBNAIL_SIDE / max(pixels.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    return cv2.imencode(".jpg", small, (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
+    """A radiograph as JPEG, at most 160 pixels on the long side."""
+    return cv2.imencode(".jpg", shrink(pixels, THUMBNAIL_SIDE), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
 
 
 def shown_name(case: Case) -> str:
-    """What messages call a case's file: its path, unless the case is not named by that, for then it is not to be shown.
+    """The name of a case's file for messages: its path, or the case's own name where the path may name a patient.
+
+    A case that is not named by its path has a pseudonym, and then no message may show the path.
 
     >>> shown_name(Case("a/1.png", "s", "p", 0, path="data/a/1.png"))
     'data/a/1.png'
@@ -117,19 +198,19 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
     if not prepared:
         empty = np.empty((0, encoder.bundle.dimension), np.float32)
         return Batch([], empty, np.empty(0, np.float32), [], [], unreadable)
-    encoded = encoder.encode_prepared([one.picture for one in prepared])
+    encoded = encoder.encode_prepared([item.picture for item in prepared])
     sound = usable(encoded)
-    kept = [one for one, ok in zip(prepared, sound, strict=True) if ok]
-    lost = [
-        (one.case, f"{shown_name(one.case)}: the model makes no usable numbers of this radiograph")
-        for one, ok in zip(prepared, sound, strict=True)
-        if not ok
+    kept = [item for item, good in zip(prepared, sound, strict=True) if good]
+    unusable = [
+        (item.case, f"{shown_name(item.case)}: the model's output for this radiograph is not a number; leave it out")
+        for item, good in zip(prepared, sound, strict=True)
+        if not good
     ]
     return Batch(
-        cases=[one.case for one in kept],
+        cases=[item.case for item in kept],
         embeddings=encoded.embeddings[sound],
         logits=encoded.logits[sound],
-        thumbnails=[one.thumbnail for one in kept],
-        warnings=[(one.case, warning) for one in kept for warning in one.warnings],
-        unreadable=[*unreadable, *lost],
+        thumbnails=[item.thumbnail for item in kept],
+        warnings=[(item.case, warning) for item in kept for warning in item.warnings],
+        unreadable=[*unreadable, *unusable],
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from index.case import Case
 from index.reader import IndexReader
-from retrieval.audit.near_duplicates import NearDuplicate, closeness, near_duplicates
+from retrieval.audit.near_duplicates import NearDuplicate, near_duplicates, similarity_limit
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import PartFigures, figures_of
 
@@ -60,7 +60,7 @@ def index_leakage(
         cases,
         embeddings,
         _Thumbnails(thumbnails, index, indexed),
-        closeness(cases, embeddings).limit,
+        similarity_limit(cases, embeddings).limit,
         asked=len(own),
         workers=workers,
     )

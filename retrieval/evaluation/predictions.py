@@ -1,7 +1,6 @@
 """What classifier and vote say of labelled studies, study by study. `evaluation.summary` counts how often rightly."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,8 +9,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.reader import Hit
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import encoded_batches
-from retrieval.encoding.encoder import Encoded
+from retrieval.encoding.batches import Batch, EncodedCase, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.searcher import Searcher
 
@@ -97,32 +95,25 @@ def read_studies(
 
     `progress` is called with (radiographs done, all).
     """
-    studies: dict[str, list[tuple[Case, Encoded, bytes]]] = {}
-    skipped: list[tuple[str, str]] = []
-    met = 0
-    with closing(encoded_batches(collection.cases, searcher.encoder, workers=workers)) as batches:
-        for batch in batches:
-            for row, case in enumerate(batch.cases):
-                one = Encoded(batch.embeddings[row : row + 1], batch.logits[row : row + 1])
-                studies.setdefault(case.study, []).append((case, one, batch.thumbnails[row]))
-            skipped += [(case.case, reason) for case, reason in batch.unreadable]
-            met += len(batch.cases) + len(batch.unreadable)
-            if progress:
-                progress(met, len(collection.cases))
+    studies: dict[str, list[EncodedCase]] = {}
+
+    def store(batch: Batch) -> bool:
+        for row in batch.rows():
+            studies.setdefault(row.case.study, []).append(row)
+        return False
+
+    report = encode_all(collection.cases, searcher.encoder, store, workers=workers, progress=progress)
     ranking, lesions = Ranking(searcher.index.cases(), searcher.index.embeddings()), collection.lesions()
-    return [_read(searcher, ranking, views, lesions) for views in studies.values()], skipped
+    return [_read(searcher, ranking, views, lesions) for views in studies.values()], report.unreadable
 
 
 def _read(
-    searcher: Searcher, ranking: Ranking, views: Sequence[tuple[Case, Encoded, bytes]], lesions: Mapping[str, str]
+    searcher: Searcher, ranking: Ranking, views: Sequence[EncodedCase], lesions: Mapping[str, str]
 ) -> StudyPrediction:
-    encoded = [one for _, one, _ in views]
-    together = Encoded(
-        np.concatenate([one.embeddings for one in encoded]), np.concatenate([one.logits for one in encoded])
-    )
+    together = stack(views)
     rules = searcher.rules
     judgement = searcher.judge(together, shown=max(DEPTHS))
-    cases = tuple(case for case, _, _ in views)
+    cases = tuple(view.case for view in views)
     similarities = ranking.similarities(together.embeddings)
     return StudyPrediction(
         cases=cases,
@@ -137,5 +128,5 @@ def _read(
         familiar=judgement.familiarity.familiar,
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
-        thumbnails=tuple(thumbnail for _, _, thumbnail in views),
+        thumbnails=tuple(view.thumbnail for view in views),
     )

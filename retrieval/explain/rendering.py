@@ -6,7 +6,6 @@ weaker the heatmap, the less it covers. A white line runs around its strongest p
 
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from index.atomic import write_whole
 from retrieval.errors import HeatmapError
 from retrieval.explain.smooth_grad_cam import Heatmap
+from retrieval.images.preprocessing import shrink
 from retrieval.query import Images
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "place_of",
     "radiograph_jpeg",
     "radiograph_png",
-    "reduced",
     "write_overlay",
 ]
 
@@ -52,7 +51,7 @@ def heatmap_png(heatmap: Heatmap, side: int = _SIDE, levels: int = _LEVELS) -> b
 
     It is at most `side` pixels on the long side, and has so many levels of colour.
     """
-    values = reduced(heatmap.values, side)
+    values = shrink(heatmap.values, side)
     colours, cover = _coloured(values, levels)
     layer = np.dstack([colours, np.rint(255 * cover).astype(np.uint8)])
     return _png(_outlined(np.ascontiguousarray(layer), values, cv2.LINE_8))
@@ -60,21 +59,12 @@ def heatmap_png(heatmap: Heatmap, side: int = _SIDE, levels: int = _LEVELS) -> b
 
 def radiograph_png(pixels: NDArray[np.uint8], side: int) -> bytes:
     """A radiograph (H, W) or (H, W, 3) BGR as PNG, at most `side` pixels on the long side, never enlarged."""
-    return _png(reduced(pixels, side))
+    return _png(shrink(pixels, side))
 
 
 def radiograph_jpeg(pixels: NDArray[np.uint8], side: int, quality: int = 85) -> bytes:
     """A radiograph (H, W) or (H, W, 3) BGR as JPEG, at most `side` pixels on the long side, never enlarged."""
-    return cv2.imencode(".jpg", reduced(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
-
-
-def reduced(pixels: NDArray[Any], side: int) -> NDArray[Any]:
-    """Pixels (H, W) or (H, W, 3), at most `side` on the long side, never enlarged."""
-    scale = side / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), pixels.dtype)
+    return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
 def place_of(heatmap: Heatmap) -> str:

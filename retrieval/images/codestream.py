@@ -102,8 +102,8 @@ def read_codestream(data: bytes) -> Codestream | None:
     """The header of a DICOM frame in JPEG, JPEG-LS or JPEG 2000; None where it has no header that can be read.
 
     A frame is held to stricter rules than a file. A JPEG has nothing between its segments, and announces one picture
-    before its first scan, since decoders differ in which of two they take. JPEG 2000 should have no boxes around it; some
-    writers add them. A box with a length of 64 bits or of 0 is refused: pydicom would loop over it for ever.
+    before its first scan, since decoders differ in which of two they take. JPEG 2000 should have no boxes around it;
+    some writers add them. A box with a length of 64 bits or of 0 is refused: pydicom would loop over it for ever.
     """
     try:
         if not data.startswith(b"\xff\xd8"):

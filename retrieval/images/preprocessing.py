@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Letterbox", "Picture", "Preprocessing", "enhance", "letterbox", "normalise", "preprocess"]
+__all__ = ["Letterbox", "Picture", "Preprocessing", "enhance", "letterbox", "normalise", "preprocess", "shrink"]
 
 # Values 0 to 255; only what is computed from a prepared picture, such as a noisy copy, has fractions.
 Picture = NDArray[np.uint8] | NDArray[np.float32]
@@ -94,6 +94,15 @@ def _lightness_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     neutral = np.full_like(ramp, 128)
     to_grey = cv2.cvtColor(cv2.merge((ramp, neutral, neutral)), cv2.COLOR_LAB2BGR)[:, :, 0]
     return np.ascontiguousarray(to_lightness.ravel()), np.ascontiguousarray(to_grey.ravel())
+
+
+def shrink(pixels: NDArray[Any], longest: int) -> NDArray[Any]:
+    """A picture (H, W) or (H, W, 3) with at most `longest` pixels on its long side; a smaller one stays as it is."""
+    scale = longest / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), pixels.dtype)
 
 
 def letterbox(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

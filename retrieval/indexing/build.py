@@ -1,10 +1,9 @@
-"""Building an index: every radiograph of a collection read, encoded and stored, then the decision rules learned."""
+"""Build an index: read, encode and store every radiograph of a collection, then learn the decision rules."""
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Set
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -13,33 +12,32 @@ from index.builder import IndexBuilder
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules, learn_rules
-from retrieval.encoding.batches import encoded_batches
+from retrieval.encoding.batches import Batch, Progress, encode_all
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
-from retrieval.encoding.probes import Appearance
 from retrieval.errors import BundleError, CollectionError
 
 __all__ = [
     "BuildReport",
-    "about",
     "build_index",
     "bundle_rules",
+    "collection_metadata",
     "encode_remaining",
     "fingerprint",
     "finish_build",
-    "told",
+    "reports_json",
 ]
 
 SCHEMA = "mura-search/build/1"
-Pairs = tuple[tuple[str, str], ...]  # a case, and what is said of it
+Pairs = tuple[tuple[str, str], ...]  # a case, and the reason or warning
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did: counts of what is indexed, what could not be read and why, and the rules it learned.
+    """The result of a build: counts, the decision rules, and the quarantined radiographs with the reason.
 
-    `warnings` are those of radiographs that were read nevertheless. `resumed` of the cases were there already, from a
-    build that had been interrupted; it gave their warnings.
+    `warnings` are of radiographs that were indexed all the same. `resumed` cases come from an interrupted build, which
+    reported their warnings.
     """
 
     path: str
@@ -54,11 +52,11 @@ class BuildReport:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
-        return {"schema": SCHEMA, **plain(self), **told(self.quarantined, self.warnings)}
+        return {"schema": SCHEMA, **plain(self), **reports_json(self.quarantined, self.warnings)}
 
 
-def told(quarantined: Pairs, warnings: Pairs) -> dict[str, object]:
-    """What was noticed of cases, as JSON has it."""
+def reports_json(quarantined: Pairs, warnings: Pairs) -> dict[str, object]:
+    """Quarantined cases and warnings, as JSON has them."""
     return {
         "quarantined": [{"case": case, "reason": reason} for case, reason in quarantined],
         "warnings": [{"case": case, "warning": warning} for case, warning in warnings],
@@ -67,30 +65,31 @@ def told(quarantined: Pairs, warnings: Pairs) -> dict[str, object]:
 
 def build_index(
     collection: Collection,
-    place: Path,
+    path: Path,
     *,
     model: Path | None = None,
     replace: bool = False,
     demand: Mapping[str, float] | None = None,
     store: Mapping[str, str] | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
-    """Build an index of a collection at `place`, with the model bundle in `model` (the bundled one by default).
+    """Build an index of a collection at `path`, with the model bundle in `model` (by default the bundled model).
 
-    `demand` says what the search has to reach, in the terms of `vectors.base.Demand`; `store` where the vectors are if
-    not in the index: {"kind": "milvus", "uri": ..., and what else `MilvusSettings` takes, without a token}.
-    `progress` is called with (radiographs done, all). An unreadable radiograph is set aside and reported. An
-    interrupted build goes on where it was when the same one is asked for again; nothing is at `place` before it is
-    finished. Raises IndexBusy where an index is there and `replace` is false, BundleError, CollectionError where
-    nothing can be read.
+    demand: the recall and speed that the search has to reach, as fields of `vectors.base.Demand`. store: where the
+    vectors are kept if not in the index: {"kind": "milvus", "uri": ...} and other fields of `MilvusSettings`, without a
+    token. `progress` is called with (radiographs done, all). An unreadable radiograph is quarantined and reported.
+    Nothing is at `path` before the build is finished; the same call continues an interrupted build.
+
+    Raises IndexBusy where `path` holds an index and `replace` is false, BundleError, and CollectionError where no
+    radiograph can be read.
     """
     started = time.perf_counter()
     encoder = Encoder.open(BUNDLED if model is None else model)
     bundle = encoder.bundle
-    fallback, seen = bundle_rules(bundle), bundle.seen()  # a bundle that is damaged is noticed before the long part
+    bundle_rules(bundle), bundle.seen()  # a damaged bundle raises before the long part
     with IndexBuilder.start(
-        place,
+        path,
         model=bundle.folder,
         dimension=bundle.dimension,
         fingerprint=fingerprint(collection, bundle),
@@ -98,11 +97,10 @@ def build_index(
     ) as build:
         resumed = len(build.done())
         warnings = encode_remaining(build, collection, encoder, workers, progress)
-        settings = about(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
-        report = finish_build(build, settings, fallback, seen, encoder.appearance)
+        settings = collection_metadata(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
+        report = finish_build(build, path, settings, bundle)
     return replaced(
         report,
-        path=str(place),
         warnings=tuple(warnings),
         resumed=resumed,
         synthetic=collection.synthetic,
@@ -110,30 +108,29 @@ def build_index(
     )
 
 
-def finish_build(
-    build: IndexBuilder,
-    settings: Mapping[str, object],
-    fallback: Rules,
-    seen: Set[int],
-    appearance: Appearance | None,
-) -> BuildReport:
-    """Learn the decision rules of what was added, and move the index to its place.
+def finish_build(build: IndexBuilder, path: Path, settings: Mapping[str, object], bundle: Bundle) -> BuildReport:
+    """Learn the decision rules from the added cases, and move the index to `path`.
 
-    settings: what else is stored with it. fallback: the rules where there is too little to learn from. seen: the
-    radiographs that the model was trained on. appearance: the model's. Raises CollectionError where nothing was added.
+    settings: further metadata of the index. bundle: its own rules count where there are too few cases to learn from.
+    Raises CollectionError where no case was added.
     """
     cases, quarantined = build.cases(), build.quarantined()
     if not cases:
-        first = next(iter(quarantined.values()), "there is none")
+        first = next(iter(quarantined.values()), "the collection is empty")
         raise CollectionError(f"none of the {len(quarantined)} radiographs could be read; the first: {first}")
     rules = learn_rules(
-        cases, build.embeddings(), build.logits(), trained_on=seen, fallback=fallback, appearance=appearance
+        cases,
+        build.embeddings(),
+        build.logits(),
+        trained_on=bundle.seen(),
+        fallback=bundle_rules(bundle),
+        appearance=bundle.appearance(),
     )
     for key, value in {**settings, "rules": rules.to_dict()}.items():
         build.set_metadata(key, value)
     build.finish()
     return BuildReport(
-        path=str(build.place),
+        path=str(path),
         cases=len(cases),
         studies=len({case.study for case in cases}),
         patients=len({case.patient for case in cases}),
@@ -142,8 +139,8 @@ def finish_build(
     )
 
 
-def about(collection: Collection) -> dict[str, object]:
-    """What an index says of the collection that it was built of."""
+def collection_metadata(collection: Collection) -> dict[str, object]:
+    """The metadata in an index about the collection that it was built from."""
     described = {
         "root": "" if collection.site else str(collection.root),
         "layout": collection.layout,
@@ -158,42 +155,33 @@ def encode_remaining(
     collection: Collection,
     encoder: Encoder,
     workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> list[tuple[str, str]]:
-    """Add every case that is not there yet; gives (case, warning) of those that were read with one."""
-    cases, done = collection.cases, build.done()
-    # What was unreadable before is tried again: the disk may be back.
-    remaining = [case for case in cases if case.case not in done]
-    met = len(done)
-    warnings: list[tuple[str, str]] = []
-    try:
-        with closing(encoded_batches(remaining, encoder, workers=workers)) as batches:
-            for batch in batches:
-                if batch.cases:
-                    build.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
-                build.quarantine([(collection.stored(case), reason) for case, reason in batch.unreadable])
-                warnings += [(case.case, warning) for case, warning in batch.warnings]
-                met += len(batch.cases) + len(batch.unreadable)
-                if progress:
-                    progress(met, len(cases))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{met} of {len(cases)} radiographs are done; the same command goes on from there"
-        ) from None
-    return warnings
+    """Add every case that the build does not have yet; gives the (case, warning) pairs."""
+
+    def store(batch: Batch) -> bool:
+        if batch.cases:
+            build.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+        build.quarantine([(collection.stored(case), reason) for case, reason in batch.unreadable])
+        return True
+
+    done = build.done()
+    remaining = [case for case in collection.cases if case.case not in done]  # unreadable files are tried again
+    return encode_all(remaining, encoder, store, done=len(done), workers=workers, progress=progress).warnings
 
 
 def fingerprint(collection: Collection, bundle: Bundle) -> str:
-    """What must be the same for an interrupted build to go on: the model, and every record of the case table."""
+    """A hash of the model and of every record; an interrupted build continues only where it is the same."""
     records = [asdict(collection.stored(case)) for case in collection.cases]
     return hashlib.sha256(json.dumps([bundle.sha256, records]).encode()).hexdigest()
 
 
 def bundle_rules(bundle: Bundle) -> Rules:
+    """The decision rules in a bundle, or the defaults. Raises BundleError where they are of another version."""
     if bundle.rules is None:
         return DEFAULTS
     try:
-        # Thresholds differ between collections, so an answer says where its own come from.
+        # Thresholds differ between collections, so an answer names the source of its own.
         return Rules.from_dict({**bundle.rules, "source": f"the model's own, {bundle.rules['source']}"})
     except (TypeError, ValueError, KeyError) as error:
         raise BundleError(

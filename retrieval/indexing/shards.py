@@ -1,11 +1,11 @@
-"""Building an index in pieces, on as many machines as there are, and joining them into what one build would have made.
+"""Build an index in pieces (shards) on several machines, and join them. The result is the same as that of one build.
 
-Shard i of n is the i-th of n runs of the collection's radiographs, in the collection's order. It is an index folder of
-its own, with its checksums, that holds no decision rules, since those are learned on the whole.
+Shard i of n is the i-th of n consecutive parts of the collection. It is an index folder with checksums, but without
+decision rules, which are learned on the whole collection.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import replace as replaced
@@ -16,9 +16,17 @@ from index.errors import IndexFailure
 from index.reader import IndexReader
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
+from retrieval.encoding.batches import Progress
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
-from retrieval.indexing.build import BuildReport, about, bundle_rules, encode_remaining, fingerprint, finish_build, told
+from retrieval.indexing.build import (
+    BuildReport,
+    collection_metadata,
+    encode_remaining,
+    fingerprint,
+    finish_build,
+    reports_json,
+)
 
 __all__ = ["Shard", "ShardReport", "build_shard", "is_shard", "join_shards"]
 
@@ -28,21 +36,21 @@ _NO_SEARCH = {"latency": 1e9}  # a shard is not searched, so nothing is approxim
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which piece: `number` 1 to `count`."""
+    """A shard's `number`, 1 to `count`."""
 
     number: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Of "3/8". Raises ValueError."""
+        """The shard that "3/8" names: the third of eight. Raises ValueError."""
         number, slash, count = text.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
             raise ValueError(f"a shard is written like 3/8, the third of eight, not {text!r}")
         return cls(int(number), int(count))
 
-    def of(self, collection: Collection) -> Collection:
-        """The radiographs of this piece."""
+    def select(self, collection: Collection) -> Collection:
+        """The radiographs of this shard."""
         N = len(collection.cases)
         first, last = (N * n // self.count for n in (self.number - 1, self.number))
         return replaced(collection, cases=collection.cases[first:last])
@@ -50,6 +58,8 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
+    """The result of building one shard; the fields are those of `BuildReport`."""
+
     path: str
     shard: str
     cases: int
@@ -59,31 +69,31 @@ class ShardReport:
     seconds: float
 
     def to_dict(self) -> dict[str, object]:
-        return {"schema": SCHEMA, **plain(self), **told(self.quarantined, self.warnings)}
+        return {"schema": SCHEMA, **plain(self), **reports_json(self.quarantined, self.warnings)}
 
 
 def build_shard(
     collection: Collection,
     shard: Shard,
-    place: Path,
+    path: Path,
     *,
     model: Path | None = None,
     replace: bool = False,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ShardReport:
-    """Encode one piece of a collection, of which the whole is given; like `build_index` otherwise."""
+    """Encode one shard of `collection`, which is the whole collection; otherwise like `build_index`."""
     started = time.perf_counter()
     encoder = Encoder.open(BUNDLED if model is None else model)
     whole = fingerprint(collection, encoder.bundle)
-    piece = shard.of(collection)
+    piece = shard.select(collection)
     settings = {
         "shard": {"number": shard.number, "count": shard.count, "whole": whole},
         "demand": _NO_SEARCH,
-        **about(collection),
+        **collection_metadata(collection),
     }
     with IndexBuilder.start(
-        place,
+        path,
         model=encoder.bundle.folder,
         dimension=encoder.bundle.dimension,
         fingerprint=f"{whole} {shard.number}/{shard.count}",
@@ -96,7 +106,7 @@ def build_shard(
             build.set_metadata(key, value)
         build.finish()
     return ShardReport(
-        path=str(place),
+        path=str(path),
         shard=f"{shard.number}/{shard.count}",
         cases=count,
         quarantined=tuple(quarantined.items()),
@@ -106,82 +116,81 @@ def build_shard(
     )
 
 
-def is_shard(place: Path) -> bool:
-    """Whether the index at the place is a piece that waits to be joined. Raises IndexFailure where there is none."""
-    with IndexReader.open(place) as folder:
-        return folder.metadata("shard") is not None
+def is_shard(path: Path) -> bool:
+    """Whether the index at `path` is a shard. Raises IndexFailure where there is no index."""
+    with IndexReader.open(path) as index:
+        return index.metadata("shard") is not None
 
 
 def join_shards(
-    places: Sequence[Path],
-    place: Path,
+    paths: Sequence[Path],
+    path: Path,
     *,
     replace: bool = False,
     demand: Mapping[str, float] | None = None,
     store: Mapping[str, str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
-    """Make one index of all shards of a collection, in whatever order they are named; the shards stay as they are.
+    """Join all shards of a collection, named in any order, into one index at `path`. The shards stay as they are.
 
-    The result holds what one build would have made. Interrupted, the same call goes on where it was. Raises
-    IndexFailure where a shard is missing, damaged, named twice, or of another collection or model.
+    The result is the same as that of one build. The same call continues an interrupted one. Raises IndexFailure where a
+    shard is missing, damaged, named twice, or of another collection or model.
     """
     started = time.perf_counter()
     with ExitStack() as stack:
-        folders = _in_order([stack.enter_context(IndexReader.open(one)) for one in places])
-        for folder in folders:
-            folder.verify()
-        bundle = Bundle.open(folders[0].model)
-        total = sum(folder.size()[0] for folder in folders)
+        shards = _in_order([stack.enter_context(IndexReader.open(shard)) for shard in paths])
+        for shard in shards:
+            shard.verify()
+        bundle = Bundle.open(shards[0].model)
+        total = sum(shard.size()[0] for shard in shards)
         with IndexBuilder.start(
-            place,
+            path,
             model=bundle.folder,
             dimension=bundle.dimension,
-            fingerprint=f"joined {_shard(folders[0])['whole']}",
+            fingerprint=f"joined {_shard(shards[0])['whole']}",
             replace=replace,
         ) as build:
-            done = build.done()
-            resumed = met = len(done)
-            for folder in folders:
-                for batch in folder.batches():
-                    new = [n for n, case in enumerate(batch.cases) if case.case not in done]
+            known = build.done()
+            resumed = done = len(known)
+            for shard in shards:
+                for batch in shard.batches():
+                    new = [row for row, case in enumerate(batch.cases) if case.case not in known]
                     if new:
-                        pictures = [batch.thumbnails[n] for n in new]
-                        build.add([batch.cases[n] for n in new], batch.embeddings[new], pictures, batch.logits[new])
-                    met += len(new)
+                        pictures = [batch.thumbnails[row] for row in new]
+                        build.add([batch.cases[row] for row in new], batch.embeddings[new], pictures, batch.logits[new])
+                    done += len(new)
                     if progress:
-                        progress(met, total)
-                build.quarantine(folder.set_aside())
-            collection = folders[0].metadata("collection")
+                        progress(done, total)
+                build.quarantine(shard.set_aside())
+            collection = shards[0].metadata("collection")
             settings = {"collection": collection, "demand": dict(demand or {}), "store": dict(store or {})}
-            report = finish_build(build, settings, bundle_rules(bundle), bundle.seen(), bundle.appearance())
+            report = finish_build(build, path, settings, bundle)
     synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
     seconds = time.perf_counter() - started
-    return replaced(report, path=str(place), resumed=resumed, synthetic=synthetic, seconds=seconds)
+    return replaced(report, resumed=resumed, synthetic=synthetic, seconds=seconds)
 
 
-def _in_order(folders: Sequence[IndexReader]) -> list[IndexReader]:
-    """The shards by number. Raises IndexFailure unless they are all shards of one collection, each once."""
-    for folder in folders:
-        if folder.metadata("shard") is None:
-            raise IndexFailure(f"{folder.path} is no shard: it was built without --shard")
-    first = _shard(folders[0])
-    for folder in folders:
-        shard = _shard(folder)
-        if (shard["whole"], shard["count"]) != (first["whole"], first["count"]):
+def _in_order(shards: Sequence[IndexReader]) -> list[IndexReader]:
+    """The shards by number. Raises IndexFailure unless they are all shards of one collection, each named once."""
+    for shard in shards:
+        if shard.metadata("shard") is None:
+            raise IndexFailure(f"{shard.path} is not a shard: it was built without --shard")
+    first = _shard(shards[0])
+    for shard in shards:
+        if any(_shard(shard)[key] != first[key] for key in ("whole", "count")):
             raise IndexFailure(
-                f"{folder.path} is a shard of another collection, model or division than {folders[0].path}"
+                f"{shard.path} is a shard of another collection, model or division than {shards[0].path}"
             )
-    numbers = [int(str(_shard(folder)["number"])) for folder in folders]
-    wanted = range(1, int(str(first["count"])) + 1)
-    missing = sorted(set(wanted) - set(numbers))
-    if missing or len(numbers) != len(wanted):
-        which = f"shard {missing[0]} of {len(wanted)} is missing" if missing else "a shard is named twice"
-        raise IndexFailure(f"{which}; name every shard once")
-    return sorted(folders, key=lambda folder: int(str(_shard(folder)["number"])))
+    by_number = {int(str(_shard(shard)["number"])): shard for shard in shards}
+    count = int(str(first["count"]))
+    missing = [number for number in range(1, count + 1) if number not in by_number]
+    if missing or len(shards) != count:
+        fault = f"shard {missing[0]} of {count} is missing" if missing else "a shard is named twice"
+        raise IndexFailure(f"{fault}; name every shard once")
+    return [by_number[number] for number in sorted(by_number)]
 
 
-def _shard(folder: IndexReader) -> dict[str, object]:
-    shard = folder.metadata("shard")
+def _shard(index: IndexReader) -> dict[str, object]:
+    shard = index.metadata("shard")
     assert isinstance(shard, dict)
     return shard

@@ -1,8 +1,6 @@
-"""Adding a collection to an index that is in use, with the model that encoded it and the rules that it has."""
+"""Add a collection to an index that is in use. The index keeps its model and its decision rules."""
 
 import time
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from index.case import Case
 from index.writer import IndexWriter
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import encoded_batches, file_digest, shown_name
+from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 
@@ -22,9 +20,9 @@ SCHEMA = "mura-search/add/1"
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What was added, and what was not: `known` with the indexed case that has the same bytes, `refused` with why.
+    """The result of an addition: `known` has (case, indexed case with the same bytes), `refused` (case, reason).
 
-    `behind` changes have not reached Milvus yet, where that holds the vectors and does not answer.
+    `behind` changes have not reached Milvus yet, where Milvus holds the vectors and does not answer.
     """
 
     path: str
@@ -47,98 +45,97 @@ class AddReport:
 
 def add_to_index(
     collection: Collection,
-    place: Path,
+    path: Path,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AddReport:
     """Add the radiographs of a collection that the index does not hold yet; `progress` gets (done, all).
 
-    A radiograph whose bytes are indexed already adds nothing. One that cannot be read, has the name of another one, or
-    belongs to an indexed study that has another label or patient is refused, and the others go on. Every batch is on
-    the disk when it is added, so the same call goes on where an interrupted one was. The decision rules stay those that
-    were learned when the index was built. Raises IndexFailure, BundleError, CollectionError where the index names
-    patients otherwise.
+    A radiograph whose bytes are indexed already is skipped. A radiograph is refused where it cannot be read, where its
+    name is indexed with other bytes, and where its study is indexed with another label or patient. Every batch is on
+    the disk when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
+
+    Raises IndexFailure, BundleError, and CollectionError where the index names its patients in another way.
     """
     started = time.perf_counter()
-    with IndexWriter.open(place) as edit:
-        _require_site(edit.metadata("collection"), collection)
+    with IndexWriter.open(path) as writer:
+        _require_site(writer.metadata("collection"), collection)
         if collection.synthetic:
-            _keep_mark(edit)
-        encoder = Encoder.open(edit.path / MODEL)
-        admitted, known, refused = _admitted(collection.cases, edit)
-        met, added = len(collection.cases) - len(admitted), 0
-        warnings: list[tuple[str, str]] = []
-        try:
-            with closing(encoded_batches(admitted, encoder, workers=workers)) as batches:
-                for batch in batches:
-                    if batch.cases:
-                        edit.add(
-                            [*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits
-                        )
-                    added += len(batch.cases)
-                    refused += [(case.case, reason) for case, reason in batch.unreadable]
-                    warnings += [(case.case, warning) for case, warning in batch.warnings]
-                    met += len(batch.cases) + len(batch.unreadable)
-                    if progress:
-                        progress(met, len(collection.cases))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{added} radiographs were added; the same command goes on from there") from None
-    seconds = time.perf_counter() - started
-    behind = edit.behind if edit.remote else 0
-    return AddReport(str(place), added, tuple(known), tuple(refused), tuple(warnings), seconds, behind)
+            _mark_synthetic(writer)
+
+        def store(batch: Batch) -> bool:
+            if batch.cases:
+                writer.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+            return True
+
+        encoder = Encoder.open(writer.path / MODEL)
+        admitted, known, refused = _admitted(collection.cases, writer)
+        done = len(collection.cases) - len(admitted)
+        report = encode_all(admitted, encoder, store, done=done, workers=workers, progress=progress)
+    return AddReport(
+        path=str(path),
+        added=report.encoded,
+        known=tuple(known),
+        refused=(*refused, *report.unreadable),
+        warnings=tuple(report.warnings),
+        seconds=time.perf_counter() - started,
+        behind=writer.behind if writer.remote else 0,
+    )
 
 
-def _keep_mark(edit: IndexWriter) -> None:
-    """Mark the index as one that holds synthetic radiographs, before some are added."""
-    about = edit.metadata("collection")
-    if not (isinstance(about, dict) and about.get("synthetic")):
-        edit.mark_synthetic()
+def _mark_synthetic(writer: IndexWriter) -> None:
+    """Mark the index as one with synthetic radiographs, before any is added."""
+    metadata = writer.metadata("collection")
+    if not (isinstance(metadata, dict) and metadata.get("synthetic")):
+        writer.mark_synthetic()
 
 
-def _require_site(about: object, collection: Collection) -> None:
-    """Patients of one index are named in one way, or a patient would be two."""
-    there = about.get("site", "") if isinstance(about, dict) and about.get("layout") == "dicom" else collection.site
-    if collection.layout == "dicom" and there != collection.site:
-        named = "as their headers name them" if not there else "by hashes with another site key"
+def _require_site(metadata: object, collection: Collection) -> None:
+    """Raise CollectionError where index and collection name patients in different ways: one patient would be two."""
+    site = collection.site
+    if isinstance(metadata, dict) and metadata.get("layout") == "dicom":
+        site = metadata.get("site", "")
+    if collection.layout == "dicom" and site != collection.site:
+        named = "by hashes with another site key" if site else "as the DICOM headers name them"
         raise CollectionError(f"the index names its patients {named}; add with the same key, or build it again")
 
 
-def require_same_key(one: object, other: object) -> None:
+def require_same_key(first: object, second: object) -> None:
     """Raise CollectionError where two indexes hashed their patients with different site keys.
 
-    one, other: what they say of their "collection".
+    first, second: the metadata "collection" of the two indexes.
     """
-    sites = {about.get("site", "") for about in (one, other) if isinstance(about, dict)}
+    sites = {metadata.get("site", "") for metadata in (first, second) if isinstance(metadata, dict)}
     if len(sites) > 1:
         raise CollectionError(
-            "the indexes name their patients by different site keys, so one patient would be two; "
-            "merge with --prefix where they are of two hospitals"
+            "the indexes hash their patients' names with different site keys, so one patient would count as two; "
+            "merge with --prefix if the indexes are of two hospitals"
         )
 
 
 def _admitted(
-    cases: tuple[Case, ...], edit: IndexWriter
+    cases: tuple[Case, ...], writer: IndexWriter
 ) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]]]:
-    """The cases that may be added; those known, each with its like; and those refused, each with the reason."""
-    found: list[tuple[Case, str]] = []
+    """The cases to add; the known ones, each with the indexed case; and the refused ones, each with the reason."""
+    readable: list[tuple[Case, str]] = []
     refused: list[tuple[str, str]] = []
     for case in cases:
         try:
-            found.append((case, file_digest(Path(case.path))))
+            readable.append((case, file_digest(Path(case.path))))
         except OSError as error:
             refused.append((case.case, f"{shown_name(case)}: {error.strerror}"))
-    digests = edit.known("digest", {digest for _, digest in found})
-    names = edit.known("case", {case.case for case, _ in found})
-    studies = {case.study: case for case in edit.find("study", {case.study for case, _ in found})}
+    digests = writer.known("digest", {digest for _, digest in readable})
+    names = writer.known("case", {case.case for case, _ in readable})
+    studies = {case.study: case for case in writer.find("study", {case.study for case, _ in readable})}
     admitted: list[Case] = []
     known: list[tuple[str, str]] = []
-    for case, digest in found:
+    for case, digest in readable:
         study = studies.get(case.study, case)
         if digest in digests:
             known.append((case.case, digests[digest]))
         elif case.case in names:
-            refused.append((case.case, "another radiograph of this name is indexed; remove that, or rename this"))
+            refused.append((case.case, "another radiograph of this name is indexed; remove it, or rename this file"))
         elif (study.label, study.patient) != (case.label, case.patient):
             refused.append(
                 (case.case, f"study {case.study} is indexed as {study.label_name}, of patient {study.patient}")

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from retrieval.answer import Answer, SimilarCase
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import RadiographError
-from retrieval.explain.rendering import heatmap_png, place_of, radiograph_jpeg, reduced
+from retrieval.explain.rendering import heatmap_png, place_of, radiograph_jpeg
 from retrieval.explain.smooth_grad_cam import explain_similarity
+from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
 from retrieval.query import View
 from retrieval.reports.page import Html, join, label_mark, paragraph, safe, table, terms
@@ -93,7 +94,7 @@ def _asked(searcher: Searcher, case: SimilarCase, looked: Looked, number: int, t
     caption = f"query, {name}" if len(looked.views) > 1 else "query"
     if there is None:
         return stack(picture, alt, caption)
-    heatmap = explain_similarity(searcher.encoder, reduced(pixels, _EXPLAINED), there, views=looked.own(number))
+    heatmap = explain_similarity(searcher.encoder, shrink(pixels, _EXPLAINED), there, views=looked.own(number))
     words = f"heatmap: what in the query is like study {named(case.study)} is strongest at the {place_of(heatmap)}"
     return stack(picture, alt, caption, heatmap_png(heatmap, _SIDE), words)
 
@@ -103,7 +104,7 @@ def _found(searcher: Searcher, case: SimilarCase, embedding: Array) -> Html:
     shown = _picture(searcher, case)
     if shown is None:
         return blank(f"no picture of study {study} is there any more", study)
-    heatmap = explain_similarity(searcher.encoder, reduced(shown.pixels, _EXPLAINED), embedding)
+    heatmap = explain_similarity(searcher.encoder, shrink(shown.pixels, _EXPLAINED), embedding)
     words = f"heatmap: what in study {study} is like the query is strongest at the {place_of(heatmap)}"
     caption = f"{case.label}, {case.similarity:.3f}" + (" (small copy in the index)" if shown.small else "")
     return stack(

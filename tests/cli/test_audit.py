@@ -132,7 +132,7 @@ def test_an_interrupted_deep_audit_goes_on(
         asked.append(len(cases))
         return encoded_batches(cases, *rest, **more)
 
-    monkeypatch.setattr("retrieval.audit.deep_audit.encoded_batches", spied)
+    monkeypatch.setattr("retrieval.encoding.batches.encoded_batches", spied)
     assert json.loads(run("audit", planted, "--model", model, "--json").stdout) == plain
     assert asked == [0]
     assert json.loads(run("audit", planted, "--model", model, "--json").stdout) == plain

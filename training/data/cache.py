@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.datasets.cache_folder import cache_folder
 from retrieval.images.preprocessing import Preprocessing
 
 __all__ = ["Entry", "PictureCache", "default_cache"]
@@ -30,12 +31,8 @@ _CHANNELS = {"g": ("grey.u8", 1), "c": ("colour.u8", 3)}
 
 
 def default_cache() -> Path:
-    """MURA_SEARCH_CACHE, else a folder in the user's cache."""
-    if place := os.environ.get("MURA_SEARCH_CACHE"):
-        return Path(place)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("mura-search") / "prepared"
+    """The folder for prepared radiographs, in the cache folder."""
+    return cache_folder() / "prepared"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ import pytest
 from index.builder import IndexBuilder
 from index.case import Case
 from retrieval.audit.audit import Audit, audit, deep_audit
-from retrieval.audit.deep_audit import Encoding, encode_collection
-from retrieval.audit.resume_cache import kept
+from retrieval.audit.deep_audit import EncodedCollection, encode_collection
+from retrieval.audit.resume_cache import resume_cache
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import encoded_batches
 from retrieval.encoding.bundle import Bundle
@@ -61,12 +61,12 @@ def planted(tmp_path: Path, texture: Draw) -> Collection:
 
 
 @pytest.fixture
-def encoding(planted: Collection, model: Path) -> Encoding:
+def encoding(planted: Collection, model: Path) -> EncodedCollection:
     return encode_collection(planted, Encoder.open(model))
 
 
 @pytest.fixture
-def findings(planted: Collection, encoding: Encoding) -> Audit:
+def findings(planted: Collection, encoding: EncodedCollection) -> Audit:
     return deep_audit(planted, encoding)
 
 
@@ -149,7 +149,7 @@ def test_long_pages_are_cut(planted: Collection, findings: Audit, monkeypatch: p
 
 
 def test_what_an_index_holds_is_not_encoded_again(
-    planted: Collection, encoding: Encoding, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted: Collection, encoding: EncodedCollection, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "index"
     build_index(replace(planted, cases=planted.cases[:30]), place, model=model)
@@ -159,7 +159,7 @@ def test_what_an_index_holds_is_not_encoded_again(
         asked.extend(case.case for case in cases)
         return encoded_batches(cases, *rest, **more)
 
-    monkeypatch.setattr("retrieval.audit.deep_audit.encoded_batches", spied)
+    monkeypatch.setattr("retrieval.encoding.batches.encoded_batches", spied)
     steps: list[tuple[int, int]] = []
     with Searcher.open(place) as searcher:
         again = encode_collection(planted, searcher, progress=lambda *at: steps.append(at))
@@ -178,7 +178,7 @@ def stop(done: int, total: int) -> None:
 
 
 def test_an_interruption_says_what_is_lost(planted: Collection, model: Path) -> None:
-    with pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs were encoded, and are lost"):
+    with pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs are encoded and lost; start again"):
         encode_collection(planted, Encoder.open(model), progress=stop)
 
 
@@ -194,9 +194,9 @@ def test_what_was_encoded_before_an_interruption_is_kept(
     place = tmp_path / "cache" / "audit" / "one"
     with (
         pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs are done; the same command goes on from there"),
-        kept(place, planted, encoder.bundle) as keep,
+        resume_cache(place, planted, encoder.bundle) as cache,
     ):
-        encode_collection(planted, encoder, keep=keep, progress=stop)
+        encode_collection(planted, encoder, cache=cache, progress=stop)
     assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
 
     asked: list[str] = []
@@ -205,10 +205,10 @@ def test_what_was_encoded_before_an_interruption_is_kept(
         asked.extend(case.case for case in cases)
         return encoded_batches(cases, *rest, **more)
 
-    monkeypatch.setattr("retrieval.audit.deep_audit.encoded_batches", spied)
-    with kept(place, planted, encoder.bundle) as keep:
-        again = encode_collection(planted, encoder, keep=keep)
-        with kept(place, planted, encoder.bundle) as other:
+    monkeypatch.setattr("retrieval.encoding.batches.encoded_batches", spied)
+    with resume_cache(place, planted, encoder.bundle) as cache:
+        again = encode_collection(planted, encoder, cache=cache)
+        with resume_cache(place, planted, encoder.bundle) as other:
             assert other is None  # somebody else is at it
     assert asked == [case.case for case in planted.cases[16:]]
     assert list(place.parent.iterdir()) == []
@@ -238,12 +238,12 @@ def test_a_batch_that_was_not_added_is_warned_of_once(
 
     with monkeypatch.context() as patched:
         patched.setattr(IndexBuilder, "add", kill)
-        with pytest.raises(Killed), kept(place, planted, encoder.bundle) as keep:
-            encode_collection(planted, encoder, keep=keep)
-    with kept(place, planted, encoder.bundle) as keep:
-        assert keep is not None
-        assert keep.metadata("warnings")
-        found = encode_collection(planted, encoder, keep=keep)
+        with pytest.raises(Killed), resume_cache(place, planted, encoder.bundle) as cache:
+            encode_collection(planted, encoder, cache=cache)
+    with resume_cache(place, planted, encoder.bundle) as cache:
+        assert cache is not None
+        assert cache.metadata("warnings")
+        found = encode_collection(planted, encoder, cache=cache)
     assert [case for case, _ in found.warnings] == [planted.cases[0].case]
 
 
@@ -252,21 +252,21 @@ def test_what_was_kept_of_something_else_is_not_used(
     planted: Collection, model: Path, tmp_path: Path, change: str
 ) -> None:
     encoder, place = Encoder.open(model), tmp_path / "cache" / "one"
-    with pytest.raises(KeyboardInterrupt), kept(place, planted, encoder.bundle) as keep:
-        encode_collection(planted, encoder, keep=keep, progress=stop)
+    with pytest.raises(KeyboardInterrupt), resume_cache(place, planted, encoder.bundle) as cache:
+        encode_collection(planted, encoder, cache=cache, progress=stop)
     if change == "file":
         Path(planted.cases[0].path).write_bytes(Path(planted.cases[1].path).read_bytes())
     else:
         planted = replace(planted, cases=planted.cases[1:])
-    with kept(place, planted, encoder.bundle) as keep:
-        assert keep is not None
-        assert keep.done() == set()
+    with resume_cache(place, planted, encoder.bundle) as cache:
+        assert cache is not None
+        assert cache.done() == set()
 
 
 def test_where_nothing_can_be_kept_the_audit_goes_on(planted: Collection, model: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
-    with kept(tmp_path / "cache" / "one", planted, Bundle.open(model)) as keep:
-        assert keep is None
+    with resume_cache(tmp_path / "cache" / "one", planted, Bundle.open(model)) as cache:
+        assert cache is None
 
 
 @contextmanager
@@ -282,13 +282,13 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [90_000, 120_000])
 def test_a_disk_that_becomes_full_does_not_end_the_audit(
-    planted: Collection, encoding: Encoding, model: Path, tmp_path: Path, size: int
+    planted: Collection, encoding: EncodedCollection, model: Path, tmp_path: Path, size: int
 ) -> None:
     encoder, place = Encoder.open(model), tmp_path / "cache" / "one"
-    with kept(place, planted, encoder.bundle) as keep, files_no_larger_than(size):
-        assert keep is not None
-        found = encode_collection(planted, encoder, keep=keep)
-        assert len(keep.done()) < len(encoding.cases)
+    with resume_cache(place, planted, encoder.bundle) as cache, files_no_larger_than(size):
+        assert cache is not None
+        found = encode_collection(planted, encoder, cache=cache)
+        assert len(cache.done()) < len(encoding.cases)
     assert (found.cases, found.unreadable) == (encoding.cases, encoding.unreadable)
     assert list(place.parent.iterdir()) == []
 
@@ -299,8 +299,8 @@ def test_a_name_that_is_no_text_is_not_kept_and_not_indexed(planted: Collection,
     Path(first.path).rename(path)
     named = replace(planted, cases=(replace(first, case=path.name, path=str(path)), *rest))
     encoder = Encoder.open(model)
-    with kept(tmp_path / "cache" / "one", named, encoder.bundle) as keep:
-        assert keep is None
+    with resume_cache(tmp_path / "cache" / "one", named, encoder.bundle) as cache:
+        assert cache is None
     assert encode_collection(named, encoder).cases[0].case == path.name
     with pytest.raises(CollectionError, match=r"the path of \?\.png has bytes that are no UTF-8 text, .*; rename it"):
         build_index(named, tmp_path / "index", model=model)

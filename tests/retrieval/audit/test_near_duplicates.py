@@ -8,7 +8,7 @@ import pytest
 
 from index.case import Case
 from retrieval.audit import near_duplicates as twins
-from retrieval.audit.near_duplicates import NearDuplicate, closeness, joined_patients, near_duplicates
+from retrieval.audit.near_duplicates import NearDuplicate, joined_patients, near_duplicates, similarity_limit
 from retrieval.audit.perceptual_hash import perceptual_hashes
 
 Draw = Callable[..., np.ndarray]
@@ -154,22 +154,22 @@ def test_progress_is_told(texture: Draw) -> None:
 
 def test_the_limit_by_hand() -> None:
     cases = [case("a", "p"), case("b", "p"), case("c", "q")]
-    of = closeness(cases, unit([[1, 0], [0, 1], [1, 0]]))
+    of = similarity_limit(cases, unit([[1, 0], [0, 1], [1, 0]]))
     assert of.limit == pytest.approx(0.9)  # between patients: 0 and 1, and a straight line between them
     assert of.within == 0  # the cosine of a and b is 0
 
 
 def test_one_patient_has_no_limit() -> None:
-    of = closeness([case("a", "p"), case("b", "p")], unit([[1, 0], [0, 1]]))
+    of = similarity_limit([case("a", "p"), case("b", "p")], unit([[1, 0], [0, 1]]))
     assert (of.limit, of.within) == (None, None)
 
 
 def test_a_sample_settles_the_limit_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [case(f"{row}", f"p{row // 2}") for row in range(200)]
     embeddings = unit(np.random.default_rng(1).normal(size=(200, 8)))
-    exact = closeness(cases, embeddings)
+    exact = similarity_limit(cases, embeddings)
     monkeypatch.setattr("retrieval.audit.near_duplicates._PAIRS", 10_000)
-    sampled = closeness(cases, embeddings)
+    sampled = similarity_limit(cases, embeddings)
     assert exact.limit
     assert sampled.limit == pytest.approx(exact.limit, abs=0.02)
 

@@ -56,7 +56,7 @@ def test_shards_joined_are_what_one_build_makes(
 
 def test_every_radiograph_is_in_one_shard(whole: Collection) -> None:
     for count in (1, 2, 7, 61, 100):
-        pieces = [Shard(number, count).of(whole).cases for number in range(1, count + 1)]
+        pieces = [Shard(number, count).select(whole).cases for number in range(1, count + 1)]
         assert sum(pieces, ()) == whole.cases
         assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
 
@@ -77,7 +77,7 @@ def test_shards_that_do_not_make_one(
         (shards[:2], "shard 3 of 3 is missing"),
         ([*shards, shards[0]], "named twice"),
         ([*shards[:2], tmp_path / "stranger"], "another collection"),
-        ([*shards[:2], tmp_path / "index"], "is no shard"),
+        ([*shards[:2], tmp_path / "index"], "is not a shard"),
     ):
         with pytest.raises(IndexFailure, match=says):
             join_shards(given, place)

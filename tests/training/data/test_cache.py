@@ -91,7 +91,7 @@ def test_files_are_their_owners_alone_and_name_nobody(tmp_path: Path) -> None:
 
 def test_its_place_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MURA_SEARCH_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
+    assert default_cache() == tmp_path / "prepared"
     monkeypatch.delenv("MURA_SEARCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     assert default_cache() == platformdirs.user_cache_path("mura-search") / "prepared"
