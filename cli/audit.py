@@ -65,10 +65,8 @@ class DeepOptions:
         from retrieval.searcher import Searcher
 
         with ExitStack() as stack:
-            if self.index:
-                source = stack.enter_context(Searcher.open(self.index))
-            else:
-                source = Encoder.open(self.model or BUNDLED)
+            searcher = stack.enter_context(Searcher.open(self.index)) if self.index else None
+            source = searcher or Encoder.open(self.model or BUNDLED)
             bundle = source.encoder.bundle if isinstance(source, Searcher) else source.bundle
             keep = stack.enter_context(kept(kept_place(collection), collection, bundle))
             with progress("encoding") as show:

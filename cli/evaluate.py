@@ -66,7 +66,7 @@ class FileOptions:
         if self.predictions:
             write_file(self.predictions, predictions(result.readings, layout, self.reader.value))
             if missing := studies - result.studies:
-                note(f"{self.predictions} has no line for {missing:,} studies that could not be read")
+                note(f"studies that could not be read and have no line in {self.predictions}: {missing:,}")
         if self.html:
             write_file(self.html, page)
 
