@@ -39,7 +39,7 @@ def test_it_serves_what_it_drew_and_leaves_nothing_behind(
 
     def run_server(index: Path, options: ServerOptions) -> None:
         assert index.is_relative_to(tmp_path / "temporary")
-        assert json.loads(run("index", "info", "--index", index, "--json").stdout)["model"]["synthetic"] is False
+        assert json.loads(run("index", "info", "--index", index, "--json").stdout)["collection"]["synthetic"] is True
         served.append(options)
 
     (tmp_path / "temporary").mkdir()
