@@ -2,27 +2,16 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import (
-    AsJson,
-    Data,
-    KeepIdentifiers,
-    Labels,
-    Layout,
-    Part,
-    Split,
-    Workers,
-    bare_table,
-    print_json,
-    printable,
-    progress,
-    standard_output,
-)
-from cli.files import require_places, write_file
+from cli.console import bare_table, print_json, progress, require_writable, standard_output, write_file
+from cli.options.common import AsJson, Workers
+from cli.options.data import CollectionOptions, Data
+from retrieval.wording import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,59 +27,79 @@ __all__ = ["audit", "print_audit"]
 LISTED = 20  # findings of one kind; --json has all
 
 
-def audit(
-    data: Data,
-    part: Part = None,
-    split: Split = None,
-    layout: Layout = None,
-    labels: Labels = None,
-    keep_identifiers: KeepIdentifiers = False,
+@dataclass(frozen=True)
+class DeepOptions:
+    """Whether to encode the radiographs as well, and with what."""
+
     deep: Annotated[
-        bool, typer.Option("--deep", help="Encode everything too: look for wrong labels and near duplicates.")
-    ] = False,
+        bool, typer.Option("--deep", help="Also encode all radiographs, to find wrong labels and near duplicates.")
+    ] = False
     model: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Deep, with this model bundle; without it, the one that comes along."),
-    ] = None,
-    place: Annotated[
+        typer.Option(metavar="FOLDER", help="Audit deeply with this model bundle. By default it is the bundled model."),
+    ] = None
+    index: Annotated[
         Path | None,
         typer.Option(
-            "--index",
             metavar="FOLDER",
-            help="Deep, with an index's model and rules; what the index holds is not encoded again.",
+            help="Audit deeply with the model and rules of this index. Its radiographs are not encoded again.",
         ),
-    ] = None,
+    ] = None
     wrong: Annotated[
-        float, typer.Option(min=0.001, max=0.4, metavar="SHARE", help="Of the labels, taken to be wrong.")
-    ] = 0.05,
+        float,
+        typer.Option(min=0.001, max=0.4, metavar="SHARE", help="The share of labels that you expect to be wrong."),
+    ] = 0.05
+
+    def examine(self, collection: "Collection", workers: int | None) -> "Audit":
+        """The audit, with its progress bars."""
+        if not (self.deep or self.model or self.index):
+            from retrieval.audit.audit import audit as examine
+
+            with progress("reading") as show:
+                return examine(collection, progress=show, workers=workers)
+        from retrieval.audit.audit import deep_audit
+        from retrieval.audit.deep_audit import encode_collection
+        from retrieval.audit.resume_cache import resume_cache, resume_path
+        from retrieval.encoding.bundle import BUNDLED
+        from retrieval.encoding.encoder import Encoder
+        from retrieval.searcher import Searcher
+
+        with ExitStack() as stack:
+            searcher = stack.enter_context(Searcher.open(self.index)) if self.index else None
+            source = searcher or Encoder.open(self.model or BUNDLED)
+            bundle = source.encoder.bundle if isinstance(source, Searcher) else source.bundle
+            cache = stack.enter_context(resume_cache(resume_path(collection), collection, bundle))
+            with progress("encoding") as show:
+                encoding = encode_collection(collection, source, cache=cache, workers=workers, progress=show)
+            with progress("comparing") as show:
+                return deep_audit(collection, encoding, progress=show, workers=workers, assumed=self.wrong)
+
+
+def audit(
+    data: Data,
+    options: CollectionOptions,
+    deep: DeepOptions,
     table: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table, a finding a line.")
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table with one line a finding.")
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with the findings as pictures (HTML).")
+        Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of the findings (HTML).")
     ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count a collection, compare a MURA copy with the published counts, and list what is wrong.
+    """Count the radiographs of a collection, and list what is wrong with them.
 
-    Unreadable and doubled files, patients in two splits; with --deep also labels that most neighbours of other
-    patients contradict, and near duplicates: the same radiograph rescaled, cropped, brightened, encoded anew or
-    mirrored. One sentence says whether figures on the valid split can be trusted.
+    The audit finds unreadable and duplicate files and patients in two splits, and compares a copy of MURA with the
+    published counts. With --deep it also finds labels that most similar studies of other patients contradict, and near
+    duplicates: a radiograph that was rescaled, cropped, brightened, compressed again or mirrored. One sentence says
+    whether figures on the valid split can be trusted.
     """
-    from retrieval.datasets.collection import read_collection
-
-    if model and place:
-        raise typer.BadParameter("an index has a model of its own: give --model or --index")
-    require_places(table, sheet)
-    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
-    if deep or model or place:
-        findings = examined(collection, model, place, wrong, workers)
-    else:
-        from retrieval.audit.audit import audit as examine
-
-        with progress("reading") as show:
-            findings = examine(collection, progress=show, workers=workers)
+    if deep.model and deep.index:
+        raise typer.BadParameter("an index has its own model: give --model or --index, not both")
+    require_writable(table, sheet)
+    collection = options.read(data)
+    findings = deep.examine(collection, workers)
     if table:
         from retrieval.reports.audit_csv import findings_table
 
@@ -103,27 +112,6 @@ def audit(
         print_json(findings.to_dict())
     else:
         print_audit(findings)
-
-
-def examined(
-    collection: "Collection", model: Path | None, place: Path | None, wrong: float, workers: int | None
-) -> "Audit":
-    """The deep audit, with its two bars of progress."""
-    from retrieval.audit.audit import deep_audit
-    from retrieval.audit.deep_audit import encode_collection
-    from retrieval.audit.resume_cache import resume_cache, resume_path
-    from retrieval.encoding.bundle import BUNDLED
-    from retrieval.encoding.encoder import Encoder
-    from retrieval.searcher import Searcher
-
-    with ExitStack() as stack:
-        source = stack.enter_context(Searcher.open(place)) if place else Encoder.open(model or BUNDLED)
-        bundle = source.encoder.bundle if isinstance(source, Searcher) else source.bundle
-        cache = stack.enter_context(resume_cache(resume_path(collection), collection, bundle))
-        with progress("encoding") as show:
-            encoding = encode_collection(collection, source, cache=cache, workers=workers, progress=show)
-        with progress("comparing") as show:
-            return deep_audit(collection, encoding, progress=show, workers=workers, assumed=wrong)
 
 
 def print_audit(findings: "Audit") -> None:

@@ -1,138 +1,41 @@
-"""What all commands share: options that are spelt once, and where their output goes.
-
-Results go to stdout; words, progress and errors to stderr.
-"""
+"""Where the output of commands goes: results to stdout; words, progress and errors to stderr; files in whole."""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
-from typer.core import TyperGroup
-
+from index.atomic import write_whole
 from index.case import as_text
+from retrieval.errors import OutputError
+from retrieval.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 __all__ = [
-    "AsJson",
-    "Cache",
-    "Data",
-    "Group",
-    "IndexPlace",
-    "KeepIdentifiers",
-    "Labels",
-    "Layout",
-    "Part",
-    "Patient",
-    "QueryHeatmap",
-    "QueryPart",
-    "QueryView",
-    "Seed",
-    "Shown",
-    "Split",
-    "StudyTable",
-    "Workers",
     "bare_table",
     "note",
     "print_json",
-    "printable",
     "progress",
     "radiographs",
+    "require_apart",
+    "require_writable",
+    "stages",
     "standard_output",
+    "write_file",
 ]
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="A MURA, FracAtlas or DICOM folder, or a CSV case table.")]
-IndexPlace = Annotated[
-    Path | None,
-    typer.Option(
-        "--index",
-        metavar="FOLDER",
-        envvar="MURA_SEARCH_INDEX",
-        help="The index; without it, the one in your user data folder.",
-    ),
-]
-Layout = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="mura, fracatlas, csv or dicom, where DATA's layout is not recognised."),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="TABLE",
-        help="Of DICOM: a CSV table with the columns study (Study Instance UID) or accession (Accession Number), and "
-        "label; without it, DATA's labels.csv.",
-    ),
-]
-KeepIdentifiers = Annotated[
-    bool,
-    typer.Option(
-        "--keep-identifiers",
-        help="Of DICOM: name patients, studies and files as they are, not by hashes with this site's key.",
-    ),
-]
-Part = Annotated[str | None, typer.Option(metavar="NAME", help="Only this body part, such as finger.")]
-Split = Annotated[str | None, typer.Option(metavar="NAME", help="Only this split, such as train or valid.")]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed",
-        min=0,
-        metavar="N",
-        help="Another seed draws other fingers; 0 drew those that the bundled model learned from.",
-    ),
-]
-StudyTable = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table, a study a line.")]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Where prepared radiographs are kept between runs; by default in the cache folder (MURA_SEARCH_CACHE).",
-    ),
-]
-Shown = Annotated[int, typer.Option("--k", min=1, metavar="N", help="How many similar studies to show.")]
-QueryPart = Annotated[
-    list[str] | None,
-    typer.Option("--part", metavar="NAME", help="Only studies of this body part; repeat for several."),
-]
-QueryView = Annotated[
-    list[str] | None, typer.Option("--view", metavar="NAME", help="Only radiographs of this view; repeat for several.")
-]
-Patient = Annotated[
-    str | None,
-    typer.Option("--patient", metavar="ID", help="Whose study this is: the patient's other studies are left out."),
-]
-QueryHeatmap = Annotated[
-    Path | None,
-    typer.Option(
-        "--heatmap", metavar="FILE", help="Draw what speaks for abnormal over the radiograph, into this PNG file."
-    ),
-]
-Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read radiographs.")]
-
-
-class Group(TyperGroup):
-    """A group of commands whose help is quick. The contexts are of a class that Typer keeps to itself."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for parameter in self.get_params(ctx):
-            if parameter.default is None:  # an unset flag of Typer's; to read None it would import Pydantic, 75 ms
-                parameter.default = False
-        return super().parse_args(ctx, args)
-
 
 PIPE_WIDTH = 160  # a pipe has room for whole paths
 
 
 def note(text: str) -> None:
-    print(printable(text), file=sys.stderr)
+    """Print a text of one or more lines on stderr."""
+    print(*map(printable, text.split("\n")), sep="\n", file=sys.stderr)
 
 
 def print_json(value: Mapping[str, object]) -> None:
@@ -140,17 +43,12 @@ def print_json(value: Mapping[str, object]) -> None:
     print(as_text(text))
 
 
-def printable(text: str) -> str:
-    """Give back `text` without what a terminal would obey: names of files and patients are anybody's."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
-
-
 def radiographs(count: int) -> str:
     return "1 radiograph" if count == 1 else f"{count:,} radiographs"
 
 
 def standard_output() -> "Console":
-    """Standard output as Rich writes to it, without colour where it is no terminal."""
+    """Standard output for Rich. It has no colour unless it is a terminal."""
     from rich.console import Console
 
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
@@ -158,7 +56,7 @@ def standard_output() -> "Console":
 
 
 def bare_table(*headings: str) -> "Table":
-    """A table without lines, whose columns fold rather than cut; headings only where there are any."""
+    """A table without lines. Long cells are folded, not cut."""
     from rich.table import Table
 
     table = Table(box=None, show_header=any(headings), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
@@ -169,9 +67,9 @@ def bare_table(*headings: str) -> "Table":
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr while something long runs; gives the function to call with (done, total).
+    """A progress bar on stderr; gives the function to call with (done, total).
 
-    Where stderr is no terminal nothing is drawn, and Rich is not imported.
+    Nothing is drawn, and Rich is not imported, unless stderr is a terminal.
     """
     with stages(what) as show:
         yield lambda done, total: show(what, done, total)
@@ -179,7 +77,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def stages(first: str) -> Iterator[Callable[[str, int, int], None]]:
-    """The same for what has several stages: call with (what, done, total). Each begins anew; `first` comes first."""
+    """The same for work of several stages: call with (stage, done, total). `first` is the first stage."""
     if not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
@@ -196,3 +94,32 @@ def stages(first: str) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, completed=done, total=total)
 
         yield advance
+
+
+def require_writable(*files: Path | None) -> None:
+    """Raise OutputError before the long work if a file cannot be written, or if two of the files are the same."""
+    named = [file for file in files if file is not None]
+    for file in named:
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; name a file in it")
+        if not file.absolute().parent.is_dir():
+            raise OutputError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
+    if len({os.path.realpath(file) for file in named}) < len(named):
+        raise OutputError("two results would be written to the same file; name another file for one of them")
+
+
+def require_apart(file: Path, read: Iterable[Path]) -> None:
+    """Raise OutputError if a result would replace a file that is read, or a file in a folder that is read."""
+    target = Path(os.path.realpath(file))  # unlike `resolve`, this survives links in a circle
+    sources = [Path(os.path.realpath(source)) for source in read]
+    if any(source == target or (file.exists() and source == target.parent) for source in sources):
+        raise OutputError(f"{file} is a radiograph of the query; name another file for the result")
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a file and say so on stderr. Raises OutputError."""
+    try:
+        write_whole(file, text.encode("utf-8", "replace"))  # a file's name need not be Unicode
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
+    note(f"Wrote {file}")

@@ -1,4 +1,4 @@
-"""`mura-search demo`: the whole way on synthetic radiographs, with no data and no network."""
+"""`mura-search demo`: draw, index, ask and evaluate, with no data and no network."""
 
 import shutil
 import tempfile
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.console import AsJson, Seed, note, print_json, progress
-from cli.serve import OpenPage, run_server
+from cli.console import note, print_json, progress
+from cli.options.common import AsJson, OpenPage, Port, Seed
+from cli.serve import ServerOptions, run_server
 
 __all__ = ["demo"]
 
@@ -19,8 +20,8 @@ def demo(
     ] = None,
     patients: Annotated[int, typer.Option(min=20, metavar="N", help="How many patients to draw.")] = 80,
     seed: Seed = 1,
-    serve: Annotated[bool, typer.Option("--serve", help="Then serve the page, to ask about them there.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="The page's port; 0 takes any.")] = 8000,
+    serve: Annotated[bool, typer.Option("--serve", help="Then serve the page, to ask there.")] = False,
+    port: Port = 8000,
     open_page: OpenPage = False,
     as_json: AsJson = False,
 ) -> None:
@@ -30,18 +31,18 @@ def demo(
         asked = run_demo(folder, patients, seed, as_json)
         if serve or open_page:
             note(f"\nOn the page, drop a radiograph that is not indexed, such as {asked}")
-            run_server(folder / "index", {"port": port, "files": True}, open_page=open_page)
+            run_server(folder / "index", ServerOptions(port=port, files=True, open_page=open_page))
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     if keep:
         note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {keep / 'index'}")
     else:
-        note("\nThe radiographs and the index are removed again; --keep FOLDER keeps them.")
+        note("\nThe radiographs and the index are removed; --keep FOLDER keeps them.")
 
 
 def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:
-    """Do all of it in a folder; gives a radiograph of the study that was asked about."""
+    """Draw, index, ask and evaluate in a folder; gives a radiograph of the study that was asked about."""
     from cli.render_answer import print_answer
     from retrieval.datasets.collection import read_collection
     from retrieval.evaluation.evaluate import evaluate

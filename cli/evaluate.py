@@ -1,29 +1,15 @@
-"""`mura-search evaluate`: how well an index reads studies of patients that it does not hold."""
+"""`mura-search evaluate`: how well an index reads patients that it does not hold."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from cli.console import (
-    AsJson,
-    Data,
-    IndexPlace,
-    KeepIdentifiers,
-    Labels,
-    Layout,
-    Part,
-    Split,
-    StudyTable,
-    Workers,
-    bare_table,
-    note,
-    print_json,
-    progress,
-    standard_output,
-)
-from cli.files import require_places, write_file
+from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
+from cli.options.common import AsJson, IndexFolder, StudyTable, Workers
+from cli.options.data import CollectionOptions, Data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,57 +40,62 @@ class Predictor(StrEnum):
     MEAN = "mean"
 
 
+@dataclass(frozen=True)
+class FileOptions:
+    """The files to write."""
+
+    csv: StudyTable = None
+    figures: Annotated[Path | None, Option(metavar=FILE, help="Write all figures as a CSV table.")] = None
+    predictions: Annotated[Path | None, Option(metavar=FILE, help="Write the predictions in MURA's format.")] = None
+    html: Annotated[
+        Path | None, Option(metavar=FILE, help="Write a report with figures, curves and pictures of the worst errors.")
+    ] = None
+    reader: Annotated[
+        Predictor,
+        Option(metavar="NAME", help="Whose predictions --predictions writes: classifier, vote or mean."),
+    ] = Predictor.CLASSIFIER
+
+    def write(self, result: "Evaluation", studies: int, layout: str, page: str) -> None:
+        """Write the files that were asked for; `studies` is how many the collection has."""
+        from retrieval.reports.evaluation_csv import figure_table, predictions, study_table
+
+        if self.csv:
+            write_file(self.csv, study_table(result))
+        if self.figures:
+            write_file(self.figures, figure_table(result))
+        if self.predictions:
+            write_file(self.predictions, predictions(result.readings, layout, self.reader.value))
+            if missing := studies - result.studies:
+                note(f"studies that could not be read and have no line in {self.predictions}: {missing:,}")
+        if self.html:
+            write_file(self.html, page)
+
+
 def evaluate(
     data: Data,
-    place: IndexPlace = None,
-    part: Part = None,
-    split: Split = None,
-    layout: Layout = None,
-    labels: Labels = None,
-    keep_identifiers: KeepIdentifiers = False,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Resamplings of the patients.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the resampling.")] = 0,
+    options: CollectionOptions,
+    files: FileOptions,
+    index: IndexFolder = None,
+    rounds: Annotated[int, Option(min=1, metavar="N", help="How often the patients are resampled.")] = 10_000,
+    seed: Annotated[int, Option(min=0, metavar="N", help="The random seed of the resampling.")] = 0,
     workers: Workers = None,
-    studies: StudyTable = None,
-    figures: Annotated[
-        Path | None, typer.Option("--figures", metavar=FILE, help="Write a CSV table of all figures.")
-    ] = None,
-    predicted: Annotated[
-        Path | None, typer.Option("--predictions", metavar=FILE, help="Write predictions in MURA's own format.")
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar=FILE, help="Write a report: figures, curves, worst errors in pictures."),
-    ] = None,
-    reader: Annotated[Predictor, typer.Option(help="Who makes the predictions.")] = Predictor.CLASSIFIER,
     as_json: AsJson = False,
 ) -> None:
     """Measure how well an index reads patients that it does not hold: kappa, AUROC and more, by study and by image.
 
-    Nothing is tuned on DATA. The intervals are 95 % of resamplings of the patients. The screen shows the main figures;
-    JSON, --figures and --html have all of them.
+    Nothing is tuned on DATA. The 95 % intervals come from resampling the patients. The screen shows the main figures;
+    --json, --figures and --html have all figures.
     """
-    from retrieval.datasets.collection import read_collection
     from retrieval.evaluation.evaluate import evaluate as measure
-    from retrieval.reports.evaluation_csv import figure_table, predictions, study_table
     from retrieval.reports.evaluation_report import report
     from retrieval.searcher import Searcher
 
-    require_places(studies, figures, predicted, html)
-    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
-    with Searcher.open(place) as searcher, progress("evaluating") as show:
+    require_writable(files.csv, files.figures, files.predictions, files.html)
+    collection = options.read(data)
+    with Searcher.open(index) as searcher, progress("evaluating") as show:
         result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
-        page = report(result, searcher) if html else ""
-    if studies:
-        write_file(studies, study_table(result))
-    if figures:
-        write_file(figures, figure_table(result))
-    if predicted:
-        write_file(predicted, predictions(result.readings, collection.layout, reader.value))
-        if missing := len({case.study for case in collection.cases}) - result.studies:
-            note(f"studies that could not be read and have no line in {predicted}: {missing:,}")
-    if html:
-        write_file(html, page)
+        page = report(result, searcher) if files.html else ""
+    files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:
         print_json(result.to_dict())
         return
@@ -140,8 +131,8 @@ def print_evaluation(result: "Evaluation") -> None:
     ranked = result.worklist["mean"].place
     if ranked.value is not None:
         out.print(
-            f"Read by the mean of both, an abnormal study is reached at {interval(ranked)} of the list; as they come, "
-            "at 0.5."
+            f"If the list is sorted by the mean of both, an abnormal study is at {interval(ranked)} of it on average; "
+            "unsorted, at 0.5."
         )
     for line in agreement_lines(result.agreement, result.studies):
         out.print(line)
@@ -196,15 +187,15 @@ def estimates_table(estimates: "Mapping[str, Estimate]") -> "Table":
 
 
 def agreement_lines(agreement: "Agreement", studies: int) -> "list[str]":
-    """On how many studies the two agree, how often rightly, and who is right where they do not."""
+    """On how many studies classifier and vote agree, and who is right."""
     test, share = agreement.mcnemar, agreement.accuracy_agreeing.value
     differ = test.knn_only + test.classifier_only
-    lines = [f"They agree on {studies - differ:,} of {studies:,} studies"]
+    lines = [f"Classifier and vote agree on {studies - differ:,} of {studies:,} studies"]
     if share is not None:
         lines[0] += f", and are right on {share:.1%} of those."
     if differ:
         lines.append(
-            f"Of the others the vote is right on {test.knn_only:,}, the classifier on {test.classifier_only:,} "
+            f"On the others the vote is right on {test.knn_only:,}, the classifier on {test.classifier_only:,} "
             f"(McNemar: p {test.p:.2g})."
         )
     return lines
@@ -215,7 +206,7 @@ def title(metric: str) -> str:
 
 
 def interval(estimate: "Estimate", digits: int = 3) -> str:
-    """The value with three digits, and its interval with so many."""
+    """The value with three digits, and its interval with `digits`."""
     if estimate.value is None:
         return f"undefined: {estimate.reason}"
     if estimate.low is None or estimate.high is None:

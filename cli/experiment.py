@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import AsJson, Cache, Layout, Part, bare_table, note, print_json, stages, standard_output
+from cli.console import bare_table, note, print_json, stages, standard_output
+from cli.options.common import AsJson
+from cli.options.data import Cache, Layout, Part
 from index.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -16,19 +18,24 @@ __all__ = ["experiment"]
 
 
 def experiment(
-    grid: Annotated[str, typer.Argument(metavar="GRID", help="A grid (TOML), or the name of an included one: report.")],
-    data: Annotated[
-        list[Path], typer.Argument(metavar="DATA", help="What is trained on and judged; further ones only train.")
+    grid: Annotated[
+        str, typer.Argument(metavar="GRID", help="A grid (TOML file), or the name of an included grid: report.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs and report are written.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA", help="Collections. The first is for training and evaluation, others only for training."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Write the runs and the report to this folder.")],
     cache: Cache = None,
     part: Part = None,
     layout: Layout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train and judge every run of a grid, and write one report: Markdown, CSV and HTML.
+    """Train and evaluate each model of a grid, and write one report: Markdown, CSV and HTML.
 
-    Runs whose result is in FOLDER are skipped; interrupted, the same command goes on.
+    Runs that have a result in FOLDER are skipped. If this is interrupted, the same command continues.
     """
     try:
         from training.experiments.experiment import run_experiment
@@ -46,7 +53,7 @@ def experiment(
         try:
             results = run_experiment(plan, judged, others, out, cache=cache, tell=note, report=reporter(show))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("the same command goes on from here") from None
+            raise KeyboardInterrupt("the same command continues") from None
     if as_json:
         print_json({"schema": "mura-search/experiment/1", "title": plan.title, "runs": results})
     else:

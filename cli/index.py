@@ -2,7 +2,7 @@
 
 import typer
 
-from cli.console import Group
+from cli.commands import Group, add_command
 from cli.index_build import build, merge
 from cli.index_inspect import export, info, verify
 from cli.index_update import add, compact, relabel, remove
@@ -12,9 +12,19 @@ __all__ = ["index"]
 index = typer.Typer(
     cls=Group,
     name="index",
-    help="Build an index of labelled studies, change it, check it, or see what it holds.",
+    help="Build an index of labelled studies, change it, check it, or show what it holds.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
-for command in (build, add, remove, relabel, merge, verify, compact, export, info):
-    index.command()(command)
+for command, *lines in (
+    (build, "index build MURA-v1.1 --split train --part finger", "index build cases.csv --index hand-index"),
+    (add, "index add new-cases.csv", "index add MURA-v1.1 --split train --part wrist"),
+    (remove, "index remove --patient patient00042", "index remove --study s1 --study s2"),
+    (relabel, "index relabel s1 abnormal"),
+    (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
+    (verify, "index verify", "index verify --index hand-index"),
+    (compact, "index compact", "index compact --recall 0.999"),
+    (export, "index export embeddings.parquet"),
+    (info, "index info", "index info --json"),
+):
+    add_command(index, command, *lines)

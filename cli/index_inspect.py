@@ -1,4 +1,4 @@
-"""`mura-search index verify`, `export` and `info`: what an index holds, and whether it is whole."""
+"""`mura-search index verify`, `export` and `info`: what an index holds, and whether it is undamaged."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,64 +6,66 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import AsJson, IndexPlace, note, print_json, printable, progress, radiographs
+from cli.console import note, print_json, progress, radiographs
+from cli.options.common import AsJson, IndexFolder
+from retrieval.wording import printable
 
 __all__ = ["export", "info", "verify"]
 
 
-def verify(place: IndexPlace = None, as_json: AsJson = False) -> None:
-    """Read every byte of an index and compare it with its checksums."""
+def verify(index: IndexFolder = None, as_json: AsJson = False) -> None:
+    """Read every byte of an index and compare it with the checksums."""
     from index.reader import IndexReader
     from retrieval.encoding.bundle import Bundle
     from retrieval.searcher import default_index
 
-    with IndexReader.open(place or default_index()) as folder:
-        Bundle.open(folder.model)
-        every_byte = folder.verify()
-        count, _ = folder.size()
-        content = {"schema": "mura-search/verify/1", "path": str(folder.path), "cases": count, "whole": True}
+    with IndexReader.open(index or default_index()) as reader:
+        Bundle.open(reader.model)
+        every_byte = reader.verify()
+        count, _ = reader.size()
+        content = {"schema": "mura-search/verify/1", "path": str(reader.path), "cases": count, "whole": True}
     if as_json:
         print_json(content | {"every_byte": every_byte})
         return
     print(f"Whole: {radiographs(count)}, their embeddings and pictures, the vectors and the model.")
     if not every_byte:
-        note("bytes that mean nothing, as of removed cases, were not checked; they are from: mura-search index compact")
+        note("the bytes of removed radiographs were not checked; to remove them: mura-search index compact")
 
 
 def export(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="The Parquet file to write.")],
-    place: IndexPlace = None,
+    index: IndexFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write all records, embeddings and classifier logits into a Parquet file."""
+    """Write all records, embeddings and classifier logits to a Parquet file."""
     from index.export import write_parquet
     from index.reader import IndexReader
     from retrieval.searcher import default_index
 
-    with IndexReader.open(place or default_index()) as folder, progress("exporting") as show:
-        count = write_parquet(folder, target, progress=show)
+    with IndexReader.open(index or default_index()) as reader, progress("exporting") as show:
+        count = write_parquet(reader, target, progress=show)
     if as_json:
         print_json({"schema": "mura-search/export/1", "path": str(target), "cases": count})
     else:
         print(printable(f"Wrote {radiographs(count)} to {target}."))
 
 
-def info(place: IndexPlace = None, as_json: AsJson = False) -> None:
-    """Say what an index holds."""
+def info(index: IndexFolder = None, as_json: AsJson = False) -> None:
+    """Show what an index holds."""
     from index.reader import IndexReader
     from retrieval.encoding.bundle import Bundle
     from retrieval.searcher import default_index
 
-    with IndexReader.open(place or default_index()) as folder:
-        bundle = Bundle.open(folder.model)
+    with IndexReader.open(index or default_index()) as reader:
+        bundle = Bundle.open(reader.model)
         content = {
             "schema": "mura-search/index-info/1",
-            "path": str(folder.path),
-            **{"index_schema" if key == "schema" else key: value for key, value in folder.info().items()},
+            "path": str(reader.path),
+            **{"index_schema" if key == "schema" else key: value for key, value in reader.info().items()},
             "model": {"name": bundle.name, "sha256": bundle.sha256, "synthetic": bundle.synthetic},
-            "collection": folder.metadata("collection"),
-            "rules": folder.metadata("rules"),
-            "history": folder.history(),
+            "collection": reader.metadata("collection"),
+            "rules": reader.metadata("rules"),
+            "history": reader.history(),
         }
     if as_json:
         print_json(content)

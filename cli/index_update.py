@@ -1,50 +1,33 @@
-"""`mura-search index add`, `remove`, `relabel` and `compact`: an index is changed where it is."""
+"""`mura-search index add`, `remove`, `relabel` and `compact`: changes of an index."""
 
 from typing import Annotated
 
 import typer
 
-from cli.console import (
-    AsJson,
-    Data,
-    IndexPlace,
-    KeepIdentifiers,
-    Labels,
-    Layout,
-    Part,
-    Split,
-    Workers,
-    note,
-    print_json,
-    printable,
-    progress,
-    radiographs,
-)
-from cli.options.data import read_noted
-from cli.options.store import Latency, Memory, Recall, demand_of
+from cli.console import note, print_json, progress, radiographs
+from cli.options.common import AsJson, IndexFolder, Workers
+from cli.options.data import CollectionOptions, Data
+from cli.options.store import DemandOptions
 from index.errors import IndexFailure
+from retrieval.wording import printable
 
 __all__ = ["add", "compact", "relabel", "remove"]
 
 
 def add(
     data: Data,
-    place: IndexPlace = None,
-    part: Part = None,
-    split: Split = None,
-    layout: Layout = None,
-    labels: Labels = None,
-    keep_identifiers: KeepIdentifiers = False,
+    options: CollectionOptions,
+    index: IndexFolder = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a collection to an index. The same radiograph, byte for byte, is not added twice."""
+    """Add a collection to an index. A radiograph that is already in the index, byte for byte, is not added again."""
     from retrieval.indexing.update import add_to_index
     from retrieval.searcher import default_index
 
-    collection = read_noted(data, layout, part, split, labels, keep_identifiers)
+    collection = options.read_noted(data)
     with progress("adding") as show:
-        report = add_to_index(collection, place or default_index(), workers=workers, progress=show)
+        report = add_to_index(collection, index or default_index(), workers=workers, progress=show)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -53,13 +36,16 @@ def add(
         print(f"Added {radiographs(report.added)} in {report.seconds:.1f} s.")
         if report.known:
             case, indexed = report.known[0]
-            print(f"Known already, byte for byte: {len(report.known):,}, such as {case}, indexed as {indexed}.")
+            print(f"Already in the index, byte for byte: {len(report.known):,}, such as {case}, indexed as {indexed}.")
         if report.refused:
             print(f"Not added: {len(report.refused):,}, listed above.")
     if report.behind:
-        note(f"Milvus does not answer; {report.behind:,} changes reach it with the next; so far they are searched here")
+        note(
+            f"Milvus does not answer. {report.behind:,} changes wait here, where every search finds them; "
+            "the next change sends them."
+        )
     if not report.added and not report.known:
-        raise IndexFailure("nothing was added: none of the radiographs could be")
+        raise IndexFailure("no radiograph could be added")
 
 
 def remove(
@@ -70,12 +56,12 @@ def remove(
     patient: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Remove all radiographs of this patient.")
     ] = None,
-    place: IndexPlace = None,
+    index: IndexFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove radiographs, studies or patients for good.
+    """Remove radiographs, studies or patients from an index.
 
-    Each option may be given several times. Adding the same collection again would bring them back.
+    Each option may be repeated. Adding the same collection again adds them again.
     """
     from index.writer import IndexWriter
     from retrieval.searcher import default_index
@@ -88,9 +74,9 @@ def remove(
     if not wanted:
         raise typer.BadParameter("say what to remove: --case, --study or --patient")
     counts = {}
-    with IndexWriter.open(place or default_index()) as edit:
+    with IndexWriter.open(index or default_index()) as writer:
         for field, name in wanted:
-            counts[field, name] = len(edit.remove({field: [name]}))
+            counts[field, name] = len(writer.remove({field: [name]}))
     if not any(counts.values()):
         raise IndexFailure("the index holds none of these, so nothing was removed")
     if as_json:
@@ -99,26 +85,26 @@ def remove(
         return
     for (field, name), count in counts.items():
         print(printable(f"Removed of {field} {name}: {radiographs(count)}."))
-    if edit.behind:
-        note("they are found no more; their embeddings leave vectors.faiss or Milvus with: mura-search index compact")
+    if writer.behind:
+        note("no search finds them now; to delete their embeddings too: mura-search index compact")
 
 
 def relabel(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study, as answers name it.")],
     label: Annotated[str, typer.Argument(metavar="LABEL", help="normal or abnormal.")],
-    place: IndexPlace = None,
+    index: IndexFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Correct the label of a study, where its report was corrected."""
+    """Correct the label of a study."""
     from index.case import LABEL_NAMES
     from index.writer import IndexWriter
     from retrieval.searcher import default_index
 
     if label not in LABEL_NAMES:
         raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
-    with IndexWriter.open(place or default_index()) as edit:
+    with IndexWriter.open(index or default_index()) as writer:
         try:
-            changed = edit.relabel(study, LABEL_NAMES.index(label))
+            changed = writer.relabel(study, LABEL_NAMES.index(label))
         except ValueError as error:
             raise IndexFailure(str(error)) from error
     if as_json:
@@ -128,18 +114,16 @@ def relabel(
 
 
 def compact(
-    place: IndexPlace = None,
-    recall: Recall = None,
-    latency: Latency = None,
-    memory: Memory = None,
+    options: DemandOptions,
+    index: IndexFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give the space of what was removed back to the disk, and make the search as fast as it is to be."""
+    """Free the disk space of removed radiographs, and make the search as fast as the options ask for."""
     from index.writer import IndexWriter
     from retrieval.searcher import default_index
 
-    with IndexWriter.open(place or default_index()) as edit:
-        saved = edit.compact(**demand_of(recall, latency, memory))
+    with IndexWriter.open(index or default_index()) as writer:
+        saved = writer.compact(**options.demand())
     if as_json:
         print_json({"schema": "mura-search/compact/1", "bytes": saved})
     else:

@@ -1,15 +1,19 @@
-"""The `mura-search` command: gathers the commands, and turns what goes wrong into one line and an exit code."""
+"""The `mura-search` command: gathers the commands, and turns an error into one line and an exit code."""
 
+import json
 import os
 import sys
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+import retrieval
 from cli.audit import audit
-from cli.console import Group, note
+from cli.commands import Group, add_command, examples
+from cli.console import note
 from cli.demo import demo
 from cli.dicomweb import dicomweb
 from cli.evaluate import evaluate
@@ -22,28 +26,17 @@ from cli.serve import serve
 from cli.train import train
 from cli.worklist import worklist
 from index.errors import MuraSearchError
+from retrieval.wording import DISCLAIMER
 
 __all__ = ["app", "main"]
 
-EXAMPLES = """
-Examples:
-
-\b
-  mura-search demo                                   try it, without data
-  mura-search index build MURA-v1.1 --split train    index labelled studies
-  mura-search pa.png lateral.png                     ask about a study
-
-Not a medical device: research and teaching only.
-"""
-
-
-# What all others multiply with NumPy is small. OpenBLAS's threads would wait busily for the next product, and take
+# The other commands multiply only small matrices. OpenBLAS's threads would wait busily for the next product, and take
 # the cores from the encoder: a heatmap takes twice as long with them (docs/heatmap.md), an index a quarter longer.
 LEARNING = ("train", "experiment")
 
 
 class Commands(Group):
-    """A first word that is neither a command nor an option of `mura-search` itself is something to query."""
+    """Unless the first word is a command or an option of `mura-search` itself, the words are a query."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and self.is_query(ctx, args[0]):
@@ -62,7 +55,7 @@ class Commands(Group):
     def invoke(self, ctx: Any) -> Any:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # a reader that has gone away is noticed here, not while the interpreter shuts down
+            sys.stdout.flush()  # raises BrokenPipeError here, not while the interpreter shuts down
         except KeyboardInterrupt as interrupt:
             stop("; ".join(["interrupted", *map(str, interrupt.args)]), code=130)
         except MuraSearchError as error:
@@ -75,7 +68,7 @@ class Commands(Group):
 
 
 def stop(message: str, code: int = 1) -> NoReturn:
-    """Say what went wrong in one line on stderr and leave with `code`."""
+    """Print the message as one line on stderr and exit with `code`."""
     note(" ".join(message.split()))
     raise typer.Exit(code)
 
@@ -84,30 +77,97 @@ def stop(message: str, code: int = 1) -> NoReturn:
 app = typer.Typer(
     cls=Commands,
     name="mura-search",
-    epilog=EXAMPLES,
+    epilog=examples(
+        "demo                                   try it, without data",
+        "index build MURA-v1.1 --split train    index labelled studies",
+        "pa.png lateral.png                     ask about a study",
+    )
+    + f"\n\n{DISCLAIMER}",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(short_help="Ask about a study.")(query)
-app.command(short_help="Try everything on synthetic radiographs.")(demo)
-app.command(short_help="Serve the page to ask on, and the HTTP API.")(serve)
+add_command(
+    app,
+    query,
+    "pa.png lateral.png",
+    "study/ --heatmap heatmap.png --report answer.html",
+    short_help="Ask about a study.",
+)
+add_command(app, demo, "demo", "demo --keep demo --serve", short_help="Try everything on synthetic radiographs.")
+add_command(
+    app,
+    serve,
+    "serve --open",
+    "serve --host 0.0.0.0 --token-file token.txt --certificate server.pem",
+    short_help="Serve the page to ask on, and the HTTP API.",
+)
 app.add_typer(index, short_help="Build, change and check an index of labelled studies.")
-app.command(short_help="Rank the studies of a folder for reading.")(worklist)
-app.command(short_help="Measure how well an index reads new patients.")(evaluate)
-app.command(short_help="Train a model on labelled radiographs.")(train)
-app.command(short_help="Train and compare a grid of models.")(experiment)
-app.command(short_help="Check a collection of labelled radiographs.")(audit)
-app.command(short_help="Draw synthetic radiographs.")(phantom)
-app.command(short_help="Ask about a study of an archive, by DICOMweb.")(dicomweb)
-app.command(short_help="Answer for studies that are sent by DICOM.")(scp)
+add_command(
+    app,
+    worklist,
+    "worklist inbox --html worklist.html",
+    "worklist inbox --watch --csv worklist.csv",
+    short_help="Rank the studies of a folder for reading.",
+)
+add_command(
+    app,
+    evaluate,
+    "evaluate MURA-v1.1 --split valid --html report.html",
+    short_help="Measure how well an index reads new patients.",
+)
+add_command(
+    app,
+    train,
+    "train MURA-v1.1 --part finger --out run --dry-run",
+    "train MURA-v1.1 --part finger --out run",
+    short_help="Train a model on labelled radiographs.",
+)
+add_command(app, experiment, "experiment report MURA-v1.1 --out runs", short_help="Train and compare a grid of models.")
+add_command(
+    app,
+    audit,
+    "audit MURA-v1.1",
+    "audit MURA-v1.1 --part finger --deep --sheet findings.html",
+    short_help="Check a collection of labelled radiographs.",
+)
+add_command(app, phantom, "phantom synthetic --patients 200", short_help="Draw synthetic radiographs.")
+add_command(
+    app,
+    dicomweb,
+    "dicomweb https://pacs/dicom-web --study 1.2.840.1 --store https://pacs/dicom-web",
+    short_help="Ask about a study of an archive, by DICOMweb.",
+)
+add_command(
+    app,
+    scp,
+    "scp --spool spool --allow 10.1.0.0/16 --send-to PACS@10.1.0.2:104",
+    short_help="Answer for studies that are sent by DICOM.",
+)
+
+
+def versions() -> Iterator[str]:
+    """What a bug report needs, one line each. Nothing of it is imported."""
+    yield f"mura-search {retrieval.__version__}"
+    yield f"Python {sys.version.split()[0]}"
+    for name, packages in (("ONNX Runtime", ("onnxruntime", "onnxruntime-gpu")), ("FAISS", ("faiss-cpu", "faiss-gpu"))):
+        yield f"{name} {next(filter(None, map(installed, packages)), 'is not installed')}"
+    about = json.loads((Path(retrieval.__file__).parent / "model" / "model.json").read_bytes())
+    yield f"bundled model {about['name']}"
+
+
+def installed(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print("mura-search", version("mura-search"))
+        print(*versions(), sep="\n")
         raise typer.Exit
 
 
@@ -115,13 +175,13 @@ def print_version(wanted: bool) -> None:
 def root(
     ctx: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the versions and exit.")
     ] = False,
 ) -> None:
     """Reads a radiograph and answers with a diagnosis and its evidence.
 
-    The evidence: the probability of abnormality by a learned classifier, the vote of the most similar labelled
-    studies, and those studies. `mura-search FILE...` is short for `mura-search query FILE...`.
+    The evidence is the classifier's probability of abnormality, the vote of the most similar labelled studies, and
+    these studies. `mura-search FILE...` is short for `mura-search query FILE...`.
     """
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())

@@ -5,20 +5,25 @@ from typing import Annotated
 
 import typer
 
-from cli.console import AsJson, Seed, print_json, progress
+from cli.console import print_json, progress
+from cli.options.common import AsJson, Seed
 
 __all__ = ["phantom"]
 
 
 def phantom(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
-    patients: Annotated[int, typer.Option(min=1, metavar="N", help="How many patients.")] = 100,
+    patients: Annotated[int, typer.Option(min=1, metavar="N", help="How many patients to draw.")] = 100,
     seed: Seed = 1,
-    abnormal: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of abnormal studies.")] = 0.4,
-    valid: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of patients in valid/.")] = 0.15,
+    abnormal: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="The share of abnormal studies.")
+    ] = 0.4,
+    valid: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="The share of patients in valid/.")
+    ] = 0.15,
     as_json: AsJson = False,
 ) -> None:
-    """Draw synthetic finger radiographs, to try, test and measure without data."""
+    """Draw synthetic finger radiographs, to try the program without data."""
     from retrieval.datasets.collection import read_collection
     from retrieval.synthetic.dataset import write_collection
 

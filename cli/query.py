@@ -3,57 +3,48 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import AsJson, IndexPlace, Patient, QueryHeatmap, QueryPart, QueryView, Shown
-from cli.files import require_apart, require_places, write_file
-from cli.options.dicom import DicomOut, DicomwebTls, StoreUrl, file_instances, open_archive, show, where_of
+from cli.console import print_json, require_apart, require_writable, write_file
+from cli.options.common import AsJson, SearchOptions
+from cli.options.dicom import ResultOptions
 
-__all__ = ["query"]
+if TYPE_CHECKING:
+    from retrieval.answer import Answer
+
+__all__ = ["query", "show"]
 
 
 def query(
-    files: Annotated[list[Path], typer.Argument(metavar="QUERY", help="The views of one study, or its folder.")],
-    k: Shown = 5,
-    index: IndexPlace = None,
-    part: QueryPart = None,
-    view: QueryView = None,
-    patient: Patient = None,
-    heatmap: QueryHeatmap = None,
+    files: Annotated[list[Path], typer.Argument(metavar="QUERY", help="The radiographs of one study, or its folder.")],
+    search: SearchOptions,
+    results: ResultOptions,
     report: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the answer as a page: pictures, heatmaps, similar studies, in this HTML file."
+            metavar="FILE", help="Write the answer to this HTML file, with pictures, heatmaps and similar studies."
         ),
     ] = None,
-    dicom_out: DicomOut = None,
-    store: StoreUrl = None,
-    dicomweb_tls: DicomwebTls = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask about one study: a diagnosis, and the labelled studies it rests on."""
     from retrieval.searcher import Searcher
 
-    where = where_of(part, view)
     if report:
-        require_places(report, heatmap)
+        require_writable(report, search.heatmap)
         require_apart(report, files)
-    archive = open_archive(store, dicomweb_tls) if store else None
-    if dicom_out:
-        from retrieval.dicom.results import require_folder
-
-        require_folder(dicom_out)
+    archive = results.open()
     instances: Sequence[Any] = ()
-    with Searcher.open(index) as searcher:
-        if dicom_out or archive:
+    with Searcher.open(search.index) as searcher:
+        if results.dicom_out or archive:
             from retrieval.dicom.results import search_for_archive
 
-            found = search_for_archive(searcher, files, k=k, patient=patient, where=where, heatmap=heatmap)
+            found = search_for_archive(searcher, files, **search.arguments)
             answer, instances = found.answer, found.instances
         else:
-            answer = searcher.search(files, k=k, patient=patient, where=where, heatmap=heatmap)
+            answer = searcher.search(files, **search.arguments)
         if report:
             from retrieval.reports.answer_report import answer_report
 
@@ -63,4 +54,14 @@ def query(
         write_file(report, page)
     show(answer, as_json)
     if instances:
-        file_instances(instances, dicom_out, archive)
+        results.deliver(instances, archive)
+
+
+def show(answer: "Answer", as_json: bool) -> None:
+    """Print an answer."""
+    if as_json:
+        print_json(answer.to_dict())
+        return
+    from cli.render_answer import print_answer
+
+    print_answer(answer)

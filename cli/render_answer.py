@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.console import bare_table, printable, standard_output
+from cli.console import bare_table, standard_output
+from retrieval.wording import DISCLAIMER, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["print_answer"]
 
-CLAIM = "Not a medical device: research and teaching only."
 HEATMAP = "a heatmap shows where what speaks for abnormal lies, whatever the verdict; it outlines no lesion"
 BAR = 20  # characters from probability 0 to 1
 STYLES = {"abnormal": "bold red", "normal": "bold green", "far": "bold yellow", "unfamiliar": "bold yellow"}
@@ -51,7 +51,7 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
     for text in remarks(answer):
         out.print(line_of(text, "yellow"))
     out.print(line_of(sources(answer), "dim"))
-    out.print(line_of(CLAIM, "dim"))
+    out.print(line_of(DISCLAIMER, "dim"))
 
 
 def line_of(text: str, style: str = "") -> "Text":

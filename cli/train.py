@@ -2,14 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
-from cli.console import AsJson, Cache, Layout, Part, Split, note, print_json, progress, stages
+from cli.console import note, print_json, progress, stages
+from cli.options.common import AsJson
+from cli.options.data import Cache, Layout, Part, Split
 from index.errors import MissingExtra, MuraSearchError
 
 if TYPE_CHECKING:
@@ -20,129 +23,146 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-HEADS = {
+HEADS: dict[str, dict[str, Any]] = {
     "two-stage": {"classification": 0.0, "second_stage": True},
     "joint": {"classification": 1.0, "second_stage": False},
     "both": {"classification": 1.0, "second_stage": True},
 }
 
 
-def train(
-    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="MURA or FracAtlas folders, or CSV case tables.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run is written; the bundle is FOLDER/model.")],
+@dataclass(frozen=True)
+class RecipeOptions:
+    """What is trained, and how. None leaves it to the recipe."""
+
     loss: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="triplet (default), batch-hard, focal, neighbourhood, selective or semi-hard."
-        ),
-    ] = None,
+        Option(metavar="NAME", help="triplet (default), batch-hard, focal, neighbourhood, selective or semi-hard."),
+    ] = None
     head: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
-            help="joint: the classifier with the embedding; two-stage: after it; both (default): joint, then anew.",
+            help="When the classifier is trained. joint: with the embedding; two-stage: after it; both (default): "
+            "with it, and again after it.",
         ),
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="densenet169 (default), resnet50 or timm:NAME.")
-    ] = None,
-    dimension: Annotated[int | None, typer.Option(metavar="N", help="Numbers of the embedding: 128 or 256.")] = None,
-    size: Annotated[int | None, typer.Option(min=64, metavar="PIXELS", help="Side of the network's input.")] = None,
+    ] = None
+    backbone: Annotated[str | None, Option(metavar="NAME", help="densenet169 (default), resnet50 or timm:NAME.")] = None
+    dimension: Annotated[int | None, Option(metavar="N", help="The dimension of the embedding: 128 or 256.")] = None
+    size: Annotated[int | None, Option(min=64, metavar="PIXELS", help="Width and height of the network's input.")] = (
+        None
+    )
     clahe: Annotated[
-        bool | None, typer.Option("--clahe/--no-clahe", help="Equalise the contrast locally (default), or not.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the data.")] = None,
+        bool | None, Option("--clahe/--no-clahe", help="Equalise the contrast locally (default), or not.")
+    ] = None
+    epochs: Annotated[int | None, Option(min=1, metavar="N", help="The number of passes over the data.")] = None
     patience: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Epochs without a better held-out kappa before it stops.")
-    ] = None,
+        int | None, Option(min=0, metavar="N", help="Stop after this many epochs without a better held-out kappa.")
+    ] = None
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights to start from, instead of ImageNet's from the hub.")
-    ] = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start from random weights.")] = False,
+        Path | None, Option(metavar="FILE", help="Start from these weights. By default they are ImageNet's.")
+    ] = None
+    from_scratch: Annotated[bool, Option("--from-scratch", help="Start from random weights.")] = False
     test_time: Annotated[
-        str | None, typer.Option(metavar="NAME", help="mirror: queries are also encoded mirrored, at twice the cost.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = None,
+        str | None, Option(metavar="NAME", help="mirror: encode queries mirrored as well, at twice the cost.")
+    ] = None
+    seed: Annotated[int | None, Option(min=0, metavar="N", help="The random seed.")] = None
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A run's recipe.json, to train by; options go before it.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, with time and memory, and stop.")] = False,
-    name: Annotated[str, typer.Option(metavar="NAME", help="The model's name; without it, the folder's.")] = "",
+        Path | None, Option(metavar="FILE", help="Train by this run's recipe.json. Other options override it.")
+    ] = None
+
+    def changes(self) -> dict[str, Any]:
+        """The fields of the recipe that the options set. Raises BadParameter."""
+        if self.weights and self.from_scratch:
+            raise typer.BadParameter("--weights and --from-scratch exclude each other")
+        if self.head is not None and self.head not in HEADS:
+            raise typer.BadParameter(f"--head is one of: {', '.join(HEADS)}")
+        fields = ("loss", "backbone", "dimension", "size", "clahe", "epochs", "patience", "seed", "test_time")
+        values: dict[str, Any] = {name: getattr(self, name) for name in fields}
+        values["weights"] = "" if self.from_scratch else str(self.weights) if self.weights else None
+        return {name: value for name, value in values.items() if value is not None} | HEADS.get(self.head or "", {})
+
+
+def train(
+    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="MURA or FracAtlas folders, or CSV case tables.")],
+    out: Annotated[
+        Path, Option(metavar="FOLDER", help="Write the run to this folder, and the bundle to FOLDER/model.")
+    ],
+    options: RecipeOptions,
+    resume: Annotated[bool, Option("--resume", help="Continue the interrupted run in --out.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the plan, with time and memory, and stop.")] = False,
+    name: Annotated[str, Option(metavar="NAME", help="The model's name. By default it is the folder's name.")] = "",
     cache: Cache = None,
     part: Part = None,
     split: Split = None,
     layout: Layout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train an encoder and a classifier: embeddings by triplets, then the classifier on them.
+    """Train an encoder and a classifier: first the embedding by triplets, then the classifier on it.
 
-    Patients are held out to calibrate on. Of a collection with the splits train and valid only train is used, unless
-    --split says otherwise. Interrupted, it goes on with --resume. On several GPUs:
-    torchrun --nproc-per-node GPUS --no-python mura-search train ...
+    Some patients are held out for calibration. If a collection has the splits train and valid, only train is used; to
+    use others, set --split. If the run is interrupted, --resume continues it.
     """
-    if weights and from_scratch:
-        raise typer.BadParameter("--weights and --from-scratch exclude each other")
-    if head is not None and head not in HEADS:
-        raise typer.BadParameter(f"--head is one of: {', '.join(HEADS)}")
+    changes = options.changes()
     try:
-        from training.data.dataset import listed_cases, load_training_set
+        from training.data.dataset import listed_cases
         from training.distributed import rank_and_size
-        from training.loop.run import RunOptions, plan_run, recorded_recipe
-        from training.loop.run import train as run
+        from training.loop.run import plan_run, recorded_recipe
         from training.recipe import Recipe
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train") from error
 
-    start = "" if from_scratch else str(weights) if weights else None
-    options: dict[str, Any] = {
-        "loss": loss,
-        "backbone": backbone,
-        "dimension": dimension,
-        "size": size,
-        "clahe": clahe,
-        "epochs": epochs,
-        "patience": patience,
-        "seed": seed,
-        "weights": start,
-        "test_time": test_time,
-        **(HEADS[head] if head else {}),
-    }
-    chosen = read_recipe(recipe) if recipe else recorded_recipe(out) if resume else Recipe()
-    chosen = replace(chosen, **{key: value for key, value in options.items() if value is not None})
-    collections = [training_collection(place, layout, part, split) for place in data]
-    # Reading may take minutes, so what is to come is told before it; what is gone on with has been read already.
+    recipe = read_recipe(options.recipe) if options.recipe else recorded_recipe(out) if resume else Recipe()
+    recipe = replace(recipe, **changes)
+    collections = [training_collection(path, layout, part, split) for path in data]
+    # Reading takes minutes, so the plan is shown before. A resumed run has its data in the cache already.
     first = not resume and rank_and_size()[1] == 1
-    plan = plan_run(listed_cases(collections), chosen) if dry_run or first else None
+    plan = plan_run(listed_cases(collections), recipe) if dry_run or first else None
     if plan and dry_run:
         if as_json:
-            print_json({"schema": "mura-search/plan/1", "recipe": chosen.to_dict(), **asdict(plan)})
+            print_json({"schema": "mura-search/plan/1", "recipe": recipe.to_dict(), **asdict(plan)})
         else:
             print(described(plan))
         return
     if plan:
         note(foretold(plan.seconds, plan.memory_bytes, plan.step_seconds))
+    trained = run_training(collections, recipe, out, name=name, cache=cache, resume=resume, plan=plan)
+    if trained:  # None in torchrun's other processes
+        print_trained(trained, as_json)
+
+
+def run_training(
+    collections: "Sequence[Collection]",
+    recipe: "Recipe",
+    out: Path,
+    *,
+    name: str,
+    cache: Path | None,
+    resume: bool,
+    plan: "Plan | None",
+) -> "Trained | None":
+    """Read the collections and train, with progress on stderr."""
+    from training.data.dataset import load_training_set
+    from training.loop.run import RunOptions
+    from training.loop.run import train as run
+
     with progress("reading") as show:
-        training_set, unreadable = load_training_set(collections, chosen.preprocessing, show, cache=cache)
+        training_set, unreadable = load_training_set(collections, recipe.preprocessing, show, cache=cache)
     for path, reason in unreadable:
         say(f"left out: {path}: {reason}")
-    about = {
+    provenance = {
         "synthetic": any(collection.synthetic for collection in collections),
         "collections": [collection.root.name for collection in collections],
     }
     with stages("training") as show:
+        report = reporter(show, planned=plan is not None)
         try:
-            trained = run(
-                training_set,
-                chosen,
-                out,
-                RunOptions(name=name, provenance=about, resume=resume, trial=plan),
-                reporter(show, told=plan is not None),
-            )
+            options = RunOptions(name=name, provenance=provenance, resume=resume, trial=plan)
+            return run(training_set, recipe, out, options, report)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("the same command with --resume goes on from here") from None
-    if trained is None:  # torchrun's other processes
-        return
+            raise KeyboardInterrupt("the same command with --resume continues the run") from None
+
+
+def print_trained(trained: "Trained", as_json: bool) -> None:
     if as_json:
         print_json(trained_as_json(trained))
         return
@@ -152,7 +172,7 @@ def train(
 
 
 def say(text: str) -> None:
-    """A note, once for all processes that torchrun started."""
+    """Print a note, but only in the first of the processes that torchrun started."""
     if os.environ.get("RANK", "0") == "0":
         note(text)
 
@@ -173,7 +193,7 @@ def described(plan: "Plan") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A foretold time, no more exact than it is."""
+    """An estimated time, in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -181,27 +201,27 @@ def duration(seconds: float) -> str:
 
 STAGES = {
     "train": "training",
-    "look": "seeing what it tells apart",
+    "look": "finding what separates the classes",
     "encode": "encoding",
 }
 
 
 def foretold(seconds: float, memory_bytes: float, step_seconds: float) -> str:
-    """What a run will take, in one line."""
+    """The time and memory that a run will take, in one line."""
     return f"about {duration(seconds)} at most, {memory_bytes / 2**30:.1f} GiB ({step_seconds:.2f} s a step)"
 
 
 def reporter(
-    show: Callable[[str, int, int], None], told: bool = False
+    show: Callable[[str, int, int], None], planned: bool = False
 ) -> Callable[[str, int, int, Mapping[str, float]], None]:
-    """What a run calls as it proceeds: a bar for each stage; epochs are told with their figures.
+    """The function that a run reports to: it draws a bar for each stage, and prints each epoch's figures.
 
-    `told` says that the plan has been told before.
+    `planned` says that the plan has been printed already.
     """
 
     def report(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage == "plan":
-            if not told:
+            if not planned:
                 note(foretold(**figures))
         elif stage == "epoch":
             values = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
@@ -244,5 +264,5 @@ def read_recipe(file: Path) -> "Recipe":
         content: Any = json.loads(file.read_text(encoding="utf-8"))
         values = dict(content.get("recipe", content))
     except (ValueError, AttributeError, TypeError) as error:
-        raise MuraSearchError(f"{file} is no recipe; give the recipe.json of a run ({error})") from error
+        raise MuraSearchError(f"{file} is not a recipe; name the recipe.json of a run ({error})") from error
     return Recipe.of(without_removed(values), str(file))

@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import (
-    AsJson,
-    IndexPlace,
-    StudyTable,
-    bare_table,
-    note,
-    print_json,
-    printable,
-    progress,
-    standard_output,
-)
-from cli.files import require_places, write_file
+from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
+from cli.options.common import AsJson, IndexFolder, StudyTable
 from index.case import as_text
+from retrieval.wording import DISCLAIMER, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,31 +21,31 @@ if TYPE_CHECKING:
 
 __all__ = ["worklist"]
 
-CLAIM = "Not a medical device: research and teaching only."
-
 
 def worklist(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that the studies are in.")],
-    place: IndexPlace = None,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder with the studies.")],
+    index: IndexFolder = None,
     csv: StudyTable = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on with studies as they come, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for more studies, until Ctrl-C.")] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How often to look, and how long a file must be at rest.")
+        float,
+        typer.Option(min=0.1, metavar="SECONDS", help="How often to look, and how long a file must be unchanged."),
     ] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the studies of a folder for reading: the most probably abnormal first, by the mean of both probabilities.
+    """Rank the studies of a folder for reading: the most probably abnormal first.
 
-    A folder with radiographs in it, at any depth, is one study; of those in FOLDER itself, each file is one. What
-    cannot be read is said and left out. With --watch each study is printed when it has come, with --json as one line
-    of JSON; the files of --csv and --html are kept up to date.
+    The rank is by the mean of the classifier's and the vote's probability. Each folder with radiographs, at any depth,
+    is one study; each file in FOLDER itself is one study. Studies that cannot be read are listed and left out. With
+    --watch each study is printed when it has come, with --json as one line of JSON, and the files of --csv and --html
+    stay up to date.
     """
     from retrieval.searcher import Searcher
     from retrieval.worklist.worklist import worklist as rank_all
 
-    require_places(csv, html)
-    with Searcher.open(place) as searcher:
+    require_writable(csv, html)
+    with Searcher.open(index) as searcher:
         if watch:
             follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html))
             return
@@ -83,7 +74,7 @@ def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, ht
 def follow(
     searcher: "Searcher", folder: Path, every: float, as_json: bool, write: "Callable[[Worklist], None]"
 ) -> None:
-    """Print each study when it has come, until Ctrl-C, which is how this is meant to end."""
+    """Print each study when it has come, until Ctrl-C."""
     from retrieval.errors import RadiographError
     from retrieval.worklist.folder_watcher import Watch
     from retrieval.worklist.worklist import Entry, find_studies, judge, ranked
@@ -154,7 +145,7 @@ def print_worklist(result: "Worklist") -> None:
         out.print(f"{len(result.skipped):,} could not be read; look at them yourself.", style="yellow")
     model = result.model
     out.print(printable(f"Model {model.name} ({model.sha256[:8]}); {result.seconds:.1f} s."), style="dim")
-    out.print(CLAIM, style="dim")
+    out.print(DISCLAIMER, style="dim")
 
 
 def worklist_rows(result: "Worklist") -> "Table":

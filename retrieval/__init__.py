@@ -8,6 +8,8 @@
 
 import os
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,7 +73,16 @@ _HOMES = {
 }
 
 
+_index, _own_index = find_spec("index"), Path(__file__).resolve().parent.parent / "index"
+if _index and _index.origin and Path(_index.origin).resolve().parent != _own_index:
+    raise ImportError(f"{_index.origin} hides mura-search's package {_own_index}; rename that file")
+
+
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mura-search")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,71 +1,126 @@
-"""A collection to be indexed: read where it is, or fetched by DICOMweb for as long as it is needed, or to be kept."""
+"""Options that choose a labelled collection, and the way to read it or to fetch it by DICOMweb."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from cli.console import note, progress
-from cli.options.dicom import open_archive
+from cli.options.dicom import DicomwebTls, open_archive
 
 if TYPE_CHECKING:
     from retrieval.datasets.collection import Collection
 
-__all__ = ["DicomwebUrl", "SomeData", "collected", "read_noted"]
+__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "Layout", "Part", "Split"]
 
-SomeData = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="DATA",
-        help="A MURA, FracAtlas or DICOM folder, or a CSV case table; with --dicomweb, where to keep what is fetched.",
-        show_default=False,
-    ),
+Data = Annotated[
+    Path,
+    typer.Argument(metavar="DATA", help="A MURA, FracAtlas or DICOM folder, or a CSV case table."),
 ]
-DicomwebUrl = Annotated[
+Layout = Annotated[
     str | None,
-    typer.Option(
-        "--dicomweb",
-        metavar="URL",
-        help="Fetch the studies that --labels names from this DICOMweb server. A token is taken from the environment: "
-        "MURA_SEARCH_DICOMWEB_TOKEN.",
+    Option(metavar="NAME", help="The layout of DATA, if it is not recognised: mura, fracatlas, csv or dicom."),
+]
+Part = Annotated[str | None, Option(metavar="NAME", help="Read only this body part, such as finger.")]
+Split = Annotated[str | None, Option(metavar="NAME", help="Read only this split, such as train or valid.")]
+Cache = Annotated[
+    Path | None,
+    Option(
+        metavar="FOLDER",
+        help="Keep prepared radiographs here between runs. By default in the cache folder (MURA_SEARCH_CACHE).",
     ),
 ]
 
 
-@contextmanager
-def collected(
-    data: Path | None, url: str | None, tls: Sequence[str] | None, labels: Path | None, keep_identifiers: bool
-) -> Iterator[Path]:
-    """The folder to read: DATA, or what the archive sends, which is removed again unless DATA says where to keep it."""
-    if url is None:
-        if data is None or tls:
-            raise typer.BadParameter("name DATA, or an archive with --dicomweb (--dicomweb-tls needs one)")
-        yield data
-        return
-    if labels is None:
-        raise typer.BadParameter("--dicomweb needs --labels, which names the studies to fetch")
-    if keep_identifiers and data is None:
-        raise typer.BadParameter("with --keep-identifiers, name a folder DATA in which the radiographs are kept")
-    archive = open_archive(url, tls)
-    with tempfile.TemporaryDirectory(prefix="mura-search-") as scratch:
-        folder = data or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        with progress("fetching") as show:
-            for text in archive.fetch_labelled(labels, folder, show):
-                note(text)
-        yield folder
+@dataclass(frozen=True)
+class CollectionOptions:
+    """Which part of DATA to read, and how."""
+
+    part: Part = None
+    split: Split = None
+    layout: Layout = None
+    labels: Annotated[
+        Path | None,
+        Option(
+            metavar="TABLE",
+            help="DICOM only: a CSV table of labels. Its columns are label, and study (Study Instance UID) or "
+            "accession (Accession Number). By default it is DATA/labels.csv.",
+        ),
+    ] = None
+    keep_identifiers: Annotated[
+        bool,
+        Option(
+            "--keep-identifiers",
+            help="DICOM only: keep the names of patients, studies and files. By default pseudonyms replace them.",
+        ),
+    ] = False
+
+    def read(self, data: Path, layout: str | None = None) -> "Collection":
+        """The collection; `layout` counts where the user names none. Raises CollectionError."""
+        from retrieval.datasets.collection import read_collection
+
+        return read_collection(
+            data,
+            self.layout or layout,
+            self.part,
+            self.split,
+            labels=self.labels,
+            keep_identifiers=self.keep_identifiers,
+        )
+
+    def read_noted(self, data: Path, layout: str | None = None) -> "Collection":
+        """The same, with its notes on stderr."""
+        collection = self.read(data, layout)
+        for text in collection.notes:
+            note(text)
+        return collection
 
 
-def read_noted(
-    data: Path, layout: str | None, part: str | None, split: str | None, labels: Path | None, keep_identifiers: bool
-) -> "Collection":
-    """The collection, what is to be said of it said on stderr. Raises CollectionError."""
-    from retrieval.datasets.collection import read_collection
+@dataclass(frozen=True)
+class FetchOptions:
+    """A collection on this disk, or one to fetch from a DICOMweb server."""
 
-    collection = read_collection(data, layout, part, split, labels=labels, keep_identifiers=keep_identifiers)
-    for text in collection.notes:
-        note(text)
-    return collection
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA",
+            help="A MURA, FracAtlas or DICOM folder, or a CSV case table. With --dicomweb, the folder in which to "
+            "keep the radiographs.",
+            show_default=False,
+        ),
+    ] = None
+    dicomweb: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="Fetch the studies that --labels names from this DICOMweb server. MURA_SEARCH_DICOMWEB_TOKEN may hold "
+            "a token.",
+        ),
+    ] = None
+    dicomweb_tls: DicomwebTls = None
+
+    @contextmanager
+    def collection(self, options: CollectionOptions) -> "Iterator[Collection]":
+        """The collection, with its notes on stderr. Without DATA, fetched radiographs are removed afterwards."""
+        if self.dicomweb is None:
+            if self.data is None or self.dicomweb_tls:
+                raise typer.BadParameter("name DATA, or a server with --dicomweb (--dicomweb-tls needs it)")
+            yield options.read_noted(self.data)
+            return
+        if options.labels is None:
+            raise typer.BadParameter("--dicomweb needs --labels, which names the studies to fetch")
+        if options.keep_identifiers and self.data is None:
+            raise typer.BadParameter("--keep-identifiers needs the folder DATA, in which the radiographs are kept")
+        archive = open_archive(self.dicomweb, self.dicomweb_tls)
+        with tempfile.TemporaryDirectory(prefix="mura-search-") as scratch:
+            folder = self.data or Path(scratch)
+            folder.mkdir(parents=True, exist_ok=True)
+            with progress("fetching") as show:
+                for text in archive.fetch_labelled(options.labels, folder, show):
+                    note(text)
+            yield options.read_noted(folder, "dicom")

@@ -1,83 +1,73 @@
-"""What the commands share that put answers into an archive: their options, and the way there."""
+"""Options that put answers into a folder or an archive as DICOM, and the way there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer import Option
 
-from cli.console import note, print_json
+from cli.console import note
 
-if TYPE_CHECKING:
-    from retrieval.answer import Answer
+__all__ = ["DicomwebTls", "ResultOptions", "open_archive"]
 
-__all__ = [
-    "DicomOut",
-    "DicomwebTls",
-    "StoreUrl",
-    "file_instances",
-    "open_archive",
-    "show",
-    "tls_options",
-    "where_of",
-]
-
-DicomOut = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Of DICOM: write the answer as a structured report, and a heatmap of each view as a secondary capture.",
-    ),
-]
-StoreUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="URL",
-        help="Of DICOM: send the same to this DICOMweb server. A token is taken from MURA_SEARCH_DICOMWEB_TOKEN.",
-    ),
-]
 DicomwebTls = Annotated[
     list[str] | None,
-    typer.Option("--dicomweb-tls", metavar="NAME=FILE", help="Of DICOMweb: ca, cert or key, each a PEM file."),
+    Option(
+        "--dicomweb-tls",
+        metavar="NAME=FILE",
+        help="DICOMweb only: a PEM file for TLS. NAME is ca, cert or key; may be repeated.",
+    ),
 ]
-
-
-def tls_options(given: Sequence[str] | None) -> dict[str, str]:
-    options = dict(pair.partition("=")[::2] for pair in given or ())
-    if not all(options.values()):
-        raise typer.BadParameter("give TLS options as NAME=FILE", param_hint="--dicomweb-tls")
-    return options
 
 
 def open_archive(url: str, tls: Sequence[str] | None) -> Any:
+    """The archive at a DICOMweb address. Raises BadParameter and ArchiveError."""
     from retrieval.dicom.dicomweb import WebArchive
 
-    return WebArchive(url, tls_options(tls))
+    options = dict(pair.partition("=")[::2] for pair in tls or ())
+    if not all(options.values()):
+        raise typer.BadParameter("write each TLS option as NAME=FILE", param_hint="--dicomweb-tls")
+    return WebArchive(url, options)
 
 
-def show(answer: "Answer", as_json: bool) -> None:
-    if as_json:
-        print_json(answer.to_dict())
-        return
-    from cli.render_answer import print_answer
+@dataclass(frozen=True)
+class ResultOptions:
+    """Where the results go as DICOM objects: a structured report, and a heatmap of each view."""
 
-    print_answer(answer)
+    dicom_out: Annotated[
+        Path | None,
+        Option(
+            metavar="FOLDER",
+            help="Write the answer to this folder as DICOM: a structured report, and a heatmap of each view as a "
+            "secondary capture.",
+        ),
+    ] = None
+    store: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="Send the same to this DICOMweb server. MURA_SEARCH_DICOMWEB_TOKEN may hold a token.",
+        ),
+    ] = None
+    dicomweb_tls: DicomwebTls = None
 
+    def open(self) -> Any:
+        """The archive that --store names, or None. Also checks the folder, so that no work is done in vain."""
+        if self.dicom_out:
+            from retrieval.dicom.results import require_folder
 
-def file_instances(instances: Sequence[Any], folder: Path | None, archive: Any) -> None:
-    """Write and send what is to be filed, and say so on stderr."""
-    from retrieval.dicom.results import write_instances
+            require_folder(self.dicom_out)
+        return open_archive(self.store, self.dicomweb_tls) if self.store else None
 
-    if folder:
-        for file in write_instances(folder, instances):
-            note(f"Wrote {file}")
-    if archive:
-        archive.store(instances)
-        note(f"Stored {len(instances)} results at {archive.url}")
+    def deliver(self, instances: Sequence[Any], archive: Any) -> None:
+        """Write and send the instances, and say so on stderr."""
+        from retrieval.dicom.results import write_instances
 
-
-def where_of(part: list[str] | None, view: list[str] | None) -> Mapping[str, list[str]] | None:
-    parts = [name.strip().lower() for name in part or ()]  # as `--part` of other commands
-    where = {field: values for field, values in (("part", parts), ("view", view)) if values}
-    return where or None
+        if self.dicom_out:
+            for file in write_instances(self.dicom_out, instances):
+                note(f"Wrote {file}")
+        if archive:
+            archive.store(instances)
+            note(f"Stored {len(instances)} results at {archive.url}")

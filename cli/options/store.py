@@ -1,67 +1,83 @@
-"""What the commands share that lay an index down: how fast its search is to be, and where its vectors go."""
+"""Options that say how fast the search of an index is, and where its vectors are."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer import Option
 
-__all__ = ["Latency", "Memory", "Recall", "Store", "Tls", "Uri", "demand_of", "remote_store"]
+__all__ = ["DemandOptions", "StoreOptions"]
 
-Recall = Annotated[
-    float | None,
-    typer.Option(min=0.5, max=1, help="Share of the ten nearest that a search finds.  [default: 0.99]"),
-]
-Latency = Annotated[
-    float | None,
-    typer.Option(min=0.001, metavar="MS", help="Exact search up to these milliseconds a query.  [default: 3]"),
-]
-Memory = Annotated[
-    float | None, typer.Option(min=0.001, metavar="GB", help="What the search may take.  [default: any]")
-]
-Store = Annotated[
-    str, typer.Option(metavar="STORE", help="Where the vectors are: faiss, in the index; milvus, at --uri.")
-]
-Uri = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URI",
-        help="Of Milvus: http://HOST:19530, https://..., or FILE.db. A token is taken from the environment: "
-        "MURA_SEARCH_MILVUS_TOKEN.",
-    ),
-]
-Tls = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="Of Milvus: server_pem_path, server_name, ca_pem_path, client_pem_path or client_key_path.",
-    ),
-]
+TLS = ("server_pem_path", "server_name", "ca_pem_path", "client_pem_path", "client_key_path")
 
 
-def remote_store(store: str, uri: str | None, tls: list[str]) -> dict[str, str]:
-    """Where the vectors go, as the index notes it; nothing for FAISS."""
-    if store not in {"faiss", "milvus"}:
-        raise typer.BadParameter(f"the store is faiss or milvus, not {store}")
-    if (store == "milvus") != (uri is not None) or (tls and store == "faiss"):
-        raise typer.BadParameter("--store milvus needs --uri, and --uri and --tls need --store milvus")
-    if uri is None:
-        return {}
-    from index.milvus.settings import MilvusSettings
+@dataclass(frozen=True)
+class DemandOptions:
+    """What the search of an index has to reach."""
 
-    settings = dict(item.partition("=")[::2] for item in tls)
-    names = {"server_pem_path", "server_name", "ca_pem_path", "client_pem_path", "client_key_path"}
-    if set(settings) - names:
-        raise typer.BadParameter(f"--tls takes {', '.join(sorted(names))}")
-    if uri.endswith(".db") and "://" not in uri:
-        uri = str(Path(uri).absolute())
-    settings = {
-        name: str(Path(value).absolute()) if name.endswith("path") else value for name, value in settings.items()
-    }
-    MilvusSettings(uri, **settings)  # type: ignore[arg-type]  # which says what is wrong with it
-    return {"kind": "milvus", "uri": uri, **settings}
+    recall: Annotated[
+        float | None,
+        Option(
+            min=0.5, max=1, metavar="SHARE", help="The share of the ten nearest that a search finds.  [default: 0.99]"
+        ),
+    ] = None
+    latency: Annotated[
+        float | None,
+        Option(min=0.001, metavar="MS", help="Search exactly if a query then takes at most this long.  [default: 3]"),
+    ] = None
+    memory: Annotated[
+        float | None, Option(min=0.001, metavar="GB", help="The most memory that the search takes.  [default: any]")
+    ] = None
+
+    def demand(self) -> dict[str, float]:
+        """What is asked for, as `index.vectors.base.Demand` has it."""
+        memory = None if self.memory is None else round(self.memory * 2**30)
+        wanted = {"recall": self.recall, "latency": self.latency, "memory": memory}
+        return {name: value for name, value in wanted.items() if value is not None}
 
 
-def demand_of(recall: float | None, latency: float | None, memory: float | None) -> dict[str, float]:
-    """What was asked for, as `index.vectors.base.Demand` has it."""
-    wanted = {"recall": recall, "latency": latency, "memory": None if memory is None else round(memory * 2**30)}
-    return {name: value for name, value in wanted.items() if value is not None}
+@dataclass(frozen=True)
+class StoreOptions(DemandOptions):
+    """The same, and where the vectors are."""
+
+    store: Annotated[
+        str, Option(metavar="STORE", help="Where the vectors are: faiss, in the index; or milvus, at --uri.")
+    ] = "faiss"
+    uri: Annotated[
+        str | None,
+        Option(
+            metavar="URI",
+            help="Milvus only: http://HOST:19530, https://..., or FILE.db. MURA_SEARCH_MILVUS_TOKEN may hold a token.",
+        ),
+    ] = None
+    tls: Annotated[
+        list[str] | None,
+        Option(metavar="NAME=VALUE", help=f"Milvus only: {', '.join(TLS[:-1])} or {TLS[-1]}; may be repeated."),
+    ] = None
+
+    def remote(self) -> dict[str, str]:
+        """The settings of Milvus, as the index notes them; empty for FAISS. Raises BadParameter and IndexFailure."""
+        if self.store not in {"faiss", "milvus"}:
+            raise typer.BadParameter(f"the store is faiss or milvus, not {self.store}")
+        if (self.store == "milvus") != (self.uri is not None) or (self.tls and self.store == "faiss"):
+            raise typer.BadParameter("--store milvus needs --uri, and --uri and --tls need --store milvus")
+        if self.uri is None:
+            return {}
+        from index.milvus.settings import MilvusSettings
+
+        given = dict(item.partition("=")[::2] for item in self.tls or ())
+        if not given.keys() <= set(TLS):
+            raise typer.BadParameter(f"--tls takes {', '.join(sorted(TLS))}")
+        local = self.uri.endswith(".db") and "://" not in self.uri
+        uri = str(Path(self.uri).absolute()) if local else self.uri
+        settings = {
+            name: str(Path(value).absolute()) if name.endswith("path") else value for name, value in given.items()
+        }
+        MilvusSettings(uri, **settings)  # type: ignore[arg-type]  # raises if one of them is invalid
+        return {"kind": "milvus", "uri": uri, **settings}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `build_index` and `join_shards`."""
+        return {"demand": self.demand(), "store": self.remote()}

@@ -120,7 +120,7 @@ def near_duplicates(
 ) -> list[NearDuplicate]:
     """Find near duplicates; files that are the same byte for byte (by their digests) are not listed again.
 
-    thumbnails: N pictures, read once in their order, then those of candidates; limit: of similarity, as `similarity_limit`
+    thumbnails: N pictures, read once in their order, then those of candidates; limit: as of `similarity_limit`
     gives it; asked: look only for copies of the first so many radiographs among the others, by default for copies of
     any among all. In the order of the collection. `progress` is called with (pairs compared, pairs to compare).
     """

@@ -1,6 +1,7 @@
 """`mura-search demo`, with the model that comes along."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from cli.serve import ServerOptions
 from retrieval.datasets.collection import read_collection
 from retrieval.encoding.bundle import BUNDLED
 
@@ -30,12 +32,26 @@ def test_the_whole_way(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_leaves_nothing_behind(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_serves_what_it_drew_and_leaves_nothing_behind(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[ServerOptions] = []
+
+    def run_server(index: Path, options: ServerOptions) -> None:
+        assert index.is_relative_to(tmp_path / "temporary")
+        assert json.loads(run("index", "info", "--index", index, "--json").stdout)["collection"]["synthetic"] is True
+        served.append(options)
+
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    result = run("demo", "--patients", "20")
+    monkeypatch.setattr("cli.demo.run_server", run_server)
+    result = run("demo", "--patients", "20", "--serve", "--port", "0")
     assert result.exit_code == 0
     assert "synthetic" in result.stdout
+    assert served == [ServerOptions(port=0, files=True)]
+    asked = re.search(r"such as (.+)", result.stderr)
+    assert asked
+    assert Path(asked[1]).is_relative_to(tmp_path / "temporary")
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

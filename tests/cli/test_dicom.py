@@ -1,9 +1,8 @@
 """DICOM on the command line, and that no value of a header gets out."""
 
 import json
-import os
-import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,50 +112,61 @@ def leaks(text: bytes) -> bool:
     return any(mark in lowered for mark in (NAME.lower().encode(), NUMBER[:10].encode(), *wide))
 
 
-@pytest.mark.slow
-def test_no_value_of_a_header_gets_out(archive: Path, model: Path, tmp_path: Path) -> None:
-    """Build, ask, add, change, check, audit and evaluate; then every byte written or printed is searched."""
+def test_no_value_of_a_header_gets_out(
+    archive: Path,
+    model: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Build, ask, add, change, check, audit and evaluate; then every byte written or printed is searched.
+
+    Printed is what the commands print, what native code writes to the process's own streams, warnings and logs.
+    """
     place, labels, config = tmp_path / "index", tmp_path / "labels.csv", tmp_path / "config"
     query = tmp_path / "q.dcm"
     query.write_bytes((archive / NAME / f"{NAME}^1").read_bytes())
     dicom = (archive, "--layout", "dicom", "--labels", labels)
     at = ("--index", place)
     said: list[tuple[str, bytes]] = []
-    environment = os.environ | {
-        "XDG_CONFIG_HOME": str(config),
-        "XDG_DATA_HOME": str(tmp_path / "user"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "MURA_SEARCH_CACHE": str(tmp_path / "cache" / "pictures"),
-        "PYTHONWARNINGS": "always",
-    }
-    environment.pop("MURA_SEARCH_INDEX", None)
+    for name, folder in (("CONFIG", config), ("DATA", tmp_path / "user"), ("CACHE", tmp_path / "cache")):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(folder))
+    monkeypatch.setenv("MURA_SEARCH_CACHE", str(tmp_path / "cache" / "pictures"))
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("DEBUG")
 
-    def run(*arguments: object, code: int = 0) -> str:
-        command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, check=False)
-        assert done.returncode == code, done.stderr.decode()
-        said.append((" ".join(map(str, arguments)), done.stdout + done.stderr))
-        return done.stdout.decode()
+    def ask(*arguments: str | Path, code: int = 0) -> str:
+        caplog.clear()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            done = run(*arguments)
+        assert done.exit_code == code, done.stderr
+        native = capfd.readouterr()
+        text = [done.stdout, done.stderr, native.out, native.err, caplog.text, *(str(one.message) for one in caught)]
+        said.append((" ".join(map(str, arguments)), "\n".join(text).encode()))
+        return done.stdout
 
-    report = json.loads(run("index", "build", *dicom, *at, "--model", model, "--json"))
+    report = json.loads(ask("index", "build", *dicom, *at, "--model", model, "--json"))
     assert (report["cases"], report["patients"], len(report["quarantined"])) == (10, 4, 2)
-    run("index", "build", *dicom, *at, "--model", model, "--replace")
-    answer = json.loads(run(query, *at, "--json"))
+    ask("index", "build", *dicom, *at, "--model", model, "--replace")
+    answer = json.loads(ask(query, *at, "--json"))
     assert len(answer["cases"]) == 5  # of six studies of other patients
     assert len(answer["query"]["excluded_patients"]) == 1
-    run(query, *at)
-    run("index", "add", *dicom, *at)
-    run("index", "info", *at, "--json")
-    run("index", "info", *at)
-    run("index", "verify", *at)
-    run("audit", *dicom)
-    run("audit", *dicom, "--json")
-    run("evaluate", *dicom, *at, code=1)
-    run("index", "remove", "--patient", answer["cases"][0]["patient"], *at)
+    ask(query, *at)
+    ask("index", "add", *dicom, *at)
+    ask("index", "info", *at, "--json")
+    ask("index", "info", *at)
+    ask("index", "verify", *at)
+    ask("audit", *dicom)
+    ask("audit", *dicom, "--json")
+    ask("evaluate", *dicom, *at, code=1)
+    ask("index", "remove", "--patient", answer["cases"][0]["patient"], *at)
     for path in sorted((archive / NAME).glob("*.dcm")):
         query.write_bytes(path.read_bytes())
-        run(query, *at, code=int(path.stem.rpartition("-")[2] not in ("window", "shape")))
-    run("index", "build", archive, "--index", tmp_path / "other", code=1)  # without a table
+        ask(query, *at, code=int(path.stem.rpartition("-")[2] not in ("window", "shape")))
+    ask("index", "build", archive, "--index", tmp_path / "other", code=1)  # without a table
     assert len(said) == 21
     assert [arguments for arguments, text in said if leaks(text)] == []
     written = list(every_byte(place, config, tmp_path / "user", tmp_path / "cache"))

@@ -171,7 +171,7 @@ def test_accession_numbers_are_taken_as_they_stand(orthanc: Orthanc) -> None:
 
 def test_what_an_archive_does_not_have(run: Run, orthanc: Orthanc, place: Path, tmp_path: Path) -> None:
     for study, sentence in (
-        ("1.2.3.777", "has no radiograph of such a study"),
+        ("1.2.3.777", "has no radiograph of this study"),
         ("../etc", "is no Study Instance UID; it is digits and dots"),
     ):
         asked = run("dicomweb", orthanc.url, "--study", study, "--index", place)

@@ -46,7 +46,7 @@ def test_as_text(run: Run, place: Path, others: Path) -> None:
     assert len(lines) <= 40  # one screen
     # Index of two normal and two abnormal studies: a random nearest one has the label with chance 1/2.
     assert next(line for line in lines if line.startswith("precision at 1 ")).endswith("by chance 0.500")
-    assert "They agree on 3 of 3 studies, and are right on 66.7% of those." in lines
+    assert "Classifier and vote agree on 3 of 3 studies, and are right on 66.7% of those." in lines
 
 
 def test_near_duplicates_in_the_index_are_told(

@@ -93,7 +93,7 @@ def test_add_then_remove_then_relabel(run: Run, place: Path, squares: Callable[.
     assert run("index", "add", file, "--index", place).stdout.startswith("Added 2 radiographs in ")
     again = run("index", "add", file, "--index", place)
     assert again.exit_code == 0
-    assert "Known already, byte for byte: 2, such as s5-1.png, indexed as s5-1.png." in again.stdout
+    assert "Already in the index, byte for byte: 2, such as s5-1.png, indexed as s5-1.png." in again.stdout
     report = json.loads(run("index", "add", file, "--index", place, "--json").stdout)
     assert (report["added"], len(report["known"])) == (0, 2)
 
@@ -149,7 +149,7 @@ def test_merge(run: Run, place: Path, squares: Callable[..., Collection], model:
     assert refused.exit_code == 1
     assert "nothing of " in refused.stderr
     merged = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/")
-    assert merged.stdout == "Added 1 radiograph; there already, byte for byte: 0.\n"
+    assert merged.stdout == "Added 1 radiograph; already in the index, byte for byte: 0.\n"
     again = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/", "--json")
     assert json.loads(again.stdout)["known"] == [{"case": "s1-1.png", "indexed": "north/s1-1.png"}]
     assert run("index", "verify", "--index", place).stdout.startswith("Whole: 7 radiographs")
@@ -167,6 +167,14 @@ def test_shards_and_export(run: Run, place: Path, squares: Callable[..., Collect
     assert run("index", "build", table, "--shard", "3/2", "--index", tmp_path / "c").exit_code == 2
     missing = run("index", "merge", shards[0], "--index", tmp_path / "joined")
     assert (missing.exit_code, "shard 2 of 2 is missing" in missing.stderr) == (1, True)
+    for order in ([shards[0], place], [place, shards[0]]):
+        mixed = run("index", "merge", *order, "--index", tmp_path / "joined")
+        assert (mixed.exit_code, mixed.stdout) == (1, "")
+        assert f"{shards[0]} is a shard and {place} is not" in mixed.stderr
+    assert run("index", "merge", *shards, "--prefix", "a/", "--index", tmp_path / "joined").exit_code == 2
+    for option in (["--replace"], ["--recall", "0.9"], ["--store", "milvus", "--uri", "a.db"]):
+        assert run("index", "merge", place, *option, "--index", tmp_path / "joined").exit_code == 2
+    assert not (tmp_path / "joined").exists()
     assert run("index", "merge", *shards, "--index", tmp_path / "joined").stdout.startswith(
         "Indexed 3 radiographs of 2"
     )

@@ -1,15 +1,20 @@
-"""The words of the command line, and what becomes of what goes wrong."""
+"""The words of the command line, its versions, and its errors."""
 
 import os
+import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
+import retrieval
 from index.errors import MuraSearchError
+from retrieval.encoding.bundle import BUNDLED, Bundle
 
 Run = Callable[..., Result]
 COMMAND = [sys.executable, "-c", "from cli.main import main; main()"]
@@ -25,7 +30,50 @@ def test_alone_it_prints_help_with_three_examples(run: Run) -> None:
 
 
 def test_version(run: Run) -> None:
-    assert run("--version").stdout == "mura-search 0.1.0\n"
+    """It names what is installed; that it imports none of it is held by tests/test_imports.py."""
+    first, python, runtime, faiss, model = run("--version").stdout.splitlines()
+    assert first == f"mura-search {retrieval.__version__}" == f"mura-search {version('mura-search')}"
+    assert python == f"Python {platform.python_version()}"
+    assert re.fullmatch(r"ONNX Runtime [\d.]+", runtime)
+    assert re.fullmatch(r"FAISS [\d.]+(post\d+)?", faiss)
+    assert model == f"bundled model {Bundle.open(BUNDLED).name}"
+
+
+def test_version_without_a_runtime(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.main.installed", lambda package: None)
+    assert "ONNX Runtime is not installed\nFAISS is not installed\n" in run("--version").stdout
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "--version"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stdout.startswith("mura-search ")
+
+
+@pytest.mark.parametrize("file", ["index.py", "web.py", "retrieval/__init__.py", "training.py"])
+def test_a_file_that_hides_a_package_is_named(tmp_path: Path, file: str) -> None:
+    hiding = tmp_path / file
+    hiding.parent.mkdir(exist_ok=True)
+    hiding.write_text("raise SystemExit('this was imported')")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    package = ROOT / hiding.relative_to(tmp_path).parts[0].removesuffix(".py")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {hiding} hides mura-search's package {package}. Rename it, ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_script_beside_a_file_named_index_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "index.py").touch()
+    (tmp_path / "script.py").write_text("from retrieval import Searcher")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert f"ImportError: {tmp_path / 'index.py'} hides mura-search's package {ROOT / 'index'}" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["x.png"], ["--k", "3", "x.png"], ["x.png", "--json"], ["--json", "x.png"]])
@@ -62,7 +110,7 @@ def test_wrong_usage_exits_with_2(run: Run, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("raised", "code", "line"),
     [
-        (MuraSearchError("the index\nis \x1b[31mred"), 1, "error: the index is ?[31mred\n"),
+        (MuraSearchError("the index\nis \x1b[31mred"), 1, "error: the index is \ufffd[31mred\n"),
         (PermissionError(13, "Permission denied", "model"), 1, "error: Permission denied: model\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (KeyboardInterrupt("7 of 9 are done"), 130, "interrupted; 7 of 9 are done\n"),

@@ -162,7 +162,7 @@ def test_a_report_that_cannot_be_written_is_one_line(run: Run, place: Path, squa
     for file, words in [
         (tmp_path / "no" / "out.html", "there is no folder"),
         (tmp_path, "is a folder; name a file in it"),
-        (query, "is one of the files that are asked about"),
+        (query, "is a radiograph of the query"),
     ]:
         result = run(query, "--index", place, "--report", file)
         assert (result.exit_code, result.stdout) == (1, "")
@@ -174,5 +174,5 @@ def test_a_report_that_cannot_be_written_is_one_line(run: Run, place: Path, squa
     before = view.read_bytes()
     result = run(view.parent, "--index", place, "--report", view)
     assert result.exit_code == 1
-    assert "is one of the files that are asked about" in result.stderr
+    assert "is a radiograph of the query" in result.stderr
     assert view.read_bytes() == before

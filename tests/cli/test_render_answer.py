@@ -138,7 +138,7 @@ def test_a_patient_left_out_is_named_once() -> None:
 def test_names_cannot_steer_the_terminal_or_the_markup() -> None:
     case = replace(ANSWER.cases[0], study="[red]\x1b[2Jstudy", view="\x07")
     text = "\n".join(shown(replace(ANSWER, cases=(case,)), colour=True))
-    assert "[red]?[2Jstudy" in text
+    assert "[red]\ufffd[2Jstudy" in text
     assert "\x07" not in text
 
 

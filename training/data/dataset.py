@@ -195,7 +195,7 @@ def _require_room(store: PictureCache, count: int) -> None:
     if needed > free:
         raise TrainingError(
             f"{count:,} prepared radiographs need {needed / 2**30:.1f} GiB in {store.folder.parent}, where "
-            f"{free / 2**30:.1f} GiB are free; name another place with --cache or MURA_SEARCH_CACHE"
+            f"{free / 2**30:.1f} GiB are free; name another folder with --cache or MURA_SEARCH_CACHE"
         )
 
 

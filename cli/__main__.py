@@ -1,0 +1,5 @@
+"""`python -m cli` is `mura-search`."""
+
+from cli.main import main
+
+main()

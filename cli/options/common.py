@@ -1,0 +1,64 @@
+"""Options that several commands share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+__all__ = ["AsJson", "IndexFolder", "OpenPage", "Port", "SearchOptions", "Seed", "StudyTable", "Workers"]
+
+AsJson = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+IndexFolder = Annotated[
+    Path | None,
+    Option(
+        "--index",
+        metavar="FOLDER",
+        envvar="MURA_SEARCH_INDEX",
+        help="The index. By default it is in your user data folder.",
+    ),
+]
+OpenPage = Annotated[bool, Option("--open", help="Open the page in the browser when it is ready.")]
+Port = Annotated[int, Option(min=0, max=65535, metavar="N", help="The page's port; 0 takes any free port.")]
+Seed = Annotated[
+    int,
+    Option(
+        "--seed",
+        min=0,
+        metavar="N",
+        help="The random seed. Seed 0 draws the fingers that the bundled model was trained on.",
+    ),
+]
+StudyTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line a study.")]
+Workers = Annotated[int | None, Option(min=1, metavar="N", help="How many threads read radiographs.")]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What to search, and what to show of it."""
+
+    k: Annotated[int, Option("--k", min=1, metavar="N", help="How many similar studies to show.")] = 5
+    index: IndexFolder = None
+    part: Annotated[
+        list[str] | None,
+        Option(metavar="NAME", help="Search only studies of this body part; may be repeated."),
+    ] = None
+    view: Annotated[
+        list[str] | None, Option(metavar="NAME", help="Search only radiographs of this view; may be repeated.")
+    ] = None
+    patient: Annotated[
+        str | None,
+        Option(metavar="ID", help="The patient of the study. Other studies of this patient are left out."),
+    ] = None
+    heatmap: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Write the radiograph to this PNG file, with a heatmap of what looks abnormal."),
+    ] = None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The keyword arguments of `Searcher.search`."""
+        parts = [name.strip().lower() for name in self.part or ()]  # as `--part` of other commands
+        where = {field: values for field, values in (("part", parts), ("view", self.view)) if values}
+        return {"k": self.k, "patient": self.patient, "where": where or None, "heatmap": self.heatmap}
