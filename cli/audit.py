@@ -36,13 +36,15 @@ class DeepOptions:
     ] = False
     model: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Audit deeply with this model bundle. By default it is the bundled model."),
+        typer.Option(
+            metavar="FOLDER", help="Make a deep audit with this model bundle. By default it is the bundled model."
+        ),
     ] = None
     index: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Audit deeply with the model and rules of this index. Its radiographs are not encoded again.",
+            help="Make a deep audit with the model and rules of this index. Its radiographs are not encoded again.",
         ),
     ] = None
     wrong: Annotated[
@@ -124,12 +126,12 @@ def print_audit(findings: "Audit") -> None:
     standard_output().print(counts(findings))
     print()
     if findings.published:
-        print_list("not as published", [difference(one) for one in findings.different])
+        print_list("not as published", [difference(count) for count in findings.different])
     print_list("unreadable", [f"{case}: {reason}" for case, reason in findings.unreadable])
     print_list("read with a warning", [f"{case}: {reason}" for case, reason in findings.warned])
-    print_list("the same byte for byte", [duplicate(one) for one in findings.duplicates])
+    print_list("the same byte for byte", [duplicate(group) for group in findings.duplicates])
     if findings.deep:
-        print_list("near duplicates", [near_duplicate(one) for one in serious_first(findings.deep.near_duplicates)])
+        print_list("near duplicates", [near_duplicate(pair) for pair in serious_first(findings.deep.near_duplicates)])
     print_list("patients in two splits", findings.patients_in_two_splits)
     if findings.deep:
         print_label_issues(findings.deep)
@@ -151,24 +153,26 @@ def print_label_issues(deep: "DeepFindings") -> None:
 
 
 def label_issues_table(issues: "Sequence[LabelIssue]") -> "Table":
-    """The other columns are short; the neighbours' names fold."""
+    """The suspicious labels; long names of neighbours are folded."""
     table = bare_table("  study", "label", "chance", "vote", "classifier", "nearest studies of others")
-    for one in issues:
-        names = ", ".join(f"{of.study} ({of.label})" for of in one.neighbours[:3])
-        second = "-" if one.classifier is None else f"{one.classifier:.2f}"
-        figures = (one.label, f"{one.chance:.0%}", f"{one.vote:.2f}", second)
-        table.add_row(printable(f"  {one.study}"), *figures, printable(names))
+    for issue in issues:
+        names = ", ".join(f"{neighbour.study} ({neighbour.label})" for neighbour in issue.neighbours[:3])
+        second = "-" if issue.classifier is None else f"{issue.classifier:.2f}"
+        figures = (issue.label, f"{issue.chance:.0%}", f"{issue.vote:.2f}", second)
+        table.add_row(printable(f"  {issue.study}"), *figures, printable(names))
     return table
 
 
-def serious_first(twins: "Sequence[NearDuplicate]") -> "list[NearDuplicate]":
-    return sorted(twins, key=lambda one: (-one.across_splits, -one.across_labels, -one.across_patients, -one.match))
+def serious_first(pairs: "Sequence[NearDuplicate]") -> "list[NearDuplicate]":
+    return sorted(
+        pairs, key=lambda pair: (-pair.across_splits, -pair.across_labels, -pair.across_patients, -pair.match)
+    )
 
 
-def near_duplicate(one: "NearDuplicate") -> str:
+def near_duplicate(pair: "NearDuplicate") -> str:
     from retrieval.reports.audit_report import near_duplicate_words
 
-    return f"{' ~ '.join(one.cases)} ({near_duplicate_words(one)})"
+    return f"{' ~ '.join(pair.cases)} ({near_duplicate_words(pair)})"
 
 
 def counts(findings: "Audit") -> "Table":
@@ -189,13 +193,13 @@ def print_list(title: str, lines: Sequence[str]) -> None:
         print(f"  and {len(lines) - LISTED:,} more; --json lists all")
 
 
-def difference(one: "Difference") -> str:
-    where = " ".join(word for word in (one.split, one.part, one.label) if word)
-    return f"{where}: {one.here:,} {one.what} here, {one.published:,} published"
+def difference(item: "Difference") -> str:
+    where = " ".join(word for word in (item.split, item.part, item.label) if word)
+    return f"{where}: {item.here:,} {item.what} here, {item.published:,} published"
 
 
-def duplicate(one: "Duplicate") -> str:
+def duplicate(item: "Duplicate") -> str:
     from retrieval.reports.audit_report import crossing
 
-    across = crossing(one.across_splits, one.across_patients, one.across_labels)
-    return " = ".join(one.cases) + (f" ({across})" if across else "")
+    across = crossing(item.across_splits, item.across_patients, item.across_labels)
+    return " = ".join(item.cases) + (f" ({across})" if across else "")

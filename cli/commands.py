@@ -32,7 +32,7 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def add_command(app: typer.Typer, command: Callable[..., None], *lines: str, short_help: str | None = None) -> None:
+def add_command(app: typer.Typer, command: Callable[..., None], short_help: str | None, *lines: str) -> None:
     """Add a command to a group; `lines` are its examples, without "mura-search"."""
     app.command(cls=Command, short_help=short_help, epilog=examples(*lines))(expand(command))
 

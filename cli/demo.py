@@ -50,11 +50,11 @@ def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:
     from retrieval.searcher import Searcher
     from retrieval.synthetic.dataset import write_collection
 
-    data, place = folder / "radiographs", folder / "index"
+    data, index = folder / "radiographs", folder / "index"
     with progress("drawing") as show:
         write_collection(data, patients=patients, seed=seed, progress=show)
     with progress("indexing") as show:
-        report = build_index(read_collection(data, split="train"), place, progress=show)
+        report = build_index(read_collection(data, split="train"), index, progress=show)
     note(
         f"Drew {patients} synthetic patients and indexed {report.studies} of their studies, in {report.seconds:.0f} s."
     )
@@ -62,7 +62,7 @@ def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:
     valid = read_collection(data, split="valid")
     asked = next(case for case in valid.cases if case.label_name == "abnormal")
     note(f"Asking about {asked.study}, which is not indexed and was drawn {asked.label_name}.\n")
-    with Searcher.open(place) as searcher:
+    with Searcher.open(index) as searcher:
         answer = searcher.search([case.path for case in valid.cases if case.study == asked.study])
         if as_json:
             print_json(answer.to_dict())

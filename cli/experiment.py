@@ -46,9 +46,7 @@ def experiment(
     from retrieval.datasets.collection import read_collection
 
     plan = read_grid(grid_named(grid))
-    judged, *others = [
-        read_collection(place, layout, part if number == 0 else None) for number, place in enumerate(data)
-    ]
+    judged, *others = [read_collection(path, layout, part if number == 0 else None) for number, path in enumerate(data)]
     with stages("training") as show:
         try:
             results = run_experiment(plan, judged, others, out, cache=cache, tell=note, report=reporter(show))

@@ -27,4 +27,4 @@ for command, *lines in (
     (export, "index export embeddings.parquet"),
     (info, "index info", "index info --json"),
 ):
-    add_command(index, command, *lines)
+    add_command(index, command, None, *lines)

@@ -87,63 +87,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-add_command(
-    app,
-    query,
-    "pa.png lateral.png",
-    "study/ --heatmap heatmap.png --report answer.html",
-    short_help="Ask about a study.",
-)
-add_command(app, demo, "demo", "demo --keep demo --serve", short_help="Try everything on synthetic radiographs.")
-add_command(
-    app,
-    serve,
-    "serve --open",
-    "serve --host 0.0.0.0 --token-file token.txt --certificate server.pem",
-    short_help="Serve the page to ask on, and the HTTP API.",
-)
+for command, short_help, *lines in (
+    (query, "Ask about a study.", "pa.png lateral.png", "study/ --heatmap heatmap.png --report answer.html"),
+    (demo, "Try everything on synthetic radiographs.", "demo", "demo --keep demo --serve"),
+    (
+        serve,
+        "Serve the page to ask on, and the HTTP API.",
+        "serve --open",
+        "serve --host 0.0.0.0 --token-file token.txt",
+    ),
+    (
+        worklist,
+        "Rank the studies of a folder for reading.",
+        "worklist inbox --html list.html",
+        "worklist inbox --watch",
+    ),
+    (evaluate, "Measure how well an index reads new patients.", "evaluate MURA-v1.1 --split valid --html report.html"),
+    (train, "Train a model on labelled radiographs.", "train MURA-v1.1 --out run --dry-run"),
+    (experiment, "Train and compare a grid of models.", "experiment report MURA-v1.1 --out runs"),
+    (audit, "Check a collection of labelled radiographs.", "audit MURA-v1.1 --deep --sheet findings.html"),
+    (phantom, "Draw synthetic radiographs.", "phantom synthetic --patients 200"),
+    (dicomweb, "Ask about a study of an archive, by DICOMweb.", "dicomweb https://HOST/dicom-web --study 1.2.3.4"),
+    (scp, "Answer for studies that are sent by DICOM.", "scp --spool spool --send-to PACS@10.1.0.2:104"),
+):
+    add_command(app, command, short_help, *lines)
 app.add_typer(index, short_help="Build, change and check an index of labelled studies.")
-add_command(
-    app,
-    worklist,
-    "worklist inbox --html worklist.html",
-    "worklist inbox --watch --csv worklist.csv",
-    short_help="Rank the studies of a folder for reading.",
-)
-add_command(
-    app,
-    evaluate,
-    "evaluate MURA-v1.1 --split valid --html report.html",
-    short_help="Measure how well an index reads new patients.",
-)
-add_command(
-    app,
-    train,
-    "train MURA-v1.1 --part finger --out run --dry-run",
-    "train MURA-v1.1 --part finger --out run",
-    short_help="Train a model on labelled radiographs.",
-)
-add_command(app, experiment, "experiment report MURA-v1.1 --out runs", short_help="Train and compare a grid of models.")
-add_command(
-    app,
-    audit,
-    "audit MURA-v1.1",
-    "audit MURA-v1.1 --part finger --deep --sheet findings.html",
-    short_help="Check a collection of labelled radiographs.",
-)
-add_command(app, phantom, "phantom synthetic --patients 200", short_help="Draw synthetic radiographs.")
-add_command(
-    app,
-    dicomweb,
-    "dicomweb https://pacs/dicom-web --study 1.2.840.1 --store https://pacs/dicom-web",
-    short_help="Ask about a study of an archive, by DICOMweb.",
-)
-add_command(
-    app,
-    scp,
-    "scp --spool spool --allow 10.1.0.0/16 --send-to PACS@10.1.0.2:104",
-    short_help="Answer for studies that are sent by DICOM.",
-)
 
 
 def versions() -> Iterator[str]:

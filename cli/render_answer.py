@@ -1,4 +1,4 @@
-"""An answer in the terminal: the verdict first, then what it rests on, also in 80 columns and without colour."""
+"""An answer in the terminal: the verdict first, then the evidence, also in 80 columns and without colour."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,7 +160,7 @@ def figure(value: float | None) -> str:
 
 
 def cosine(value: float | None) -> str:
-    """A similarity: those that matter lie near 1, and differ in the third place."""
+    """A similarity with three digits, as most lie near 1."""
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -179,7 +179,7 @@ def bar(probability: float | None, threshold: float, marks: str) -> str:
 
 
 def shortest(path: str) -> str:
-    """Give back the path as seen from here, where that is shorter."""
+    """The path relative to the current folder, if that is shorter."""
     try:
         here = str(Path(path).relative_to(Path.cwd()))
     except (ValueError, OSError):

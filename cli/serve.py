@@ -84,7 +84,7 @@ def serve(
             min=0,
             max=65535,
             metavar="N",
-            help="Also be a DICOM node on this port, like mura-search scp. Needs --spool.",
+            help="Also be a DICOM node on this port, as the command scp is. Needs --spool.",
         ),
     ] = None,
     scp_host: Annotated[str, Option(metavar="ADDRESS", help="The address that the node listens on.")] = "127.0.0.1",
@@ -94,7 +94,7 @@ def serve(
 ) -> None:
     """Serve the page and the HTTP API until interrupted; with --scp also a DICOM node.
 
-    Only this machine can ask. To let other machines ask, set --host and a token.
+    Only this machine can ask. To let other machines ask, give --host and a token.
     """
     if (scp is None) != (spool is None):
         raise typer.BadParameter("give both --scp and --spool, or neither")

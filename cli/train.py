@@ -18,7 +18,7 @@ from index.errors import MissingExtra, MuraSearchError
 if TYPE_CHECKING:
     from retrieval.datasets.collection import Collection
     from training.loop.cost_estimate import Plan
-    from training.loop.run import Trained
+    from training.loop.run import RunOptions, Trained
     from training.recipe import Recipe
 
 __all__ = ["train"]
@@ -67,7 +67,7 @@ class RecipeOptions:
     ] = None
     seed: Annotated[int | None, Option(min=0, metavar="N", help="The random seed.")] = None
     recipe: Annotated[
-        Path | None, Option(metavar="FILE", help="Train by this run's recipe.json. Other options override it.")
+        Path | None, Option(metavar="FILE", help="Train by this recipe.json of a run. Other options override it.")
     ] = None
 
     def changes(self) -> dict[str, Any]:
@@ -100,13 +100,16 @@ def train(
     """Train an encoder and a classifier: first the embedding by triplets, then the classifier on it.
 
     Some patients are held out for calibration. If a collection has the splits train and valid, only train is used; to
-    use others, set --split. If the run is interrupted, --resume continues it.
-    """
+    use others, set --split. If the run is interrupted, --resume continues it. To train on several GPUs:
+
+    \b
+      torchrun --nproc-per-node GPUS --no-python mura-search train ...
+    """  # noqa: D301
     changes = options.changes()
     try:
         from training.data.dataset import listed_cases
         from training.distributed import rank_and_size
-        from training.loop.run import plan_run, recorded_recipe
+        from training.loop.run import RunOptions, plan_run, recorded_recipe
         from training.recipe import Recipe
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train") from error
@@ -125,7 +128,12 @@ def train(
         return
     if plan:
         note(foretold(plan.seconds, plan.memory_bytes, plan.step_seconds))
-    trained = run_training(collections, recipe, out, name=name, cache=cache, resume=resume, plan=plan)
+    provenance = {
+        "synthetic": any(collection.synthetic for collection in collections),
+        "collections": [collection.root.name for collection in collections],
+    }
+    run = RunOptions(name=name, provenance=provenance, resume=resume, trial=plan)
+    trained = run_training(collections, recipe, out, run, cache)
     if trained:  # None in torchrun's other processes
         print_trained(trained, as_json)
 
@@ -134,30 +142,20 @@ def run_training(
     collections: "Sequence[Collection]",
     recipe: "Recipe",
     out: Path,
-    *,
-    name: str,
+    options: "RunOptions",
     cache: Path | None,
-    resume: bool,
-    plan: "Plan | None",
 ) -> "Trained | None":
     """Read the collections and train, with progress on stderr."""
     from training.data.dataset import load_training_set
-    from training.loop.run import RunOptions
     from training.loop.run import train as run
 
     with progress("reading") as show:
         training_set, unreadable = load_training_set(collections, recipe.preprocessing, show, cache=cache)
     for path, reason in unreadable:
         say(f"left out: {path}: {reason}")
-    provenance = {
-        "synthetic": any(collection.synthetic for collection in collections),
-        "collections": [collection.root.name for collection in collections],
-    }
     with stages("training") as show:
-        report = reporter(show, planned=plan is not None)
         try:
-            options = RunOptions(name=name, provenance=provenance, resume=resume, trial=plan)
-            return run(training_set, recipe, out, options, report)
+            return run(training_set, recipe, out, options, reporter(show, planned=options.trial is not None))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command with --resume continues the run") from None
 

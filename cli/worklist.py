@@ -52,8 +52,8 @@ def worklist(
         with progress("reading") as show:
             result = rank_all(searcher, folder, show)
         write_results(result, searcher, csv, html)
-    for one in result.skipped:
-        note(f"left out: {one.study}: {one.reason}")
+    for skipped in result.skipped:
+        note(f"left out: {skipped.study}: {skipped.reason}")
     if as_json:
         print_json(result.to_dict())
     else:
@@ -80,8 +80,8 @@ def follow(
     from retrieval.worklist.worklist import Entry, find_studies, judge, ranked
 
     _, unread = find_studies(folder)  # no folder now is a mistake; one that goes away later may come back
-    for one in unread:
-        note(f"left out: {one.study}: {one.reason}")
+    for skipped in unread:
+        note(f"left out: {skipped.study}: {skipped.reason}")
     watch, started = Watch(folder, settle=every), time.perf_counter()
     known: dict[str, Entry | Skipped] = {}
     away = False
@@ -93,38 +93,35 @@ def follow(
                 away = False
             except (RadiographError, OSError) as error:  # a share that does not answer now may do so later
                 if not away:
-                    note(
-                        str(error)
-                        if isinstance(error, RadiographError)
-                        else f"{folder} cannot be read now: {error.strerror}"
-                    )
+                    unreadable = f"{folder} cannot be read now: {getattr(error, 'strerror', '')}"
+                    note(str(error) if isinstance(error, RadiographError) else unreadable)
                 ready, gone, away = [], set(), True
             for name in gone:
                 known.pop(name, None)
-            for found in ready:
-                known[found.study] = judge(searcher, found)
+            for study in ready:
+                known[study.study] = judge(searcher, study)
                 result = ranked(searcher, folder, known.values(), time.perf_counter() - started)
-                print_one(known[found.study], result, as_json)
+                print_entry(known[study.study], result, as_json)
             if ready or gone:
                 write(ranked(searcher, folder, known.values(), time.perf_counter() - started))
             time.sleep(every)
     except KeyboardInterrupt:
-        note(f"stopped; {sum(isinstance(one, Entry) for one in known.values()):,} studies were read")
+        note(f"stopped; {sum(isinstance(entry, Entry) for entry in known.values()):,} studies were read")
 
 
-def print_one(one: "Entry | Skipped", result: "Worklist", as_json: bool) -> None:
-    """A study that has just come, in one line: its place among those there are, and its figures."""
+def print_entry(entry: "Entry | Skipped", result: "Worklist", as_json: bool) -> None:
+    """A study that has just come, in one line: its rank and its figures."""
     from retrieval.worklist.worklist import Entry
 
-    if not isinstance(one, Entry):
-        note(f"left out: {one.study}: {one.reason}")
+    if not isinstance(entry, Entry):
+        note(f"left out: {entry.study}: {entry.reason}")
         return
-    rank = result.entries.index(one) + 1
+    rank = result.entries.index(entry) + 1
     if as_json:
-        print(as_text(json.dumps(one.to_dict(rank), ensure_ascii=False, allow_nan=False)), flush=True)
+        print(as_text(json.dumps(entry.to_dict(rank), ensure_ascii=False, allow_nan=False)), flush=True)
         return
-    told = [f"{one.mean:.2f}", call(one), *(["unfamiliar"] if unfamiliar(one) else []), one.study]
-    print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(told)}"), flush=True)
+    words = [f"{entry.mean:.2f}", call(entry), *(["unfamiliar"] if unfamiliar(entry) else []), entry.study]
+    print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(words)}"), flush=True)
 
 
 def print_worklist(result: "Worklist") -> None:

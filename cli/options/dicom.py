@@ -48,7 +48,8 @@ class ResultOptions:
         str | None,
         Option(
             metavar="URL",
-            help="Send the same to this DICOMweb server. MURA_SEARCH_DICOMWEB_TOKEN may hold a token.",
+            help="Send the answer to this DICOMweb server, as the same objects. MURA_SEARCH_DICOMWEB_TOKEN may hold a "
+            "token.",
         ),
     ] = None
     dicomweb_tls: DicomwebTls = None
