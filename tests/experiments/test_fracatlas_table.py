@@ -33,7 +33,7 @@ COLUMNS = (
     "oblique",
     "fractured",
 )
-# Image number, part, label and picture: runs 10-11, 20-21, 30-31 and 40; 20 is 11 compressed again, 31 is 20 a bit smaller.
+# Image number, part, label and picture: runs 10-11, 20-21, 30-31 and 40. 20 is 11 compressed again, 31 is 20 smaller.
 RADIOGRAPHS = [
     (10, "hand", 0, 1), (11, "hand", 0, 2), (20, "hand", 1, 2), (21, "hand", 0, 3),
     (30, "hip", 0, 4), (31, "hip", 0, 2), (40, "hand", 1, 5),
