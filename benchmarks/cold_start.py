@@ -77,8 +77,8 @@ def main() -> None:
     machine("onnxruntime", "faiss-cpu", "opencv-python-headless", "torch", "scikit-learn", "pandas")
     command = str(Path(sys.executable).with_name("mura-search"))
     plain_script = str(Path(__file__).with_name("_plain_query.py"))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         query = str(prepare(folder, options.cases))
         ours = [command, query, "--json", "--index", str(folder / "index")]
         plain = [sys.executable, plain_script, str(folder), query]

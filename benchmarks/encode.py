@@ -62,8 +62,8 @@ def main() -> None:
     options = parser.parse_args()
     machine("onnxruntime", "torch", "opencv-python-headless")
     how = Preprocessing(size=448)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         if options.folder:
             files = sorted(f for f in options.folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)[: options.images]
         else:

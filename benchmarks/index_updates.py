@@ -46,8 +46,8 @@ def compare(folder: Path, count: int, runs: int) -> None:
     vectors = unit(rng, studies * VIEWS)
     cases = [case for number in range(studies) for case in study(number)]
     (folder / "model").mkdir()
-    place, bare = folder / "index", folder / "bare.faiss"
-    with IndexBuilder.start(place, model=folder / "model", dimension=D, fingerprint="benchmark") as build:
+    path, bare = folder / "index", folder / "bare.faiss"
+    with IndexBuilder.start(path, model=folder / "model", dimension=D, fingerprint="benchmark") as build:
         build.add(cases, vectors, [bytes(3000)] * len(cases), np.zeros(len(cases), np.float32))
         build.finish()
     flat = faiss.IndexFlatIP(D)
@@ -57,16 +57,16 @@ def compare(folder: Path, count: int, runs: int) -> None:
     query = new[:1]
 
     def nearest() -> Sequence[str]:
-        with IndexReader.open(place) as index:
+        with IndexReader.open(path) as index:
             return [hit.case.study for hit in index.search(query, 1)[0]]
 
     def ours() -> float:
         """Add a study and ask for it, then remove it and ask again; seconds a change."""
         started = time.perf_counter()
-        with IndexWriter.open(place) as edit:
+        with IndexWriter.open(path) as edit:
             edit.add(study(studies), new, [bytes(3000)] * VIEWS, np.zeros(VIEWS, np.float32))
         assert nearest() == [f"s{studies}"]
-        with IndexWriter.open(place) as edit:
+        with IndexWriter.open(path) as edit:
             edit.remove({"study": [f"s{studies}"]})
         assert nearest() != [f"s{studies}"]
         return (time.perf_counter() - started) / 2
@@ -89,7 +89,7 @@ def compare(folder: Path, count: int, runs: int) -> None:
     samples, reference = alternate(runs, ours, theirs)
     print(f"\n{len(cases):,} x {D}")
     show("mura-search, a study changed and asked for", samples, "s")
-    show("a bare FAISS file, read and written anew", reference, "s")
+    show("a bare FAISS file, read and written again", reference, "s")
     ratio("bare file / mura-search", reference, samples)
 
 

@@ -94,7 +94,7 @@ def latency(store: MilvusStore, asked: NDArray[np.float32], wrist: bool) -> Call
 
 
 @contextmanager
-def chosen_place(uri: str, token: str) -> Iterator[MilvusSettings]:
+def chosen_settings(uri: str, token: str) -> Iterator[MilvusSettings]:
     with tempfile.TemporaryDirectory() as folder:
         yield MilvusSettings(uri or str(Path(folder) / "vectors.db"), "mura_search_benchmark", token, timeout=120.0)
 
@@ -114,10 +114,10 @@ def main() -> None:
     vectors = drawn(rng, centres, options.cases)
     asked = drawn(rng, centres, options.queries)
     params = {"index_type": options.index, "params": PARAMETERS.get(options.index, {})}
-    with chosen_place(options.uri, options.token) as place:
-        with MilvusStore.open(place, D, create=True) as old:
+    with chosen_settings(options.uri, options.token) as settings:
+        with MilvusStore.open(settings, D, create=True) as old:
             old.drop()
-        with MilvusStore.open(place, D, create=True, index_params=params) as store:
+        with MilvusStore.open(settings, D, create=True, index_params=params) as store:
             print(f"{options.cases:,} x {D}, {store.describe()['server']}, {options.index}")
             ingest(store, vectors)
             started = time.perf_counter()
@@ -126,7 +126,7 @@ def main() -> None:
             for wrist in (False, True):
                 share = share_found(store, vectors, asked, wrist)
                 print(f"{'wrists only' if wrist else 'no filter'}: {100 * share:.2f} % of NumPy's studies")
-            with MilvusStore.open(replace(place, consistency="Session"), D) as session:
+            with MilvusStore.open(replace(settings, consistency="Session"), D) as session:
                 samples = alternate(
                     options.runs, *(latency(one, asked, wrist) for one in (store, session) for wrist in (False, True))
                 )

@@ -49,9 +49,9 @@ def main() -> None:
     step = max(1, len(collection.cases) // options.source)
     encoding = encode_collection(replace(collection, cases=collection.cases[::step]), Encoder.open(BUNDLED))
     pictures = [read_radiograph(Path(case.path)).pixels for case in encoding.cases]
-    dice = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     N = options.radiographs
-    rows = dice.integers(0, len(pictures), N)
+    rows = generator.integers(0, len(pictures), N)
     cases = [
         Case(f"{number}", f"s{number // 3}", f"p{number // 3}", encoding.cases[rows[number - number % 3]].label)
         for number in range(N)
@@ -59,10 +59,12 @@ def main() -> None:
     thumbnails: list[bytes] = []
     for row in rows:
         height, width = pictures[row].shape[:2]
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), dice.uniform(-180, 180), dice.uniform(0.9, 1.6))
-        turn[:, 2] += dice.uniform(-0.2, 0.2, 2) * (width, height)
+        turn = cv2.getRotationMatrix2D(
+            (width / 2, height / 2), generator.uniform(-180, 180), generator.uniform(0.9, 1.6)
+        )
+        turn[:, 2] += generator.uniform(-0.2, 0.2, 2) * (width, height)
         thumbnails.append(thumbnail(np.asarray(cv2.warpAffine(pictures[row], turn, (width, height)), np.uint8)))
-    noise = options.noise * dice.standard_normal((N, encoding.embeddings.shape[1]))
+    noise = options.noise * generator.standard_normal((N, encoding.embeddings.shape[1]))
     vectors = (encoding.embeddings[rows] + noise).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -70,7 +72,7 @@ def main() -> None:
     pairs = _candidates(thumbnails, vectors, similarity_limit(cases, vectors).limit, options.asked)
     show(f"sieves: {N:,} radiographs, {len(pairs):,} pairs left", started, used)
     started, used = time.perf_counter(), time.process_time()
-    sample = [pairs[place] for place in dice.choice(len(pairs), min(options.sample, len(pairs)), replace=False)]
+    sample = [pairs[row] for row in generator.choice(len(pairs), min(options.sample, len(pairs)), replace=False)]
     for pair in sample:
         detail_match(_grey(thumbnails[pair.one]), _grey(thumbnails[pair.two]))
     show(f"comparing {len(sample):,} pairs", started, used)
@@ -78,7 +80,7 @@ def main() -> None:
     print(f"so all pairs take {seconds / 60:.1f} minutes of processor time")
     if options.asked is None:
         started, used = time.perf_counter(), time.process_time()
-        check_labels(cases, vectors, dice.standard_normal(N).astype(np.float32), Rules(k=51, temperature=0.1))
+        check_labels(cases, vectors, generator.standard_normal(N).astype(np.float32), Rules(k=51, temperature=0.1))
         show("votes on labels", started, used)
     print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
 

@@ -56,9 +56,9 @@ def cases(start: int, count: int) -> list[Case]:
     ]
 
 
-def build(place: Path, count: int, dimension: int) -> dict[str, float]:
+def build(path: Path, count: int, dimension: int) -> dict[str, float]:
     started = time.perf_counter()
-    with IndexBuilder.start(place, model=place.parent / "model", dimension=dimension, fingerprint="scale") as index:
+    with IndexBuilder.start(path, model=path.parent / "model", dimension=dimension, fingerprint="scale") as index:
         at = 0
         for vectors in drawn(count, dimension, 2):
             index.add(cases(at, len(vectors)), vectors, [b""] * len(vectors), np.zeros(len(vectors), np.float32))
@@ -68,23 +68,23 @@ def build(place: Path, count: int, dimension: int) -> dict[str, float]:
     return {"records stored [s]": stored - started, "search structure built [s]": time.perf_counter() - stored}
 
 
-def opened(place: Path, count: int, dimension: int) -> dict[str, float]:
+def opened(path: Path, count: int, dimension: int) -> dict[str, float]:
     import index.vectors.faiss  # noqa: F401  # before the clock starts: a process imports it once
 
     samples = []
     for _ in range(5):
         started = time.perf_counter()
-        IndexReader.open(place).close()
+        IndexReader.open(path).close()
         samples.append(time.perf_counter() - started)
     return {"opened first [s]": samples[0], "opened again [s]": median(samples[1:])}
 
 
-def searched(place: Path, count: int, dimension: int) -> dict[str, float]:
+def searched(path: Path, count: int, dimension: int) -> dict[str, float]:
     import faiss
 
     queries = next(drawn(600, dimension, 3))[::3]
     figures: dict[str, float] = {}
-    with IndexReader.open(place) as index:
+    with IndexReader.open(path) as index:
         for name, where in (("", None), (", of one part in seven", {"part": ["finger"]})):
             own = [f"p{n}" for n in range(len(queries))]
             found, seconds = [], []
@@ -125,21 +125,21 @@ def recall(vectors: Vectors, queries: Vectors, found: list[list[Hit]], own: list
     return float(np.mean(shares))
 
 
-def changed(place: Path, count: int, dimension: int) -> dict[str, float]:
+def changed(path: Path, count: int, dimension: int) -> dict[str, float]:
     """A study is added and found, then removed and no longer found, by a reader that was open all the time."""
     vectors = next(drawn(15, dimension, 4))
     added, removed = [], []
-    with IndexReader.open(place) as index:
+    with IndexReader.open(path) as index:
         for n in range(5):
             study, views = f"new{n}", vectors[3 * n : 3 * n + 3]
             new = [Case(f"new{n}-{view}.png", study, study, 1) for view in range(3)]
             started = time.perf_counter()
-            with IndexWriter.open(place) as edit:
+            with IndexWriter.open(path) as edit:
                 edit.add(new, views, [b""] * 3, np.zeros(3, np.float32))
             assert index.search(views[:1], 1)[0][0].case.study == study
             added.append(time.perf_counter() - started)
             started = time.perf_counter()
-            with IndexWriter.open(place) as edit:
+            with IndexWriter.open(path) as edit:
                 edit.remove({"study": [study]})
             assert index.search(views[:1], 1)[0][0].case.study != study
             removed.append(time.perf_counter() - started)

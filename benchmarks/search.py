@@ -44,8 +44,8 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
     vectors = drawn(count)
     cases = [Case(f"{i}.png", f"s{i // 3}", f"p{i // 4}", i // 3 % 2, digest=f"{i:064x}") for i in range(count)]
     (folder / "model").mkdir()
-    place = folder / "index"
-    with IndexBuilder.start(place, model=folder / "model", dimension=dimension, fingerprint="benchmark") as build:
+    path = folder / "index"
+    with IndexBuilder.start(path, model=folder / "model", dimension=dimension, fingerprint="benchmark") as build:
         build.add(cases, vectors, [b""] * count, np.zeros(count, np.float32))
         build.finish()
     oracle = NearestNeighbors(n_neighbors=K, algorithm="brute", metric="cosine").fit(vectors)
@@ -66,7 +66,7 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
 
         return run
 
-    with IndexReader.open(place) as reader, IndexReader.open(place) as forgetful:
+    with IndexReader.open(path) as reader, IndexReader.open(path) as forgetful:
 
         def ours(query: NDArray[np.float32], i: int) -> None:
             assert len(reader.search(query, K, exclude_patients=[[f"p{i}"]])[0]) == K

@@ -46,10 +46,10 @@ def queries(count: int) -> list[bytes]:
 
 def bare(encoder: Encoder, pictures: Sequence[bytes], seconds: float) -> tuple[float, float]:
     """Radiographs a second without a server: from files, read ahead by threads, and from prepared pictures."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         cases = []
         for number, data in enumerate(pictures):
-            file = Path(place) / f"{number}.png"
+            file = Path(temporary) / f"{number}.png"
             file.write_bytes(data)
             cases.append(Case(file.name, file.name, file.name, 0, path=str(file)))
 
@@ -135,12 +135,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=sys.maxsize)
     options = parser.parse_args()
     machine("onnxruntime", "fastapi", "uvicorn")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         index = options.index
         if index is None:
-            index = Path(place) / "index"
-            write_collection(Path(place) / "data", patients=60, seed=1)
-            build_index(read_collection(Path(place) / "data", split="train"), index)
+            index = Path(temporary) / "index"
+            write_collection(Path(temporary) / "data", patients=60, seed=1)
+            build_index(read_collection(Path(temporary) / "data", split="train"), index)
         command = [sys.executable, "-c", "from cli.main import main; main()", "serve", "--port", "0"]
         begun = time.perf_counter()
         server = subprocess.Popen([*command, "--index", str(index)], stderr=subprocess.PIPE, text=True)

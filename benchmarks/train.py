@@ -152,23 +152,23 @@ def main() -> None:
         return
 
     machine("torch", "torchvision", "timm")
-    with tempfile.TemporaryDirectory() as place:
-        folder = options.folder or Path(place) / "phantoms"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary) / "phantoms"
         if options.folder is None:
             write_collection(folder, patients=40, seed=0)
-        told: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
+        results: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
 
         def measured(side: str) -> float:
             words = [f"--{name}={getattr(options, name)}" for name in ("backbone", "size", "batch", "steps")]
-            command = [sys.executable, __file__, str(folder), *words, f"--side={side}", f"--cache={place}/cache"]
+            command = [sys.executable, __file__, str(folder), *words, f"--side={side}", f"--cache={temporary}/cache"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(f"{side} failed:\n{done.stderr}")
-            told[side].append(json.loads(done.stdout.splitlines()[-1]))
-            return told[side][-1]["rate"]
+            results[side].append(json.loads(done.stdout.splitlines()[-1]))
+            return results[side][-1]["rate"]
 
         samples, reference = alternate(options.runs, lambda: measured("ours"), lambda: measured("plain"), warm_up=0)
-    precision = "bf16" if told["ours"][-1]["bf16"] else "float32"
+    precision = "bf16" if results["ours"][-1]["bf16"] else "float32"
     print(
         f"{options.backbone} at {options.size} pixels, batches of {options.batch}, {device().type}; ours in {precision}"
     )
@@ -176,7 +176,7 @@ def main() -> None:
     show("plain PyTorch", reference, "images/s")
     ratio("mura-search / plain", samples, reference)
     for side, name in (("ours", "mura-search"), ("plain", "plain PyTorch")):
-        shares = ", ".join(f"{of['waiting']:.1%}" for of in told[side])
+        shares = ", ".join(f"{of['waiting']:.1%}" for of in results[side])
         print(f"{name} waits for data: {shares} of the time")
 
 

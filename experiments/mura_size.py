@@ -119,8 +119,8 @@ def main() -> None:
     options = parser.parse_args()
     machine("torch", "onnxruntime", "faiss-cpu")
     with tempfile.TemporaryDirectory() as temporary:
-        place = options.folder or Path(temporary)
-        data = place / "MURA-v1.1"
+        folder = options.folder or Path(temporary)
+        data = folder / "MURA-v1.1"
         if not (data / "valid_labeled_studies.csv").exists():
             began = time.perf_counter()
             write_collection(data, options.studies, options.parts)
@@ -129,15 +129,17 @@ def main() -> None:
         print(json.dumps({key: audit[key] for key in ("radiographs", "studies", "patients") if key in audit}))
         part = ["--part", "finger"] if options.parts == 1 else []
         tiny = ["--backbone", "timm:test_efficientnet", "--from-scratch", "--size", str(options.size), "--epochs", "1"]
-        run("train", data, *part, "--out", place / "run", *tiny, "--cache", place / "cache")
-        model, index = place / "run" / "model", place / "finger.index"
+        run("train", data, *part, "--out", folder / "run", *tiny, "--cache", folder / "cache")
+        model, index = folder / "run" / "model", folder / "finger.index"
         built = run("index", "build", data, *part, "--split", "train", "--model", model, "--index", index)
         judged = run("evaluate", data, *part, "--split", "valid", "--index", index)
         counts = {"indexed": built["cases"], "judged": judged["images"], "studies": judged["studies"]}
         print(json.dumps(counts))
         print("kappa of the vote by part:", json.dumps(by_part(judged)))
-        (place / "grid.toml").write_text(tiny_grid(options.size), encoding="utf-8")
-        done = run("experiment", place / "grid.toml", data, *part, "--out", place / "grid", "--cache", place / "cache")
+        (folder / "grid.toml").write_text(tiny_grid(options.size), encoding="utf-8")
+        done = run(
+            "experiment", folder / "grid.toml", data, *part, "--out", folder / "grid", "--cache", folder / "cache"
+        )
         runs = done["runs"]
         assert isinstance(runs, list)
         for result in runs:

@@ -47,7 +47,7 @@ def _fracture(finger: Finger, rng: RandomStream, theta: float) -> Lesion:
     else:
         number = rng.choice((1, 2, 3), (0.4, 0.32, 0.28))
         slant = radians(rng.around(0.0, 9.0) if rng.chance(0.5) else rng.sign() * rng.uniform(32.0, 58.0))
-        # Displaced or not: a hairline keeps its place, so the line is all there is to see.
+        # Displaced or not: a hairline fracture does not move, so only the line shows.
         step, bend = (rng.uniform(0.6, 2.2), rng.uniform(4.0, 18.0)) if rng.chance(0.6) else (0.4, 1.5)
         fracture = FracturePlane(
             finger.bones[number].length * rng.uniform(0.28, 0.78),

@@ -329,7 +329,7 @@ def draw_ring(tissue: Tissue, finger: Finger, frame: Frame, half: float) -> None
 
 
 def mark_joint(tissue: Tissue, joint: Point, radius: float) -> None:
-    """Mark the disc of `radius` mm about a joint as the place of the finding."""
+    """Mark the disc of `radius` mm about a joint as the finding."""
     window = tissue.camera.window([joint], radius)
     x, y = tissue.camera.local(Frame(joint[0], joint[1], 1.0, 0.0), window)
     tissue.finding[window] |= x * x + y * y < radius * radius

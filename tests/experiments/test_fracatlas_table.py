@@ -33,7 +33,7 @@ COLUMNS = (
     "oblique",
     "fractured",
 )
-# Image number, part, label and picture: runs 10-11, 20-21, 30-31 and 40; 20 is 11 encoded anew, 31 is 20 a bit smaller.
+# Image number, part, label and picture: runs 10-11, 20-21, 30-31 and 40. 20 is 11 compressed again, 31 is 20 smaller.
 RADIOGRAPHS = [
     (10, "hand", 0, 1), (11, "hand", 0, 2), (20, "hand", 1, 2), (21, "hand", 0, 3),
     (30, "hip", 0, 4), (31, "hip", 0, 2), (40, "hand", 1, 5),
@@ -73,11 +73,11 @@ def tables(texture: Draw, model: Path, tmp_path: Path) -> Path:
     for part in ("hand", "hip"):
         write_folder(tmp_path / part, [row for row in RADIOGRAPHS if row[1] == part], texture)
     given = (tmp_path / "hand", tmp_path / "hip", "--out")
-    told = script("fracatlas_table.py", *given, tmp_path / "linked", "--model", model)
-    assert "7 radiographs of 2 patients" in told
-    assert "3 pairs of copies, 3 of them of two runs (2 with both labels), which link 3 runs to 1 patients" in told
-    told = script("fracatlas_table.py", *given, tmp_path / "unlinked", "--unlinked")
-    assert "7 radiographs of 4 patients" in told
+    printed = script("fracatlas_table.py", *given, tmp_path / "linked", "--model", model)
+    assert "7 radiographs of 2 patients" in printed
+    assert "3 pairs of copies, 3 of them of two runs (2 with both labels), which link 3 runs to 1 patients" in printed
+    printed = script("fracatlas_table.py", *given, tmp_path / "unlinked", "--unlinked")
+    assert "7 radiographs of 4 patients" in printed
     assert not (tmp_path / "unlinked" / "copies.csv").exists()
     return tmp_path
 
@@ -155,10 +155,10 @@ def write_annotations(folder: Path, boxes: Sequence[dict[str, str]]) -> None:
         {"id": n, "image_id": numbers[box["image_id"]], "bbox": [float(box[k]) for k in ("x", "y", "width", "height")]}
         for n, box in enumerate(boxes)
     ]
-    place = folder / "Annotations" / "COCO JSON"
-    place.mkdir(parents=True)
+    folder_of_boxes = folder / "Annotations" / "COCO JSON"
+    folder_of_boxes.mkdir(parents=True)
     content = {"images": images, "annotations": annotations, "categories": [{"id": 0, "name": "fractured"}]}
-    (place / "COCO_fracture_masks.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder_of_boxes / "COCO_fracture_masks.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_a_knee_that_is_called_a_hand_is_a_leg(texture: Draw, tmp_path: Path) -> None:
