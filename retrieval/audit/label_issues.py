@@ -1,11 +1,10 @@
-"""Labels that look wrong: studies whose neighbours, of other patients, mostly have the other label.
+"""Label issues: studies whose neighbours, of other patients, mostly have the other label.
 
-Every study is voted on by its nearest studies with its own patient left out, and with the patients left out who share a
-radiograph with it. The vote becomes the probability of the other label by Platt's calibration on the labels as they
-are. How probable a wrong label is then depends on how many are wrong at all, which nobody knows; it is assumed, said,
-and can be changed. If a share e of the labels, drawn at random, is wrong, and the calibrated vote says p for the other
-label as it would be written down, then q = (p - e) / (1 - 2 e) is what it says of the truth, and by Bayes' rule the
-label is wrong with chance e q / (e q + (1 - e)(1 - q)). V radiographs of S studies.
+Every study gets a k-NN vote without its own patient, and without patients who share a radiograph with it. Platt's
+calibration on the given labels turns the vote into p, the probability that the other label is given. The share e of
+wrong labels is unknown; it is assumed, reported, and can be changed. If wrong labels are drawn at random, then the
+other label is true with the probability q = (p - e) / (1 - 2 e), and by Bayes' rule the given label is wrong with the
+chance e q / (e q + (1 - e)(1 - q)). V radiographs of S studies.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,16 +22,16 @@ from retrieval.encoding.bundle import digest_number
 __all__ = ["ASSUMED", "LEAST", "LabelCheck", "LabelIssue", "Neighbour", "chance_of_error", "check_labels"]
 
 ASSUMED = 0.05  # of the labels
-LEAST = 0.2  # chance of a wrong label from which a study is listed
-SHOWN = 5  # neighbours of a suspect
-_EDGE = 0.01  # a vote can be 0 or 1 exactly, but nothing is certain
+LEAST = 0.2  # a study with at least this chance of a wrong label is listed
+SHOWN = 5  # neighbours of an issue
+_EDGE = 0.01  # probabilities are clipped to this and 1 - this
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A study that voted: its label, its nearest radiograph's name and similarity, and its part of the vote."""
+    """A study that voted: its label, its nearest radiograph with the similarity, and its part of the vote."""
 
     study: str
     label: str
@@ -47,7 +46,8 @@ class LabelIssue:
 
     `vote` and `classifier` are probabilities of abnormality, the latter None where the model was trained on the
     patient; `other` is the calibrated probability of the other label, `chance` that the label is wrong if the assumed
-    share of labels is. `seconded` tells whether the classifier calls the other label too, None where it has no say.
+    share of labels is. `seconded` is true where the classifier predicts the other label too, else
+    false, or None where `classifier` is None.
     """
 
     study: str
@@ -66,11 +66,11 @@ class LabelIssue:
 
 @dataclass(frozen=True, slots=True)
 class LabelCheck:
-    """The issues, those of the highest chance first, of `studies` that could be voted on.
+    """The issues among `studies` that have a vote, the highest chance first.
 
-    `expected` is how many of the listed labels would be wrong, if `assumed` of all were: the sum of their chances.
-    `trained_on` studies are of patients whom the model learned from, wrong labels and all; those may go unnoticed.
-    `calibrated` is False where too few studies are labelled and votes stand as they are.
+    `expected` is the number of listed labels that are wrong if the share `assumed` of all labels is: the sum of the
+    chances. `trained_on` studies are of patients whom the model was trained on; their wrong labels may go unnoticed.
+    `calibrated` is False where too few studies are labelled, and the votes are not calibrated.
     """
 
     studies: int
@@ -84,7 +84,7 @@ class LabelCheck:
 
 
 def chance_of_error(other: Floats, assumed: float) -> Floats:
-    """How probable a wrong label is where the calibrated probability of the other label is `other`; any shape.
+    """The chance of a wrong label where the calibrated probability of the other label is `other`; any shape.
 
     >>> chance_of_error(np.array([0.05, 0.5, 0.95]), 0.05).round(3).tolist()
     [0.001, 0.05, 0.839]
@@ -112,29 +112,21 @@ def check_labels(
     default its patient; `trained_on` the radiographs the model was trained on, as `Bundle.seen` numbers them; `assumed`
     the share of wrong labels, above 0 and below 0.5.
     """
-    ranked = ranked_studies(cases, embeddings, np.arange(len(cases)), rules.k, owners)
-    study_of = np.unique([case.study for case in cases], return_inverse=True)[1]
-    weights = _weights(ranked.similarities, rules)
-    voting = weights.sum(axis=1) > 0  # (V,)
-    views = np.bincount(study_of, voting, len(ranked.studies))
-    abnormal = (weights * (ranked.labels[ranked.numbers] == ABNORMAL)).sum(axis=1)  # (V,)
-    votes: Floats = np.clip(np.bincount(study_of, abnormal) / np.maximum(views, 1), 0.0, 1.0)  # (S,)
-    judged = views > 0
-    probabilities = np.bincount(study_of, rules.probabilities(logits)) / np.bincount(study_of)
-    known = _trained_on(cases, study_of, trained_on)
-
-    labels = ranked.labels
-    calibration, calibrated = _calibrated(votes, labels, judged)
-    other = np.where(labels == ABNORMAL, 1 - calibration, calibration)
-    chances = np.where(judged, chance_of_error(other, assumed), 0.0)
-    # The chance grows with the other label's probability, but for its edges.
+    votes = _vote(cases, embeddings, rules, owners)
+    calibrated, learned = _calibrated(votes.probabilities, votes.labels, votes.voted)
+    other = np.where(votes.labels == ABNORMAL, 1 - calibrated, calibrated)
+    chances = np.where(votes.voted, chance_of_error(other, assumed), 0.0)
+    # Ties in the chance, which is clipped at either end, are broken by the other label's probability.
     listed = [study for study in np.lexsort((-other, -chances)) if chances[study] >= least]
-    members = _members(study_of)
+    classifier = np.bincount(votes.study_of, rules.probabilities(logits)) / np.bincount(votes.study_of)
+    known = _trained_on(cases, votes.study_of, trained_on)
+    members = _members(votes.study_of)
     issues = []
     for study in listed:
         rows = members[study]
         first = cases[rows[0]]
-        second = None if known[study] else float(probabilities[study])
+        probability = None if known[study] else float(classifier[study])
+        abnormal = None if probability is None else probability > rules.classifier_threshold
         issues.append(
             LabelIssue(
                 study=first.study,
@@ -143,28 +135,55 @@ def check_labels(
                 split=first.split,
                 label=LABEL_NAMES[first.label],
                 cases=tuple(cases[row].case for row in rows),
-                vote=float(votes[study]),
-                classifier=second,
+                vote=float(votes.probabilities[study]),
+                classifier=probability,
                 other=float(other[study]),
                 chance=float(chances[study]),
-                seconded=None if second is None else (second > rules.classifier_threshold) != (first.label == ABNORMAL),
-                neighbours=_neighbours(cases, embeddings, rows, voters=(ranked.numbers, weights), members=members),
+                seconded=None if abnormal is None else abnormal != (first.label == ABNORMAL),
+                neighbours=_neighbours(cases, embeddings, rows, votes, members),
             )
         )
     return LabelCheck(
-        studies=int(judged.sum()),
+        studies=int(votes.voted.sum()),
         issues=tuple(issues),
         assumed=assumed,
         least=least,
         expected=float(chances[listed].sum()),
-        trained_on=int((known & judged).sum()),
-        calibrated=calibrated,
+        trained_on=int((known & votes.voted).sum()),
+        calibrated=learned,
         rules=rules,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Votes:
+    """The votes on S studies of V radiographs, with k neighbours each.
+
+    study_of (V,) is each radiograph's study number. labels, probabilities of abnormality and voted (S,); a study
+    without neighbours is not voted on. neighbours (V, k) are study numbers, weights (V, k) their parts of the vote.
+    """
+
+    study_of: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    probabilities: Floats
+    voted: NDArray[np.bool_]
+    neighbours: NDArray[np.int64]
+    weights: Floats
+
+
+def _vote(cases: Sequence[Case], embeddings: NDArray[np.float32], rules: Rules, owners: Sequence[str] | None) -> _Votes:
+    """Vote on every study by the mean of its radiographs that have neighbours."""
+    ranked = ranked_studies(cases, embeddings, np.arange(len(cases)), rules.k, owners)
+    study_of = np.unique([case.study for case in cases], return_inverse=True)[1]
+    weights = _weights(ranked.similarities, rules)
+    views = np.bincount(study_of, weights.sum(axis=1) > 0, len(ranked.studies))
+    abnormal = (weights * (ranked.labels[ranked.numbers] == ABNORMAL)).sum(axis=1)  # (V,)
+    probabilities: Floats = np.clip(np.bincount(study_of, abnormal) / np.maximum(views, 1), 0.0, 1.0)
+    return _Votes(study_of, ranked.labels, probabilities, views > 0, ranked.numbers, weights)
+
+
 def _weights(similarities: NDArray[np.float32], rules: Rules) -> Floats:
-    """The weights of every row's neighbours; of a row that has none, all zero."""
+    """The weights of every row's neighbours; all 0 for a row without neighbours."""
     some = np.isfinite(similarities[:, 0]) if similarities.shape[1] else np.zeros(len(similarities), np.bool_)
     weights = np.zeros(similarities.shape)
     if some.any():
@@ -173,20 +192,20 @@ def _weights(similarities: NDArray[np.float32], rules: Rules) -> Floats:
 
 
 def _trained_on(cases: Sequence[Case], study_of: NDArray[np.int64], trained_on: Collection[int]) -> NDArray[np.bool_]:
-    """Which studies are of patients of whom the model was trained on any radiograph (S,)."""
+    """Whether the model was trained on any radiograph of the study's patient (S,)."""
     patients = {case.patient for case in cases if case.digest and digest_number(case.digest) in trained_on}
     return np.bincount(study_of, [case.patient in patients for case in cases]) > 0
 
 
-def _calibrated(votes: Floats, labels: NDArray[np.int64], judged: NDArray[np.bool_]) -> tuple[Floats, bool]:
-    """Votes as probabilities of the label as it is written down (S,), and whether there were enough to learn that."""
-    if np.bincount(labels[judged], minlength=2).min() < FEWEST:
+def _calibrated(votes: Floats, labels: NDArray[np.int64], voted: NDArray[np.bool_]) -> tuple[Floats, bool]:
+    """Votes as calibrated probabilities of an abnormal label (S,), and whether there are enough to calibrate."""
+    if np.bincount(labels[voted], minlength=2).min() < FEWEST:
         return votes, False
     clipped = np.clip(votes, _EDGE, 1 - _EDGE)
     logits = np.log(clipped / (1 - clipped))
-    slope, intercept = fit_platt(logits[judged], labels[judged], np.ones(int(judged.sum())))
-    if slope <= 0:  # the vote knows nothing, and the share of abnormal studies is all there is
-        return np.full(len(votes), labels[judged].mean()), True
+    slope, intercept = fit_platt(logits[voted], labels[voted], np.ones(int(voted.sum())))
+    if slope <= 0:  # the vote is useless, and the share of abnormal studies is the best probability
+        return np.full(len(votes), labels[voted].mean()), True
     return sigmoid(slope * logits + intercept), True
 
 
@@ -200,20 +219,20 @@ def _neighbours(
     cases: Sequence[Case],
     embeddings: NDArray[np.float32],
     rows: NDArray[np.int64],
-    *,
-    voters: tuple[NDArray[np.int64], Floats],
+    votes: _Votes,
     members: Sequence[NDArray[np.int64]],
 ) -> tuple[Neighbour, ...]:
-    """The studies with the largest parts in the vote on the study of `rows`."""
-    numbers, weights = voters
+    """The studies with the largest parts in the vote on the study of `rows`; ties by their number."""
     parts: dict[int, float] = {}
     for row in rows:
-        for number, weight in zip(numbers[row].tolist(), weights[row].tolist(), strict=True):
+        for study, weight in zip(votes.neighbours[row].tolist(), votes.weights[row].tolist(), strict=True):
             if weight > 0:
-                parts[number] = parts.get(number, 0.0) + weight / len(rows)
-    found = []
-    for number, weight in sorted(parts.items(), key=lambda part: (-part[1], part[0]))[:SHOWN]:
-        products = embeddings[rows] @ embeddings[members[number]].T
-        nearest = cases[members[number][int(products.max(axis=0).argmax())]]
-        found.append(Neighbour(nearest.study, nearest.label_name, nearest.case, float(products.max()), weight))
-    return tuple(found)
+                parts[study] = parts.get(study, 0.0) + weight / len(rows)
+    largest = sorted(parts.items(), key=lambda part: (-part[1], part[0]))[:SHOWN]
+    neighbours = []
+    for study, weight in largest:
+        similarities = embeddings[rows] @ embeddings[members[study]].T
+        nearest = cases[members[study][int(similarities.max(axis=0).argmax())]]
+        similarity = float(similarities.max())
+        neighbours.append(Neighbour(nearest.study, nearest.label_name, nearest.case, similarity, weight))
+    return tuple(neighbours)

@@ -1,4 +1,4 @@
-"""A collection: labelled radiographs on disk, whatever their layout, as one table of cases."""
+"""A collection: labelled radiographs on disk, in any layout, as one table of cases."""
 
 import os
 from collections.abc import Iterable
@@ -32,11 +32,11 @@ class Collection:
     """Labelled radiographs, none of them opened yet.
 
     `root` is the folder that `Case.case` is relative to, `layout` one of `LAYOUTS`. `notes` are sentences about what
-    was inferred or left out. `synthetic` collections say so themselves, by a file SYNTHETIC.txt in their root. Every
-    study has one label and one patient; cases are unique. `kinds` is the table that may name kinds of lesions.
+    was inferred or left out. `synthetic` is true where the root has a file SYNTHETIC.txt. Every study has one label and
+    one patient; cases are unique. `kinds` is a table that may name kinds of lesions.
 
-    `site` names the key that hashed the identifiers of DICOM radiographs, "" where none did. With one, `Case.path` is
-    there for reading alone: neither an index nor a message has it.
+    `site` names the key that hashed the identifiers of DICOM radiographs, "" where identifiers are kept. With a key,
+    `Case.path` is for reading alone: neither an index nor a message may hold it.
     """
 
     root: Path
@@ -52,13 +52,13 @@ class Collection:
         return {} if self.kinds is None else read_lesions(self.kinds)
 
     def stored(self, case: Case) -> Case:
-        """The record of a case as an index may hold it. Raises CollectionError where a name in it is no text."""
+        """The record of a case as an index may hold it. Raises CollectionError where a name is not UTF-8."""
         record = replace(case, path="") if self.site else case
         try:
             "".join((record.case, record.path, record.study, record.patient)).encode()
         except UnicodeEncodeError as error:
             raise CollectionError(
-                f"the path of {as_text(record.case)} has bytes that are no UTF-8 text, "
+                f"the path of {as_text(record.case)} has bytes that are not UTF-8 text, "
                 "so no index can hold it; rename it"
             ) from error
         return record
@@ -66,7 +66,7 @@ class Collection:
     def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
         """Only the cases of one body part, of one split, or both; CollectionError where there are none.
 
-        A collection that names no splits is divided by patient into train and valid (`datasets.splits`), and says so.
+        A collection without splits is divided by patient into train and valid (`datasets.splits`), with a note.
         """
         cases, notes = self.cases, self.notes
         if split is not None and not any(case.split for case in cases):
@@ -74,11 +74,11 @@ class Collection:
             notes += (f"no splits are named: {VALID_SHARE:.0%} of the patients, drawn by their names, are valid",)
         for field, wanted in (("part", part), ("split", split)):
             if wanted is not None:
-                there = sorted({getattr(case, field) for case in cases} - {""})
+                names = sorted({getattr(case, field) for case in cases} - {""})
                 cases = tuple(case for case in cases if getattr(case, field) == wanted.strip().lower())
                 if not cases:
-                    names = ", ".join(there) or "none named"
-                    raise CollectionError(f"{self.root} has no radiograph of {field} {wanted!r}; choose of: {names}")
+                    choice = ", ".join(names) or "none named"
+                    raise CollectionError(f"{self.root} has no radiograph of {field} {wanted!r}; choose of: {choice}")
         return replace(self, cases=cases, notes=notes)
 
 
@@ -93,12 +93,12 @@ def read_collection(
 ) -> Collection:
     """Read a MURA or FracAtlas folder, a case table, or a DICOM archive; the layout is recognised unless named.
 
-    A folder with a `cases.csv` is that case table. A folder that merely holds one such collection stands for it. Of a
-    MURA folder, a split (`train`) or one of its parts (`train/XR_FINGER`) can be named as well. `part` and `split`
-    select as `Collection.select` does. `labels` and `keep_identifiers` are of DICOM: see `read_dicom_folder`.
+    A folder with a `cases.csv` is that case table. A folder that holds one such collection stands for it. Of a MURA
+    folder, a split (`train`) or a part (`train/XR_FINGER`) can be named. `part` and `split` select as
+    `Collection.select` does. `labels` and `keep_identifiers` belong to DICOM: see `read_dicom_folder`.
 
-    Raises CollectionError, one line: nothing there, no known layout, a table that cannot be used, a study with two
-    labels or two patients, nothing left to read.
+    Raises CollectionError, one line: a missing path, an unknown layout, a table that cannot be used, a study with two
+    labels or two patients, no radiographs.
     """
     data = Path(os.path.abspath(data))  # noqa: PTH100 - resolve() would follow links, and cases be named by their targets
     if layout is not None and layout not in LAYOUTS:
@@ -108,46 +108,50 @@ def read_collection(
         if layout != "dicom":
             raise CollectionError(f"a table of labels and kept identifiers belong to DICOM, not to the layout {layout}")
     try:
-        place, found = _recognise(data, layout)
-        collection = _read_dicom(place, labels, keep_identifiers) if found == "dicom" else _read(place, found)
+        path, recognised = _recognise(data, layout)
+        collection = _read_dicom(path, labels, keep_identifiers) if recognised == "dicom" else _read(path, recognised)
     except OSError as error:
         raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
     if not collection.cases:
-        noted = "".join(f"; {note}" for note in collection.notes) if found == "dicom" else ""
-        raise CollectionError(f"{data} holds no radiographs in the layout {found}{noted}")
+        noted = "".join(f"; {note}" for note in collection.notes) if recognised == "dicom" else ""
+        raise CollectionError(f"{data} holds no radiographs in the layout {recognised}{noted}")
     _check_studies(collection.cases)
     return collection.select(part=part, split=split)
 
 
 def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
     """The folder or table to read, and its layout."""
-    if data.name.upper() == "DICOMDIR" and layout in (None, "dicom") and data.is_file():
+    if data.is_dir():
+        return _recognise_folder(data, layout)
+    data.stat()  # raises OSError where there is nothing
+    if data.name.upper() == "DICOMDIR" and layout in (None, "dicom"):
         return data.parent, "dicom"
-    if not data.is_dir():
-        data.stat()  # says what is wrong with it, where anything is
-        if data.suffix.lower() != ".csv" or layout not in (None, "csv"):
-            raise CollectionError(f"{data} is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)")
+    if data.suffix.lower() == ".csv" and layout in (None, "csv"):
         return data, "csv"
+    raise CollectionError(f"{data} is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)")
+
+
+def _recognise_folder(folder: Path, layout: str | None) -> tuple[Path, str]:
+    """The folder itself, or the one collection within it, and the layout."""
     if layout == "dicom":
-        return data, "dicom"
-    found = _layout_of(data, layout)
-    if found:
-        return data, found
-    folders = sorted(folder for folder in data.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    within = [(folder, kind) for folder in folders if (kind := _layout_of(folder, layout))]
-    if len(within) == 1:
-        return within[0]
-    if within:
-        names = ", ".join(folder.name for folder, _ in within[:5])
-        raise CollectionError(f"{data} holds {len(within)} collections ({names}); name one of them")
-    if layout is None and is_dicom_folder(data):
-        return data, "dicom"
-    expected = "; ".join(f"{name} needs {what}" for name, what in _EXPECTED.items() if layout in (None, name))
-    raise CollectionError(f"{data} is no collection: {expected}")
+        return folder, layout
+    if own := _layout_of(folder, layout):
+        return folder, own
+    folders = sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+    collections = [(inner, kind) for inner in folders if (kind := _layout_of(inner, layout))]
+    if len(collections) == 1:
+        return collections[0]
+    if collections:
+        names = ", ".join(inner.name for inner, _ in collections[:5])
+        raise CollectionError(f"{folder} holds {len(collections)} collections ({names}); name one of them")
+    if layout is None and is_dicom_folder(folder):
+        return folder, "dicom"
+    expected = "; ".join(f"{name} needs {files}" for name, files in _EXPECTED.items() if layout in (None, name))
+    raise CollectionError(f"{folder} is not a collection: {expected}")
 
 
 def _layout_of(folder: Path, layout: str | None) -> str | None:
-    """The layout that a folder has, where it has one, and the one wanted."""
+    """The layout of a folder, None where it has no layout or not the wanted one."""
     try:
         if layout in (None, "csv") and (folder / CASE_TABLE).is_file():
             return "csv"
@@ -155,24 +159,24 @@ def _layout_of(folder: Path, layout: str | None) -> str | None:
             return "fracatlas"
         if layout in (None, "mura") and find_mura(folder):
             return "mura"
-    except PermissionError:  # somebody else's folder among the user's
+    except PermissionError:  # another user's folder
         return None
     return None
 
 
-def _read(place: Path, layout: str) -> Collection:
+def _read(path: Path, layout: str) -> Collection:
     kinds = None
     if layout == "csv":
-        kinds = table = place / CASE_TABLE if place.is_dir() else place
+        kinds = table = path / CASE_TABLE if path.is_dir() else path
         root, (cases, notes) = table.parent, read_casetable(table)
         if is_fracatlas(root):
             notes.append("FracAtlas publishes neither patients nor studies: those of its case table are inferred")
     elif layout == "fracatlas":
-        root, (cases, notes) = place, read_fracatlas(place)
+        root, (cases, notes) = path, read_fracatlas(path)
     else:
-        mura = find_mura(place)
+        mura = find_mura(path)
         if mura is None:
-            raise CollectionError(f"{place} is no MURA folder any more")
+            raise CollectionError(f"{path} is no longer a MURA folder")
         root, (cases, notes) = mura.root, read_mura(mura)
     if kinds is None and (root / LESIONS).is_file():
         kinds = root / LESIONS
@@ -186,7 +190,7 @@ def _read_dicom(folder: Path, labels: Path | None, keep_identifiers: bool) -> Co
 
 
 def _check_studies(cases: Iterable[Case]) -> None:
-    """A study has one label and belongs to one patient: votes and splits rest on it."""
+    """Raise CollectionError where a study has two labels or two patients: votes and splits need one of each."""
     first: dict[str, Case] = {}
     for case in cases:
         known = first.setdefault(case.study, case)

@@ -5,18 +5,23 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
+from retrieval.images.codestream import STREAM_END
 from retrieval.images.raster_headers import IMAGE_SUFFIXES, Header, HeaderError, read_header
+
+if TYPE_CHECKING:
+    from retrieval.images.dicom_reader import DicomPicture
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -33,29 +38,29 @@ __all__ = [
 ]
 
 MAX_BYTES = 128 * 2**20
-"""The largest file that is read. A 16-bit TIFF of a whole leg, 12,000 x 3,000 pixels, has 69 MiB."""
+"""The largest file that is read, in bytes. A 16-bit TIFF of a whole leg, 12,000 x 3,000 pixels, has 69 MiB."""
 
 MAX_PIXELS = 64_000_000
-"""The largest picture that is decoded: 8,000 x 8,000 pixels; of DICOM, all samples of all frames together."""
+"""The largest picture that is decoded, 8,000 x 8,000 pixels. In DICOM all samples of all frames count together."""
 
-# Should the file have become a pipe since it was looked at, opening it must not wait for somebody to write.
+# The file may become a pipe after its status was read; opening it must not wait for a writer.
 _READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _DICOM_STARTS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # the group of a first element, in either byte order
 _FRAME = re.compile(r"(.+)\[([1-9]\d{0,5})\]", re.DOTALL)
-_BEYOND_RANGE = 0.001  # the share of an image's values, at either end, that does not count towards its range
-_MISSING = 128  # what libjpeg makes of a block that it was never sent
-_MOST_ROWS_MISSING = 0.25  # a cut JPEG with fewer rows than the other three quarters is no radiograph to judge
+_BEYOND_RANGE = 0.001  # the share of an image's values, at either end, that its range leaves out
+_MISSING = 128  # libjpeg's value for a block that is missing in the file
+_MOST_ROWS_MISSING = 0.25  # the share of its rows that a cut JPEG may lack
 
 
 @dataclass(frozen=True, slots=True)
 class Radiograph:
-    """A radiograph as its file has it, upright, before any preprocessing.
+    """A radiograph as stored in its file, upright, before any preprocessing.
 
     `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits; where
-    the file has several DICOM frames, that of the file's digest and the frame's number. `warnings` are sentences
-    without a subject ("ends early: ..."), empty for a file in order. `patient` is DICOM's Patient ID, which must be
-    neither shown nor stored. `frame` counts from 1, and is 0 where the file has but one, or one was not asked for.
+    a DICOM file has several frames, it is the SHA-256 of the file's digest and the frame's number. `warnings` are
+    sentences without a subject ("ends early: ..."), empty for a file in order. `patient` is DICOM's Patient ID, which
+    must be neither shown nor stored. `frame` counts from 1; it is 0 where the radiograph stands for the whole file.
     """
 
     pixels: NDArray[np.uint8]
@@ -66,58 +71,59 @@ class Radiograph:
 
 
 def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
-    """Read one file; see `decode_radiograph` for what becomes of its pixels.
+    """Read one file as `decode_radiograph` does.
 
-    `path` may name a frame of a DICOM file, as in `run.dcm[2]`. `name` is what errors call it, the path unless given.
+    `path` may name a frame of a DICOM file, as in `run.dcm[2]`. `name` is the file's name in errors.
 
-    Raises RadiographError, one line that names the file, for whatever is no readable radiograph: nothing there, a
-    folder, a pipe, no permission, more than `MAX_BYTES`, and everything that `decode_radiograph` refuses.
+    Raises RadiographError, one line that names the file, for everything that is not a readable radiograph: a missing
+    file, a folder, a pipe, no permission, more than `MAX_BYTES`, and what `decode_radiograph` refuses.
     """
     file, frame = file_and_frame(path)
-    return _decoded(_read(file, name), file.suffix, name or str(path), frame or 0)[0]
+    read_dicom = _first_frame if frame is None else partial(_frames, frame=frame)
+    return _decoded(_read(file, name), file.suffix, name or str(path), read_dicom)[0]
 
 
 def read_frames(path: Path, name: str | None = None, most: int | None = None) -> list[Radiograph]:
-    """Read a file like `read_radiograph`, but all frames where it is DICOM, unless `path` names one.
+    """Read a file like `read_radiograph`, but all frames of DICOM, unless `path` names a frame.
 
-    With more than `most` frames it is refused before they are decoded.
+    A file with more than `most` frames is refused before any is decoded.
     """
     file, frame = file_and_frame(path)
-    return _decoded(_read(file, name), file.suffix, name or str(path), frame, most)
+    return _decoded(_read(file, name), file.suffix, name or str(path), partial(_frames, frame=frame, most=most))
 
 
 def decode_frames(data: bytes, name: str, most: int | None = None) -> list[Radiograph]:
-    """Decode a file's bytes like `decode_radiograph`, but all frames where it is DICOM; `most` as in `read_frames`."""
-    return _decoded(data, Path(name).suffix, name, None, most)
+    """Decode a file's bytes like `decode_radiograph`, but all frames of DICOM; `most` as in `read_frames`."""
+    return _decoded(data, Path(name).suffix, name, partial(_frames, most=most))
 
 
 def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
-    """Decode a file's bytes; `name` is what errors call it.
+    """Decode a file's bytes; `name` is the file's name in errors.
 
-    Grey stays grey, colour becomes BGR, alpha is laid on black, EXIF orientation is applied, and of several frames or
-    pages the first is taken, with a warning. Pixels of other than 8 bits are scaled linearly to 0..255 by the image's
-    own range, from its 0.1 % to its 99.9 % quantile: how many of the 16 bits a detector uses is its own affair, and a
-    few dead or hot pixels must not decide. A TIFF whose zero is white is inverted, so that white is always dense.
-    DICOM says itself how it is to be seen: see `retrieval.images.dicom_reader.read_picture`.
+    Grey stays grey, colour becomes BGR, and alpha is laid on black. EXIF orientation is applied. Of several frames or
+    pages the first is read, with a warning. Pixels of other than 8 bits are scaled linearly to 0..255, from the image's
+    0.1 % to its 99.9 % quantile: detectors use different numbers of the 16 bits, and a few dead or hot pixels must not
+    set the range. A TIFF whose zero is white is inverted, so that white is always dense. For DICOM see
+    `retrieval.images.dicom_reader.read_picture`.
 
-    A JPEG that ends early is read with a warning, its missing rows black, while three quarters of its rows are there.
-    PNGs are held to their checksums. The other formats have none, so changed bytes within them cannot be noticed.
+    A JPEG that ends early is read with a warning if at least three quarters of its rows are present; the missing rows
+    are black. The checksums of a PNG are checked. The other formats have no checksums, so changed bytes go unnoticed.
 
-    Raises RadiographError, one line, for everything else: empty, too large (`MAX_BYTES`, `MAX_PIXELS`, both checked
-    before decoding), truncated, damaged, DICOM that is no radiograph, or no image. MissingExtra where DICOM is met and
-    the extra that reads it is not installed.
+    Raises RadiographError, one line, for everything else: empty, too large (`MAX_BYTES` and `MAX_PIXELS` are checked
+    before decoding), truncated, damaged, DICOM that is not a radiograph, or not an image. Raises MissingExtra for DICOM
+    where the extra that reads it is not installed.
     """
-    return _decoded(data, Path(name).suffix, name, 0)[0]
+    return _decoded(data, Path(name).suffix, name, _first_frame)[0]
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file has DICOM's preamble, or its ending and a beginning that fits. Raises OSError."""
+    """Whether a file has DICOM's preamble, or DICOM's file name ending and first bytes. Raises OSError."""
     with file.open("rb") as opened:
         return _is_dicom(opened.read(132), file.suffix)
 
 
 def file_digest(path: Path) -> str:
-    """The digest that `read_radiograph` gives, from the bytes alone; raises OSError."""
+    """The digest of `Radiograph`, without decoding the file. Raises OSError."""
     file, frame = file_and_frame(path)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -129,11 +135,11 @@ def _is_dicom(data: bytes, suffix: str) -> bool:
 
 
 def file_and_frame(path: Path) -> tuple[Path, int | None]:
-    """What `run.dcm[2]` names, unless there is a file of that very name."""
-    found = _FRAME.fullmatch(path.name)
-    if found is None or os.path.lexists(path):
+    """The file and frame that `run.dcm[2]` names; the path itself where a file has that very name."""
+    match = _FRAME.fullmatch(path.name)
+    if match is None or os.path.lexists(path):
         return path, None
-    return path.with_name(found[1]), int(found[2])
+    return path.with_name(match[1]), int(match[2])
 
 
 def _frame_digest(digest: str, frame: int) -> str:
@@ -156,15 +162,17 @@ def _read(path: Path, name: str | None) -> bytes:
         raise RadiographError(f"{shown} cannot be read: {error.strerror}; check its name and permissions") from error
 
 
-def _decoded(data: bytes, suffix: str, name: str, frame: int | None, most: int | None = None) -> list[Radiograph]:
-    """The picture; of DICOM the frame, all frames (None), or the first as if there were no others (0)."""
+def _decoded(
+    data: bytes, suffix: str, name: str, read_dicom: Callable[[bytes, str], list[Radiograph]]
+) -> list[Radiograph]:
+    """The picture in a file's bytes; `read_dicom` chooses the frames of DICOM, given the bytes and the shown name."""
     shown = _shown(name)
     if not data:
         raise RadiographError(f"{shown} is empty; copy or export it again")
     if len(data) > MAX_BYTES:
         raise RadiographError(_too_many_bytes(shown, len(data)))
     if _is_dicom(data, suffix):
-        return _dicom(data, shown, frame, most)
+        return read_dicom(data, shown)
     try:
         header = read_header(data)
     except HeaderError as error:
@@ -178,23 +186,33 @@ def _decoded(data: bytes, suffix: str, name: str, frame: int | None, most: int |
     return [Radiograph(pixels, hashlib.sha256(data).hexdigest(), warnings)]
 
 
-def _dicom(data: bytes, shown: str, frame: int | None, most: int | None) -> list[Radiograph]:
+def _first_frame(data: bytes, shown: str) -> list[Radiograph]:
+    """The first frame of a DICOM file, which then stands for the whole file."""
+    picture = _dicom(data, shown, 1)
+    several = ("holds several frames: the first is read",) if picture.count > 1 else ()
+    digest = hashlib.sha256(data).hexdigest()
+    return [Radiograph(picture.frames[0], digest, picture.warnings + several, picture.patient)]
+
+
+def _frames(data: bytes, shown: str, *, frame: int | None = None, most: int | None = None) -> list[Radiograph]:
+    """One frame of a DICOM file, or all frames, each as a radiograph of its own; at most `most` of them."""
+    picture = _dicom(data, shown, frame, most)
+    first = 0 if picture.count == 1 else frame or 1
+    digest = hashlib.sha256(data).hexdigest()
+    return [
+        Radiograph(pixels, _frame_digest(digest, number), picture.warnings, picture.patient, number)
+        for number, pixels in enumerate(picture.frames, first)
+    ]
+
+
+def _dicom(data: bytes, shown: str, frame: int | None, most: int | None = None) -> "DicomPicture":
     from retrieval.images.dicom_header import DicomError
     from retrieval.images.dicom_reader import read_picture
 
     try:
-        picture = read_picture(data, 1 if frame == 0 else frame, MAX_BYTES, MAX_PIXELS, most)
+        return read_picture(data, frame, MAX_BYTES, MAX_PIXELS, most)
     except DicomError as error:
-        raise RadiographError(f"{shown} {error}") from None  # what pydicom said may name the patient
-    digest, warnings = hashlib.sha256(data).hexdigest(), picture.warnings
-    if frame == 0 or picture.count == 1:
-        if picture.count > 1:
-            warnings += ("holds several frames: the first is read",)
-        return [Radiograph(picture.frames[0], digest, warnings, picture.patient)]
-    return [
-        Radiograph(pixels, _frame_digest(digest, number), warnings, picture.patient, number)
-        for number, pixels in enumerate(picture.frames, frame or 1)
-    ]
+        raise RadiographError(f"{shown} {error}") from None  # pydicom's own message may name the patient
 
 
 def _picture(header: Header, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -217,11 +235,11 @@ def _picture(header: Header, shown: str) -> tuple[NDArray[np.uint8], tuple[str, 
 
 
 def _decode(header: Header) -> NDArray[Any] | None:
-    """OpenCV's decoding, (H, W) or (H, W, 3 or 4) of any depth, or None where it cannot."""
+    """The picture as OpenCV decodes it, (H, W) or (H, W, 3 or 4) of any depth; None where OpenCV cannot."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     flags = cv2.IMREAD_UNCHANGED
     if header.kind == "TIFF" and not header.straight_alpha:
-        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # unchanged would hand over CMYK as if it were BGR and alpha
+        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # "unchanged" would give CMYK as if it were BGR and alpha
     try:
         with _silent_stderr() if header.cut else nullcontext():
             return cv2.imdecode(np.frombuffer(header.data, np.uint8), flags)
@@ -230,23 +248,23 @@ def _decode(header: Header) -> NDArray[Any] | None:
 
 
 def _ran_out(header: Header, stored: NDArray[Any]) -> bool:
-    """Whether a JPEG with an end marker lacks its last blocks all the same.
+    """Whether a JPEG lacks its last blocks although it has an end marker.
 
-    Missing blocks are mid-grey, as `_blacken_missing` says, and so may a picture's own be. Bits put before the end
-    marker fill up missing blocks, and change nothing in a whole picture; 4 KiB are enough for at least one unit of ten.
+    Missing blocks are mid-grey (see `_blacken_missing`), but blocks of a whole picture may be so too. Bits inserted
+    before the end marker fill missing blocks, and do not change a whole picture. 4 KiB fill at least one block.
     """
     if not (stored[-1, -8:] == _MISSING).all():
         return False
-    end = header.data.rfind(b"\xff\xd9")
+    end = header.data.rfind(STREAM_END)
     filled = _decode(replace(header, data=header.data[:end] + bytes(4096) + header.data[end:], cut=True))
     return not np.array_equal(stored, filled) if filled is not None else False
 
 
 def _blacken_missing(stored: NDArray[Any]) -> float:
-    """Make black, in place, what a cut JPEG lacks, and return the share of its rows that are missing altogether.
+    """Blacken the missing part of a cut JPEG, in place, and return the share of rows that are missing altogether.
 
-    libjpeg leaves every block that it was never sent at the middle of the range, and blocks come in rows from the top
-    left: what is missing is the tail of one row of blocks and all below it.
+    libjpeg gives a missing block the middle of the range. Blocks are stored row by row from the top left, so the
+    tail of one row of blocks is missing, and all rows below it.
     """
     grey = stored == _MISSING if stored.ndim == 2 else (stored == _MISSING).all(axis=2)
     height, width = grey.shape
@@ -260,7 +278,7 @@ def _blacken_missing(stored: NDArray[Any]) -> float:
 
 
 def _run(flags: NDArray[np.bool_]) -> int:
-    """How many of the last flags in a row are set."""
+    """The number of set flags at the end."""
     return len(flags) if flags.all() else int(np.argmin(flags[::-1]))
 
 
@@ -275,9 +293,9 @@ def _on_black(stored: NDArray[Any]) -> NDArray[Any]:
 
 def _eight_bits(pixels: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
-        return pixels  # libtiff has set an inverted TIFF right at this depth
+        return pixels  # libtiff itself has inverted an 8-bit TIFF
     if pixels.dtype.kind == "f":
-        pixels = np.where(np.abs(pixels) < 1e30, pixels, 0)  # what is no number, or no measurement, counts as nothing
+        pixels = np.where(np.abs(pixels) < 1e30, pixels, 0)  # NaN and absurd values count as 0
     values = pixels.astype(np.float32)
     outermost = int(values.size * _BEYOND_RANGE)  # at either end
     low, high = np.partition(values, (outermost, values.size - 1 - outermost), axis=None)[[outermost, -1 - outermost]]
@@ -286,7 +304,7 @@ def _eight_bits(pixels: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """EXIF 2.3, table 6: 2 to 4 flip or half-turn the stored rows and columns, 5 to 8 exchange them as well."""
+    """EXIF 2.3, table 6: 2 to 4 flip the stored picture or turn it by 180 degrees, 5 to 8 also exchange its axes."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -301,11 +319,11 @@ _STDERR = threading.Lock()
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keep libjpeg from writing of a file's early end, which is told as a warning, straight to the terminal."""
+    """Keep libjpeg from writing to the terminal that a file ends early; `Radiograph.warnings` says so."""
     with _STDERR:
         try:
             kept = os.dup(2)
-        except OSError:  # a process without one
+        except OSError:  # a process without stderr
             yield
             return
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -319,7 +337,7 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _shown(name: str) -> str:
-    """A file's name on one line: what no terminal shows as it is becomes an escape."""
+    """A file's name on one line; characters that are not printable become escapes, so that the file can be found."""
     if name.isprintable():
         return name
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)

@@ -302,7 +302,7 @@ def test_a_name_that_is_no_text_is_not_kept_and_not_indexed(planted: Collection,
     with resume_cache(tmp_path / "cache" / "one", named, encoder.bundle) as cache:
         assert cache is None
     assert encode_collection(named, encoder).cases[0].case == path.name
-    with pytest.raises(CollectionError, match=r"the path of \?\.png has bytes that are no UTF-8 text, .*; rename it"):
+    with pytest.raises(CollectionError, match=r"the path of \?\.png has bytes that are not UTF-8 text, .*; rename it"):
         build_index(named, tmp_path / "index", model=model)
 
 

@@ -346,8 +346,8 @@ def test_selecting(tmp_path: Path) -> None:
 
 def test_what_is_no_collection(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nothing") == f"{tmp_path}/nothing cannot be read: No such file or directory"
-    assert "is no collection: mura needs train/XR_FINGER/" in refusal(tmp_path)
-    assert "is no collection: fracatlas needs dataset.csv" in refusal(tmp_path, layout="fracatlas")
+    assert "is not a collection: mura needs train/XR_FINGER/" in refusal(tmp_path)
+    assert "is not a collection: fracatlas needs dataset.csv" in refusal(tmp_path, layout="fracatlas")
     assert "layout 'nifti' is not known; choose of: mura, fracatlas, csv, dicom" in refusal(tmp_path, layout="nifti")
     (tmp_path / "q.png").touch()
     assert "q.png is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)" in refusal(
