@@ -1,14 +1,16 @@
 """The answer to a query: what the command prints, the Python API returns and the web page will send."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from index.case import LABEL_NAMES
 from index.reader import Hit
+from retrieval.notices import Code, Notice
+from retrieval.wording import label_word, sentence
 
 __all__ = [
-    "SYNTHETIC",
     "Answer",
     "ClassifierAnswer",
     "Familiarity",
@@ -23,7 +25,6 @@ __all__ = [
 ]
 
 SCHEMA = "mura-search/answer/1"
-SYNTHETIC = "the index holds synthetic radiographs: the answer shows how the tool works, no more"  # a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class Seconds:
 class Answer:
     """A diagnosis with its evidence. `agreement` of classifier and vote is None where nothing could vote.
 
-    `cases` are the nearest studies, at most one case a study, by descending similarity. `warnings` are sentences that a
+    `cases` are the nearest studies, at most one case a study, by descending similarity. `notices` are what a
     reader of the answer has to see. `report` is the file of its report, None where none was asked for.
     """
 
@@ -160,7 +161,7 @@ class Answer:
     familiarity: Familiarity
     views: tuple[ViewAnswer, ...]
     cases: tuple[SimilarCase, ...]
-    warnings: tuple[str, ...]
+    notices: tuple[Notice, ...]
     model: ModelSource
     index: IndexSource
     seconds: Seconds
@@ -169,19 +170,31 @@ class Answer:
     @property
     def unnamed_patients(self) -> list[str]:
         """The patients left out of whom no warning says so."""
-        told = " ".join(self.warnings)
-        return [name for name in self.query.excluded_patients if f"patient {name} is left out" not in told]
+        named = {notice.detail.get("patient") for notice in self.notices if notice.code != Code.UNKNOWN_PATIENT}
+        return [name for name in self.query.excluded_patients if name not in named]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notices as sentences."""
+        return tuple(map(sentence, self.notices))
+
+    @property
+    def verdict(self) -> str:
+        """What the answer comes to: "unfamiliar", else "undecided", "abnormal" or "normal"."""
+        if self.familiarity.familiar is False:
+            return "unfamiliar"
+        return "undecided" if self.agreement is False else label_word(self.classifier.abnormal)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/answer/1"."""
-        return {"schema": SCHEMA, **plain(self)}
+        return {"schema": SCHEMA, "verdict": self.verdict, **plain(self), "warnings": list(self.warnings)}
 
 
 def plain(value: Any) -> Any:
     """Turn dataclasses into dicts, tuples into lists and numbers that are not finite into None, all the way down."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]

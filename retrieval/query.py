@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from retrieval.datasets.mura import MURA_PATIENT
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
+from retrieval.notices import Code, Notice, of_view
 from retrieval.pseudonyms import patient_names
 
-__all__ = ["Images", "View", "frame_views", "may_be_view", "mura_patient", "read_views"]
+__all__ = ["Images", "View", "frame_views", "left_out", "may_be_view", "mura_patient", "read_views"]
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
@@ -33,15 +34,15 @@ class View:
     dicom: bool = False
 
 
-def read_views(images: Images) -> tuple[list[View], list[str]]:
-    """Read the views, and say what a reader of the answer must know about them.
+def read_views(images: Images) -> tuple[list[View], list[Notice]]:
+    """Read the views; gives them, and what a reader of the answer must know about them.
 
     A folder stands for the radiographs in it, a DICOM file for all its frames. Of several files, those that cannot be
     read are left out with a warning; RadiographError where none is left.
     """
     given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
     views: list[View] = []
-    warnings: list[str] = []
+    notices: list[Notice] = []
     failures: list[RadiographError] = []
     for image in given:
         if isinstance(image, np.ndarray):
@@ -59,10 +60,15 @@ def read_views(images: Images) -> tuple[list[View], list[str]]:
                 failures.append(error)
                 continue
             views += frame_views(str(path), frames, mura_patient(path))
-            warnings.extend(f"{path}: {warning}" for warning in frames[0].warnings)
+            notices += of_view(str(path), frames[0].notices)
     if not views:
         raise failures[0] if failures else RadiographError("no radiograph was given: name at least one file")
-    return views, warnings + [f"left out: {failure}" for failure in failures]
+    return views, notices + [left_out(failure) for failure in failures]
+
+
+def left_out(failure: RadiographError) -> Notice:
+    """The notice of a file that could not be read."""
+    return Notice(Code.LEFT_OUT, detail={"reason": str(failure)})
 
 
 def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ...] = ()) -> list[View]:

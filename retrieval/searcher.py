@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +13,6 @@ import numpy as np
 from index.errors import IndexDamaged, IndexFailure
 from index.reader import Hit, IndexReader
 from retrieval.answer import (
-    SYNTHETIC,
     Answer,
     ClassifierAnswer,
     Familiarity,
@@ -35,6 +33,7 @@ from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.explain.rendering import overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
+from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
 from retrieval.query import Images, View, read_views
 
@@ -87,6 +86,8 @@ class Searcher:
         self.index = index
         self.rules = rules
         self._load_seconds = load_seconds
+        self._source: IndexSource | None = None  # of the index as it is open
+        self._seen: frozenset[int] | None = None  # by the encoder
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -107,7 +108,7 @@ class Searcher:
         """Go over to the index as it is now, where it was changed or replaced since it was opened."""
         if not self.index.replaced():
             if self.index.refresh():
-                self.__dict__.pop("source", None)
+                self._source = None
             return
         fresh = IndexReader.open(self.index.path)
         try:
@@ -118,8 +119,7 @@ class Searcher:
             raise
         self.index.close()
         self.index, self.encoder, self.rules = fresh, encoder, rules
-        for name in ("model", "source", "_seen"):
-            self.__dict__.pop(name, None)  # what was remembered of the former one
+        self._source = self._seen = None
 
     def __enter__(self) -> Self:
         return self
@@ -156,12 +156,12 @@ class Searcher:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
         self.refresh()
-        views, warnings = read_views(images)
+        views, notices = read_views(images)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
         looked = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
         encoded = self.encoder.pool(looked)
         spent = time.perf_counter() - started
-        answer = self.answer(views, encoded, k=shown, patient=patient, where=where, warnings=warnings, encode=spent)
+        answer = self.answer(views, encoded, k=shown, patient=patient, where=where, notices=notices, encode=spent)
         if not files:
             return answer
         started = time.perf_counter()
@@ -181,12 +181,12 @@ class Searcher:
         k: int = SHOWN,
         patient: str | None = None,
         where: Filter | None = None,
-        warnings: Sequence[str] = (),
+        notices: Sequence[Notice] = (),
         encode: float = 0.0,
     ) -> Answer:
         """Answer for views that were read and encoded already, one row of `encoded` each; `search` does all of it.
 
-        The index is taken as it is open: `refresh` goes over to its present state. `warnings` is what reading had to
+        The index is taken as it is open: `refresh` goes over to its present state. `notices` is what reading had to
         say, `encode` the seconds that reading and encoding took.
         """
         if k < 1:
@@ -195,14 +195,14 @@ class Searcher:
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model makes no usable numbers of this study")
         excluded, known = self._own_patients(views, patient)
-        judgement = self.judge(encoded, shown=k, where=where, excluded=excluded)
+        scores = self.judge(encoded, shown=k, where=where, excluded=excluded)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
         return self._answer(
             Query(tuple(view.name for view in views), len(views), tuple(sorted(excluded))),
-            judgement,
+            scores,
             k,
-            [*warnings, *known, *self._warnings(views, judgement, where)],
+            [*notices, *known, *self._notices(views, scores, where)],
             Seconds(load=load, encode=encode, search=search, total=load + encode + search),
         )
 
@@ -227,48 +227,60 @@ class Searcher:
         like = familiarity(encoded.embeddings, familiar, self.rules, self.encoder.appearance)
         return StudyScores(probabilities, vote, nearest, tuple(merged(hits)), like)
 
-    @cached_property
+    @property
     def model(self) -> ModelSource:
         bundle = self.encoder.bundle
         return ModelSource(bundle.name, bundle.sha256, bundle.synthetic)
 
-    @cached_property
+    @property
     def source(self) -> IndexSource:
-        collection = self.index.metadata("collection")
-        synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
-        return IndexSource(str(self.index.path), *self.index.size(), synthetic)
+        if self._source is None:
+            collection = self.index.metadata("collection")
+            synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
+            self._source = IndexSource(str(self.index.path), *self.index.size(), synthetic)
+        return self._source
 
-    @cached_property
-    def _seen(self) -> frozenset[int]:
-        return self.encoder.bundle.seen()
+    def _trained_on(self, view: View) -> bool:
+        """Whether the model was trained on the file of a view."""
+        if self._seen is None:
+            self._seen = self.encoder.bundle.seen()
+        return bool(view.digest) and digest_number(view.digest) in self._seen
 
-    def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[str]]:
+    def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
         """The indexed patients to leave out, and what there is to say about them."""
-        asked: tuple[str, ...] = ()
-        if patient:  # as the index names patients, or as the site does
-            asked = patient_names(patient) if self.site else (patient,)
+        asked = self._names_of(patient)
         named = {name for view in views for name in view.patients}.union(asked)
-        excluded = {case.patient for case in self.index.find("patient", named)} if named else set()
-        notes = []
-        for prefix in self.prefixes:
-            for case in self.index.find("patient", {prefix + name for name in named}):
-                if case.patient not in excluded:
-                    excluded.add(case.patient)
-                    notes.append(
-                        f"patient {case.patient} is left out, who may be the same: merged with the prefix {prefix}"
-                    )
-        if patient and not excluded.intersection(asked):
-            notes.append(f"the index holds no patient {patient}")
+        own = {case.patient for case in self.index.find("patient", named)} if named else set()
+        merged_ones = self._merged_patients(named, own)
+        copies = [(view, case) for view in views for case in self.index.find_digest(view.digest)]
+        notices = [
+            Notice(Code.PATIENT_LEFT_OUT, detail={"patient": name, "prefix": prefix})
+            for name, prefix in merged_ones.items()
+        ]
+        if patient and not (own | set(merged_ones)).intersection(asked):
+            notices.append(Notice(Code.UNKNOWN_PATIENT, detail={"patient": patient}))
         if self.site and any(view.dicom for view in views) and not self._site_is_here():
-            notes.append(
-                "the index was built with a site key that is not here, so a patient's own studies cannot be told: "
-                f"give --patient, or name the key with {KEY_VARIABLE}"
-            )
-        for view in views:
-            for case in self.index.find_digest(view.digest):
-                excluded.add(case.patient)
-                notes.append(f"{view.name} is indexed itself, as {case.case}; patient {case.patient} is left out")
-        return excluded, notes
+            notices.append(Notice(Code.UNKNOWN_SITE_KEY, detail={"variable": KEY_VARIABLE}))
+        notices += [
+            Notice(Code.INDEXED_ITSELF, view.name, {"case": case.case, "patient": case.patient})
+            for view, case in copies
+        ]
+        return own | set(merged_ones) | {case.patient for _, case in copies}, notices
+
+    def _names_of(self, patient: str | None) -> tuple[str, ...]:
+        """The names that the index may have for a patient who was named as the index or as the site does."""
+        if not patient:
+            return ()
+        return patient_names(patient) if self.site else (patient,)
+
+    def _merged_patients(self, names: Collection[str], own: Collection[str]) -> dict[str, str]:
+        """Patients of merged indexes who may be one of the named, each with the prefix of its index."""
+        return {
+            case.patient: prefix
+            for prefix in self.prefixes
+            for case in self.index.find("patient", {prefix + name for name in names})
+            if case.patient not in own
+        }
 
     @property
     def site(self) -> str:
@@ -292,46 +304,41 @@ class Searcher:
         key = SiteKey.find()
         return key is not None and key.name == self.site
 
-    def _warnings(self, views: Sequence[View], judgement: StudyScores, where: Filter | None) -> list[str]:
-        warnings = []
-        if self.source.synthetic:
-            warnings.append(SYNTHETIC)
-        warnings += [
-            f"the model was trained on {view.name}: its probability says nothing about new radiographs"
-            for view in views
-            if view.digest and digest_number(view.digest) in self._seen
-        ]
-        warnings += [f"{view.name} is blank: every pixel is alike" for view in views if np.ptp(view.pixels) == 0]
+    def _notices(self, views: Sequence[View], scores: StudyScores, where: Filter | None) -> list[Notice]:
+        """What there is to say about the views and the vote."""
+        notices = [Notice(Code.SYNTHETIC)] if self.source.synthetic else []
+        notices += [Notice(Code.TRAINED_ON, view.name) for view in views if self._trained_on(view)]
+        notices += [Notice(Code.BLANK, view.name) for view in views if np.ptp(view.pixels) == 0]
         if len({view.patients for view in views if view.dicom}) > 1:
-            warnings.append("the headers name more than one patient: were these views of one study?")
+            notices.append(Notice(Code.SEVERAL_PATIENTS))
         if len(views) > _MANY:
-            warnings.append(f"{len(views)} radiographs were taken as views of one study; was it one?")
-        if judgement.vote.probability is None:
+            notices.append(Notice(Code.MANY_VIEWS, detail={"views": len(views)}))
+        if scores.vote.probability is None:
             chosen = ", ".join(f"{field} {' or '.join(values)}" for field, values in (where or {}).items())
-            warnings.append(f"nothing could vote: no study of another patient is indexed{chosen and f' with {chosen}'}")
-        elif not judgement.neighbours:
-            warnings.append("no indexed study has the label asked for")
-        return warnings
+            notices.append(Notice(Code.NO_VOTE, detail={"chosen": f" with {chosen}" if chosen else ""}))
+        elif not scores.neighbours:
+            notices.append(Notice(Code.NO_SUCH_LABEL))
+        return notices
 
     def _answer(
-        self, query: Query, judgement: StudyScores, shown: int, warnings: Sequence[str], seconds: Seconds
+        self, query: Query, scores: StudyScores, shown: int, notices: Sequence[Notice], seconds: Seconds
     ) -> Answer:
-        rules, vote = self.rules, judgement.vote
-        abnormal = judgement.probability > rules.classifier_threshold
+        rules, vote = self.rules, scores.vote
+        abnormal = scores.probability > rules.classifier_threshold
         voted = None if vote.probability is None else vote.probability > rules.vote_threshold
         votes = vote.views or (None,) * query.views
         return Answer(
             query=query,
-            classifier=ClassifierAnswer(judgement.probability, abnormal, rules.classifier_threshold),
+            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold),
             knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters),
             agreement=None if voted is None else voted == abnormal,
-            familiarity=judgement.familiarity,
-            views=tuple(map(ViewAnswer, query.files, judgement.classifier, votes, judgement.nearest)),
+            familiarity=scores.familiarity,
+            views=tuple(map(ViewAnswer, query.files, scores.classifier, votes, scores.nearest)),
             cases=tuple(
                 SimilarCase.of(rank, hit, vote.weights.get(hit.case.study, 0.0))
-                for rank, hit in enumerate(judgement.neighbours[:shown], start=1)
+                for rank, hit in enumerate(scores.neighbours[:shown], start=1)
             ),
-            warnings=tuple(warnings),
+            notices=tuple(notices),
             model=self.model,
             index=self.source,
             seconds=seconds,

@@ -3,13 +3,25 @@
 Data travels as dataclasses with codes; it becomes English here.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from retrieval.notices import Code, Detail, Notice
 
 if TYPE_CHECKING:
     from retrieval.answer import Answer
     from retrieval.evaluation.metrics import Estimate
 
-__all__ = ["DISCLAIMER", "estimate_text", "label_word", "printable", "verdict"]
+__all__ = [
+    "DISCLAIMER",
+    "anonymous_sentence",
+    "estimate_text",
+    "label_word",
+    "predicate",
+    "printable",
+    "sentence",
+    "verdict",
+]
 
 DISCLAIMER = "Not a medical device: research and teaching only."
 
@@ -46,3 +58,72 @@ def estimate_text(estimate: "Estimate", digits: int = 3, sign: bool = False) -> 
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:{form}}"
     return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
+# What is said of a view or file; the view is the subject.
+_OF_VIEW: dict[str, str] = {
+    Code.ENDS_EARLY: "ends early: {missing}",
+    Code.SEVERAL_PICTURES: "holds several {kind}: the first is read",
+    Code.FOR_PROCESSING: "is for processing, not for presentation: a radiologist would see another picture",
+    Code.CONTRADICTORY_POLARITY: (
+        "is MONOCHROME1 with the presentation of MONOCHROME2: it is inverted; see that bone is bright"
+    ),
+    Code.BURNED_IN_TEXT: "says that text is burnt into its picture: it may name the patient",
+    Code.INVALID_WINDOW: "has an invalid window: it is shown in its full range",
+    Code.BLANK: "is blank: every pixel is alike",
+}
+# What is said of the study or of its place in the index, in full, and without names for who may not see them.
+_OF_STUDY: dict[str, tuple[str, str]] = {
+    Code.LEFT_OUT: ("left out: {reason}", "a file could not be read and is left out"),
+    Code.SYNTHETIC: (
+        "the index holds synthetic radiographs: the answer shows how the tool works, no more",
+        "model or index rest on synthetic radiographs: this shows how the tool works, no more",
+    ),
+    Code.TRAINED_ON: ("the model was trained on {view}: its probability says nothing about new radiographs",) * 2,
+    Code.INDEXED_ITSELF: (
+        "{view} is indexed itself, as {case}; patient {patient} is left out",
+        "{view} is indexed itself; its patient is left out",
+    ),
+    Code.PATIENT_LEFT_OUT: (
+        "patient {patient} is left out, who may be the same: merged with the prefix {prefix}",
+        "a patient of a merged index, who may be the same, is left out",
+    ),
+    Code.UNKNOWN_PATIENT: ("the index holds no patient {patient}", "the index does not hold the patient named"),
+    Code.UNKNOWN_SITE_KEY: (
+        "the index was built with a site key that is not here, so a patient's own studies cannot be told: "
+        "give --patient, or name the key with {variable}",
+        "the patient's own studies could not be told from others, and may be among the similar ones",
+    ),
+    Code.SEVERAL_PATIENTS: ("the headers name more than one patient: were these views of one study?",) * 2,
+    Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; was it one?",) * 2,
+    Code.NO_VOTE: (
+        "nothing could vote: no study of another patient is indexed{chosen}",
+        "nothing could vote: no fitting study of another patient is indexed",
+    ),
+    Code.NO_SUCH_LABEL: ("no indexed study has the label asked for",) * 2,
+}
+
+
+def sentence(notice: Notice) -> str:
+    """A notice in words, without a capital and a full stop; a code that is unknown here is shown as it is."""
+    if notice.code in _OF_STUDY:
+        return _OF_STUDY[notice.code][0].format(view=notice.view, **notice.detail)
+    return f"{notice.view}: {predicate(notice)}" if notice.view else predicate(notice)
+
+
+def anonymous_sentence(notice: Notice, view: str) -> str:
+    """The same for an archive: it names the view by `view`, and no file, patient or case."""
+    if notice.code in _OF_STUDY:
+        return _OF_STUDY[notice.code][1].format(view=view, **notice.detail)
+    return f"{view} {predicate(notice)}" if notice.view else predicate(notice)
+
+
+def predicate(notice: Notice) -> str:
+    """What a notice says of its view: "ends early: ..."."""
+    if notice.code in _OF_VIEW:
+        return _OF_VIEW[notice.code].format(**notice.detail)
+    return f"notice {notice.code}{_details(notice.detail)}"
+
+
+def _details(detail: Mapping[str, Detail]) -> str:
+    return f" ({', '.join(f'{name} {value}' for name, value in detail.items())})" if detail else ""

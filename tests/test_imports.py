@@ -24,7 +24,7 @@ MAY_IMPORT = {
 ORDER = {
     "index": "case errors atomic checksums lock sqlite vectors milvus generation reader writer builder export",
     "retrieval": (
-        "errors csv_format notices answer wording pseudonyms images encoding decision datasets query explain searcher "
+        "errors csv_format notices wording answer pseudonyms images encoding decision datasets query explain searcher "
         "indexing dicom audit evaluation worklist reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",

@@ -45,6 +45,8 @@ _EXAMPLE: Json = {
         }
     ],
     "warnings": [],
+    "notices": [],
+    "verdict": "abnormal",
     "model": {"name": "upper-limb-lite0", "sha256": "84c58d8a", "synthetic": False},
     "index": {"path": "index", "cases": 5106, "studies": 1935, "synthetic": False},
     "seconds": {"load": 0.0, "encode": 0.05, "search": 0.001, "total": 0.051, "heatmap": 0.0},
@@ -178,6 +180,8 @@ def describe(app: FastAPI) -> Json:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(answer.pop("$defs"))
     answer["properties"]["schema"] = {"const": _EXAMPLE["schema"]}
+    answer["properties"]["warnings"] = {"type": "array", "items": {"type": "string"}}
+    answer["properties"]["verdict"] = {"enum": ["abnormal", "normal", "undecided", "unfamiliar"]}
     answer["properties"]["remembered"] = {
         "type": "object",
         "properties": {"study": {"type": "string"}, "seconds": {"type": "number"}},

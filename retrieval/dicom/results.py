@@ -133,5 +133,12 @@ def renamed(answer: Answer, names: Mapping[str, str]) -> Answer:
         answer,
         query=replace(answer.query, files=tuple(map(new, answer.query.files))),
         views=tuple(replace(view, file=new(view.file)) for view in answer.views),
-        warnings=tuple(map(new, answer.warnings)),
+        notices=tuple(
+            replace(
+                notice,
+                view=new(notice.view),
+                detail={key: new(value) if isinstance(value, str) else value for key, value in notice.detail.items()},
+            )
+            for notice in answer.notices
+        ),
     )

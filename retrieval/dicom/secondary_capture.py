@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.dicom.source_instances import Origin
-from retrieval.dicom.structured_report import CLAIM
 from retrieval.errors import MissingExtra
 from retrieval.images.dicom_header import OWN_MODEL_NAME
 from retrieval.images.dicom_reader import be_silent
+from retrieval.wording import DISCLAIMER
 
 try:
     from highdicom import CoordinateSystemNames
@@ -69,7 +69,7 @@ def secondary_capture(
     capture.ConversionType = "SYN"
     capture.DerivationDescription = (
         "Heatmap of what raises the abnormality score (Smooth Grad-CAM++), painted over the radiograph; it outlines "
-        f"no lesion. {CLAIM}"
+        f"no lesion. {DISCLAIMER}"
     )
     capture.SourceImageSequence = [_source(origin)]
     if "BurnedInAnnotation" in header:

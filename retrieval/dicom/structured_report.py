@@ -23,7 +23,10 @@ from retrieval.errors import MissingExtra
 from retrieval.images.dicom_header import OWN_MODEL_NAME, DicomError
 from retrieval.images.dicom_reader import be_silent
 from retrieval.images.radiograph import file_and_frame
+from retrieval.notices import Code as NoticeCode
+from retrieval.notices import Notice
 from retrieval.pseudonyms import is_pseudonym
+from retrieval.wording import DISCLAIMER, anonymous_sentence
 
 try:
     from highdicom import sr
@@ -33,10 +36,9 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "highdicom", "dicom") from error
 
-__all__ = ["CLAIM", "SCHEME", "priors_of", "remarks", "structured_report"]
+__all__ = ["DISCLAIMER", "SCHEME", "priors_of", "remarks", "structured_report"]
 
 SCHEME = "99MURASEARCH"
-CLAIM = "Not a medical device: research and teaching only."
 SERIES_NUMBER = 9701
 _RELATION = sr.RelationshipTypeValues.CONTAINS
 _NO_UNITS = Code("1", "UCUM", "no units")
@@ -134,31 +136,30 @@ def priors_of(cases: Sequence[SimilarCase]) -> list[Any]:
 
 def remarks(answer: Answer) -> list[str]:
     """What a reader has to see, in sentences that name no file, no patient and no place of this machine."""
-    said = [CLAIM]
+    lines = [DISCLAIMER]
     if answer.familiarity.familiar is False:
-        said.append(f"Unfamiliar: {'; '.join(answer.familiarity.reasons)}. Do not rely on this report.")
-    if answer.knn.probability is None:
-        said.append("Nothing could vote: no fitting study of another patient is indexed.")
-    elif answer.agreement is False:
-        said.append("Undecided: the classifier and the vote of the nearest studies disagree.")
-    if answer.model.synthetic or answer.index.synthetic:
-        said.append("Model or index rest on synthetic radiographs: this shows how the tool works, no more.")
+        lines.append(f"Unfamiliar: {'; '.join(answer.familiarity.reasons)}. Do not rely on this report.")
+    if answer.agreement is False:
+        lines.append("Undecided: the classifier and the vote of the nearest studies disagree.")
+    numbers = _view_numbers(answer)
+    notices = list(answer.notices)
+    if answer.model.synthetic and not answer.index.synthetic:
+        notices.append(Notice(NoticeCode.SYNTHETIC))
+    for notice in notices:
+        words = anonymous_sentence(notice, f"view {numbers[notice.view]}" if notice.view in numbers else "a view")
+        lines.append(f"{words[:1].upper()}{words[1:]}.")
+    if answer.unnamed_patients:
+        lines.append("The studies of the query's own patient are left out.")
+    return list(dict.fromkeys(lines))
+
+
+def _view_numbers(answer: Answer) -> dict[str, int]:
+    """The number of each view by its name and, where it is the first frame of one, by the name of its file."""
+    numbers: dict[str, int] = {}
     for number, file in enumerate(answer.query.files, start=1):
-        whole = str(file_and_frame(Path(file))[0])
-        for warning in answer.warnings:
-            if warning.startswith((f"{file}: ", f"{whole}: ")):
-                said.append(f"View {number} " + warning.partition(f"{whole}: ")[2] + ".")
-            elif warning.startswith(f"{file} is indexed itself"):
-                said.append(f"View {number} is indexed itself; its patient is left out.")
-            elif warning.startswith(f"{file} is blank"):
-                said.append(f"View {number} is blank.")
-            elif warning.startswith(f"the model was trained on {file}:"):
-                said.append(f"The model was trained on view {number}: its probability says nothing of it.")
-    if left := sum(warning.startswith("left out: ") for warning in answer.warnings):
-        said.append(f"Files that could not be read and were left out: {left}.")
-    if any("site key that is not here" in warning for warning in answer.warnings):
-        said.append("The patient's own studies could not be told from others, and may be among the similar ones.")
-    return list(dict.fromkeys(said))
+        numbers.setdefault(file, number)
+        numbers.setdefault(str(file_and_frame(Path(file))[0]), number)
+    return numbers
 
 
 def _observer(answer: Answer) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.images.body_part import body_part, laterality, projection
+from retrieval.notices import Code, Notice
 
 __all__ = [
     "COLOUR",
@@ -21,7 +22,7 @@ __all__ = [
     "DicomLayout",
     "DicomRecord",
     "NoRadiograph",
-    "header_warnings",
+    "header_notices",
     "layout_of",
     "record_of",
     "registered_name",
@@ -198,16 +199,16 @@ def layout_of(ds: Any, most_samples: int) -> DicomLayout:
     return layout
 
 
-def header_warnings(ds: Any, layout: DicomLayout) -> list[str]:
-    """What somebody who sees the picture has to know, each without a subject."""
-    said = []
+def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
+    """What somebody who sees the picture has to know."""
+    codes = []
     if text(ds, "SOPClassUID") == _FOR_PROCESSING:
-        said.append("is for processing, not for presentation: a radiologist would see another picture")
+        codes.append(Code.FOR_PROCESSING)
     if layout.photometric == "MONOCHROME1" and text(ds, "PresentationLUTShape").upper() == "IDENTITY":
-        said.append("is MONOCHROME1 with the presentation of MONOCHROME2: it is inverted; see that bone is bright")
+        codes.append(Code.CONTRADICTORY_POLARITY)
     if text(ds, "BurnedInAnnotation").upper() == "YES":
-        said.append("says that text is burnt into its picture: it may name the patient")
-    return said
+        codes.append(Code.BURNED_IN_TEXT)
+    return [Notice(code) for code in codes]
 
 
 def text(ds: Any, keyword: str) -> str:

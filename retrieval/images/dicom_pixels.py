@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.images.dicom_header import PALETTE, DicomError, DicomLayout, sample, text
+from retrieval.notices import Code, Notice
 
 __all__ = ["colours", "grey_levels"]
 
 _PIXELS_AT_ONCE = 2**20
 
 
-def grey_levels(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> tuple[NDArray[np.uint8], list[str]]:
+def grey_levels(
+    stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any
+) -> tuple[NDArray[np.uint8], list[Notice]]:
     """Grey levels (H, W) as they are seen, and what to say about them."""
     kind = np.iinfo(stored.dtype)
     values = np.arange(kind.min, kind.max + 1)  # each that a pixel can have; that of value v is at v - kind.min
@@ -69,7 +72,7 @@ def _modality(values: NDArray[Any], ds: Any, order: str, pixels: Any) -> NDArray
 
 def _of_interest(
     values: NDArray[np.float64], ds: Any, order: str, pixels: Any
-) -> tuple[NDArray[np.float64] | None, list[str]]:
+) -> tuple[NDArray[np.float64] | None, list[Notice]]:
     """The values from 0, dark, to 1, bright, by the VOI LUT or the first window, None where there is neither."""
     tables = ds.get("VOILUTSequence")
     if tables and tables[0].get("LUTData") is not None:
@@ -82,10 +85,10 @@ def _of_interest(
     try:
         seen = pixels.apply_windowing(np.concatenate([values, ends]), ds)
     except ValueError:  # a width below 1, a function that the standard does not have
-        return None, ["has a window that is none: it is shown in its full range"]
+        return None, [Notice(Code.INVALID_WINDOW)]
     low, high = seen[-2:]
     if not np.isfinite([low, high]).all() or low == high:
-        return None, ["has a window that is none: it is shown in its full range"]
+        return None, [Notice(Code.INVALID_WINDOW)]
     return (seen[:-2] - low) / (high - low), []
 
 

@@ -25,7 +25,7 @@ from retrieval.images.dicom_header import (
     DicomError,
     DicomLayout,
     DicomRecord,
-    header_warnings,
+    header_notices,
     layout_of,
     record_of,
     registered_name,
@@ -33,6 +33,7 @@ from retrieval.images.dicom_header import (
     text,
 )
 from retrieval.images.dicom_pixels import colours, grey_levels
+from retrieval.notices import Notice
 
 try:
     import pydicom
@@ -72,7 +73,7 @@ class DicomPicture:
     frames: tuple[NDArray[np.uint8], ...]
     count: int
     patient: str = field(repr=False)
-    warnings: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
@@ -110,7 +111,7 @@ def read_picture(
         require_radiograph(ds)
         syntax = _syntax(ds)
         layout = layout_of(ds, most_samples)
-        said, patient = header_warnings(ds, layout), text(ds, "PatientID")
+        notices, patient = header_notices(ds, layout), text(ds, "PatientID")
     if frame is not None and frame > layout.frames:
         raise DicomError(f"has no frame {frame}: it has {layout.frames}")
     if frame is None and most_frames is not None and layout.frames > most_frames:
@@ -124,11 +125,11 @@ def read_picture(
         with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
             if layout.photometric in GREY:
                 picture, doubts = grey_levels(stored, ds, layout, pixels)
-                said += [doubt for doubt in doubts if doubt not in said]
+                notices += [doubt for doubt in doubts if doubt not in notices]
             else:
                 picture = colours(stored, ds, layout, pixels)
         pictures.append(np.ascontiguousarray(picture))
-    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(said))
+    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices))
 
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:

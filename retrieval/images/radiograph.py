@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from retrieval.errors import RadiographError
 from retrieval.images.codestream import STREAM_END
 from retrieval.images.raster_headers import IMAGE_SUFFIXES, Header, HeaderError, read_header
+from retrieval.notices import Code, Notice
+from retrieval.wording import predicate
 
 if TYPE_CHECKING:
     from retrieval.images.dicom_reader import DicomPicture
@@ -58,16 +60,21 @@ class Radiograph:
     """A radiograph as stored in its file, upright, before any preprocessing.
 
     `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits; where
-    a DICOM file has several frames, it is the SHA-256 of the file's digest and the frame's number. `warnings` are
-    sentences without a subject ("ends early: ..."), empty for a file in order. `patient` is DICOM's Patient ID, which
+    a DICOM file has several frames, it is the SHA-256 of the file's digest and the frame's number. `notices` is
+    empty for a file in order. `patient` is DICOM's Patient ID, which
     must be neither shown nor stored. `frame` counts from 1; it is 0 where the radiograph stands for the whole file.
     """
 
     pixels: NDArray[np.uint8]
     digest: str
-    warnings: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     patient: str = field(default="", repr=False)
     frame: int = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notices in words, without a subject: "ends early: ..."."""
+        return tuple(map(predicate, self.notices))
 
 
 def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
@@ -182,16 +189,16 @@ def _decoded(
     if header.width * header.height > MAX_PIXELS:
         size = f"{header.width:,} x {header.height:,} pixels"
         raise RadiographError(f"{shown} has {size}, more than {MAX_PIXELS:,} in all; export it smaller")
-    pixels, warnings = _picture(header, shown)
-    return [Radiograph(pixels, hashlib.sha256(data).hexdigest(), warnings)]
+    pixels, notices = _picture(header, shown)
+    return [Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices)]
 
 
 def _first_frame(data: bytes, shown: str) -> list[Radiograph]:
     """The first frame of a DICOM file, which then stands for the whole file."""
     picture = _dicom(data, shown, 1)
-    several = ("holds several frames: the first is read",) if picture.count > 1 else ()
+    several = (Notice(Code.SEVERAL_PICTURES, detail={"kind": "frames"}),) if picture.count > 1 else ()
     digest = hashlib.sha256(data).hexdigest()
-    return [Radiograph(picture.frames[0], digest, picture.warnings + several, picture.patient)]
+    return [Radiograph(picture.frames[0], digest, picture.notices + several, picture.patient)]
 
 
 def _frames(data: bytes, shown: str, *, frame: int | None = None, most: int | None = None) -> list[Radiograph]:
@@ -200,7 +207,7 @@ def _frames(data: bytes, shown: str, *, frame: int | None = None, most: int | No
     first = 0 if picture.count == 1 else frame or 1
     digest = hashlib.sha256(data).hexdigest()
     return [
-        Radiograph(pixels, _frame_digest(digest, number), picture.warnings, picture.patient, number)
+        Radiograph(pixels, _frame_digest(digest, number), picture.notices, picture.patient, number)
         for number, pixels in enumerate(picture.frames, first)
     ]
 
@@ -215,8 +222,8 @@ def _dicom(data: bytes, shown: str, frame: int | None, most: int | None = None) 
         raise RadiographError(f"{shown} {error}") from None  # pydicom's own message may name the patient
 
 
-def _picture(header: Header, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    warnings = []
+def _picture(header: Header, shown: str) -> tuple[NDArray[np.uint8], tuple[Notice, ...]]:
+    notices = []
     if header.cut and not header.measurable:
         raise RadiographError(f"{shown} ends early, before all its detail was sent; copy or export it again")
     stored = _decode(header)
@@ -227,11 +234,12 @@ def _picture(header: Header, shown: str) -> tuple[NDArray[np.uint8], tuple[str, 
         if missing > _MOST_ROWS_MISSING:
             raise RadiographError(f"{shown} ends early: {missing:.0%} of its rows are missing; copy or export it again")
         rows = f"the last {max(missing, 0.01):.0%} of its rows are missing and shown black"
-        warnings.append("ends early: " + (rows if missing else "its last rows or finest detail may be missing"))
+        words = rows if missing else "its last rows or finest detail may be missing"
+        notices.append(Notice(Code.ENDS_EARLY, detail={"missing": words}))
     if header.pictures:
-        warnings.append(f"holds several {header.pictures}: the first is read")
+        notices.append(Notice(Code.SEVERAL_PICTURES, detail={"kind": header.pictures}))
     pixels = _eight_bits(_on_black(stored), inverted=header.inverted)
-    return np.ascontiguousarray(_upright(pixels, header.orientation)), tuple(warnings)
+    return np.ascontiguousarray(_upright(pixels, header.orientation)), tuple(notices)
 
 
 def _decode(header: Header) -> NDArray[Any] | None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import IndexBusy
-from retrieval.answer import SYNTHETIC, Answer, IndexSource, ModelSource, plain
+from retrieval.answer import Answer, IndexSource, ModelSource, plain
 from retrieval.csv_format import call, number, table, yes
 from retrieval.errors import RadiographError
+from retrieval.notices import Code
 from retrieval.query import may_be_view
 from retrieval.searcher import Searcher
+from retrieval.wording import sentence
 
 __all__ = [
     "SYNTHETIC_ORDER",
@@ -82,8 +84,8 @@ class Entry:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is to be known about this study, and not about all that the index answers."""
-        return tuple(warning for warning in self.answer.warnings if warning != SYNTHETIC)
+        """The warnings of this study, without that of the whole index."""
+        return tuple(sentence(notice) for notice in self.answer.notices if notice.code != Code.SYNTHETIC)
 
     def to_dict(self, rank: int) -> dict[str, object]:
         answer = self.answer
@@ -98,6 +100,7 @@ class Entry:
             "nearest": plain(answer.cases[0]) if answer.cases else None,
             "files": list(answer.query.files),
             "warnings": list(answer.warnings),
+            "notices": plain(answer.notices),
         }
 
 

@@ -19,6 +19,7 @@ from retrieval.answer import (
     ViewAnswer,
     VoteAnswer,
 )
+from retrieval.notices import Code, Notice
 
 ANSWER = Answer(
     query=Query(files=("pa.png", "lateral.png"), views=2, excluded_patients=()),
@@ -42,7 +43,7 @@ ANSWER = Answer(
         )
         for rank, label, view in [(1, "abnormal", "pa"), (2, "normal", "lateral")]
     ),
-    warnings=(),
+    notices=(),
     model=ModelSource("lite", "0123456789abcdef", synthetic=False),
     index=IndexSource("/data/index", cases=5106, studies=1935, synthetic=False),
     seconds=Seconds(load=0.1, encode=0.05, search=0.001, total=0.153),
@@ -116,7 +117,7 @@ def test_nothing_could_vote() -> None:
         agreement=None,
         familiarity=Familiarity(None, 0.62, familiar=None),
         cases=(),
-        warnings=("nothing could vote: no study of another patient is indexed",),
+        notices=(Notice(Code.NO_VOTE, detail={"chosen": ""}),),
     )
     text = "\n".join(shown(answer, width=160))
     assert text.startswith("ABNORMAL: by the classifier alone, nothing could vote\n")
@@ -126,13 +127,15 @@ def test_nothing_could_vote() -> None:
 
 def test_a_patient_left_out_is_named_once() -> None:
     query = replace(ANSWER.query, excluded_patients=("patient00011", "patient00012"))
-    text = "\n".join(
-        shown(replace(ANSWER, query=query, warnings=("patient patient00011 is left out",), cases=()), width=160)
-    )
+    text = "\n".join(shown(replace(ANSWER, query=query, notices=(left_out("patient00011"),), cases=()), width=160))
     assert text.count("patient00011") == text.count("patient00012") == 1
     query = replace(ANSWER.query, excluded_patients=("1",))
-    text = "\n".join(shown(replace(ANSWER, query=query, warnings=("patient 12 is left out",), cases=()), width=160))
+    text = "\n".join(shown(replace(ANSWER, query=query, notices=(left_out("12"),), cases=()), width=160))
     assert "the studies of 1 are left out" in text  # which no warning about 12 says
+
+
+def left_out(patient: str) -> Notice:
+    return Notice(Code.PATIENT_LEFT_OUT, detail={"patient": patient, "prefix": "north/"})
 
 
 def test_names_cannot_steer_the_terminal_or_the_markup() -> None:

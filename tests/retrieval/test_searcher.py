@@ -159,8 +159,8 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     path = square("query.png", 150)
     found = json.loads(json.dumps(searcher.search(path).to_dict(), allow_nan=False))
     assert list(found) == [
-        *("schema", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases", "warnings"),
-        *("model", "index", "seconds", "report"),
+        *("schema", "verdict", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases", "notices"),
+        *("model", "index", "seconds", "report", "warnings"),
     ]
     assert found["schema"] == "mura-search/answer/1"
     assert found["query"] == {"files": [str(path)], "views": 1, "excluded_patients": []}

@@ -22,7 +22,8 @@ from retrieval.errors import MissingExtra, RadiographError
 from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.radiograph import Radiograph, decode_frames, read_frames, read_radiograph
-from retrieval.query import View, frame_views, mura_patient
+from retrieval.notices import Notice, of_view
+from retrieval.query import View, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.service.admission import Gate, Share
@@ -230,21 +231,21 @@ class Service:
     async def _ask(self, sources: Sequence[_Source], asked: Asked, share: Share) -> tuple[Answer, Study]:
         started = time.perf_counter()
         async with self._searcher() as searcher:
-            views, pictures, warnings = await self._read(sources, searcher, share)
+            views, pictures, notices = await self._read(sources, searcher, share)
             encoded = await self.batcher.encode(searcher.encoder, pictures)
             study = Study(
-                tuple(views), encoded, tuple(warnings), asked.patient, searcher.encoder.bundle.sha256,
+                tuple(views), encoded, tuple(notices), asked.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
             )  # fmt: skip
             return await self._in_thread(_answer, searcher, study, asked), study
 
     async def _read(
         self, sources: Sequence[_Source], searcher: Searcher, share: Share
-    ) -> tuple[list[View], list[NDArray[np.uint8]], list[str]]:
+    ) -> tuple[list[View], list[NDArray[np.uint8]], list[Notice]]:
         """The views that can be read, their prepared pictures, and what there is to say about them."""
         views: list[View] = []
         pictures: list[NDArray[np.uint8]] = []
-        warnings: list[str] = []
+        notices: list[Notice] = []
         failures: list[RadiographError] = []
         pixels = 0
         for source in sources:
@@ -261,10 +262,10 @@ class Service:
             if len(views) > self.limits.views:
                 raise Refused(413, too_many_views(self.limits.views))
             pictures += prepared
-            warnings += [f"{source.name}: {warning}" for warning in said]
+            notices += of_view(source.name, said)
         if not views:
             raise failures[0]
-        return views, pictures, warnings + [f"left out: {failure}" for failure in failures]
+        return views, pictures, notices + [left_out(failure) for failure in failures]
 
     def _view(self, name: str, number: int) -> View:
         views = self.kept.get(name).views
@@ -315,15 +316,15 @@ def _require_model(searcher: Searcher, study: Study) -> None:
         raise Refused(404, "the index has another model now; send the radiographs again")
 
 
-def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDArray[np.uint8]], tuple[str, ...]]:
-    """A file's views, one but of DICOM, with their prepared pictures and the file's warnings."""
+def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
+    """A file's views, one but of DICOM, with their prepared pictures and the file's notices."""
     try:
         frames = source.read()
     except MissingExtra as error:
         kinds = "PNG, JPEG or TIFF"
         raise RadiographError(f"{source.name} is DICOM, which this server cannot read; export it as {kinds}") from error
     pictures = [searcher.encoder.prepare(frame.pixels) for frame in frames]
-    return frame_views(source.name, frames, source.patients), pictures, frames[0].warnings
+    return frame_views(source.name, frames, source.patients), pictures, frames[0].notices
 
 
 def _answer(searcher: Searcher, study: Study, asked: Asked) -> Answer:
@@ -331,7 +332,7 @@ def _answer(searcher: Searcher, study: Study, asked: Asked) -> Answer:
     try:
         answer = searcher.answer(
             study.views, study.encoded, k=asked.k, patient=asked.patient, where=dict(asked.where) or None,
-            warnings=study.warnings, encode=study.encode,
+            notices=study.notices, encode=study.encode,
         )  # fmt: skip
     except IndexFailure as error:
         raise Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from retrieval.encoding.encoder import Encoded
+from retrieval.notices import Notice
 from retrieval.query import View
 from web.errors import Refused
 
@@ -22,7 +23,7 @@ class Study:
 
     views: tuple[View, ...]
     encoded: Encoded
-    warnings: tuple[str, ...]
+    notices: tuple[Notice, ...]
     patient: str | None
     model: str
     encode: float

@@ -1,14 +1,17 @@
 """Answers as DICOM: read back by pydicom and highdicom, and searched for what must not be there."""
 
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from retrieval.answer import Answer
 from retrieval.datasets.collection import Collection
@@ -21,9 +24,14 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installe
 highdicom = pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pylibjpeg", reason="the extra dicom is not installed")
 
+from cli.render_answer import print_answer  # noqa: E402
 from retrieval.dicom.results import ArchiveAnswer, search_for_archive  # noqa: E402
 from retrieval.dicom.source_instances import read_origins  # noqa: E402  # only where they are installed
 from retrieval.dicom.structured_report import SCHEME, remarks, structured_report  # noqa: E402
+from retrieval.notices import Code as Notices  # noqa: E402
+from retrieval.notices import Detail, Notice  # noqa: E402
+from retrieval.reports.answer_report import _head  # noqa: E402
+from retrieval.wording import DISCLAIMER, sentence  # noqa: E402
 from tests.retrieval.dicom.dicom_results import FULL, gradient, read_back  # noqa: E402
 
 Write = Callable[..., Path]
@@ -305,25 +313,43 @@ def test_finding(
     assert ("VOTE-P" in said) == (vote is not None)
 
 
+DETAILS: dict[str, Detail] = {
+    "missing": "half", "kind": "pages", "reason": "/secret/place.dcm is damaged", "case": "secret", "patient": "secret",
+    "prefix": "secret", "variable": "NAME", "views": 30, "chosen": " with part secret",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [*Notices, "of-a-later-version"])
+def test_every_notice_reaches_every_output(code: str, answered: Answer, dicom_query: Path) -> None:
+    """Sentences name files and cases; a report for the archive has the number of the view instead."""
+    notice = Notice(code, str(dicom_query), DETAILS)
+    answer = replace(answered, notices=(notice,))
+    words = sentence(notice)
+    assert answer.warnings == (words,)
+    assert answer.to_dict()["warnings"] == [words]
+    assert answer.to_dict()["notices"] == [{"code": code, "view": str(dicom_query), "detail": DETAILS}]
+    (line,) = (line for line in remarks(answer) if line not in remarks(replace(answered, notices=())))
+    assert line == (line[:1].upper() + line[1:]).rstrip(".") + "."
+    if code != "of-a-later-version":
+        assert "secret" not in line
+        assert str(dicom_query) not in line
+    console = Console(width=400, record=True, file=io.StringIO())
+    print_answer(answer, console)
+    assert words in console.export_text()
+    assert escape(words[:1].upper() + words[1:]) in str(_head(answer))
+
+
 def test_remarks_name_views_by_number(answered: Answer, dicom_query: Path) -> None:
-    answer = replace(
-        answered,
-        warnings=(
-            f"{dicom_query}: is for processing, not for presentation: a radiologist would see another picture",
-            f"{dicom_query} is indexed itself, as secret; patient secret is left out",
-            f"the model was trained on {dicom_query}: its probability says nothing about new radiographs",
-            "left out: /secret/place.dcm is damaged",
-            "the index holds no patient secret",
-        ),
-    )
-    said = remarks(answer)
-    assert said[1:] == [
+    view = str(dicom_query)
+    codes = (Notices.FOR_PROCESSING, Notices.INDEXED_ITSELF, Notices.TRAINED_ON, Notices.LEFT_OUT)
+    answer = replace(answered, notices=tuple(Notice(code, view, DETAILS) for code in codes))
+    assert remarks(answer)[1:] == [
         "View 1 is for processing, not for presentation: a radiologist would see another picture.",
         "View 1 is indexed itself; its patient is left out.",
-        "The model was trained on view 1: its probability says nothing of it.",
-        "Files that could not be read and were left out: 1.",
+        "The model was trained on view 1: its probability says nothing about new radiographs.",
+        "A file could not be read and is left out.",
     ]
-    assert "research" in said[0]
+    assert remarks(answer)[0] == DISCLAIMER
 
 
 def test_only_dicom_of_one_study_can_be_filed(

@@ -195,7 +195,7 @@ def test_a_window_that_is_none_is_told(write_dicom: Write, window: dict[str, Any
     wide = np.array([[1000, 1100, 1200]], np.uint16)
     radiograph = read_radiograph(write_dicom("q.dcm", wide, **{"WindowCenter": 5, "WindowWidth": 10} | window))
     assert radiograph.pixels.tolist() == [[0, 128, 255]]
-    assert radiograph.warnings == ("has a window that is none: it is shown in its full range",)
+    assert radiograph.warnings == ("has an invalid window: it is shown in its full range",)
 
 
 def test_each_frame_is_a_view(write_dicom: Write) -> None:

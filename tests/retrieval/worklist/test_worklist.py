@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.answer import SYNTHETIC
 from retrieval.datasets.collection import Collection
 from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
+from retrieval.notices import Code
 from retrieval.reports.worklist_report import worklist_page
 from retrieval.searcher import Searcher
 from retrieval.worklist.folder_watcher import Watch
@@ -128,7 +128,9 @@ def test_that_an_index_is_synthetic_is_said_once(squares: Squares, model: Path, 
     with Searcher.open(tmp_path / "synthetic") as opened:
         result = worklist(opened, inbox)
         assert worklist_page(result, opened).count("synthetic radiographs") == 1
-    assert all(SYNTHETIC in entry.answer.warnings and not entry.warnings for entry in result.entries)
+    assert all(
+        [n.code for n in entry.answer.notices] == [Code.SYNTHETIC] and not entry.warnings for entry in result.entries
+    )
 
 
 def test_nothing_to_do_is_an_error(searcher: Searcher, tmp_path: Path) -> None:
