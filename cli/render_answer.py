@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import bare_table, standard_output
-from retrieval.wording import DISCLAIMER, printable
+from retrieval.wording import DISCLAIMER, label_word, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def headlines(answer: "Answer") -> list["Text"]:
     if familiarity.familiar is False:
         text = f"UNFAMILIAR: {'; '.join(familiarity.reasons)}. Do not rely on what follows."
         lines.append(Text(printable(text), style=STYLES["unfamiliar"]))
-    classifier, vote = word(answer.classifier.abnormal), word(answer.knn.abnormal)
+    classifier, vote = label_word(answer.classifier.abnormal), label_word(answer.knn.abnormal)
     if answer.agreement is None:
         line = Text(f"{classifier.upper()}: by the classifier alone, nothing could vote", style=STYLES[classifier])
     elif answer.agreement:
@@ -83,11 +83,16 @@ def figures(answer: "Answer", marks: str) -> "Table":
     """Classifier, vote and familiarity, one a row: the figure, what it means, a picture of it, and its limit."""
     table = bare_table("", "", "", "", "")
     rows = [
-        ("classifier", answer.classifier.probability, word(answer.classifier.abnormal), answer.classifier.threshold),
+        (
+            "classifier",
+            answer.classifier.probability,
+            label_word(answer.classifier.abnormal),
+            answer.classifier.threshold,
+        ),
         (
             f"vote of {answer.knn.k} {'study' if answer.knn.k == 1 else 'studies'}",
             answer.knn.probability,
-            word(answer.knn.abnormal),
+            label_word(answer.knn.abnormal),
             answer.knn.threshold,
         ),
     ]
@@ -149,10 +154,6 @@ def sources(answer: "Answer") -> str:
 
 def styled(text: str) -> "Text":
     return line_of(text, STYLES.get(text, "default"))
-
-
-def word(abnormal: bool | None) -> str:
-    return {True: "abnormal", False: "normal", None: "unknown"}[abnormal]
 
 
 def figure(value: float | None) -> str:

@@ -93,8 +93,7 @@ def follow(
                 away = False
             except (RadiographError, OSError) as error:  # a share that does not answer now may do so later
                 if not away:
-                    unreadable = f"{folder} cannot be read now: {getattr(error, 'strerror', '')}"
-                    note(str(error) if isinstance(error, RadiographError) else unreadable)
+                    note(f"{folder} cannot be read now: {error.strerror}" if isinstance(error, OSError) else str(error))
                 ready, gone, away = [], set(), True
             for name in gone:
                 known.pop(name, None)
