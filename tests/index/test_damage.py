@@ -69,7 +69,7 @@ def test_ruined_files(place: Path, file: str, ruin: object) -> None:
     if file == "cases.sqlite":
         assert "build the index again" in assert_refused(place, file)
     else:
-        assert "delete that one file" in assert_refused(place, file)
+        assert "delete that file" in assert_refused(place, file)
         (place / file).unlink()  # the remedy
         IndexReader.open(place).close()
 

@@ -235,7 +235,7 @@ def test_verify_compares_the_vectors_with_the_truth(
     assert snapshot is not None
     replace(snapshot, vectors=-snapshot.vectors).write(place / "vectors.faiss", identity)
     (place / "SHA256SUMS").unlink()
-    with IndexReader.open(place) as folder, pytest.raises(IndexDamaged, match="delete that one file"):
+    with IndexReader.open(place) as folder, pytest.raises(IndexDamaged, match="delete that file"):
         folder.verify()
 
 

@@ -31,7 +31,7 @@ def ask(page: Page, *files: Path) -> None:
 
 def until(met: Callable[[], bool]) -> None:
     """Wait for something that Playwright could only watch by evaluating text, which the page's policy forbids."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while not met():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
