@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.repetitions import repetitions
+
 pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.repeated
 def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
-    mutants = max(1_000, round(20_000 * float(os.environ.get("MURA_SEARCH_REPEAT", "0"))))
+    mutants = repetitions(1_000, 20_000)
     command = [sys.executable, str(ROOT / "tests" / "fuzz" / "fuzz_dicom.py"), "--mutants", str(mutants)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

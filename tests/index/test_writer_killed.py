@@ -1,6 +1,6 @@
-"""Adding, removing, relabelling and compacting, killed 200 times: nothing committed is lost, nothing else is there.
+"""Adding, removing, relabelling and compacting, killed many times: nothing committed is lost, nothing else is there.
 
-Run as a program, this file kills children of its own; they are forked, so that 200 deaths take seconds.
+Run as a program, this file kills children of its own; they are forked, so that many deaths take seconds.
 """
 
 import os
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import index
 from index.builder import IndexBuilder
@@ -23,8 +24,9 @@ from index.case import Case
 from index.errors import IndexBusy
 from index.reader import IndexReader
 from index.writer import IndexWriter
+from tests.repetitions import repetitions
 
-KILLS = 200
+KILLS = repetitions(60, 200)
 CHANGES = 150  # a multiple of 6
 State = tuple[Case, ...]  # what is indexed, in row order
 
@@ -142,7 +144,8 @@ def kill_again_and_again(root: Path) -> None:
     print(met["told"], *sorted({text.split()[0] for text in met} - {"told"}))
 
 
-def test_killed_at_200_random_moments_while_changing(tmp_path: Path) -> None:
+@pytest.mark.repeated
+def test_killed_at_random_moments_while_changing(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(index.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
