@@ -18,14 +18,14 @@ from index.errors import IndexFailure
 from retrieval.errors import RadiographError, SiteKeyError
 from web.describe import describe
 from web.errors import Refused
-from web.metrics import Meters
+from web.metrics import Metrics
 from web.responses import refusal, wants_page
 from web.routes.api import api
 from web.routes.pages import Report, pages
 from web.routes.worklist import worklist_pages
-from web.security.middleware import Guard
+from web.security.middleware import SecurityMiddleware
 from web.security.session import Sessions
-from web.service.searcher_pool import Engine
+from web.service.searcher_pool import SearcherPool
 from web.service.service import Service
 from web.service.worklist import Worklist
 from web.settings import Settings
@@ -39,7 +39,7 @@ _HANDLED: tuple[type[Exception], ...] = (
 )  # fmt: skip
 
 
-def create_app(engine: Engine, settings: Settings, report: Report | None = None) -> ASGIApp:
+def create_app(engine: SearcherPool, settings: Settings, report: Report | None = None) -> ASGIApp:
     """The server's application, which closes the engine when it ends.
 
     report: makes the HTML report of an answer; without it none is offered.
@@ -61,8 +61,8 @@ def create_app(engine: Engine, settings: Settings, report: Report | None = None)
         title="mura-search", version=version("mura-search"), docs_url=None, redoc_url=None, lifespan=lifespan,
         exception_handlers=dict.fromkeys(_HANDLED, _refuse),
     )  # fmt: skip
-    meters, sessions = Meters(service), Sessions(settings.token)
-    app.state.service, app.state.meters, app.state.sessions = service, meters, sessions
+    meters, sessions = Metrics(service), Sessions(settings.token)
+    app.state.service, app.state.metrics, app.state.sessions = service, meters, sessions
     app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
     app.include_router(api)
     app.include_router(pages)
@@ -75,7 +75,7 @@ def create_app(engine: Engine, settings: Settings, report: Report | None = None)
         return app.openapi_schema
 
     app.openapi = description  # type: ignore[method-assign]  # as FastAPI's manual says
-    return Guard(app, settings, sessions, meters)
+    return SecurityMiddleware(app, settings, sessions, meters)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -19,18 +19,18 @@ from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
 from retrieval.errors import MissingExtra, RadiographError
-from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.radiograph import Radiograph, decode_frames, read_frames, read_radiograph
 from retrieval.notices import Notice, of_view
 from retrieval.query import View, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
-from web.service.admission import Gate, Share
+from web.pictures import heat_png, png
+from web.routes.query_form import Asked, Upload, shown_name, too_many_views
+from web.service.admission import Admission, Share
 from web.service.batcher import Batcher
-from web.service.question import Asked, Upload, shown_name, too_many_views
-from web.service.searcher_pool import Engine
-from web.service.study_store import Kept, Study
+from web.service.searcher_pool import SearcherPool
+from web.service.study_store import StudyStore, Study
 from web.settings import Limits
 
 __all__ = ["Service"]
@@ -39,8 +39,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DRAWINGS = 16  # heatmaps that may wait to be drawn
-_LONGEST = 2048  # pixels on the long side of a radiograph that is sent to be looked at
-_HEAT = 768, 255  # the same of a heatmap, which is smooth, and its levels of colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +53,15 @@ class _Source:
 class Service:
     """One server's engine, threads and queues; belongs to the event loop that calls it."""
 
-    def __init__(self, engine: Engine, limits: Limits, *, files: bool = False) -> None:
+    def __init__(self, engine: SearcherPool, limits: Limits, *, files: bool = False) -> None:
         """files: whether pictures of indexed cases are read from the collection's files."""
-        self.engine = engine
+        self.pool = engine
         self.limits = limits
         self.files = files
-        self.gate = Gate(limits.requests, limits.memory)
-        self.kept = Kept(limits.kept, limits.kept_time)
+        self.admission = Admission(limits.requests, limits.memory)
+        self.studies = StudyStore(limits.kept, limits.kept_time)
         self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
-        self._drawings = Gate(_DRAWINGS, limits.memory)
+        self._drawings = Admission(_DRAWINGS, limits.memory)
         self._readers = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="read")
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="draw")
 
@@ -71,7 +69,7 @@ class Service:
         await self.batcher.close()
         for pool in (self._readers, self._drawer):
             pool.shutdown(wait=True, cancel_futures=True)
-        self.engine.close()
+        self.pool.close()
 
     async def ask(self, upload: Upload, share: Share) -> tuple[Answer, str]:
         """Answer for one study; also the name it is remembered by, "" unless a heatmap was asked for.
@@ -81,7 +79,7 @@ class Service:
         read, most = decode_frames, self.limits.views
         sources = [_Source(name, functools.partial(read, data, name, most)) for name, data in upload.files]
         answer, study = await self._asked(sources, upload.asked, share)
-        return answer, self.kept.add(study) if upload.asked.heatmap else ""
+        return answer, self.studies.add(study) if upload.asked.heatmap else ""
 
     async def ask_files(self, files: Sequence[Path], asked: Asked, share: Share) -> tuple[Answer, Study]:
         """As `ask`, about the views in files of this machine, of which no more is told than their last names."""
@@ -102,11 +100,11 @@ class Service:
     async def trouble(self) -> str:
         """Why the index as it is now cannot be used; "" where it can."""
         async with self._searcher():
-            return self.engine.trouble
+            return self.pool.trouble
 
     async def again(self, name: str, asked: Asked) -> Answer:
         """Answer anew for a study that is remembered. Raises Refused."""
-        study = self.kept.get(name)
+        study = self.studies.get(name)
         asked = replace(asked, patient=asked.patient or study.patient)
         async with self._searcher() as searcher:
             _require_model(searcher, study)
@@ -114,15 +112,15 @@ class Service:
 
     async def picture(self, name: str, number: int) -> bytes:
         """A view, 1 to V, of a study that is remembered, as PNG. Raises Refused."""
-        return await self._in_thread(radiograph_png, self._view(name, number).pixels, _LONGEST)
+        return await self._in_thread(png, self._view(name, number).pixels)
 
     async def class_heatmap(self, name: str, number: int, target: str) -> bytes:
         """What speaks for the target in a view of a study that is remembered, as PNG. Raises Refused."""
-        study, view = self.kept.get(name), self._view(name, number)
+        study, view = self.studies.get(name), self._view(name, number)
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
-            return heatmap_png(explain_class(searcher.encoder, view.pixels, target=target), *_HEAT)
+            return heat_png(explain_class(searcher.encoder, view.pixels, target=target))
 
         return await self._draw(draw)
 
@@ -131,19 +129,17 @@ class Service:
 
         Raises Refused.
         """
-        study, view = self.kept.get(name), self._view(name, number)
+        study, view = self.studies.get(name), self._view(name, number)
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
             if inside:
                 pixels = self._case_pixels(searcher, require_case(searcher, case))
-                return heatmap_png(
-                    explain_similarity(searcher.encoder, pixels, study.encoded.embeddings[number - 1]), *_HEAT
-                )
+                return heat_png(explain_similarity(searcher.encoder, pixels, study.encoded.embeddings[number - 1]))
             other = searcher.index.embedding(case)
             if other is None:
                 raise _no_case()
-            return heatmap_png(explain_similarity(searcher.encoder, view.pixels, other), *_HEAT)
+            return heat_png(explain_similarity(searcher.encoder, view.pixels, other))
 
         return await self._draw(draw)
 
@@ -152,7 +148,7 @@ class Service:
 
         Raises Refused.
         """
-        study = self.kept.get(name)
+        study = self.studies.get(name)
 
         def look(searcher: Searcher) -> tuple[int, float]:
             _require_model(searcher, study)
@@ -167,7 +163,7 @@ class Service:
 
     async def report(self, name: str, asked: Asked, make: Callable[[Searcher, Study, Answer], str]) -> str:
         """A study that is remembered, made into a report. Raises Refused."""
-        study = self.kept.get(name)
+        study = self.studies.get(name)
         asked = replace(asked, patient=asked.patient or study.patient)
 
         def write(searcher: Searcher) -> bytes:
@@ -189,7 +185,7 @@ class Service:
 
         def picture(searcher: Searcher) -> tuple[bytes, str]:
             if self.files and not small:
-                return radiograph_png(_file_pixels(require_case(searcher, name)), _LONGEST), "image/png"
+                return png(_file_pixels(require_case(searcher, name))), "image/png"
             stored = searcher.index.thumbnail(name)
             if stored is None:
                 raise _no_case()
@@ -216,7 +212,7 @@ class Service:
 
     @asynccontextmanager
     async def _searcher(self) -> AsyncIterator[Searcher]:
-        lent = self.engine.borrow()
+        lent = self.pool.borrow()
         entering = asyncio.ensure_future(self._in_thread(lent.__enter__))
         try:
             searcher = await asyncio.shield(entering)
@@ -268,7 +264,7 @@ class Service:
         return views, pictures, notices + [left_out(failure) for failure in failures]
 
     def _view(self, name: str, number: int) -> View:
-        views = self.kept.get(name).views
+        views = self.studies.get(name).views
         if not 1 <= number <= len(views):
             raise Refused(404, f"this study has views 1 to {len(views)}")
         return views[number - 1]

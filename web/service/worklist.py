@@ -251,7 +251,7 @@ class Worklist:
         """Ask about one study as about one that is sent; None where the server stays busy."""
         for attempt in range(_TRIES):
             try:
-                with self._service.gate.enter() as share:
+                with self._service.admission.enter() as share:
                     answer, study = await self._service.ask_files(found.files, Asked(k=1), share)
                 return Listed(Entry(found.study, answer), found, thumbnail(study.views[0].pixels))
             except RadiographError as error:

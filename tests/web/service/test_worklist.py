@@ -25,7 +25,7 @@ from retrieval.searcher import Searcher
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import Found, worklist
 from web.errors import Refused, ServerError
-from web.service.admission import Gate, Share
+from web.service.admission import Admission, Share
 from web.settings import Settings
 
 Serve = Callable[..., str]
@@ -243,14 +243,14 @@ def test_what_a_busy_server_cannot_read_is_read_later(
 ) -> None:
     monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
     monkeypatch.setattr("web.service.worklist._TRIES", 1)
-    busy, enter = [True], Gate.enter
+    busy, enter = [True], Admission.enter
 
-    def refused(gate: Gate) -> AbstractContextManager[Share]:
+    def refused(gate: Admission) -> AbstractContextManager[Share]:
         if busy:
             raise Refused(503, "too much is asked at once", retry=1)
         return enter(gate)
 
-    monkeypatch.setattr(Gate, "enter", refused)
+    monkeypatch.setattr(Admission, "enter", refused)
     with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
         waiting = shows(client, lambda text: "4 studies of the folder were not read yet: the server was busy" in text)
         assert "could not be read" not in waiting
