@@ -32,6 +32,7 @@ __all__ = [
     "StudyQuestion",
     "WorklistDocument",
     "refused_question",
+    "shortened",
 ]
 
 MOST_SHOWN = 50  # studies in an answer
@@ -285,9 +286,9 @@ def refused_question(errors: Sequence[Any]) -> Refused:
     """The first of pydantic's errors as a refusal with 422, in a sentence."""
     error = errors[0]
     location = [part for part in error["loc"] if part not in ("query", "path")]
-    name = shown(str(location[0]) if location else "the question")
+    name = shortened(str(location[0]) if location else "the question")
     kind, given = error["type"], error.get("input")
-    value = shown(given) if isinstance(given, str) else "this"
+    value = shortened(given) if isinstance(given, str) else "this"
     if error["loc"][0] == "path":
         sentence = "invalid number in the URL"
     elif kind == "extra_forbidden":
@@ -304,6 +305,6 @@ def refused_question(errors: Sequence[Any]) -> Refused:
     return Refused(422, sentence)
 
 
-def shown(text: str) -> str:
+def shortened(text: str) -> str:
     """Text from outside on one line, at most 100 characters, without characters that are not printable."""
     return printable(text if len(text) <= 100 else text[:97] + "...")

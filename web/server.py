@@ -85,9 +85,9 @@ class Server(uvicorn.Server):
         self._listening = _listen(settings)
         with ExitStack() as opened:  # closed again where the rest cannot be had
             opened.callback(self._listening.close)
-            engine = SearcherPool.open(index)
-            opened.callback(engine.close)
-            super().__init__(_config(create_app(engine, settings, report), settings))
+            pool = SearcherPool.open(index)
+            opened.callback(pool.close)
+            super().__init__(_config(create_app(pool, settings, report), settings))
             opened.pop_all()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:

@@ -22,7 +22,8 @@ _TOKEN = HTTPBearer(
 )
 api = APIRouter(responses=REFUSALS, dependencies=[Depends(_TOKEN)])
 health = APIRouter(
-    default_response_class=PlainTextResponse, responses={503: {"description": "Not ready", "content": {"text/plain": {}}}}
+    default_response_class=PlainTextResponse,
+    responses={503: {"description": "Not ready", "content": {"text/plain": {}}}},
 )
 # A case's name may have any character, slashes too; a browser leaves it alone only as one encoded part of the URL.
 _STUDY = "/api/studies/{study}"

@@ -104,20 +104,31 @@ async def logout(request: Request) -> Response:
 @pages.get("/static/base.css")
 async def base_style() -> Response:
     """The style sheet that the page shares with the reports."""
-    return Response(static("base.css"), media_type="text/css", headers={"cache-control": "no-cache"})
+    return Response(
+        static("theme.css") + static("base.css"), media_type="text/css", headers={"cache-control": "no-cache"}
+    )
 
 
 async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
     index = await service_of(request).about()
     return await _front(
-        request, "answer.html", index, answer=answer, verdict=verdict(answer), warnings=answer.warnings, name=name,
-        question=question, counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
+        request, "answer.html", index, answer=answer, verdict=verdict(answer), warnings=[f"{text.rstrip('.')}." for text in answer.warnings],
+        name=name, view_rows=_view_rows(answer), question=question, counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
     )  # fmt: skip
 
 
-async def _front(
-    request: Request, part: str = "", index: IndexSummary | None = None, **values: object
-) -> HTMLResponse:
+def _view_rows(answer: Answer) -> list[tuple[str, ...]]:
+    return [
+        (f"{number} {view.file}", f"{view.classifier:.2f}", _number(view.knn, 2), _number(view.similarity, 3))
+        for number, view in enumerate(answer.views, start=1)
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+async def _front(request: Request, part: str = "", index: IndexSummary | None = None, **values: object) -> HTMLResponse:
     """The page to ask on, with a part below the form; for the page's own script, that part alone."""
     index = index or await service_of(request).about()
     if part and _is_part(request):

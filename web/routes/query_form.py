@@ -7,9 +7,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from web.errors import Refused
-from web.models import Question, SearchForm, shown
+from web.models import Question, SearchForm, shortened
 from web.service.admission import Share
-from web.service.service import Upload, shown_name, too_many_views
+from web.service.upload import Upload, shown_name, too_many_views
 
 __all__ = ["FORM", "read_upload"]
 
@@ -73,7 +73,7 @@ async def _split(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[st
         if not isinstance(value, UploadFile):
             fields.append((name, value))
         elif name != "files":
-            raise Refused(422, f"radiographs are sent in fields named files, not {shown(name)}")
+            raise Refused(422, f"radiographs are sent in fields named files, not {shortened(name)}")
         elif value.filename or value.size:  # without a chosen file, a browser sends an empty one
             files.append((shown_name(value.filename or "", len(files) + 1), await value.read()))
     return files, fields

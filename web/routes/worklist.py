@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from retrieval.wording import printable
 from retrieval.worklist.worklist import SYNTHETIC_ORDER
 from web.models import Question
 from web.responses import page
@@ -20,7 +21,8 @@ _SHOWN = 500  # studies on the page
 async def show(request: Request) -> HTMLResponse:
     worklist, head = worklist_of(request), await head_of(request)
     return page(
-        "worklist.html", worklist=worklist, ranked=worklist.ranked()[:_SHOWN], skipped=worklist.skipped[:_SHOWN],
+        "worklist.html", worklist=worklist, ranked=worklist.ranked()[:_SHOWN],
+        skipped=[(printable(item.study), printable(item.reason)) for item in worklist.skipped[:_SHOWN]],
         folder=worklist.folder.resolve().name, state=_state(worklist),
         remarks=_remarks(worklist, synthetic=head["index"].synthetic), **head,
     )  # fmt: skip

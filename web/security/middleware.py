@@ -50,11 +50,11 @@ logger = logging.getLogger("mura-search")
 class SecurityMiddleware:
     """Wraps an application; see the module."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, sessions: Sessions, meters: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, sessions: Sessions, metrics: Metrics) -> None:
         self.app = app
         self.settings = settings
         self.sessions = sessions
-        self.metrics = meters
+        self.metrics = metrics
         self._names = {name.lower() for name in settings.names} | {"localhost", settings.host.strip("[]").lower()}
         if not settings.loopback:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -89,7 +89,7 @@ class SecurityMiddleware:
             if not isinstance(error, Refused):
                 logger.error("%s", redacted_traceback(error))
             if not status:
-                await refusal(error, page=wants_page(scope["path"], headers))(scope, body.receive, reply)
+                await refusal(error, as_page=wants_page(scope["path"], headers))(scope, body.receive, reply)
         finally:
             route = getattr(scope.get("route"), "path", "")
             if not route:
@@ -120,7 +120,7 @@ class SecurityMiddleware:
         host = _host_name(given[0]) if len(given) == 1 else None
         if host is not None and (host in self._names or self._is_own_address(host)):
             return
-        raise Refused(421, "this server does not go by that name; start it with --name NAME to allow it")
+        raise Refused(421, "this server does not have that host name; start it with --name NAME to allow it")
 
     def _is_own_address(self, host: str) -> bool:
         """A bare address, which no DNS server can redirect; where only this machine can ask, only its own."""

@@ -39,7 +39,7 @@ class SearcherPool:
         self._lock = threading.Lock()  # of the counts of users, which never does
 
     @classmethod
-    def start(cls, index: Path | None) -> "SearcherPool":
+    def open(cls, index: Path | None) -> "SearcherPool":
         """Open an index folder, by default that of `Searcher.open`. Raises as that does."""
         return cls(Searcher.open(index))
 

@@ -11,7 +11,7 @@ from retrieval.notices import Notice
 from retrieval.query import View
 from web.errors import Refused
 
-__all__ = ["StudyStore", "Study"]
+__all__ = ["Study", "StudyStore"]
 
 
 @dataclass(frozen=True, slots=True)
