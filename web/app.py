@@ -60,8 +60,8 @@ def create_app(pool: SearcherPool, settings: Settings, report: Report | None = N
 
     # FastAPI's own pages about the API load scripts from other servers.
     app = FastAPI(
-        title="mura-search", version=version("mura-search"), description=_ABOUT, docs_url=None, redoc_url=None, lifespan=lifespan,
-        exception_handlers=dict.fromkeys(_HANDLED, _refuse),
+        title="mura-search", version=version("mura-search"), description=_ABOUT, docs_url=None, redoc_url=None,
+        lifespan=lifespan, exception_handlers=dict.fromkeys(_HANDLED, _refuse),
     )  # fmt: skip
     metrics, sessions = Metrics(service), Sessions(settings.token)
     app.state.service, app.state.metrics, app.state.sessions = service, metrics, sessions

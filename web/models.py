@@ -45,12 +45,14 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    k: int = Field(5, ge=1, le=MOST_SHOWN, description="How many similar studies to show.")
-    patient: Text | None = Field(None, description="Whose study it is. This patient's studies are left out.")
-    part: list[Text] = Field([], description="Only of these body parts.")
-    view: list[Text] = Field([], description="Only of these views.")
-    label: list[Label] = Field([], description="Only of these labels.")
-    heatmap: Literal["true", "false"] = Field("false", description="Whether to remember the study, for its heatmaps.")
+    k: int = Field(default=5, ge=1, le=MOST_SHOWN, description="How many similar studies to show.")
+    patient: Text | None = Field(default=None, description="Whose study it is. This patient's studies are left out.")
+    part: list[Text] = Field(default=[], description="Only of these body parts.")
+    view: list[Text] = Field(default=[], description="Only of these views.")
+    label: list[Label] = Field(default=[], description="Only of these labels.")
+    heatmap: Literal["true", "false"] = Field(
+        default="false", description="Whether to remember the study, for its heatmaps."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -91,7 +93,7 @@ class Question(BaseModel):
 class StudyQuestion(Question):
     """A question about a remembered study."""
 
-    download: str = Field("", description="With any value, the answer is sent as a file.")
+    download: str = Field(default="", description="With any value, the answer is sent as a file.")
 
 
 class ComparisonQuestion(Question):
@@ -122,12 +124,12 @@ _PREDICTIONS: dict[str, Any] = {
     "familiarity": {"similarity": 0.91, "limit": 0.84, "familiar": True, "reasons": []},
     "warnings": [],
 }
-_CASE = {
+_CASE: dict[str, Any] = {
     "rank": 1, "similarity": 0.91, "weight": 0.07, "label": "abnormal", "study": "patient00029/study1",
     "patient": "patient00029", "part": "finger", "view": "", "case": "patient00029/study1/image1.png",
     "path": "", "laterality": "right",
 }  # fmt: skip
-_MODEL = {"name": "upper-limb-lite0", "sha256": "84c58d8a", "synthetic": False}
+_MODEL: dict[str, Any] = {"name": "upper-limb-lite0", "sha256": "84c58d8a", "synthetic": False}
 _VIEWS = "/api/studies/cdCqCRBdDdxGLhpPO09wZA"
 
 
@@ -301,7 +303,7 @@ def refused_question(errors: Sequence[Any]) -> Refused:
     elif name == "k":
         sentence = f"k is how many similar studies to show, 1 to {MOST_SHOWN}, not {value}"
     else:
-        sentence = f"{name} is too long, or not text"
+        sentence = f"{name} is too long, or is not text"
     return Refused(422, sentence)
 
 

@@ -93,7 +93,7 @@ async def case_image(case: str, request: Request, small: Literal["true", "false"
 async def case_record(case: str, request: Request) -> CaseRecord:
     record = await service_of(request).case(case)
     fields = ("case", "study", "patient", "part", "view", "split")
-    return CaseRecord(label=record.label_name, **{field: getattr(record, field) for field in fields})
+    return CaseRecord.model_validate({"label": record.label_name} | {field: getattr(record, field) for field in fields})
 
 
 @api.get(

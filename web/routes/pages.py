@@ -112,8 +112,9 @@ async def base_style() -> Response:
 async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
     index = await service_of(request).about()
     return await _front(
-        request, "answer.html", index, answer=answer, verdict=verdict(answer), warnings=[f"{text.rstrip('.')}." for text in answer.warnings],
-        name=name, view_rows=_view_rows(answer), question=question, counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
+        request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
+        warnings=[f"{text.rstrip('.')}." for text in answer.warnings], question=question,
+        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
     )  # fmt: skip
 
 

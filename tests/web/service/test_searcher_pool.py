@@ -26,7 +26,7 @@ from web.errors import Refused
 from web.service.admission import Admission
 from web.service.batcher import Batcher
 from web.service.searcher_pool import SearcherPool
-from web.service.study_store import StudyStore, Study
+from web.service.study_store import Study, StudyStore
 
 Png = Callable[..., bytes]
 Serve = Callable[..., str]
