@@ -16,6 +16,7 @@ from retrieval.answer import (
     ViewAnswer,
     VoteAnswer,
 )
+from retrieval.notices import Notice
 from retrieval.wording import printable
 from web.errors import Refused
 
@@ -123,6 +124,7 @@ _PREDICTIONS: dict[str, Any] = {
     "agreement": True,
     "familiarity": {"similarity": 0.91, "limit": 0.84, "familiar": True, "reasons": []},
     "warnings": [],
+    "notices": [],
 }
 _CASE: dict[str, Any] = {
     "rank": 1, "similarity": 0.91, "weight": 0.07, "label": "abnormal", "study": "patient00029/study1",
@@ -141,6 +143,7 @@ class AnswerDocument(_Document):
     """The JSON object "mura-search/answer/1". Only a remembered study has `remembered`."""
 
     schema_: Literal["mura-search/answer/1"] = Field(alias="schema")
+    verdict: Literal["abnormal", "normal", "undecided", "unfamiliar"]
     query: Query
     classifier: ClassifierAnswer
     knn: VoteAnswer
@@ -149,6 +152,7 @@ class AnswerDocument(_Document):
     views: list[ViewAnswer]
     cases: list[SimilarCase]
     warnings: list[str]
+    notices: list[Notice]
     model: ModelSource
     index: IndexSource
     seconds: Seconds
@@ -159,6 +163,7 @@ class AnswerDocument(_Document):
         json_schema_extra={
             "example": {
                 "schema": "mura-search/answer/1",
+                "verdict": "abnormal",
                 "query": {"files": ["pa.png"], "views": 1, "excluded_patients": []},
                 **_PREDICTIONS,
                 "views": [
@@ -223,6 +228,7 @@ class WorklistStudy(_Document):
     nearest: SimilarCase | None
     files: list[str]
     warnings: list[str]
+    notices: list[Notice]
 
 
 class SkippedStudy(_Document):

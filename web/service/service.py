@@ -338,8 +338,8 @@ def _require_model(searcher: Searcher, study: Study) -> None:
         raise Refused(404, "the index has another model now; send the radiographs again")
 
 
-def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDArray[np.uint8]], tuple[str, ...]]:
-    """A file's views (several from multi-frame DICOM), their prepared pictures and the file's warnings."""
+def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
+    """A file's views (several from multi-frame DICOM), their prepared pictures and the file's notices."""
     try:
         frames = source.read()
     except MissingExtra as error:
