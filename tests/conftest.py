@@ -105,19 +105,20 @@ def squares(tmp_path: Path) -> Callable[..., Collection]:
     """Makes a collection: `squares([("p1", "s1", 0, [40, 50]), ...], "name")`, one file a view."""
 
     def make(studies: Specification, name: str = "data", synthetic: bool = False) -> Collection:
-        root = tmp_path / name
-        root.mkdir(parents=True)
-        cases: list[Case] = []
-        for patient, study, label, views in studies:
-            for number, brightness in enumerate(views, start=1):
-                path = root / f"{study}-{number}.png"
-                write_square(path, brightness, mark=len(cases))
-                cases.append(
-                    Case(path.name, study, patient, label, part="finger", view=f"view {number}", path=str(path))
-                )
-        return Collection(root, "csv", tuple(cases), (), synthetic)
+        return write_collection(tmp_path / name, studies, synthetic)
 
     return make
+
+
+def write_collection(root: Path, studies: Specification, synthetic: bool = False) -> Collection:
+    root.mkdir(parents=True)
+    cases: list[Case] = []
+    for patient, study, label, views in studies:
+        for number, brightness in enumerate(views, start=1):
+            path = root / f"{study}-{number}.png"
+            write_square(path, brightness, mark=len(cases))
+            cases.append(Case(path.name, study, patient, label, part="finger", view=f"view {number}", path=str(path)))
+    return Collection(root, "csv", tuple(cases), (), synthetic)
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"""The application: routes, refusals and the guard around them. The API is described at /openapi.json."""
+"""The application: routes, refusals and the middleware around them. /openapi.json describes the API."""
 
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,16 +15,17 @@ from starlette.types import ASGIApp
 
 from index.errors import IndexFailure
 from retrieval.errors import RadiographError, SiteKeyError
-from web.describe import describe
+from retrieval.wording import DISCLAIMER
 from web.errors import Refused
-from web.metrics import Meters
+from web.metrics import Metrics
+from web.models import refused_question
 from web.responses import refusal, wants_page
-from web.routes.api import api
+from web.routes.api import api, health
 from web.routes.pages import Report, pages
 from web.routes.worklist import worklist_pages
-from web.security.middleware import Guard
+from web.security.middleware import SecurityMiddleware
 from web.security.session import Sessions
-from web.service.searcher_pool import Engine
+from web.service.searcher_pool import SearcherPool
 from web.service.service import Service
 from web.service.worklist import Worklist
 from web.settings import Settings
@@ -34,17 +34,19 @@ __all__ = ["create_app"]
 
 logger = logging.getLogger("mura-search")
 
+_ABOUT = f"Answers a radiograph with a diagnosis and its evidence. {DISCLAIMER}"
+
 _HANDLED: tuple[type[Exception], ...] = (
     Refused, RadiographError, IndexFailure, SiteKeyError, HTTPException, RequestValidationError, Exception,
 )  # fmt: skip
 
 
-def create_app(engine: Engine, settings: Settings, report: Report | None = None) -> ASGIApp:
-    """The server's application, which closes the engine when it ends.
+def create_app(pool: SearcherPool, settings: Settings, report: Report | None = None) -> ASGIApp:
+    """The server's application, which closes the pool when it ends.
 
-    report: makes the HTML report of an answer; without it none is offered.
+    report: makes the HTML report of an answer; without it the page offers none.
     """
-    service = Service(engine, settings.limits, files=settings.files)
+    service = Service(pool, settings.limits, files=settings.files)
     worklist = Worklist(settings.worklist, service) if settings.worklist else None
 
     @asynccontextmanager
@@ -56,37 +58,30 @@ def create_app(engine: Engine, settings: Settings, report: Report | None = None)
             await worklist.close()
         await service.close()
 
-    # The pages that FastAPI would make of the description load scripts from elsewhere.
+    # FastAPI's own pages about the API load scripts from other servers.
     app = FastAPI(
-        title="mura-search", version=version("mura-search"), docs_url=None, redoc_url=None, lifespan=lifespan,
-        exception_handlers=dict.fromkeys(_HANDLED, _refuse),
+        title="mura-search", version=version("mura-search"), description=_ABOUT, docs_url=None, redoc_url=None,
+        lifespan=lifespan, exception_handlers=dict.fromkeys(_HANDLED, _refuse),
     )  # fmt: skip
-    meters, sessions = Meters(service), Sessions(settings.token)
-    app.state.service, app.state.meters, app.state.sessions = service, meters, sessions
+    metrics, sessions = Metrics(service), Sessions(settings.token)
+    app.state.service, app.state.metrics, app.state.sessions = service, metrics, sessions
     app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
-    app.include_router(api)
-    app.include_router(pages)
-    app.include_router(worklist_pages)
+    for router in (api, health, pages, worklist_pages):
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
 
-    def description() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = describe(app)
-        return app.openapi_schema
-
-    app.openapi = description  # type: ignore[method-assign]  # as FastAPI's manual says
-    return Guard(app, settings, sessions, meters)
+    return SecurityMiddleware(app, settings, sessions, metrics)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        error = Refused(422, "a number in the address is none")
+        error = refused_question(error.errors())
     elif isinstance(error, HTTPException):
-        words = {404: "there is nothing at this address", 405: "this address cannot be asked in that way"}
-        error = Refused(error.status_code, words.get(error.status_code, "this cannot be answered"))
+        words = {404: "nothing is at this URL", 405: "this URL does not take this method"}
+        error = Refused(error.status_code, words.get(error.status_code, "this request cannot be answered"))
     elif isinstance(error, IndexFailure):
         error = Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2)
     elif isinstance(error, SiteKeyError):  # which names the file
-        logger.error("the site key cannot be used, so nobody's own studies can be told")
-        error = Refused(503, "this server's site key cannot be used; whoever runs it can look")
-    return refusal(error, page=wants_page(request.url.path, request.headers))
+        logger.error("the site key cannot be used, so a patient's own studies cannot be recognised")
+        error = Refused(503, "this server's site key cannot be used; ask its administrator")
+    return refusal(error, as_page=wants_page(request.url.path, request.headers))

@@ -1,27 +1,34 @@
-"""What a Prometheus server reads from /metrics: requests by route and status, how long they took, and the queues.
+"""What a Prometheus server reads from /metrics: requests by route and status, their times, and the queues.
 
 Routes are named by their patterns, so no case, study or patient is in a label.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-if TYPE_CHECKING:
-    from web.service.service import Service
-
-__all__ = ["Meters"]
+__all__ = ["Figure", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+Figure = tuple[str, str, float]
+"""A name, what it counts, and its value."""
 
 
-class Meters:
-    """The figures of one server."""
+class Measured(Protocol):
+    """What has figures of its own."""
 
-    def __init__(self, service: "Service") -> None:
-        self._service = service
+    def gauges(self) -> Iterable[Figure]: ...
+
+    def counters(self) -> Iterable[Figure]: ...
+
+
+class Metrics:
+    """The figures of one server: of its requests, and of what is `measured`."""
+
+    def __init__(self, measured: Measured) -> None:
+        self._measured = measured
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "mura_search_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
@@ -32,7 +39,7 @@ class Meters:
         self._registry.register(self)
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Count an answered request."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -41,18 +48,8 @@ class Meters:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """What is looked up rather than counted; called by the registry."""
-        service = self._service
-        cases, studies = service.engine.index.size()
-        for name, help_text, value in (
-            ("requests_at_work", "Uploads being answered now.", service.gate.inside),
-            ("bytes_at_work", "Bytes that they hold.", service.gate.bytes),
-            ("pictures_waiting", "Radiographs that wait for the encoder.", service.batcher.waiting),
-            ("studies_remembered", "Studies kept in memory for their heatmaps.", len(service.kept)),
-            ("bytes_remembered", "Bytes that they hold.", service.kept.bytes),
-            ("index_cases", "Cases in the index.", cases),
-            ("index_studies", "Studies in the index.", studies),
-        ):
-            yield GaugeMetricFamily(f"mura_search_{name}", help_text, value=value)
-        yield CounterMetricFamily("mura_search_batches_encoded", "Batches encoded.", value=service.batcher.batches)
-        yield CounterMetricFamily("mura_search_pictures_encoded", "Radiographs encoded.", value=service.batcher.encoded)
+        """The figures that are looked up when they are asked for; the registry calls this."""
+        for name, about, value in self._measured.gauges():
+            yield GaugeMetricFamily(f"mura_search_{name}", about, value=value)
+        for name, about, value in self._measured.counters():
+            yield CounterMetricFamily(f"mura_search_{name}", about, value=value)

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from web.app import create_app
 from web.errors import ServerError
 from web.routes.pages import Report
-from web.service.searcher_pool import Engine
+from web.service.searcher_pool import SearcherPool
 from web.settings import Settings
 
 __all__ = ["Server", "serve"]
@@ -85,9 +85,9 @@ class Server(uvicorn.Server):
         self._listening = _listen(settings)
         with ExitStack() as opened:  # closed again where the rest cannot be had
             opened.callback(self._listening.close)
-            engine = Engine.start(index)
-            opened.callback(engine.close)
-            super().__init__(_config(create_app(engine, settings, report), settings))
+            pool = SearcherPool.open(index)
+            opened.callback(pool.close)
+            super().__init__(_config(create_app(pool, settings, report), settings))
             opened.pop_all()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,84 +1,83 @@
-"""How a server was started: where it listens, who may ask, and how much it takes."""
+"""How a server is started: where it listens, who may ask, and its limits."""
 
 import ipaddress
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retrieval.images.radiograph import MAX_PIXELS
 from web.errors import ServerError
 
-__all__ = ["TOKEN_VARIABLE", "Limits", "Settings", "read_token"]
+__all__ = ["TOKEN_VARIABLE", "Limits", "Settings", "is_loopback", "read_token"]
 
 TOKEN_VARIABLE = "MURA_SEARCH_TOKEN"
-SHORTEST_TOKEN = 16  # characters: what nobody guesses in a lifetime
+SHORTEST_TOKEN = 16  # characters, too many to guess
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is taken before an answer is 413, 408 or 503. Bytes are bytes, times are seconds.
+class Limits(BaseModel):
+    """How much the server takes before it answers 413, 408 or 503. Sizes are in bytes, times in seconds."""
 
-    `body` is a whole request, `pixels` all its views together, `memory` all requests at work together. `requests` may
-    be at work at once, `pictures` wait for the encoder, of which `batch` are encoded together that came within
-    `gather`. `head`, `upload` and `answer` are the times for a request's head, its body, and its answer. Studies of
-    which heatmaps were asked are remembered for `kept_time`, and only as long as all of them fit into `kept`.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    body: int = 64 << 20
-    views: int = 20
-    pixels: int = MAX_PIXELS
-    memory: int = 1 << 30
-    requests: int = 64
-    pictures: int = 128
-    batch: int = 8
-    gather: float = 0.004
-    head: float = 10
-    upload: float = 60
-    answer: float = 60
-    kept: int = 256 << 20
-    kept_time: float = 900
+    body: int = 64 << 20  # of one request
+    views: int = 20  # of one study
+    pixels: int = MAX_PIXELS  # of all views of a study together
+    memory: int = 1 << 30  # of all requests at work together
+    requests: int = 64  # at work at once
+    pictures: int = 128  # that wait for the encoder
+    batch: int = 8  # pictures encoded together
+    gather: float = 0.004  # time in which the pictures of a batch arrive
+    head: float = 10  # for a request's head
+    upload: float = 60  # for its body
+    answer: float = 60  # for its answer
+    remembered_bytes: int = 256 << 20  # of all remembered studies together
+    remembered_seconds: float = 900  # that a study is remembered
     connections: int = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where to listen and who may ask.
+class Settings(BaseModel):
+    """Where to listen and who may ask. Raises ServerError for settings that are unsafe or cannot work.
 
-    Without a `token` everybody may ask who can reach the server, so off loopback it needs one, or `insecure`. `names`
+    Without a `token` everybody who reaches the server may ask, so off loopback it needs a token or `insecure`. `names`
     are further host names that requests may use. `files`: whether full pictures are read from the collection.
     `worklist`: a folder of studies to rank for reading.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     host: str = "127.0.0.1"
     port: int = 8000
-    token: str | None = field(default=None, repr=False)
+    token: str | None = Field(default=None, repr=False)
     insecure: bool = False
     names: tuple[str, ...] = ()
     files: bool = False
     worklist: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
-    key_password: str | None = field(default=None, repr=False)
+    key_password: str | None = Field(default=None, repr=False)
     limits: Limits = Limits()
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:
             raise ServerError(
-                f"the token has {len(self.token)} characters; take at least {SHORTEST_TOKEN}, such as those that "
-                "`openssl rand -hex 16` prints"
+                f"the token has {len(self.token)} characters; take at least {SHORTEST_TOKEN}, for example the output "
+                "of `openssl rand -hex 16`"
             )
         if self.token is None and not self.insecure and not self.loopback:
             raise ServerError(
-                f"{self.host} can be reached by other machines, so a token is needed: give --token-file FILE or set "
-                f"{TOKEN_VARIABLE}; --insecure would let everybody in who can reach it"
+                f"other machines can reach {self.host}, so a token is needed: give --token-file FILE or set "
+                f"{TOKEN_VARIABLE}; with --insecure everybody who reaches the server may ask"
             )
         if self.key is not None and self.certificate is None:
             raise ServerError("--key belongs to a certificate: name it with --certificate")
         if self.worklist is not None and not self.worklist.is_dir():
-            raise ServerError(f"{self.worklist} is no folder; name the folder that the worklist's studies are in")
+            raise ServerError(f"{self.worklist} is not a folder; name the folder with the worklist's studies")
         for file in (self.certificate, self.key):
             if file is not None and not os.access(file, os.R_OK):
                 raise ServerError(f"{file} cannot be read; check its name and permissions")
+        return self
 
     @property
     def loopback(self) -> bool:
@@ -91,6 +90,7 @@ class Settings:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -98,7 +98,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token from a file, else from the environment; None where there is neither. Raises ServerError."""
+    """The token from a file, else from the environment; None without either. Raises ServerError."""
     if file is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:
@@ -106,5 +106,5 @@ def read_token(file: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ServerError(f"the token in {file} cannot be read; check its name and permissions") from error
     if not token:
-        raise ServerError(f"{file} holds no token; put one line into it, such as `openssl rand -hex 16` prints")
+        raise ServerError(f"{file} has no token; write one line into it, such as the output of `openssl rand -hex 16`")
     return token

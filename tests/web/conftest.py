@@ -12,6 +12,7 @@ import pytest
 
 from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
+from tests.conftest import write_collection
 
 if TYPE_CHECKING:
     import httpx
@@ -27,17 +28,26 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MURA_SEARCH_INDEX", raising=False)
 
 
+STUDIES = [("ann", "s1", 0, [20, 25]), ("bob", "s2", 0, [40]), ("cid", "s3", 1, [215]), ("dee", "s4", 1, [235, 230])]
+"""Four patients: two dark, normal studies and two bright, abnormal ones."""
+
+
 @pytest.fixture
 def collection(squares: Callable[..., Collection]) -> Collection:
-    """Four patients: two dark, normal studies and two bright, abnormal ones."""
-    return squares(
-        [("ann", "s1", 0, [20, 25]), ("bob", "s2", 0, [40]), ("cid", "s3", 1, [215]), ("dee", "s4", 1, [235, 230])]
-    )
+    return squares(STUDIES)
+
+
+@pytest.fixture(scope="session")
+def shared_place(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of those studies that no test changes."""
+    folder = tmp_path_factory.mktemp("web")
+    build_index(write_collection(folder / "data", STUDIES), folder / "index", model=model)
+    return folder / "index"
 
 
 @pytest.fixture
 def place(collection: Collection, model: Path, tmp_path: Path) -> Path:
-    """An index of those."""
+    """The same index in the test's own folder."""
     build_index(collection, tmp_path / "index", model=model)
     return tmp_path / "index"
 
@@ -81,9 +91,26 @@ def serve(place: Path) -> Iterator[Serve]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def shared_server(shared_place: Path) -> Iterator[str]:
+    """The address of a server with default settings, for tests that change neither it nor its index."""
+    for package in ("fastapi", "uvicorn"):
+        pytest.importorskip(package, reason="the extra web is not installed")
+    with running(shared_place, None, {}, {}) as base:
+        yield base
+
+
 @pytest.fixture
-def client(serve: Serve) -> "Iterator[httpx.Client]":
-    """Asks a server with nothing special about it."""
+def client(shared_server: str) -> "Iterator[httpx.Client]":
+    """Asks the shared server."""
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+    with httpx.Client(base_url=shared_server, timeout=20) as asking:
+        yield asking
+
+
+@pytest.fixture
+def own_client(serve: Serve) -> "Iterator[httpx.Client]":
+    """Asks a server that no other test asks."""
     httpx = pytest.importorskip("httpx", reason="httpx is not installed")
     with httpx.Client(base_url=serve(), timeout=20) as asking:
         yield asking
@@ -101,7 +128,7 @@ def png() -> Callable[..., bytes]:
     return make
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
     from playwright.sync_api import sync_playwright
 

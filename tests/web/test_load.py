@@ -44,7 +44,7 @@ def test_32_clients_at_once_are_all_answered_with_their_own_answer(serve: Serve,
 @pytest.mark.slow
 def test_nothing_is_left_of_requests(serve: Serve, png: Png) -> None:
     """After the first forty, many more leave no objects behind: what is remembered has bounds."""
-    with httpx.Client(base_url=serve(limits={"kept": 4096}), timeout=60) as client:
+    with httpx.Client(base_url=serve(limits={"remembered_bytes": 4096}), timeout=60) as client:
 
         def ask(times: int) -> Counter[str]:
             for number in range(times):

@@ -34,8 +34,8 @@ def test_one_view(serve: Serve, open_page: Open, square: Square) -> None:
     ask(page, file)
     answer = httpx.post(f"{base}/api/search", files={"files": file.read_bytes()}).json()
     assert scores(page) == [f"{answer[by]['probability']:.2f}" for by in ("classifier", "knn")]
-    expect(page.locator("#verdict-title")).to_contain_text("abnormal: classifier and similar studies agree")
-    expect(page.locator("#verdict")).to_contain_text("The index holds radiographs like this one")
+    expect(page.locator("#verdict-title")).to_contain_text("abnormal: classifier and vote agree")
+    expect(page.locator("#verdict")).to_contain_text("The index has radiographs like this one")
     bars = page.locator(".bar")
     expect(bars).to_have_count(2)
     for number, by in enumerate(("classifier", "knn")):
@@ -50,21 +50,21 @@ def test_one_view(serve: Serve, open_page: Open, square: Square) -> None:
 
 
 @pytest.mark.parametrize(
-    ("brightness", "headline", "told"),
+    ("brightness", "headline", "text"),
     [
-        (20, "normal: classifier and similar studies agree", "at least"),
-        (250, "Unfamiliar: unlike what is indexed", "Do not rely on what follows"),
+        (20, "normal: classifier and vote agree", "a radiograph is familiar"),
+        (250, "Unfamiliar: unlike the index", "Do not rely on this answer"),
     ],
 )
 def test_what_is_unfamiliar_is_said_first(
-    serve: Serve, open_page: Open, square: Square, place: Path, brightness: int, headline: str, told: str
+    serve: Serve, open_page: Open, square: Square, place: Path, brightness: int, headline: str, text: str
 ) -> None:
     with IndexWriter.open(place) as edit:
         edit.remove({"study": ["s3", "s4"]})  # which leaves the dark ones
     page = open_page(serve())
     ask(page, square("query.png", brightness))
     expect(page.locator("#verdict-title")).to_contain_text(headline)
-    expect(page.locator("#verdict")).to_contain_text(told)
+    expect(page.locator("#verdict")).to_contain_text(text)
 
 
 def test_two_views_and_another_one(serve: Serve, open_page: Open, square: Square) -> None:
@@ -95,7 +95,7 @@ def test_dropped_and_pasted(serve: Serve, open_page: Open, square: Square, kind:
         }""",
         [kind, list(square("query.png", 40).read_bytes())],
     )
-    expect(page.locator("#verdict-title")).to_contain_text("normal: classifier and similar studies agree")
+    expect(page.locator("#verdict-title")).to_contain_text("normal: classifier and vote agree")
     expect(page.locator("#preview li")).to_have_text(["given.png"])
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 
 def test_a_heatmap_that_cannot_be_drawn_says_why(serve: Serve, open_page: Open, square: Square) -> None:
-    page = open_page(serve(limits={"kept_time": 0.0}))
+    page = open_page(serve(limits={"remembered_seconds": 0.0}))
     ask(page, square("query.png", 200))
     expect(page.locator(".drawing")).to_contain_text("no longer remembered")
     page.locator("#filter-label").select_option("normal")

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
+from tests.repetitions import repetitions
+
 Serve = Callable[..., str]
 Png = Callable[..., bytes]
 
@@ -31,7 +33,7 @@ def test_no_request_crashes_the_server(serve: Serve) -> None:
         for mode in schemathesis.GenerationMode:
 
             @settings(
-                max_examples=25,
+                max_examples=repetitions(6, 25),
                 deadline=None,
                 database=None,
                 phases=[Phase.generate],
@@ -64,7 +66,7 @@ def test_no_form_crashes_the_server(serve: Serve, png: Png) -> None:
     )
     with httpx.Client(base_url=serve(), timeout=30) as client:
 
-        @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+        @settings(max_examples=repetitions(30, 150), deadline=None, database=None, derandomize=True)
         @given(st.lists(st.tuples(names, texts), max_size=5), st.lists(st.tuples(texts, contents), max_size=4))
         def ask(fields: list[tuple[str, str]], files: list[tuple[str, bytes]]) -> None:
             parts: list[tuple[str, Any]] = [(name, (None, value.encode())) for name, value in fields]

@@ -1,145 +1,146 @@
-"""The HTTP API: the same answers as the command line and the Python API give, and the pictures that belong to them."""
+"""The HTTP API: the answers of the command line and the Python API, and the pictures that belong to them."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.security import HTTPBearer
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from retrieval.answer import Answer
-from retrieval.explain.smooth_grad_cam import TARGETS
-from web.describe import ANSWERS, CASE, ERRORS, INDEX, PICTURE, QUESTION, SEARCH, TEXT, WORKLIST, parameters
 from web.errors import Refused
-from web.routes.query_form import asked, read_upload
+from web.models import REFUSALS, AnswerDocument, CaseRecord, IndexSummary, Label, StudyQuestion, WorklistDocument
+from web.routes.query_form import FORM, read_upload
 from web.service.service import Service
-from web.service.worklist import worklist_of
+from web.service.worklist import Worklist
+from web.settings import TOKEN_VARIABLE
 
-__all__ = ["answer_document", "api"]
+__all__ = ["api", "health", "service_of", "worklist_of"]
 
-api = APIRouter()
-# A case's name may hold any character, slashes among them; only as one encoded part does a browser leave it alone.
+# The middleware checks the token; this describes it.
+_TOKEN = HTTPBearer(
+    auto_error=False, scheme_name="token", description=f"The token of --token-file or {TOKEN_VARIABLE}."
+)
+api = APIRouter(responses=REFUSALS, dependencies=[Depends(_TOKEN)])
+health = APIRouter(
+    default_response_class=PlainTextResponse,
+    responses={503: {"description": "Not ready", "content": {"text/plain": {}}}},
+)
+# A case's name may have any character, slashes too; a browser leaves it alone only as one encoded part of the URL.
 _STUDY = "/api/studies/{study}"
+_VIEW = _STUDY + "/views/{number}"
 
 
-@api.post("/api/search", summary="Ask about a study", openapi_extra=SEARCH, responses=ANSWERS)
+class Png(Response):
+    media_type = "image/png"
+
+
+@api.post("/api/search", summary="Ask about a study", response_model=AnswerDocument, openapi_extra=FORM)
 async def search(request: Request) -> JSONResponse:
     service = service_of(request)
-    with service.gate.enter() as share:
+    with service.admission.enter() as share:
         upload = await read_upload(request, service.limits.views, share)
         answer, name = await service.ask(upload, share)
-    return JSONResponse(answer_document(answer, name, service.limits.kept_time))
+    return JSONResponse(_document(answer, name, service))
 
 
-@api.get(_STUDY, summary="Ask anew about a remembered study", openapi_extra=QUESTION, responses=ANSWERS)
-async def again(study: str, request: Request) -> JSONResponse:
+@api.get(_STUDY, summary="Ask again about a remembered study", response_model=AnswerDocument)
+async def again(study: str, request: Request, question: Annotated[StudyQuestion, Query()]) -> JSONResponse:
     service = service_of(request)
-    fields = [(name, value) for name, value in request.query_params.multi_items() if name != "download"]
-    answer = await service.again(study, asked(fields))
-    headers = {}
-    if "download" in request.query_params:
-        headers["content-disposition"] = 'attachment; filename="answer.json"'
-    return JSONResponse(answer_document(answer, study, service.limits.kept_time), headers=headers)
+    answer = await service.again(study, question)
+    headers = {"content-disposition": 'attachment; filename="answer.json"'} if question.download else {}
+    return JSONResponse(_document(answer, study, service), headers=headers)
 
 
-@api.delete(_STUDY, summary="Forget a remembered study", status_code=204, responses=ERRORS)
-async def forget(study: str, request: Request) -> Response:
-    service_of(request).kept.forget(study)
-    return Response(status_code=204)
+@api.delete(_STUDY, summary="Forget a remembered study", status_code=204)
+async def forget(study: str, request: Request) -> None:
+    service_of(request).studies.forget(study)
 
 
-@api.get(_STUDY + "/views/{number}/image", summary="A view of a remembered study", responses=PICTURE)
-async def view_image(study: str, number: int, request: Request) -> Response:
-    return _png(await service_of(request).picture(study, number))
+@api.get(_VIEW + "/image", summary="A view of a remembered study", response_class=Png)
+async def view_image(study: str, number: int, request: Request) -> Png:
+    return Png(await service_of(request).picture(study, number))
 
 
-@api.get(
-    _STUDY + "/views/{number}/heatmap",
-    summary="What speaks for abnormal, or for normal",
-    openapi_extra=parameters(target=TARGETS),
-    responses=PICTURE,
-)
-async def heatmap(study: str, number: int, request: Request) -> Response:
-    target = request.query_params.get("target", TARGETS[0])
-    if target not in TARGETS:
-        raise Refused(422, f"target is {' or '.join(TARGETS)}")
-    return _png(await service_of(request).class_heatmap(study, number, target))
+@api.get(_VIEW + "/heatmap", summary="What speaks for abnormal, or for normal", response_class=Png)
+async def heatmap(study: str, number: int, request: Request, target: Label = "abnormal") -> Png:
+    return Png(await service_of(request).class_heatmap(study, number, target))
 
 
-@api.get(
-    _STUDY + "/views/{number}/likeness",
-    summary="What makes a view and a case alike",
-    openapi_extra=parameters(case=None, where=("view", "case")),
-    responses=PICTURE,
-)
-async def likeness(study: str, number: int, request: Request) -> Response:
-    where = request.query_params.get("where", "view")
-    if where not in ("view", "case"):
-        raise Refused(422, "where is view or case: in which of the two the likeness is shown")
-    case = request.query_params.get("case", "")
-    return _png(await service_of(request).likeness(study, number, case, inside=where == "case"))
+@api.get(_VIEW + "/likeness", summary="What makes a view and a case alike", response_class=Png)
+async def likeness(
+    study: str, number: int, request: Request, case: str, where: Literal["view", "case"] = "view"
+) -> Png:
+    return Png(await service_of(request).likeness(study, number, case, inside=where == "case"))
 
 
-@api.get("/api/index", summary="What the index holds", responses=INDEX)
-async def index(request: Request) -> JSONResponse:
-    return JSONResponse(await service_of(request).about())
+@api.get("/api/index", summary="What the index holds")
+async def index(request: Request) -> IndexSummary:
+    return await service_of(request).about()
 
 
 @api.get(
     "/api/cases/{case:path}/image",
     summary="An indexed case's picture",
-    openapi_extra=parameters(small=("true", "false")),
-    responses=PICTURE,
+    response_class=Png,
+    responses={200: {"content": {"image/jpeg": {"schema": {"type": "string"}}}}},
 )
-async def case_image(case: str, request: Request) -> Response:
-    small = request.query_params.get("small", "false")
-    if small not in ("true", "false"):
-        raise Refused(422, "small is true or false")
+async def case_image(case: str, request: Request, small: Literal["true", "false"] = "false") -> Response:
     data, kind = await service_of(request).case_picture(case, small=small == "true")
     return Response(data, media_type=kind)
 
 
-@api.get("/api/cases/{case:path}", summary="An indexed case", responses=CASE)
-async def case_record(case: str, request: Request) -> JSONResponse:
-    found = await service_of(request).case(case)
+@api.get("/api/cases/{case:path}", summary="An indexed case")
+async def case_record(case: str, request: Request) -> CaseRecord:
+    record = await service_of(request).case(case)
     fields = ("case", "study", "patient", "part", "view", "split")
-    return JSONResponse({"label": found.label_name, **{field: getattr(found, field) for field in fields}})
+    return CaseRecord.model_validate({"label": record.label_name} | {field: getattr(record, field) for field in fields})
 
 
-@api.get("/api/worklist", summary="The studies of the server's folder, in the order to read them", responses=WORKLIST)
+@api.get(
+    "/api/worklist",
+    summary="The studies of the server's folder, in the order to read them",
+    response_model=WorklistDocument,
+)
 async def worklist(request: Request) -> JSONResponse:
     return JSONResponse(worklist_of(request).to_dict())
 
 
-@api.get("/healthz", summary="Whether the server runs", responses=TEXT)
-async def health() -> Response:
-    return Response("ok\n", media_type="text/plain")
-
-
-@api.get("/readyz", summary="Whether it answers from the index as it is now", responses=TEXT)
-async def ready(request: Request) -> Response:
-    trouble = await service_of(request).trouble()
-    text = "the index was changed and cannot be opened; the former one still answers\n" if trouble else "ok\n"
-    return Response(text, 503 if trouble else 200, media_type="text/plain")
-
-
-@api.get("/metrics", summary="Figures for Prometheus", responses=TEXT)
+@api.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    return Response(request.app.state.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@health.get("/healthz", summary="Whether the server runs")
+async def healthz() -> str:
+    return "ok\n"
+
+
+@health.get("/readyz", summary="Whether the server answers from the index as it is now")
+async def readyz(request: Request) -> PlainTextResponse:
+    trouble = await service_of(request).trouble()
+    text = "the changed index cannot be opened; the former one still answers\n" if trouble else "ok\n"
+    return PlainTextResponse(text, 503 if trouble else 200)
 
 
 def service_of(request: Request) -> Service:
+    """The service of the server that is asked."""
     service: Service = request.app.state.service
     return service
 
 
-def answer_document(answer: Answer, name: str, seconds: float) -> dict[str, Any]:
-    """The JSON object "mura-search/answer/1"; where the study is remembered, with where its heatmaps are."""
+def worklist_of(request: Request) -> Worklist:
+    """The worklist of the server that is asked. Raises Refused with 404 without one."""
+    worklist: Worklist | None = request.app.state.worklist
+    if worklist is None:
+        raise Refused(404, "this server has no worklist; start it with --worklist FOLDER")
+    return worklist
+
+
+def _document(answer: Answer, name: str, service: Service) -> dict[str, Any]:
+    """The JSON object "mura-search/answer/1"; for a remembered study, also where its heatmaps are."""
     document: dict[str, Any] = answer.to_dict()
     if name:
         for number, view in enumerate(document["views"], start=1):
             view["heatmap"] = f"/api/studies/{name}/views/{number}/heatmap"
-        document["remembered"] = {"study": f"/api/studies/{name}", "seconds": seconds}
+        document["remembered"] = {"study": f"/api/studies/{name}", "seconds": service.limits.remembered_seconds}
     return document
-
-
-def _png(data: bytes) -> Response:
-    return Response(data, media_type="image/png")

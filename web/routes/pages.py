@@ -1,21 +1,23 @@
-"""The pages and parts of pages that a browser asks for, and the login."""
+"""The pages, and the parts of pages, that a browser asks for, and the login."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
-from retrieval.reports.page import STYLE, Html
+from retrieval.images.raster_headers import IMAGE_SUFFIXES
+from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
+from retrieval.wording import verdict
 from web.errors import Refused
-from web.markup import front_page, login_page, top
-from web.results import Shown, answer_part, comparison_part
+from web.models import ComparisonQuestion, IndexSummary, Question
+from web.responses import page
 from web.routes.api import service_of
-from web.routes.query_form import asked, read_upload
+from web.routes.query_form import read_upload
 from web.security.session import COOKIE, LIFETIME, Sessions
-from web.service.question import Asked
 from web.service.study_store import Study
 from web.settings import Settings
 
@@ -26,54 +28,53 @@ Report = Callable[[Searcher, Study, Answer], str]
 
 pages = APIRouter(include_in_schema=False)
 _WRONG = 0.3  # seconds that a wrong token costs
+_ACCEPTED = ",".join(["image/*", *sorted(IMAGE_SUFFIXES), ".dcm"])
+_COUNTS = (5, 10, 20, 50)
 
 
 @pages.get("/")
 async def front(request: Request) -> HTMLResponse:
-    return await _page(request, "")
+    return await _front(request)
 
 
 @pages.post("/search")
 async def search(request: Request) -> Response:
     service = service_of(request)
-    with service.gate.enter() as share:
+    with service.admission.enter() as share:
         upload = await read_upload(request, service.limits.views, share)
         answer, name = await service.ask(upload, share)
-    if name and not _is_part(request):  # going back to it then sends nothing again
+    if name and not _is_part(request):  # so that going back does not send the form again
         return RedirectResponse(f"/studies/{name}", 303)
-    return await _answered(request, answer, name, upload.asked)
+    return await _answered(request, answer, name, upload.question)
 
 
 @pages.get("/studies/{study}")
-async def again(study: str, request: Request) -> Response:
-    question = asked(request.query_params.multi_items())
+async def again(study: str, request: Request, question: Annotated[Question, Query()]) -> Response:
     return await _answered(request, await service_of(request).again(study, question), study, question)
 
 
 @pages.get("/studies/{study}/compare")
-async def compare(study: str, request: Request) -> Response:
+async def compare(study: str, request: Request, question: Annotated[ComparisonQuestion, Query()]) -> Response:
     service = service_of(request)
-    fields = request.query_params.multi_items()
-    question = asked([(name, value) for name, value in fields if name != "case"])
-    case = await service.case(request.query_params.get("case", ""))
+    case = await service.case(question.case)
     number, similarity = await service.nearest_view(study, case.case)
-    part = comparison_part(case, similarity, number, Shown(study, question), full=service.files)
-    return HTMLResponse(part) if _is_part(request) else await _page(request, part)
+    return await _front(
+        request, "comparison.html", case=case, similarity=similarity, number=number, name=study, full=service.files
+    )
 
 
 @pages.get("/studies/{study}/report")
-async def report(study: str, request: Request) -> Response:
+async def report(study: str, request: Request, question: Annotated[Question, Query()]) -> Response:
     make: Report | None = request.app.state.report
     if make is None:
         raise Refused(404, "this server makes no reports")
-    question = asked(request.query_params.multi_items())
     text = await service_of(request).report(study, question, make)
     return HTMLResponse(text, headers={"content-disposition": 'attachment; filename="report.html"'})
 
 
 @pages.get("/login")
 async def login_form(request: Request) -> Response:
-    return HTMLResponse(login_page()) if _sessions(request).needed else RedirectResponse("/", 303)
+    return page("login.html", problem="") if _sessions(request).needed else RedirectResponse("/", 303)
 
 
 @pages.post("/login")
@@ -81,12 +82,12 @@ async def login(request: Request) -> Response:
     try:
         async with request.form(max_files=0, max_fields=1, max_part_size=4096) as form:
             token = form.get("token")
-    except (UnicodeError, LookupError):  # a form in letters that do not exist
+    except (UnicodeError, LookupError):  # a form in an unknown encoding
         token = None
     sessions = _sessions(request)
     if not isinstance(token, str) or not sessions.is_token(token.strip()):
         await asyncio.sleep(_WRONG)
-        return HTMLResponse(login_page("That is not the token of this server."), 401)
+        return page("login.html", 401, problem="That is not the token of this server.")
     reply = RedirectResponse("/", 303)
     settings: Settings = request.app.state.settings
     reply.set_cookie(COOKIE, sessions.begin(), max_age=LIFETIME, secure=settings.tls, httponly=True, samesite="strict")
@@ -102,33 +103,51 @@ async def logout(request: Request) -> Response:
 
 @pages.get("/static/base.css")
 async def base_style() -> Response:
-    return Response(STYLE, media_type="text/css", headers={"cache-control": "no-cache"})
+    """The style sheet that the page shares with the reports."""
+    return Response(
+        static("theme.css") + static("base.css"), media_type="text/css", headers={"cache-control": "no-cache"}
+    )
 
 
-async def _answered(request: Request, answer: Answer, name: str, question: Asked) -> HTMLResponse:
-    about = await service_of(request).about()
-    shown = Shown(name, question, _names(about["parts"]), _names(about["views"]), request.app.state.report is not None)
-    part = answer_part(answer, shown)
-    return HTMLResponse(part) if _is_part(request) else await _page(request, part)
+async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
+    index = await service_of(request).about()
+    return await _front(
+        request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
+        warnings=[f"{text.rstrip('.')}." for text in answer.warnings], question=question,
+        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
+    )  # fmt: skip
 
 
-async def _page(request: Request, answer: str) -> HTMLResponse:
+def _view_rows(answer: Answer) -> list[tuple[str, ...]]:
+    return [
+        (f"{number} {view.file}", f"{view.classifier:.2f}", _number(view.knn, 2), _number(view.similarity, 3))
+        for number, view in enumerate(answer.views, start=1)
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+async def _front(request: Request, part: str = "", index: IndexSummary | None = None, **values: object) -> HTMLResponse:
+    """The page to ask on, with a part below the form; for the page's own script, that part alone."""
+    index = index or await service_of(request).about()
+    if part and _is_part(request):
+        return page(part, index=index, **values)
     limits = service_of(request).limits
-    head = await head_of(request)
-    return HTMLResponse(front_page(head, views=limits.views, megabytes=limits.body >> 20, answer=answer))
+    head = await head_of(request, index)
+    return page(
+        "front.html", part=part, accepted=_ACCEPTED, views=limits.views, megabytes=limits.body >> 20, **head, **values
+    )
 
 
-async def head_of(request: Request) -> Html:
-    """What stands beside the program's name on a page."""
-    about = await service_of(request).about()
-    words = f"Index of {about['cases']:,} radiographs, {about['studies']:,} studies"
-    if about["synthetic"]:
-        words += ", synthetic"
-    return top(words, login=_sessions(request).needed, worklist=request.app.state.worklist is not None)
-
-
-def _names(counts: object) -> list[str]:
-    return [str(name) for name in counts] if isinstance(counts, Mapping) else []
+async def head_of(request: Request, index: IndexSummary | None = None) -> dict[str, Any]:
+    """The values of a page's head: what the index holds, and whether there are a login and a worklist."""
+    return {
+        "index": index or await service_of(request).about(),
+        "login": _sessions(request).needed,
+        "worklist_link": request.app.state.worklist is not None,
+    }
 
 
 def _sessions(request: Request) -> Sessions:
@@ -137,5 +156,5 @@ def _sessions(request: Request) -> Sessions:
 
 
 def _is_part(request: Request) -> bool:
-    """Whether the page's own script asks, which puts the part into the page that is there."""
+    """Whether the page's own script asks, which puts the part into the page."""
     return "x-fragment" in request.headers

@@ -1,4 +1,4 @@
-"""A request's form: its fields and files, in memory alone and within limits that hold while it is being read."""
+"""A request's form: its fields and files, read into memory within limits that hold while it arrives."""
 
 from collections.abc import AsyncGenerator
 
@@ -6,26 +6,38 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from index.case import LABEL_NAMES
 from web.errors import Refused
+from web.models import Question, SearchForm, shortened
 from web.service.admission import Share
-from web.service.question import MOST_SHOWN, Asked, Upload, shortened, shown_name, too_many_views
+from web.service.upload import Upload, shown_name, too_many_views
 
-__all__ = ["asked", "read_upload"]
+__all__ = ["FORM", "read_upload"]
 
-_FILTERS = ("part", "view", "label")
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": SearchForm.model_json_schema(),
+                "encoding": {"files": {"contentType": "application/octet-stream"}},
+            }
+        },
+    }
+}
+"""The form for FastAPI's `openapi_extra`: FastAPI reads forms without these limits, so it cannot declare this one."""
+
 _FIELDS = 64
 _LONGEST_FIELD = 1024  # bytes
 
 
 class _InMemory(MultiPartParser):
-    spool_max_size = 1 << 62  # a spooled file goes to the disk when it grows beyond this
+    spool_max_size = 1 << 62  # a larger file would be spooled to disk
 
 
 async def read_upload(request: Request, views: int, share: Share) -> Upload:
-    """Read a multipart form with at most `views` files in fields named `files`; see `asked` for the others.
+    """Read a multipart form with at most `views` files in fields named `files`; the other fields are a `Question`.
 
-    Raises Refused for another kind of form, a damaged one, too many files, and what `asked` refuses.
+    Raises Refused for another kind of form, a damaged form, too many files, and an invalid question.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -45,53 +57,16 @@ async def read_upload(request: Request, views: int, share: Share) -> Upload:
     except (UnicodeError, ValueError) as error:
         raise Refused(400, "the form cannot be read: its headers are damaged") from error
     try:
-        files, fields = await _taken(form)
+        files, fields = await _split(form)
     finally:
         await form.close()
     if not files:
         raise Refused(422, "no radiograph was sent: choose at least one file")
-    return Upload(tuple(files), asked(fields))
+    return Upload(tuple(files), Question.from_form(fields))
 
 
-def asked(fields: list[tuple[str, str]]) -> Asked:
-    """What is asked by fields `k` (1 to 50), `patient`, `heatmap` (true or false), `part`, `view`, `label` (several).
-
-    An empty value is as good as none. Raises Refused with 422 for other fields and values.
-    """
-    known = {"k", "patient", "heatmap", *_FILTERS}
-    where: dict[str, list[str]] = {}
-    single: dict[str, str] = {}
-    for name, value in fields:
-        if name not in known:
-            raise Refused(422, f"there is no field {shortened(name)}; the fields are files, {', '.join(sorted(known))}")
-        if len(value) > _LONGEST_FIELD or "\0" in value:
-            raise Refused(422, f"the value of {name} is too long, or no text")
-        if name in _FILTERS:
-            if value:
-                where.setdefault(name, []).append(value)
-        elif name in single:
-            raise Refused(422, f"{name} is given more than once")
-        else:
-            single[name] = value
-    for label in where.get("label", []):
-        if label not in LABEL_NAMES:
-            raise Refused(422, f"label is normal or abnormal, not {shortened(label)}")
-    heatmap = single.get("heatmap", "")
-    if heatmap not in ("", "true", "false"):
-        raise Refused(422, f"heatmap is true or false, not {shortened(heatmap)}")
-    k = single.get("k", "") or "5"
-    if not (k.isascii() and k.isdigit() and len(k) < 4 and 1 <= int(k) <= MOST_SHOWN):
-        raise Refused(422, f"k is how many similar studies to show, 1 to {MOST_SHOWN}, not {shortened(k)}")
-    return Asked(
-        int(k),
-        single.get("patient") or None,
-        tuple((field, tuple(values)) for field, values in where.items()),
-        heatmap == "true",
-    )
-
-
-async def _taken(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
-    """A form's files and fields, each with its name."""
+async def _split(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
+    """A form's files and its other fields, each with its name."""
     files: list[tuple[str, bytes]] = []
     fields: list[tuple[str, str]] = []
     for name, value in form.multi_items():
@@ -99,7 +74,7 @@ async def _taken(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[st
             fields.append((name, value))
         elif name != "files":
             raise Refused(422, f"radiographs are sent in fields named files, not {shortened(name)}")
-        elif value.filename or value.size:  # a browser sends an empty one where none was chosen
+        elif value.filename or value.size:  # without a chosen file, a browser sends an empty one
             files.append((shown_name(value.filename or "", len(files) + 1), await value.read()))
     return files, fields
 

@@ -19,12 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval.errors import redacted_traceback
 from web.errors import Refused
-from web.metrics import Meters
+from web.metrics import Metrics
 from web.responses import refusal, wants_page
 from web.security.session import COOKIE, Sessions
 from web.settings import Settings, is_loopback
 
-__all__ = ["Guard"]
+__all__ = ["SecurityMiddleware"]
 
 OPEN = ("/login", "/healthz", "/readyz")
 """What may be asked without a token, besides the files in /static/, which are the same everywhere."""
@@ -47,14 +47,14 @@ _DRAIN = 2.0  # seconds to take in what is sent in vain, so that the refusal is 
 logger = logging.getLogger("mura-search")
 
 
-class Guard:
+class SecurityMiddleware:
     """Wraps an application; see the module."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, sessions: Sessions, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, sessions: Sessions, metrics: Metrics) -> None:
         self.app = app
         self.settings = settings
         self.sessions = sessions
-        self.meters = meters
+        self.metrics = metrics
         self._names = {name.lower() for name in settings.names} | {"localhost", settings.host.strip("[]").lower()}
         if not settings.loopback:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -89,14 +89,14 @@ class Guard:
             if not isinstance(error, Refused):
                 logger.error("%s", redacted_traceback(error))
             if not status:
-                await refusal(error, page=wants_page(scope["path"], headers))(scope, body.receive, reply)
+                await refusal(error, as_page=wants_page(scope["path"], headers))(scope, body.receive, reply)
         finally:
             route = getattr(scope.get("route"), "path", "")
             if not route:
                 route = "/static" if scope["path"].startswith("/static/") and status < 400 else "(refused)"
             seconds = time.perf_counter() - started
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE") else "other"
-            self.meters.count(method, route, status, seconds)
+            self.metrics.count(method, route, status, seconds)
             logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
 
     def _early(self, scope: Scope, headers: Headers) -> Response | None:
@@ -120,7 +120,7 @@ class Guard:
         host = _host_name(given[0]) if len(given) == 1 else None
         if host is not None and (host in self._names or self._is_own_address(host)):
             return
-        raise Refused(421, "this server does not go by that name; start it with --name NAME to allow it")
+        raise Refused(421, "this server does not have that host name; start it with --name NAME to allow it")
 
     def _is_own_address(self, host: str) -> bool:
         """A bare address, which no DNS server can redirect; where only this machine can ask, only its own."""

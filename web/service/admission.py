@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from web.errors import Refused
 
-__all__ = ["Gate", "Share"]
+__all__ = ["Admission", "Share"]
 
 BUSY = "too much is asked at once; try again in a moment"
 
@@ -13,7 +13,7 @@ BUSY = "too much is asked at once; try again in a moment"
 class Share:
     """What one request has taken of the memory for all."""
 
-    def __init__(self, gate: "Gate") -> None:
+    def __init__(self, gate: "Admission") -> None:
         self._gate = gate
         self.bytes = 0
 
@@ -25,7 +25,7 @@ class Share:
         self.bytes += count
 
 
-class Gate:
+class Admission:
     """Lets in up to `requests` at once, which share `memory` bytes; of one thread, as an event loop is.
 
     One request alone may take more than all of `memory`: its own limits are others.

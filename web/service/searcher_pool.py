@@ -10,7 +10,7 @@ from index.reader import IndexReader
 from retrieval.errors import MuraSearchError
 from retrieval.searcher import Searcher
 
-__all__ = ["Engine"]
+__all__ = ["SearcherPool"]
 
 logger = logging.getLogger("mura-search")
 
@@ -24,7 +24,7 @@ class _Open:
         self.replaced = False
 
 
-class Engine:
+class SearcherPool:
     """Lends the searcher of the index as it is now; several threads may borrow at once.
 
     What another process adds, removes or relabels is there for the next borrower. Where a whole new index was put in
@@ -39,7 +39,7 @@ class Engine:
         self._lock = threading.Lock()  # of the counts of users, which never does
 
     @classmethod
-    def start(cls, index: Path | None) -> "Engine":
+    def open(cls, index: Path | None) -> "SearcherPool":
         """Open an index folder, by default that of `Searcher.open`. Raises as that does."""
         return cls(Searcher.open(index))
 

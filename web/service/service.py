@@ -1,4 +1,4 @@
-"""What the routes ask for: the way of a request through decoding, encoding and the index, all of it bounded."""
+"""What the routes call: decoding, encoding and search for a request, each within limits."""
 
 import asyncio
 import functools
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
@@ -26,11 +26,13 @@ from retrieval.notices import Notice, of_view
 from retrieval.query import View, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
-from web.service.admission import Gate, Share
+from web.metrics import Figure
+from web.models import IndexSummary, ModelName, Question
+from web.service.admission import Admission, Share
 from web.service.batcher import Batcher
-from web.service.question import Asked, Upload, shown_name, too_many_views
-from web.service.searcher_pool import Engine
-from web.service.study_store import Kept, Study
+from web.service.searcher_pool import SearcherPool
+from web.service.study_store import Study, StudyStore
+from web.service.upload import Upload, shown_name, too_many_views
 from web.settings import Limits
 
 __all__ = ["Service"]
@@ -39,13 +41,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DRAWINGS = 16  # heatmaps that may wait to be drawn
-_LONGEST = 2048  # pixels on the long side of a radiograph that is sent to be looked at
-_HEAT = 768, 255  # the same of a heatmap, which is smooth, and its levels of colour
+_LONGEST = 2048  # pixels on the long side of a radiograph
+_HEAT = 768, 255  # the same of a heatmap, and its levels of colour
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file by the name it is shown by, how its frames are read, and its patient where that is known otherwise."""
+    """A file: the name to show, how its frames are read, and its patient if the path names one."""
 
     name: str
     read: Callable[[], list[Radiograph]]
@@ -53,17 +55,17 @@ class _Source:
 
 
 class Service:
-    """One server's engine, threads and queues; belongs to the event loop that calls it."""
+    """One server's searchers, threads and queues; belongs to the event loop that calls it."""
 
-    def __init__(self, engine: Engine, limits: Limits, *, files: bool = False) -> None:
+    def __init__(self, pool: SearcherPool, limits: Limits, *, files: bool = False) -> None:
         """files: whether pictures of indexed cases are read from the collection's files."""
-        self.engine = engine
+        self.pool = pool
         self.limits = limits
         self.files = files
-        self.gate = Gate(limits.requests, limits.memory)
-        self.kept = Kept(limits.kept, limits.kept_time)
+        self.admission = Admission(limits.requests, limits.memory)
+        self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
         self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
-        self._drawings = Gate(_DRAWINGS, limits.memory)
+        self._drawings = Admission(_DRAWINGS, limits.memory)
         self._readers = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="read")
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="draw")
 
@@ -71,54 +73,54 @@ class Service:
         await self.batcher.close()
         for pool in (self._readers, self._drawer):
             pool.shutdown(wait=True, cancel_futures=True)
-        self.engine.close()
+        self.pool.close()
 
     async def ask(self, upload: Upload, share: Share) -> tuple[Answer, str]:
-        """Answer for one study; also the name it is remembered by, "" unless a heatmap was asked for.
+        """Answer for one study; also the name it is remembered by, "" unless the question asks for heatmaps.
 
         Files that cannot be read are left out with a warning. Raises RadiographError where none can be, Refused.
         """
         read, most = decode_frames, self.limits.views
         sources = [_Source(name, functools.partial(read, data, name, most)) for name, data in upload.files]
-        answer, study = await self._asked(sources, upload.asked, share)
-        return answer, self.kept.add(study) if upload.asked.heatmap else ""
+        answer, study = await self._answered(sources, upload.question, share)
+        return answer, self.studies.add(study) if upload.question.heatmap == "true" else ""
 
-    async def ask_files(self, files: Sequence[Path], asked: Asked, share: Share) -> tuple[Answer, Study]:
-        """As `ask`, about the views in files of this machine, of which no more is told than their last names."""
+    async def ask_files(self, files: Sequence[Path], question: Question, share: Share) -> tuple[Answer, Study]:
+        """As `ask`, for files of this machine; the answer has their names without their folders."""
         names = [shown_name(file.name, number) for number, file in enumerate(files, start=1)]
         sources = [
             _Source(name, functools.partial(read_frames, file, name, self.limits.views), mura_patient(file))
             for name, file in zip(names, files, strict=True)
         ]
-        return await self._asked(sources, asked, share)
+        return await self._answered(sources, question, share)
 
-    async def _asked(self, sources: Sequence[_Source], asked: Asked, share: Share) -> tuple[Answer, Study]:
+    async def _answered(self, sources: Sequence[_Source], question: Question, share: Share) -> tuple[Answer, Study]:
         try:
             async with asyncio.timeout(self.limits.answer):
-                return await self._ask(sources, asked, share)
+                return await self._ask(sources, question, share)
         except TimeoutError as error:
             raise Refused(503, f"this took longer than {self.limits.answer:.0f} s; try again later", retry=5) from error
 
     async def trouble(self) -> str:
         """Why the index as it is now cannot be used; "" where it can."""
         async with self._searcher():
-            return self.engine.trouble
+            return self.pool.trouble
 
-    async def again(self, name: str, asked: Asked) -> Answer:
-        """Answer anew for a study that is remembered. Raises Refused."""
-        study = self.kept.get(name)
-        asked = replace(asked, patient=asked.patient or study.patient)
+    async def again(self, name: str, question: Question) -> Answer:
+        """Answer again for a remembered study. Raises Refused."""
+        study = self.studies.get(name)
+        question = question.model_copy(update={"patient": question.patient or study.patient})
         async with self._searcher() as searcher:
             _require_model(searcher, study)
-            return await self._in_thread(_answer, searcher, study, asked)
+            return await self._in_thread(_answer, searcher, study, question)
 
     async def picture(self, name: str, number: int) -> bytes:
-        """A view, 1 to V, of a study that is remembered, as PNG. Raises Refused."""
+        """A view, 1 to V, of a remembered study, as PNG. Raises Refused."""
         return await self._in_thread(radiograph_png, self._view(name, number).pixels, _LONGEST)
 
     async def class_heatmap(self, name: str, number: int, target: str) -> bytes:
-        """What speaks for the target in a view of a study that is remembered, as PNG. Raises Refused."""
-        study, view = self.kept.get(name), self._view(name, number)
+        """What speaks for the target in a view of a remembered study, as PNG. Raises Refused."""
+        study, view = self.studies.get(name), self._view(name, number)
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
@@ -131,15 +133,14 @@ class Service:
 
         Raises Refused.
         """
-        study, view = self.kept.get(name), self._view(name, number)
+        study, view = self.studies.get(name), self._view(name, number)
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
             if inside:
                 pixels = self._case_pixels(searcher, require_case(searcher, case))
-                return heatmap_png(
-                    explain_similarity(searcher.encoder, pixels, study.encoded.embeddings[number - 1]), *_HEAT
-                )
+                embedding = study.encoded.embeddings[number - 1]
+                return heatmap_png(explain_similarity(searcher.encoder, pixels, embedding), *_HEAT)
             other = searcher.index.embedding(case)
             if other is None:
                 raise _no_case()
@@ -148,11 +149,11 @@ class Service:
         return await self._draw(draw)
 
     async def nearest_view(self, name: str, case: str) -> tuple[int, float]:
-        """Which view, 1 to V, of a study that is remembered is most like an indexed case, and how similar they are.
+        """Which view, 1 to V, of a remembered study is most like an indexed case, and how similar they are.
 
         Raises Refused.
         """
-        study = self.kept.get(name)
+        study = self.studies.get(name)
 
         def look(searcher: Searcher) -> tuple[int, float]:
             _require_model(searcher, study)
@@ -165,14 +166,14 @@ class Service:
         async with self._searcher() as searcher:
             return await self._in_thread(look, searcher)
 
-    async def report(self, name: str, asked: Asked, make: Callable[[Searcher, Study, Answer], str]) -> str:
-        """A study that is remembered, made into a report. Raises Refused."""
-        study = self.kept.get(name)
-        asked = replace(asked, patient=asked.patient or study.patient)
+    async def report(self, name: str, question: Question, make: Callable[[Searcher, Study, Answer], str]) -> str:
+        """The report of a remembered study. Raises Refused."""
+        study = self.studies.get(name)
+        question = question.model_copy(update={"patient": question.patient or study.patient})
 
         def write(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
-            return make(searcher, study, _answer(searcher, study, asked)).encode("utf-8", "replace")
+            return make(searcher, study, _answer(searcher, study, question)).encode("utf-8", "replace")
 
         return (await self._draw(write)).decode()
 
@@ -182,7 +183,7 @@ class Service:
             return await self._in_thread(require_case, searcher, name)
 
     async def case_picture(self, name: str, *, small: bool) -> tuple[bytes, str]:
-        """An indexed case's picture and its media type: the stored small one, or a full one where that is allowed.
+        """An indexed case's picture and its media type: the stored small one, or the full one if `files` allows it.
 
         Raises Refused with 404.
         """
@@ -198,46 +199,66 @@ class Service:
         async with self._searcher() as searcher:
             return await self._in_thread(picture, searcher)
 
-    async def about(self) -> dict[str, object]:
-        """What the index holds: `IndexReader.info`, the views, the model, and whether all of it is synthetic."""
+    async def about(self) -> IndexSummary:
+        """What the index holds, its model, and whether all of it is synthetic."""
 
-        def look(searcher: Searcher) -> dict[str, object]:
-            info = searcher.index.info()
-            return {
-                "name": searcher.index.path.name,
+        def look(searcher: Searcher) -> IndexSummary:
+            info: dict[str, Any] = searcher.index.info()
+            return IndexSummary(
+                name=searcher.index.path.name,
                 **{key: info[key] for key in ("cases", "studies", "patients", "parts", "labels", "generation")},
-                "views": searcher.index.counts("view"),
-                "model": {"name": searcher.model.name, "sha256": searcher.model.sha256},
-                "synthetic": searcher.source.synthetic,
-            }
+                views=searcher.index.counts("view"),
+                model=ModelName(name=searcher.model.name, sha256=searcher.model.sha256),
+                synthetic=searcher.source.synthetic,
+            )
 
         async with self._searcher() as searcher:
             return await self._in_thread(look, searcher)
 
+    def gauges(self) -> list[Figure]:
+        """The figures that go up and down, for /metrics."""
+        cases, studies = self.pool.index.size()
+        return [
+            ("requests_at_work", "Uploads being answered now.", self.admission.inside),
+            ("bytes_at_work", "Bytes that they hold.", self.admission.bytes),
+            ("pictures_waiting", "Radiographs that wait for the encoder.", self.batcher.waiting),
+            ("studies_remembered", "Studies remembered for their heatmaps.", len(self.studies)),
+            ("bytes_remembered", "Bytes that they hold.", self.studies.bytes),
+            ("index_cases", "Cases in the index.", cases),
+            ("index_studies", "Studies in the index.", studies),
+        ]
+
+    def counters(self) -> list[Figure]:
+        """The figures that only go up, for /metrics."""
+        return [
+            ("batches_encoded", "Batches encoded.", self.batcher.batches),
+            ("pictures_encoded", "Radiographs encoded.", self.batcher.encoded),
+        ]
+
     @asynccontextmanager
     async def _searcher(self) -> AsyncIterator[Searcher]:
-        lent = self.engine.borrow()
-        entering = asyncio.ensure_future(self._in_thread(lent.__enter__))
+        borrowed = self.pool.borrow()
+        entering = asyncio.ensure_future(self._in_thread(borrowed.__enter__))
         try:
             searcher = await asyncio.shield(entering)
         except asyncio.CancelledError:
-            entering.add_done_callback(lambda _: lent.__exit__(None, None, None))
+            entering.add_done_callback(lambda _: borrowed.__exit__(None, None, None))
             raise
         try:
             yield searcher
         finally:
-            lent.__exit__(None, None, None)
+            borrowed.__exit__(None, None, None)
 
-    async def _ask(self, sources: Sequence[_Source], asked: Asked, share: Share) -> tuple[Answer, Study]:
+    async def _ask(self, sources: Sequence[_Source], question: Question, share: Share) -> tuple[Answer, Study]:
         started = time.perf_counter()
         async with self._searcher() as searcher:
             views, pictures, notices = await self._read(sources, searcher, share)
             encoded = await self.batcher.encode(searcher.encoder, pictures)
             study = Study(
-                tuple(views), encoded, tuple(notices), asked.patient, searcher.encoder.bundle.sha256,
+                tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
             )  # fmt: skip
-            return await self._in_thread(_answer, searcher, study, asked), study
+            return await self._in_thread(_answer, searcher, study, question), study
 
     async def _read(
         self, sources: Sequence[_Source], searcher: Searcher, share: Share
@@ -268,20 +289,20 @@ class Service:
         return views, pictures, notices + [left_out(failure) for failure in failures]
 
     def _view(self, name: str, number: int) -> View:
-        views = self.kept.get(name).views
+        views = self.studies.get(name).views
         if not 1 <= number <= len(views):
             raise Refused(404, f"this study has views 1 to {len(views)}")
         return views[number - 1]
 
     def _case_pixels(self, searcher: Searcher, case: Case) -> NDArray[np.uint8]:
-        """The case's radiograph where its file may be read, else the stored small one."""
+        """The case's radiograph if its file may be read, else the stored small one."""
         if self.files:
             return _file_pixels(case)
         stored = searcher.index.thumbnail(case.case)
-        found = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
-        if found is None:
+        pixels = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
             raise _no_case()
-        return np.asarray(found, np.uint8)
+        return np.asarray(pixels, np.uint8)
 
     async def _draw(self, draw: Callable[[Searcher], bytes]) -> bytes:
         with self._drawings.enter():
@@ -294,21 +315,22 @@ class Service:
 
 
 def require_case(searcher: Searcher, name: str) -> Case:
-    found = searcher.index.find("case", [name])
-    if not found:
+    """The record of a case. Raises Refused with 404."""
+    cases = searcher.index.find("case", [name])
+    if not cases:
         raise _no_case()
-    return found[0]
+    return cases[0]
 
 
 def _file_pixels(case: Case) -> NDArray[np.uint8]:
     try:
         return read_radiograph(Path(case.path)).pixels
     except RadiographError as error:  # which names the file
-        raise Refused(404, "this case's file cannot be read any more; whoever runs this server can look") from error
+        raise Refused(404, "this case's file can no longer be read; ask the server's administrator") from error
 
 
 def _no_case() -> Refused:
-    return Refused(404, "the index holds no such case, or no longer")
+    return Refused(404, "the index has no such case, or no longer has it")
 
 
 def _require_model(searcher: Searcher, study: Study) -> None:
@@ -317,7 +339,7 @@ def _require_model(searcher: Searcher, study: Study) -> None:
 
 
 def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
-    """A file's views, one but of DICOM, with their prepared pictures and the file's notices."""
+    """A file's views (several from multi-frame DICOM), their prepared pictures and the file's notices."""
     try:
         frames = source.read()
     except MissingExtra as error:
@@ -327,11 +349,11 @@ def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDAr
     return frame_views(source.name, frames, source.patients), pictures, frames[0].notices
 
 
-def _answer(searcher: Searcher, study: Study, asked: Asked) -> Answer:
-    """The answer, without places on this machine, which are nobody's business on another."""
+def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:
+    """The answer, without the paths of this machine."""
     try:
         answer = searcher.answer(
-            study.views, study.encoded, k=asked.k, patient=asked.patient, where=dict(asked.where) or None,
+            study.views, study.encoded, k=question.k, patient=question.patient, where=question.where or None,
             notices=study.notices, encode=study.encode,
         )  # fmt: skip
     except IndexFailure as error:

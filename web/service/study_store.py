@@ -11,7 +11,7 @@ from retrieval.notices import Notice
 from retrieval.query import View
 from web.errors import Refused
 
-__all__ = ["Kept", "Study"]
+__all__ = ["Study", "StudyStore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Study:
         return sum(view.pixels.nbytes for view in self.views)
 
 
-class Kept:
+class StudyStore:
     """The last studies of which that was asked: for `seconds`, and no more than fit into `most` bytes together.
 
     Known by a name of 128 random bits, which only who asked was told.

@@ -10,27 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from starlette.requests import Request
-
 from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError, redacted_traceback
-from retrieval.reports.stack import named
+from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import SCHEMA, Entry, Found, Skipped, find_studies, in_order
 from web.errors import Refused
-from web.service.question import Asked
+from web.models import Question
 from web.service.service import Service
 
-__all__ = ["MOST", "Listed", "Worklist", "worklist_of"]
+__all__ = ["MOST", "Listed", "Worklist"]
 
 MOST = 2000
-"""Studies that are read; of a folder with more, the first by name."""
+"""Studies that are read; of a larger folder, the first by name."""
 
-_EVERY = 5.0  # seconds between two looks at the folder, or more, so that looking takes a twentieth of the time at most
-_TRIES = 5  # where the server is busy
+_EVERY = 5.0  # seconds between two looks, more if looking would take over a twentieth of the time
+_TRIES = 5  # if the server is busy
 
-_BROKEN = "something went wrong that should not have; whoever runs this server can look"
-_AWAY = "the worklist's folder is not there any more; whoever runs this server can look"
+_BROKEN = "unexpected error; the server's log says where"
+_AWAY = "the worklist's folder no longer exists; ask the server's administrator"
 
 Took = TypeVar("Took")
 
@@ -39,29 +37,28 @@ logger = logging.getLogger("mura-search")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A study that was read, its files, and the small picture (JPEG) of its first view."""
+    """An answered study, its files, and a small picture (JPEG) of its first view."""
 
     entry: Entry
-    found: Found
+    files: tuple[Path, ...]
     picture: bytes
 
 
 class Worklist:
-    """What is known of a folder, in the order of `retrieval.worklist.worklist`.
+    """The answers for a folder's studies, in the order of `retrieval.worklist.worklist`.
 
-    All of it is made anew whenever `start` is called: while that is done for the first time, the list is what was read
-    so far; afterwards the former one until all is read. Then the folder is followed: a study that comes or changes is
-    read when its files rest, one that goes leaves the list. What cannot be read now, because there are more than `MOST`
-    or the server is busy, waits until it can. Studies are read one after the other, and encoded in turn with those that
-    are sent. Each is known by a number that tells nothing, and stays its own as long as the server runs: a page that
-    was drawn earlier never shows another one.
+    `start` ranks the whole folder. The first ranking shows the studies read so far; a later one shows the former list
+    until all are read. Then the folder is followed: a study that is new or has changed is read once its files rest, a
+    deleted study leaves the list. A study that cannot be read now, because there are more than `MOST` or the server is
+    busy, waits. Studies are read one after the other and take their turn with those that are sent. Each has a random
+    number for as long as the server runs, so a page that is out of date never opens another study.
     """
 
     def __init__(self, folder: Path, service: Service) -> None:
         self.folder = folder
-        self.made: datetime | None = None  # when the list became what it is
-        self.changes = 0  # how often it has become another one
-        self.done = self.all = 0  # of the last or present ranking: tried to read, and to be read
+        self.made: datetime | None = None  # when the list last changed
+        self.changes = 0  # how often it has changed
+        self.done = self.all = 0  # studies that this or the last ranking has tried to read, and all to read
         self.trouble = ""
         self._service = service
         self._watch = Watch(folder, settle=_EVERY)
@@ -75,12 +72,12 @@ class Worklist:
 
     @property
     def running(self) -> bool:
-        """Whether all of it is being ranked."""
+        """Whether the whole folder is being ranked."""
         return self._ranking and self._task is not None and not self._task.done()
 
     @property
     def left(self) -> int:
-        """How many studies are in the folder that are not on the list yet."""
+        """How many studies of the folder are not on the list yet."""
         return sum(not self._is_known(study) for study in self._waiting)
 
     @property
@@ -90,10 +87,10 @@ class Worklist:
 
     @property
     def skipped(self) -> list[Skipped]:
-        return sorted(self._skipped.values(), key=lambda one: one.study)
+        return sorted(self._skipped.values(), key=lambda skipped: skipped.study)
 
     def start(self) -> None:
-        """Begin to rank the folder as it is now, unless that is under way, and follow it from then on."""
+        """Rank the folder as it is now, unless that is under way, and then follow its changes."""
         if self.running:
             return
         self._ranking = True
@@ -108,34 +105,32 @@ class Worklist:
 
     def ranked(self) -> list[tuple[str, Listed]]:
         """The studies with their numbers, those to read first at the top."""
-        of = {one.found.study: number for number, one in self._listed.items()}
-        return [(of[entry.study], self._listed[of[entry.study]]) for entry in in_order(self._entries())]
+        numbers = {listed.entry.study: number for number, listed in self._listed.items()}
+        entries = in_order([listed.entry for listed in self._listed.values()])
+        return [(numbers[entry.study], self._listed[numbers[entry.study]]) for entry in entries]
 
     def to_dict(self) -> dict[str, object]:
-        """The studies as "mura-search/worklist/1" has them, each with its number, and how far the list is made."""
+        """The JSON object "mura-search/worklist/1", with each study's number and the state of the list."""
         return {
             "schema": SCHEMA,
-            "folder": named(self.folder.resolve().name),
+            "folder": printable(self.folder.resolve().name),
             "ranking": self.running,
             "made": self.made.isoformat(timespec="seconds") if self.made else None,
             "changes": self.changes,
             "trouble": self.trouble,
             "not_read": self.left,
             "studies": [
-                {"number": number, **listed.entry.to_dict(rank), "study": named(listed.entry.study)}
+                {"number": number, **listed.entry.to_dict(rank), "study": printable(listed.entry.study)}
                 for rank, (number, listed) in enumerate(self.ranked(), 1)
             ],
-            "skipped": [{"study": named(one.study), "reason": named(one.reason)} for one in self.skipped],
+            "skipped": [{"study": printable(item.study), "reason": printable(item.reason)} for item in self.skipped],
         }
 
     def get(self, number: str) -> Listed:
-        """The study of a number. Raises Refused with 404 where it is not on the list, or no longer."""
+        """The study of a number. Raises Refused with 404 if it is not on the list."""
         if number not in self._listed:
-            raise Refused(404, "this study is not on the worklist, or no longer; look at the worklist again")
+            raise Refused(404, "this study is not on the worklist; reload the worklist")
         return self._listed[number]
-
-    def _entries(self) -> list[Entry]:
-        return [one.entry for one in self._listed.values()]
 
     async def _work(self) -> None:
         while True:
@@ -147,17 +142,17 @@ class Worklist:
                 pause = max(_EVERY, 20 * (await self._safely(self._follow) or 0))
 
     async def _safely(self, step: Callable[[], Awaitable[Took]]) -> Took | None:
-        """Take a step; None where it failed in a way that nobody expected, which is said and does not end the work."""
+        """Take a step; None after an unexpected error, which is shown as `trouble` and does not end the work."""
         try:
             return await step()
-        except Exception as error:  # broad: else the page would say for ever that the folder is watched
+        except Exception as error:  # broad: without this the page would still say that the folder is watched
             if self.trouble != _BROKEN:
                 logger.error("the worklist could not be brought up to date: %s", redacted_traceback(error))
             self._say(_BROKEN)
             return None
 
     async def _is_asked(self, seconds: float) -> bool:
-        """Wait; whether all is to be ranked anew."""
+        """Wait at most `seconds`; whether the whole folder is to be ranked again."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._asked.wait()
@@ -167,32 +162,32 @@ class Worklist:
     async def _rank(self) -> None:
         self.trouble, self.done, self.all = "", 0, 0
         try:
-            found, unread = await asyncio.to_thread(find_studies, self.folder)
-        except (OSError, RadiographError):  # which names the folder's place
+            sources, unread = await asyncio.to_thread(find_studies, self.folder)
+        except (OSError, RadiographError):  # its text names the path
             self.trouble = _AWAY
             return
-        skipped = {one.study: Skipped(one.study, "this folder cannot be read") for one in unread}
-        self.all, self._waiting = min(len(found), MOST), {one.study: one for one in found}
+        skipped = {folder.study: Skipped(folder.study, "this folder cannot be read") for folder in unread}
+        self.all, self._waiting = min(len(sources), MOST), {source.study: source for source in sources}
         listed: dict[str, Listed] = {}
         if self.made is None:
             self._listed, self._skipped = listed, skipped
-        for one in found:
-            await asyncio.to_thread(self._watch.give, one)
-        for one in found[:MOST]:
-            read, former = await self._read(one), self._listed.get(self._number(one))
+        for source in sources:
+            await asyncio.to_thread(self._watch.give, source)
+        for source in sources[:MOST]:
+            read, former = await self._read(source), self._listed.get(self._number(source))
             if read is not None:
-                del self._waiting[one.study]
+                del self._waiting[source.study]
             if isinstance(read, Skipped):
-                skipped[one.study] = read
-            elif one_listed := read or former:
-                listed[self._number(one)] = one_listed
+                skipped[source.study] = read
+            elif current := read or former:
+                listed[self._number(source)] = current
             self.done += 1
             self.changes += listed is self._listed
         self._listed, self._skipped = listed, skipped
         self._changed()
 
     async def _follow(self) -> float:
-        """Look at the folder once, and read what has come; the seconds that the look took."""
+        """Look at the folder once, and read new and changed studies; the seconds that the look took."""
         started = time.perf_counter()
         try:
             ready, gone = await asyncio.to_thread(self._watch.look)
@@ -206,26 +201,27 @@ class Worklist:
             self._waiting.pop(name, None)
             self._changed()
         before = self.left
-        self._waiting |= {one.study: one for one in ready}
-        for one in self._readable():
-            # All of it will be read anyway, or this one at the next look, its former state being listed until then.
-            if self._asked.is_set() or (read := await self._read(one)) is None:
+        self._waiting |= {source.study: source for source in ready}
+        for source in self._readable():
+            # A new ranking reads all of them; a busy server reads this study at the next look. Until then the list
+            # keeps the study's former state.
+            if self._asked.is_set() or (read := await self._read(source)) is None:
                 break
-            self._drop(one.study)
-            del self._waiting[one.study]
+            self._drop(source.study)
+            del self._waiting[source.study]
             if isinstance(read, Skipped):
-                self._skipped[one.study] = read
+                self._skipped[source.study] = read
             else:
-                self._listed[self._number(one)] = read
+                self._listed[self._number(source)] = read
             self._changed()
         if self.left > before:
             self._changed()
         return took
 
     def _readable(self) -> list[Found]:
-        """What waits and may be read: whatever has changed, and what is new as long as there is room."""
-        new = [one for one in self._waiting.values() if not self._is_known(one.study)]
-        changed = [one for one in self._waiting.values() if self._is_known(one.study)]
+        """The waiting studies to read now: all that have changed, and new ones as long as there is room."""
+        new = [source for source in self._waiting.values() if not self._is_known(source.study)]
+        changed = [source for source in self._waiting.values() if self._is_known(source.study)]
         return changed + new[: max(0, MOST - len(self._listed))]
 
     def _say(self, trouble: str) -> None:
@@ -236,8 +232,8 @@ class Worklist:
         self.changes += 1
         self.made = datetime.now(UTC)
 
-    def _number(self, found: Found) -> str:
-        return self._numbers.setdefault(found.study, secrets.token_hex(8))
+    def _number(self, source: Found) -> str:
+        return self._numbers.setdefault(source.study, secrets.token_hex(8))
 
     def _is_known(self, study: str) -> bool:
         return study in self._skipped or self._numbers.get(study) in self._listed
@@ -247,29 +243,21 @@ class Worklist:
         self._skipped.pop(study, None)
         self._listed.pop(self._numbers.get(study, ""), None)
 
-    async def _read(self, found: Found) -> Listed | Skipped | None:
-        """Ask about one study as about one that is sent; None where the server stays busy."""
+    async def _read(self, source: Found) -> Listed | Skipped | None:
+        """Answer for one study as for one that is sent; None if the server stays busy."""
         for attempt in range(_TRIES):
             try:
-                with self._service.gate.enter() as share:
-                    answer, study = await self._service.ask_files(found.files, Asked(k=1), share)
-                return Listed(Entry(found.study, answer), found, thumbnail(study.views[0].pixels))
+                with self._service.admission.enter() as share:
+                    answer, study = await self._service.ask_files(source.files, Question(k=1), share)
+                return Listed(Entry(source.study, answer), source.files, thumbnail(study.views[0].pixels))
             except RadiographError as error:
-                return Skipped(found.study, str(error))
+                return Skipped(source.study, str(error))
             except Refused as error:
                 if error.retry is None:
-                    return Skipped(found.study, str(error))
+                    return Skipped(source.study, str(error))
                 if attempt < _TRIES - 1:
                     await asyncio.sleep(error.retry)
-            except Exception as error:  # broad: what nobody expected costs one study, not the list
+            except Exception as error:  # broad: an unexpected error costs one study, not the list
                 logger.error("a study of the worklist could not be read: %s", redacted_traceback(error))
-                return Skipped(found.study, "something went wrong that should not have")
+                return Skipped(source.study, "unexpected error; the server's log says where")
         return None
-
-
-def worklist_of(request: Request) -> Worklist:
-    """The worklist of the server that is asked. Raises Refused with 404 where it has none."""
-    worklist: Worklist | None = request.app.state.worklist
-    if worklist is None:
-        raise Refused(404, "this server has no worklist; start it with --worklist FOLDER to have one")
-    return worklist

@@ -23,10 +23,10 @@ from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.indexing.build import build_index
 from retrieval.query import View
 from web.errors import Refused
-from web.service.admission import Gate
+from web.service.admission import Admission
 from web.service.batcher import Batcher
-from web.service.searcher_pool import Engine
-from web.service.study_store import Kept, Study
+from web.service.searcher_pool import SearcherPool
+from web.service.study_store import Study, StudyStore
 
 Png = Callable[..., bytes]
 Serve = Callable[..., str]
@@ -130,7 +130,7 @@ def test_models_are_not_mixed_and_a_failure_reaches_only_its_batch() -> None:
 
 
 def test_the_gate_gives_back_what_was_taken() -> None:
-    gate = Gate(requests=2, memory=100)
+    gate = Admission(requests=2, memory=100)
     with gate.enter() as first, gate.enter() as second:
         with pytest.raises(Refused) as full, gate.enter():
             pass
@@ -153,7 +153,7 @@ def study(size: int) -> Study:
 
 def test_studies_are_remembered_for_a_while_and_within_bounds() -> None:
     now = 0.0
-    kept = Kept(most=100, seconds=10, clock=lambda: now)
+    kept = StudyStore(most=100, seconds=10, clock=lambda: now)
     names = [kept.add(study(40)) for _ in range(3)]
     assert len(set(names)) == 3
     assert (len(kept), kept.bytes) == (2, 80)
@@ -174,7 +174,7 @@ def test_studies_are_remembered_for_a_while_and_within_bounds() -> None:
 def test_changes_are_there_for_the_next_one(
     place: Path, squares: Callable[..., Collection], model: Path, tmp_path: Path
 ) -> None:
-    engine = Engine.start(place)
+    engine = SearcherPool.open(place)
     with engine.borrow() as former:
         assert former.source.cases == 6
         with IndexWriter.open(place) as edit:

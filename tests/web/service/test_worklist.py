@@ -25,7 +25,9 @@ from retrieval.searcher import Searcher
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import Found, worklist
 from web.errors import Refused, ServerError
-from web.service.admission import Gate, Share
+from web.models import WorklistDocument
+from web.service.admission import Admission, Share
+from web.service.worklist import Worklist
 from web.settings import Settings
 
 Serve = Callable[..., str]
@@ -87,7 +89,7 @@ def test_the_api_gives_the_list_of_the_command_line(serve: Serve, place: Path, i
     with httpx.Client(base_url=serve(worklist=inbox)) as client:
         page = ranked(client)
         given = client.get("/api/worklist")
-        shown = client.get("/openapi.json").json()["paths"]["/api/worklist"]["get"]["responses"]["200"]
+        shown = client.get("/openapi.json").json()["components"]["schemas"]["WorklistDocument"]
     found = given.json()
     assert (found["schema"], found["folder"], found["ranking"]) == (expected["schema"], "in", False)
     assert [one.pop("number") for one in found["studies"]] == numbers(page)
@@ -98,9 +100,8 @@ def test_the_api_gives_the_list_of_the_command_line(serve: Serve, place: Path, i
     assert [rounded(one) for one in found["studies"]] == [rounded(one) for one in nowhere]
     assert [one["study"] for one in found["skipped"]] == ["bad.png"]
     assert str(tmp_path) not in given.text
-    example = shown["content"]["application/json"]["example"]
-    assert set(example) == set(found)
-    assert set(example["studies"][0]) == {"number", *found["studies"][0]}
+    WorklistDocument.model_validate(given.json())
+    assert set(shown["properties"]) == set(given.json())
 
 
 def rounded(value: object) -> object:
@@ -206,10 +207,10 @@ def test_the_folder_is_followed(serve: Serve, inbox: Path, square: Square, monke
         assert client.get(f"/worklist/{numbers(before)[2]}/picture").status_code == 404
 
         inbox.rename(inbox.with_name("elsewhere"))
-        assert studies(shows(client, lambda text: "not there any more" in text)) == studies(gone)
+        assert studies(shows(client, lambda text: "no longer exists" in text)) == studies(gone)
         asked = changes()
         inbox.with_name("elsewhere").rename(inbox)
-        assert studies(shows(client, lambda text: "not there any more" not in text)) == studies(gone)
+        assert studies(shows(client, lambda text: "no longer exists" not in text)) == studies(gone)
         assert changes() == asked + 1  # nothing was read again
 
 
@@ -243,14 +244,14 @@ def test_what_a_busy_server_cannot_read_is_read_later(
 ) -> None:
     monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
     monkeypatch.setattr("web.service.worklist._TRIES", 1)
-    busy, enter = [True], Gate.enter
+    busy, enter = [True], Admission.enter
 
-    def refused(gate: Gate) -> AbstractContextManager[Share]:
+    def refused(gate: Admission) -> AbstractContextManager[Share]:
         if busy:
             raise Refused(503, "too much is asked at once", retry=1)
         return enter(gate)
 
-    monkeypatch.setattr(Gate, "enter", refused)
+    monkeypatch.setattr(Admission, "enter", refused)
     with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
         waiting = shows(client, lambda text: "4 studies of the folder were not read yet: the server was busy" in text)
         assert "could not be read" not in waiting
@@ -288,21 +289,27 @@ def test_a_look_that_fails_unexpectedly_is_said_and_not_the_last(
 
     monkeypatch.setattr(Watch, "look", failing)
     with caplog.at_level(logging.INFO), httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        page = shows(client, lambda text: "omething went wrong" in text)
+        page = shows(client, lambda text: "nexpected error" in text)
         assert studies(page) == ["bright", MURA, "dark.png"]
         broken.clear()
         square("in/white.png", 255)
-        shows(client, lambda text: "white.png" in text and "omething went wrong" not in text)
+        shows(client, lambda text: "white.png" in text and "nexpected error" not in text)
     assert caplog.text.count("could not be brought up to date: RuntimeError") == 1
     assert "Muster" not in page + caplog.text
 
 
 def test_a_folder_that_comes_later_is_ranked(serve: Serve, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
-    inbox.rename(inbox.with_name("elsewhere"))
-    monkeypatch.setattr(Settings, "__post_init__", lambda settings: None)  # as if it had gone a moment later
+    start = Worklist.start
+
+    def late(worklist: Worklist) -> None:  # the folder goes away after the server has started
+        monkeypatch.setattr(Worklist, "start", start)
+        inbox.rename(inbox.with_name("elsewhere"))
+        start(worklist)
+
+    monkeypatch.setattr(Worklist, "start", late)
     with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        assert "Nothing was ranked yet" in shows(client, lambda text: "not there any more" in text)
+        assert "Nothing was ranked yet" in shows(client, lambda text: "no longer exists" in text)
         inbox.with_name("elsewhere").rename(inbox)
         page = shows(client, lambda text: len(studies(text)) == 3)
     assert studies(page) == ["bright", MURA, "dark.png"]
@@ -314,7 +321,7 @@ def test_a_folder_that_went_away_is_said_and_the_former_order_stays(serve: Serve
         inbox.rename(inbox.with_name("elsewhere"))
         client.post("/worklist")
         after = ranked(client, before)
-    assert "folder is not there any more" in after
+    assert "folder no longer exists" in after
     assert studies(after) == studies(before)
 
 
@@ -366,7 +373,7 @@ def test_a_fault_that_nobody_expected_costs_one_study(
     with caplog.at_level(logging.INFO), httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
         page = ranked(client)
     assert studies(page) == ["bright", MURA]
-    assert "something went wrong" in page
+    assert "unexpected error" in page
     assert "a study of the worklist could not be read: RuntimeError" in caplog.text
     assert "Muster" not in page + caplog.text
 
@@ -376,5 +383,5 @@ def test_without_a_folder_there_is_none(serve: Serve, tmp_path: Path) -> None:
         assert client.get("/worklist").status_code == client.post("/worklist").status_code == 404
         assert client.get("/worklist/changes").status_code == client.get("/api/worklist").status_code == 404
         assert 'href="/worklist"' not in client.get("/").text
-    with pytest.raises(ServerError, match="is no folder"):
+    with pytest.raises(ServerError, match="is not a folder"):
         Settings(worklist=tmp_path / "none")

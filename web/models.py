@@ -1,0 +1,318 @@
+"""What goes in and out of the HTTP API, as pydantic models; FastAPI describes the API at /openapi.json from them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from retrieval.answer import (
+    ClassifierAnswer,
+    Familiarity,
+    IndexSource,
+    ModelSource,
+    Query,
+    Seconds,
+    SimilarCase,
+    ViewAnswer,
+    VoteAnswer,
+)
+from retrieval.notices import Notice
+from retrieval.wording import printable
+from web.errors import Refused
+
+__all__ = [
+    "REFUSALS",
+    "AnswerDocument",
+    "CaseRecord",
+    "ComparisonQuestion",
+    "IndexSummary",
+    "Label",
+    "Question",
+    "Refusal",
+    "SearchForm",
+    "StudyQuestion",
+    "WorklistDocument",
+    "refused_question",
+    "shortened",
+]
+
+MOST_SHOWN = 50  # studies in an answer
+Label = Literal["normal", "abnormal"]
+Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
+
+
+class Question(BaseModel):
+    """What is asked about a study: how many similar ones, of which, and whose it is. An empty value counts as none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    k: int = Field(default=5, ge=1, le=MOST_SHOWN, description="How many similar studies to show.")
+    patient: Text | None = Field(default=None, description="Whose study it is. This patient's studies are left out.")
+    part: list[Text] = Field(default=[], description="Only of these body parts.")
+    view: list[Text] = Field(default=[], description="Only of these views.")
+    label: list[Label] = Field(default=[], description="Only of these labels.")
+    heatmap: Literal["true", "false"] = Field(
+        default="false", description="Whether to remember the study, for its heatmaps."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping):
+            return fields
+        given = {name: [item for item in value if item != ""] if isinstance(value, list) else value
+                 for name, value in fields.items()}  # fmt: skip
+        return {name: value for name, value in given.items() if value not in ("", [])}
+
+    @classmethod
+    def from_form(cls, fields: Iterable[tuple[str, str]]) -> "Question":
+        """The question of a form's fields. Raises Refused with 422 for unknown fields and invalid values."""
+        values: dict[str, list[str]] = {}
+        for name, value in fields:
+            if value or name not in cls.model_fields:
+                values.setdefault(name, []).append(value)
+        several = ("part", "view", "label")
+        try:
+            return cls.model_validate(
+                {name: items if name in several or len(items) > 1 else items[0] for name, items in values.items()}
+            )
+        except ValidationError as error:
+            raise refused_question(error.errors()) from error
+
+    @property
+    def where(self) -> dict[str, tuple[str, ...]]:
+        """The filters, as `Searcher.search` takes them."""
+        filters: dict[str, Sequence[str]] = {"part": self.part, "view": self.view, "label": self.label}
+        return {name: tuple(values) for name, values in filters.items() if values}
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The filters and `k`, for the query part of a URL."""
+        return [(name, value) for name, values in self.where.items() for value in values] + [("k", str(self.k))]
+
+
+class StudyQuestion(Question):
+    """A question about a remembered study."""
+
+    download: str = Field(default="", description="With any value, the answer is sent as a file.")
+
+
+class ComparisonQuestion(Question):
+    """A question about a remembered study beside an indexed case."""
+
+    case: str = ""
+
+
+class SearchForm(Question):
+    """The form that asks about a study."""
+
+    files: list[Annotated[str, Field(json_schema_extra={"format": "binary"})]] = Field(
+        min_length=1, description="The views of one study: PNG, JPEG, TIFF, DICOM and others."
+    )
+
+
+class Remembered(BaseModel):
+    """Where heatmaps of a study are to be had, and for how many seconds."""
+
+    study: str
+    seconds: float
+
+
+_PREDICTIONS: dict[str, Any] = {
+    "classifier": {"probability": 0.83, "abnormal": True, "threshold": 0.43},
+    "knn": {"probability": 0.76, "abnormal": True, "threshold": 0.43, "k": 15},
+    "agreement": True,
+    "familiarity": {"similarity": 0.91, "limit": 0.84, "familiar": True, "reasons": []},
+    "warnings": [],
+    "notices": [],
+}
+_CASE: dict[str, Any] = {
+    "rank": 1, "similarity": 0.91, "weight": 0.07, "label": "abnormal", "study": "patient00029/study1",
+    "patient": "patient00029", "part": "finger", "view": "", "case": "patient00029/study1/image1.png",
+    "path": "", "laterality": "right",
+}  # fmt: skip
+_MODEL: dict[str, Any] = {"name": "upper-limb-lite0", "sha256": "84c58d8a", "synthetic": False}
+_VIEWS = "/api/studies/cdCqCRBdDdxGLhpPO09wZA"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+
+class AnswerDocument(_Document):
+    """The JSON object "mura-search/answer/1". Only a remembered study has `remembered`."""
+
+    schema_: Literal["mura-search/answer/1"] = Field(alias="schema")
+    verdict: Literal["abnormal", "normal", "undecided", "unfamiliar"]
+    query: Query
+    classifier: ClassifierAnswer
+    knn: VoteAnswer
+    agreement: bool | None
+    familiarity: Familiarity
+    views: list[ViewAnswer]
+    cases: list[SimilarCase]
+    warnings: list[str]
+    notices: list[Notice]
+    model: ModelSource
+    index: IndexSource
+    seconds: Seconds
+    report: str | None = None
+    remembered: Remembered | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "schema": "mura-search/answer/1",
+                "verdict": "abnormal",
+                "query": {"files": ["pa.png"], "views": 1, "excluded_patients": []},
+                **_PREDICTIONS,
+                "views": [
+                    {
+                        "file": "pa.png", "classifier": 0.83, "knn": 0.76, "similarity": 0.91,
+                        "heatmap": f"{_VIEWS}/views/1/heatmap",
+                    }
+                ],
+                "cases": [_CASE],
+                "model": _MODEL,
+                "index": {"path": "index", "cases": 5106, "studies": 1935, "synthetic": False},
+                "seconds": {"load": 0.0, "encode": 0.05, "search": 0.001, "total": 0.051, "heatmap": 0.0},
+                "remembered": {"study": _VIEWS, "seconds": 900.0},
+            }
+        }
+    )  # fmt: skip
+
+
+class CaseRecord(_Document):
+    """An indexed case, without its path."""
+
+    label: Label
+    case: str
+    study: str
+    patient: str
+    part: str
+    view: str
+    split: str
+
+
+class ModelName(_Document):
+    name: str
+    sha256: str
+
+
+class IndexSummary(_Document):
+    """What the index holds. `parts`, `views` and `labels` count radiographs."""
+
+    name: str
+    cases: int
+    studies: int
+    patients: int
+    parts: dict[str, int]
+    labels: dict[str, int]
+    generation: int
+    views: dict[str, int]
+    model: ModelName
+    synthetic: bool
+
+
+class WorklistStudy(_Document):
+    """A study of the worklist. `mean` is of both probabilities; `nearest` is the most similar indexed study."""
+
+    number: str
+    rank: int
+    study: str
+    mean: float
+    classifier: ClassifierAnswer
+    knn: VoteAnswer
+    agreement: bool | None
+    familiarity: Familiarity
+    nearest: SimilarCase | None
+    files: list[str]
+    warnings: list[str]
+    notices: list[Notice]
+
+
+class SkippedStudy(_Document):
+    """A study of the folder that could not be read, and why."""
+
+    study: str
+    reason: str
+
+
+class WorklistDocument(_Document):
+    """The JSON object "mura-search/worklist/1". `changes` grows with each change of the list."""
+
+    schema_: Literal["mura-search/worklist/1"] = Field(alias="schema")
+    folder: str
+    ranking: bool
+    made: str | None
+    changes: int
+    trouble: str
+    not_read: int
+    studies: list[WorklistStudy]
+    skipped: list[SkippedStudy]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "schema": "mura-search/worklist/1", "folder": "inbox", "ranking": False,
+                "made": "2026-03-02T08:15:00+00:00", "changes": 12, "trouble": "", "not_read": 0,
+                "studies": [
+                    {"number": "0f3b9a6c1d2e4f58", "rank": 1, "study": "patient00031/study1", "mean": 0.795,
+                     **_PREDICTIONS, "nearest": _CASE, "files": ["pa.png"]}
+                ],
+                "skipped": [{"study": "bad.png", "reason": "bad.png is not a readable image"}],
+            }
+        }
+    )  # fmt: skip
+
+
+class Refusal(BaseModel):
+    """Why a request is not answered, in a sentence."""
+
+    error: str = Field(examples=["the index has no such case, or no longer has it"])
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": description}
+    for status, description in (
+        (400, "Damaged form"),
+        (401, "Missing or wrong token"),
+        (403, "Request from another site's page"),
+        (404, "Not found"),
+        (408, "Sent too slowly"),
+        (413, "Too large"),
+        (415, "Not a multipart form"),
+        (421, "Unknown host name"),
+        (422, "Invalid question or unreadable radiograph"),
+        (503, "Busy; see Retry-After"),
+    )
+}
+"""The refusals that each route can give, for FastAPI's `responses`."""
+
+
+def refused_question(errors: Sequence[Any]) -> Refused:
+    """The first of pydantic's errors as a refusal with 422, in a sentence."""
+    error = errors[0]
+    location = [part for part in error["loc"] if part not in ("query", "path")]
+    name = shortened(str(location[0]) if location else "the question")
+    kind, given = error["type"], error.get("input")
+    value = shortened(given) if isinstance(given, str) else "this"
+    if error["loc"][0] == "path":
+        sentence = "invalid number in the URL"
+    elif kind == "extra_forbidden":
+        fields = ", ".join(sorted(Question.model_fields))
+        sentence = f"there is no field {name}; the fields are files, {fields}"
+    elif isinstance(given, list):
+        sentence = f"{name} is given more than once"
+    elif kind == "literal_error":
+        sentence = f"{name} is {error['ctx']['expected']}, not {value}".replace("'", "")
+    elif name == "k":
+        sentence = f"k is how many similar studies to show, 1 to {MOST_SHOWN}, not {value}"
+    else:
+        sentence = f"{name} is too long, or is not text"
+    return Refused(422, sentence)
+
+
+def shortened(text: str) -> str:
+    """Text from outside on one line, at most 100 characters, without characters that are not printable."""
+    return printable(text if len(text) <= 100 else text[:97] + "...")
