@@ -31,7 +31,7 @@ from retrieval.audit.label_issues import LabelCheck, LabelIssue, check_labels
 from retrieval.audit.near_duplicates import NearDuplicate, joined_patients
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import split_by_patient
-from retrieval.decision.rules import learn_rules
+from retrieval.decision.fit_rules import learn_rules
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.images.radiograph import read_radiograph

@@ -31,7 +31,7 @@ from cli.evaluate import interval
 from index.case import Case
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds, split_by_patient
-from retrieval.decision.rules import learn_rules
+from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.evaluation.paired_comparison import (

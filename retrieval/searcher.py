@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.errors import IndexDamaged, IndexFailure
 from index.reader import Hit, IndexReader
@@ -31,7 +32,7 @@ from retrieval.encoding.batches import usable
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.explain.rendering import overlay_files, write_overlay
+from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
@@ -82,10 +83,13 @@ class Searcher:
     """
 
     def __init__(self, encoder: Encoder, index: IndexReader, rules: Rules, load_seconds: float = 0.0) -> None:
+        self._load_seconds = load_seconds
+        self._use(encoder, index, rules)
+
+    def _use(self, encoder: Encoder, index: IndexReader, rules: Rules) -> None:
         self.encoder = encoder
         self.index = index
         self.rules = rules
-        self._load_seconds = load_seconds
         self._source: IndexSource | None = None  # of the index as it is open
         self._seen: frozenset[int] | None = None  # by the encoder
 
@@ -105,21 +109,28 @@ class Searcher:
         self.index.close()
 
     def refresh(self) -> None:
-        """Go over to the index as it is now, where it was changed or replaced since it was opened."""
+        """Use the index as it is now, if it was changed or replaced since it was opened."""
+        current = self.current()
+        if current is not self:
+            if current.index is not self.index:
+                self.close()
+            self._use(current.encoder, current.index, current.rules)
+
+    def current(self) -> "Searcher":
+        """The searcher of the index as it is now: this one, if nothing changed.
+
+        The new searcher of a changed index shares its reader with this one; that of a replaced index has its own, and
+        this one stays open. The model stays loaded where it is the same. Raises as `open` does.
+        """
         if not self.index.replaced():
-            if self.index.refresh():
-                self._source = None
-            return
-        fresh = IndexReader.open(self.index.path)
+            return Searcher(self.encoder, self.index, self.rules) if self.index.refresh() else self
+        index = IndexReader.open(self.index.path)
         try:
-            same = Bundle.open(fresh.model).sha256 == self.encoder.bundle.sha256
-            encoder, rules = self.encoder if same else Encoder.open(fresh.model), _stored_rules(fresh)
+            same = Bundle.open(index.model).sha256 == self.encoder.bundle.sha256
+            return Searcher(self.encoder if same else Encoder.open(index.model), index, _stored_rules(index))
         except BaseException:
-            fresh.close()
+            index.close()
             raise
-        self.index.close()
-        self.index, self.encoder, self.rules = fresh, encoder, rules
-        self._source = self._seen = None
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +162,22 @@ class Searcher:
         and as this site's key hashes it. Raises RadiographError where no view can be read, SiteKeyError, ValueError for
         k below 1 or an unknown field, HeatmapError where that cannot be written.
         """
+        return self.search_with_overlays(images, k=k, patient=patient, where=where, heatmap=heatmap)[0]
+
+    def search_with_overlays(
+        self,
+        images: Images,
+        *,
+        k: int | None = None,
+        patient: str | None = None,
+        where: Filter | None = None,
+        heatmap: Path | str | None = None,
+        draw: bool = False,
+    ) -> tuple[Answer, list[NDArray[np.uint8]]]:
+        """Answer as `search` does, and give each view's heatmap over its radiograph, (H, W, 3) BGR.
+
+        They are drawn where `draw` asks for them, or `heatmap` for their files; else the list is empty.
+        """
         shown = SHOWN if k is None else k
         if shown < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
@@ -158,20 +185,25 @@ class Searcher:
         self.refresh()
         views, notices = read_views(images)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
-        looked = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
-        encoded = self.encoder.pool(looked)
+        maps = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
+        encoded = self.encoder.pool(maps)
         spent = time.perf_counter() - started
         answer = self.answer(views, encoded, k=shown, patient=patient, where=where, notices=notices, encode=spent)
-        if not files:
-            return answer
+        if not (files or draw):
+            return answer, []
         started = time.perf_counter()
-        for number, file in enumerate(files):
-            pixels, own = views[number].pixels, [maps[number : number + 1] for maps in looked]
-            write_overlay(file, pixels, explain_class(self.encoder, pixels, views=own))
+        overlays = []
+        for number, view in enumerate(views):
+            own = [one_pass[number : number + 1] for one_pass in maps]
+            overlays.append(overlay(view.pixels, explain_class(self.encoder, view.pixels, views=own)))
+        for file, painted in zip(files, overlays, strict=False):
+            write_overlay(file, painted)
         drawing = time.perf_counter() - started
-        drawn = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=False))
         seconds = replace(answer.seconds, heatmap=drawing, total=answer.seconds.total + drawing)
-        return replace(answer, views=tuple(drawn), seconds=seconds)
+        if files:
+            drawn = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=True))
+            answer = replace(answer, views=tuple(drawn))
+        return replace(answer, seconds=seconds), overlays
 
     def answer(
         self,
@@ -186,8 +218,8 @@ class Searcher:
     ) -> Answer:
         """Answer for views that were read and encoded already, one row of `encoded` each; `search` does all of it.
 
-        The index is taken as it is open: `refresh` goes over to its present state. `notices` is what reading had to
-        say, `encode` the seconds that reading and encoding took.
+        The index is used as it was opened; `refresh` brings it up to date. notices: about reading the views. encode:
+        the seconds that reading and encoding took.
         """
         if k < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
@@ -195,7 +227,7 @@ class Searcher:
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model makes no usable numbers of this study")
         excluded, known = self._own_patients(views, patient)
-        scores = self.judge(encoded, shown=k, where=where, excluded=excluded)
+        scores = self.scores(encoded, shown=k, where=where, excluded=excluded)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
         return self._answer(
@@ -206,12 +238,12 @@ class Searcher:
             Seconds(load=load, encode=encode, search=search, total=load + encode + search),
         )
 
-    def judge(
+    def scores(
         self, encoded: Encoded, *, shown: int = 0, where: Filter | None = None, excluded: Collection[str] = ()
     ) -> StudyScores:
-        """Judge one study from its encoded views; `neighbours` are at least the `shown` nearest studies."""
+        """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies."""
         patients = [excluded] * len(encoded.logits)
-        # Among studies of one label the vote would be foregone.
+        # Were only one label allowed, every vote would be for it.
         voters = {field: values for field, values in (where or {}).items() if field != "label"}
         hits = self.index.search(
             encoded.embeddings, max(self.rules.k, shown), where=voters or None, exclude_patients=patients

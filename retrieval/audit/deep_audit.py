@@ -22,7 +22,8 @@ from retrieval.audit.near_duplicates import (
     similarity_limit,
 )
 from retrieval.datasets.collection import Collection
-from retrieval.decision.rules import Rules, learn_rules
+from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import Batch, EncodedCase, Progress, encode_all, file_digest, stack
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from index.case import ABNORMAL, LABEL_NAMES, Case
 from retrieval.decision.calibration import fit_platt, sigmoid
-from retrieval.decision.rules import FEWEST, Rules, ranked_studies
+from retrieval.decision.fit_rules import FEWEST
+from retrieval.decision.leave_patient_out import ranked_studies
+from retrieval.decision.rules import Rules
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 
@@ -174,21 +176,12 @@ class _Votes:
 def _vote(cases: Sequence[Case], embeddings: NDArray[np.float32], rules: Rules, owners: Sequence[str] | None) -> _Votes:
     """Vote on every study by the mean of its radiographs that have neighbours."""
     ranked = ranked_studies(cases, embeddings, np.arange(len(cases)), rules.k, owners)
-    study_of = np.unique([case.study for case in cases], return_inverse=True)[1]
-    weights = _weights(ranked.similarities, rules)
+    study_of = ranked.study_of
+    weights = vote_weights(ranked.similarities, rules.temperature)
     views = np.bincount(study_of, weights.sum(axis=1) > 0, len(ranked.studies))
-    abnormal = (weights * (ranked.labels[ranked.numbers] == ABNORMAL)).sum(axis=1)  # (V,)
+    abnormal = (weights * (ranked.neighbour_labels == ABNORMAL)).sum(axis=1)  # (V,)
     probabilities: Floats = np.clip(np.bincount(study_of, abnormal) / np.maximum(views, 1), 0.0, 1.0)
     return _Votes(study_of, ranked.labels, probabilities, views > 0, ranked.numbers, weights)
-
-
-def _weights(similarities: NDArray[np.float32], rules: Rules) -> Floats:
-    """The weights of every row's neighbours; all 0 for a row without neighbours."""
-    some = np.isfinite(similarities[:, 0]) if similarities.shape[1] else np.zeros(len(similarities), np.bool_)
-    weights = np.zeros(similarities.shape)
-    if some.any():
-        weights[some] = vote_weights(similarities[some], rules.temperature)
-    return weights
 
 
 def _trained_on(cases: Sequence[Case], study_of: NDArray[np.int64], trained_on: Collection[int]) -> NDArray[np.bool_]:

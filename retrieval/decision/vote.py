@@ -31,10 +31,14 @@ class StudyVote:
 
 
 def vote_weights(similarities: ArrayLike, temperature: float) -> NDArray[np.float64]:
-    """Softmax of similarity / temperature over the last axis; a similarity of -inf stands for "no neighbour"."""
+    """Softmax of similarity / temperature over the last axis.
+
+    A similarity of -inf stands for "no neighbour" and has no weight; without any neighbour all weights are 0.
+    """
     scaled = np.asarray(similarities, np.float64) / temperature
-    scaled = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    weights: NDArray[np.float64] = scaled / scaled.sum(axis=-1, keepdims=True)
+    peak = scaled.max(axis=-1, keepdims=True, initial=-np.inf)
+    scaled = np.exp(scaled - np.where(np.isfinite(peak), peak, 0))
+    weights: NDArray[np.float64] = scaled / np.maximum(scaled.sum(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
     return weights
 
 

@@ -1,22 +1,18 @@
-"""An answer for the archive: asked, explained and made into the DICOM instances that are filed with the study."""
+"""An answer as the DICOM instances that an archive keeps with the study: a report, and a heatmap a view."""
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from index.atomic import write_whole
 from retrieval.answer import Answer
 from retrieval.dicom.secondary_capture import secondary_capture
 from retrieval.dicom.source_instances import read_origins
 from retrieval.dicom.structured_report import priors_of, structured_report
-from retrieval.errors import HeatmapError, OutputError
+from retrieval.errors import OutputError
 from retrieval.searcher import Filter, Searcher
 
 __all__ = [
@@ -32,7 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ArchiveAnswer:
-    """An answer, and what is to be filed of it: pydicom Datasets, a structured report first, then a heatmap a view."""
+    """An answer and its instances: pydicom Datasets, a structured report first, then a heatmap a view."""
 
     answer: Answer
     instances: tuple[Any, ...] = field(repr=False)
@@ -48,44 +44,37 @@ def search_for_archive(
     heatmap: Path | None = None,
 ) -> ArchiveAnswer:
     """Answer as `Searcher.search` does, and make the instances. Similar studies are referred to where the index was
-    built with kept identifiers and their files are still there, are named by their hashes where it names them so, and
-    are otherwise told by label and similarity alone.
+    built with kept identifiers and their files still exist. They are named by their hashes where the index names them
+    so, and are otherwise described by label and similarity alone.
 
     Raises DicomResultError where the query's views are not DICOM files of one study of one patient, and what `search`
     raises.
     """
     from pydicom.uid import generate_uid
 
-    with tempfile.TemporaryDirectory(prefix="mura-search-") as scratch:
-        drawn = heatmap or Path(scratch) / "heatmap.png"
-        answer = searcher.search(list(images), k=k, patient=patient, where=where, heatmap=drawn)
-        origins = read_origins(answer.query.files)
-        kept = searcher.layout == "dicom" and not searcher.site
-        report = structured_report(
-            answer, origins, priors_of(answer.cases) if kept else None, named=bool(searcher.site)
+    answer, overlays = searcher.search_with_overlays(
+        list(images), k=k, patient=patient, where=where, heatmap=heatmap, draw=True
+    )
+    origins = read_origins(answer.query.files)
+    kept = searcher.layout == "dicom" and not searcher.site
+    report = structured_report(answer, origins, priors_of(answer.cases) if kept else None, named=bool(searcher.site))
+    series = generate_uid(prefix=None)
+    captures = [
+        secondary_capture(
+            overlay,
+            origin,
+            study=origins[0].header,
+            series=series,
+            number=number,
+            software=report.SoftwareVersions,
         )
-        series, captures = generate_uid(prefix=None), []
-        for number, (view, origin) in enumerate(zip(answer.views, origins, strict=True), start=1):
-            overlay = cv2.imread(str(view.heatmap))
-            if overlay is None:
-                raise HeatmapError(f"the heatmap {view.heatmap} cannot be read again; name another place")
-            captures.append(
-                secondary_capture(
-                    np.asarray(overlay, np.uint8),
-                    origin,
-                    study=origins[0].header,
-                    series=series,
-                    number=number,
-                    software=report.SoftwareVersions,
-                )
-            )
-    if heatmap is None:
-        answer = replace(answer, views=tuple(replace(view, heatmap=None) for view in answer.views))
+        for number, (overlay, origin) in enumerate(zip(overlays, origins, strict=True), start=1)
+    ]
     return ArchiveAnswer(answer, (report, *captures))
 
 
 def encoded(instance: Any, as_it_is: bool = False) -> bytes:
-    """An instance as the bytes of a DICOM file; one that was received is best left as it is, for all its faults."""
+    """An instance as the bytes of a DICOM file; `as_it_is` keeps the faults of one that was received."""
     file = BytesIO()
     instance.save_as(file, enforce_file_format=not as_it_is)
     return file.getvalue()
@@ -122,7 +111,7 @@ def read_instances(files: Sequence[Path]) -> list[Any]:
 
 
 def renamed(answer: Answer, names: Mapping[str, str]) -> Answer:
-    """The answer with other names for the files of its query, as for those that were fetched and are gone again."""
+    """The answer with other names for the files of its query, such as files that were fetched and then removed."""
 
     def new(text: str) -> str:
         for old, name in names.items():

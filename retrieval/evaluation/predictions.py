@@ -112,7 +112,7 @@ def _read(
 ) -> StudyPrediction:
     together = stack(views)
     rules = searcher.rules
-    judgement = searcher.judge(together, shown=max(DEPTHS))
+    judgement = searcher.scores(together, shown=max(DEPTHS))
     cases = tuple(view.case for view in views)
     similarities = ranking.similarities(together.embeddings)
     return StudyPrediction(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
+from retrieval.decision.leave_patient_out import StudyMatrix
 from retrieval.decision.vote import vote_weights
 
 __all__ = ["DEPTHS", "SWEEP", "Ranking", "Retrieved", "retrieved"]
@@ -59,16 +60,12 @@ class Ranking:
     """
 
     def __init__(self, cases: Sequence[Case], embeddings: NDArray[np.float32]) -> None:
-        _, first, study_of = np.unique([case.study for case in cases], return_index=True, return_inverse=True)
-        order = np.argsort(study_of, kind="stable")
-        self._embeddings = embeddings[order].astype(np.float64)
-        self._starts = np.searchsorted(study_of[order], np.arange(len(first)))
-        self.labels = np.array([cases[row].label for row in first], np.int64)  # (S,)
+        self._matrix = StudyMatrix(cases, embeddings.astype(np.float64))
+        self.labels = self._matrix.labels  # (S,)
 
     def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V, S), the studies in the order of their texts, which breaks ties."""
-        products = (embeddings.astype(np.float64) @ self._embeddings.T).astype(np.float32)
-        return np.maximum.reduceat(products, self._starts, axis=1)
+        return self._matrix.similarities(embeddings.astype(np.float64))
 
     def retrieved(self, similarities: NDArray[np.float32], label: int) -> Retrieved:
         """What a study with these similarities (V, S) finds; a study is as near as to the nearest view."""

@@ -98,11 +98,10 @@ def overlay_files(path: Path, count: int, images: Images) -> list[Path]:
     return files
 
 
-def write_overlay(path: Path, pixels: NDArray[np.uint8], heatmap: Heatmap) -> None:
-    """Write a heatmap over its radiograph as PNG, in whole or not at all. Raises HeatmapError."""
-    _, data = cv2.imencode(".png", overlay(pixels, heatmap))
+def write_overlay(path: Path, painted: NDArray[np.uint8]) -> None:
+    """Write what `overlay` painted as PNG, in whole or not at all. Raises HeatmapError."""
     try:
-        write_whole(path, data.tobytes())
+        write_whole(path, cv2.imencode(".png", painted)[1].tobytes())
     except OSError as error:
         raise HeatmapError(f"the heatmap {path} cannot be written: {error.strerror}; name another file") from error
 

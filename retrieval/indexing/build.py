@@ -11,7 +11,8 @@ from pathlib import Path
 from index.builder import IndexBuilder
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
-from retrieval.decision.rules import DEFAULTS, Rules, learn_rules
+from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import Batch, Progress, encode_all
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.decision.rules import Rules, learn_rules
+from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.rules import Rules
 from retrieval.encoding.bundle import APPEARANCE, Bundle, write_bundle
 from retrieval.encoding.encoder import Encoder
 from training.data.dataset import TrainingSet

@@ -73,16 +73,14 @@ class SearcherPool:
     def _follow(self) -> None:
         searcher = self._open.searcher
         try:
-            if searcher.index.replaced():
-                fresh = Searcher.open(searcher.index.path)
-                if fresh.encoder.bundle.sha256 == searcher.encoder.bundle.sha256:
-                    fresh.encoder = searcher.encoder
+            current = searcher.current()
+            if current.index is searcher.index:
+                self._open.searcher = current
+            else:
                 with self._lock:
-                    former, self._open = self._open, _Open(fresh)
+                    former, self._open = self._open, _Open(current)
                     former.replaced = True
                     self._close(former)
-            elif searcher.index.refresh():
-                self._open.searcher = Searcher(searcher.encoder, searcher.index, searcher.rules)
         except MuraSearchError as error:  # half written, busy or damaged: the state that is known still answers
             self._report(str(error))
             return

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from index.case import Case
-from retrieval.decision.rules import DEFAULTS, Rules, learn_rules, nearest_studies
+from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.leave_patient_out import ranked_studies
+from retrieval.decision.rules import DEFAULTS, Rules
 
 Arrays = tuple[list[Case], np.ndarray, np.ndarray]
 
@@ -43,12 +45,12 @@ def naive_neighbours(cases: list[Case], embeddings: np.ndarray, row: int, k: int
 
 @pytest.mark.parametrize("chunk_bytes", [1, 32 << 20])
 def test_nearest_studies_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
-    monkeypatch.setattr("retrieval.decision.rules._CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("retrieval.decision.leave_patient_out._CHUNK_BYTES", chunk_bytes)
     cases, embeddings, _ = collection(30)
     rows = np.arange(0, len(cases), 3)
-    similarities, labels = nearest_studies(cases, embeddings, rows, 7)
+    ranked = ranked_studies(cases, embeddings, rows, 7)
     label_of = {case.study: case.label for case in cases}
-    for row, found, found_labels in zip(rows, similarities, labels, strict=True):
+    for row, found, found_labels in zip(rows, ranked.similarities, ranked.neighbour_labels, strict=True):
         wanted = naive_neighbours(cases, embeddings, int(row), 7)
         assert found == pytest.approx([similarity for similarity, _ in wanted], abs=1e-6)
         assert found_labels.tolist() == [label_of[study] for _, study in wanted]
@@ -56,7 +58,8 @@ def test_nearest_studies_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPat
 
 def test_too_few_studies_are_filled_up() -> None:
     cases = [Case("a", "a", "p", 0), Case("b", "b", "p", 1), Case("c", "c", "q", 1)]
-    similarities, labels = nearest_studies(cases, unit(np.eye(3)), np.array([0, 2]), 5)
+    ranked = ranked_studies(cases, unit(np.eye(3)), np.array([0, 2]), 5)
+    similarities, labels = ranked.similarities, ranked.neighbour_labels
     assert similarities.shape == labels.shape == (2, 3)
     assert similarities[0].tolist() == [0.0, -np.inf, -np.inf]
     assert labels[0, 0] == 1
@@ -136,7 +139,7 @@ def test_logits_that_say_the_contrary_keep_the_former_calibration() -> None:
 
 
 def test_many_studies_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.decision.rules.MOST", 80)
+    monkeypatch.setattr("retrieval.decision.fit_rules.MOST", 80)
     cases, embeddings, logits = collection()
     assert "learned on 80 studies" in learn_rules(cases, embeddings, logits).source
 

@@ -19,6 +19,8 @@ def test_weights_by_hand() -> None:
     # At temperature 0.1 a similarity of 0.1 ln 3 more counts three times as much.
     assert vote_weights([0.5 + 0.1 * math.log(3), 0.5], 0.1) == pytest.approx([0.75, 0.25])
     assert vote_weights([[1.0, -np.inf], [0.2, 0.2]], 0.1).tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    assert vote_weights([[-np.inf, -np.inf]], 0.1).tolist() == [[0.0, 0.0]]
+    assert vote_weights(np.empty((2, 0)), 0.1).shape == (2, 0)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=60), st.sampled_from([0.001, 0.03, 1.0]))

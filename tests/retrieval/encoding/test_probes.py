@@ -8,7 +8,8 @@ import pytest
 
 from index.case import Case
 from retrieval.decision.familiarity import familiarity
-from retrieval.decision.rules import Rules, learn_rules
+from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import APPEARANCE, BUNDLED, Bundle, digest_number
 from retrieval.encoding.encoder import Encoder

@@ -87,7 +87,7 @@ def test_it_ranks_and_votes_as_the_search_does(
         ranking = Ranking(searcher.index.cases(), searcher.index.embeddings())
         for row in range(0, 26, 2):
             views = Encoded(searcher.index.embeddings()[row : row + 2], searcher.index.logits()[row : row + 2])
-            judged = searcher.judge(views, shown=max(DEPTHS))
+            judged = searcher.scores(views, shown=max(DEPTHS))
             similarities = ranking.similarities(views.embeddings)
             found = ranking.retrieved(similarities, 1)
             for depth in DEPTHS:

@@ -307,11 +307,12 @@ def test_overlays_stay_out_of_the_way_of_radiographs(tmp_path: Path) -> None:
 
 def test_an_overlay_is_written_whole_or_refused_in_a_sentence(tmp_path: Path) -> None:
     grey = np.full((6, 7), 90, np.uint8)
-    write_overlay(tmp_path / "out.png", grey, heatmap(np.ones((6, 7), np.float32)))
+    painted = overlay(grey, heatmap(np.ones((6, 7), np.float32)))
+    write_overlay(tmp_path / "out.png", painted)
     read = cv2.imread(str(tmp_path / "out.png"))
     assert read is not None
-    assert np.array_equal(read, overlay(grey, heatmap(np.ones((6, 7), np.float32))))
+    assert np.array_equal(read, painted)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(HeatmapError, match="cannot be written"):
-        write_overlay(tmp_path / "folder.png", grey, heatmap(np.ones((6, 7), np.float32)))
+        write_overlay(tmp_path / "folder.png", painted)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["folder.png", "out.png"]

@@ -1,0 +1,191 @@
+"""Learning the decision rules of an index from its own studies.
+
+N radiographs of S studies; V of the radiographs belong to studies that teach. A study teaches where the model was not
+trained on its patient, so that its logit and its neighbours are what a new patient's would be. Its own patient is left
+out of the index when its neighbours are found.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import ABNORMAL, Case
+from retrieval.decision.calibration import best_threshold, fit_platt, sigmoid
+from retrieval.decision.leave_patient_out import Ranked, ranked_studies
+from retrieval.decision.rules import DEFAULTS, Rules
+from retrieval.decision.vote import vote_weights
+from retrieval.encoding.bundle import digest_number
+from retrieval.encoding.probes import NOTHING, Appearance
+
+__all__ = ["FEWEST", "learn_rules"]
+
+Floats = NDArray[np.float64]
+
+NEIGHBOURS = (5, 9, 15, 25, 35, 51)
+TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
+# Fewer teaching studies than this of either label say too little about thresholds.
+FEWEST = 20
+# Leaving patients out costs teachers x cases; this many studies settle six numbers.
+MOST = 5_000
+_FALSE_ALARMS = 0.01  # this share of the known studies is flagged as unfamiliar
+_COMMON = 0.05  # a part as which this share of an index's radiographs is seen is familiar, whatever its table names
+
+
+def learn_rules(
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    *,
+    trained_on: Collection[int] = frozenset(),
+    fallback: Rules = DEFAULTS,
+    appearance: Appearance | None = None,
+) -> Rules:
+    """Learn the rules of an index from its own studies, leaving out each study's patient.
+
+    cases N; embeddings (N, D) unit rows; logits (N,); trained_on: the radiographs that the model was trained on, as
+    `Bundle.seen` numbers them. appearance: the model's, where it has one. With fewer than 20 teaching studies of either
+    label the rules are `fallback`, of whose parts only those that this index holds are familiar.
+
+    Familiarity may give 1 % false alarms: each limit is the quantile of the teaching studies for its equal share of it.
+    """
+    rows, study_of = _teachers(cases, trained_on)
+    labels = np.zeros(int(study_of.max(initial=-1)) + 1, np.int64)
+    labels[study_of] = [cases[row].label for row in rows]
+    if np.bincount(labels, minlength=2).min() < FEWEST:
+        return _narrowed(fallback, cases, embeddings, appearance)
+    ranked = ranked_studies(cases, embeddings, rows, max(NEIGHBOURS))
+    if ranked.similarities.shape[1] == 0 or not np.isfinite(ranked.similarities[:, 0]).all():
+        return _narrowed(fallback, cases, embeddings, appearance)  # the index holds one patient only
+
+    k, temperature, votes = _best_vote(ranked, study_of, labels)
+    slope, intercept, probabilities, note = _calibration(logits[rows], study_of, labels, fallback)
+    nearest = _least(ranked.similarities[:, :1], study_of)
+    limit, parts, appearance_limits = _limits(nearest, cases, embeddings, rows, study_of, appearance=appearance)
+    patients = len({cases[row].patient for row in rows})
+    return Rules(
+        k=k,
+        temperature=temperature,
+        vote_threshold=best_threshold(labels, votes),
+        slope=slope,
+        intercept=intercept,
+        classifier_threshold=best_threshold(labels, probabilities),
+        familiarity_limit=limit,
+        parts=parts,
+        appearance_limits=appearance_limits,
+        source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
+        f"was not trained, each with its own patient left out{note}",
+    )
+
+
+def _calibration(
+    logits: NDArray[np.float32], study_of: NDArray[np.int64], labels: NDArray[np.int64], fallback: Rules
+) -> tuple[float, float, Floats, str]:
+    """Slope, intercept, the studies' probabilities (S,), and a note where the fallback's calibration had to be kept."""
+    views = np.bincount(study_of)  # (S,)
+    slope, intercept = fit_platt(logits.astype(np.float64), labels[study_of], 1 / views[study_of])
+    note = ""
+    if slope <= 0:
+        slope, intercept = fallback.slope, fallback.intercept
+        note = "; the classifier's scores say nothing here, and keep their former calibration"
+    return slope, intercept, np.bincount(study_of, sigmoid(slope * logits + intercept)) / views, note
+
+
+def _limits(
+    nearest: Floats,
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    study_of: NDArray[np.int64],
+    *,
+    appearance: Appearance | None,
+) -> tuple[float, tuple[str, ...], tuple[float, ...]]:
+    """The familiarity limit of the similarities `nearest` (S, 1), the familiar parts, and the appearance limits."""
+    if appearance is None:
+        return float(np.quantile(nearest, _FALSE_ALARMS)), (), ()
+    parts = _known_parts(cases, embeddings[rows], appearance)
+    margins = _least(_margins(appearance, embeddings[rows], [cases[row].part for row in rows], parts), study_of)
+    finite = [column[np.isfinite(column)] for column in margins.T]
+    share = _FALSE_ALARMS / (1 + sum(len(values) > 0 for values in finite))
+    limits = tuple(float(np.quantile(values, share)) if len(values) else 0.0 for values in finite)
+    return float(np.quantile(nearest, share)), parts, limits
+
+
+def _least(values: NDArray[np.floating], study_of: NDArray[np.int64]) -> Floats:
+    """The least value of each study's radiographs, (S, M) of (V, M)."""
+    least = np.full((int(study_of.max()) + 1, values.shape[1]), np.inf)
+    np.minimum.at(least, study_of, values)
+    return least
+
+
+def _narrowed(
+    fallback: Rules, cases: Sequence[Case], embeddings: NDArray[np.float32], appearance: Appearance | None
+) -> Rules:
+    """The fallback, where only the parts that this index holds are familiar."""
+    if appearance is None or not fallback.appearance_limits:
+        return fallback
+    return replace(fallback, parts=_known_parts(cases, embeddings, appearance))
+
+
+def _margins(
+    appearance: Appearance, embeddings: NDArray[np.float32], own: Sequence[str], parts: tuple[str, ...]
+) -> Floats:
+    """The margins (V, 3) by which V radiographs of the parts `own` are usual where `parts` are familiar.
+
+    Where the model knows no others, a radiograph's margin is that of its own part: so the limit holds for an index
+    that takes these rules over, but holds fewer parts.
+    """
+    margins = appearance.margins(embeddings, parts)
+    if set(appearance.parts) - {NOTHING} == set(parts):
+        for part in set(own):
+            rows = np.array([name == part for name in own])
+            margins[rows, 0] = appearance.margins(embeddings[rows], (part,))[:, 0]
+    return margins
+
+
+def _known_parts(cases: Sequence[Case], embeddings: NDArray[np.float32], appearance: Appearance) -> tuple[str, ...]:
+    """The parts that an index holds: those its table names, and those as which many of V embeddings (V, D) are seen."""
+    named = {case.part for case in cases}
+    seen = appearance.part(embeddings)
+    return tuple(
+        part
+        for part in appearance.parts
+        if part != NOTHING and (part in named or seen.count(part) >= _COMMON * len(seen))
+    )
+
+
+def _teachers(cases: Sequence[Case], trained_on: Collection[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the radiographs that teach (V,), and for each the number of its study (V,), counted from 0."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        owners[case.digest].add(case.patient)
+    # A radiograph that also lies under another patient finds itself there, whichever patient is left out.
+    barred = {
+        case.patient
+        for case in cases
+        if case.digest and (digest_number(case.digest) in trained_on or len(owners[case.digest]) > 1)
+    }
+    studies = sorted({case.study for case in cases if case.patient not in barred})
+    if len(studies) > MOST:
+        studies = [studies[i] for i in np.linspace(0, len(studies) - 1, MOST).astype(int)]
+    number = {study: i for i, study in enumerate(studies)}
+    rows = [row for row, case in enumerate(cases) if case.study in number]
+    return np.array(rows, np.int64), np.array([number[cases[row].study] for row in rows], np.int64)
+
+
+def _best_vote(ranked: Ranked, study_of: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, float, Floats]:
+    """Choose k and temperature of the lowest log loss of the studies' votes, and those votes (S,)."""
+    views = np.bincount(study_of)
+    best = (np.inf, 0, 0.0, np.empty(0))
+    for k in NEIGHBOURS:
+        for temperature in TEMPERATURES:
+            weights = vote_weights(ranked.similarities[:, :k], temperature)
+            votes = np.bincount(study_of, (weights * (ranked.neighbour_labels[:, :k] == ABNORMAL)).sum(axis=1)) / views
+            # A vote can be 0 or 1 exactly; unbounded, one study would then decide.
+            right = np.clip(np.where(labels == ABNORMAL, votes, 1 - votes), 0.01, 1)
+            loss = -float(np.log(right).mean())
+            if loss < best[0]:
+                best = (loss, k, temperature, np.clip(votes, 0, 1))
+    return best[1:]
