@@ -53,8 +53,7 @@ class NodeOptions(ResultOptions):
     @contextmanager
     def node(self, spool: Path, host: str, port: int, index: Path | None) -> "Iterator[Node]":
         """A node that is not started yet, with a searcher of its own. Raises BadParameter."""
-        from retrieval.dicom.routing import answering_node
-        from retrieval.dicom.storage_scp import NodeSettings, Peer
+        from retrieval.dicom.storage_scp import NodeSettings, Peer, answering_node
         from retrieval.searcher import Searcher
 
         if not self.receives_results:

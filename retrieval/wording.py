@@ -115,7 +115,8 @@ def anonymous_sentence(notice: Notice, view: str) -> str:
     """The same for an archive: it names the view by `view`, and no file, patient or case."""
     if notice.code in _OF_STUDY:
         return _OF_STUDY[notice.code][1].format(view=view, **notice.detail)
-    return f"{view} {predicate(notice)}" if notice.view else predicate(notice)
+    words = predicate(notice) if notice.code in _OF_VIEW else f"notice {notice.code}"  # its detail may name anybody
+    return f"{view} {words}" if notice.view and notice.code in _OF_VIEW else words
 
 
 def predicate(notice: Notice) -> str:

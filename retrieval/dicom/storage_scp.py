@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from index.atomic import remove_strays, write_whole
 from index.errors import IndexFailure, MuraSearchError
+from retrieval.dicom.results import read_instances, search_for_archive, write_instances
 from retrieval.errors import ArchiveError, MissingExtra, OutputError, redacted_traceback
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
 from retrieval.images.dicom_reader import be_silent, read_record
@@ -34,7 +35,11 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "pynetdicom", "dicom") from error
 
-__all__ = ["Node", "NodeSettings", "Peer", "send"]
+if TYPE_CHECKING:
+    from retrieval.dicom.dicomweb import WebArchive
+    from retrieval.searcher import Searcher
+
+__all__ = ["Node", "NodeSettings", "Peer", "answering_node", "send"]
 
 logger = logging.getLogger("mura-search")
 
@@ -47,7 +52,6 @@ _SECONDS = 30.0  # for a peer to answer
 _IDLE = 60.0  # seconds before a silent association ends
 _NEGOTIATION = 10.0  # seconds; pynetdicom notices one that was cut off before it began no sooner
 _ASSOCIATIONS = 100
-_RETRY = 60.0  # seconds before what could not be delivered is tried again
 _SLACK = 2**20  # bytes of a message beyond its picture
 
 
@@ -75,8 +79,8 @@ class Peer:
 class NodeSettings:
     """Where a node listens, and to whom.
 
-    callers: the titles of those who may send; anybody's where it is empty. networks: the addresses they may have; this
-    machine's alone where it is empty. quiet: seconds without another instance after which a study counts as whole.
+    callers: the titles that may send; empty allows all of them. networks: the addresses that may send; empty allows
+    this machine alone. quiet: seconds without a new instance after which a study is complete.
     """
 
     spool: Path
@@ -86,16 +90,15 @@ class NodeSettings:
     callers: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
     quiet: float = 10.0
-    retry: float = _RETRY
+    retry: float = 60.0  # seconds before a failed delivery is tried again
 
     def allows(self, address: str) -> bool:
         """Whether a connection from an address is taken."""
-        found = ipaddress.ip_address(address.partition("%")[0])
-        mapped = getattr(found, "ipv4_mapped", None)
-        found = mapped or found
+        caller = ipaddress.ip_address(address.partition("%")[0])
+        caller = getattr(caller, "ipv4_mapped", None) or caller
         if not self.networks:
-            return found.is_loopback
-        return any(found.version == network.version and found in network for network in self.networks)
+            return caller.is_loopback
+        return any(caller.version == network.version and caller in network for network in self.networks)
 
 
 class Node:
@@ -131,7 +134,6 @@ class Node:
         """Listen, and go on with what a former process left. Raises ArchiveError, OSError of the spool."""
         for folder in (self._in, self._work, self._out):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        now = time.monotonic()
         for left in self._work.iterdir():  # it was being answered
             study = left.name.partition("-")[0]
             more = (self._in / study).exists()
@@ -139,7 +141,7 @@ class Node:
         for folder in self._in.iterdir():
             remove_strays(folder)
             if any(folder.iterdir()):
-                self._last[folder.name] = now
+                self._last[folder.name] = time.monotonic()
             else:
                 folder.rmdir()
         for folder in self._out.iterdir():
@@ -336,6 +338,38 @@ class Node:
         return True
 
 
+def answering_node(
+    settings: NodeSettings,
+    searcher: "Searcher",
+    *,
+    peer: Peer | None = None,
+    archive: "WebArchive | None" = None,
+    folder: Path | None = None,
+    tell: Callable[[str], object] = lambda text: None,
+) -> Node:
+    """A node, not started yet, that answers each study and sends the results to a node, a DICOMweb server or a folder.
+
+    It works in threads of its own, so it can run beside a server, but then needs a searcher of its own. Raises
+    ValueError without a destination.
+    """
+    if not (peer or archive or folder):
+        raise ValueError("say where results go: a node, a DICOMweb server or a folder")
+
+    def answer(files: list[Path], out: Path) -> None:
+        write_instances(out, search_for_archive(searcher, files).instances)
+
+    def deliver(files: list[Path]) -> None:
+        instances = read_instances(files)
+        if folder:
+            write_instances(folder, instances)
+        if peer:
+            send(instances, peer, settings.title)
+        if archive:
+            archive.store(instances)
+
+    return Node(settings, answer, deliver, tell)
+
+
 def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> None:
     """Send instances (pydicom Datasets) to a node by C-STORE. Raises ArchiveError unless it takes all of them."""
     be_silent()
@@ -361,5 +395,5 @@ def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> Non
     finally:
         try:
             association.release()
-        except Exception as error:  # broad: whether all was taken is known already, and a poor farewell changes it not
+        except Exception as error:  # broad: the outcome is known already; a failed release does not change it
             logger.debug("%s", redacted_traceback(error))

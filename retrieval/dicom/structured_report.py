@@ -36,7 +36,7 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "highdicom", "dicom") from error
 
-__all__ = ["DISCLAIMER", "SCHEME", "priors_of", "remarks", "structured_report"]
+__all__ = ["SCHEME", "priors_of", "remarks", "structured_report"]
 
 SCHEME = "99MURASEARCH"
 SERIES_NUMBER = 9701

@@ -1,0 +1,37 @@
+"""Every notice is on the page, and in the answer of the API."""
+
+import html
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from retrieval.notices import Code, Detail, Notice
+from retrieval.searcher import Searcher
+from retrieval.wording import sentence
+
+if TYPE_CHECKING:
+    import httpx
+
+DETAILS: dict[str, Detail] = dict.fromkeys(
+    ("missing", "kind", "reason", "case", "patient", "prefix", "variable", "chosen"), "this"
+) | {"views": 30}
+
+
+def test_every_notice_is_shown(
+    client: "httpx.Client", png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notices = [Notice(code, "a.png", DETAILS) for code in [*Code, "of-a-later-version"]]
+
+    def all_of_them(*_: object) -> list[Notice]:
+        return notices
+
+    monkeypatch.setattr(Searcher, "_notices", all_of_them)
+    sent = [("files", ("a.png", png(200), "image/png"))]
+    answer = client.post("/api/search", files=sent).json()
+    assert [notice["code"] for notice in answer["notices"]] == [notice.code for notice in notices]
+    assert answer["warnings"] == [*map(sentence, notices)]
+    page = client.post("/search", files=sent, headers={"accept": "text/html"}, follow_redirects=True)
+    text = html.unescape(page.text)
+    # A page begins sentences with a capital.
+    assert [notice.code for notice in notices if sentence(notice)[1:] not in text] == []
