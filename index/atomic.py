@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from index.errors import IndexFailure
 
@@ -19,6 +20,7 @@ __all__ = [
     "remove_strays",
     "replace_folder",
     "sync",
+    "whole_file",
     "write_whole",
 ]
 
@@ -34,15 +36,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
-    """Write a file, all at once or piece by piece, so that a reader sees the old bytes or the new ones.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbour of `path` for writing, and rename it to `path` when the block ends.
 
-    Raises OSError, leaving nothing behind.
+    A reader sees the old bytes or the new ones. If the block raises an error, `path` stays as it is and the neighbour
+    is removed. Raises OSError.
     """
     neighbour = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with neighbour.open("xb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         neighbour.replace(path)
@@ -53,9 +57,15 @@ def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     sync(path.parent)
 
 
+def write_whole(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write a file through `whole_file`, all at once or piece by piece. Raises OSError."""
+    with whole_file(path) as file:
+        file.writelines([data] if isinstance(data, bytes) else data)
+
+
 def remove_strays(folder: Path) -> None:
-    """Remove what processes left in a folder that were killed in the midst of `write_whole`."""
-    for file in folder.glob(".*.????????"):
+    """Remove the temporary neighbours that a killed process left in a folder."""
+    for file in folder.glob(f".*.{'[0-9a-f]' * 8}"):
         file.unlink()
 
 

@@ -1,10 +1,9 @@
 """Records, embeddings and logits of an index as a Parquet file. The only file that imports pyarrow."""
 
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from index.atomic import sync
+from index.atomic import whole_file
 from index.case import FIELDS
 from index.errors import IndexFailure, MissingExtra
 from index.reader import IndexReader
@@ -33,22 +32,16 @@ def write_parquet(folder: IndexReader, target: Path, *, progress: Callable[[int,
     columns = [(name, kinds.get(name, pa.string())) for name in FIELDS]
     schema = pa.schema([*columns, ("logit", pa.float32()), ("embedding", pa.list_(pa.float32(), dimension))])
     schema = schema.with_metadata({"mura-search": f"generation {folder.info()['generation']}"})
-    neighbour = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     done = 0
     try:
-        with pq.ParquetWriter(neighbour, schema, compression="zstd") as writer:
+        with whole_file(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in folder.batches():
                 writer.write_batch(_table(batch, schema))
                 done += len(batch.cases)
                 if progress:
                     progress(done, total)
-        sync(neighbour)
-        neighbour.replace(target)
-        sync(target.parent)
     except OSError as error:
         raise IndexFailure(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        neighbour.unlink(missing_ok=True)
     return done
 
 

@@ -11,7 +11,6 @@ appearance.safetensors   see `retrieval.encoding.probes`; a bundle may lack it
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import write_whole
 from retrieval.encoding.probes import Appearance
 from retrieval.errors import BundleError
 from retrieval.images.preprocessing import Preprocessing
@@ -152,10 +152,4 @@ def write_bundle(
         "rules": rules,
         "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _names(present)},
     }
-    part = folder / "model.json.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / "model.json")
+    write_whole(folder / "model.json", f"{json.dumps(manifest, indent=1)}\n".encode())

@@ -4,12 +4,14 @@ Calls are kept as a CSV table, a study a line, so that a later run can be compar
 """
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+from index.atomic import write_whole
 from retrieval.errors import CollectionError
 from retrieval.evaluation.metrics import Estimate, Reader, bootstrap
 from retrieval.evaluation.predictions import StudyPrediction
@@ -59,12 +61,11 @@ def readers_of(calls: Sequence[Prediction]) -> dict[str, Reader]:
 
 def write_predictions(calls: Sequence[Prediction], file: Path) -> None:
     """Write a CSV table, whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, [field.name for field in fields(Prediction)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(call) for call in calls)
-    part.replace(file)
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, [field.name for field in fields(Prediction)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(call) for call in calls)
+    write_whole(file, lines.getvalue().encode())
 
 
 def read_predictions(file: Path) -> list[Prediction]:

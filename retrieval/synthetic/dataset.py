@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import replace_folder
+from index.atomic import replace_folder, sync
 from retrieval.csv_format import table
 from retrieval.errors import CollectionError
 from retrieval.synthetic.acquisition import Acquisition, aim_camera, expose, random_acquisition
@@ -226,7 +226,5 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(data)
+    sync(path)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import sync
 from retrieval.datasets.cache_folder import cache_folder
 from retrieval.images.preprocessing import Preprocessing
 
@@ -89,10 +90,10 @@ class PictureCache:
                 counts[kind] += 1
             for name, _ in _CHANNELS.values():
                 if (self.folder / name).exists():
-                    _sync(self.folder / name)
+                    sync(self.folder / name)
             listed = sum(len(line) + 1 for line in self._lines())  # behind it, half a line of a killed process
             _write(self.folder / "rows.csv", os.O_WRONLY | os.O_CREAT, "".join(lines).encode(), listed, cut=True)
-            _sync(self.folder / "rows.csv")
+            sync(self.folder / "rows.csv")
 
     def _lines(self) -> list[str]:
         file = self.folder / "rows.csv"
@@ -120,11 +121,3 @@ def _write(file: Path, flags: int, data: bytes, start: int = 0, *, cut: bool = F
         opened.write(data)
         if cut:
             opened.truncate()
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """All that changes while a run trains, saved whole so that a resumed run is the same run."""
 
 import math
-import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from index.atomic import whole_file
 from training.errors import TrainingError
 from training.model.siamese import Siamese
 from training.recipe import Recipe
@@ -119,12 +119,8 @@ class State:
 
 def write_tensors(content: Mapping[str, Any], file: Path) -> None:
     """Write what `read_tensors` reads: whole and on the disk, or not at all."""
-    part = file.with_suffix(".part")
-    with part.open("wb") as stream:
+    with whole_file(file) as stream:
         torch.save(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
 
 
 def read_tensors(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from index.atomic import write_whole
+from index.atomic import remove_strays, write_whole
 from index.case import Case
 from retrieval.datasets.splits import draw
 from retrieval.decision.rules import Rules
@@ -96,6 +96,8 @@ def train(
         before = _open(out, record, options.resume)
         if (out / "done.json").exists():
             return _finished(out) if world.leads else None
+        if world.leads:
+            remove_strays(out)  # of a killed run
 
         # Model: the network, and what a step of it costs here.
         model = _model(recipe)

@@ -103,7 +103,7 @@ def test_what_is_saved_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
         step(of)
     for (name, a), b in zip(one.average.state_dict().items(), other.average.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    assert not (tmp_path / "checkpoint.part").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
