@@ -1,4 +1,4 @@
-"""Files and folders that are there in whole or not at all, whatever happens to the process or the power."""
+"""Files and folders that are written completely or not at all, even if the process dies or the power fails."""
 
 import contextlib
 import os
@@ -70,7 +70,7 @@ def remove_strays(folder: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder over whatever is at the target, down to the disk."""
+    """Replace the target by a copy of a folder, synced to the disk."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     for folder, _, names in os.walk(target):
@@ -79,31 +79,31 @@ def copy_folder(source: Path, target: Path) -> None:
         sync(Path(folder))
 
 
-def replace_folder(new: Path, place: Path) -> None:
-    """Move the folder `new` to its neighbour `place`; a folder that was there is gone afterwards. Raises OSError.
+def replace_folder(new: Path, path: Path) -> None:
+    """Move the folder `new` to its neighbour `path`, and remove the folder that was there. Raises OSError.
 
-    Linux swaps two folders in one step (renameat2(2) with RENAME_EXCHANGE). Elsewhere, and on file systems that cannot,
-    the old one is moved aside first, and for a moment nothing is at the place.
+    Linux swaps two folders in one step (renameat2(2) with RENAME_EXCHANGE). Other systems, and some file systems,
+    cannot; there the old folder is moved aside first, and for a moment nothing is at `path`.
     """
-    aside = place.with_name(f".{place.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process killed in that moment
-    if not place.exists() or not any(place.iterdir()):
-        new.replace(place)  # rename(2) replaces an empty folder
-    elif _swapped(new, place):
+    aside = path.with_name(f".{path.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed
+    if not path.exists() or not any(path.iterdir()):
+        new.replace(path)  # rename(2) replaces an empty folder
+    elif _swapped(new, path):
         new.replace(aside)
     else:
-        place.replace(aside)
+        path.replace(aside)
         try:
-            new.replace(place)
+            new.replace(path)
         except OSError:
-            aside.replace(place)
+            aside.replace(path)
             raise
-    sync(place.parent)
+    sync(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _swapped(first: Path, second: Path) -> bool:
-    """Swap two folders, where the system can."""
+    """Swap two folders; gives False if the system cannot."""
     if sys.platform != "linux":
         return False
     import ctypes
@@ -116,7 +116,7 @@ def _swapped(first: Path, second: Path) -> bool:
 
 @contextlib.contextmanager
 def refusals_named(index: Path) -> Iterator[None]:
-    """Turn the system's refusals inside into an IndexFailure that names the index."""
+    """Turn an OSError inside into an IndexFailure that names the index."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Building an index: beside its place, resumable, and there in whole or not at all."""
+"""Builds an index beside its path, resumably, and moves it there when it is complete."""
 
 import contextlib
 import secrets
@@ -23,23 +23,23 @@ from index.vectors.base import Demand, require_one_each, require_unit_rows
 
 __all__ = ["IndexBuilder"]
 
-JOURNAL = f"{CASES}-journal"  # SQLite's, left by a process that was killed while it changed the index
-BUILDING = "building"  # an empty file that tells a partial index from an old one that is about to be removed
+JOURNAL = f"{CASES}-journal"  # SQLite's journal, left by a writer that was killed
+BUILDING = "building"  # an empty file that marks a partial index, unlike an old one that is about to be removed
 
 _PARTS = {CASES, JOURNAL, VECTORS, MODEL, SUMS, BUILDING}
 
 
 class IndexBuilder:
-    """A new index, written to the hidden neighbour `.NAME.partial` of its place until `finish` moves it there.
+    """A new index, written to the hidden neighbour `.NAME.partial` of its path until `finish` moves it there.
 
-    Every `add` and `quarantine` is on the disk when it returns. Leaving the context without `finish`, or dying, keeps
-    the partial index for the next `start` with the same fingerprint.
+    Every `add` and `quarantine` is on the disk when it returns. If the context ends without `finish`, or the process
+    dies, the next `start` with the same fingerprint goes on with the partial index.
     """
 
-    def __init__(self, place: Path, model: Path, replace: bool, lock: Lock, database: CaseWriter) -> None:
+    def __init__(self, path: Path, model: Path, replace: bool, lock: Lock, database: CaseWriter) -> None:
         """`start` makes one."""
-        self.place = place
-        self._partial = _partial(place)
+        self.path = path
+        self._partial = _partial(path)
         self._model = model
         self._replace = replace
         self._lock = lock
@@ -48,28 +48,28 @@ class IndexBuilder:
 
     @classmethod
     def start(
-        cls, place: Path, *, model: Path, dimension: int, fingerprint: str, replace: bool = False
+        cls, path: Path, *, model: Path, dimension: int, fingerprint: str, replace: bool = False
     ) -> "IndexBuilder":
-        """Begin an index, or go on with one that was begun.
+        """Begin an index, or go on with a partial one.
 
-        place: the folder that is to be the index; where it holds one already, `replace` says that the new one takes its
-        place when it is finished. model: the folder copied into the index. dimension: of the embeddings. fingerprint:
-        equal where the same radiographs are encoded in the same way; a partial index with another one is thrown away.
+        path: the folder of the new index. replace: whether an index that is there already gives way to the new one when
+        that is finished. model: the folder to copy into the index. dimension: of the embeddings. fingerprint: equal if
+        the same radiographs are encoded in the same way; a partial index with another fingerprint is removed.
 
-        Raises IndexBusy where the place is taken, or another process is building there.
+        Raises IndexBusy if the path is taken or another process is building there.
         """
-        place = place.resolve()  # behind a link, so that the neighbour is on the same file system
-        with refusals_named(place):
-            _require_free(place, replace)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock(place)
+        path = path.resolve()  # behind a link, so that the neighbour is on the same file system
+        with refusals_named(path):
+            _require_free(path, replace)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
             try:
-                partial = _partial(place)
+                partial = _partial(path)
                 database = _resume(partial, dimension, fingerprint) or _begin(partial, dimension, fingerprint)
             except BaseException:
                 lock.release()
                 raise
-        return cls(place, model, replace, lock, database)
+        return cls(path, model, replace, lock, database)
 
     def __enter__(self) -> "IndexBuilder":
         return self
@@ -80,7 +80,7 @@ class IndexBuilder:
         self.close()
 
     def close(self) -> None:
-        """Let go of the partial index; what was added stays for the next `start`."""
+        """Close the partial index and release its lock; the next `start` goes on with it."""
         self._database.close()
         self._lock.release()
 
@@ -99,10 +99,10 @@ class IndexBuilder:
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
     ) -> None:
-        """Add n cases in one transaction that is on the disk at the end; a case set aside before no longer is.
+        """Add n cases in one transaction, which is on the disk at the end. They are no longer set aside.
 
-        embeddings: (n, D) unit rows. thumbnails: JPEG or PNG, one a case. logits: (n,) finite. Raises ValueError where
-        one of them does not fit, or a case was added already, and adds none.
+        embeddings: (n, D) unit rows. thumbnails: JPEG or PNG, one a case. logits: (n,) finite. Raises ValueError, and
+        adds none, if one of them is invalid or a case was added already.
         """
         require_unit_rows(embeddings, self._dimension)
         require_one_each(cases, embeddings, thumbnails, logits)
@@ -110,7 +110,7 @@ class IndexBuilder:
             self._database.add(cases, embeddings, thumbnails, logits)
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
-        """Set cases aside that cannot be indexed, each with the reason, in one transaction."""
+        """Set aside cases that cannot be indexed, each with its reason, in one transaction."""
         with self._database.transaction(writing=True):
             self._database.quarantine(cases)
 
@@ -131,7 +131,7 @@ class IndexBuilder:
         return self._database.batches(self._dimension)
 
     def metadata(self, key: str) -> object:
-        """A JSON value that was stored under a key; None where there is none."""
+        """The JSON value stored under a key, or None."""
         values: dict[str, object] = self._database.metadata()["values"]
         return values.get(key)
 
@@ -142,14 +142,14 @@ class IndexBuilder:
             self._database.set_metadata(values=values | {key: value})
 
     def finish(self) -> None:
-        """Make the index whole and move it to its place, where it appears at once; an old one goes. Closes the build.
+        """Complete the index, move it to its path in one step, replacing an old one, and close the build.
 
-        Raises IndexBusy where the place was taken meanwhile; the partial index then stays.
+        Raises IndexBusy, and keeps the partial index, if the path was taken meanwhile.
         """
-        with refusals_named(self.place):
-            _require_free(self.place, self._replace)
+        with refusals_named(self.path):
+            _require_free(self.path, self._replace)
             remove_strays(self._partial)
-            break_seal(self._partial)  # of a process that was killed in this moment
+            break_seal(self._partial)  # written by a process that was killed before the move
             with self._database.transaction(writing=True):
                 self._database.set_metadata(created=now())
             metadata = self._database.metadata()
@@ -164,9 +164,9 @@ class IndexBuilder:
             sync(self._partial)
             self._database.close()
             seal(self._partial)
-            former = _metadata(self.place)
-            replace_folder(self._partial, self.place)
-            (self.place / BUILDING).unlink()
+            former = _metadata(self.path)
+            replace_folder(self._partial, self.path)
+            (self.path / BUILDING).unlink()
         if former.get("values", {}).get("store"):
             from index.milvus.sync import forget
 
@@ -180,43 +180,43 @@ class IndexBuilder:
         self.close()
 
 
-def _metadata(place: Path) -> dict[str, Any]:
-    """The metadata of the index at a place; nothing where none can be read."""
-    if not (place / CASES).is_file():
+def _metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the index at a path; empty if they cannot be read."""
+    if not (path / CASES).is_file():
         return {}
-    with contextlib.suppress(IndexFailure), contextlib.closing(CaseReader(place / CASES)) as database:
+    with contextlib.suppress(IndexFailure), contextlib.closing(CaseReader(path / CASES)) as database:
         return database.metadata()
     return {}
 
 
-def _partial(place: Path) -> Path:
-    return place.with_name(f".{place.name}.partial")
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
-def _require_free(place: Path, replace: bool) -> None:
-    """Raise IndexBusy unless at the place is nothing, an empty folder, or an index that may be replaced."""
-    if not place.exists():
+def _require_free(path: Path, replace: bool) -> None:
+    """Raise IndexBusy unless the path is free, an empty folder, or an index that may be replaced."""
+    if not path.exists():
         return
-    if not place.is_dir():
-        raise IndexBusy(f"{place} is a file; give a folder for the index")
-    names = {entry.name for entry in place.iterdir()}
+    if not path.is_dir():
+        raise IndexBusy(f"{path} is a file; give a folder for the index")
+    names = {entry.name for entry in path.iterdir()}
     others = sorted(name for name in names - _PARTS if not name.startswith("."))
     if others or (names and CASES not in names):
-        found = others[0] if others else sorted(names)[0]
-        raise IndexBusy(f"{place} holds {found}, which is no part of an index; give a new or empty folder")
+        foreign = others[0] if others else sorted(names)[0]
+        raise IndexBusy(f"{path} holds {foreign}, which is not part of an index; give a new or empty folder")
     if names and not replace:
-        raise IndexBusy(f"{place} holds an index already; add --replace to build it again, or give another folder")
+        raise IndexBusy(f"{path} holds an index already; add --replace to build it again, or give another folder")
 
 
-def _lock(place: Path) -> Lock:
+def _lock(path: Path) -> Lock:
     try:
-        return Lock(place.with_name(f".{place.name}.lock"))
+        return Lock(path.with_name(f".{path.name}.lock"))
     except BlockingIOError:
-        raise IndexBusy(f"another process is building {place}; wait until it has finished, or end it") from None
+        raise IndexBusy(f"another process is building {path}; wait until it has finished, or end it") from None
 
 
 def _resume(partial: Path, dimension: int, fingerprint: str) -> CaseWriter | None:
-    """The partial index that was begun with this fingerprint, if there is one and it is whole."""
+    """The partial index with this fingerprint, or None if there is none or it is damaged."""
     if not (partial / BUILDING).is_file() or not (partial / CASES).is_file():
         return None
     database = None
@@ -229,7 +229,7 @@ def _resume(partial: Path, dimension: int, fingerprint: str) -> CaseWriter | Non
                 database.cases()
                 database.vectors(dimension)
                 return database
-    except (IndexDamaged, IndexSchema):  # nobody has seen this index yet: it is simply built again
+    except (IndexDamaged, IndexSchema):  # a partial index is simply built again
         pass
     if database is not None:
         database.close()

@@ -12,8 +12,8 @@ LABEL_NAMES = ("normal", "abnormal")
 class Case:
     """A radiograph's record, as the user's table gives it.
 
-    `case` is unique in its collection and index: the path relative to the collection's folder. `label` is 1 (abnormal)
-    or 0 (normal) and belongs to the study. `digest` is the SHA-256 of the file's bytes in hex, "" until it was read.
+    `case` is the path relative to the collection's folder, unique in its collection and index. `label` is that of the
+    study: 1 (abnormal) or 0 (normal). `digest` is the SHA-256 of the file's bytes in hex, "" until the file was read.
     `laterality` is left, right, both or "".
     """
 
@@ -38,5 +38,5 @@ FIELDS = tuple(field.name for field in fields(Case))
 
 
 def as_text(name: str) -> str:
-    """Give back `name` with ? for what is no text: a file's name may hold bytes that are no UTF-8."""
+    """Replace by ? what is not valid Unicode: a file's name may hold bytes that are not UTF-8."""
     return name.encode(errors="replace").decode()

@@ -1,8 +1,8 @@
 """SHA256SUMS: the checksum of every file of an index, as `sha256sum --check` reads it.
 
-Whoever changes an index removes it first and writes it last, so it is there exactly where nobody was killed in between.
-Without it, records, embeddings, thumbnails and vectors are still known by their own checksums, but bytes of
-cases.sqlite that mean nothing, such as those of removed cases, are not.
+A writer removes the file first and writes it last. So the file is missing after a writer was killed. Without it,
+records, embeddings, thumbnails and vectors are still checked by their own checksums, but unused bytes of cases.sqlite,
+such as those of removed cases, are not.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ def seal(index: Path) -> None:
 
 
 def break_seal(index: Path) -> None:
-    """Remove the checksums, down to the disk, before something is changed. Raises OSError."""
+    """Remove the checksums before a change, synced to the disk. Raises OSError."""
     if sealed(index):
         (index / SUMS).unlink()
         sync(index)
 
 
 def check_bytes(index: Path, name: str, data: bytes) -> bool:
-    """Whether the bytes of a file have its checksum; True where there are no checksums."""
+    """Whether the bytes of a file have its checksum; True if there are no checksums."""
     try:
         text = (index / SUMS).read_bytes()
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def check_bytes(index: Path, name: str, data: bytes) -> bool:
     if line in text.splitlines(keepends=True):
         return True
     try:
-        return (index / SUMS).read_bytes() != text  # somebody is changing the index at this moment
+        return (index / SUMS).read_bytes() != text  # another process is changing the index
     except FileNotFoundError:
         return True
 
@@ -51,15 +51,15 @@ def check_bytes(index: Path, name: str, data: bytes) -> bool:
 def verify_seal(index: Path) -> None:
     """Raise IndexDamaged unless the checksums are those of all files, and of no others.
 
-    Whoever reads cases.sqlite in a transaction meanwhile has to know that reading it here ends SQLite's lock on it
-    (closing a file drops all POSIX locks that the process has on it). So it is read last.
+    The caller may be in a transaction on cases.sqlite. To read the file here ends SQLite's lock on it, since closing a
+    file drops all POSIX locks that the process has on it. So cases.sqlite is read last.
     """
-    told = (index / SUMS).read_bytes()
+    written = (index / SUMS).read_bytes()
     names = _files(index)
     lines = {name: f"{_digest(index / name)}  {name}\n".encode() for name in sorted(names, key=CASES.__eq__)}
-    if told == b"".join(lines[name] for name in names):
+    if written == b"".join(lines[name] for name in names):
         return
-    wrong = [name for name, line in lines.items() if line not in told.splitlines(keepends=True)]
+    wrong = [name for name, line in lines.items() if line not in written.splitlines(keepends=True)]
     raise IndexDamaged(
         f"{index / (wrong[0] if wrong else SUMS)} is damaged, or was changed by another program: it does not have the "
         f"checksum in {SUMS}; build the index again, or restore it from a copy"

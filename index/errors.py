@@ -2,12 +2,12 @@
 
     MuraSearchError            one sentence: what is wrong and what to do
     ├── MissingExtra           a package of an optional extra is not installed
-    └── IndexFailure           an index folder cannot be used
-        ├── IndexMissing       nothing, or no index, at the place
+    └── IndexFailure           an index cannot be used
+        ├── IndexMissing       no index at the path
         ├── IndexSchema        written by another version of the format
-        ├── IndexDamaged       bytes that are not what was written
-        ├── IndexBusy          another process writes, or the place is taken
-        └── IndexUnreachable   the server that holds its vectors does not answer
+        ├── IndexDamaged       the bytes are not those that were written
+        ├── IndexBusy          another process writes, or the path is taken
+        └── IndexUnreachable   the Milvus server does not answer
 
 `retrieval.errors` continues the tree. The command line prints the message after `error: ` and exits 1.
 """

@@ -18,24 +18,24 @@ except ImportError as error:
 __all__ = ["write_parquet"]
 
 
-def write_parquet(folder: IndexReader, target: Path, *, progress: Callable[[int, int], None] | None = None) -> int:
-    """Write all cases in row order; gives how many. The file is there in whole or not at all.
+def write_parquet(reader: IndexReader, target: Path, *, progress: Callable[[int, int], None] | None = None) -> int:
+    """Write all cases in row order, completely or not at all; gives their number.
 
     Columns: those of `Case`, the label as 0 or 1; `logit`, the classifier's, uncalibrated; `embedding`, a list of D
-    float32. The file's metadata name the index's generation. `progress` gets (done, all). Raises IndexBusy where the
-    index is changed meanwhile, IndexFailure where the file cannot be written.
+    float32. The file's metadata name the index's generation. `progress` gets (done, all). Raises IndexBusy if the index
+    changes meanwhile, IndexFailure if the file cannot be written.
     """
-    folder.refresh()
-    total, _ = folder.size()
-    dimension = int(folder.embeddings().shape[1])
+    reader.refresh()
+    total, _ = reader.size()
+    dimension = int(reader.embeddings().shape[1])
     kinds = {"label": pa.int8()}
     columns = [(name, kinds.get(name, pa.string())) for name in FIELDS]
     schema = pa.schema([*columns, ("logit", pa.float32()), ("embedding", pa.list_(pa.float32(), dimension))])
-    schema = schema.with_metadata({"mura-search": f"generation {folder.info()['generation']}"})
+    schema = schema.with_metadata({"mura-search": f"generation {reader.info()['generation']}"})
     done = 0
     try:
         with whole_file(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for batch in folder.batches():
+            for batch in reader.batches():
                 writer.write_batch(_table(batch, schema))
                 done += len(batch.cases)
                 if progress:

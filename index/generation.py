@@ -1,4 +1,4 @@
-"""What a reader holds of an index: one generation of it, ready to be searched."""
+"""One generation of an index in memory, ready to be searched."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,27 +11,26 @@ from index.case import FIELDS, LABEL_NAMES, Case
 from index.errors import IndexDamaged
 from index.sqlite.reader import CaseReader
 from index.vectors.base import Demand, VectorStore, by_exclusion
-from index.vectors.study_search import nearest_studies
+from index.vectors.study_search import Neighbour, nearest_studies
 from index.vectors.vector_file import VectorFile
 
 __all__ = ["Generation", "make_vector_file", "require_filter"]
 
-MASKS = 32  # filters that are remembered
-FEW = 64  # cases not to be found: asking for so many more is faster than a mask over all
+MASKS = 32  # filters whose mask is kept
+FEW = 64  # excluded cases: up to here asking for as many more is faster than a mask over all
 
 Mask = NDArray[np.bool_]
-Found = tuple[float, int]  # the similarity, and the row of the study's nearest case
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """N cases by position, 0 to N-1 in row order, some of which may have been removed since vectors.faiss was written.
+    """N cases by position, 0 to N-1 in row order. Some may have been removed since vectors.faiss was written.
 
-    rows, studies: (N,), as in a `VectorFile`. alive: (N,) False where a case was removed; None where none was. behind:
-    how many cases were added or removed since. shown: cases by row that were read already.
+    number: of the generation. rows, studies: (N,), as in a `VectorFile`. alive: (N,) False for removed cases; None if
+    none was removed. behind: the number of cases added or removed since. shown: the cases read so far, by row.
     """
 
-    generation: int
+    number: int
     rows: NDArray[np.int64]
     studies: NDArray[np.int64]
     store: VectorStore
@@ -47,9 +46,7 @@ class Generation:
         Where the vectors.faiss at `path` is missing or of another index, the search is exact over the vectors of
         cases.sqlite. The next writer writes the file.
         """
-        from index.vectors.faiss import (
-            FaissStore,  # not before it is needed: it takes longer to import than all the rest
-        )
+        from index.vectors.faiss import FaissStore  # late: it takes longer to import than all the rest
 
         metadata = database.metadata()
         snapshot = VectorFile.read(path, bytes.fromhex(metadata["identity"]))
@@ -58,10 +55,10 @@ class Generation:
         rows, studies, behind = base.rows, base.studies, 0
         added, their_studies, vectors = database.vectors(metadata["dimension"], base.last)
         if len(added):
-            # A study that has cases in the file is known by the number that it has there.
-            at = np.searchsorted(rows, their_studies)
+            # A study with cases in the file keeps its number of the file.
+            positions = np.searchsorted(rows, their_studies)
             there = their_studies <= base.last
-            their_studies[there] = studies[at[there]]
+            their_studies[there] = studies[positions[there]]
             rows, studies = np.concatenate((rows, added)), np.concatenate((studies, their_studies))
             store, behind = _Grown(store, len(base.rows), vectors), len(added)
         removed = np.intersect1d(rows, database.removed(), assume_unique=True)
@@ -87,7 +84,7 @@ class Generation:
         return int(np.count_nonzero(met))
 
     def embeddings(self) -> NDArray[np.float32]:
-        """(n, D) of the cases that are there, in row order."""
+        """(n, D) of the cases that were not removed, in row order."""
         return self.store.take(np.arange(len(self.rows)) if self.alive is None else np.flatnonzero(self.alive))
 
     def search(
@@ -97,13 +94,13 @@ class Generation:
         where: Mapping[str, Collection[str]],
         exclude_patients: Sequence[Collection[str]] | None,
         database: CaseReader,
-    ) -> tuple[list[list[Found]], int | None]:
+    ) -> tuple[list[list[Neighbour]], int | None]:
         """The k nearest studies of each query: the similarity and the row of each study's nearest matching case.
 
         queries: (Q, D) unit rows. exclude_patients: for each query the patients that it must not find. Most similar
-        first, ties by row. With the generation that the database had when it was asked the last thing, where that told.
+        first, ties by row. Gives also the database's generation at its last answer; None if it was not asked.
         """
-        answers: list[list[Found]] = [[] for _ in queries]
+        answers: list[list[Neighbour]] = [[] for _ in queries]
         generation = None
         matching = self._matching(where, database)
         for patients, members in by_exclusion(exclude_patients, len(queries)).items():
@@ -121,7 +118,7 @@ class Generation:
         return answers, generation
 
     def _matching(self, where: Mapping[str, Collection[str]], database: CaseReader) -> Mask | None:
-        """(N,) True where a case is there and has one of the values of every field; None where all do."""
+        """(N,) True for cases that were not removed and match every field; None if all do."""
         mask = self.alive
         for name, values in where.items():
             of_field = self._mask(name, values, database)
@@ -140,15 +137,15 @@ class Generation:
         return self._masks[key]
 
     def _positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The positions of rows; those of a later generation are left out."""
+        """The positions of rows, without those of a later generation."""
         rows = rows[rows <= self.rows[-1]] if len(self.rows) else rows[:0]
         if len(self.rows) and self.rows[-1] - self.rows[0] + 1 == len(self.rows):
-            return np.asarray(rows - self.rows[0])  # none is missing between the first and the last
+            return np.asarray(rows - self.rows[0])  # no row is missing between the first and the last
         return np.asarray(np.searchsorted(self.rows, rows))
 
 
 class _Grown:
-    """A store and the vectors that were added since; a `VectorStore`."""
+    """A `VectorStore`: another store and the vectors added since."""
 
     def __init__(self, base: VectorStore, size: int, added: NDArray[np.float32]) -> None:
         self._base, self._size, self._added = base, size, added
@@ -171,8 +168,8 @@ class _Grown:
         positions = np.broadcast_to(np.arange(self._size, self._size + len(self._added)), similarities.shape)
         there = min(count, self._size if old is None else int(np.count_nonzero(old)))
         if there:
-            of_base, places = self._base.search(queries, there, old)
-            similarities, positions = np.hstack((of_base, similarities)), np.hstack((places, positions))
+            of_base, old_positions = self._base.search(queries, there, old)
+            similarities, positions = np.hstack((of_base, similarities)), np.hstack((old_positions, positions))
         order = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
         return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
@@ -188,7 +185,7 @@ class _Grown:
 
 
 def make_vector_file(database: CaseReader, demand: Demand) -> VectorFile:
-    """What vectors.faiss is to hold, from cases.sqlite, in a transaction."""
+    """The content of a new vectors.faiss, from cases.sqlite, in a transaction."""
     from index.vectors.faiss import FaissStore
 
     rows, studies, vectors = database.vectors(database.metadata()["dimension"])
@@ -196,7 +193,7 @@ def make_vector_file(database: CaseReader, demand: Demand) -> VectorFile:
 
 
 def require_filter(name: str, values: Collection[str]) -> None:
-    """Raise ValueError unless the field exists and the values are a collection of strings, and for labels of labels."""
+    """Raise ValueError for an unknown field, one string instead of a collection, or an unknown label."""
     if name not in FIELDS:
         raise ValueError(f"cases have no field {name!r}; the fields are {', '.join(FIELDS)}")
     if isinstance(values, str):

@@ -1,4 +1,4 @@
-"""A lock that one process at a time holds, and that goes with the process however it ends."""
+"""A lock that one process at a time holds, and that ends with the process."""
 
 import fcntl
 import os
@@ -8,10 +8,10 @@ __all__ = ["Lock"]
 
 
 class Lock:
-    """The lock whose name is a file (flock(2)). The file is there while somebody holds it, or has died holding it."""
+    """A lock on a file (flock(2)). The file exists while a process holds the lock, or after it died holding it."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock. Raises BlockingIOError where it is held, by this process or another."""
+        """Take the lock. Raises BlockingIOError if this process or another holds it."""
         self.path = path
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -23,10 +23,10 @@ class Lock:
             if self._is_at_path(descriptor):
                 self._descriptor = descriptor
                 return
-            os.close(descriptor)  # whoever held it removed the file after we had opened it
+            os.close(descriptor)  # the last holder removed the file after it was opened here
 
     def release(self) -> None:
-        """Let go; the second time does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._descriptor >= 0:
             self.path.unlink(missing_ok=True)
             os.close(self._descriptor)

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Hit", "IndexReader", "require_index"]
 
-CHECKED = 64 << 20  # bytes: up to here every byte of cases.sqlite is compared with its checksum when it is opened
-REMEMBERED = 50_000  # cases that were shown, so that SQLite need not be asked again
-ATTEMPTS = 20  # to search while somebody changes the index
+CHECKED = 64 << 20  # bytes: a cases.sqlite up to this size is compared with its checksum when it is opened
+REMEMBERED = 50_000  # cases that are kept in memory after they were shown
+ATTEMPTS = 20  # to search while other processes change the index
 
 _File = tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A study found. `similarity` is the cosine, -1 to 1 to within rounding; `case` is the study's nearest case."""
+    """A similar study: the cosine similarity, -1 to 1 to within rounding, of its nearest case."""
 
     similarity: float
     case: Case
@@ -44,15 +44,15 @@ class Hit:
 class IndexReader:
     """An index for reading. Several threads may use it.
 
-    Each search is of the index as it is then, whole: what another process adds, removes or relabels is there for the
-    next one. `cases`, `embeddings` and `logits` are of one state, that of the last search or `refresh`.
+    Each search sees one whole generation, the newest: it includes what other processes added, removed and relabelled.
+    `cases`, `embeddings` and `logits` are of the generation of the last search or `refresh`.
     """
 
     def __init__(
         self,
         path: Path,
         database: CaseReader,
-        state: "Generation | RemoteGeneration",
+        generation: "Generation | RemoteGeneration",
         file: _File,
         remote: "MilvusStore | None",
     ) -> None:
@@ -60,17 +60,17 @@ class IndexReader:
         self.path = path
         self.model = path / MODEL
         self._database = database
-        self._state = state
+        self._generation = generation
         self._file = file
         self._remote = remote
         self._metadata = database.metadata()
 
     @classmethod
     def open(cls, path: Path) -> "IndexReader":
-        """Open the index in a folder.
+        """Open the index at a path.
 
-        Raises IndexMissing where there is none, IndexSchema where another version wrote it, IndexDamaged where bytes
-        are not those written, and MissingExtra without FAISS.
+        Raises IndexMissing if there is none, IndexSchema if another version wrote it, IndexDamaged if its bytes are not
+        those that were written, and MissingExtra without FAISS.
         """
         require_index(path)
         for _ in range(ATTEMPTS):
@@ -84,13 +84,13 @@ class IndexReader:
 
     @classmethod
     def _open(cls, path: Path, file: "_File") -> "IndexReader":
-        """Open the index of that file; one that is replaced meanwhile may look damaged."""
+        """Open the index; if it is replaced meanwhile, it may look damaged."""
         database = CaseReader(path / CASES)
         remote = None
         try:
             with database.transaction():
                 database.check()
-                database.generation()  # from here on, nobody changes the file until the transaction ends
+                database.generation()  # SQLite holds its lock from here to the end of the transaction
                 small = (path / CASES).stat().st_size <= CHECKED
                 if small and not check_bytes(path, CASES, database.image()):
                     raise IndexDamaged(
@@ -98,8 +98,8 @@ class IndexReader:
                         "build the index again, or restore it from a copy"
                     )
                 remote = _remote(database)
-                state = _state(path, database, remote)
-            return cls(path, database, state, file, remote)
+                generation = _read_generation(path, database, remote)
+            return cls(path, database, generation, file, remote)
         except BaseException:
             if remote:
                 remote.close()
@@ -120,16 +120,16 @@ class IndexReader:
         self._database.close()
 
     def replaced(self) -> bool:
-        """Whether another index is at this place than was opened. One that is gone still answers."""
+        """Whether another index has taken the path since. This reader still answers from the old one."""
         file = _file(self.path / CASES)
         return file is not None and file != self._file
 
     def refresh(self) -> bool:
-        """Go over to the state that the index has now; gives whether it was another one."""
-        if self._database.generation() == self._state.generation:
+        """Go over to the newest generation; gives whether there was a newer one."""
+        if self._database.generation() == self._generation.number:
             return False
         with self._database.transaction():
-            self._state = _state(self.path, self._database, self._remote)
+            self._generation = _read_generation(self.path, self._database, self._remote)
             self._metadata = self._database.metadata()
         return True
 
@@ -148,7 +148,7 @@ class IndexReader:
 
         Gives for each query min(k, studies with a case that matches) hits, at most one a study, the most similar first;
         ties in the order in which the cases were indexed. A study's hit is its nearest matching case. Raises ValueError
-        for embeddings of another shape or length than unit, k below 1, an unknown field, or exclusions not one a query.
+        unless embeddings are (Q, D) unit rows, k is at least 1, fields are known, and exclusions are one a query.
         """
         queries = np.ascontiguousarray(embeddings, dtype=np.float32)
         require_unit_rows(queries, int(self._metadata["dimension"]))
@@ -157,9 +157,9 @@ class IndexReader:
         for field, values in (where or {}).items():
             require_filter(field, values)
         for _ in range(ATTEMPTS):
-            state = self._state
-            answers, generation = state.search(queries, k, where or {}, exclude_patients, self._database)
-            cases = self._cases(state, [row for answer in answers for _, row in answer], generation)
+            current = self._generation
+            answers, generation = current.search(queries, k, where or {}, exclude_patients, self._database)
+            cases = self._cases(current, [row for answer in answers for _, row in answer], generation)
             if cases is not None:
                 found = iter(cases)
                 return [[Hit(similarity, next(found)) for similarity, _ in answer] for answer in answers]
@@ -167,20 +167,22 @@ class IndexReader:
         raise IndexBusy(f"{self.path} changes faster than it can be searched; try again")
 
     def _cases(
-        self, state: "Generation | RemoteGeneration", rows: Sequence[int], generation: int | None
+        self, current: "Generation | RemoteGeneration", rows: Sequence[int], generation: int | None
     ) -> list[Case] | None:
-        """The cases of the rows; None where the index is not in this state any more.
+        """The cases of the rows; None if the index has another generation by now.
 
-        generation: that of the index when it was last asked in this search, if it was.
+        generation: the number that cases.sqlite gave when this search last asked it; None if it did not ask.
         """
-        known = {row: case for row in rows if (case := state.shown.get(row)) is not None}  # another thread may clear it
+        known = {
+            row: case for row in rows if (case := current.shown.get(row)) is not None
+        }  # another thread may clear it
         missing = [row for row in rows if row not in known]
         found: dict[int, Case] = {}
         if missing:
             generation, found = self._database.records(missing)
         elif generation is None:
             generation = self._database.generation()
-        if generation != state.generation:
+        if generation != current.number:
             return None
         if missing:
             if len(found) < len(set(missing)):
@@ -188,19 +190,19 @@ class IndexReader:
                     f"{self.path / CASES} is damaged: it lacks a case that {VECTORS} has; build it again"
                 )
             known |= found
-            state.shown.update(found)
-            if len(state.shown) > REMEMBERED:
-                state.shown.clear()
+            current.shown.update(found)
+            if len(current.shown) > REMEMBERED:
+                current.shown.clear()
         return [known[row] for row in rows]
 
     def cases(self) -> list[Case]:
-        """All cases, in row order. Raises IndexBusy where the index was changed since the last search or `refresh`."""
+        """All cases, in row order. Raises IndexBusy if the index was changed since the last search or `refresh`."""
         with self._unchanged():
             return self._database.cases()
 
     def embeddings(self) -> NDArray[np.float32]:
         """(N, D) unit rows in row order, bit for bit as they were added."""
-        return self._state.embeddings()
+        return self._generation.embeddings()
 
     def logits(self) -> NDArray[np.float32]:
         """(N,) the classifier's uncalibrated logits in row order. Raises IndexBusy as `cases` does."""
@@ -208,16 +210,16 @@ class IndexReader:
             return self._database.logits()
 
     def batches(self) -> Iterator[Batch]:
-        """Everything of all cases, in row order, about a thousand at a time. Raises IndexBusy as `cases` does."""
+        """All cases with their data, in row order, about a thousand at a time. Raises IndexBusy as `cases` does."""
         with self._unchanged():
             yield from self._database.batches(int(self._metadata["dimension"]))
 
     def thumbnail(self, case: str) -> bytes | None:
-        """The picture stored with a case, JPEG or PNG; None where there is no such case, or no longer."""
+        """The JPEG or PNG stored with a case; None if there is no such case, or no longer."""
         return self._database.thumbnail(case)
 
     def embedding(self, case: str) -> NDArray[np.float32] | None:
-        """(D,) of unit length, bit for bit as it was added; None where there is no such case, or no longer."""
+        """(D,) of unit length, bit for bit as it was added; None if there is no such case, or no longer."""
         return self._database.embedding(case)
 
     def counts(self, field: str) -> dict[str, int]:
@@ -226,7 +228,7 @@ class IndexReader:
         return self._database.counts(field)
 
     def set_aside(self) -> list[tuple[Case, str]]:
-        """What could not be read when the index was built, with the reasons; labels are not kept."""
+        """The cases that could not be read when the index was built, each with its reason; their label is always 0."""
         return self._database.set_aside()
 
     def find(self, field: str, values: Collection[str]) -> list[Case]:
@@ -239,11 +241,11 @@ class IndexReader:
         return self.find("digest", [digest]) if digest else []
 
     def size(self) -> tuple[int, int]:
-        """How many cases and studies there are, counted in memory."""
-        return self._state.count(), self._state.count_studies()
+        """The numbers of cases and of studies, counted in memory."""
+        return self._generation.count(), self._generation.count_studies()
 
     def info(self) -> dict[str, object]:
-        """Counts, and where the index stands now."""
+        """Counts, store, format, generation and dates, as JSON values."""
         self.refresh()
         cases, studies = self.size()
         return {
@@ -253,28 +255,26 @@ class IndexReader:
             "parts": self._database.counts("part"),
             "labels": {"normal": 0, "abnormal": 0} | self._database.counts("label"),
             "quarantined": len(self._database.quarantined()),
-            "store": self._state.store.describe(),
-            "generation": self._state.generation,
+            "store": self._generation.store.describe(),
+            "generation": self._generation.number,
             "schema": SCHEMA,
             "created": self._metadata["created"],
             "sealed": sealed(self.path),
         }
 
     def history(self) -> list[dict[str, Any]]:
-        """What was done to the index, oldest first, one entry a transaction.
+        """The changes of the index, oldest first, one entry a transaction.
 
-        Each has "generation", "at" (UTC), "action" ("add", "merge", "remove", "relabel" or "compact"),
-        "detail" and "cases"
-        afterwards.
+        Each has "generation", "at" (UTC), "action" ("add", "merge", "remove", "relabel" or "compact"), "detail", and
+        "cases", the number afterwards.
         """
         return self._database.history()
 
     def verify(self) -> bool:
-        """Read every byte, compare it with its checksum, and vectors.faiss or Milvus with cases.sqlite.
+        """Compare every byte with its checksum, and vectors.faiss or Milvus with cases.sqlite.
 
-        Gives whether every byte of every file was covered: False where the index was changed and not sealed again, so
-        that bytes of cases.sqlite that mean nothing could not be checked. Raises IndexDamaged where something is not
-        what was written.
+        Gives whether every byte of every file was checked: False if the last writer left no checksums of whole files,
+        so that unused bytes of cases.sqlite could not be checked. Raises IndexDamaged at the first difference.
         """
         whole = sealed(self.path)
         with self._database.transaction():
@@ -290,29 +290,29 @@ class IndexReader:
         return whole and sealed(self.path)
 
     def metadata(self, key: str) -> object | None:
-        """A JSON value stored when the index was built, such as "rules" or "collection"; None where none was."""
+        """A JSON value stored when the index was built, such as "rules" or "collection", or None."""
         value: object | None = self._metadata["values"].get(key)
         return value
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
         with self._database.transaction():
-            if self._database.generation() != self._state.generation:
-                raise IndexBusy(f"{self.path} was changed meanwhile; do it again")
+            if self._database.generation() != self._generation.number:
+                raise IndexBusy(f"{self.path} changed meanwhile; try again")
             yield
 
 
 def _file(path: Path) -> _File:
-    """Which file is at the path, whatever is in it; None where none is."""
+    """The device and inode of the file at the path; None if there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _remote(database: CaseReader) -> "MilvusStore | None":
-    """The collection that holds the vectors of the index, where that is in Milvus."""
+    """The Milvus collection of the index; None if its vectors are in vectors.faiss."""
     metadata = database.metadata()
     if not metadata["values"].get("store"):
         return None
@@ -321,8 +321,8 @@ def _remote(database: CaseReader) -> "MilvusStore | None":
     return open_remote(metadata)
 
 
-def _state(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "Generation | RemoteGeneration":
-    """What the index holds now, in a transaction."""
+def _read_generation(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "Generation | RemoteGeneration":
+    """The newest generation, in a transaction."""
     if remote is None:
         return Generation.read(path / VECTORS, database)
     from index.milvus.sync import RemoteGeneration
@@ -331,17 +331,17 @@ def _state(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "G
 
 
 def _require_same(path: Path, database: CaseReader) -> None:
-    """Raise IndexDamaged where vectors.faiss has another vector than cases.sqlite; in a transaction."""
+    """Raise IndexDamaged if vectors.faiss has another vector than cases.sqlite; in a transaction."""
     metadata = database.metadata()
     snapshot = VectorFile.read(path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)
     if snapshot is None:
         return
     rows, _, truth = database.vectors(metadata["dimension"])
     there = rows <= snapshot.last
-    places = np.searchsorted(snapshot.rows, rows[there])
+    positions = np.searchsorted(snapshot.rows, rows[there])
     if not (
-        np.array_equal(snapshot.rows[places], rows[there])
-        and np.array_equal(snapshot.vectors[places].view(np.int32), truth[there].view(np.int32))
+        np.array_equal(snapshot.rows[positions], rows[there])
+        and np.array_equal(snapshot.vectors[positions].view(np.int32), truth[there].view(np.int32))
     ):
         raise IndexDamaged(
             f"{path / VECTORS} is damaged; delete that file; the next change of the index writes it again"
@@ -349,7 +349,7 @@ def _require_same(path: Path, database: CaseReader) -> None:
 
 
 def require_index(path: Path) -> None:
-    """Raise IndexMissing, IndexDamaged or IndexFailure where the folder holds no index that could be opened."""
+    """Raise IndexMissing, IndexDamaged or IndexFailure if there is no index at the path."""
     try:
         names = {entry.name for entry in path.iterdir()}
     except (FileNotFoundError, NotADirectoryError):

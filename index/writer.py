@@ -1,4 +1,4 @@
-"""Changing an index that is in use: adding, removing and relabelling, each change in whole or not at all."""
+"""Changes an index while it is in use: adds, removes and relabels cases, each change completely or not at all."""
 
 import contextlib
 import hashlib
@@ -24,23 +24,23 @@ from index.vectors.vector_file import VectorFile
 
 __all__ = ["IndexWriter"]
 
-AT_ONCE = 4_096  # pending cases: then Milvus is told of them before the edit ends
-SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written anew after every change
-SEALED = 256 << 20  # bytes of cases.sqlite: up to here an index is sealed after every change
+AT_ONCE = 4_096  # pending cases: from here on they are sent to Milvus before the writer is closed
+SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written again after every change
+SEALED = 256 << 20  # bytes of cases.sqlite: up to here SHA256SUMS is written after every change
 
 
 class IndexWriter:
-    """An index opened for writing, by one process at a time: `with IndexWriter.open(path) as edit`.
+    """An index opened for writing, by one process at a time: `with IndexWriter.open(path) as writer`.
 
-    Every change is one transaction that is on the disk when the method returns, with an entry in the history, and there
-    for the next search of every reader. vectors.faiss is brought up to date when the context ends: always where that is
-    quick, and otherwise when it is far behind, or after `compact`.
+    Every change is one transaction with an entry in the history. It is on the disk when the method returns, and every
+    reader finds it in its next search. vectors.faiss is brought up to date when the context ends: always if that is
+    quick, otherwise when it is far behind, or after `compact`.
     """
 
     def __init__(self, path: Path, lock: Lock, database: CaseWriter) -> None:
         """`open` makes one."""
         self.path = path
-        self.behind = 0  # after `close`: how many changed cases vectors.faiss or Milvus does not show yet
+        self.behind = 0  # after `close`: the number of changes that vectors.faiss or Milvus lacks
         self._lock = lock
         self._database = database
         metadata = database.metadata()
@@ -50,10 +50,10 @@ class IndexWriter:
 
     @classmethod
     def open(cls, path: Path) -> "IndexWriter":
-        """Open the index in a folder for writing.
+        """Open the index at a path for writing.
 
-        Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy where another process is
-        writing, and IndexFailure where the folder cannot be written.
+        Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy if another process is
+        writing, and IndexFailure if the folder cannot be written.
         """
         path = path.resolve()  # behind a link, so that every writer meets the same lock
         require_index(path)
@@ -84,13 +84,13 @@ class IndexWriter:
         self.close()
 
     def close(self) -> None:
-        """Bring vectors.faiss and the checksums up to date, and let others write."""
+        """Bring vectors.faiss or Milvus and the checksums up to date, and release the lock."""
         try:
             with refusals_named(self.path):
                 if self._database.remote:
-                    self._tell_milvus()
+                    self._update_milvus()
                 else:
-                    self._bring_up_to_date()
+                    self._update_vector_file()
                 self._seal()
         finally:
             self._database.close()
@@ -118,7 +118,7 @@ class IndexWriter:
         return list(self._database.cases_where(field, values).values())
 
     def known(self, field: str, values: Collection[str]) -> dict[str, str]:
-        """Those of a field's values that are indexed, each with the name of the first case that has it."""
+        """The values of a field that are indexed, each with the name of its first case."""
         require_filter(field, values)
         return self._database.known(field, values)
 
@@ -131,8 +131,8 @@ class IndexWriter:
     ) -> None:
         """Add n cases: embeddings (n, D) unit rows, one thumbnail and one finite logit a case.
 
-        Raises ValueError, and adds none, where one of them does not fit, a case is there already, or a study or a
-        patient would be torn: a study has one label and one patient.
+        Raises ValueError, and adds none, if one of them is invalid, a case is indexed already, or its study is indexed
+        with another label or patient.
         """
         require_unit_rows(embeddings, self._dimension)
         require_one_each(cases, embeddings, thumbnails, logits)
@@ -140,17 +140,17 @@ class IndexWriter:
             self._require_whole_studies(cases)
             self._database.add(cases, embeddings, thumbnails, logits)
         if self._database.remote and len(self._database.pending()) >= AT_ONCE:
-            self._tell_milvus()
+            self._update_milvus()
 
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
-        """Remove the cases whose fields have one of the values named, as in {"patient": ["p17"]}; gives their names.
+        """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.
 
-        Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no longer found; they leave
-        vectors.faiss when that is written next (`behind`, `compact`). What could not be read and was set aside under
-        these names goes, too. Raises ValueError for an unknown field, and where nothing is named.
+        Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no search finds them. Their
+        vectors leave vectors.faiss when it is written next (`behind`, `compact`). Cases set aside under these names are
+        forgotten too. Raises ValueError for an unknown field and for an empty `where`.
         """
         if not where:
-            raise ValueError("say which cases to remove")
+            raise ValueError("name the cases to remove")
         for field, values in where.items():
             require_filter(field, values)
         with self._change():
@@ -166,7 +166,7 @@ class IndexWriter:
     def relabel(self, study: str, label: int) -> int:
         """Give a study the label 0 (normal) or 1 (abnormal); gives how many of its cases had the other one.
 
-        Raises ValueError for another label, and where the index holds no such study.
+        Raises ValueError for another label and for an unknown study.
         """
         if label not in range(len(LABEL_NAMES)):
             raise ValueError(f"a label is 0 (normal) or 1 (abnormal), not {label}")
@@ -180,12 +180,12 @@ class IndexWriter:
             return len(wrong)
 
     def merge(self, other: IndexReader, prefix: str = "") -> tuple[int, list[tuple[str, str]]]:
-        """Add the cases of another index that are not here byte for byte, all in one transaction.
+        """Add the cases of another index, all in one transaction, without those whose files are indexed here already.
 
-        Both must be of one model, since embeddings of two cannot be compared. prefix: put before the case, study and
-        patient of what is added, as "north/", where two hospitals use the same names for different people. Gives how
-        many were added, and each case that was not with the one here that has its bytes. Raises ValueError, and adds
-        none, for another model, and where a case, or a study with another label or patient, is here under its name.
+        Both indexes need the same model: embeddings of two models cannot be compared. prefix: put before the names of
+        case, study and patient, as "north/", if two hospitals use the same names for different people. Gives the number
+        of cases added, and each other case with the case here that has the same bytes. Raises ValueError, and adds
+        none, for another model, for a case whose name is taken, and for a study with another label or patient.
         """
         if other.path.resolve() == self.path:
             raise ValueError("an index cannot be merged with itself")
@@ -194,7 +194,7 @@ class IndexWriter:
         known: list[tuple[str, str]] = []
         added = 0
         with self._change():
-            last = self._database.last()  # what the other one holds twice is added twice
+            last = self._database.last()  # a file that the other index holds twice is added twice
             for batch in other.batches():
                 digests = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
                 known += [(case.case, digests[case.digest]) for case in batch.cases if case.digest in digests]
@@ -214,7 +214,7 @@ class IndexWriter:
         return added, known
 
     def mark_synthetic(self) -> None:
-        """Say of the index that it holds synthetic radiographs, before some are added."""
+        """Mark the index as holding synthetic radiographs, before some are added."""
         with self._change():
             self._mark()
             self._database.record("synthetic", {})
@@ -225,10 +225,10 @@ class IndexWriter:
         self._database.set_metadata(values=values | {"collection": about})
 
     def compact(self, **demand: Any) -> int:
-        """Give the space of what was removed back; gives how many bytes cases.sqlite has become smaller.
+        """Shrink cases.sqlite by the space of removed cases; gives the number of bytes saved.
 
-        When the edit is closed, vectors.faiss holds what cases.sqlite does and no more. demand: what the search has to
-        reach from now on, as in `Demand`; what is not named stays. Raises ValueError where it makes no sense.
+        When the writer is closed, vectors.faiss holds exactly the cases of cases.sqlite. demand: the fields of `Demand`
+        that change from now on. Raises ValueError for an invalid demand.
         """
         with self._change():
             if demand:
@@ -258,7 +258,7 @@ class IndexWriter:
             if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
                 raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
 
-    def _bring_up_to_date(self) -> None:
+    def _update_vector_file(self) -> None:
         with self._database.transaction():
             metadata = self._database.metadata()
             identity = bytes.fromhex(metadata["identity"])
@@ -276,8 +276,8 @@ class IndexWriter:
                 self._database.forget_removed()
             self.behind = 0
 
-    def _tell_milvus(self) -> None:
-        """Write what was changed to Milvus; where that does not answer, the next edit does it."""
+    def _update_milvus(self) -> None:
+        """Write the pending changes to Milvus; if it does not answer, the next writer does it."""
         from index.milvus.sync import bring_up_to_date, differences, open_remote
 
         with self._database.transaction():
@@ -301,7 +301,7 @@ class IndexWriter:
             seal(self.path)
 
     def _behind(self, identity: bytes) -> int:
-        """How far vectors.faiss is behind; all cases, and one, where it is missing or damaged."""
+        """The number of changes that vectors.faiss lacks; all cases and one more if it is missing or damaged."""
         try:
             snapshot = VectorFile.read(self.path / VECTORS, identity)
         except IndexDamaged:
@@ -314,7 +314,7 @@ def _prefixed(case: Case, prefix: str) -> Case:
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a folder, by its path there."""
+    """The SHA-256 of every file in a folder, by relative path."""
     digests = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file():
@@ -324,5 +324,5 @@ def _contents(folder: Path) -> dict[str, str]:
 
 
 def _is_synthetic(about: object) -> bool:
-    """Whether what an index says of its collection marks it as synthetic."""
+    """Whether the metadata of a collection mark it as synthetic."""
     return isinstance(about, dict) and bool(about.get("synthetic"))

@@ -1,4 +1,4 @@
-"""Which cases a search may find, written as Milvus boolean expressions."""
+"""Filters of a search as Milvus boolean expressions."""
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
@@ -7,17 +7,17 @@ from index.case import FIELDS, LABEL_NAMES
 
 __all__ = ["LONGEST", "expressions", "one_of", "storable"]
 
-LONGEST = 4096  # bytes of UTF-8 in a value: what a path may have. Milvus itself would hold 65535
-_AT_ONCE = 10_000  # values in a list; even of the longest, they stay below the 64 MB that a server takes in one request
+LONGEST = 4096  # bytes of UTF-8 in a value, as in a path; Milvus holds up to 65535
+_AT_ONCE = 10_000  # values in a list; even the longest stay below the 64 MB that a server takes in one request
 
 
 def expressions(where: Mapping[str, Collection[str]] | None, patients: Collection[str] = ()) -> list[str]:
-    """The cases that match `where` and are of none of the patients, as expressions no two of which share a case.
+    """The cases that match `where` and belong to none of the patients, as expressions that share no case.
 
     where: field of `Case` to the values allowed, the label as "normal" or "abnormal". A field with very many values is
-    split, and every part is an expression of its own; an empty list of values gives no expression, since nothing
-    matches; no condition gives [""], everything. Raises ValueError for a field or label that does not exist, or where
-    the values are one string.
+    split into several expressions. An empty list of values gives no expression, since nothing matches. No condition
+    gives [""], which matches everything. Raises ValueError for an unknown field or label, and for one string instead of
+    a collection.
     """
     parts = [_parts(field, values) for field, values in (where or {}).items()]
     excluded = [one_of("patient", sorted(patients), negated=True)] if patients else []
@@ -27,7 +27,7 @@ def expressions(where: Mapping[str, Collection[str]] | None, patients: Collectio
 def one_of(field: str, values: Sequence[str], *, negated: bool = False) -> str:
     """`field in ["value", ...]`, every value taken literally.
 
-    A value that no case in Milvus can have, being too long or no Unicode, is left out.
+    A value that Milvus cannot hold is left out.
     """
     literals = ", ".join(_literal(value) for value in values if storable(value))
     return f"{field} {'not in' if negated else 'in'} [{literals}]"
@@ -47,10 +47,10 @@ def _parts(field: str, allowed: Collection[str]) -> list[str]:
 
 
 def storable(value: str) -> bool:
-    """Whether Milvus can hold it."""
+    """Whether Milvus can hold the text: valid Unicode of at most `LONGEST` bytes."""
     try:
         return len(value.encode()) <= LONGEST
-    except UnicodeEncodeError:  # half of a surrogate pair, as a file name of other bytes than UTF-8 has
+    except UnicodeEncodeError:  # half of a surrogate pair, as in a file name that is not UTF-8
         return False
 
 

@@ -44,24 +44,24 @@ T = TypeVar("T")
 
 _ROW, _VECTOR = "row", "vector"
 _WRITTEN = 1_000  # entities in a request; even with the longest texts they stay below the 64 MB that a server takes
-_ASKED = 4_096  # vectors in an answer, well below a server's limits
+_ASKED = 4_096  # vectors in an answer, well below the limits of a server
 _LONG = 600.0  # seconds that flushing, indexing and loading may take
 _GROUPING = (2, 4)  # the first version with grouping search; earlier ones ignore that it is asked for
-_CONNECTING = 3.0  # seconds of further attempts to connect: a mistyped address is told soon
+_CONNECTING = 3.0  # seconds of further attempts to connect, few so that a mistyped address is reported soon
 
 _opened: Counter[str] = Counter()  # how many stores of this process are open on each file of Milvus Lite
 
 
 class MilvusStore:
-    """A collection opened. Several threads may use it.
+    """An open collection. Several threads may use it.
 
-    Every method may raise IndexUnreachable, where Milvus does not answer, and IndexFailure, where it refuses.
+    Every method may raise IndexUnreachable if Milvus does not answer, and IndexFailure if it refuses.
     """
 
-    def __init__(self, client: Any, place: MilvusSettings, dimension: int, search_params: Mapping[str, Any]) -> None:
+    def __init__(self, client: Any, settings: MilvusSettings, dimension: int, search_params: Mapping[str, Any]) -> None:
         """`open` makes one."""
         self._client = client
-        self._place = place
+        self._settings = settings
         self._dimension = dimension
         self._search_params = dict(search_params)
         self._kind = "FLAT"
@@ -71,22 +71,23 @@ class MilvusStore:
     @classmethod
     def open(
         cls,
-        place: MilvusSettings,
+        settings: MilvusSettings,
         dimension: int,
         *,
         create: bool = False,
         index_params: Mapping[str, object] | None = None,
         search_params: Mapping[str, Any] | None = None,
     ) -> "MilvusStore":
-        """Open a collection of vectors of this dimension, made first where `create` and there is none.
+        """Open a collection of vectors of this dimension; `create` makes one if there is none.
 
         index_params: of a new collection, such as {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}};
-        FLAT, which is exact, by default. search_params: such as {"nprobe": 32}; HNSW's "ef" is raised where it must be.
-        Raises MissingExtra without pymilvus, IndexMissing where there is none, IndexSchema where it holds other things.
+        FLAT, which is exact, by default. search_params: such as {"nprobe": 32}; HNSW's "ef" is raised to the number of
+        cases asked for. Raises MissingExtra without pymilvus, IndexMissing if there is no collection, IndexSchema if
+        its fields are different.
         """
-        if place.local and not create and not Path(place.uri).exists():
-            raise IndexMissing(f"no Milvus collection {place}; write the index to it first")
-        store = cls(_connect(place), place, dimension, search_params or {})
+        if settings.local and not create and not Path(settings.uri).exists():
+            raise IndexMissing(f"no Milvus collection {settings}; write the index to it first")
+        store = cls(_connect(settings), settings, dimension, search_params or {})
         try:
             store._prepare(create, index_params or {"index_type": "FLAT"})
         except BaseException:
@@ -103,17 +104,17 @@ class MilvusStore:
         self.close()
 
     def close(self) -> None:
-        """Give the connection back. May be called again."""
+        """Close the connection. A second call does nothing."""
         if not self._closed:
             self._closed = True
             self._client.close()
-            _release(self._place)
+            _release(self._settings)
 
     def upsert(self, rows: Sequence[int], cases: Sequence[Case], vectors: NDArray[np.float32]) -> None:
         """Write n cases with their vectors, (n, D) unit rows; a row that is there already is replaced.
 
-        Where it fails half-way, some are written: call it again. A row given twice counts as given last. Raises
-        ValueError for lengths that differ and vectors not of length 1, IndexFailure for a text that it cannot hold.
+        After an error some may be written: call it again. Of a row given twice the last counts. Raises ValueError for
+        different lengths and vectors not of length 1, IndexFailure for a text that Milvus cannot hold.
         """
         require_unit_rows(vectors, self._dimension)
         if not len(rows) == len(cases) == len(vectors):
@@ -123,18 +124,18 @@ class MilvusStore:
             self._ask("upsert", data=[_entity(row, *last[row]) for row in batch])
 
     def delete(self, rows: Sequence[int]) -> None:
-        """Take the rows out; those that are not there stay so."""
+        """Delete rows; unknown rows are ignored."""
         for batch in _batches([int(row) for row in rows], _ASKED):
             self._ask("delete", ids=batch)
-        if self._place.consistency == "Session":
-            self.wait()  # since servers as of 2.3.5 do not tell when a deletion was, which a session goes by
+        if self._settings.consistency == "Session":
+            self.wait()  # servers as of 2.3.5 report no time of a deletion, which a session needs
 
     def wait(self) -> None:
-        """Return when searches find all that anybody wrote before, whatever the consistency."""
+        """Return when searches find all earlier writes of all clients, whatever the consistency."""
         self.count()  # asks with strong consistency
 
     def flush(self) -> None:
-        """Return when everything written is in the server's storage; call it once, after the last of many writes."""
+        """Return when all writes are in the server's storage; call it once, after the last of many writes."""
         self._ask("flush", timeout=_LONG)
 
     def search(
@@ -151,8 +152,8 @@ class MilvusStore:
         queries: (Q, D) unit rows. where, exclude_patients: as for `IndexReader.search`. without: rows that must not be
         found. A similarity is the inner product in double precision, rounded to float32. Most similar first; ties,
         within a study too, by row. With an index other than FLAT, studies may be missed as that index misses vectors.
-        Where more than 16384 cases tie for the last place, the lowest row among 16384 of them wins. Raises ValueError
-        like `IndexReader.search`.
+        If more than 16384 cases tie for the last place, the lowest row among 16384 of them wins. Raises ValueError as
+        `IndexReader.search` does.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         require_unit_rows(queries, self._dimension)
@@ -165,13 +166,13 @@ class MilvusStore:
         def ask(asked: NDArray[np.float32], count: int, expression: str, **options: Any) -> list[Page]:
             return self._page(asked, count, " and ".join(filter(None, (expression, barred))), **options)
 
-        # Milvus's grouping chooses a study's case by its own rounding, which an exact search may not, and Milvus Lite's
-        # gives too few studies where some have many cases.
+        # An exact search cannot use Milvus's grouping: it chooses a study's case by its own rounding. Milvus Lite's
+        # grouping gives too few studies if some have many cases.
         groups = partial(ask, group_by_field="study") if self._groups else None
         return page_studies(ask, queries, k, where, exclude_patients, slack=slack, groups=groups)
 
     def _page(self, queries: NDArray[np.float32], count: int, expression: str, **options: Any) -> list[Page]:
-        """For each query the `count` nearest cases that match, fewer where fewer do."""
+        """For each query the `count` nearest cases that match, or all if fewer match."""
         params = dict(self._search_params)
         if self._kind.startswith("HNSW"):
             params["ef"] = max(int(params.get("ef", 64)), count)
@@ -183,7 +184,7 @@ class MilvusStore:
             filter=expression,
             output_fields=["study", _VECTOR],
             search_params={"metric_type": "IP", "params": params},
-            consistency_level=self._place.consistency,
+            consistency_level=self._settings.consistency,
             **options,
         )
         return [
@@ -198,11 +199,11 @@ class MilvusStore:
 
         def read() -> list[int]:
             pages = self._client.query_iterator(
-                self._place.collection,
+                self._settings.collection,
                 batch_size=TOP,
                 output_fields=[_ROW],
                 consistency_level="Strong",
-                timeout=self._place.timeout,
+                timeout=self._settings.timeout,
             )
             rows: list[int] = []
             try:
@@ -212,20 +213,20 @@ class MilvusStore:
                 pages.close()
             return rows
 
-        return np.unique(np.array(_ask(read, self._place), dtype=np.int64))
+        return np.unique(np.array(_ask(read, self._settings), dtype=np.int64))
 
     def vectors(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        """The vectors of the rows, (n, D), as stored. Raises IndexDamaged where a row is not there."""
+        """The vectors of the rows, (n, D), as stored. Raises IndexDamaged for an unknown row."""
         vectors = np.empty((len(rows), self._dimension), dtype=np.float32)
-        for places in _batches(range(len(rows)), _ASKED):
-            asked = [int(rows[place]) for place in places]
+        for positions in _batches(range(len(rows)), _ASKED):
+            asked = [int(rows[position]) for position in positions]
             found = self._ask(
                 "query", filter=f"{_ROW} in {asked}", output_fields=[_ROW, _VECTOR], consistency_level="Strong"
             )
             held = {entity[_ROW]: entity[_VECTOR] for entity in found}
             if missing := [row for row in asked if row not in held]:
-                raise IndexDamaged(f"{self._place} lacks row {missing[0]}; write the index to it again")
-            vectors[list(places)] = [held[row] for row in asked]
+                raise IndexDamaged(f"{self._settings} lacks row {missing[0]}; write the index to it again")
+            vectors[list(positions)] = [held[row] for row in asked]
         return vectors
 
     def count(self) -> int:
@@ -240,21 +241,21 @@ class MilvusStore:
             "dimension": self._dimension,
             "vectors": self.count(),
             "exact": self._kind == "FLAT",
-            "uri": self._place.uri,
-            "collection": self._place.collection,
+            "uri": self._settings.uri,
+            "collection": self._settings.collection,
             "server": self._version(),
         }
 
     def drop(self) -> None:
-        """Delete the collection, whatever is in it. The store is of no use afterwards but to be closed."""
+        """Delete the collection. The store can only be closed afterwards."""
         if self._ask("has_collection"):
             self._ask("drop_collection")
 
     def _prepare(self, create: bool, index_params: Mapping[str, object]) -> None:
-        """Find or make collection and index, and load them; goes on from wherever an earlier call was killed."""
+        """Find or make the collection and its index, and load them; goes on where an earlier call was killed."""
         if not self._ask("has_collection"):
             if not create:
-                raise IndexMissing(f"no Milvus collection {self._place}; write the index to it first")
+                raise IndexMissing(f"no Milvus collection {self._settings}; write the index to it first")
             self._ask("create_collection", schema=self._schema(), consistency_level="Strong", timeout=_LONG)
         fields = {entry["name"]: entry["params"].get("dim") for entry in self._ask("describe_collection")["fields"]}
         fits = fields == dict.fromkeys((_ROW, *FIELDS)) | {_VECTOR: self._dimension}
@@ -264,18 +265,18 @@ class MilvusStore:
         index = self._ask("describe_index", index_name=_VECTOR) if fits else None
         if index is None or index["metric_type"] != "IP":
             raise IndexSchema(
-                f"{self._place} was not made by this version for vectors of {self._dimension} numbers; "
+                f"{self._settings} was not made by this version for vectors of {self._dimension} numbers; "
                 "choose another collection, or drop it and write the index again"
             )
         self._kind = str(index["index_type"])
         if self._kind != "FLAT" and (version := re.search(r"(\d+)\.(\d+)", self._version())):
             self._groups = tuple(map(int, version.groups())) >= _GROUPING
         self._ask("load_collection", timeout=_LONG)
-        if self._place.consistency != "Strong":
+        if self._settings.consistency != "Strong":
             self.wait()
 
     def _version(self) -> str:
-        return str(_ask(self._client.get_server_version, self._place))
+        return str(_ask(self._client.get_server_version, self._settings))
 
     def _schema(self) -> Any:
         from pymilvus import DataType
@@ -291,17 +292,17 @@ class MilvusStore:
         return schema
 
     def _ask(self, method: str, **arguments: Any) -> Any:
-        """Call a method of the client on the collection, patiently: each of them may be repeated."""
-        arguments.setdefault("timeout", self._place.timeout)
+        """Call a method of the client on the collection, with further attempts: each method may be repeated."""
+        arguments.setdefault("timeout", self._settings.timeout)
         call = getattr(self._client, method)
-        return _ask(lambda: call(self._place.collection, **arguments), self._place)
+        return _ask(lambda: call(self._settings.collection, **arguments), self._settings)
 
 
 def _entity(row: int, case: Case, vector: NDArray[np.float32]) -> dict[str, object]:
     entity: dict[str, object] = {name: getattr(case, name) for name in FIELDS}
     for name, value in entity.items():
         if isinstance(value, str) and not storable(value):
-            raise IndexFailure(f"the {name} of case {case.case[:100]!r} is no text of at most {LONGEST} bytes")
+            raise IndexFailure(f"the {name} of case {case.case[:100]!r} is not text of at most {LONGEST} bytes")
     return entity | {_ROW: int(row), _VECTOR: vector}
 
 
@@ -309,41 +310,46 @@ def _batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _connect(place: MilvusSettings) -> Any:
-    """A client of its own: those that pymilvus shares would not ask whether the certificates are the same."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log on standard error: errors are raised here
+def _connect(settings: MilvusSettings) -> Any:
+    """A new client: pymilvus shares clients without comparing their certificates."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # no log of gRPC on standard error: errors are raised here
     try:
         from pymilvus import MilvusClient
     except ImportError as error:
         raise MissingExtra("pymilvus", "milvus") from error
     for name in ("pymilvus", "pymilvus.milvus_client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs every error with its traceback as well
-    if place.local:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs every error that it raises
+    if settings.local:
         if find_spec("milvus_lite") is None:
-            raise IndexFailure(f"{place.uri} needs Milvus Lite; run: pip install milvus-lite")
+            raise IndexFailure(f"{settings.uri} needs Milvus Lite; run: pip install milvus-lite")
         logging.getLogger("milvus_lite").addHandler(logging.NullHandler())
 
     def connect() -> Any:
-        timeout = min(place.timeout, 10.0)
+        timeout = min(settings.timeout, 10.0)
         return MilvusClient(
-            place.uri, token=place.token, db_name=place.database, timeout=timeout, dedicated=True, **place.tls
+            settings.uri,
+            token=settings.token,
+            db_name=settings.database,
+            timeout=timeout,
+            dedicated=True,
+            **settings.tls,
         )
 
-    client = _ask(connect, place, min(place.patience, _CONNECTING))
-    if place.local:
-        _opened[str(Path(place.uri).resolve())] += 1
+    client = _ask(connect, settings, min(settings.patience, _CONNECTING))
+    if settings.local:
+        _opened[str(Path(settings.uri).resolve())] += 1
     return client
 
 
-def _release(place: MilvusSettings) -> None:
+def _release(settings: MilvusSettings) -> None:
     """Close the file of Milvus Lite when the last store on it is closed, so that another process may open it."""
-    if place.local:
-        file = str(Path(place.uri).resolve())
+    if settings.local:
+        file = str(Path(settings.uri).resolve())
         _opened[file] -= 1
         if not _opened[file]:
             from milvus_lite.server_manager import server_manager_instance
 
-            server_manager_instance.release_server(place.uri)
+            server_manager_instance.release_server(settings.uri)
 
 
 def retrying(seconds: float) -> "tenacity.Retrying":
@@ -362,22 +368,26 @@ def retrying(seconds: float) -> "tenacity.Retrying":
     )
 
 
-def _ask(action: Callable[[], T], place: MilvusSettings, patience: float | None = None) -> T:
-    """What the action gives, tried again while it may help; errors of Milvus as sentences."""
+def _ask(action: Callable[[], T], settings: MilvusSettings, patience: float | None = None) -> T:
+    """What the action gives, with further attempts after transient errors. Other errors of Milvus become sentences."""
     import grpc
     from pymilvus.exceptions import MilvusException
 
     try:
-        return retrying(place.patience if patience is None else patience)(action)
+        return retrying(settings.patience if patience is None else patience)(action)
     except (grpc.RpcError, grpc.FutureTimeoutError, MilvusException) as error:
         status, _, message = reason_of(error)
-        reason = " ".join(place.discreet(message).split())[-300:]  # the cause comes last, after its stack traces
+        reason = " ".join(settings.discreet(message).split())[-300:]  # the cause comes last, after its stack traces
         if message == "Open local milvus failed":
-            raise IndexBusy(f"{place.uri} is open in another process, or no database of Milvus Lite") from error
-        if place.local:
-            raise IndexFailure(f"Milvus Lite cannot use {place.uri}: {reason}") from error
+            raise IndexBusy(
+                f"{settings.uri} is open in another process, or is not a database of Milvus Lite"
+            ) from error
+        if settings.local:
+            raise IndexFailure(f"Milvus Lite cannot use {settings.uri}: {reason}") from error
         if status in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
-            raise IndexFailure(f"Milvus at {place.uri} refuses the token ({reason})") from error
+            raise IndexFailure(f"Milvus at {settings.uri} refuses the token ({reason})") from error
         if passes(error):
-            raise IndexUnreachable(f"Milvus at {place.uri} does not answer ({reason}); is it running there?") from error
-        raise IndexFailure(f"Milvus at {place.uri} cannot do this: {reason}") from error
+            raise IndexUnreachable(
+                f"Milvus at {settings.uri} does not answer ({reason}); is it running there?"
+            ) from error
+        raise IndexFailure(f"Milvus at {settings.uri} cannot do this: {reason}") from error

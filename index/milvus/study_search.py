@@ -1,4 +1,4 @@
-"""The k nearest studies from a server that gives the nearest cases page by page, and that takes filters."""
+"""The k nearest studies, from a server that filters cases and gives the nearest page by page."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Hit = tuple[int, str, Sequence[float]]  # row, study, vector
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Cases, nearest first, and the similarity of the last of them as the server reports it."""
+    """Cases, nearest first, and the similarity of the last one as the server reports it."""
 
     hits: Sequence[Hit]
     last: float
@@ -42,13 +42,12 @@ def page_studies(
 ) -> list[list[Neighbour]]:
     """For each query the min(k, studies that match) nearest studies, each by its nearest case: similarity and row.
 
-    A similarity is the inner product in double precision, rounded to float32; the server's, which may err by `slack`,
-    only choose candidates. Most similar first; ties, within a study too, by row: exactly, but where more than `top`
-    cases lie within `slack` of each other, the lowest row among `top` of them.
+    A similarity is the inner product in double precision, rounded to float32. The server's similarities, which may err
+    by `slack`, only choose candidates. Most similar first; ties, within a study too, by row. If more than `top` cases
+    lie within `slack` of each other, the lowest row among `top` of them wins.
 
-    groups: asks a server that itself gives one case a study. Where it gives k studies, they are the answer, and its
-    choice among a study's cases, by its own rounding, stands: for a search that may miss studies anyhow. Where it gives
-    fewer, though more may match, `ask` is asked.
+    groups: asks a server that itself gives one case a study, for a search that may miss studies anyhow. If it gives k
+    studies, they are the answer, with the server's choice among a study's cases. If it gives fewer, `ask` is asked.
     """
     answers: list[list[Neighbour]] = [[] for _ in queries]
     count = min(4 * k + 16, top)  # enough for most: studies have two or three cases
@@ -61,8 +60,8 @@ def page_studies(
         size = max(1, _VECTORS // count)
         for batch in (pending[start : start + size] for start in range(0, len(pending), size)):
             pages = [ask(queries[batch], count, chosen) for chosen in filters]
-            for place, query in enumerate(batch):
-                first = [page[place] for page in pages]
+            for n, query in enumerate(batch):
+                first = [page[n] for page in pages]
                 answers[query] = _settle(
                     ask, queries[query], k, filters, pages=first, count=count, slack=slack, top=top
                 )
@@ -76,8 +75,8 @@ def _grouped(groups: Ask, queries: NDArray[np.float32], k: int, filters: Sequenc
     for start in range(0, len(queries), size):
         batch = queries[start : start + size]
         pages = [groups(batch, min(k, TOP), chosen) for chosen in filters]
-        for place, query in enumerate(batch):
-            found = _nearest_cases(query, [hit for page in pages for hit in page[place].hits])
+        for n, query in enumerate(batch):
+            found = _nearest_cases(query, [hit for page in pages for hit in page[n].hits])
             answers.append(_first(found, k))
     return answers
 
@@ -100,8 +99,8 @@ def _settle(
 ) -> list[Neighbour]:
     """Ask for more, from the first pages of `count` on, until no other case can reach the k-th study.
 
-    More is asked for without the studies whose nearest case is known: where some have very many cases, they would
-    fill page after page.
+    The next pages exclude the studies whose nearest case is known: a study with very many cases would fill page after
+    page.
     """
     settled: dict[str, Neighbour] = {}
     while True:

@@ -1,8 +1,8 @@
-"""An index whose vectors lie in Milvus: what a reader holds of it, and how a writer brings the collection up to date.
+"""An index whose vectors are in Milvus: its generation for a reader, and how a writer updates the collection.
 
-cases.sqlite stays the truth. A row that was changed and is not in Milvus as it is there yet is `pending`: noted in the
-transaction that changed it, taken off when Milvus has flushed it. Until then readers leave it out of what they ask of
-Milvus, and search it themselves. So a process or a server that dies in between loses nothing.
+cases.sqlite stays the truth. A changed row is `pending` until Milvus has flushed it. The transaction that changes the
+row marks it so. Readers exclude pending rows from the search in Milvus and search them themselves. So a process or a
+server that dies in between loses nothing.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from index.errors import IndexDamaged, IndexFailure
 from index.milvus.store import MilvusSettings, MilvusStore
 from index.sqlite.reader import CaseReader
 from index.sqlite.writer import CaseWriter
-from index.vectors.study_search import Neighbour as Found
+from index.vectors.study_search import Neighbour
 
 __all__ = [
     "TOKEN",
@@ -40,9 +40,9 @@ _GRAPH = {"index_type": "HNSW", "params": {"M": 32, "efConstruction": 200}}
 
 @dataclass(frozen=True, slots=True)
 class RemoteGeneration:
-    """The index at a generation; like `Generation`. `pending` are the rows that are not up to date in Milvus."""
+    """A generation of an index, like `Generation`. `pending`: the rows that are not up to date in Milvus."""
 
-    generation: int
+    number: int
     store: MilvusStore
     database: CaseReader
     dimension: int
@@ -51,7 +51,7 @@ class RemoteGeneration:
 
     @classmethod
     def read(cls, database: CaseReader, store: MilvusStore) -> "RemoteGeneration":
-        """The state that cases.sqlite has, in a transaction; all of it that is not pending is found from then on."""
+        """The generation of cases.sqlite, in a transaction. From here on Milvus finds every row that is not pending."""
         store.wait()
         dimension = int(database.metadata()["dimension"])
         return cls(database.generation(), store, database, dimension, database.pending())
@@ -72,8 +72,8 @@ class RemoteGeneration:
         where: Mapping[str, Collection[str]],
         exclude_patients: Sequence[Collection[str]] | None,
         database: CaseReader,
-    ) -> tuple[list[list[Found]], None]:
-        """As `Generation.search`; filters and exclusions are Milvus's work."""
+    ) -> tuple[list[list[Neighbour]], None]:
+        """As `Generation.search`; Milvus filters and excludes."""
         found = self.store.search(queries, k, where, exclude_patients, without=self.pending)
         if not self.pending:
             return found, None
@@ -93,32 +93,32 @@ class RemoteGeneration:
             answers.append(self._nearest([*hits, *pairs], k))
         return answers, None
 
-    def _nearest(self, hits: Sequence[Found], k: int) -> list[Found]:
+    def _nearest(self, hits: Sequence[Neighbour], k: int) -> list[Neighbour]:
         """The k nearest studies among the hits."""
         _, cases = self.database.records([row for _, row in hits])
-        studies: dict[str, Found] = {}
+        studies: dict[str, Neighbour] = {}
         for similarity, row in sorted(hits, key=lambda hit: (-hit[0], hit[1])):
-            if row in cases:  # removed since: the search begins again
+            if row in cases:  # a removed row is left out: the search begins again
                 studies.setdefault(cases[row].study, (similarity, row))
         return list(studies.values())[:k]
 
 
 def open_remote(metadata: Mapping[str, Any], *, create: bool = False, cases: int = 0) -> MilvusStore:
-    """The collection that an index's metadata name, with the token of the environment.
+    """Open the collection named in an index's metadata, with the token of the environment.
 
-    create: make it where there is none, for that many cases. Raises what `MilvusStore.open` does.
+    create: make it if there is none, for so many cases. Raises the errors of `MilvusStore.open`.
     """
-    settings = {name: value for name, value in metadata["values"]["store"].items() if name != "kind"}
-    settings["collection"] = f"mura_{metadata['identity'][:16]}"  # each index has its own
-    place = MilvusSettings(**settings, token=os.environ.get(TOKEN, ""), consistency="Session")
-    graph = _GRAPH if cases > EXACT and not place.local else None
-    return MilvusStore.open(place, int(metadata["dimension"]), create=create, index_params=graph)
+    values = {name: value for name, value in metadata["values"]["store"].items() if name != "kind"}
+    values["collection"] = f"mura_{metadata['identity'][:16]}"  # each index has its own
+    settings = MilvusSettings(**values, token=os.environ.get(TOKEN, ""), consistency="Session")
+    graph = _GRAPH if cases > EXACT and not settings.local else None
+    return MilvusStore.open(settings, int(metadata["dimension"]), create=create, index_params=graph)
 
 
 def bring_up_to_date(
     database: CaseWriter, store: MilvusStore, *, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write what is pending to Milvus, and take it off when that has it on its disk. `progress` gets (done, all)."""
+    """Write the pending rows to Milvus; they are settled when it has flushed them. `progress` gets (done, all)."""
     with database.transaction():
         pending = database.pending()
         dimension = int(database.metadata()["dimension"])
@@ -138,7 +138,7 @@ def bring_up_to_date(
 
 
 def fill(database: CaseWriter) -> None:
-    """Make Milvus hold what a new index does; goes on where an interrupted call was."""
+    """Write a new index to Milvus; goes on where an interrupted call was."""
     with database.transaction():
         metadata, count = database.metadata(), database.count()
     with open_remote(metadata, create=True, cases=count) as store:
@@ -148,15 +148,15 @@ def fill(database: CaseWriter) -> None:
 
 
 def forget(metadata: Mapping[str, Any]) -> None:
-    """Drop the collection of an index that was replaced; where Milvus refuses, it stays."""
+    """Drop the collection of an index that was replaced; it stays if Milvus refuses."""
     with contextlib.suppress(IndexFailure), open_remote(metadata) as store:
         store.drop()
 
 
 def differences(database: CaseReader, store: MilvusStore) -> list[int]:
-    """The rows that Milvus lacks, has without reason, or has with another vector; in a transaction.
+    """The rows that Milvus lacks, has too many, or has with another vector; in a transaction.
 
-    What is pending is no difference.
+    Pending rows are not among them.
     """
     dimension = int(database.metadata()["dimension"])
     pending = database.pending()
@@ -172,7 +172,7 @@ def differences(database: CaseReader, store: MilvusStore) -> list[int]:
 
 
 def require_same(database: CaseReader, store: MilvusStore) -> None:
-    """Raise IndexDamaged where Milvus does not hold what cases.sqlite does."""
+    """Raise IndexDamaged if Milvus differs from cases.sqlite."""
     wrong = differences(database, store)
     if wrong:
         raise IndexDamaged(

@@ -1,4 +1,4 @@
-"""A connection to an SQLite file: transactions, and every failure as a sentence."""
+"""A connection to an SQLite file, with transactions; it turns every failure into a sentence."""
 
 import contextlib
 import sqlite3
@@ -11,9 +11,9 @@ from index.errors import IndexBusy, IndexDamaged, IndexFailure
 
 __all__ = ["Connection", "Row", "one_of"]
 
-PATIENCE_S = 5.0  # for a writer to finish its commit
-CACHE_KIB = 256 * 1024  # a change of more pages than that is written out before it is done, and locks readers out
-CHUNK = 500  # variables of a statement; SQLite may have been built for 999 at most
+PATIENCE_S = 5.0  # seconds to wait for the commit of a writer
+CACHE_KIB = 256 * 1024  # a larger change is written before its commit, which locks readers out
+CHUNK = 500  # variables of a statement; some builds of SQLite allow 999
 
 Row = tuple[Any, ...]
 
@@ -31,13 +31,13 @@ _REFUSED = {
 class Connection:
     """An open SQLite file, for reading or for writing; several threads may use it.
 
-    Every method raises IndexDamaged where SQLite cannot read the file, IndexBusy where another process holds it, and
-    IndexFailure where the system refuses. The journal is SQLite's rollback journal: unlike a write-ahead log it serves
-    readers in folders they cannot write, and on network file systems.
+    Every method raises IndexDamaged if SQLite cannot read the file, IndexBusy if another process holds it, and
+    IndexFailure if the system refuses. SQLite uses its rollback journal: unlike a write-ahead log it serves readers in
+    folders that they cannot write, and on network file systems.
     """
 
     def __init__(self, path: Path, mode: str) -> None:
-        """mode: "ro" to read, "rw" to write, "rwc" to write a file that may not be there yet."""
+        """mode: "ro" to read, "rw" to write, "rwc" to write and to create a missing file."""
         self.path = path
         self._turn = threading.Lock()
         uri = f"{path.absolute().as_uri()}?mode={mode}"
@@ -50,7 +50,7 @@ class Connection:
         if mode != "ro":
             self.query("PRAGMA synchronous = EXTRA")  # a committed transaction survives a power failure
             self.query("PRAGMA foreign_keys = ON")
-            self.query("PRAGMA secure_delete = ON")  # what is removed is overwritten, not only forgotten
+            self.query("PRAGMA secure_delete = ON")  # removed data are overwritten
             self.query(f"PRAGMA cache_size = {-CACHE_KIB}")
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class Connection:
 
     @contextlib.contextmanager
     def transaction(self, *, writing: bool = False) -> Iterator[None]:
-        """What is read inside is of one moment; what is written is on the disk at the end, or not at all."""
+        """Reads inside see one moment; writes are on the disk at the end, or not at all."""
         with self._turn:  # a connection has one transaction at a time
             self.query("BEGIN IMMEDIATE" if writing else "BEGIN")
             try:
@@ -71,7 +71,7 @@ class Connection:
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """All rows that a statement gives."""
-        try:  # written out, since every search comes here
+        try:  # not `_failures_named`, which is slower: every search comes here
             return self._execute(statement, values).fetchall()
         except sqlite3.ProgrammingError:
             raise
@@ -79,14 +79,14 @@ class Connection:
             raise self._named(error) from error
 
     def stream(self, statement: str, values: Sequence[Any] = (), size: int = 4096) -> Iterator[list[Row]]:
-        """The same, at most `size` rows at a time."""
+        """All rows that a statement gives, at most `size` at a time."""
         with self._failures_named():
             cursor = self._execute(statement, values)
             while rows := cursor.fetchmany(size):
                 yield rows
 
     def write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Execute a statement with each row's values. Raises ValueError where a table's own rules forbid it."""
+        """Execute a statement with each row's values. Raises ValueError if it violates a constraint of the table."""
         with self._failures_named():
             try:
                 self._sqlite.executemany(statement, rows)
@@ -94,16 +94,16 @@ class Connection:
                 raise ValueError(f"a case is in the index already, or its label is neither 0 nor 1: {error}") from error
 
     def image(self) -> bytes:
-        """The whole database as it would lie in a file."""
+        """The bytes of the whole database as in a file."""
         with self._failures_named():
             return self._sqlite.serialize()
 
     def number(self, statement: str, values: Sequence[Any] = ()) -> int:
         """The integer that a statement gives."""
-        found = self.query(statement, values)
-        if not found or not isinstance(found[0][0], int):
+        rows = self.query(statement, values)
+        if not rows or not isinstance(rows[0][0], int):
             raise self.damaged("its history is not what was written")
-        return found[0][0]
+        return rows[0][0]
 
     def damaged(self, what: str) -> IndexDamaged:
         return IndexDamaged(f"{self.path} is damaged: {what}; build the index again, or restore it from a copy")
@@ -114,19 +114,19 @@ class Connection:
         except sqlite3.OperationalError as error:
             if _code(error) != sqlite3.SQLITE_READONLY_ROLLBACK:
                 raise
-            self._undo_the_dead()
+            self._roll_back_killed_writer()
             return self._sqlite.execute(statement, values)
 
-    def _undo_the_dead(self) -> None:
-        """Roll back what a killed writer left half done, which a connection that only reads must not do itself."""
+    def _roll_back_killed_writer(self) -> None:
+        """Roll back the transaction of a killed writer, which a read-only connection cannot do."""
         with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True)) as writing:
-            writing.execute("PRAGMA schema_version").fetchall()  # reading is enough: SQLite then rolls back by itself
+            writing.execute("PRAGMA schema_version").fetchall()  # any read makes SQLite roll back
 
     @contextlib.contextmanager
     def _failures_named(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.ProgrammingError:  # a closed connection: a mistake in the program, not in the file
+        except sqlite3.ProgrammingError:  # a closed connection is a mistake in the program, not in the file
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._named(error) from error
@@ -137,7 +137,7 @@ class Connection:
             return IndexBusy(f"{self.path} is in use by another process; try again when that has finished")
         if _code(error) == sqlite3.SQLITE_READONLY_ROLLBACK:
             return IndexFailure(
-                f"{self.path} was left half written by a process that died, and cannot be written here to undo that; "
+                f"{self.path} was left half written by a process that died, and this user may not repair it; "
                 "open the index once as a user who may write it"
             )
         if code in _REFUSED:
@@ -146,7 +146,7 @@ class Connection:
 
 
 def one_of(values: Collection[str] | Collection[int]) -> Iterator[tuple[str, list[str | int]]]:
-    """`IN (...)` with its variables, as often as it takes to name all values."""
+    """`IN (...)` and its variables, in as many pieces as all values need."""
     rest: list[str | int] = list(values)
     for start in range(0, len(rest), CHUNK):
         chunk = rest[start : start + CHUNK]

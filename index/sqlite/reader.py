@@ -1,4 +1,4 @@
-"""Reading cases.sqlite, the truth of an index: case records, embeddings, thumbnails, and what was set aside."""
+"""Reads cases.sqlite, the truth of an index: case records, embeddings, thumbnails, and cases set aside."""
 
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -32,7 +32,7 @@ class Batch:
 class CaseReader:
     """cases.sqlite, opened for reading; several threads may use it.
 
-    Raises what a `Connection` does, and IndexDamaged where the bytes are not those written.
+    Raises the errors of a `Connection`, and IndexDamaged if the bytes are not those that were written.
     """
 
     def __init__(self, path: Path, mode: str = "ro") -> None:
@@ -45,9 +45,9 @@ class CaseReader:
         self._sqlite.close()
 
     def check(self) -> None:
-        """Raise IndexDamaged or IndexSchema where this is no case database, or one that this program cannot read."""
+        """Raise IndexDamaged if this is not a case database, IndexSchema if it has another format."""
         if self._sqlite.number("PRAGMA application_id") != APPLICATION:
-            raise self._sqlite.damaged("it is no case database")
+            raise self._sqlite.damaged("it is not a case database")
         schema = self._sqlite.number("PRAGMA user_version")
         if schema != SCHEMA:
             raise IndexSchema(
@@ -60,12 +60,12 @@ class CaseReader:
     def image(self) -> bytes:
         """The bytes of the database, read through SQLite, in a transaction.
 
-        Were the file opened and closed beside it, SQLite would lose its lock on it, and others could write. The file
-        may be longer: SQLite cuts off what a commit freed after it, and a process may die between the two.
+        Opening and closing the file here would end SQLite's lock on it. The file may be longer than the database:
+        SQLite cuts it after the commit, and a process may die in between.
         """
         image = self._sqlite.image()
         if len(image) > self.path.stat().st_size:
-            raise self._sqlite.damaged("it is not as long as it says")
+            raise self._sqlite.damaged("it ends early")
         return image
 
     def generation(self) -> int:
@@ -73,7 +73,7 @@ class CaseReader:
         return self._sqlite.number(f"SELECT {GENERATION}")
 
     def count(self) -> int:
-        """The number of cases, as the history has it."""
+        """The number of cases, from the history."""
         return self._sqlite.number("SELECT coalesce((SELECT cases FROM history ORDER BY generation DESC LIMIT 1), 0)")
 
     # Cases.
@@ -87,14 +87,19 @@ class CaseReader:
         return np.array([row[-2] for row in self._rows()], dtype=np.float32)
 
     def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
-        """The generation, and the cases of those of the rows that are there; both of one moment."""
+        """The generation, and the cases of the rows that exist, both of one moment."""
         statement = f"SELECT *, {GENERATION} FROM cases WHERE row IN (SELECT value FROM json_each(?))"
-        found = self._sqlite.query(statement, [str(list(rows))])  # the same text each time, which SQLite has ready
+        found = self._sqlite.query(
+            statement, [str(list(rows))]
+        )  # the same text each time, so that SQLite keeps it prepared
         generation = found[0][-1] if found else self.generation()
         return generation, {row[0]: case_of(row) for row in map(self._checked, (row[:-1] for row in found))}
 
     def rows_of(self, patients: Collection[str]) -> tuple[int, list[int]]:
-        """The generation, and the rows of the patients' cases, in any order; of one moment if they are of that one."""
+        """The generation, and the rows of the patients' cases, in any order.
+
+        The rows are of that generation, unless it changed during the call.
+        """
         generation = 0
         found: list[int] = []
         for among, names in one_of(patients):
@@ -119,11 +124,11 @@ class CaseReader:
         return {row[0]: case_of(row) for row in map(self._checked, sorted(found))}
 
     def last(self) -> int:
-        """The highest row number ever given; 0 where none was."""
+        """The highest row number ever given; 0 if none was."""
         return self._sqlite.number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
 
     def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, str]:
-        """Those of a field's values that are there up to a row, each with the first case that has it."""
+        """The values of a field that exist up to a row, each with its first case."""
         found: list[Row] = []
         for among, names in one_of(values):
             statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" {among} AND row <= ? GROUP BY 1'
@@ -131,25 +136,25 @@ class CaseReader:
         return {value: case for value, case, _ in found}
 
     def counts(self, field: str) -> dict[str, int]:
-        """How many cases have each value of a field, in the values' order; labels by name."""
+        """The number of cases for each value of a field, sorted by value; labels by name."""
         found = self._sqlite.query(f'SELECT "{field}", count(*) FROM cases GROUP BY 1 ORDER BY 1')
         return {LABEL_NAMES[value] if field == "label" else value: count for value, count in found}
 
     def distinct(self, field: str) -> int:
-        """How many values a field has."""
+        """The number of different values of a field."""
         return self._sqlite.number(f'SELECT count(*) FROM (SELECT DISTINCT "{field}" FROM cases)')
 
     def thumbnail(self, case: str) -> bytes | None:
-        """The picture of a case; None where there is no such case."""
+        """The thumbnail of a case; None if there is no such case."""
         return self._blob("SELECT row, image, crc FROM thumbnails WHERE row = ?", case, "thumbnails")
 
     def embedding(self, case: str) -> NDArray[np.float32] | None:
-        """(D,) of a case; None where there is no such case."""
+        """(D,) of a case; None if there is no such case."""
         blob = self._blob("SELECT row, vector, crc FROM embeddings WHERE row = ?", case, "embeddings")
         return None if blob is None else np.frombuffer(blob, "<f4")
 
     def batches(self, dimension: int, size: int = 1024) -> Iterator[Batch]:
-        """Everything of all cases, in row order."""
+        """All cases with their data, in row order."""
         statement = (
             "SELECT cases.*, row, vector, e.crc, row, image, t.crc "
             "FROM cases JOIN embeddings AS e USING (row) JOIN thumbnails AS t USING (row) ORDER BY row"
@@ -161,7 +166,7 @@ class CaseReader:
             blobs = [row[WIDTH : WIDTH + 3] for row in rows]
             images = [row[WIDTH + 3 :] for row in rows]
             if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
-                raise self._sqlite.damaged("its embeddings or thumbnails are not those written")
+                raise self._sqlite.damaged("its embeddings or thumbnails are not those that were written")
             yield Batch(
                 [case_of(record) for record in records],
                 np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
@@ -171,12 +176,12 @@ class CaseReader:
         if count != self.count():
             raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
 
-    # What vectors.faiss is made of, and Milvus is told.
+    # For vectors.faiss and Milvus.
 
     def vectors(self, dimension: int, after: int = 0) -> Stored:
-        """Of the cases beyond row `after`, in row order: their rows (n,), studies (n,) and embeddings (n, D).
+        """Rows (n,), studies (n,) and embeddings (n, D) of the cases beyond row `after`, in row order.
 
-        A study is known by the row of the first of its cases, wherever that is.
+        The number of a study is the row of its first case, which may be at or before `after`.
         """
         statement = "SELECT count(*) FROM embeddings WHERE row > ?"
         n = self._sqlite.number(statement, (after,))
@@ -190,7 +195,7 @@ class CaseReader:
         for found in self._sqlite.stream(statement, (after,)):
             end = at + len(found)
             if end > n or not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
-                raise self._sqlite.damaged("its embeddings are not those written")
+                raise self._sqlite.damaged("its embeddings are not those that were written")
             rows[at:end] = [row[0] for row in found]
             studies[at:end] = [row[3] for row in found]
             vectors[at:end] = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
@@ -200,18 +205,18 @@ class CaseReader:
         return rows, studies, vectors
 
     def vectors_of(self, rows: Collection[int], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Of those of the rows that are there, in row order: their numbers (n,) and embeddings (n, D)."""
+        """Row numbers (n,) and embeddings (n, D) of the rows that exist, in row order."""
         found: list[Row] = []
         for among, numbers in one_of(rows):
             found += self._sqlite.query(f"SELECT row, vector, crc FROM embeddings WHERE row {among}", numbers)
         found.sort()
         if not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
-            raise self._sqlite.damaged("its embeddings are not those written")
+            raise self._sqlite.damaged("its embeddings are not those that were written")
         vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
         return np.array([row[0] for row in found], dtype=np.int64), vectors.astype(np.float32)
 
     def removed(self) -> NDArray[np.int64]:
-        """The rows of cases that are gone while vectors.faiss may still hold them, sorted."""
+        """The rows of removed cases that vectors.faiss may still hold, sorted."""
         return np.array([row for (row,) in self._sqlite.query("SELECT row FROM removed ORDER BY row")], dtype=np.int64)
 
     def pending(self) -> list[int]:
@@ -219,7 +224,7 @@ class CaseReader:
         return [row for (row,) in self._sqlite.query("SELECT row FROM pending ORDER BY row")]
 
     def behind(self, last: int) -> int:
-        """How many cases were added or removed since a vectors.faiss was written whose last row this is."""
+        """The number of cases added or removed since vectors.faiss was written with this last row."""
         added = self._sqlite.number("SELECT count(*) FROM embeddings WHERE row > ?", (last,))
         return added + self._sqlite.number("SELECT count(*) FROM removed WHERE row <= ?", (last,))
 
@@ -233,7 +238,7 @@ class CaseReader:
         return document
 
     def history(self) -> list[dict[str, Any]]:
-        """What was done, oldest first: generation, at, action, detail and the number of cases afterwards."""
+        """The changes, oldest first: generation, at, action, detail and the number of cases afterwards."""
         rows = self._sqlite.query("SELECT generation, at, action, detail, cases FROM history ORDER BY generation")
         names = ("generation", "at", "action", "detail", "cases")
         try:
@@ -242,18 +247,18 @@ class CaseReader:
             raise self._sqlite.damaged("its history is not what was written") from error
 
     def quarantined(self) -> dict[str, str]:
-        """Case to the reason why it was set aside."""
+        """The cases set aside, with their reasons."""
         return dict(self._sqlite.query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
 
     def set_aside(self) -> list[tuple[Case, str]]:
-        """The same with what else is known of the cases; they have no label here."""
+        """The cases set aside, as `Case` with label 0, with their reasons."""
         rows = self._sqlite.query('SELECT "case", study, patient, path, reason FROM quarantine ORDER BY "case"')
         return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
 
     # Everything.
 
     def verify(self) -> None:
-        """Raise IndexDamaged where SQLite finds its own structure damaged, or something is not what was written."""
+        """Raise IndexDamaged if SQLite's structure is damaged, or data are not those that were written."""
         if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
             raise self._sqlite.damaged("SQLite finds its structure broken")
         cases = sum(1 for _ in self._rows())
@@ -263,7 +268,7 @@ class CaseReader:
             count = 0
             for rows in self._sqlite.stream(f"SELECT row, {column}, crc FROM {table} ORDER BY row", size=1024):
                 if not all(map(intact, rows)):
-                    raise self._sqlite.damaged(f"its {table} are not those written")
+                    raise self._sqlite.damaged(f"its {table} are not those that were written")
                 count += len(rows)
             counts.append(count)
         if counts != [cases] * 2:
@@ -276,11 +281,11 @@ class CaseReader:
             count += len(rows)
             yield from map(self._checked, rows)
         if count != self.count():
-            raise self._sqlite.damaged("its case records are not those written")
+            raise self._sqlite.damaged("its case records are not those that were written")
 
     def _checked(self, row: Row) -> Row:
         if record_crc(row[:-1]) != row[-1]:
-            raise self._sqlite.damaged("its case records are not those written")
+            raise self._sqlite.damaged("its case records are not those that were written")
         return row
 
     def _blob(self, statement: str, case: str, what: str) -> bytes | None:
@@ -291,11 +296,11 @@ class CaseReader:
         if not found and not len(self.rows_where("case", [case])):
             return None  # removed a moment ago
         if not found or not intact(found[0]):
-            raise self._sqlite.damaged(f"its {what} are not those written")
+            raise self._sqlite.damaged(f"its {what} are not those that were written")
         blob: bytes = found[0][1]
         return blob
 
 
 def _text(values: Collection[Any]) -> list[Any]:
-    """Those of the values that a text in the index can equal: bytes of a command line that are no UTF-8 never do."""
+    """The values that are valid Unicode: a text in the index cannot equal others."""
     return [value for value in values if not (isinstance(value, str) and value != as_text(value))]

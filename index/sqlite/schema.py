@@ -1,7 +1,7 @@
-"""What is in cases.sqlite: its tables, and the checksums of their rows.
+"""The tables of cases.sqlite, and the checksums of their rows.
 
-Every record, embedding and thumbnail carries a CRC-32 that is checked when it is read, since SQLite itself notices
-damage only to its own structure. They are three tables, so that reading the records does not read the other two.
+Every record, embedding and thumbnail has a CRC-32 that is checked when it is read, since SQLite notices only damage to
+its own structure. They are three tables, so that reading the records does not read the other two.
 """
 
 import zlib
@@ -27,10 +27,9 @@ SCHEMA = 3
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
 # A row of history is one transaction: "add", "merge", "remove", "relabel" or "compact". Its number is the generation of
-# the index, `detail` says how many cases it changed, and `cases` is how many there were after it. A row number of a
-# case is never given again (AUTOINCREMENT), so a reader of an older generation cannot meet another case. `removed` has
-# the rows that are gone while vectors.faiss may still hold them; `pending`, where the vectors are in Milvus, the rows
-# that were changed and are not up to date there.
+# the index. `detail` has the number of cases that it changed, `cases` the number of cases after it. The row number of a
+# case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get another case. `removed` has
+# the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to date in Milvus.
 TABLES = """
 CREATE TABLE cases (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -85,7 +84,7 @@ CREATE TABLE history (
 """
 
 WIDTH = len(FIELDS) + 3  # columns of cases
-LABEL = 4  # where a row of cases has its label
+LABEL = 4  # the column of the label
 GENERATION = "(SELECT coalesce(max(generation), 0) FROM history)"
 _RECORD = "\x1f".join(["%s"] * (WIDTH - 1))  # a row of cases without its checksum, as one text
 
@@ -105,7 +104,7 @@ def text_crc(text: str) -> int:
 
 
 def blob_crc(row: int, blob: bytes) -> int:
-    return zlib.crc32(blob, zlib.crc32(b"%d" % row))  # with its row, so that it cannot turn up at another
+    return zlib.crc32(blob, zlib.crc32(b"%d" % row))  # with its row, so that a blob moved to another row is noticed
 
 
 def intact(row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Writing cases.sqlite: adding, removing and relabelling, and the history of it."""
+"""Writes cases.sqlite: adds, removes and relabels cases, and keeps the history."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -18,10 +18,10 @@ __all__ = ["CaseWriter", "now"]
 
 
 class CaseWriter(CaseReader):
-    """cases.sqlite, opened for reading and writing. What writes does so in a writing transaction."""
+    """cases.sqlite, opened for reading and writing. Methods that write need a writing transaction."""
 
     def __init__(self, path: Path, mode: str = "rw") -> None:
-        """mode: "rw" to write, "rwc" to write a file that may not be there yet."""
+        """mode: "rw" to write, "rwc" to write and to create a missing file."""
         super().__init__(path, mode)
         self.remote = False  # whether the vectors are in Milvus, so that changes are noted as pending
 
@@ -44,7 +44,7 @@ class CaseWriter(CaseReader):
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
     ) -> None:
-        """Append n cases with (n, D) vectors, and tell the history. ValueError where a case is there already."""
+        """Append n cases with (n, D) vectors, with an entry in the history. Raises ValueError if a case exists."""
         self.insert(cases, vectors, thumbnails, logits)
         self.record("add", {"cases": len(cases)}, len(cases))
 
@@ -55,7 +55,7 @@ class CaseWriter(CaseReader):
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
     ) -> None:
-        """The same, and leave the history to the caller."""
+        """Append n cases as `add` does, without an entry in the history."""
         first = 1 + self.last()
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
@@ -95,7 +95,7 @@ class CaseWriter(CaseReader):
         self.record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]})
 
     def record(self, action: str, detail: Mapping[str, Any], more: int = 0) -> None:
-        """Enter what was done into the history; `more` cases are there now, or fewer where it is negative."""
+        """Add an entry to the history; `more` is the change of the number of cases."""
         event = (self.generation() + 1, now(), action, json.dumps(detail), self.count() + more)
         self._sqlite.write("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
 
@@ -107,7 +107,7 @@ class CaseWriter(CaseReader):
         self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
 
     def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
-        """Forget the cases set aside whose "case", "study" and "patient" are as named."""
+        """Forget the cases set aside that match "case", "study" and "patient"; gives their names."""
         rows = self._sqlite.query('SELECT "case", study, patient FROM quarantine')
         named = [dict(zip(("case", "study", "patient"), row, strict=True)) for row in rows]
         found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
@@ -118,25 +118,25 @@ class CaseWriter(CaseReader):
         """Set JSON values."""
         self._write_document(self.metadata() | values)
 
-    # Keeping up with what searches the vectors.
+    # For vectors.faiss and Milvus.
 
     def forget_removed(self) -> None:
-        """vectors.faiss does not hold the removed rows any more."""
+        """Note that vectors.faiss no longer holds the removed rows."""
         self._sqlite.query("DELETE FROM removed")
 
     def settle(self, rows: Sequence[int]) -> None:
-        """Milvus has these rows as they are."""
+        """Note that Milvus holds these rows as they are."""
         self._sqlite.write("DELETE FROM pending WHERE row = ?", [(row,) for row in rows])
 
     def unsettle(self, rows: Collection[int] | None = None) -> None:
-        """Milvus has to be told of these rows, of all by default."""
+        """Note that these rows, by default all, have to be written to Milvus."""
         if rows is None:
             self._sqlite.query("INSERT OR IGNORE INTO pending SELECT row FROM cases")
         else:
             self._sqlite.write("INSERT OR IGNORE INTO pending VALUES (?)", [(row,) for row in rows])
 
     def compact(self) -> None:
-        """Give the space of what was removed back to the disk, outside a transaction. The file is written anew."""
+        """Write the file again without the space of removed cases. Call it outside a transaction."""
         self._sqlite.query("VACUUM")
 
     def _write_document(self, document: dict[str, Any]) -> None:
@@ -150,4 +150,4 @@ def now() -> str:
 
 
 def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # a file's name need not be Unicode, SQLite's text must
+    return text.encode("utf-8", "replace").decode()  # a file's name may be invalid Unicode, SQLite's text may not

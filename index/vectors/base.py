@@ -1,4 +1,4 @@
-"""What an index asks of whatever searches its vectors, and what may be asked of an approximation."""
+"""The protocol of a vector store, and the demands on an approximate search."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ __all__ = ["Demand", "VectorStore", "by_exclusion", "require_one_each", "require
 
 
 class VectorStore(Protocol):
-    """N unit vectors of D numbers, known by their position 0 to N-1: the order of the rows in cases.sqlite."""
+    """N unit vectors of D numbers by position, 0 to N-1, in the row order of cases.sqlite."""
 
     @property
     def exact(self) -> bool:
@@ -19,17 +19,16 @@ class VectorStore(Protocol):
 
     @property
     def slack(self) -> float:
-        """How far a similarity that an exact `search` reports may lie from the true inner product, at most."""
+        """The largest error of a similarity that an exact `search` reports."""
 
     def search(
         self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The `count` vectors with the largest inner products, or about those where the store is not `exact`.
+        """The `count` vectors with the largest inner products, or about those if the store is not `exact`.
 
         queries: (Q, D) unit rows. count: 1 to the number of allowed vectors. allowed: (N,) True where a vector may be
         found, None for all. Gives similarities and positions, both (Q, count), most similar first, ties in any order;
-        position -1 where an approximation found fewer. Whatever the store, all allowed are found where all are asked
-        for.
+        position -1 if an approximation found fewer. Every store finds all allowed vectors if `count` is their number.
         """
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -41,7 +40,7 @@ class VectorStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a search has to reach. Exact search is used where it does; else the first approximation that does.
+    """What a search has to reach. Exact search is used if it does; else the first approximation that does.
 
     recall: the share of the ten most similar vectors that are found, 0 to 1. latency: milliseconds a query, on the
     machine that builds the index. memory: bytes that the search structure may take, None for any.
@@ -78,7 +77,7 @@ def require_one_each(
 
 
 def by_exclusion(patients: Sequence[Collection[str]] | None, count: int) -> dict[frozenset[str], list[int]]:
-    """The queries, 0 to count-1, by the set of patients that they must not find: the views of a study share one."""
+    """The queries, 0 to count-1, by the set of patients that they must not find; the views of a study share a set."""
     if patients is None:
         return {frozenset(): list(range(count))}
     if len(patients) != count or any(isinstance(excluded, str) for excluded in patients):

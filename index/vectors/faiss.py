@@ -16,7 +16,7 @@ try:
     import faiss as _faiss
 except ImportError as error:
     raise MissingExtra("faiss", "cpu") from error
-except RuntimeError as error:  # faiss-gpu without the CUDA libraries that it loads; it says which
+except RuntimeError as error:  # faiss-gpu without the CUDA libraries that it loads; its message names them
     raise IndexFailure(f"FAISS cannot be used: {error}") from error
 
 __all__ = ["FaissStore"]
@@ -25,13 +25,13 @@ faiss: Any = _faiss  # its type stubs leave out what its Python wrappers add
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-AT = 10  # recall is measured among this many
-SAMPLE = 256  # vectors of the index that are searched for to measure it
-_FETCHED = 5 * AT + 16  # about what a study-level search asks for
-_FEW = 64  # vectors that may not be found
-_GPU_AFTER = 8  # searches: copying the vectors to a GPU takes longer than some of them
+AT = 10  # nearest vectors whose recall is measured
+SAMPLE = 256  # vectors of the index that are the queries of this measurement
+_FETCHED = 5 * AT + 16  # about the number that a search for studies asks for
+_FEW = 64  # excluded vectors: up to here asking for as many more is faster than a mask
+_GPU_AFTER = 8  # searches: copying the vectors to a GPU takes longer than a few searches
 _GPU_MOST = 2048  # vectors that FAISS's search on a GPU gives at most
-_ALWAYS_EXACT = 16 << 20  # bytes of vectors that are searched within a few milliseconds anywhere
+_ALWAYS_EXACT = 16 << 20  # bytes of vectors: up to here exact search takes a few milliseconds anywhere
 
 
 class FaissStore:
@@ -43,13 +43,13 @@ class FaissStore:
         approximation: NDArray[np.uint8] | None = None,
         measured: dict[str, Any] | None = None,
     ) -> None:
-        """approximation: the bytes of one that `approximate` made; not copied. measured: what that said of it."""
+        """approximation, measured: the bytes, not copied, and the measurements that `approximate` gave."""
         self._vectors = vectors
         self._measured = measured or {}
         self._index: Any = None
         self._gpu: Any = None
-        self._asked = 0  # how often a GPU could have searched
-        self._refused = False  # a GPU that is there, but cannot
+        self._asked = 0  # searches that a GPU could have done
+        self._refused = False  # whether a GPU failed
         self._turn = threading.Lock()  # a GPU's index serves one thread at a time
         if approximation is not None and len(approximation):
             reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(approximation), approximation.size)
@@ -70,11 +70,11 @@ class FaissStore:
     def search(self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None) -> Found:
         N = len(self._vectors)
         total = N if allowed is None else int(np.count_nonzero(allowed))
-        if allowed is not None and N - total <= _FEW:  # asking for a few more is faster than looking at each
+        if allowed is not None and N - total <= _FEW:  # asking for a few more is faster than a mask
             return _without(self.search(queries, count + N - total, None), allowed, count)
         selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if self._index is not None:
-            # Where few are allowed, or many asked for, as many times more must be looked at.
+            # If few are allowed, or many asked for, the search has to visit as many times more.
             effort = self._effort * max(N / max(total, 1), count / _FETCHED)
             if count < total and effort < _all_effort(self._index, N):
                 return _approximate_search(self._index, queries, count, math.ceil(effort), selector)
@@ -85,9 +85,9 @@ class FaissStore:
         return _exact_search(self._vectors, queries, count, selector)
 
     def _gpu_search(self, queries: NDArray[np.float32], count: int) -> Found | None:
-        """On a GPU: with faiss-gpu, where there is one, after `_GPU_AFTER` searches; None where not, or it cannot.
+        """Search on a GPU, with faiss-gpu and after `_GPU_AFTER` searches; None without a GPU, or if it fails.
 
-        Its similarities are rounded otherwise, within `slack`, so that the ranking finds the same studies.
+        A GPU rounds similarities differently, within `slack`, so the ranking finds the same studies.
         """
         if self._refused or not faiss.get_num_gpus():
             return None
@@ -102,10 +102,7 @@ class FaissStore:
                     index.add(self._vectors)
                     self._gpu = index
                 similarities, positions = self._gpu.search(queries, count)
-            except (
-                RuntimeError,
-                MemoryError,
-            ):  # too small, in use by others, or of a kind that FAISS was not built for
+            except (RuntimeError, MemoryError):  # too small, in use, or of a kind that FAISS was not built for
                 self._refused, self._gpu = True, None
                 return None
         return similarities, positions
@@ -156,7 +153,7 @@ class FaissStore:
 
 
 def _without(found: Found, allowed: NDArray[np.bool_], count: int) -> Found:
-    """The first `count` of those found that are allowed, which are at least as many."""
+    """The first `count` allowed candidates; at least as many are allowed."""
     similarities, positions = found
     if len(positions) == 1:
         kept = np.flatnonzero(allowed[positions[0]])[:count]
@@ -184,15 +181,12 @@ def _approximate_search(index: Any, queries: NDArray[np.float32], count: int, ef
 
 
 def _all_effort(index: Any, N: int) -> float:
-    """From where exact search is as fast."""
+    """The effort from which on exact search is as fast."""
     return N / 8 if isinstance(index, faiss.IndexHNSW) else index.nlist / 2
 
 
 def _candidates(vectors: NDArray[np.float32], demand: Demand) -> Iterator[tuple[str, Any]]:
-    """Indexes over the vectors, most promising first, each built when its turn comes.
-
-    Those that are small enough; where none is, the smallest.
-    """
+    """Indexes over the vectors that are small enough, or the smallest one; most promising first, built lazily."""
     N, D = vectors.shape
     lists = max(1, min(2 ** round(math.log2(2 * math.sqrt(N))), N // 39))
     links = 32
@@ -215,7 +209,7 @@ def _candidates(vectors: NDArray[np.float32], demand: Demand) -> Iterator[tuple[
 
 
 def _inverted(kind: Any, vectors: NDArray[np.float32], lists: int, *codes: Any) -> Any:
-    """An inverted file. It is trained on a sample, and filled piece by piece, so that no second copy is needed."""
+    """An inverted file, trained on a sample and filled piece by piece, so that no second copy is needed."""
     N, D = vectors.shape
     coarse = faiss.IndexFlatIP(D)
     index = kind(coarse, D, lists, *codes, faiss.METRIC_INNER_PRODUCT)
@@ -232,15 +226,15 @@ def _inverted(kind: Any, vectors: NDArray[np.float32], lists: int, *codes: Any) 
 
 
 def _nearest(vectors: NDArray[np.float32], sample: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(S,) the similarity of the tenth most similar other vector of each in the sample."""
+    """(S,) for each vector in the sample the similarity of its tenth nearest other vector."""
     similarities, _ = _exact_search(vectors, vectors[sample], min(AT + 1, len(vectors)), None)
-    return similarities[:, -1]  # the first is itself, or one that is equal
+    return similarities[:, -1]  # the first is the vector itself, or an equal one
 
 
 def _tuned(
     index: Any, vectors: NDArray[np.float32], sample: NDArray[np.int64], nearest: NDArray[np.float32], recall: float
 ) -> tuple[int, float, float]:
-    """The least effort, doubled again and again, that reaches the recall; what it reached; its milliseconds."""
+    """The least effort, found by doubling, that reaches the recall; its recall; its latency in milliseconds."""
     N, D = vectors.shape
     count = min(_FETCHED, N)
     effort, reached = 1, 0.0
@@ -260,7 +254,7 @@ def _tuned(
 
 
 def _latency(search: Any, queries: NDArray[np.float32]) -> float:
-    """The median of milliseconds that a search for one query takes."""
+    """The median latency of a search for one query, in milliseconds."""
     samples = []
     for query in queries:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The k most similar studies, whatever the vector store's arithmetic."""
+"""The k most similar studies, the same for every vector store."""
 
 from collections.abc import Collection
 
@@ -23,18 +23,18 @@ def nearest_studies(
 ) -> list[list[Neighbour]]:
     """For each query the min(k, studies allowed) nearest studies, each by its nearest allowed case.
 
-    queries: (Q, D) unit rows. studies: (N,) a number for the study of each case. allowed: (N,) True where a case may be
+    queries: (Q, D) unit rows. studies: (N,) the number of each case's study. allowed: (N,) True for cases that may be
     found. excluded: a few positions that may not be found. A similarity is the inner product in double precision,
     rounded to float32: the same whatever else is searched for in the same call, and equal for equal vectors. Most
     similar first, ties by position.
 
-    The store's own similarities, rounded differently from one code path to another, only choose candidates: more are
-    asked for until no other case can reach the k-th study, or, where the store is not exact, until there are k.
+    The store's own similarities, which its code paths round differently, only choose candidates. More are asked for
+    until no other case can reach the k-th study, or, if the store is not exact, until there are k studies.
     """
     total = len(studies) if allowed is None else int(np.count_nonzero(allowed))
     answers: list[list[Neighbour]] = [[] for _ in queries]
     pending = list(range(len(queries))) if total else []
-    count = 3 * k + 8 + len(excluded)  # enough for most: studies have two or three cases
+    count = 3 * k + 8 + len(excluded)  # usually enough: studies have two or three cases
     while pending:
         asked = queries if len(pending) == len(queries) else queries[pending]
         count = min(count, total)
@@ -66,10 +66,10 @@ def _rank(
     # Products of float32 are exact in float64; vecdot sums each row alone, where a matrix product would not.
     exact = np.vecdot(vectors.astype(np.float64), query.astype(np.float64)).astype(np.float32)
     chosen: dict[int, Neighbour] = {}
-    names, similarities, places = studies.tolist(), exact.tolist(), positions.tolist()
+    names, similarities, rows = studies.tolist(), exact.tolist(), positions.tolist()
     for n in np.lexsort((positions, -exact)).tolist():
-        if names[n] not in chosen and places[n] not in excluded:
-            chosen[names[n]] = similarities[n], places[n]
+        if names[n] not in chosen and rows[n] not in excluded:
+            chosen[names[n]] = similarities[n], rows[n]
             if len(chosen) == k:
                 break
     return list(chosen.values())

@@ -1,13 +1,13 @@
-"""vectors.faiss: the vectors of an index as a search needs them, in one file that is mapped into memory.
+"""vectors.faiss: the vectors of an index for searching, in one file that is mapped into memory.
 
     studies, rows    (N,) int64 each, little-endian; row numbers of cases.sqlite in ascending order
     vectors          (N, D) float32
-    approximation    a FAISS index over them, where exact search would be slow; else nothing
-    about            JSON: where each of these is and its CRC-32, and how the approximation was measured
-    stamp            which index this is of, and the checksum of `about`
+    approximation    a FAISS index over them if exact search is too slow, else empty
+    about            JSON: length and CRC-32 of each section, and the measurements of the approximation
+    stamp            the identity of the index, and the checksum of `about`
 
-Everything in it can be made again from cases.sqlite. It may be older than that: a reader takes the rows that came later
-from cases.sqlite, and leaves out those that were removed since.
+All of it can be made again from cases.sqlite. The file may be older than cases.sqlite: a reader takes later rows from
+there, and leaves out rows that were removed since.
 """
 
 import json
@@ -27,7 +27,7 @@ from index.errors import IndexDamaged
 
 __all__ = ["VectorFile"]
 
-CHECKED = 64 << 20  # bytes: up to here all checksums are compared when it is opened; beyond, when it is verified
+CHECKED = 64 << 20  # bytes: up to here all checksums are compared on opening; beyond, by `verify`
 
 _MAGIC = b"MURAvec2"
 _STAMP = struct.Struct("<8s16sIII")  # magic, index identity, length of about, its CRC-32, CRC-32 of the four before
@@ -36,9 +36,9 @@ _SECTIONS = ("studies", "rows", "vectors", "approximation")
 
 @dataclass(frozen=True, slots=True)
 class VectorFile:
-    """N vectors with their row and their study; arrays may lie in the file. `approximation` is FAISS's bytes or empty.
+    """N vectors with their rows and studies; arrays may lie in the file. `approximation`: bytes of FAISS, or empty.
 
-    A study is known by the row of one of its cases, the same for all of them.
+    The number of a study is the row of one of its cases, the same for all of them.
     """
 
     rows: NDArray[np.int64]
@@ -49,16 +49,16 @@ class VectorFile:
 
     @classmethod
     def exact(cls, rows: NDArray[np.int64], studies: NDArray[np.int64], vectors: NDArray[np.float32]) -> "VectorFile":
-        """One without an approximation."""
+        """Vectors without an approximation."""
         return cls(rows, studies, vectors, np.zeros(0, np.uint8), {})
 
     @property
     def last(self) -> int:
-        """The last row; 0 where there is none."""
+        """The last row; 0 if there is none."""
         return int(self.rows[-1]) if len(self.rows) else 0
 
     def write(self, path: Path, identity: bytes) -> None:
-        """Write vectors.faiss. Raises OSError where the folder cannot be written."""
+        """Write vectors.faiss. Raises OSError."""
         sections = {name: np.ascontiguousarray(getattr(self, name)) for name in _SECTIONS}
 
         def chunks() -> Iterator[bytes | memoryview]:
@@ -78,10 +78,10 @@ class VectorFile:
 
     @classmethod
     def read(cls, path: Path, identity: bytes, *, thorough: bool = False) -> "VectorFile | None":
-        """The vectors in the file; None where it cannot be read or is not of this index.
+        """The vectors in the file; None if it cannot be read or belongs to another index.
 
-        Raises IndexDamaged where the bytes are not those written, as far as they are looked at: all of them where it is
-        `thorough` or the file small (`CHECKED`).
+        Raises IndexDamaged if the bytes are not those that were written. All bytes are checked if the file is small
+        (`CHECKED`) or `thorough`.
         """
         try:
             with path.open("rb") as file:

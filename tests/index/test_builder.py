@@ -231,7 +231,7 @@ def test_a_folder_with_anything_else_in_it_is_never_taken(
         place.mkdir()
     (place / "thesis.txt").write_text("years of work")
     before = contents(place.parent)
-    with pytest.raises(IndexBusy, match=r"holds thesis\.txt, which is no part of an index"):
+    with pytest.raises(IndexBusy, match=r"holds thesis\.txt, which is not part of an index"):
         start(replace=replace)
     assert contents(place.parent) == before
 
@@ -281,7 +281,7 @@ def test_metadata_is_json(start: Start) -> None:
             with pytest.raises((TypeError, ValueError), match="JSON"):
                 build.set_metadata("wrong", wrong)
         build.finish()
-        with IndexReader.open(build.place) as folder:
+        with IndexReader.open(build.path) as folder:
             assert json.dumps(folder.metadata("rules")) == '{"k": 15}'
             assert folder.metadata("wrong") is None
 

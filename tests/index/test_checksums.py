@@ -153,7 +153,7 @@ def test_nobody_writes_between_the_checksums_and_what_they_are_compared_with(
         return wrapped
 
     if what == "open":
-        monkeypatch.setattr(reader, "_state", writing(reader._state))
+        monkeypatch.setattr(reader, "_read_generation", writing(reader._read_generation))
         IndexReader.open(place).close()
     else:
         with IndexReader.open(place) as opened:

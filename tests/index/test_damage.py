@@ -92,7 +92,7 @@ def test_a_database_of_something_else(place: Path) -> None:
     connection.execute("CREATE TABLE cases (row INTEGER)")
     connection.commit()
     connection.close()
-    assert "no case database" in assert_refused(place, "cases.sqlite")
+    assert "not a case database" in assert_refused(place, "cases.sqlite")
 
 
 @pytest.mark.parametrize(

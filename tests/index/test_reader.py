@@ -276,7 +276,7 @@ def test_a_change_in_the_midst_of_a_search(
     with IndexReader.open(place) as folder:
         (before,) = folder.search(query, 25, exclude_patients=other)
         if not remembered:
-            folder._state.shown.clear()
+            folder._generation.shown.clear()
         gone = before[0].case.study
         rows_of = CaseReader.rows_of
 

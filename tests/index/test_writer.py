@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(place: Path, sample: S
         ):
             with pytest.raises(ValueError, match=says):
                 edit.add(*batch)
-        with pytest.raises(ValueError, match="say which"):
+        with pytest.raises(ValueError, match="name the cases"):
             edit.remove({})
         with pytest.raises(ValueError, match="no field"):
             edit.remove({"colour": ["grey"]})

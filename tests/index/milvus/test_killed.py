@@ -82,7 +82,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     pytest.importorskip("pymilvus", reason="pymilvus is not installed")
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     (tmp_path / "other.db").write_text("of something else")
-    with pytest.raises(IndexFailure, match="no database of Milvus Lite"):
+    with pytest.raises(IndexFailure, match="not a database of Milvus Lite"):
         MilvusStore.open(MilvusSettings(str(tmp_path / "other.db")), D, create=True)
     assert (tmp_path / "other.db").read_text() == "of something else"
     with pytest.raises(IndexMissing):

@@ -50,17 +50,17 @@ def test_a_server_that_is_not_there_is_told_soon(uri: str, capfd: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"uri": "localhost:19530"}, "no address of Milvus"),
-        ({"uri": "ftp://host"}, "no address of Milvus"),
-        ({"uri": "http://"}, "no address of Milvus"),
-        ({"uri": "http://host:99999"}, "no address of Milvus"),
-        ({"uri": ""}, "no address of Milvus"),
+        ({"uri": "localhost:19530"}, "not an address of Milvus"),
+        ({"uri": "ftp://host"}, "not an address of Milvus"),
+        ({"uri": "http://"}, "not an address of Milvus"),
+        ({"uri": "http://host:99999"}, "not an address of Milvus"),
+        ({"uri": ""}, "not an address of Milvus"),
         ({"uri": "http://root:Sesame77@host:19530"}, "must not hold a password"),
         ({"uri": "http://host", "collection": "a b"}, "cannot name a collection"),
         ({"uri": "http://host", "collection": ""}, "cannot name a collection"),
         ({"uri": "http://host", "consistency": "Total"}, "Strong, Session, Bounded or Eventually"),
         ({"uri": "http://host", "server_name": "n"}, "begins with https"),
-        ({"uri": "https://host", "server_pem_path": "nowhere.pem"}, "nowhere.pem is no file"),
+        ({"uri": "https://host", "server_pem_path": "nowhere.pem"}, "nowhere.pem is not a file"),
         ({"uri": "https://host", "client_pem_path": "a"}, "needs its key and a CA"),
     ],
 )

@@ -250,7 +250,7 @@ def test_what_makes_no_sense_is_refused(store: MilvusStore) -> None:
         store.upsert([1], [case, case], two)
     with pytest.raises(ValueError, match="of length 1"):
         store.upsert([1, 2], [case, case], 2 * two)
-    with pytest.raises(IndexFailure, match="the path of case 'c' is no text of at most 4096 bytes"):
+    with pytest.raises(IndexFailure, match="the path of case 'c' is not text of at most 4096 bytes"):
         store.upsert([1], [Case("c", "s", "p", 0, path="é" * 2049)], two[:1])
     with pytest.raises(IndexFailure, match="the view of case 'c'"):
         store.upsert([1], [Case("c", "s", "p", 0, view="\udcff")], two[:1])
