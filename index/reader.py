@@ -265,8 +265,8 @@ class IndexReader:
     def history(self) -> list[dict[str, Any]]:
         """The changes of the index, oldest first, one entry a transaction.
 
-        Each has "generation", "at" (UTC), "action" ("add", "merge", "remove", "relabel" or "compact"), "detail", and
-        "cases", the number afterwards.
+        Each has "generation", "at" (UTC), "action" ("add", "merge", "remove", "relabel", "synthetic" or "compact"),
+        "detail", and "cases", the number afterwards.
         """
         return self._database.history()
 

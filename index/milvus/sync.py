@@ -7,7 +7,7 @@ server that dies in between loses nothing.
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,10 +115,8 @@ def open_remote(metadata: Mapping[str, Any], *, create: bool = False, cases: int
     return MilvusStore.open(settings, int(metadata["dimension"]), create=create, index_params=graph)
 
 
-def bring_up_to_date(
-    database: CaseWriter, store: MilvusStore, *, progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Write the pending rows to Milvus; they are settled when it has flushed them. `progress` gets (done, all)."""
+def bring_up_to_date(database: CaseWriter, store: MilvusStore) -> None:
+    """Write the pending rows to Milvus; they are settled when it has flushed them."""
     with database.transaction():
         pending = database.pending()
         dimension = int(database.metadata()["dimension"])
@@ -129,8 +127,6 @@ def bring_up_to_date(
             _, cases = database.records(rows.tolist())
         store.upsert(rows.tolist(), [cases[row] for row in rows.tolist()], vectors)
         store.delete(sorted(set(some) - set(rows.tolist())))
-        if progress:
-            progress(start + len(some), len(pending))
     if pending:
         store.flush()
         with database.transaction(writing=True):

@@ -26,10 +26,11 @@ __all__ = [
 SCHEMA = 3
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
-# A row of history is one transaction: "add", "merge", "remove", "relabel" or "compact". Its number is the generation of
-# the index. `detail` has the number of cases that it changed, `cases` the number of cases after it. The row number of a
-# case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get another case. `removed` has
-# the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to date in Milvus.
+# A row of history is one transaction: "add", "merge", "remove", "relabel", "synthetic" or "compact". Its number is the
+# generation of the index. `detail` has the number of cases that it changed, `cases` the number of cases after it. The
+# row number of a case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get another case.
+# `removed` has the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to
+# date in Milvus.
 TABLES = """
 CREATE TABLE cases (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
