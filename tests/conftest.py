@@ -27,6 +27,24 @@ from retrieval.images.preprocessing import Preprocessing
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup`, run all tests of the Milvus server in one process: a machine can run only one server.
+
+    The marker xdist_group cannot do this: pytest-xdist 3.8 writes groups into an attribute that pytest 9 does not read.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped, unused-ignore]
+
+    class OneServer(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            return "milvus" if nodeid.startswith("tests/index/") and "server" in nodeid else nodeid
+
+    return OneServer(config, log)
+
+
 SIZE, CELL = 32, 16
 Specification = Sequence[tuple[str, str, int, Sequence[int]]]  # patient, study, label, brightness of each view
 
