@@ -304,3 +304,29 @@ def test_a_partial_index_that_is_damaged_is_begun_again(
     for _ in range(2):
         with start() as build:
             assert build.done() == set()
+
+
+def test_a_build_shows_what_it_holds(start: Start, sample: Sample) -> None:
+    with start() as build:
+        build.add(*sample)
+        build.set_metadata("collection", {"layout": "mura"})
+        assert build.metadata("collection") == {"layout": "mura"}
+        assert build.metadata("never set") is None
+        (batch,) = build.batches()
+        assert (batch.cases, batch.thumbnails) == (sample[0], sample[2])
+        assert batch.embeddings.tobytes() == sample[1].tobytes()
+        assert batch.logits.tobytes() == sample[3].tobytes()
+
+
+def test_a_discarded_build_leaves_nothing(tmp_path: Path, start: Start, sample: Sample) -> None:
+    with start() as build:
+        build.add(*sample)
+        build.discard()
+    assert names(tmp_path) == []
+
+
+def test_a_build_that_cannot_begin_releases_its_lock(tmp_path: Path, start: Start) -> None:
+    (tmp_path / ".index.partial").write_text("a file")
+    with pytest.raises(IndexFailure, match="cannot be written"):
+        start()
+    assert names(tmp_path) == [".index.partial"]

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexDamaged, IndexFailure, IndexSchema
 from index.reader import IndexReader
+from tests.repetitions import repetitions
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 
@@ -144,8 +146,9 @@ def test_a_blob_that_is_not_the_one_written(place: Path, sample: Sample, table: 
             folder.thumbnail(sample[0][2].case)
 
 
+@pytest.mark.repeated
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=repetitions(120, 2000), deadline=None)
 def test_one_byte_changed_in_the_cases(template: Path, data: st.DataObject) -> None:
     """Structure, records, blobs: whichever byte it is, no answer changes in silence."""
     expected = everything(template)
@@ -179,3 +182,36 @@ def test_one_byte_changed_in_the_vectors(template: Path, data: st.DataObject) ->
         place = Path(shutil.copytree(template, Path(folder, "index")))
         (place / "vectors.faiss").write_bytes(changed)
         assert_refused(place, "vectors.faiss")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE embeddings SET vector = x'00' WHERE row = 3",
+        "UPDATE thumbnails SET image = x'00' WHERE row = 3",
+        "DELETE FROM embeddings WHERE row = 60",
+        "DELETE FROM thumbnails WHERE row = 60",
+    ],
+)
+def test_reading_everything_finds_what_opening_does_not_read(place: Path, statement: str) -> None:
+    (place / "SHA256SUMS").unlink()  # as after a writer was killed
+    with closing(sqlite3.connect(place / "cases.sqlite", isolation_level=None)) as connection:
+        connection.execute(statement)
+    with IndexReader.open(place) as reader:
+        for read in (lambda: list(reader.batches()), reader.verify):
+            with pytest.raises(IndexDamaged, match=r"cases\.sqlite is damaged"):
+                read()
+
+
+def test_a_damaged_history_is_noticed(place: Path) -> None:
+    (place / "SHA256SUMS").unlink()
+    with closing(sqlite3.connect(place / "cases.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE history SET detail = '{'")
+    with IndexReader.open(place) as reader, pytest.raises(IndexDamaged, match="its history is not what was written"):
+        reader.history()
+
+
+def test_a_folder_instead_of_a_file(place: Path) -> None:
+    (place / "cases.sqlite").unlink()
+    (place / "cases.sqlite").mkdir()
+    assert "check its permissions" in assert_refused(place, "cases.sqlite", IndexFailure)

@@ -1,4 +1,6 @@
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing, MissingExtra
+from index.generation import Generation
 from index.reader import Hit, IndexReader
 from index.sqlite.reader import CaseReader
 from index.writer import IndexWriter
@@ -158,8 +161,10 @@ def test_no_index_at_the_place(tmp_path: Path) -> None:
 
 
 def test_missing_vectors_are_written_by_the_next_writer(place: Path, template: Path, sample: Sample) -> None:
-    (place / "vectors.faiss").unlink()
+    for name in ("vectors.faiss", "SHA256SUMS"):
+        (place / name).unlink()
     with IndexReader.open(place) as folder:
+        assert not folder.verify()
         assert folder.search(sample[1], 7) == [oracle(sample, query, 7, {}, set()) for query in sample[1]]
     assert not (place / "vectors.faiss").exists()  # a reader writes nothing
     IndexWriter.open(place).close()
@@ -331,3 +336,71 @@ def test_a_picture_whose_case_is_removed_at_this_moment_is_none(
         monkeypatch.setattr(CaseReader, "rows_where", lambda *_: next(found))
         assert folder.thumbnail(case.case) is None
         assert folder.embedding(case.case) is None
+
+
+def test_an_index_that_changes_in_every_search_is_busy(
+    place: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_of, labels = CaseReader.rows_of, iter([0, 1] * 40)
+
+    def changed(reader: CaseReader, patients: Collection[str]) -> tuple[int, list[int]]:
+        with IndexWriter.open(place) as writer:
+            writer.relabel("study1", next(labels))
+        return rows_of(reader, patients)
+
+    with IndexReader.open(place) as reader:
+        monkeypatch.setattr(CaseReader, "rows_of", changed)
+        with pytest.raises(IndexBusy, match="changes faster than it can be searched"):
+            reader.search(sample[1][:1], 3, exclude_patients=[["nobody"]])
+
+
+def test_an_index_that_is_replaced_at_every_attempt_is_busy(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced(folder: Path, name: str, data: bytes) -> bool:
+        shutil.copy(place / "cases.sqlite", place / "new")
+        (place / "new").replace(place / "cases.sqlite")
+        return False
+
+    monkeypatch.setattr("index.reader.check_bytes", replaced)
+    with pytest.raises(IndexBusy, match="replaced faster than it can be opened"):
+        IndexReader.open(place)
+
+
+def test_what_is_kept_in_memory_is_bounded(template: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.reader.REMEMBERED", 5)
+    monkeypatch.setattr("index.generation.MASKS", 2)
+    with IndexReader.open(template) as reader:
+        for row in range(60):
+            where = {"study": [f"study{row % 25}", "study3"], "part": ["finger", "wrist", "élbow"][: 1 + row % 3]}
+            (found,) = reader.search(sample[1][row : row + 1], 4, where=where)
+            assert found == oracle(sample, sample[1][row], 4, where, set())
+            assert len(reader._generation.shown) <= 5 + 4
+            assert isinstance(reader._generation, Generation)
+            assert len(reader._generation._masks) <= 2
+
+
+def test_a_closed_reader_is_a_mistake_of_the_caller(template: Path) -> None:
+    reader = IndexReader.open(template)
+    reader.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        reader.counts("part")
+
+
+def test_a_transaction_of_a_killed_writer_is_rolled_back(place: Path, sample: Sample) -> None:
+    """The writer has written half of its change to the file; SQLite's journal holds the rest."""
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA cache_size = 1')\n"
+        "c.execute('BEGIN IMMEDIATE')\n"
+        "c.execute('UPDATE cases SET study = patient')\n"
+        "c.execute('DELETE FROM thumbnails')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    before = (place / "cases.sqlite").read_bytes()
+    done = subprocess.run([sys.executable, "-c", script, str(place / "cases.sqlite")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (place / "cases.sqlite-journal").exists()
+    assert (place / "cases.sqlite").read_bytes() != before
+    with IndexReader.open(place) as reader:
+        assert reader.cases() == sample[0]
+        assert reader.verify()

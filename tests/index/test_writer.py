@@ -311,3 +311,41 @@ def test_what_was_set_aside_is_forgotten_with_its_patient(tmp_path: Path, model:
     assert b"Roe" not in everything_in(tmp_path / "index")
     with IndexReader.open(tmp_path / "index") as folder:
         assert (folder.info()["quarantined"], folder.info()["cases"]) == (1, 60)
+    with IndexReader.open(tmp_path / "index") as reader:
+        assert [(case.case, case.study, case.patient, reason) for case, reason in reader.set_aside()] == [
+            ("bad.png", "study1", "patient1", " is empty")
+        ]
+
+
+def test_a_writer_finds_what_is_indexed(place: Path, sample: Sample) -> None:
+    cases = sample[0]
+    with IndexWriter.open(place) as writer:
+        assert not writer.remote
+        assert writer.metadata("rules") == {"k": 15, "source": "a sentence"}
+        assert writer.find("study", ["study4", "nowhere"]) == [case for case in cases if case.study == "study4"]
+        first = next(case for case in cases if case.patient == "patient2")
+        assert writer.known("patient", ["patient2", "nobody"]) == {"patient2": first.case}
+        with pytest.raises(ValueError, match="no field"):
+            writer.known("colour", ["grey"])
+
+
+def test_an_index_with_a_synthetic_case_says_so(tmp_path: Path, write_index: Write, sample: Sample) -> None:
+    north, south = (
+        write_index(tmp_path / "north", chosen(sample, [0])),
+        write_index(tmp_path / "south", chosen(sample, [1])),
+    )
+    with IndexWriter.open(south) as writer:
+        writer.mark_synthetic()
+    with IndexReader.open(south) as other, IndexWriter.open(north) as writer:
+        writer.merge(other)
+    with IndexReader.open(north) as reader:
+        assert reader.metadata("collection") == {"synthetic": True}
+    with IndexReader.open(south) as reader:
+        assert reader.history()[-1]["action"] == "synthetic"
+
+
+def test_temporary_files_of_killed_writers_are_removed(place: Path) -> None:
+    for name in (".vectors.faiss.0123abcd", ".SHA256SUMS.00ff00ff", ".nfs.somebody"):
+        (place / name).write_bytes(b"half")
+    IndexWriter.open(place).close()
+    assert sorted(path.name for path in place.iterdir() if path.name.startswith(".")) == [".nfs.somebody"]

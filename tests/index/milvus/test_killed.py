@@ -18,6 +18,7 @@ from index.errors import IndexBusy, IndexFailure, IndexMissing, IndexUnreachable
 from index.milvus.store import MilvusSettings, MilvusStore
 from tests.index.milvus.server import MilvusServer, server_place
 from tests.index.milvus.test_study_search import oracle
+from tests.repetitions import repetitions
 
 D = 8
 Places = Callable[..., MilvusSettings]
@@ -48,7 +49,7 @@ def test_what_was_written_is_found_by_the_next_search(places: Places, consistenc
     subprocess.run(writer(place, 20), check=True, capture_output=True)
     with MilvusStore.open(place, D) as store, MilvusStore.open(place, D) as other:
         assert len(store.search(query, 99)[0]) == 20
-        for row in range(100, 104):
+        for row in range(100, 102):
             store.upsert([row], [Case("c", f"s{row}", "p", 0)], query)
             assert [len(one.search(query, 99)[0]) for one in (store, other)] == [21, 21]
             store.delete([row])
@@ -94,6 +95,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.repeated
 def test_a_server_killed_in_the_middle_of_an_ingest_loses_nothing_acknowledged(server: MilvusServer) -> None:
     place = server_place(server, patience=240.0)
     rng = np.random.default_rng(9)
@@ -127,14 +129,15 @@ def test_a_server_killed_in_the_middle_of_an_ingest_loses_nothing_acknowledged(s
         print(f"flushed {flushed}, written {written}, held after the kill {len(held)}")
         assert set(range(flushed)) <= set(held.tolist())
         assert store.vectors(held.tolist()).tobytes() == vectors[held].tobytes()
-        # The rest is written while the server is killed once more: the writer waits for it.
+        # The rest is written; in `make test-all` the server is killed once more, and the writer waits for it.
         before = written
         with ThreadPoolExecutor(1) as thread:
             second = thread.submit(ingest, store)
-            while not second.done() and written < before + 3_000:
-                time.sleep(0.01)
-            server.kill()
-            server.start()
+            if repetitions(0, 10):
+                while not second.done() and written < before + 3_000:
+                    time.sleep(0.01)
+                server.kill()
+                server.start()
             second.result()
         store.flush()
         assert store.rows().tolist() == list(range(60_000))

@@ -4,6 +4,7 @@ The oracle is NumPy over the cases that should be there. Approximate search is h
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from index.builder import IndexBuilder
 from index.case import Case
-from index.errors import IndexUnreachable
+from index.errors import IndexDamaged, IndexMissing, IndexUnreachable
+from index.milvus import sync
 from index.reader import Hit, IndexReader
+from index.sqlite.reader import CaseReader
 from index.writer import IndexWriter
 from tests.index.milvus.server import TOKEN, MilvusServer
 
@@ -234,3 +237,77 @@ def test_a_server_that_dies_loses_nothing(
     with IndexReader.open(place) as folder:
         assert folder.verify()
         assert_answers(folder, after, True, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["milvus lite"], indirect=True)
+def test_changes_that_have_not_reached_milvus_are_found(
+    store: Store, start: Callable[[World], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that cannot reach Milvus leaves its changes pending; readers search them in cases.sqlite."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise IndexUnreachable("Milvus does not answer")
+
+    world, more = drawn(np.random.default_rng(8), store.size), drawn(np.random.default_rng(9), 20, first=4)
+    path, gone = start(world), world.cases[0].patient
+    relabelled = next(case.study for case in world.cases if case.patient != gone and case.label == 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(sync, "open_remote", refuse)
+        with IndexWriter.open(path) as writer:
+            writer.add(more.cases, more.vectors, pictures(more.cases), np.zeros(20, np.float32))
+            writer.remove({"patient": [gone]})
+            writer.relabel(relabelled, 1)
+    assert writer.behind > 20
+    kept = [n for n, case in enumerate([*world.cases, *more.cases]) if case.patient != gone]
+    cases = [[*world.cases, *more.cases][n] for n in kept]
+    cases = [replace(case, label=1) if case.study == relabelled else case for case in cases]
+    after = World(cases, np.vstack((world.vectors, more.vectors))[kept])
+    with IndexReader.open(path) as reader:
+        for seed in range(4):
+            assert_answers(reader, after, True, seed)
+    with IndexWriter.open(path):
+        pass
+    with IndexReader.open(path) as reader:
+        assert reader.info()["store"]["vectors"] == len(after.cases)  # type: ignore[index]
+        assert_answers(reader, after, True, 5)
+        reader.verify()
+    with monkeypatch.context() as patched:
+        patched.setattr(sync, "open_remote", refuse)
+        with IndexWriter.open(path) as writer:  # now only removed cases are pending
+            writer.remove({"patient": [after.cases[0].patient]})
+    left = [n for n, case in enumerate(after.cases) if case.patient != after.cases[0].patient]
+    with IndexReader.open(path) as reader:
+        assert_answers(reader, World([after.cases[n] for n in left], after.vectors[left]), True, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["milvus lite"], indirect=True)
+def test_a_collection_that_was_changed_by_others_is_noticed_and_written_again(
+    store: Store, start: Callable[[World], Path]
+) -> None:
+    world = drawn(np.random.default_rng(10), 30)
+    path = start(world)
+    with closing(CaseReader(path / "cases.sqlite")) as database, sync.open_remote(database.metadata()) as collection:
+        collection.delete([3])
+    with IndexReader.open(path) as reader, pytest.raises(IndexDamaged, match="does not hold 1 of the cases"):
+        reader.verify()
+    with IndexWriter.open(path) as writer:
+        writer.compact()
+    with IndexReader.open(path) as reader:
+        assert reader.verify()
+        assert_answers(reader, world, True, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["milvus lite"], indirect=True)
+def test_the_collection_of_a_replaced_index_is_dropped(store: Store, start: Callable[[World], Path]) -> None:
+    first, second = drawn(np.random.default_rng(11), 20), drawn(np.random.default_rng(12), 30)
+    path = start(first)
+    with closing(CaseReader(path / "cases.sqlite")) as database:
+        former = database.metadata()
+    assert start(second) == path
+    with pytest.raises(IndexMissing):
+        sync.open_remote(former)
+    with IndexReader.open(path) as reader:
+        assert_answers(reader, second, True, 1)
