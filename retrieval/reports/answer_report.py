@@ -60,7 +60,7 @@ def answer_report(searcher: Searcher, answer: Answer, images: Images, when: date
 
 def _notes(answer: Answer) -> list[str]:
     """The answer's warnings as sentences, and the patients left out whom no warning names."""
-    notes = [f"{text}." for text in answer.warnings]
+    notes = [text if text.endswith("?") else f"{text}." for text in answer.warnings]
     if unnamed := answer.unnamed_patients:
         notes.append(f"The studies of {', '.join(unnamed)} are left out: they are of the same patient.")
     return notes

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from retrieval.reports.page import Html, label_mark, safe
 from retrieval.reports.pictures import file_thumbnail
+from retrieval.reports.stack import named
 from retrieval.reports.templating import render
 from retrieval.searcher import Searcher
-from retrieval.worklist.worklist import SYNTHETIC_ORDER, Worklist
+from retrieval.worklist.worklist import SYNTHETIC_ORDER, Entry, Worklist
 
-__all__ = ["MOST", "worklist_report"]
+__all__ = ["MOST", "marks", "probability", "worklist_report"]
 
 MOST = 100  # studies with pictures
 
@@ -38,9 +40,24 @@ def worklist_report(result: Worklist, searcher: Searcher) -> str:
 def _remarks(result: Worklist) -> list[str]:
     remarks = []
     if unfamiliar := sum(entry.answer.familiarity.familiar is False for entry in result.entries):
-        remarks.append(f"{unfamiliar:,} {'is' if unfamiliar == 1 else 'are'} unlike what is indexed.")
+        remarks.append(f"Studies unlike the index: {unfamiliar:,}.")
     if result.skipped:
-        remarks.append(f"{len(result.skipped):,} could not be read; look at them yourself.")
+        remarks.append(f"Studies that could not be read: {len(result.skipped):,}. Look at them yourself.")
     if result.index.synthetic:
         remarks.append(SYNTHETIC_ORDER)
     return remarks
+
+
+def marks(entry: Entry) -> Html:
+    """For the web page, until it has templates of its own."""
+    mark = '<br><span class="is-unfamiliar">unfamiliar</span>' if entry.answer.familiarity.familiar is False else ""
+    if entry.warnings:
+        mark += f'<br><span class="quiet">{safe(named("; ".join(entry.warnings)))}</span>'
+    return Html(mark)
+
+
+def probability(value: float | None, abnormal: bool | None) -> Html:
+    """For the web page, until it has templates of its own."""
+    if value is None or abnormal is None:
+        return safe("none")
+    return Html(f"{value:.3f}<br>{label_mark('abnormal' if abnormal else 'normal')}")
