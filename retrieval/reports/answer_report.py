@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrieval.answer import Answer
 from retrieval.errors import RadiographError
-from retrieval.explain.rendering import heatmap_png, place_of, radiograph_jpeg
+from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
 from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.query import Images, read_views
 from retrieval.reports.pictures import Layers
@@ -85,7 +85,7 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
                 f"query radiograph{many}, {name}",
                 f"{name}: classifier {figures.classifier:.3f}, vote {knn}",
                 heatmap_png(heatmap),
-                f"heatmap of radiograph{many}: support for abnormal is strongest in this region: {place_of(heatmap)}",
+                f"heatmap of radiograph{many}: support for abnormal is strongest here: {strongest_region(heatmap)}",
             )
         )
     return pictures

@@ -45,7 +45,7 @@ def roc_chart(evaluation: Evaluation) -> str:
     for name in reversed(scores):
         false, true = roc(labels, scores[name])
         chart.line(zip(false.tolist(), true.tolist(), strict=True), _KINDS[name])
-    for name, counts in reversed(evaluation.confusion["study"].items()):
+    for name, counts in reversed(list(evaluation.confusion["study"].items())):
         false_rate = counts.false_positive / (counts.false_positive + counts.true_negative)
         chart.marks([(false_rate, _recall(counts))], _KINDS[name], size=5.5)
     _key(chart, evaluation, "auroc", "chance, 0.500")
@@ -67,7 +67,7 @@ def precision_recall_chart(evaluation: Evaluation) -> str:
     for name in reversed(scores):
         recall, precision = precision_recall(labels, scores[name])
         chart.line(_steps(recall.tolist(), precision.tolist()), _KINDS[name])
-    for name, counts in reversed(evaluation.confusion["study"].items()):
+    for name, counts in reversed(list(evaluation.confusion["study"].items())):
         if predicted := counts.true_positive + counts.false_positive:
             chart.marks([(_recall(counts), counts.true_positive / predicted)], _KINDS[name], size=5.5)
     _key(chart, evaluation, "average_precision", f"chance, {prevalence:.3f}")
@@ -78,7 +78,7 @@ def reliability_chart(evaluation: Evaluation, predictor: str) -> str:
     """The share of abnormal studies by predicted probability; bars show how many studies there are."""
     labels, scores = _by_study(evaluation.predictions)
     bins = reliability(labels, scores[predictor])
-    filled = [one_bin for one_bin in bins if one_bin]
+    filled = [item for item in bins if item]
     values = "; ".join(f"{item.share:.2f} at {item.probability:.2f} ({item.items})" for item in filled)
     name, kind = PREDICTOR_NAMES[predictor], _KINDS[predictor]
     chart = Chart(
@@ -147,9 +147,9 @@ def sweep_chart(points: Sequence[SweepPoint]) -> str:
         height=300,
         kind="broad",
     )
-    for x, point in enumerate(points):
+    for number, point in enumerate(points):
         if point.used:
-            chart.guide((x, low), (x, 1.0))
+            chart.guide((number, low), (number, 1.0))
     for name, kind, shift in (("auroc", "mean", -0.07), ("kappa", "vote", 0.07)):
         estimates = [(i + shift, getattr(point, name)) for i, point in enumerate(points)]
         for x, estimate in estimates:

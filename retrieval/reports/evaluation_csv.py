@@ -95,7 +95,8 @@ def _study(study: StudyPrediction) -> Row:
 
 def _figures(evaluation: Evaluation) -> Iterator[Row]:
     """The rows of all figures. In some rows the predictor says which figures they are, such as "retrieval"."""
-    for part, figures in (("", evaluation), *evaluation.parts.items()):
+    yield from _levels("", evaluation)
+    for part, figures in evaluation.parts.items():
         yield from _levels(part, figures)
     yield from _rows(("study", "", "knn minus classifier"), _plain(evaluation.difference))
     yield from _rows(("study", "", "retrieval"), _plain(evaluation.retrieval))

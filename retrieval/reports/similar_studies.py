@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from retrieval.answer import Answer, SimilarCase
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import RadiographError
-from retrieval.explain.rendering import heatmap_png, place_of, radiograph_jpeg
+from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
 from retrieval.explain.smooth_grad_cam import explain_similarity
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
@@ -79,7 +79,7 @@ def _queried(
         return Layers(picture, alt, caption)
     maps = query.maps_of(number)
     heatmap = explain_similarity(searcher.encoder, shrink(pixels, _EXPLAINED), embedding, views=maps)
-    words = f"heatmap: the query is most similar to study {case.study} in this region: {place_of(heatmap)}"
+    words = f"heatmap: the query is most similar to study {case.study} in this region: {strongest_region(heatmap)}"
     return Layers(picture, alt, caption, heatmap_png(heatmap, _SIDE), words)
 
 
@@ -93,7 +93,7 @@ def _indexed(searcher: Searcher, case: SimilarCase, embedding: Array) -> Layers:
         f"nearest radiograph of study {case.study}, labelled {case.label}",
         f"{case.label}, {case.similarity:.3f}{source}",
         heatmap_png(heatmap, _SIDE),
-        f"heatmap: study {case.study} is most similar to the query in this region: {place_of(heatmap)}",
+        f"heatmap: study {case.study} is most similar to the query in this region: {strongest_region(heatmap)}",
     )
 
 

@@ -198,7 +198,7 @@ def test_a_blank_radiograph_has_a_finite_heatmap(bundled: Encoder, squares_encod
 def test_numbers_that_are_none_are_no_empty_heatmap(bundled: Encoder, finger: Pixels) -> None:
     views = bundled.views([bundled.prepare(finger)])
     views[0][0, 3, 2, 1] = np.nan
-    with pytest.raises(RadiographError, match="no usable numbers"):
+    with pytest.raises(RadiographError, match="numbers that are not finite"):
         explain_class(bundled, finger, PLAIN, views=views)
 
 

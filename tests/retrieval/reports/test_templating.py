@@ -24,7 +24,8 @@ REPORT = """
 {% from "macros.html" import chart, gallery, headline, image, stack, table, terms, warnings %}
 {% block head %}{{ evil }}{{ warnings([evil]) }}{{ headline(evil) }}{% endblock %}
 {% block part_one %}
-{{ table(evil, [evil, evil], [[evil, evil]], evil) }}{{ terms([(evil, evil)]) }}{{ chart("<svg></svg>" | safe, evil, evil) }}
+{{ table(evil, [evil, evil], [[evil, evil]], evil) }}{{ terms([(evil, evil)]) }}
+{{ chart("<svg></svg>" | safe, evil, evil) }}
 {{ gallery([picture]) }}{{ stack(layers) }}{{ image(none, evil) }}
 {% endblock %}
 {% block two %}{{ image(data, "a wrist") }}{% endblock %}
@@ -68,8 +69,8 @@ def test_all_text_is_escaped_and_printable(report: str) -> None:
     seen = Checker(report)
     assert "script" not in {tag for tag, _ in seen.tags}
     assert "\u202e" not in report
-    # Title twice, link and heading, head, warning, verdict, caption, two headings, two cells, name and value, caption of
-    # the chart, two lines of the gallery, caption of the stack.
+    # Title twice, link and heading, head, warning, verdict, caption, two headings, two cells, name and value, the
+    # caption of the chart, two lines of the gallery, the caption of the stack.
     assert seen.words.count(SHOWN) == 18
     alts = [at["alt"] for tag, at in seen.tags if tag == "img"]
     assert alts == [SHOWN, SHOWN, SHOWN, "a wrist"]
