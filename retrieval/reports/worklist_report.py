@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from retrieval.reports.page import Html, label_mark, safe
 from retrieval.reports.pictures import file_thumbnail
-from retrieval.reports.stack import named
 from retrieval.reports.templating import render
 from retrieval.searcher import Searcher
-from retrieval.worklist.worklist import SYNTHETIC_ORDER, Entry, Worklist
+from retrieval.worklist.worklist import SYNTHETIC_ORDER, Worklist
 
-__all__ = ["MOST", "marks", "probability", "worklist_report"]
+__all__ = ["MOST", "worklist_report"]
 
 MOST = 100  # studies with pictures
 
@@ -46,18 +44,3 @@ def _remarks(result: Worklist) -> list[str]:
     if result.index.synthetic:
         remarks.append(SYNTHETIC_ORDER)
     return remarks
-
-
-def marks(entry: Entry) -> Html:
-    """For the web page, until it has templates of its own."""
-    mark = '<br><span class="is-unfamiliar">unfamiliar</span>' if entry.answer.familiarity.familiar is False else ""
-    if entry.warnings:
-        mark += f'<br><span class="quiet">{safe(named("; ".join(entry.warnings)))}</span>'
-    return Html(mark)
-
-
-def probability(value: float | None, abnormal: bool | None) -> Html:
-    """For the web page, until it has templates of its own."""
-    if value is None or abnormal is None:
-        return safe("none")
-    return Html(f"{value:.3f}<br>{label_mark('abnormal' if abnormal else 'normal')}")
