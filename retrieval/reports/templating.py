@@ -30,6 +30,7 @@ def _environment(folders: tuple[Path, ...]) -> "Environment":
         autoescape=True,
         finalize=lambda value: printable(value) if type(value) is str else value,  # markup is a subclass of str
         undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
