@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks._timing import machine, show
 from retrieval.datasets.collection import read_collection
 from retrieval.evaluation.index_leakage import index_leakage
-from retrieval.evaluation.predictions import read_studies
+from retrieval.evaluation.predictions import predict_studies
 from retrieval.searcher import Searcher
 
 __all__ = ["main"]
@@ -34,7 +34,7 @@ def main() -> None:
     with Searcher.open(options.index) as searcher:
         for _ in range(options.runs):
             clocks = [(time.perf_counter(), time.process_time())]
-            readings, _ = read_studies(searcher, collection)
+            readings, _ = predict_studies(searcher, collection)
             clocks.append((time.perf_counter(), time.process_time()))
             copies = index_leakage(searcher.index, readings, rounds=1)
             clocks.append((time.perf_counter(), time.process_time()))

@@ -107,9 +107,9 @@ def audit(
 
         write_file(table, findings_table(findings))
     if sheet:
-        from retrieval.reports.audit_report import contact_sheet
+        from retrieval.reports.audit_report import audit_report
 
-        write_file(sheet, contact_sheet(findings, collection))
+        write_file(sheet, audit_report(findings, collection))
     if as_json:
         print_json(findings.to_dict())
     else:

@@ -57,14 +57,14 @@ class FileOptions:
 
     def write(self, result: "Evaluation", studies: int, layout: str, page: str) -> None:
         """Write the files that were asked for; `studies` is how many the collection has."""
-        from retrieval.reports.evaluation_csv import figure_table, predictions, study_table
+        from retrieval.reports.evaluation_csv import figure_table, prediction_table, study_table
 
         if self.csv:
             write_file(self.csv, study_table(result))
         if self.figures:
             write_file(self.figures, figure_table(result))
         if self.predictions:
-            write_file(self.predictions, predictions(result.readings, layout, self.reader.value))
+            write_file(self.predictions, prediction_table(result.predictions, layout, self.reader.value))
             if missing := studies - result.studies:
                 note(f"studies that could not be read and have no line in {self.predictions}: {missing:,}")
         if self.html:
@@ -87,14 +87,14 @@ def evaluate(
     --json, --figures and --html have all figures.
     """
     from retrieval.evaluation.evaluate import evaluate as measure
-    from retrieval.reports.evaluation_report import report
+    from retrieval.reports.evaluation_report import evaluation_report
     from retrieval.searcher import Searcher
 
     require_writable(files.csv, files.figures, files.predictions, files.html)
     collection = options.read(data)
     with Searcher.open(index) as searcher, progress("evaluating") as show:
         result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
-        page = report(result, searcher) if files.html else ""
+        page = evaluation_report(result, searcher) if files.html else ""
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:
         print_json(result.to_dict())
@@ -118,17 +118,17 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
         out.print()
-    if result.copies.studies:
-        out.print(near_duplicates_line(len(result.copies.studies), result.studies), style="yellow")
-        if result.copies.without:
-            out.print(near_duplicates_table(result.study, result.copies.without))
+    if result.leakage.studies:
+        out.print(near_duplicates_line(len(result.leakage.studies), result.studies), style="yellow")
+        if result.leakage.without:
+            out.print(near_duplicates_table(result.study, result.leakage.without))
         out.print()
     out.print("retrieval: nearest studies with the label of the query, by study", style="bold")
     out.print(estimates_table({name: result.retrieval[name] for name in RETRIEVAL}))
     out.print()
     out.print("vote minus classifier, by study, paired", style="bold")
     out.print(estimates_table({metric: result.difference[metric] for metric in HEADLINES}))
-    ranked = result.worklist["mean"].place
+    ranked = result.worklist["mean"].position
     if ranked.value is not None:
         out.print(
             f"If the list is sorted by the mean of both, an abnormal study is at {interval(ranked)} of it on average; "
@@ -165,7 +165,7 @@ def near_duplicates_table(figures: "Figures", without: "PartFigures") -> "Table"
     readers = ("classifier", "knn")
     table = bare_table("", *(READERS[reader] for reader in readers))
     for metric in HEADLINES:
-        for about, of in (("all", figures), (f"{without.studies:,} without", without.readers)):
+        for about, of in (("all", figures), (f"{without.studies:,} without", without.study)):
             table.add_row(f"{title(metric)}, {about}", *(interval(of[reader][metric], digits=2) for reader in readers))
     return table
 
@@ -173,7 +173,7 @@ def near_duplicates_table(figures: "Figures", without: "PartFigures") -> "Table"
 def parts_table(parts: "Mapping[str, PartFigures]") -> "Table":
     table = bare_table("part", "studies", "classifier", "vote")
     for part, figures in parts.items():
-        kappas = [interval(figures.readers[reader]["kappa"]) for reader in ("classifier", "knn")]
+        kappas = [interval(figures.study[reader]["kappa"]) for reader in ("classifier", "knn")]
         table.add_row(part, f"{figures.studies:,} ({figures.abnormal:,})", *kappas)
     return table
 

@@ -66,9 +66,9 @@ def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, ht
     if csv:
         write_file(csv, worklist_table(result))
     if html:
-        from retrieval.reports.worklist_report import worklist_page
+        from retrieval.reports.worklist_report import worklist_report
 
-        write_file(html, worklist_page(result, searcher))
+        write_file(html, worklist_report(result, searcher))
 
 
 def follow(

@@ -33,7 +33,7 @@ from retrieval.datasets.splits import patient_folds
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.evaluation.metrics import Bootstrap, Estimate, bootstrap, measure
-from retrieval.evaluation.paired_comparison import Prediction, read_predictions, readers_of
+from retrieval.evaluation.paired_comparison import Prediction, predictors_of, read_predictions
 
 NAMES = {"kappa": "kappa", "auroc": "AUROC"}
 FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
@@ -108,13 +108,13 @@ def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:
         for name, predictions in runs.items()
     }
     judged = next(iter(kept.values()))
-    readers = {f"{name} {kind}": reader for name, own in kept.items() for kind, reader in readers_of(own).items()}
+    readers = {f"{name} {kind}": reader for name, own in kept.items() for kind, reader in predictors_of(own).items()}
     return bootstrap(np.array([one.label for one in judged]), [one.patient for one in judged], readers)
 
 
 def classifier_figure(predictions: Sequence[Prediction], metric: str) -> float:
     labels = np.array([one.label for one in predictions])
-    return float(measure(labels, readers_of(predictions)["classifier"])[metric][0])
+    return float(measure(labels, predictors_of(predictions)["classifier"])[metric][0])
 
 
 def auroc_by_fold(runs: Runs, fold: Mapping[str, int]) -> Iterator[Row]:

@@ -18,7 +18,7 @@ import numpy as np
 from index.case import Case
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds
-from retrieval.evaluation.metrics import Reader, measure
+from retrieval.evaluation.metrics import Predictor, measure
 from retrieval.evaluation.paired_comparison import Prediction, read_predictions
 from retrieval.images.radiograph import read_radiograph
 from training.data.lesion_boxes import Box, read_boxes
@@ -79,7 +79,7 @@ def main() -> None:
         own = [one for one in predictions if fold_of[one.study] == fold]
         labels_of = np.array([one.label for one in own])
         scores = (np.array([getattr(one, kind) for one in own]) for kind in ("classifier", "vote"))
-        classifier, vote = (measure(labels_of, Reader(score, score > 0.5))["auroc"][0] for score in scores)
+        classifier, vote = (measure(labels_of, Predictor(score, score > 0.5))["auroc"][0] for score in scores)
         print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
     boxes = read_boxes(collection)
     studies: dict[str, list[Case]] = {one.study: [] for one in predictions}

@@ -23,8 +23,8 @@ from retrieval.datasets.collection import read_collection
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.evaluation.evaluate import refuse_known
-from retrieval.evaluation.metrics import Reader, bootstrap
-from retrieval.evaluation.predictions import StudyPrediction, read_studies
+from retrieval.evaluation.metrics import Predictor, bootstrap
+from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
@@ -46,21 +46,21 @@ def judged(data: Path, model: Path, index: Path) -> list[StudyPrediction]:
     new = read_collection(data, split="valid")
     with Searcher.open(index) as searcher:
         refuse_known(searcher, new.cases)
-        readings, skipped = read_studies(searcher, new)
+        readings, skipped = predict_studies(searcher, new)
     left_out = len(report.quarantined) + len(skipped)
     print(f"{model.name}: {report.studies} studies indexed, {len(readings)} judged, {left_out} radiographs left out")
     print(f"{model.name}: rules: {report.rules.source}", flush=True)
     return readings
 
 
-def readers(name: str, readings: list[StudyPrediction]) -> dict[str, Reader]:
+def predictors(name: str, readings: list[StudyPrediction]) -> dict[str, Predictor]:
     """Both readers of an index, by study."""
     classifier = np.array([np.mean(reading.classifier) for reading in readings])
     vote = np.array([np.mean(reading.vote) for reading in readings])
     first = readings[0]  # one index has the same thresholds for all
     return {
-        f"{name} classifier": Reader(classifier, classifier > first.classifier_threshold),
-        f"{name} vote": Reader(vote, vote > first.vote_threshold),
+        f"{name} classifier": Predictor(classifier, classifier > first.classifier_threshold),
+        f"{name} vote": Predictor(vote, vote > first.vote_threshold),
     }
 
 
@@ -70,7 +70,7 @@ def compare(sides: dict[str, list[StudyPrediction]]) -> None:
         "the two indexes read different radiographs"
     )
     labels = np.array([reading.label for reading in plain])
-    both = {name: reader for side, readings in sides.items() for name, reader in readers(side, readings).items()}
+    both = {name: reader for side, readings in sides.items() for name, reader in predictors(side, readings).items()}
     result = bootstrap(labels, [reading.patient for reading in plain], both)
     print(f"\n{len(labels)} studies of {result.patients} new patients, {labels.sum()} abnormal; 95 % intervals")
     for name, figures in result.estimates().items():

@@ -41,7 +41,7 @@ from retrieval.evaluation.paired_comparison import (
     read_predictions,
     write_predictions,
 )
-from retrieval.evaluation.predictions import StudyPrediction, read_studies
+from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.retrieval_metrics import retrieved
 from retrieval.evaluation.summary import summarise
 from retrieval.images.preprocessing import normalise, preprocess
@@ -161,7 +161,7 @@ def main() -> None:
         trained[options.run.name] = read_predictions(options.run / "calls.csv")
     if options.index:
         with Searcher.open(options.index) as searcher:
-            trained[options.index.name] = predictions_of(read_studies(searcher, collection.select(split="valid"))[0])
+            trained[options.index.name] = predictions_of(predict_studies(searcher, collection.select(split="valid"))[0])
     for name, calls in trained.items():
         for figure, estimate in compare(calls, predictions_of(readings)).items():
             print(f"{name} - untrained, {figure}: {interval(estimate)}")

@@ -40,7 +40,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class OneServer(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
         def _split_scope(self, nodeid: str) -> str:
-            return "milvus" if nodeid.startswith("tests/index/") and "server" in nodeid else nodeid
+            file = nodeid.partition("::")[0]  # tests of a file share its fixtures
+            return "milvus" if file.startswith("tests/index/") and "server" in nodeid else file
 
     return OneServer(config, log)
 

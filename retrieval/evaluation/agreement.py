@@ -1,13 +1,13 @@
-"""Whether classifier and vote agree, and who is right where they do not, by study."""
+"""On which studies classifier and vote agree, and which of the two is right where they disagree."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.metrics import Estimate, Reader, bootstrap, bootstrap_ratios
+from retrieval.evaluation.metrics import Estimate, Predictor, bootstrap, bootstrap_ratios
 
 __all__ = ["Agreement", "Cell", "McNemar", "agreement_of", "mcnemar"]
 
@@ -16,7 +16,7 @@ _NEVER = "they never disagree"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """How many studies the two called so, and how many of those are abnormal."""
+    """How many studies have this pair of predictions, and how many of them are abnormal."""
 
     studies: int
     abnormal: int
@@ -24,9 +24,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """McNemar's test: the studies that only one of the two called right, and how likely so uneven a split is by chance.
+    """McNemar's test: the studies that only one of the two predicts right, and the p value of so uneven a split.
 
-    It takes studies as independent, which those of one patient are not; the paired intervals do not.
+    The test assumes independent studies, though a patient may have several. The paired intervals do not assume it.
     """
 
     knn_only: int
@@ -38,8 +38,8 @@ class McNemar:
 class Agreement:
     """Classifier and vote on the same studies.
 
-    The four cells of who called abnormal; `share` of the studies on which they agree; Cohen's `kappa` between the two;
-    the accuracy of what they agree on, and of each where they do not (one of the two is right there).
+    The four cells say who predicts abnormal. `share` is the share of studies on which the two agree, `kappa` Cohen's
+    kappa between them. The accuracies are over the studies on which they agree, and on which they disagree.
     """
 
     both_abnormal: Cell
@@ -54,12 +54,10 @@ class Agreement:
     mcnemar: McNemar
 
     def to_dict(self) -> dict[str, object]:
-        told: dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            plain = {of.name: getattr(value, of.name) for of in fields(value)}
-            told[field.name] = value.to_dict() if isinstance(value, Estimate) else plain
-        return told
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value.to_dict() if isinstance(value, Estimate) else asdict(value) for name, value in values.items()
+        }
 
 
 def agreement_of(
@@ -71,13 +69,13 @@ def agreement_of(
     rounds: int = 10_000,
     seed: int = 0,
 ) -> Agreement:
-    """Compare the calls of two readers. labels (N,) of 0 and 1, calls (N,), True for abnormal; one patient a study."""
+    """Compare the predictions of classifier and vote, (N,) each, True for abnormal. labels (N,); patients: N names."""
     abnormal = labels == 1
-    agree, ones = classifier == vote, np.ones(len(labels))
+    agree = classifier == vote
     right = {"classifier": classifier == abnormal, "knn": vote == abnormal}
     ratios = bootstrap_ratios(
         {
-            "share": (agree, ones),
+            "share": (agree, np.ones(len(labels))),
             "agreeing": (agree & right["knn"], agree),
             "classifier": (~agree & right["classifier"], ~agree),
             "knn": (~agree & right["knn"], ~agree),
@@ -88,12 +86,12 @@ def agreement_of(
     )
     if agree.all():
         ratios |= dict.fromkeys(("classifier", "knn"), Estimate(None, reason=_NEVER))
-    of_each_other = bootstrap(
-        classifier.astype(np.int64), patients, {"vote": Reader(vote.astype(np.float64), vote)}, rounds=rounds, seed=seed
-    )
+    # The kappa between the two is that of the vote where the classifier's predictions are the labels.
+    predictors = {"vote": Predictor(vote.astype(np.float64), vote)}
+    between = bootstrap(classifier.astype(np.int64), patients, predictors, rounds=rounds, seed=seed)
 
-    def cell(of: NDArray[np.bool_]) -> Cell:
-        return Cell(int(of.sum()), int((of & abnormal).sum()))
+    def cell(studies: NDArray[np.bool_]) -> Cell:
+        return Cell(int(studies.sum()), int((studies & abnormal).sum()))
 
     return Agreement(
         both_abnormal=cell(classifier & vote),
@@ -101,7 +99,7 @@ def agreement_of(
         knn_abnormal=cell(~classifier & vote),
         both_normal=cell(~classifier & ~vote),
         share=ratios["share"],
-        kappa=of_each_other.estimates()["vote"]["kappa"],
+        kappa=between.estimates()["vote"]["kappa"],
         accuracy_agreeing=ratios["agreeing"],
         classifier_accuracy_disagreeing=ratios["classifier"],
         knn_accuracy_disagreeing=ratios["knn"],
@@ -110,7 +108,7 @@ def agreement_of(
 
 
 def mcnemar(knn: NDArray[np.bool_], classifier: NDArray[np.bool_]) -> McNemar:
-    """McNemar's exact test (1947) of two readers' right calls (N,): two-sided binomial over those they differ in."""
+    """McNemar's exact binomial test (1947), two-sided. knn, classifier: which of N studies each predicts right."""
     b, c = int((knn & ~classifier).sum()), int((classifier & ~knn).sum())
     tail = sum(comb(b + c, i) for i in range(min(b, c) + 1))
     return McNemar(b, c, min(1.0, 2 * tail / 2 ** (b + c)))

@@ -1,6 +1,6 @@
-"""What lies behind single figures: ROC and precision-recall curves, and observed frequencies by probability.
+"""ROC curves, precision-recall curves, and reliability diagrams.
 
-N items; labels (N,) of 0 and 1, scores (N,), higher is more abnormal. Curves have a point for every distinct score.
+N items; labels (N,) of 0 and 1; scores (N,), higher is more abnormal. Curves have a point for each distinct score.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The items whose probability lies in one of BINS equal bins: how many, their mean probability, share abnormal."""
+    """One of BINS equal bins of probability: how many items it has, their mean probability, and the share abnormal."""
 
     items: int
     probability: float
@@ -25,32 +25,32 @@ class Bin:
 
 
 def roc(labels: NDArray[np.int64], scores: Floats) -> tuple[Floats, Floats]:
-    """1 - specificity and sensitivity at every threshold, from (0, 0) to (1, 1). Needs both labels."""
-    found, met = _counts(labels, scores)
-    missed = met - found
-    return missed / missed[-1], found / found[-1]
+    """1 - specificity and sensitivity at each threshold, from (0, 0) to (1, 1). Needs both labels."""
+    true, predicted = _counts(labels, scores)
+    false = predicted - true
+    return false / false[-1], true / true[-1]
 
 
 def precision_recall(labels: NDArray[np.int64], scores: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision at every threshold, the highest first. Needs an abnormal item."""
-    found, met = _counts(labels, scores)
-    return found[1:] / found[-1], found[1:] / met[1:]
+    """Recall and precision at each threshold, the highest threshold first. Needs an abnormal item."""
+    true, predicted = _counts(labels, scores)
+    return true[1:] / true[-1], true[1:] / predicted[1:]
 
 
 def reliability(labels: NDArray[np.int64], probabilities: Floats) -> list[Bin | None]:
-    """The bins from 0 to 1; None for one without items."""
-    places = bin_of(probabilities)
+    """The bins from 0 to 1; None for a bin without items."""
+    numbers = bin_of(probabilities)
     bins: list[Bin | None] = []
-    for place in range(BINS):
-        own = places == place
+    for number in range(BINS):
+        own = numbers == number
         items = int(own.sum())
         bins.append(Bin(items, float(probabilities[own].mean()), float(labels[own].mean())) if items else None)
     return bins
 
 
 def _counts(labels: NDArray[np.int64], scores: Floats) -> tuple[Floats, Floats]:
-    """How many abnormal items, and how many at all, score at least as high as each distinct score; nothing first."""
+    """True and all predictions of abnormal, with each distinct score as the threshold; before them, 0 and 0."""
     order = np.argsort(-scores, kind="stable")
     last = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    found = np.cumsum(labels[order])[last]
-    return np.concatenate([[0.0], found]), np.concatenate([[0.0], last + 1.0])
+    true = np.cumsum(labels[order])[last]
+    return np.concatenate([[0.0], true]), np.concatenate([[0.0], last + 1.0])

@@ -1,4 +1,4 @@
-"""How well an index and its model read studies that neither has seen. Nothing is tuned here."""
+"""Evaluation of an index and its model on studies that neither has seen. Nothing is tuned here."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
-from retrieval.evaluation.predictions import StudyPrediction, read_studies
+from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
 from retrieval.evaluation.triage import Triage, triage
 from retrieval.searcher import Searcher
@@ -27,19 +27,18 @@ SCHEMA = "mura-search/evaluation/1"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Summary):
-    """A `Summary` and what it rests on.
+    """A `Summary`, and what it rests on.
 
-    `sweep` shows what other numbers of voting studies would have given, `lesions` figures by kind of lesion,
-    `copies` near duplicates of what is judged in the index, with the figures of the studies that have none there,
-    `unfamiliar` how many studies are unlike what is indexed. `worklist` is how much earlier than as they arrive
-    abnormal studies are reached, read in the order of each reader's probability. `skipped` are the cases that could not
-    be read, with the reason; `readings` the others by study.
+    `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `leakage` the near
+    duplicates in the index, with the figures of the studies without them. `unfamiliar` is the number of studies unlike
+    the index. `worklist` says how early abnormal studies come in a list sorted by each predictor's probability.
+    `skipped` has (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by study.
     """
 
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
     worklist: Mapping[str, Triage]
-    copies: IndexLeakage
+    leakage: IndexLeakage
     unfamiliar: int
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
@@ -47,18 +46,18 @@ class Evaluation(Summary):
     model: ModelSource
     index: IndexSource
     seconds: float
-    readings: tuple[StudyPrediction, ...] = field(repr=False)
+    predictions: tuple[StudyPrediction, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON object "mura-search/evaluation/1"; single studies are left to the CSV table."""
+        """The JSON object "mura-search/evaluation/1"; only the CSV table has single studies."""
         return {
             "schema": SCHEMA,
             **Summary.to_dict(self),
-            "copies": self.copies.to_dict(),
+            "copies": self.leakage.to_dict(),
             "unfamiliar": self.unfamiliar,
-            "worklist": {reader: of.to_dict() for reader, of in self.worklist.items()},
+            "worklist": {predictor: triaged.to_dict() for predictor, triaged in self.worklist.items()},
             "sweep": [point.to_dict() for point in self.sweep],
-            "lesions": {kind: of.to_dict() for kind, of in self.lesions.items()},
+            "lesions": {kind: figures.to_dict() for kind, figures in self.lesions.items()},
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
             "rules": self.rules.to_dict(),
             "notes": list(self.notes),
@@ -77,52 +76,52 @@ def evaluate(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Query every study of a collection as a user would, and count how often the answers are right.
+    """Query each study of a collection as a user would, and measure the answers.
 
-    Raises EvaluationError where a patient of the collection is in the index, where a radiograph is there or was among
-    those the model was trained on, byte for byte, or where no radiograph can be read. Near duplicates of what is
-    indexed are judged too and reported, since only who sees them can say that they are copies.
+    Raises EvaluationError where the index holds a patient or a file of the collection, where the model was trained on
+    such a file, and where no radiograph can be read. Near duplicates of indexed radiographs are evaluated and reported,
+    since only a person who sees them can decide whether they are copies.
     """
     started = time.perf_counter()
     hashed = searcher.site or searcher.layout == "dicom"
     if collection.layout == "dicom" and hashed and collection.site != searcher.site:
         raise EvaluationError(
-            "the index names its patients otherwise than these are named, by another site key or by none: "
-            "whether these are others cannot be told"
+            "the index and the collection name patients with different site keys, so it is unknown whether they share "
+            "a patient; use the same site key for both"
         )
     if not len(searcher.index.embeddings()):
-        raise EvaluationError(f"{searcher.index.path} holds no radiograph any more: there is nothing to evaluate with")
+        raise EvaluationError(f"the index {searcher.index.path} is empty; add radiographs, or name another index")
     refuse_known(searcher, collection.cases)
-    readings, skipped = read_studies(searcher, collection, workers=workers, progress=progress)
-    if not readings:
-        reason = skipped[0][1] if skipped else "there is none"
-        raise EvaluationError(f"none of the {len(collection.cases)} radiographs could be read; the first: {reason}")
-    summary = summarise(readings, rounds=rounds, seed=seed)
+    predictions, skipped = predict_studies(searcher, collection, workers=workers, progress=progress)
+    if not predictions:
+        reason = skipped[0][1] if skipped else "there are none"
+        raise EvaluationError(f"no radiograph of {len(collection.cases)} could be read; the first error: {reason}")
+    summary = summarise(predictions, rounds=rounds, seed=seed)
     return Evaluation(
-        **{of.name: getattr(summary, of.name) for of in fields(summary)},
-        sweep=sweep_of(readings, searcher.rules.k, rounds=rounds, seed=seed),
-        lesions=lesions_of(readings, rounds=rounds, seed=seed),
-        worklist=_worklist(readings, rounds, seed),
-        copies=index_leakage(searcher.index, readings, workers=workers, rounds=rounds, seed=seed),
-        unfamiliar=sum(reading.familiar is False for reading in readings),
+        **{field.name: getattr(summary, field.name) for field in fields(summary)},
+        sweep=sweep_of(predictions, searcher.rules.k, rounds=rounds, seed=seed),
+        lesions=lesions_of(predictions, rounds=rounds, seed=seed),
+        worklist=_worklist(predictions, rounds, seed),
+        leakage=index_leakage(searcher.index, predictions, workers=workers, rounds=rounds, seed=seed),
+        unfamiliar=sum(prediction.familiar is False for prediction in predictions),
         skipped=tuple(skipped),
         rules=searcher.rules,
         notes=_notes(searcher, collection),
         model=searcher.model,
         index=searcher.source,
         seconds=time.perf_counter() - started,
-        readings=tuple(readings),
+        predictions=tuple(predictions),
     )
 
 
-def _worklist(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Triage]:
+def _worklist(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Triage]:
     return triage(
-        np.array([reading.label for reading in readings]),
-        [reading.patient for reading in readings],
+        np.array([prediction.label for prediction in predictions]),
+        [prediction.patient for prediction in predictions],
         {
-            "classifier": np.array([reading.probability for reading in readings]),
-            "knn": np.array([reading.vote_probability for reading in readings]),
-            "mean": np.array([reading.mean for reading in readings]),
+            "classifier": np.array([prediction.probability for prediction in predictions]),
+            "knn": np.array([prediction.vote_probability for prediction in predictions]),
+            "mean": np.array([prediction.mean for prediction in predictions]),
         },
         rounds=rounds,
         seed=seed,
@@ -130,7 +129,7 @@ def _worklist(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> di
 
 
 def refuse_known(searcher: Searcher, cases: Sequence[Case]) -> None:
-    """Raise EvaluationError where a patient or a radiograph is in the index, or taught the model."""
+    """Raise EvaluationError where the index holds a patient or file of the cases, or the model was trained on it."""
     _refuse_known_patients(searcher, cases)
     _refuse_known_radiographs(searcher, cases)
 
@@ -141,7 +140,7 @@ def _refuse_known_patients(searcher: Searcher, cases: Sequence[Case]) -> None:
     if known:
         raise EvaluationError(
             f"{len(known)} of {len(patients)} patients are in the index ({_some(known)}): the figures would say "
-            "nothing about new patients; evaluate others, such as another split, or build an index without them"
+            "nothing about new patients; evaluate another split, or build an index without these patients"
         )
 
 
@@ -162,12 +161,12 @@ def _refuse_known_radiographs(searcher: Searcher, cases: Sequence[Case]) -> None
     if in_index:
         raise EvaluationError(
             f"{len(in_index)} of {len(cases)} radiographs are in the index under another patient ({_some(in_index)}); "
-            "take them out of the one or the other (audit lists duplicates)"
+            "remove them from the index or from the collection (the command audit lists duplicates)"
         )
     if in_training:
         raise EvaluationError(
             f"the model was trained on {len(in_training)} of {len(cases)} radiographs ({_some(in_training)}): the "
-            "figures would say nothing about new ones; evaluate others, or with another model"
+            "figures would say nothing about new radiographs; evaluate other radiographs, or use another model"
         )
 
 
@@ -178,10 +177,10 @@ def _some(names: Sequence[str]) -> str:
 def _notes(searcher: Searcher, collection: Collection) -> tuple[str, ...]:
     notes = list(collection.notes)
     if collection.synthetic or searcher.source.synthetic:
-        notes.append("these are synthetic radiographs: the figures say nothing about patients")
+        notes.append("the radiographs are synthetic: the figures say nothing about patients")
     if searcher.prefixes:
         notes.append(
-            f"patients of other indexes were merged with a prefix ({', '.join(searcher.prefixes)}), so their names do "
-            "not tell: see to it that they are not those judged here"
+            f"patients of other indexes were merged with a prefix ({', '.join(searcher.prefixes)}), which changes "
+            "their names: make sure that they are not patients of this evaluation"
         )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Near duplicates, in an index, of the radiographs that it judges: figures on these say nothing about new patients."""
+"""Near duplicates between evaluated radiographs and an index: figures on these say nothing about new patients."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ __all__ = ["IndexLeakage", "index_leakage"]
 
 @dataclass(frozen=True, slots=True)
 class IndexLeakage:
-    """The judged studies with a near duplicate in the index, in their order, and the figures of those without one.
+    """The evaluated studies with a near duplicate in the index, in their order, and the figures of the other studies.
 
-    `pairs` are of a judged radiograph and an indexed one; `without` is None where no study has a near duplicate, and
-    where every one has.
+    A pair has an evaluated radiograph and an indexed radiograph. `without` is None where no study or every study has a
+    near duplicate.
     """
 
     studies: tuple[str, ...]
@@ -29,18 +29,18 @@ class IndexLeakage:
     def to_dict(self) -> dict[str, object]:
         return {
             "studies": list(self.studies),
-            "pairs": [_plain(twin) for twin in self.pairs],
+            "pairs": [_plain(pair) for pair in self.pairs],
             "without": self.without and self.without.to_dict(),
         }
 
-    def of_study(self, study: str) -> tuple[str, ...]:
-        """The indexed radiographs that a judged study's are near duplicates of, each once."""
-        return tuple(dict.fromkeys(twin.cases[1] for twin in self.pairs if twin.studies[0] == study))
+    def indexed_cases(self, study: str) -> tuple[str, ...]:
+        """The indexed radiographs that are near duplicates of a study's radiographs, each once."""
+        return tuple(dict.fromkeys(pair.cases[1] for pair in self.pairs if pair.studies[0] == study))
 
 
 def index_leakage(
     index: IndexReader,
-    readings: Sequence[StudyPrediction],
+    predictions: Sequence[StudyPrediction],
     *,
     workers: int | None = None,
     rounds: int = 10_000,
@@ -48,15 +48,14 @@ def index_leakage(
 ) -> IndexLeakage:
     """Find near duplicates as `mura-search audit --deep` does (see `audit.near_duplicates`), by the index's thumbnails.
 
-    Candidates are compared in `workers` threads, one a core by default. Raises IndexBusy where the index is changed
-    meanwhile.
+    Candidates are compared in `workers` threads, by default one a core. Raises IndexBusy where the index changes.
     """
     indexed = index.cases()
-    own = [case for reading in readings for case in reading.cases]
-    thumbnails = [thumbnail for reading in readings for thumbnail in reading.thumbnails]
+    own = [case for prediction in predictions for case in prediction.cases]
+    thumbnails = [thumbnail for prediction in predictions for thumbnail in prediction.thumbnails]
     cases = [*own, *indexed]
-    embeddings = np.concatenate([*(reading.embeddings for reading in readings), index.embeddings()])
-    twins = near_duplicates(
+    embeddings = np.concatenate([*(prediction.embeddings for prediction in predictions), index.embeddings()])
+    pairs = near_duplicates(
         cases,
         embeddings,
         _Thumbnails(thumbnails, index, indexed),
@@ -64,17 +63,17 @@ def index_leakage(
         asked=len(own),
         workers=workers,
     )
-    found = {twin.studies[0] for twin in twins}
-    others = [reading for reading in readings if reading.study not in found]
+    affected = {pair.studies[0] for pair in pairs}
+    others = [prediction for prediction in predictions if prediction.study not in affected]
     return IndexLeakage(
-        studies=tuple(reading.study for reading in readings if reading.study in found),
-        pairs=tuple(twins),
-        without=figures_of(others, rounds=rounds, seed=seed) if found and others else None,
+        studies=tuple(prediction.study for prediction in predictions if prediction.study in affected),
+        pairs=tuple(pairs),
+        without=figures_of(others, rounds=rounds, seed=seed) if affected and others else None,
     )
 
 
 class _Thumbnails:
-    """Those of the judged radiographs, then the index's, which are read when they are asked for: they may be many."""
+    """The thumbnails of the evaluated radiographs, then the index's. These may be many, so they are read on demand."""
 
     def __init__(self, own: Sequence[bytes], index: IndexReader, indexed: Sequence[Case]) -> None:
         self._own = own
@@ -89,18 +88,20 @@ class _Thumbnails:
     def __getitem__(self, row: int, /) -> bytes:
         if row < len(self._own):
             return self._own[row]
-        return self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""  # gone meanwhile: no picture
+        return (
+            self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""
+        )  # the case was removed: no picture
 
 
-def _plain(twin: NearDuplicate) -> dict[str, object]:
+def _plain(pair: NearDuplicate) -> dict[str, object]:
     return {
-        "study": twin.studies[0],
-        "case": twin.cases[0],
-        "indexed_study": twin.studies[1],
-        "indexed_case": twin.cases[1],
-        "bits": twin.bits,
-        "similarity": twin.similarity,
-        "match": twin.match,
-        "mirrored": twin.mirrored,
-        "across_labels": twin.across_labels,
+        "study": pair.studies[0],
+        "case": pair.cases[0],
+        "indexed_study": pair.studies[1],
+        "indexed_case": pair.cases[1],
+        "bits": pair.bits,
+        "similarity": pair.similarity,
+        "match": pair.match,
+        "mirrored": pair.mirrored,
+        "across_labels": pair.across_labels,
     }

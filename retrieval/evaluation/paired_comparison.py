@@ -1,29 +1,37 @@
-"""Two models on the same studies: what one gains on the other, paired.
+"""Two models on the same studies: the paired differences of their metrics.
 
-Calls are kept as a CSV table, a study a line, so that a later run can be compared with an earlier one.
+Predictions are stored as a CSV table, one line a study, so that a later run can be compared with an earlier run.
 """
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from index.atomic import write_whole
+from retrieval.csv_format import table
 from retrieval.errors import CollectionError
-from retrieval.evaluation.metrics import Estimate, Reader, bootstrap
+from retrieval.evaluation.metrics import Estimate, Predictor, bootstrap
 from retrieval.evaluation.predictions import StudyPrediction
 
-__all__ = ["COMPARED", "Prediction", "compare", "predictions_of", "read_predictions", "readers_of", "write_predictions"]
+__all__ = [
+    "COMPARED",
+    "Prediction",
+    "compare",
+    "predictions_of",
+    "predictors_of",
+    "read_predictions",
+    "write_predictions",
+]
 
 COMPARED = ("kappa", "auroc")
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What classifier and vote said of one study: probabilities of abnormality, called above their thresholds."""
+    """Classifier and vote on one study: their probabilities of abnormality, and their thresholds."""
 
     study: str
     patient: str
@@ -34,42 +42,41 @@ class Prediction:
     vote_threshold: float
 
 
-def predictions_of(readings: Sequence[StudyPrediction]) -> list[Prediction]:
-    """The calls of studies that were read; a study's probability is the mean over its radiographs."""
+def predictions_of(studies: Sequence[StudyPrediction]) -> list[Prediction]:
+    """The predictions by study; a study's probability is the mean over its radiographs."""
     return [
         Prediction(
-            reading.study,
-            reading.patient,
-            reading.label,
-            reading.probability,
-            reading.classifier_threshold,
-            reading.vote_probability,
-            reading.vote_threshold,
+            study.study,
+            study.patient,
+            study.label,
+            study.probability,
+            study.classifier_threshold,
+            study.vote_probability,
+            study.vote_threshold,
         )
-        for reading in readings
+        for study in studies
     ]
 
 
-def readers_of(calls: Sequence[Prediction]) -> dict[str, Reader]:
-    """What `classifier` and `vote` said, in the order of the calls."""
-    readers = {}
+def predictors_of(predictions: Sequence[Prediction]) -> dict[str, Predictor]:
+    """`classifier` and `vote` on the studies, in the order of the predictions."""
+    predictors = {}
     for kind in ("classifier", "vote"):
-        scores = np.array([getattr(call, kind) for call in calls])
-        readers[kind] = Reader(scores, scores > [getattr(call, f"{kind}_threshold") for call in calls])
-    return readers
+        scores = np.array([getattr(prediction, kind) for prediction in predictions])
+        thresholds = [getattr(prediction, f"{kind}_threshold") for prediction in predictions]
+        predictors[kind] = Predictor(scores, scores > thresholds)
+    return predictors
 
 
-def write_predictions(calls: Sequence[Prediction], file: Path) -> None:
+def write_predictions(predictions: Sequence[Prediction], file: Path) -> None:
     """Write a CSV table, whole or not at all."""
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, [field.name for field in fields(Prediction)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(call) for call in calls)
-    write_whole(file, lines.getvalue().encode())
+    rows = (astuple(prediction) for prediction in predictions)
+    text = table([[field.name for field in fields(Prediction)], *rows])
+    write_whole(file, text.encode())
 
 
 def read_predictions(file: Path) -> list[Prediction]:
-    """Give back what `write_predictions` wrote. Raises CollectionError where the file is no such table."""
+    """Read what `write_predictions` wrote. Raises CollectionError where the file is not such a table."""
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             return [
@@ -77,25 +84,27 @@ def read_predictions(file: Path) -> list[Prediction]:
                 for row in csv.DictReader(lines)
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise CollectionError(f"{file} is not a table of calls ({error!r}); run the experiment again") from error
+        raise CollectionError(f"{file} is not a table of predictions ({error!r}); run the experiment again") from error
 
 
 def compare(
-    calls: Sequence[Prediction], others: Sequence[Prediction], *, rounds: int = 10_000, seed: int = 0
+    own: Sequence[Prediction], others: Sequence[Prediction], *, rounds: int = 10_000, seed: int = 0
 ) -> Mapping[str, Estimate]:
-    """What `calls` gain on `others` in kappa and AUROC by study, as "classifier kappa", "vote auroc" and so on.
+    """Kappa and AUROC by study, `own` minus `others`, as "classifier kappa", "vote auroc" and so on.
 
-    Both read the same resampled patients, so the intervals are paired. Raises CollectionError where they are not of the
-    same studies with the same labels.
+    The intervals are paired: both are measured on the same resampled patients. Raises CollectionError where the two
+    differ in their studies or labels.
     """
-    other = {call.study: call for call in others}
-    if {(c.study, c.label) for c in calls} != {(c.study, c.label) for c in others}:
-        raise CollectionError("the two models read other studies, so they cannot be compared")
-    sides = {"own": calls, "other": [other[call.study] for call in calls]}
+    by_study = {prediction.study: prediction for prediction in others}
+    if {(p.study, p.label) for p in own} != {(p.study, p.label) for p in others}:
+        raise CollectionError("the two models were tested on different studies or labels, so they cannot be compared")
+    predictors = {f"own {kind}": predictor for kind, predictor in predictors_of(own).items()}
+    in_order = [by_study[prediction.study] for prediction in own]
+    predictors |= {f"other {kind}": predictor for kind, predictor in predictors_of(in_order).items()}
     result = bootstrap(
-        np.array([call.label for call in calls]),
-        [call.patient for call in calls],
-        {f"{side} {kind}": reader for side, of in sides.items() for kind, reader in readers_of(of).items()},
+        np.array([prediction.label for prediction in own]),
+        [prediction.patient for prediction in own],
+        predictors,
         rounds=rounds,
         seed=seed,
     )

@@ -10,7 +10,7 @@ __all__ = ["Plane"]
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """The plane on which embeddings differ most: `centre` (D,), `axes` (D, 2), and each axis' share of the variance."""
+    """The plane of the largest variance: `centre` (D,), `axes` (D, 2), and each axis' share of the variance."""
 
     centre: NDArray[np.float64]
     axes: NDArray[np.float64]
@@ -20,7 +20,7 @@ class Plane:
     def fit(cls, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> "Plane":
         """The plane of N embeddings (N, D), N of at least 1; labels (N,).
 
-        A component's sign is free; it is the one that puts the abnormal ones, on average, to the right and to the top.
+        The sign of a component is arbitrary. Here the abnormal embeddings lie, on average, to the right and to the top.
         """
         centre = embeddings.mean(axis=0, dtype=np.float64)
         centred = embeddings - centre
@@ -34,6 +34,6 @@ class Plane:
         return cls(centre, axes, (float(variances[0]) / total, float(variances[1]) / total))
 
     def project(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Where embeddings (N, D) lie on the plane (N, 2)."""
+        """The coordinates of embeddings (N, D) on the plane (N, 2)."""
         points: NDArray[np.float64] = (embeddings - self.centre) @ self.axes
         return points

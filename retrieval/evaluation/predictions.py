@@ -1,4 +1,4 @@
-"""What classifier and vote say of labelled studies, study by study. `evaluation.summary` counts how often rightly."""
+"""The predictions of classifier and vote on labelled studies. `evaluation.summary` measures them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +13,19 @@ from retrieval.encoding.batches import Batch, EncodedCase, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.searcher import Searcher
 
-__all__ = ["StudyPrediction", "read_studies"]
+__all__ = ["StudyPrediction", "predict_studies"]
 
 
 @dataclass(frozen=True, slots=True)
 class StudyPrediction:
-    """One study of V radiographs, judged.
+    """The predictions on one study of V radiographs.
 
-    `classifier` and `vote` (V) are each radiograph's probabilities of abnormality, called above the two thresholds;
-    the study's own are their means (MURA's protocol). `retrieved` says what was found, `neighbours` the nearest
-    studies, `similarity` how near the least familiar view lies to anything indexed, `familiar` whether the study is
-    like what is indexed in all respects, None where nothing could be compared, `sweep` each view's vote had other
-    numbers of studies voted, `lesion` the kind of lesion where the collection names one. `embeddings` (V, D);
-    `thumbnails` (V) as an index stores them.
+    `classifier` and `vote` (V) are the radiographs' probabilities of abnormality; the study has their means (MURA's
+    protocol). Above its threshold a probability predicts abnormal. `retrieved` has the metrics of retrieval,
+    `neighbours` the nearest studies, nearest first. `similarity` is that of the least familiar view to its nearest
+    indexed radiograph; `familiar` says whether the study is like the index in all respects. Both are None where
+    nothing could be compared. `sweep` has each view's vote by the number of voting studies, `lesion` the kind of
+    lesion where the collection names one. `embeddings` (V, D); `thumbnails` (V) as an index stores them.
     """
 
     cases: tuple[Case, ...]
@@ -60,38 +60,38 @@ class StudyPrediction:
 
     @property
     def probability(self) -> float:
-        """The classifier's of the study."""
+        """The classifier's probability of the study."""
         return sum(self.classifier) / len(self.classifier)
 
     @property
     def vote_probability(self) -> float:
-        """The vote's of the study."""
+        """The vote's probability of the study."""
         return sum(self.vote) / len(self.vote)
 
     @property
     def mean(self) -> float:
-        """The mean of both."""
+        """The mean of both probabilities."""
         return (self.probability + self.vote_probability) / 2
 
     @property
-    def mean_call(self) -> bool:
-        """Whether the mean of both lies above the mean of their thresholds."""
+    def mean_prediction(self) -> bool:
+        """Whether the mean of both probabilities is above the mean of their thresholds."""
         return self.mean > (self.classifier_threshold + self.vote_threshold) / 2
 
     @property
-    def calls(self) -> tuple[bool, bool]:
-        """Whether classifier and vote call the study abnormal."""
+    def predictions(self) -> tuple[bool, bool]:
+        """Whether classifier and vote predict abnormal."""
         return self.probability > self.classifier_threshold, self.vote_probability > self.vote_threshold
 
 
-def read_studies(
+def predict_studies(
     searcher: Searcher,
     collection: Collection,
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[StudyPrediction], list[tuple[str, str]]]:
-    """Query every study of a collection as a user would; also (case, reason) of radiographs that could not be read.
+    """Query each study of a collection as a user would; also (case, reason) of each radiograph that is unreadable.
 
     `progress` is called with (radiographs done, all).
     """
@@ -104,10 +104,10 @@ def read_studies(
 
     report = encode_all(collection.cases, searcher.encoder, store, workers=workers, progress=progress)
     ranking, lesions = Ranking(searcher.index.cases(), searcher.index.embeddings()), collection.lesions()
-    return [_read(searcher, ranking, views, lesions) for views in studies.values()], report.unreadable
+    return [_predict(searcher, ranking, views, lesions) for views in studies.values()], report.unreadable
 
 
-def _read(
+def _predict(
     searcher: Searcher, ranking: Ranking, views: Sequence[EncodedCase], lesions: Mapping[str, str]
 ) -> StudyPrediction:
     together = stack(views)

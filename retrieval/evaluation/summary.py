@@ -1,7 +1,6 @@
-"""Figures of studies that were read: by image and by study, of classifier, vote and their mean, overall and by part.
+"""Figures of predictions: by image and by study, of classifier, vote and their mean, overall and by body part.
 
-The readings may be of one index or of the folds of a cross-validation together: every study is called at the thresholds
-of the index that judged it.
+The predictions may come from one index, or from all folds of a cross-validation: each has its own thresholds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 
 from index.case import ABNORMAL, Case
 from retrieval.evaluation.agreement import Agreement, agreement_of
-from retrieval.evaluation.metrics import METRICS, Bootstrap, Confusion, Estimate, Reader, bootstrap, bootstrap_ratios
+from retrieval.evaluation.metrics import METRICS, Bootstrap, Confusion, Estimate, Predictor, bootstrap, bootstrap_ratios
 from retrieval.evaluation.predictions import StudyPrediction
 
 __all__ = [
@@ -33,10 +32,10 @@ Figures = Mapping[str, Mapping[str, Estimate]]
 class Summary:
     """Figures with 95 % intervals, from `rounds` resamplings of the patients.
 
-    `study` and `image` give METRICS of three readers: "classifier", "knn" (the vote) and "mean" of their probabilities,
-    called at the mean of their thresholds; `confusion` the counts behind them by "study" and "image". `retrieval` is
-    what `retrieval_metrics.Retrieved` names, the mean over studies, with chance; `difference` what the vote gains on
-    the classifier over the same studies, paired; `agreement` where the two say the same. `parts` has each body part.
+    `study` and `image` have METRICS of three predictors: "classifier", "knn" (the vote), and "mean" of both
+    probabilities at the mean of both thresholds. `confusion` has the counts behind them, by "study" and "image".
+    `retrieval` has the metrics of `retrieval_metrics.Retrieved`, the mean over studies, with chance. `difference` is
+    vote minus classifier by study, paired; `agreement` compares the two; `parts` has the figures of each body part.
     """
 
     studies: int
@@ -61,25 +60,26 @@ class Summary:
     def figures(self) -> dict[str, object]:
         """The figures alone, for JSON."""
         return {
-            "study": _of_readers(self.study),
-            "image": _of_readers(self.image),
+            "study": _plain_all(self.study),
+            "image": _plain_all(self.image),
             "retrieval": _plain(self.retrieval),
             "difference": _plain(self.difference),
             "agreement": self.agreement.to_dict(),
             "confusion": {
-                level: {name: asdict(counts) for name, counts in of.items()} for level, of in self.confusion.items()
+                level: {name: asdict(counts) for name, counts in confusions.items()}
+                for level, confusions in self.confusion.items()
             },
-            "parts": {part: of.to_dict() for part, of in self.parts.items()},
+            "parts": {part: figures.to_dict() for part, figures in self.parts.items()},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class PartFigures:
-    """METRICS of the three readers on one body part, or other studies: `readers` by study, `image` by image."""
+    """METRICS of the three predictors on some of the studies, such as a body part: by study and by image."""
 
     studies: int
     abnormal: int
-    readers: Figures
+    study: Figures
     images: int
     abnormal_images: int
     image: Figures
@@ -88,16 +88,16 @@ class PartFigures:
         return {
             "studies": self.studies,
             "abnormal": self.abnormal,
-            **_of_readers(self.readers),
+            **_plain_all(self.study),
             "images": self.images,
             "abnormal_images": self.abnormal_images,
-            "image": _of_readers(self.image),
+            "image": _plain_all(self.image),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class LesionFigures:
-    """The studies with one kind of lesion: how many of them each reader called abnormal, and what was retrieved."""
+    """The abnormal studies with one kind of lesion: the sensitivity of each predictor, and the metrics of retrieval."""
 
     studies: int
     sensitivity: Mapping[str, Estimate]
@@ -110,7 +110,7 @@ class LesionFigures:
 
 @dataclass(frozen=True, slots=True)
 class SweepPoint:
-    """The vote's kappa and AUROC by study had `k` studies voted; `used` is the k that the index was built with."""
+    """The vote's kappa and AUROC by study with `k` voting studies; `used` marks the k of the index."""
 
     k: int
     used: bool
@@ -121,29 +121,28 @@ class SweepPoint:
         return {"k": self.k, "used": self.used, "kappa": self.kappa.to_dict(), "auroc": self.auroc.to_dict()}
 
 
-def summarise(readings: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> Summary:
-    """Count how often the readings are right."""
-    by_study, by_image = _by_study(readings, rounds, seed), _by_image(readings, rounds, seed)
-    study, image = by_study.estimates(), by_image.estimates()
-    whole = PartFigures(len(readings), sum(reading.label for reading in readings), study, *_images(readings), image)
-    parts = sorted({reading.part for reading in readings})
-    calls = np.array([reading.calls for reading in readings])
+def summarise(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> Summary:
+    """Measure the predictions on at least one study."""
+    by_study, by_image = _by_study(predictions, rounds, seed), _by_image(predictions, rounds, seed)
+    whole = _part_figures(predictions, by_study, by_image)
+    parts = sorted({prediction.part for prediction in predictions})
+    both = np.array([prediction.predictions for prediction in predictions])
     return Summary(
         studies=whole.studies,
         images=whole.images,
-        patients=len({reading.patient for reading in readings}),
+        patients=len({prediction.patient for prediction in predictions}),
         abnormal_studies=whole.abnormal,
         abnormal_images=whole.abnormal_images,
-        study=study,
-        image=image,
-        retrieval=_retrieval(readings, rounds, seed),
+        study=whole.study,
+        image=whole.image,
+        retrieval=_retrieval(predictions, rounds, seed),
         difference={metric: by_study.difference("knn", "classifier", metric) for metric in METRICS},
-        parts={part: _of_part(readings, part, rounds, seed) if len(parts) > 1 else whole for part in parts},
+        parts={part: _of_part(predictions, part, rounds, seed) if len(parts) > 1 else whole for part in parts},
         agreement=agreement_of(
-            np.array([reading.label for reading in readings]),
-            calls[:, 0],
-            calls[:, 1],
-            [reading.patient for reading in readings],
+            np.array([prediction.label for prediction in predictions]),
+            both[:, 0],
+            both[:, 1],
+            [prediction.patient for prediction in predictions],
             rounds=rounds,
             seed=seed,
         ),
@@ -153,70 +152,70 @@ def summarise(readings: Sequence[StudyPrediction], *, rounds: int = 10_000, seed
     )
 
 
-def figures_of(readings: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> PartFigures:
-    """The figures of the three readers alone, on at least one study."""
-    by_study, by_image = (level(readings, rounds, seed).estimates() for level in (_by_study, _by_image))
-    abnormal = sum(reading.label for reading in readings)
-    return PartFigures(len(readings), abnormal, by_study, *_images(readings), by_image)
+def figures_of(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> PartFigures:
+    """The figures of the three predictors on at least one study."""
+    return _part_figures(predictions, _by_study(predictions, rounds, seed), _by_image(predictions, rounds, seed))
 
 
 def sweep_of(
-    readings: Sequence[StudyPrediction], used: int, *, rounds: int = 10_000, seed: int = 0
+    predictions: Sequence[StudyPrediction], used: int, *, rounds: int = 10_000, seed: int = 0
 ) -> tuple[SweepPoint, ...]:
-    """What other numbers of voting studies would have given at the stored threshold. For the eye: nothing uses it."""
-    counts = sorted(set.intersection(*(set(reading.sweep) for reading in readings)))
-    thresholds = np.array([reading.vote_threshold for reading in readings])
-    votes = {k: np.array([float(np.mean(reading.sweep[k])) for reading in readings]) for k in counts}
-    found = bootstrap(
-        np.array([reading.label for reading in readings]),
-        [reading.patient for reading in readings],
-        {str(k): Reader(of, of > thresholds) for k, of in votes.items()},
+    """The vote with each number of voting studies at the stored threshold. Display only: nothing is tuned on it."""
+    counts = sorted(set.intersection(*(set(prediction.sweep) for prediction in predictions)))
+    thresholds = np.array([prediction.vote_threshold for prediction in predictions])
+    votes = {k: np.array([float(np.mean(prediction.sweep[k])) for prediction in predictions]) for k in counts}
+    estimates = bootstrap(
+        np.array([prediction.label for prediction in predictions]),
+        [prediction.patient for prediction in predictions],
+        {str(k): Predictor(scores, scores > thresholds) for k, scores in votes.items()},
         rounds=rounds,
         seed=seed,
     ).estimates()
-    return tuple(SweepPoint(k, k == used, found[str(k)]["kappa"], found[str(k)]["auroc"]) for k in counts)
+    return tuple(SweepPoint(k, k == used, estimates[str(k)]["kappa"], estimates[str(k)]["auroc"]) for k in counts)
 
 
-def lesions_of(readings: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> dict[str, LesionFigures]:
-    """Sensitivity and retrieval by the kind of lesion, over the abnormal studies whose collection names one."""
+def lesions_of(
+    predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0
+) -> dict[str, LesionFigures]:
+    """Sensitivity and retrieval by kind of lesion, over the abnormal studies with a named lesion."""
     kinds: dict[str, list[StudyPrediction]] = {}
-    for reading in readings:
-        if reading.lesion and reading.label == ABNORMAL:
-            kinds.setdefault(reading.lesion, []).append(reading)
+    for prediction in predictions:
+        if prediction.lesion and prediction.label == ABNORMAL:
+            kinds.setdefault(prediction.lesion, []).append(prediction)
     return {
         kind: LesionFigures(
-            len(of),
-            {name: figures["sensitivity"] for name, figures in _by_study(of, rounds, seed).estimates().items()},
-            _retrieval(of, rounds, seed),
+            len(own),
+            {name: figures["sensitivity"] for name, figures in _by_study(own, rounds, seed).estimates().items()},
+            _retrieval(own, rounds, seed),
         )
-        for kind, of in sorted(kinds.items())
+        for kind, own in sorted(kinds.items())
     }
 
 
-def _by_study(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
-    return _readers(
-        readings,
-        [reading.cases[:1] for reading in readings],
-        [(reading.probability,) for reading in readings],
-        [(reading.vote_probability,) for reading in readings],
+def _by_study(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
+    return _bootstrap(
+        predictions,
+        [prediction.cases[:1] for prediction in predictions],
+        [(prediction.probability,) for prediction in predictions],
+        [(prediction.vote_probability,) for prediction in predictions],
         rounds=rounds,
         seed=seed,
     )
 
 
-def _by_image(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
-    return _readers(
-        readings,
-        [reading.cases for reading in readings],
-        [reading.classifier for reading in readings],
-        [reading.vote for reading in readings],
+def _by_image(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
+    return _bootstrap(
+        predictions,
+        [prediction.cases for prediction in predictions],
+        [prediction.classifier for prediction in predictions],
+        [prediction.vote for prediction in predictions],
         rounds=rounds,
         seed=seed,
     )
 
 
-def _readers(
-    readings: Sequence[StudyPrediction],
+def _bootstrap(
+    predictions: Sequence[StudyPrediction],
     cases: Sequence[Sequence[Case]],
     classifier: Sequence[Sequence[float]],
     vote: Sequence[Sequence[float]],
@@ -224,51 +223,57 @@ def _readers(
     rounds: int,
     seed: int,
 ) -> Bootstrap:
-    """The three readers on the items of each reading: one for the study, or one for each radiograph."""
+    """The three predictors on the items of each study: one case for the study, or all its cases."""
     counts = [len(items) for items in cases]
     scores = {"classifier": np.concatenate(classifier), "knn": np.concatenate(vote)}
     thresholds = {
-        "classifier": np.repeat([reading.classifier_threshold for reading in readings], counts),
-        "knn": np.repeat([reading.vote_threshold for reading in readings], counts),
+        "classifier": np.repeat([prediction.classifier_threshold for prediction in predictions], counts),
+        "knn": np.repeat([prediction.vote_threshold for prediction in predictions], counts),
     }
     for both in (scores, thresholds):
         both["mean"] = (both["classifier"] + both["knn"]) / 2
-    items = [case for of_reading in cases for case in of_reading]
+    items = [case for own in cases for case in own]
     return bootstrap(
         np.array([case.label for case in items]),
         [case.patient for case in items],
-        {name: Reader(values, values > thresholds[name]) for name, values in scores.items()},
+        {name: Predictor(values, values > thresholds[name]) for name, values in scores.items()},
         rounds=rounds,
         seed=seed,
     )
 
 
-def _of_part(readings: Sequence[StudyPrediction], part: str, rounds: int, seed: int) -> PartFigures:
-    return figures_of([reading for reading in readings if reading.part == part], rounds=rounds, seed=seed)
+def _of_part(predictions: Sequence[StudyPrediction], part: str, rounds: int, seed: int) -> PartFigures:
+    return figures_of([prediction for prediction in predictions if prediction.part == part], rounds=rounds, seed=seed)
 
 
-def _images(readings: Sequence[StudyPrediction]) -> tuple[int, int]:
-    """How many radiographs there are, and how many of them are abnormal."""
-    cases = [case for reading in readings for case in reading.cases]
-    return len(cases), sum(case.label for case in cases)
+def _part_figures(predictions: Sequence[StudyPrediction], by_study: Bootstrap, by_image: Bootstrap) -> PartFigures:
+    cases = [case for prediction in predictions for case in prediction.cases]
+    return PartFigures(
+        studies=len(predictions),
+        abnormal=sum(prediction.label for prediction in predictions),
+        study=by_study.estimates(),
+        images=len(cases),
+        abnormal_images=sum(case.label for case in cases),
+        image=by_image.estimates(),
+    )
 
 
-def _retrieval(readings: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Estimate]:
-    """The mean of each figure over the studies for which it is defined, with that of chance."""
+def _retrieval(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Estimate]:
+    """The mean of each metric over the studies where it is defined, with the mean of chance."""
     figures, chances = {}, {}
-    for name in readings[0].retrieved.figures:
-        values = np.array([reading.retrieved.figures[name] for reading in readings])
+    for name in predictions[0].retrieved.figures:
+        values = np.array([prediction.retrieved.figures[name] for prediction in predictions])
         counted = np.isfinite(values)
         figures[name] = (np.where(counted, values, 0), counted)
-        chance = np.array([reading.retrieved.chance[name] for reading in readings])[counted]
+        chance = np.array([prediction.retrieved.chance[name] for prediction in predictions])[counted]
         if len(chance):
             chances[name] = float(chance.mean())
-    patients = [reading.patient for reading in readings]
+    patients = [prediction.patient for prediction in predictions]
     return bootstrap_ratios(figures, patients, chances=chances, rounds=rounds, seed=seed)
 
 
-def _of_readers(figures: Figures) -> dict[str, object]:
-    return {reader: _plain(of) for reader, of in figures.items()}
+def _plain_all(figures: Figures) -> dict[str, object]:
+    return {predictor: _plain(estimates) for predictor, estimates in figures.items()}
 
 
 def _plain(figures: Mapping[str, Estimate]) -> dict[str, object]:

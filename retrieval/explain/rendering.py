@@ -1,7 +1,7 @@
 """Heatmaps and radiographs as pictures: one painted over the other, or as layers that a page lays over each other.
 
 A heatmap's colours are inferno's, from violet to yellow: ordered by lightness, so readable without colour vision. The
-weaker the heatmap, the less it covers. A white line runs around its strongest parts.
+weaker the heatmap, the less it covers the radiograph. A white line runs around its strongest parts.
 """
 
 import os
@@ -21,9 +21,9 @@ __all__ = [
     "heatmap_png",
     "overlay",
     "overlay_files",
-    "place_of",
     "radiograph_jpeg",
     "radiograph_png",
+    "strongest_region",
     "write_overlay",
 ]
 
@@ -49,7 +49,7 @@ def overlay(pixels: NDArray[np.uint8], heatmap: Heatmap, opacity: float = 0.6) -
 def heatmap_png(heatmap: Heatmap, side: int = _SIDE, levels: int = _LEVELS) -> bytes:
     """A heatmap as a transparent PNG in the proportions of its radiograph: what `overlay` paints at opacity 1.
 
-    It is at most `side` pixels on the long side, and has so many levels of colour.
+    It has at most `side` pixels on the long side, and `levels` levels of colour.
     """
     values = shrink(heatmap.values, side)
     colours, cover = _coloured(values, levels)
@@ -67,8 +67,8 @@ def radiograph_jpeg(pixels: NDArray[np.uint8], side: int, quality: int = 85) -> 
     return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
-def place_of(heatmap: Heatmap) -> str:
-    """Where a heatmap is strongest, in words: a ninth of it, such as "upper left"; "nowhere" if it is empty."""
+def strongest_region(heatmap: Heatmap) -> str:
+    """The ninth of a heatmap where it is strongest, in words such as "upper left"; "nowhere" if it is empty."""
     values = heatmap.values
     if not values.max() > 0:
         return "nowhere"
@@ -81,25 +81,25 @@ def place_of(heatmap: Heatmap) -> str:
 def overlay_files(path: Path, count: int, images: Images) -> list[Path]:
     """Where the overlays of a study's `count` views go: `path` itself, or path-1, path-2 ... of several.
 
-    images: what the query names. Raises HeatmapError where `path` is no PNG in a folder that is there, would repath a
-    queried file, or would lie in a queried folder, which it would be a view of the next time.
+    images: what the query names. Raises HeatmapError where `path` is not a PNG in an existing folder, where it would
+    replace a queried file, and where it would lie in a queried folder, since the next query would take it for a view.
     """
     if path.suffix.lower() != ".png":
-        raise HeatmapError(f"a heatmap is a PNG file, which {path} is not; end its name in .png")
+        raise HeatmapError(f"the heatmap {path} is not a PNG file; end its name in .png")
     if not path.parent.is_dir():
-        raise HeatmapError(f"the heatmap {path} cannot be written: its folder is not there; make it, or name another")
+        raise HeatmapError(f"the heatmap {path} cannot be written: its folder does not exist; make it, or name another")
     names = [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
     files = [path] if count == 1 else names
     given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
-    asked = {os.path.realpath(image) for image in given if not isinstance(image, np.ndarray)}
+    queried = {os.path.realpath(image) for image in given if not isinstance(image, np.ndarray)}
     for file in map(os.path.realpath, files):
-        if asked & {file, os.path.dirname(file)}:  # noqa: PTH120  (Path.resolve raises where a link leads to itself)
-            raise HeatmapError(f"the heatmap {path} would get into the radiographs that are asked about; name another")
+        if queried & {file, os.path.dirname(file)}:  # noqa: PTH120  (Path.resolve raises where a link leads to itself)
+            raise HeatmapError(f"the heatmap {path} would lie among the queried radiographs; name another file")
     return files
 
 
 def write_overlay(path: Path, painted: NDArray[np.uint8]) -> None:
-    """Write what `overlay` painted as PNG, in whole or not at all. Raises HeatmapError."""
+    """Write what `overlay` painted as PNG, whole or not at all. Raises HeatmapError."""
     try:
         write_whole(path, cv2.imencode(".png", painted)[1].tobytes())
     except OSError as error:
@@ -107,7 +107,7 @@ def write_overlay(path: Path, painted: NDArray[np.uint8]) -> None:
 
 
 def _coloured(values: NDArray[np.float32], levels: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The colours (H, W, 3) of a heatmap, BGR, and how much each pixel covers what is below, (H, W) in [0, 1]."""
+    """The colours (H, W, 3) of a heatmap, BGR, and how much each pixel covers the radiograph, (H, W) in [0, 1]."""
     rounded = np.rint(values * levels) / np.float32(levels)
     colours = cv2.applyColorMap(np.rint(255 * rounded).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return np.asarray(colours, np.uint8), np.asarray(rounded**1.5, np.float32)

@@ -8,20 +8,20 @@
     w_k     = sum_ij alpha_kij ReLU(D1_kij)                       (C,)
     L       = ReLU(sum_k w_k A_k)                                 (h, w)
 
-alpha is equation 19 of Grad-CAM++ (Chattopadhay et al. 2018, arXiv 1710.11063). Averaging the derivatives, and not the
-finished maps, over n noisy copies is Smooth Grad-CAM++ (Omeiza et al. 2019, arXiv 1908.01224); noise relative to the
-image's range is SmoothGrad's (Smilkov et al. 2017, arXiv 1706.03825). dS/dA is the head's closed form, so nothing but
-forward passes is needed.
+alpha is equation 19 of Grad-CAM++ (Chattopadhay et al. 2018, arXiv 1710.11063). Smooth Grad-CAM++ (Omeiza et al. 2019,
+arXiv 1908.01224) averages the derivatives over n noisy copies, not the finished maps. Noise relative to the image's
+range comes from SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825). The head has a closed form of dS/dA, so only
+forward passes are needed.
 
-Where this departs from the papers:
-- Omeiza et al. print D1 as alpha's numerator; D2 is what their derivation gives, and what torchcam takes.
-- exp(S) has second derivatives that powers of dS/dA lack, as the head is not linear in A. Grad-CAM++ neglects them for
-  every network, and so is it done here.
-- Copies may disagree about a derivative's sign: then D1 can be positive where D3 is negative, and alpha have a pole.
-  Negative D3 count as 0, so alpha is at most 1/2, which it never exceeds for a single copy where D1 is positive.
-  Nothing is added to the denominator; alpha is 0 where D2 is.
-- Copies come in pairs, picture + noise and picture - noise: what noise does in the first order cancels.
-- The noise is grey, as radiographs are, and leaves the black bars of the letterbox alone.
+Differences from the papers:
+- Omeiza et al. print D1 as alpha's numerator. Their derivation gives D2, which torchcam uses as well.
+- exp(S) has second derivatives that powers of dS/dA lack, since the head is not linear in A. Grad-CAM++ neglects them
+  for every network, and so does this module.
+- Copies may disagree about a derivative's sign. Then D1 can be positive where D3 is negative, and alpha can have a
+  pole. Negative D3 count as 0, so alpha is at most 1/2, as it is for a single copy where D1 is positive. Nothing is
+  added to the denominator; alpha is 0 where D2 is 0.
+- Copies come in pairs, picture + noise and picture - noise, so that the first-order effect of the noise cancels.
+- The noise is grey, as radiographs are, and leaves out the black bars of the letterbox.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ class Smoothing:
     """How a heatmap is smoothed: averaged over `samples` noisy copies (at least 1), the same for the same `seed`.
 
     `noise`, in [0, 1], is its standard deviation as a share of the prepared picture's range; 0 gives Grad-CAM++. Each
-    copy costs as much as encoding the radiograph, and more than two change little (docs/heatmap.md).
+    copy costs one encoding of the radiograph, and more than two copies change little (docs/heatmap.md).
     """
 
     samples: int = 2
@@ -77,9 +77,8 @@ SMOOTHING = Smoothing()
 class Heatmap:
     """Where in a radiograph a score comes from.
 
-    `values` (H, W) float32 in [0, 1], at the radiograph's own resolution: 1 at its strongest place, all 0 where nothing
-    speaks for the target. They say where, not how much: two heatmaps do not share a scale. `target` is one of TARGETS
-    or "similarity".
+    `values` (H, W) float32 in [0, 1], at the radiograph's own resolution: 1 where support for the target is strongest,
+    all 0 where nothing supports it. Two heatmaps do not share a scale. `target` is one of TARGETS or "similarity".
     """
 
     values: Array
@@ -95,13 +94,13 @@ def explain_class(
     target: str = "abnormal",
     views: Sequence[Array] | None = None,
 ) -> Heatmap:
-    """Show what raises the abnormality score of a radiograph (H, W) or (H, W, 3) BGR, whichever way it was called.
+    """Show what raises the abnormality score of a radiograph (H, W) or (H, W, 3) BGR, whatever the prediction is.
 
-    target "normal" shows what lowers it instead. Where the model's bundle says "mirror", the score is the average over
-    the radiograph and its mirror image, and so is the heatmap. The same input gives the same heatmap.
+    target "normal" shows what lowers the score. With "mirror" in the model's bundle, score and heatmap are averages
+    over the radiograph and its mirror image. The same input gives the same heatmap.
 
-    views: what `encoder.views` makes of this one prepared radiograph, where the caller has it from encoding: saves a
-    forward pass. Raises ValueError for an unknown target, RadiographError where the model gives no usable numbers.
+    views: the result of `encoder.views` for this prepared radiograph, which saves a forward pass. Raises ValueError for
+    an unknown target, RadiographError where the model gives numbers that are not finite.
     """
     if target not in TARGETS:
         raise ValueError(f"target is {' or '.join(TARGETS)}, not {target!r}")
@@ -110,9 +109,9 @@ def explain_class(
     def score(head: Head, views: Sequence[Array]) -> tuple[Array, list[Array]]:
         share = sign / np.float32(len(views))
         pooled = [head.apply(maps) for maps in views]
-        upstreams = [share * head.logit_upstream(one.embeddings) for one in pooled]
+        upstreams = [share * head.logit_upstream(head_output.embeddings) for head_output in pooled]
         gradients = [head.gradient(maps, upstream) for maps, upstream in zip(views, upstreams, strict=True)]
-        return share * np.sum([one.logits for one in pooled], axis=0), gradients
+        return share * np.sum([head_output.logits for head_output in pooled], axis=0), gradients
 
     return Heatmap(_explain(encoder, pixels, smoothing, score, views), target, smoothing)
 
@@ -125,11 +124,11 @@ def explain_similarity(
     *,
     views: Sequence[Array] | None = None,
 ) -> Heatmap:
-    """Show what in a radiograph makes it like another, given by its embedding (D,) of unit length.
+    """Show which regions of a radiograph make it similar to another, given by its embedding (D,) of unit length.
 
-    With the query and a found case's embedding: what in the query makes it like that case. With the case's pixels and
-    the query's embedding: where in the case. What is exactly like the other cannot become more so: without noise, such
-    a heatmap is empty but for rounding. For the rest see `explain_class`.
+    The query's pixels with a case's embedding show the regions of the query; the case's pixels with the query's
+    embedding show those of the case. Of two identical radiographs the similarity is at its maximum, so that without
+    noise the heatmap is empty except for rounding. For the rest see `explain_class`.
     """
     if other.shape != (encoder.head.dimension,) or not np.isfinite(other).all():
         raise ValueError(f"other must be an embedding of {encoder.head.dimension} finite numbers")
@@ -147,7 +146,7 @@ def explain_similarity(
 
 def weigh(maps: Array, gradients: Array, scores: Array) -> Array:
     """L of the module's formula, (h, w) and never negative, from A (C, h, w), dS/dA (n, C, h, w) and S (n,)."""
-    shares = np.exp(scores - scores.max())  # a factor that all copies share changes no proportion
+    shares = np.exp(scores - scores.max())  # a common factor changes no proportion
     shares /= shares.sum()
     largest = np.abs(gradients).max()
     if largest == 0:
@@ -162,7 +161,7 @@ def weigh(maps: Array, gradients: Array, scores: Array) -> Array:
         term *= g
         D3 += term
     denominator = 2 * D2 + np.maximum(largest * maps.sum((1, 2), keepdims=True) * D3, 0)
-    alpha = D2 / np.maximum(denominator, np.finfo(np.float32).tiny)  # 0 where D2 is
+    alpha = D2 / np.maximum(denominator, np.finfo(np.float32).tiny)  # 0 where D2 is 0
     w = (alpha * np.maximum(D1, 0)).sum((1, 2)) * largest
     return np.maximum(np.tensordot(w, maps, 1), 0)
 
@@ -170,7 +169,7 @@ def weigh(maps: Array, gradients: Array, scores: Array) -> Array:
 def undo_letterbox(heat: Array, height: int, width: int, size: int) -> Array:
     """Values (height, width) in [0, 1] from a map (h, w), never negative, of a radiograph letterboxed into size x size.
 
-    Bilinear; what lies over the black bars is cut off, and the strongest place of the radiograph is 1.
+    Bilinear. Values over the black bars are cut off; the strongest value of the radiograph is 1.
     """
     box = Letterbox.fit(height, width, size)
     peak = heat.max()
@@ -191,14 +190,14 @@ def _explain(
     box = Letterbox.fit(H, W, len(picture))
     clean = encoder.views([picture]) if views is None else views
     noisy = clean
-    if smoothing.noise:  # one at a time takes less time on a CPU than a batch
+    if smoothing.noise:  # on a CPU, one copy at a time is faster than a batch
         passes = [encoder.views([copy]) for copy in _noisy(picture, box, smoothing)]
         noisy = [np.concatenate(maps) for maps in zip(*passes, strict=True)]
     scores, gradients = score(encoder.head, noisy)
-    found = [weigh(maps[0], gradient, scores) for maps, gradient in zip(clean, gradients, strict=True)]
-    heat = found[0] if len(found) == 1 else found[0] + found[1][:, ::-1]
+    heats = [weigh(maps[0], gradient, scores) for maps, gradient in zip(clean, gradients, strict=True)]
+    heat = heats[0] if len(heats) == 1 else heats[0] + heats[1][:, ::-1]
     if not np.isfinite(heat).all():
-        raise RadiographError("the model makes no usable numbers of this radiograph, so nothing can be explained")
+        raise RadiographError("the model gives numbers that are not finite for this radiograph, so it has no heatmap")
     return undo_letterbox(heat, H, W, len(picture))
 
 

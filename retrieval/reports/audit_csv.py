@@ -1,8 +1,8 @@
-"""An audit as CSV: a finding a line, so that it can be sorted, filtered and worked off."""
+"""An audit as CSV, one line a finding, to sort and filter."""
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from retrieval.audit.audit import Audit
 from retrieval.csv_format import number, yes
@@ -35,10 +35,10 @@ Row = Mapping[str, object]
 
 
 def findings_table(audit: Audit) -> str:
-    """One line a finding, in the order of the terminal's lists; what a finding has no value for is empty.
+    """One line a finding, in the order of the terminal's lists; a missing value is empty.
 
     `finding` is one of: unreadable, warning, same file, near duplicate, suspect label, patient in two splits, leaking
-    study. Of files that are the same each is set against the first. The columns are explained in docs/audit.md.
+    study. Each of several identical files is paired with the first. The columns are explained in docs/audit.md.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -55,29 +55,29 @@ def _rows(audit: Audit) -> Iterator[Row]:
         sides = _sides(same.across_splits, same.across_patients, same.across_labels)
         yield from ({"finding": "same file", "case": first, "other_case": other, **sides} for other in others)
     if audit.deep:
-        for twin in audit.deep.near_duplicates:
+        for pair in audit.deep.near_duplicates:
             yield {
                 "finding": "near duplicate",
-                **dict(zip(("case", "other_case"), twin.cases, strict=True)),
-                **dict(zip(("study", "other_study"), twin.studies, strict=True)),
-                **_sides(twin.across_splits, twin.across_patients, twin.across_labels),
-                "mirrored": yes(twin.mirrored),
-                "bits": twin.bits,
-                "similarity": number(twin.similarity),
-                "match": number(twin.match),
+                **dict(zip(("case", "other_case"), pair.cases, strict=True)),
+                **dict(zip(("study", "other_study"), pair.studies, strict=True)),
+                **_sides(pair.across_splits, pair.across_patients, pair.across_labels),
+                "mirrored": yes(pair.mirrored),
+                "bits": pair.bits,
+                "similarity": number(pair.similarity),
+                "match": number(pair.match),
             }
-        for suspect in audit.deep.labels.issues:
+        for issue in audit.deep.labels.issues:
             yield {
                 "finding": "suspect label",
-                "case": suspect.cases[0],
-                "study": suspect.study,
-                "label": suspect.label,
-                "vote": number(suspect.vote),
-                "classifier": number(suspect.classifier),
-                "other_label": number(suspect.other),
-                "chance": number(suspect.chance),
-                "seconded": yes(suspect.seconded),
-                "detail": _neighbours([(one.study, one.label, one.similarity) for one in suspect.neighbours]),
+                "case": issue.cases[0],
+                "study": issue.study,
+                "label": issue.label,
+                "vote": number(issue.vote),
+                "classifier": number(issue.classifier),
+                "other_label": number(issue.other),
+                "chance": number(issue.chance),
+                "seconded": yes(issue.seconded),
+                "detail": "; ".join(f"{near.study} {near.label} {near.similarity:.3f}" for near in issue.neighbours),
             }
     for patient in audit.patients_in_two_splits:
         yield {"finding": "patient in two splits", "detail": patient}
@@ -87,7 +87,3 @@ def _rows(audit: Audit) -> Iterator[Row]:
 
 def _sides(splits: bool, patients: bool, labels: bool) -> Row:
     return {"across_splits": yes(splits), "across_patients": yes(patients), "across_labels": yes(labels)}
-
-
-def _neighbours(found: Sequence[tuple[str, str, float]]) -> str:
-    return "; ".join(f"{study} {label} {similarity:.3f}" for study, label, similarity in found)

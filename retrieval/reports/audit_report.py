@@ -1,4 +1,4 @@
-"""An audit as a page of pictures: doubled radiographs side by side, and studies whose labels look wrong."""
+"""An audit as a page of pictures: duplicates side by side, and studies whose labels look wrong."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,230 +9,139 @@ from retrieval.audit.audit import Audit, Duplicate
 from retrieval.audit.label_issues import LabelCheck, LabelIssue
 from retrieval.audit.near_duplicates import NearDuplicate
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import thumbnail
-from retrieval.errors import RadiographError
-from retrieval.images.radiograph import read_radiograph
-from retrieval.reports.page import Html, Section, image, join, label_mark, page, paragraph, safe, table, warnings
+from retrieval.reports.pictures import Picture, file_thumbnail
+from retrieval.reports.templating import render
 
-__all__ = ["contact_sheet", "crossing", "duplicate_words", "label_words", "near_duplicate_words"]
+__all__ = ["audit_report", "crossing", "duplicate_words", "label_words", "near_duplicate_words"]
 
-MOST = 100  # findings of a kind, so that the page can be opened; CSV and JSON have all
+MOST = 100  # findings of a kind, so that a browser can open the page; CSV and JSON have all
 _VIEWS = 4  # radiographs of a study
 
 
-def contact_sheet(audit: Audit, collection: Collection) -> str:
-    """The page. It holds pictures of radiographs, read again from the collection."""
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Radiographs that are shown together: a group of duplicates."""
+
+    words: str
+    pictures: Sequence[Picture]
+    hidden: int
+
+
+@dataclass(frozen=True, slots=True)
+class _IssueCard:
+    """A study whose label looks wrong, with the neighbours that contradict it."""
+
+    issue: LabelIssue
+    words: str
+    pictures: Sequence[Picture]
+    hidden: int
+    neighbours: Sequence[Picture]
+
+
+def audit_report(audit: Audit, collection: Collection) -> str:
+    """The report. It holds pictures of radiographs, read again from the collection."""
     pictures = _Pictures({case.case: case for case in collection.cases})
-    sections = [Section("counts", "What is there", _counts(audit)), Section("leakage", "Leakage", _leakage(audit))]
-    if audit.deep:
-        sections += [
-            Section("labels", "Labels that look wrong", _labels(audit.deep.labels, pictures)),
-            Section("copies", "Near duplicates", _twins(audit.deep.near_duplicates, pictures)),
-        ]
-    sections += [
-        Section("files", "The same byte for byte", _files(audit.duplicates, pictures)),
-        Section("reading", "Read with difficulty", _reading(audit)),
-    ]
-    foot = paragraph(
-        "Not a medical device: research and teaching only. A finding is a reason to look, not a correction. This page "
-        "holds radiographs; handle it as you handle those.",
-        "quiet",
+    deep, groups, issues = audit.deep, [], []
+    if deep:
+        worst = sorted(deep.near_duplicates, key=lambda pair: (-_severity(pair), -pair.match))
+        groups = [pictures.group(near_duplicate_words(pair), pair.cases) for pair in worst[:MOST]]
+        issues = [pictures.issue(issue) for issue in deep.labels.issues[:MOST]]
+    same = sorted(audit.duplicates, key=lambda duplicate: -_severity(duplicate))
+    rows = [(case, "unreadable", reason) for case, reason in audit.unreadable]
+    rows += [(case, "read with a warning", reason) for case, reason in audit.warned]
+    return render(
+        "audit.html",
+        title=f"Audit of {Path(audit.root).name}",
+        sections=[
+            ("counts", "Counts"),
+            ("leakage", "Leakage"),
+            *([("labels", "Labels that look wrong"), ("near-duplicates", "Near duplicates")] if deep else []),
+            ("files", "Identical files"),
+            ("reading", "Read with difficulty"),
+        ],
+        audit=audit,
+        trusted=not any(split.leaking for split in audit.leakage),
+        near_duplicates=groups,
+        label_words=label_words(deep.labels) if deep else [],
+        issues=issues,
+        same=[pictures.group(duplicate_words(duplicate), duplicate.cases) for duplicate in same[:MOST]],
+        reading=rows,
+        most=MOST,
     )
-    return page(f"Audit of {Path(audit.root).name}", _head(audit), sections, foot)
 
 
-def near_duplicate_words(twin: NearDuplicate) -> str:
+def near_duplicate_words(pair: NearDuplicate) -> str:
     """How alike two radiographs are, and what lies between them."""
-    mirrored = "mirrored, " if twin.mirrored else ""
-    alike = f"details {twin.match:.3f}, embeddings {twin.similarity:.3f}, {twin.bits} of 64 bits differ"
-    between = crossing(twin.across_splits, twin.across_patients, twin.across_labels, twin.across_studies)
-    return f"{mirrored}{between or 'within one study'}; {alike}"
+    mirrored = "mirrored, " if pair.mirrored else ""
+    alike = f"details {pair.match:.3f}, embeddings {pair.similarity:.3f}, {pair.bits} of 64 bits differ"
+    across = crossing(pair.across_splits, pair.across_patients, pair.across_labels, pair.across_studies)
+    return f"{mirrored}{across or 'within one study'}; {alike}"
 
 
-def duplicate_words(one: Duplicate) -> str:
-    """What lies between files that are the same."""
-    return crossing(one.across_splits, one.across_patients, one.across_labels) or "within one patient"
+def duplicate_words(duplicate: Duplicate) -> str:
+    """What lies between identical files."""
+    return crossing(duplicate.across_splits, duplicate.across_patients, duplicate.across_labels) or "within one patient"
 
 
 def crossing(splits: bool, patients: bool, labels: bool, studies: bool = False) -> str:
+    """What a group of radiographs crosses, such as "across splits and patients"; empty where it crosses nothing."""
     sides = {"splits": splits, "patients": patients, "studies": studies and not patients, "labels": labels}
     across = " and ".join(name for name, is_across in sides.items() if is_across)
     return f"across {across}" if across else ""
 
 
 def label_words(check: LabelCheck) -> list[str]:
-    """What has to be known of the list of issues, in sentences."""
-    listed = f"{len(check.issues):,} of {check.studies:,}" if check.issues else f"none of {check.studies:,}"
-    said = [f"Listed: {listed} studies, those whose label is wrong with a chance of at least {check.least:.0%}."]
+    """What a reader must know about the list of label issues, as sentences."""
+    count = f"{len(check.issues):,} of {check.studies:,}" if check.issues else f"none of {check.studies:,}"
+    words = [f"Listed: {count} studies. The chance that their label is wrong is at least {check.least:.0%}."]
     if check.issues:
-        said.append(
-            f"If {check.assumed:.0%} of all labels were wrong, some {check.expected:.0f} of these would be. The vote "
-            "errs: look at each."
+        words.append(
+            f"If {check.assumed:.0%} of all labels were wrong, about {check.expected:.0f} of the listed labels would "
+            "be. The vote makes errors: look at each study."
         )
     if not check.calibrated:
-        said.append("Too few studies of either label to calibrate the vote: take the chances for an order, no more.")
+        words.append("The vote is not calibrated, since one label has too few studies: the chances only give an order.")
     if check.trained_on:
-        said.append(
-            f"The model was trained on the patients of {check.trained_on:,} of these studies: there it may have "
-            "learned wrong labels, and the classifier has no say."
+        words.append(
+            f"The model was trained on the patients of {check.trained_on:,} of these studies. It may have learned "
+            "their wrong labels, so the classifier's probability does not count there."
         )
-    return said
+    return words
 
 
 @dataclass(frozen=True, slots=True)
 class _Pictures:
-    """Pictures of cases, each read once."""
+    """Pictures of cases; each file is read once."""
 
     cases: Mapping[str, Case]
     read: dict[str, bytes | None] = field(default_factory=dict)
 
-    def item(self, name: str, words: str = "") -> Html:
-        """A picture with its label, whatever words, and its name."""
+    def picture(self, name: str, words: str = "") -> Picture:
         case = self.cases[name]
-        alt = f"radiograph {name}, labelled {case.label_name}"
-        data = self._data(case)
-        if data is None:  # it was there a moment ago
-            alt = f"{alt}, can no longer be read"
-            picture = Html(f'<span class="blank" role="img" aria-label="{safe(alt)}"></span>')
-        else:
-            picture = image(data, alt)
-        split = f", {case.split}" if case.split else ""
-        told = "".join(f"{safe(text)}<br>" for text in (words,) if text)
-        return Html(f"<li>{picture}{label_mark(case.label_name)}{safe(split)}<br>{told}{safe(name)}</li>")
+        if name not in self.read:
+            self.read[name] = file_thumbnail(case.path)
+        data = self.read[name]
+        alt = f"radiograph {name}, labelled {case.label_name}{', can no longer be read' if data is None else ''}"
+        lines = (f", {case.split}" if case.split else "", *filter(None, (words,)), name)
+        return Picture(data, alt, lines, case.label_name)
 
-    def _data(self, case: Case) -> bytes | None:
-        if case.case not in self.read:
-            try:
-                self.read[case.case] = thumbnail(read_radiograph(Path(case.path)).pixels)
-            except RadiographError:
-                self.read[case.case] = None
-        return self.read[case.case]
+    def group(self, words: str, names: Sequence[str]) -> _Group:
+        shown = [self.picture(name) for name in names[:_VIEWS]]
+        return _Group(f"{words[:1].upper()}{words[1:]}.", shown, len(names) - len(shown))
 
-
-def _head(audit: Audit) -> Html:
-    kind = f"layout {audit.layout}{', synthetic' if audit.synthetic else ''}"
-    lede = f"{audit.images:,} radiographs of {audit.studies:,} studies and {audit.patients:,} patients ({kind})."
-    trusted = not any(one.leaking for one in audit.leakage)
-    cards = [("the same byte for byte", len(audit.duplicates)), ("unreadable", len(audit.unreadable))]
-    if audit.deep:
-        cards = [
-            ("labels that look wrong", len(audit.deep.labels.issues)),
-            ("near duplicates", len(audit.deep.near_duplicates)),
-            *cards,
+    def issue(self, issue: LabelIssue) -> _IssueCard:
+        opinion = "the classifier's probability does not count"
+        if issue.classifier is not None:
+            side = "the neighbours" if issue.seconded else "the label"
+            opinion = f"the classifier's is {issue.classifier:.2f} and supports {side}"
+        words = f"The vote's probability of abnormality is {issue.vote:.2f}; {opinion}."
+        shown = [self.picture(name) for name in issue.cases[:_VIEWS]]
+        neighbours = [
+            self.picture(near.case, f"similarity {near.similarity:.3f}, {near.weight:.0%} of the vote")
+            for near in issue.neighbours
         ]
-    items = "".join(f"<li>{safe(name)} <b>{count:,}</b></li>" for name, count in cards)
-    return join(
-        paragraph(lede, "lede"),
-        Html(f'<ul class="cards">{items}</ul>'),
-        paragraph(audit.verdict) if trusted else Html(""),
-        warnings([*([] if trusted else [audit.verdict]), *audit.notes]),
-    )
+        return _IssueCard(issue, words, shown, len(issue.cases) - len(shown), neighbours)
 
 
-def _counts(audit: Audit) -> Html:
-    rows = []
-    for one in audit.counts:
-        name = ", ".join(word for word in (one.split, one.part, one.label) if word)
-        rows.append([name, f"{one.images:,}", f"{one.studies:,}", f"{one.patients:,}"])
-    return table("By split, part and label", ["", "radiographs", "studies", "patients"], rows)
-
-
-def _leakage(audit: Audit) -> Html:
-    if not audit.leakage:
-        return paragraph(audit.verdict)
-    rows = [
-        [
-            one.split,
-            f"{one.studies:,}",
-            f"{len(one.leaking):,}",
-            f"{one.by_patient:,}",
-            f"{one.by_file:,}",
-            "not looked for" if one.by_copy is None else f"{one.by_copy:,}",
-        ]
-        for one in audit.leakage
-    ]
-    headings = ["split", "studies", "tied to another split", "by a patient", "by a file", "by a near copy"]
-    return join(
-        paragraph(audit.verdict),
-        table("Studies of each split that share something with another split", headings, rows),
-    )
-
-
-def _labels(check: LabelCheck, pictures: _Pictures) -> Html:
-    articles = [_suspect(suspect, pictures) for suspect in check.issues[:MOST]]
-    return join(*map(paragraph, label_words(check)), *_cut(len(check.issues)), *articles)
-
-
-def _suspect(suspect: LabelIssue, pictures: _Pictures) -> Html:
-    opinion = "the classifier has no say"
-    if suspect.classifier is not None:
-        seconded = "agrees with them" if suspect.seconded else "agrees with the label"
-        opinion = f"the classifier says {suspect.classifier:.2f} and {seconded}"
-    about = ", ".join(text for text in (suspect.part, suspect.split) if text)
-    words = (
-        f"{f' ({about})' if about else ''}; its neighbours vote {suspect.vote:.2f} for abnormal, {opinion}. "
-        f"Chance of a wrong label {suspect.chance:.0%}."
-    )
-    own = "".join(pictures.item(name) for name in suspect.cases[:_VIEWS])
-    others = "".join(
-        pictures.item(one.case, f"similarity {one.similarity:.3f}, {one.weight:.0%} of the vote")
-        for one in suspect.neighbours
-    )
-    more = len(suspect.cases) - _VIEWS
-    return join(
-        Html("<article>"),
-        Html(f"<h3>{safe(suspect.study)}</h3>"),
-        Html(f"<p>Labelled {label_mark(suspect.label)}{safe(words)}</p>"),
-        Html(f'<ul class="pictures">{own}</ul>'),
-        paragraph(f"Radiographs not shown: {more}.", "quiet") if more > 0 else Html(""),
-        paragraph("The studies of other patients with the largest parts in the vote:", "quiet"),
-        Html(f'<ul class="pictures">{others}</ul>'),
-        Html("</article>"),
-    )
-
-
-def _twins(twins: Sequence[NearDuplicate], pictures: _Pictures) -> Html:
-    if not twins:
-        return paragraph("None found.")
-    worst = sorted(twins, key=lambda twin: (-_weight(twin), -twin.match))
-    lead = (
-        "Radiographs whose fine details agree when laid over each other; first those across splits, labels, patients."
-    )
-    articles = [_together(near_duplicate_words(twin), twin.cases, pictures) for twin in worst[:MOST]]
-    return join(paragraph(lead), *_cut(len(twins)), *articles)
-
-
-def _weight(one: NearDuplicate | Duplicate) -> int:
-    return 4 * one.across_splits + 2 * one.across_labels + one.across_patients
-
-
-def _files(same: Sequence[Duplicate], pictures: _Pictures) -> Html:
-    if not same:
-        return paragraph("None found.")
-    worst = sorted(same, key=lambda one: -_weight(one))
-    return join(*_cut(len(same)), *(_together(duplicate_words(one), one.cases, pictures) for one in worst[:MOST]))
-
-
-def _together(words: str, names: Sequence[str], pictures: _Pictures) -> Html:
-    items = "".join(pictures.item(name) for name in names[:_VIEWS])
-    more = f" Not shown: {len(names) - _VIEWS}." if len(names) > _VIEWS else ""
-    return join(
-        Html("<article>"),
-        paragraph(f"{words[:1].upper()}{words[1:]}.{more}"),
-        Html(f'<ul class="pictures">{items}</ul>'),
-        Html("</article>"),
-    )
-
-
-def _reading(audit: Audit) -> Html:
-    rows = [[case, "unreadable", reason] for case, reason in audit.unreadable]
-    rows += [[case, "read with a warning", reason] for case, reason in audit.warned]
-    if not rows:
-        return paragraph("All radiographs were read without a warning.")
-    return join(*_cut(len(rows)), table("Radiographs", ["radiograph", "", "why"], rows[:MOST], "prose"))
-
-
-def _cut(count: int) -> list[Html]:
-    return (
-        [paragraph(f"The first {MOST} of {count:,} are shown; CSV and JSON have all.", "quiet")] if count > MOST else []
-    )
+def _severity(finding: NearDuplicate | Duplicate) -> int:
+    return 4 * finding.across_splits + 2 * finding.across_labels + finding.across_patients

@@ -1,4 +1,4 @@
-"""The charts of an evaluation's report."""
+"""The charts of an evaluation's report. Each has its figures as a text for readers who cannot see it."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,10 @@ from retrieval.evaluation.metrics import BINS, Confusion, Estimate
 from retrieval.evaluation.pca import Plane
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import SweepPoint
-from retrieval.reports.page import Html
 from retrieval.reports.svg_chart import Axis, Chart
 
 __all__ = [
-    "READERS",
+    "PREDICTOR_NAMES",
     "forest_chart",
     "map_chart",
     "precision_recall_chart",
@@ -25,106 +24,98 @@ __all__ = [
     "sweep_chart",
 ]
 
-READERS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
+PREDICTOR_NAMES = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
 _KINDS = {"classifier": "classifier", "knn": "vote", "mean": "mean"}
-_MOST_DOTS = 1_500  # of the index on the map; more would hide each other and only make the page heavy
+_MOST_DOTS = 1_500  # of the index on the map: more would hide each other and make the page large
 
 Floats = NDArray[np.float64]
 
 
-def roc_chart(evaluation: Evaluation) -> Html:
-    """ROC curves of the three readers by study, with the stored thresholds."""
-    labels, scores = _by_study(evaluation.readings)
-    told = ", ".join(f"{READERS[name]} {_plain(of['auroc'])}" for name, of in evaluation.study.items())
+def roc_chart(evaluation: Evaluation) -> str:
+    """ROC curves of the three predictors by study, with the stored thresholds."""
+    labels, scores = _by_study(evaluation.predictions)
     chart = Chart(
-        f"ROC curves by study. Area under the curve: {told}.",
+        f"ROC curves by study. Area under the curve: {_all_values(evaluation, 'auroc')}.",
         Axis("1 - specificity"),
         Axis("sensitivity"),
         width=400,
         height=380,
     )
     chart.guide((0, 0), (1, 1))
-    for name, of in reversed(scores.items()):
-        chart.line(zip(*(axis.tolist() for axis in roc(labels, of)), strict=True), _KINDS[name])
+    for name in reversed(scores):
+        false, true = roc(labels, scores[name])
+        chart.line(zip(false.tolist(), true.tolist(), strict=True), _KINDS[name])
     for name, counts in reversed(list(evaluation.confusion["study"].items())):
-        chart.marks([_roc_point(counts)], _KINDS[name], size=5.5)
-    for name, title in READERS.items():
-        chart.key(f"{title}, {_plain(evaluation.study[name]['auroc'])}", _KINDS[name], "both")
-    chart.key("chance, 0.500", "", "guide")
-    return Html(chart.svg())
+        false_rate = counts.false_positive / (counts.false_positive + counts.true_negative)
+        chart.marks([(false_rate, _recall(counts))], _KINDS[name], size=5.5)
+    _key(chart, evaluation, "auroc", "chance, 0.500")
+    return chart.svg()
 
 
-def precision_recall_chart(evaluation: Evaluation) -> Html:
-    """Precision-recall curves of the three readers by study, with the stored thresholds."""
-    labels, scores = _by_study(evaluation.readings)
-    told = ", ".join(f"{READERS[name]} {_plain(of['average_precision'])}" for name, of in evaluation.study.items())
-    prevalence = float(labels.mean())
+def precision_recall_chart(evaluation: Evaluation) -> str:
+    """Precision-recall curves of the three predictors by study, with the stored thresholds."""
+    labels, scores = _by_study(evaluation.predictions)
+    values, prevalence = _all_values(evaluation, "average_precision"), float(labels.mean())
     chart = Chart(
-        f"Precision-recall curves by study. Average precision: {told}; chance {prevalence:.3f}.",
+        f"Precision-recall curves by study. Average precision: {values}; chance {prevalence:.3f}.",
         Axis("recall (sensitivity)"),
         Axis("precision"),
         width=400,
         height=380,
     )
     chart.guide((0, prevalence), (1, prevalence))
-    for name, of in reversed(scores.items()):
-        recall, precision = (axis.tolist() for axis in precision_recall(labels, of))
-        chart.line(_steps(recall, precision), _KINDS[name])
+    for name in reversed(scores):
+        recall, precision = precision_recall(labels, scores[name])
+        chart.line(_steps(recall.tolist(), precision.tolist()), _KINDS[name])
     for name, counts in reversed(list(evaluation.confusion["study"].items())):
-        called = counts.true_positive + counts.false_positive
-        if called:
-            recalled = counts.true_positive / (counts.true_positive + counts.false_negative)
-            chart.marks([(recalled, counts.true_positive / called)], _KINDS[name], size=5.5)
-    for name, title in READERS.items():
-        chart.key(f"{title}, {_plain(evaluation.study[name]['average_precision'])}", _KINDS[name], "both")
-    chart.key(f"chance, {prevalence:.3f}", "", "guide")
-    return Html(chart.svg())
+        if predicted := counts.true_positive + counts.false_positive:
+            chart.marks([(_recall(counts), counts.true_positive / predicted)], _KINDS[name], size=5.5)
+    _key(chart, evaluation, "average_precision", f"chance, {prevalence:.3f}")
+    return chart.svg()
 
 
-def reliability_chart(evaluation: Evaluation, name: str) -> Html:
-    """Share of abnormal studies by the probability a reader gave them; below, how many studies there are."""
-    labels, scores = _by_study(evaluation.readings)
-    bins = reliability(labels, scores[name])
-    told = "; ".join(f"{of.share:.2f} at {of.probability:.2f} ({of.items})" for of in bins if of)
+def reliability_chart(evaluation: Evaluation, predictor: str) -> str:
+    """The share of abnormal studies by predicted probability; bars show how many studies there are."""
+    labels, scores = _by_study(evaluation.predictions)
+    bins = reliability(labels, scores[predictor])
+    filled = [item for item in bins if item]
+    values = "; ".join(f"{item.share:.2f} at {item.probability:.2f} ({item.items})" for item in filled)
+    name, kind = PREDICTOR_NAMES[predictor], _KINDS[predictor]
     chart = Chart(
-        f"Calibration of the {READERS[name]}: share of abnormal studies at their mean probability (studies): {told}.",
-        Axis(f"probability by the {READERS[name]}"),
+        f"Calibration of the {name}: share of abnormal studies at their mean probability (studies): {values}.",
+        Axis(f"probability by the {name}"),
         Axis("share abnormal"),
         width=400,
         height=360,
     )
-    tallest = max(of.items for of in bins if of)
-    chart.bars(
-        [((i + 0.08) / BINS, (i + 0.92) / BINS, 0.2 * of.items / tallest) for i, of in enumerate(bins) if of],
-        _KINDS[name],
-    )
+    unit = 0.2 / max(item.items for item in filled)
+    chart.bars([((i + 0.08) / BINS, (i + 0.92) / BINS, unit * item.items) for i, item in enumerate(bins) if item], kind)
     chart.guide((0, 0), (1, 1))
-    points = [(of.probability, of.share) for of in bins if of]
-    for of in filter(None, bins):
-        low, high = _wilson(of)
-        chart.interval((of.probability, low), (of.probability, high), _KINDS[name])
-    chart.line(points, _KINDS[name])
-    chart.marks(points, _KINDS[name], size=5)
-    chart.key("observed, 95 % interval", _KINDS[name], "both")
+    for item in filled:
+        low, high = _wilson(item)
+        chart.interval((item.probability, low), (item.probability, high), kind)
+    points = [(item.probability, item.share) for item in filled]
+    chart.line(points, kind)
+    chart.marks(points, kind, size=5)
+    chart.key("observed, 95 % interval", kind, "both")
     chart.key("ideal", "", "guide")
-    return Html(chart.svg())
+    return chart.svg()
 
 
-def forest_chart(evaluation: Evaluation) -> Html:
-    """Kappa by study of the three readers, by part and overall, with intervals."""
+def forest_chart(evaluation: Evaluation) -> str:
+    """Kappa by study of the three predictors, by part and overall, with intervals."""
     groups = [(f"all ({evaluation.studies:,})", evaluation.study)]
     if len(evaluation.parts) > 1:
-        named = [(f"{part or 'unnamed'} ({of.studies:,})", of.readers) for part, of in evaluation.parts.items()]
-        groups = [*named, *groups]
-    lows = [of[name]["kappa"].low for _, of in groups for name in READERS]
-    low = min(0.0, *(math.floor(10 * value) / 10 for value in lows if value is not None), 0.0)
-    told = "; ".join(
-        f"{group}: " + ", ".join(f"{READERS[name]} {_plain(of[name]['kappa'])}" for name in READERS)
-        for group, of in groups
+        parts = [(f"{part or 'unnamed'} ({own.studies:,})", own.study) for part, own in evaluation.parts.items()]
+        groups = [*parts, *groups]
+    low = _lowest(0.0, [figures[name]["kappa"] for _, figures in groups for name in PREDICTOR_NAMES])
+    values = "; ".join(
+        f"{group}: " + ", ".join(f"{title} {_value(figures[name]['kappa'])}" for name, title in PREDICTOR_NAMES.items())
+        for group, figures in groups
     )
     last = len(groups) - 1
     chart = Chart(
-        f"Cohen's kappa by study, with 95 % intervals. {told}.",
+        f"Cohen's kappa by study, with 95 % intervals. {values}.",
         Axis("Cohen's kappa", low, 1.0),
         Axis("", -0.6, last + 0.6, tuple((last - i, name) for i, (name, _) in enumerate(groups)), grid=False),
         width=540,
@@ -132,95 +123,93 @@ def forest_chart(evaluation: Evaluation) -> Html:
         kind="broad",
     )
     chart.guide((0, -0.6), (0, last + 0.6))
-    for row, (_, of) in enumerate(groups):
-        for place, name in enumerate(READERS):
-            _row(chart, of[name]["kappa"], last - row + 0.24 * (1 - place), _KINDS[name])
-    for name, title in READERS.items():
+    for row, (_, figures) in enumerate(groups):
+        for line, name in enumerate(PREDICTOR_NAMES):
+            estimate, y = figures[name]["kappa"], last - row + 0.24 * (1 - line)
+            if estimate.low is not None and estimate.high is not None:
+                chart.interval((estimate.low, y), (estimate.high, y), _KINDS[name])
+            if estimate.value is not None:
+                chart.marks([(estimate.value, y)], _KINDS[name], size=5)
+    for name, title in PREDICTOR_NAMES.items():
         chart.key(title, _KINDS[name], "mark")
-    return Html(chart.svg())
+    return chart.svg()
 
 
-def sweep_chart(points: Sequence[SweepPoint]) -> Html:
+def sweep_chart(points: Sequence[SweepPoint]) -> str:
     """The vote's AUROC and kappa by the number of voting studies."""
-    told = "; ".join(f"k {point.k}: AUROC {_plain(point.auroc)}, kappa {_plain(point.kappa)}" for point in points)
-    counts = tuple((float(i), str(point.k)) for i, point in enumerate(points))
-    values = [estimate.low for point in points for estimate in (point.kappa, point.auroc) if estimate.low is not None]
-    low = min(0.5, *(math.floor(10 * value) / 10 for value in values), 0.5)
+    values = "; ".join(f"k {point.k}: AUROC {_value(point.auroc)}, kappa {_value(point.kappa)}" for point in points)
+    low = _lowest(0.5, [estimate for point in points for estimate in (point.kappa, point.auroc)])
     chart = Chart(
-        f"The vote by the number of studies that vote. {told}.",
-        Axis("voting studies k", -0.5, len(points) - 0.5, counts, grid=False),
+        f"The vote by the number of studies that vote. {values}.",
+        Axis("voting studies k", -0.5, len(points) - 0.5, tuple((i, str(p.k)) for i, p in enumerate(points)), False),
         Axis("", low, 1.0),
         width=540,
         height=300,
         kind="broad",
     )
-    for place, point in enumerate(points):
+    for number, point in enumerate(points):
         if point.used:
-            chart.guide((place, low), (place, 1.0))
+            chart.guide((number, low), (number, 1.0))
     for name, kind, shift in (("auroc", "mean", -0.07), ("kappa", "vote", 0.07)):
-        at = [(i + shift, getattr(point, name)) for i, point in enumerate(points)]
-        for x, estimate in at:
+        estimates = [(i + shift, getattr(point, name)) for i, point in enumerate(points)]
+        for x, estimate in estimates:
             if estimate.low is not None and estimate.high is not None:
                 chart.interval((x, estimate.low), (x, estimate.high), kind)
-        drawn = [(x, estimate.value) for x, estimate in at if estimate.value is not None]
+        drawn = [(x, estimate.value) for x, estimate in estimates if estimate.value is not None]
         chart.line(drawn, kind)
         chart.marks(drawn, kind)
     chart.key("AUROC", "mean", "both")
     chart.key("kappa at the stored threshold", "vote", "both")
     chart.key("k in use", "", "guide")
-    return Html(chart.svg())
+    return chart.svg()
 
 
 def map_chart(
     evaluation: Evaluation, embeddings: NDArray[np.float32], labels: NDArray[np.int64]
-) -> tuple[Html, tuple[float, float]]:
-    """The evaluated radiographs among those of the index, and the two components' shares of the index's variance.
+) -> tuple[str, tuple[float, float]]:
+    """The evaluated radiographs among those of the index, and the shares of variance of the two components.
 
     embeddings (N, D) and labels (N,) are the index's.
     """
     plane = Plane.fit(embeddings, labels)
-    kept = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), _MOST_DOTS)).astype(int))
-    indexed = plane.project(embeddings[kept])
-    asked = np.concatenate([plane.project(reading.embeddings) for reading in evaluation.readings])
-    asked_labels = np.concatenate([[reading.label] * len(reading.cases) for reading in evaluation.readings])
-    both = np.concatenate([indexed, asked])
-    (left, low), (right, high) = both.min(axis=0), both.max(axis=0)
-    span = max(float(right - left), float(high - low), 1e-6)
+    dots = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), _MOST_DOTS)).astype(int))
+    indexed = plane.project(embeddings[dots])
+    evaluated = np.concatenate([plane.project(prediction.embeddings) for prediction in evaluation.predictions])
+    own_labels = np.concatenate([[prediction.label] * len(prediction.cases) for prediction in evaluation.predictions])
+    points = np.concatenate([indexed, evaluated])
+    (left, low), (right, high) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    span = max(right - left, high - low, 1e-6)
     pad = 0.04 * span
     chart = Chart(
-        f"Map of {len(asked):,} evaluated radiographs among {len(kept):,} of the index, by the first two principal "
-        "components; normal ones are circles, abnormal ones triangles.",
-        Axis(f"component 1 ({plane.shares[0]:.0%})", float(left) - pad, float(right) + pad),
-        Axis(f"component 2 ({plane.shares[1]:.0%})", float(low) - pad, float(high) + pad),
+        f"Map of {len(evaluated):,} evaluated radiographs among {len(dots):,} of the index, by the first two principal "
+        "components; circles are normal, triangles abnormal.",
+        Axis(f"component 1 ({plane.shares[0]:.0%})", left - pad, right + pad),
+        Axis(f"component 2 ({plane.shares[1]:.0%})", low - pad, high + pad),
         width=540,
-        height=90 + 450 * min(1.0, max(0.4, float(high - low) / span)),
+        height=90 + 450 * min(1.0, max(0.4, (high - low) / span)),
         kind="broad",
     )
     for label, kind in ((0, "normal"), (1, "abnormal")):
-        chart.marks(indexed[labels[kept] == label].tolist(), kind, size=2.2, faint=True)
+        chart.marks(indexed[labels[dots] == label].tolist(), kind, size=2.2, faint=True)
     for label, kind in ((0, "normal"), (1, "abnormal")):
-        chart.marks(asked[asked_labels == label].tolist(), kind, size=4)
+        chart.marks(evaluated[own_labels == label].tolist(), kind, size=4)
         chart.key(f"{kind}; small and faint: in the index", kind, "mark")
-    return Html(chart.svg()), plane.shares
+    return chart.svg(), plane.shares
 
 
-def _by_study(readings: Sequence[StudyPrediction]) -> tuple[NDArray[np.int64], dict[str, Floats]]:
-    scores = {
-        "classifier": np.array([reading.probability for reading in readings]),
-        "knn": np.array([reading.vote_probability for reading in readings]),
-        "mean": np.array([reading.mean for reading in readings]),
-    }
-    return np.array([reading.label for reading in readings], np.int64), scores
+def _by_study(predictions: Sequence[StudyPrediction]) -> tuple[NDArray[np.int64], dict[str, Floats]]:
+    """The labels and each predictor's scores, (N,) each."""
+    labels = np.array([prediction.label for prediction in predictions], np.int64)
+    fields = {"classifier": "probability", "knn": "vote_probability", "mean": "mean"}
+    return labels, {name: np.array([getattr(p, field) for p in predictions]) for name, field in fields.items()}
 
 
-def _roc_point(counts: Confusion) -> tuple[float, float]:
-    normal = counts.false_positive + counts.true_negative
-    abnormal = counts.true_positive + counts.false_negative
-    return counts.false_positive / normal, counts.true_positive / abnormal
+def _recall(counts: Confusion) -> float:
+    return counts.true_positive / (counts.true_positive + counts.false_negative)
 
 
 def _steps(recall: Sequence[float], precision: Sequence[float]) -> list[tuple[float, float]]:
-    """Average precision holds each precision over the recall gained, so the curve is stairs."""
+    """A curve of steps: average precision weights each precision with the gain in recall."""
     points, reached = [], 0.0
     for right, height in zip(recall, precision, strict=True):
         points += [(reached, height), (right, height)]
@@ -228,21 +217,28 @@ def _steps(recall: Sequence[float], precision: Sequence[float]) -> list[tuple[fl
     return points
 
 
-def _row(chart: Chart, estimate: Estimate, y: float, kind: str) -> None:
-    if estimate.value is None:
-        return
-    if estimate.low is not None and estimate.high is not None:
-        chart.interval((estimate.low, y), (estimate.high, y), kind)
-    chart.marks([(estimate.value, y)], kind, size=5)
+def _lowest(least: float, estimates: Sequence[Estimate]) -> float:
+    """The lower end of an axis: `least`, or the tenth below the lowest interval."""
+    return min([least, *(math.floor(10 * estimate.low) / 10 for estimate in estimates if estimate.low is not None)])
 
 
-def _wilson(of: Bin) -> tuple[float, float]:
-    """Wilson's 95 % interval (1927) of a share; studies taken as independent."""
-    z, n = 1.96, of.items
-    middle = (of.share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(of.share * (1 - of.share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+def _wilson(item: Bin) -> tuple[float, float]:
+    """Wilson's 95 % interval (1927) of a share. It assumes independent studies."""
+    z, n = 1.96, item.items
+    middle = (item.share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(item.share * (1 - item.share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _plain(estimate: Estimate) -> str:
+def _key(chart: Chart, evaluation: Evaluation, metric: str, guide: str) -> None:
+    for name, title in PREDICTOR_NAMES.items():
+        chart.key(f"{title}, {_value(evaluation.study[name][metric])}", _KINDS[name], "both")
+    chart.key(guide, "", "guide")
+
+
+def _all_values(evaluation: Evaluation, metric: str) -> str:
+    return ", ".join(f"{PREDICTOR_NAMES[name]} {_value(own[metric])}" for name, own in evaluation.study.items())
+
+
+def _value(estimate: Estimate) -> str:
     return "undefined" if estimate.value is None else f"{estimate.value:.3f}"

@@ -1,4 +1,4 @@
-"""An evaluation as CSV: a study a line, a figure a line, or MURA's own file of predictions."""
+"""An evaluation as CSV: one line a study, one line a figure, or MURA's file of predictions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -8,9 +8,9 @@ from retrieval.csv_format import call, number, table, yes
 from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import Estimate
 from retrieval.evaluation.predictions import StudyPrediction
-from retrieval.evaluation.summary import Figures
+from retrieval.evaluation.summary import PartFigures
 
-__all__ = ["PREDICTORS", "figure_table", "predictions", "study_table"]
+__all__ = ["PREDICTORS", "figure_table", "prediction_table", "study_table"]
 
 PREDICTORS = ("classifier", "vote", "mean")
 
@@ -41,99 +41,97 @@ Row = Sequence[object]
 
 
 def study_table(evaluation: Evaluation) -> str:
-    """One line a study, in the order of the collection; probabilities are of abnormality, similarities cosines.
+    """One line a study, in the order of the collection; probabilities are of abnormality, similarities are cosines.
 
-    `similarity` is that of the least familiar radiograph to anything indexed, `nearest_*` the study most like any of
-    them, `indexed_copy` the radiographs of the index that one of the study is a near duplicate of.
+    `similarity` is that of the least familiar radiograph to its nearest indexed radiograph, `nearest_*` the nearest
+    study, `indexed_copy` the indexed radiographs that are near duplicates of one of the study.
     """
-    copies = evaluation.copies
-    rows = ([*_study(reading), "; ".join(copies.of_study(reading.study))] for reading in evaluation.readings)
+    rows = (
+        [*_study(study), "; ".join(evaluation.leakage.indexed_cases(study.study))] for study in evaluation.predictions
+    )
     return table([_STUDY, *rows])
 
 
 def figure_table(evaluation: Evaluation) -> str:
-    """Every figure of an evaluation, one a line; an empty part means all of them."""
+    """All figures of an evaluation, one a line; an empty part means all parts."""
     return table([_FIGURE, *_figures(evaluation)])
 
 
-def predictions(readings: Sequence[StudyPrediction], layout: str, predictor: str = "classifier") -> str:
-    """What MURA's official evaluation takes: `MURA-v1.1/valid/XR_WRIST/patient11185/study1_positive/,1` and so on.
+def prediction_table(studies: Sequence[StudyPrediction], layout: str, predictor: str = "classifier") -> str:
+    """The input of MURA's official evaluation: `MURA-v1.1/valid/XR_WRIST/patient11185/study1_positive/,1` and so on.
 
-    One line a study, no header, 1 for abnormal. predictor: one of PREDICTORS. A collection in another layout has no
-    such folders; there a study is called by its name.
+    One line a study, no header, 1 for abnormal. predictor: one of PREDICTORS. A study of another layout, which has no
+    such folder, is named by its own name.
     """
     rows = []
-    for reading in readings:
-        folder = PurePosixPath(reading.cases[0].case).parent
-        name = f"MURA-v1.1/{folder}/" if layout == "mura" else reading.study
-        rows.append((name, int(_calls(reading)[predictor])))
+    for study in studies:
+        folder = PurePosixPath(study.cases[0].case).parent
+        name = f"MURA-v1.1/{folder}/" if layout == "mura" else study.study
+        rows.append((name, int(_predictions(study)[predictor])))
     return table(rows)
 
 
-def _study(reading: StudyPrediction) -> Row:
-    calls = _calls(reading)
+def _study(study: StudyPrediction) -> Row:
+    predictions = _predictions(study)
     nearest: Row = ("", "", "")
-    if reading.neighbours:
-        hit = reading.neighbours[0]
+    if study.neighbours:
+        hit = study.neighbours[0]
         nearest = (hit.case.study, hit.case.label_name, number(hit.similarity))
     return (
-        reading.study,
-        reading.patient,
-        reading.part,
-        LABEL_NAMES[reading.label],
-        reading.lesion,
-        len(reading.cases),
-        *map(number, (reading.probability, reading.vote_probability, reading.mean)),
-        *(call(calls[predictor]) for predictor in PREDICTORS),
-        yes(calls["classifier"] == calls["vote"]),
-        number(reading.similarity),
-        yes(reading.familiar),
+        study.study,
+        study.patient,
+        study.part,
+        LABEL_NAMES[study.label],
+        study.lesion,
+        len(study.cases),
+        *map(number, (study.probability, study.vote_probability, study.mean)),
+        *(call(predictions[predictor]) for predictor in PREDICTORS),
+        yes(predictions["classifier"] == predictions["vote"]),
+        number(study.similarity),
+        yes(study.familiar),
         *nearest,
     )
 
 
 def _figures(evaluation: Evaluation) -> Iterator[Row]:
-    for level, figures in (("study", evaluation.study), ("image", evaluation.image)):
-        yield from _of_readers(level, "", figures)
-    for part, of_part in evaluation.parts.items():
-        yield from _of_readers("study", part, of_part.readers)
-        yield from _of_readers("image", part, of_part.image)
-    yield from _rows(("study", "", "knn minus classifier"), evaluation.difference)
-    yield from _rows(("study", "", "retrieval"), evaluation.retrieval)
-    yield from _rows(("study", "", "agreement"), dict(_estimates(evaluation.agreement)))
-    for reader, told in evaluation.worklist.items():
-        yield from _rows(("study", "", reader), {f"worklist {name}": of for name, of in _estimates(told)})
-    if evaluation.copies.without:
-        for level, figures in (
-            ("study", evaluation.copies.without.readers),
-            ("image", evaluation.copies.without.image),
-        ):
-            yield from _of_readers(level, "", {f"{reader} without copies": of for reader, of in figures.items()})
+    """The rows of all figures. In some rows the predictor says which figures they are, such as "retrieval"."""
+    yield from _levels("", evaluation)
+    for part, figures in evaluation.parts.items():
+        yield from _levels(part, figures)
+    yield from _rows(("study", "", "knn minus classifier"), _plain(evaluation.difference))
+    yield from _rows(("study", "", "retrieval"), _plain(evaluation.retrieval))
+    yield from _rows(("study", "", "agreement"), evaluation.agreement.to_dict())
+    for predictor, triage in evaluation.worklist.items():
+        worklist = {f"worklist {name}": figure for name, figure in triage.to_dict().items()}
+        yield from _rows(("study", "", predictor), worklist)
+    if evaluation.leakage.without:
+        yield from _levels("", evaluation.leakage.without, " without copies")
     for kind, lesions in evaluation.lesions.items():
-        yield from _rows(("study", "", f"retrieval of {kind}"), lesions.retrieval)
-        for reader, estimate in lesions.sensitivity.items():
-            yield from _rows(("study", "", reader), {f"sensitivity to {kind}": estimate})
+        yield from _rows(("study", "", f"retrieval of {kind}"), _plain(lesions.retrieval))
+        for predictor, estimate in lesions.sensitivity.items():
+            yield from _rows(("study", "", predictor), {f"sensitivity to {kind}": estimate.to_dict()})
     for point in evaluation.sweep:
-        yield from _rows(("study", "", f"knn with k {point.k}"), {"kappa": point.kappa, "auroc": point.auroc})
+        yield from _rows(("study", "", f"knn with k {point.k}"), _plain({"kappa": point.kappa, "auroc": point.auroc}))
 
 
-def _of_readers(level: str, part: str, figures: Figures) -> Iterator[Row]:
-    for reader, of in figures.items():
-        yield from _rows((level, part, reader), of)
+def _levels(part: str, figures: Evaluation | PartFigures, suffix: str = "") -> Iterator[Row]:
+    """The rows of each predictor, by study and by image."""
+    for level, predictors in (("study", figures.study), ("image", figures.image)):
+        for predictor, estimates in predictors.items():
+            yield from _rows((level, part, f"{predictor}{suffix}"), _plain(estimates))
 
 
-def _rows(about: Row, figures: Mapping[str, Estimate]) -> Iterator[Row]:
-    for name, estimate in figures.items():
-        numbers = (estimate.value, estimate.low, estimate.high, estimate.chance)
-        yield (*about, name, *map(number, numbers), estimate.reason)
+def _rows(about: Row, figures: Mapping[str, object]) -> Iterator[Row]:
+    """A row for each figure that is an estimate, as `Estimate.to_dict` gives it."""
+    for name, figure in figures.items():
+        if isinstance(figure, dict) and "value" in figure:
+            numbers = (figure.get(key) for key in ("value", "low", "high", "chance"))
+            yield (*about, name, *map(number, numbers), figure.get("reason", ""))
 
 
-def _estimates(value: object) -> Iterator[tuple[str, Estimate]]:
-    """The fields of a result that are estimates, by name."""
-    for name in type(value).__slots__:  # type: ignore[attr-defined]
-        if isinstance(of := getattr(value, name), Estimate):
-            yield name, of
+def _plain(estimates: Mapping[str, Estimate]) -> dict[str, object]:
+    return {name: estimate.to_dict() for name, estimate in estimates.items()}
 
 
-def _calls(reading: StudyPrediction) -> dict[str, bool]:
-    return dict(zip(PREDICTORS, (*reading.calls, reading.mean_call), strict=True))
+def _predictions(study: StudyPrediction) -> dict[str, bool]:
+    return dict(zip(PREDICTORS, (*study.predictions, study.mean_prediction), strict=True))

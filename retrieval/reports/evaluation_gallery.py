@@ -1,113 +1,89 @@
-"""Pictures for a report: the studies that were read worst with their neighbours, and near duplicates."""
+"""Pictures for an evaluation's report: the worst errors with their neighbours, and near duplicates."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from index.case import LABEL_NAMES, Case
+from index.case import LABEL_NAMES
 from index.reader import Hit
-from retrieval.audit.near_duplicates import NearDuplicate
-from retrieval.encoding.batches import thumbnail
-from retrieval.errors import RadiographError
-from retrieval.evaluation.index_leakage import IndexLeakage
+from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.predictions import StudyPrediction
-from retrieval.images.radiograph import read_radiograph
-from retrieval.reports.page import Html, image, join, label_mark, paragraph, safe
+from retrieval.reports.pictures import Picture, file_thumbnail
 from retrieval.searcher import Searcher
 
-__all__ = ["errors_of", "gallery", "near_duplicates_gallery"]
+__all__ = ["MOST", "ErrorCard", "error_cards", "near_duplicate_pictures", "wrong_predictions"]
 
 MOST = 12  # studies, and pairs
 _VIEWS, _NEIGHBOURS = 4, 5  # pictures of each
 
 
-def errors_of(readings: Sequence[StudyPrediction]) -> list[StudyPrediction]:
-    """The studies that classifier or vote called wrong, those of the worst mean probability first."""
-    wrong = [reading for reading in readings if any(call != (reading.label == 1) for call in reading.calls)]
-    return sorted(wrong, key=lambda reading: (-abs(reading.mean - reading.label), reading.study))
+@dataclass(frozen=True, slots=True)
+class ErrorCard:
+    """A study with a wrong prediction: its first radiographs, how many are hidden, and its nearest indexed studies."""
+
+    prediction: StudyPrediction
+    label: str
+    words: str
+    pictures: Sequence[Picture]
+    hidden: int
+    neighbours: Sequence[Picture]
 
 
-def gallery(wrong: Sequence[StudyPrediction], searcher: Searcher) -> Html:
-    """The first of the studies, a picture for each radiograph and each neighbour."""
-    shown = wrong[:MOST]
-    follow = f"; the {MOST} worst follow" if len(wrong) > MOST else ""
-    lead = f"Studies that classifier or vote called wrong: {len(wrong):,}{follow}."
-    return join(
-        paragraph(f"{lead} First those whose mean probability is furthest from their label."),
-        *(_study(reading, searcher) for reading in shown),
-    )
+def wrong_predictions(predictions: Sequence[StudyPrediction]) -> list[StudyPrediction]:
+    """The studies that classifier or vote predicts wrong, those of the worst mean probability first."""
+    wrong = [study for study in predictions if any(abnormal != study.label for abnormal in study.predictions)]
+    return sorted(wrong, key=lambda study: (-abs(study.mean - study.label), study.study))
 
 
-def near_duplicates_gallery(copies: IndexLeakage, readings: Sequence[StudyPrediction], searcher: Searcher) -> Html:
-    """The first pairs of near duplicates, for the eye to judge: a judged radiograph, and the one in the index."""
+def error_cards(wrong: Sequence[StudyPrediction], searcher: Searcher) -> list[ErrorCard]:
+    """The first MOST of the studies, with pictures."""
+    return [_error_card(study, searcher) for study in wrong[:MOST]]
+
+
+def near_duplicate_pictures(evaluation: Evaluation, searcher: Searcher) -> list[Picture]:
+    """The first MOST pairs, for the reader to judge: each evaluated radiograph, then its match in the index."""
     thumbnails = {
-        case.case: picture
-        for reading in readings
-        for case, picture in zip(reading.cases, reading.thumbnails, strict=True)
+        case.case: thumbnail
+        for prediction in evaluation.predictions
+        for case, thumbnail in zip(prediction.cases, prediction.thumbnails, strict=True)
     }
-    shown = copies.pairs[:MOST]
     pictures = []
-    for twin in shown:
-        for whose, name, study, stored in (
-            ("judged", twin.cases[0], twin.studies[0], thumbnails[twin.cases[0]]),
-            ("indexed", twin.cases[1], twin.studies[1], searcher.index.thumbnail(twin.cases[1])),
-        ):
-            words = f"{whose} radiograph {name} of study {study}"
-            picture = _blank(f"no picture of the {words}") if stored is None else image(stored, words)
-            pictures.append(f"<li>{picture}{safe(f'{whose}: {study}')}<br>{safe(_alike(twin))}</li>")
-    more = len(copies.pairs) - len(shown)
-    return join(
-        paragraph(f"Pairs{f', and {more:,} that are not shown' if more else ''}:", "quiet"),
-        Html(f'<ul class="pictures">{"".join(pictures)}</ul>'),
-    )
+    for pair in evaluation.leakage.pairs[:MOST]:
+        labels = ", different labels" if pair.across_labels else ""
+        alike = f"match {pair.match:.3f}{', mirrored' if pair.mirrored else ''}{labels}"
+        stored = (thumbnails[pair.cases[0]], searcher.index.thumbnail(pair.cases[1]))
+        for side, case, study, data in zip(("evaluated", "indexed"), pair.cases, pair.studies, stored, strict=True):
+            missing = "no picture of the " if data is None else ""
+            alt = f"{missing}{side} radiograph {case} of study {study}"
+            pictures.append(Picture(data, alt, (f"{side}: {study}", alike)))
+    return pictures
 
 
-def _alike(twin: NearDuplicate) -> str:
-    labels = ", other label" if twin.across_labels else ""
-    return f"match {twin.match:.3f}{', mirrored' if twin.mirrored else ''}{labels}"
-
-
-def _study(reading: StudyPrediction, searcher: Searcher) -> Html:
-    label = LABEL_NAMES[reading.label]
-    calls = [
-        f"{name} {probability:.3f}, called {LABEL_NAMES[call]}{'' if call == reading.label else ' (wrong)'}"
-        for name, probability, call in zip(
-            ("classifier", "vote"), (reading.probability, reading.vote_probability), reading.calls, strict=True
+def _error_card(study: StudyPrediction, searcher: Searcher) -> ErrorCard:
+    predictions = [
+        f"{name} {probability:.3f}, predicts {LABEL_NAMES[abnormal]}{'' if abnormal == study.label else ' (wrong)'}"
+        for name, probability, abnormal in zip(
+            ("classifier", "vote"), (study.probability, study.vote_probability), study.predictions, strict=True
         )
     ]
-    about = ", ".join(text for text in (reading.part, reading.lesion) if text)
-    more = len(reading.cases) - _VIEWS
-    views = [_asked(case, number) for number, case in enumerate(reading.cases[:_VIEWS], 1)]
-    return join(
-        Html("<article>"),
-        Html(f"<h3>{safe(reading.study)}</h3>"),
-        Html(
-            f"<p>Labelled {label_mark(label)}{safe(f' ({about})' if about else '')}; {safe('; '.join(calls))}."
-            f"{safe(f' Radiographs not shown: {more}.' if more > 0 else '')}</p>"
-        ),
-        Html(f'<ul class="pictures">{"".join(views)}</ul>'),
-        paragraph("Its nearest studies in the index:", "quiet"),
-        Html(f'<ul class="pictures">{"".join(_found(hit, searcher) for hit in reading.neighbours[:_NEIGHBOURS])}</ul>'),
-        Html("</article>"),
+    about = ", ".join(text for text in (study.part, study.lesion) if text)
+    pictures = []
+    for number, case in enumerate(study.cases[:_VIEWS], 1):
+        words = f"radiograph {number}{f', {case.view}' if case.view else ''}"
+        data = file_thumbnail(case.path)
+        alt = f"{words} of study {case.study}{' can no longer be read' if data is None else ''}"
+        pictures.append(Picture(data, alt, (words,)))
+    return ErrorCard(
+        study,
+        LABEL_NAMES[study.label],
+        f"{f' ({about})' if about else ''}; {'; '.join(predictions)}.",
+        pictures,
+        len(study.cases) - len(pictures),
+        [_neighbour(hit, searcher) for hit in study.neighbours[:_NEIGHBOURS]],
     )
 
 
-def _asked(case: Case, number: int) -> Html:
-    words = f"radiograph {number}{f', {case.view}' if case.view else ''}"
-    try:
-        picture = image(thumbnail(read_radiograph(Path(case.path)).pixels), f"{words} of study {case.study}")
-    except RadiographError:  # it was there a moment ago
-        picture = _blank(f"{words} of study {case.study} can no longer be read")
-    return Html(f"<li>{picture}{safe(words)}</li>")
-
-
-def _found(hit: Hit, searcher: Searcher) -> Html:
-    case = hit.case
-    stored = searcher.index.thumbnail(case.case)
-    words = f"nearest radiograph of study {case.study}, labelled {case.label_name}"
-    picture = _blank(f"no picture of the {words}") if stored is None else image(stored, words)
-    told = f"similarity {hit.similarity:.3f}"
-    return Html(f"<li>{picture}{label_mark(case.label_name)}<br>{safe(told)}<br>{safe(case.study)}</li>")
-
-
-def _blank(alt: str) -> Html:
-    return Html(f'<span class="blank" role="img" aria-label="{safe(alt)}"></span>')
+def _neighbour(hit: Hit, searcher: Searcher) -> Picture:
+    case, data = hit.case, searcher.index.thumbnail(hit.case.case)
+    missing = "no picture of the " if data is None else ""
+    alt = f"{missing}nearest radiograph of study {case.study}, labelled {case.label_name}"
+    return Picture(data, alt, ("", f"similarity {hit.similarity:.3f}", case.study), case.label_name)

@@ -1,8 +1,7 @@
 """Charts as inline SVG, written out: axes, lines, marks, bars and intervals.
 
-Colours are classes ("classifier", "vote", "mean", "normal", "abnormal") that the page's theme fills in, so a chart is
-light or dark with its page; each class also has a dash or a shape of its own. A chart has a text in place of it for who
-cannot see it.
+Colours are classes ("classifier", "vote", "mean", "normal", "abnormal") whose colours come from the page's theme, light
+or dark. Each class also has its own dash or shape. A chart has a text for readers who cannot see it.
 """
 
 import math
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from retrieval.reports.templating import static
+from retrieval.wording import printable
 
 __all__ = ["Axis", "Chart", "drawing", "ticks"]
 
@@ -20,7 +20,7 @@ _SHAPES = {"classifier": "circle", "vote": "square", "mean": "diamond", "normal"
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers, at most so many, from low to high: steps of 1, 2 or 5 times a power of ten."""
+    """At most `most` round numbers from low to high, in steps of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / max(1, most - 1)
     if not rough > 0:
         return [low]
@@ -32,7 +32,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From `low` to `high`; `named` are marks with names of their own, where round numbers would say nothing."""
+    """From `low` to `high`. `named` are marks with names; without them the marks are round numbers."""
 
     label: str
     low: float = 0.0
@@ -44,9 +44,9 @@ class Axis:
     def marks(self) -> Sequence[tuple[float, str]]:
         if self.named is not None:
             return self.named
-        at = ticks(self.low, self.high)
-        decimals = max((len(f"{value:.10f}".rstrip("0").partition(".")[2]) for value in at), default=0)
-        return [(value, f"{value:.{decimals}f}") for value in at]
+        values = ticks(self.low, self.high)
+        decimals = max((len(f"{value:.10f}".rstrip("0").partition(".")[2]) for value in values), default=0)
+        return [(value, f"{value:.{decimals}f}") for value in values]
 
 
 class Chart:
@@ -100,7 +100,7 @@ class Chart:
     def note(self, point: Point, value: str, anchor: str = "start") -> None:
         """Words beside a point."""
         x, y = self._at(point)
-        self._content.append(f'<text x="{_number(x)}" y="{_number(y)}" text-anchor="{anchor}">{escape(value)}</text>')
+        self._content.append(f'<text x="{_number(x)}" y="{_number(y)}" text-anchor="{anchor}">{_text(value)}</text>')
 
     def key(self, name: str, kind: str, sign: str = "line") -> None:
         """An entry of the legend. sign: "line", "mark", "both" or "guide"."""
@@ -114,7 +114,7 @@ class Chart:
     def svg(self, attributes: str = "") -> str:
         legend, height = self._legend()
         return (
-            f'<svg class="chart{f" {self._kind}" if self._kind else ""}" role="img" aria-label="{escape(self._alt)}" '
+            f'<svg class="chart{f" {self._kind}" if self._kind else ""}" role="img" aria-label="{_text(self._alt)}" '
             f'viewBox="0 0 {_number(self._width)} {_number(height)}"{attributes}>'
             f"{self._frame()}{''.join(self._content)}{legend}</svg>"
         )
@@ -179,8 +179,8 @@ def drawing(panels: Sequence[tuple[str, Chart]]) -> str:
     content, x, bottom = [], 0.0, 0.0
     for title, chart in panels:
         width, height = chart.size
-        place = f' x="{_number(x)}" y="24" width="{_number(width)}" height="{_number(height)}"'
-        content.append(f'<text x="{_number(x + 14)}" y="16" class="title">{escape(title)}</text>{chart.svg(place)}')
+        position = f' x="{_number(x)}" y="24" width="{_number(width)}" height="{_number(height)}"'
+        content.append(f'<text x="{_number(x + 14)}" y="16" class="title">{_text(title)}</text>{chart.svg(position)}')
         x, bottom = x + width + 16, max(bottom, height + 24)
     style = f"{static('theme.css')}{static('chart.css')}svg {{ background: var(--paper); font-family: sans-serif; }}"
     return (
@@ -190,13 +190,17 @@ def drawing(panels: Sequence[tuple[str, Chart]]) -> str:
     )
 
 
+def _text(value: str) -> str:
+    return escape(printable(value))
+
+
 def _words(x: float, y: float, value: str, anchor: str, more: str = "") -> str:
-    place = f'x="{_number(x)}" y="{_number(y)}" text-anchor="{anchor}"'
-    return f"<text {place}{' ' if more else ''}{more}>{escape(value)}</text>"
+    position = f'x="{_number(x)}" y="{_number(y)}" text-anchor="{anchor}"'
+    return f"<text {position}{' ' if more else ''}{more}>{_text(value)}</text>"
 
 
 def _length(value: str) -> float:
-    """Pixels that a label takes, rather too many than too few: the reader's font is not known."""
+    """The width of a label in pixels, rather too large than too small: the reader's font is unknown."""
     return sum(9.5 if letter.isupper() or letter in "mw@%" else 6.6 for letter in value)
 
 

@@ -28,11 +28,14 @@ def _environment(folders: tuple[Path, ...]) -> "Environment":
     environment = Environment(
         loader=FileSystemLoader([*folders, _HERE / "templates"]),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # markup is a subclass of str
         undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"data_uri": data_uri, "digest": digest, "printable": printable}
+    environment.filters |= {"fixed": _fixed, "percent": "{:.0%}".format, "thousands": "{:,}".format}
     environment.globals |= {"DISCLAIMER": DISCLAIMER, "static": static}
     return environment
 
@@ -40,7 +43,7 @@ def _environment(folders: tuple[Path, ...]) -> "Environment":
 def render(template: str, folders: Sequence[Path] = (), /, **values: object) -> str:
     """The page, or part of one, that a template makes of the values; `folders` come before the shared one.
 
-    Everything is escaped but `markupsafe.Markup`; an undefined name is an error.
+    Everything but `markupsafe.Markup` is escaped and made printable; an undefined name is an error.
     """
     return _environment(tuple(folders)).get_template(template).render(**values)
 
@@ -60,3 +63,8 @@ def data_uri(data: bytes) -> str:
 def digest(code: str) -> str:
     """What a content security policy calls a style or script of exactly these characters."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+
+
+def _fixed(value: float | None) -> str:
+    """A figure with three digits after the point."""
+    return "none" if value is None else f"{value:.3f}"

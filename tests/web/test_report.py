@@ -67,7 +67,7 @@ def test_the_page_links_to_it_with_its_filters(serve: Serve, png: Png) -> None:
         link = html.unescape(re.findall(r'href="([^"]+/report[^"]*)"', filtered)[0])
         assert re.findall(r"<h3>\d+\. (\w+)</h3>", client.get(link).text) == ["s2", "s1"]
         assert client.get("/studies/unknown/report").status_code == 404
-        assert "No study of the index fits" in client.get(f"{page.url}/report", params={"part": "wrist"}).text
+        assert "No indexed study fits" in client.get(f"{page.url}/report", params={"part": "wrist"}).text
 
 
 def test_only_who_may_ask_gets_one(serve: Serve, png: Png) -> None:

@@ -29,9 +29,9 @@ from retrieval.datasets.collection import Collection
 from retrieval.datasets.splits import patient_folds
 from retrieval.decision.rules import Rules
 from retrieval.evaluation.evaluate import refuse_known
-from retrieval.evaluation.metrics import Reader, measure
+from retrieval.evaluation.metrics import Predictor, measure
 from retrieval.evaluation.paired_comparison import predictions_of, write_predictions
-from retrieval.evaluation.predictions import StudyPrediction, read_studies
+from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import summarise
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
@@ -182,7 +182,7 @@ def _known(searcher: Searcher) -> Seen:
 def _read(searcher: Searcher, valid: Collection, readings: list[StudyPrediction]) -> Seen:
     """Judge the studies of `valid`, to be added to `readings`; and their radiographs as the model sees them."""
     refuse_known(searcher, valid.cases)
-    read, _ = read_studies(searcher, valid)
+    read, _ = predict_studies(searcher, valid)
     readings += read
     return (
         [case for one in read for case in one.cases],
@@ -194,7 +194,7 @@ def _read(searcher: Searcher, valid: Collection, readings: list[StudyPrediction]
 def _by_image(seen: Seen, rules: Rules, recipe: Recipe) -> dict[str, float]:
     """The report's figures: the embedding's loss, and accuracy, error and kappa of the classifier by image."""
     cases, embeddings, probabilities = seen
-    calls = Reader(probabilities, probabilities > rules.classifier_threshold)
+    calls = Predictor(probabilities, probabilities > rules.classifier_threshold)
     found = measure(np.array([case.label for case in cases]), calls)
     accuracy = float(found["accuracy"][0])
     loss = embedding_loss(embeddings, cases, recipe)

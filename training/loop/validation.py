@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from retrieval.decision.calibration import best_threshold, sigmoid
-from retrieval.evaluation.metrics import Reader, measure
+from retrieval.evaluation.metrics import Predictor, measure
 from training.data.dataset import TrainingSet
 from training.data.loader import normalised
 from training.data.sampler import batches, identity_numbers
@@ -67,14 +67,14 @@ def embedding_loss(embeddings: NDArray[np.floating], cases: Sequence[Case], reci
 
 
 def _auroc(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
-    return float(measure(labels, Reader(scores, scores > 0))["auroc"][0])
+    return float(measure(labels, Predictor(scores, scores > 0))["auroc"][0])
 
 
 def _study_kappa(cases: Sequence[Case], scores: NDArray[np.float64]) -> float:
     _, first, study_of = np.unique([case.study for case in cases], return_index=True, return_inverse=True)
     labels = np.array([cases[i].label for i in first])
     means = np.clip(np.bincount(study_of, scores) / np.bincount(study_of), 0, 1)
-    return float(measure(labels, Reader(means, means > best_threshold(labels, means)))["kappa"][0])
+    return float(measure(labels, Predictor(means, means > best_threshold(labels, means)))["kappa"][0])
 
 
 def _votes(embeddings: NDArray[np.float64], labels: NDArray[np.int64], patients: Sequence[str]) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import build_index
 from retrieval.reports.audit_csv import COLUMNS, findings_table
-from retrieval.reports.audit_report import contact_sheet
+from retrieval.reports.audit_report import audit_report
 from retrieval.searcher import Searcher
 
 Draw = Callable[..., np.ndarray]
@@ -116,7 +116,7 @@ def test_as_csv(findings: Audit) -> None:
 
 
 def test_as_a_page(planted: Collection, findings: Audit) -> None:
-    text = contact_sheet(findings, planted)
+    text = audit_report(findings, planted)
     assert text.count("data:image/jpeg;base64,") == 2 * 2 + 1 + 5  # two pairs, the suspect, its neighbours
     assert 'src="http' not in text
     assert "<script" not in text
@@ -131,19 +131,19 @@ def test_a_name_cannot_become_code(planted: Collection, findings: Audit) -> None
     twin = replace(findings.deep.near_duplicates[0], cases=(evil, "cropped.png"))
     renamed = tuple(replace(case, case=evil) if case.case == "s00.png" else case for case in planted.cases)
     deep = replace(findings.deep, near_duplicates=(twin,))
-    text = contact_sheet(replace(findings, deep=deep), replace(planted, cases=renamed))
+    text = audit_report(replace(findings, deep=deep), replace(planted, cases=renamed))
     assert evil not in text
     assert "&lt;img src=x" in text
 
 
 def test_a_picture_that_has_gone_leaves_a_blank(planted: Collection, findings: Audit) -> None:
     Path(planted.cases[0].path).unlink()
-    assert "radiograph s00.png, labelled normal, can no longer be read" in contact_sheet(findings, planted)
+    assert "radiograph s00.png, labelled normal, can no longer be read" in audit_report(findings, planted)
 
 
 def test_long_pages_are_cut(planted: Collection, findings: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.reports.audit_report.MOST", 1)
-    text = contact_sheet(findings, planted)
+    text = audit_report(findings, planted)
     assert "The first 1 of 2 are shown" in text
     assert "mirrored.png" not in text
 

@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from html import escape
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from retrieval.dicom.source_instances import read_origins  # noqa: E402  # only 
 from retrieval.dicom.structured_report import SCHEME, remarks, structured_report  # noqa: E402
 from retrieval.notices import Code as Notices  # noqa: E402
 from retrieval.notices import Detail, Notice  # noqa: E402
-from retrieval.reports.answer_report import _head  # noqa: E402
+from retrieval.reports.answer_report import _notes  # noqa: E402
+from retrieval.reports.templating import render  # noqa: E402
 from retrieval.wording import DISCLAIMER, sentence  # noqa: E402
 from tests.retrieval.dicom.dicom_results import FULL, gradient, read_back  # noqa: E402
 
@@ -335,7 +336,8 @@ def test_every_notice_reaches_every_output(code: str, answered: Answer, dicom_qu
     console = Console(width=400, record=True, file=io.StringIO())
     print_answer(answer, console)
     assert words in console.export_text()
-    assert escape(words[:1].upper() + words[1:]) in str(_head(answer))
+    head = render("answer_head.html", answer=answer, verdict="", notes=_notes(answer))
+    assert words[:1].upper() + words[1:] in unescape(head)
 
 
 def test_remarks_name_views_by_number(answered: Answer, dicom_query: Path) -> None:

@@ -127,7 +127,7 @@ def test_nothing_is_tuned_and_what_was_used_is_said(searcher: Searcher, squares:
     assert content["sweep"][1]["auroc"] == content["study"]["knn"]["auroc"]
     assert content["lesions"] == {}
     assert content["unfamiliar"] == sum(
-        reading.similarity < found.rules.familiarity_limit for reading in found.readings if reading.similarity
+        reading.similarity < found.rules.familiarity_limit for reading in found.predictions if reading.similarity
     )
     assert "readings" not in content
 
@@ -193,7 +193,7 @@ def test_unreadable_radiographs_are_skipped_and_reported(searcher: Searcher, squ
     assert all(reason for _, reason in found.skipped)
     for case in collection.cases:
         Path(case.path).write_bytes(b"")
-    with pytest.raises(EvaluationError, match="none of the 10 radiographs could be read"):
+    with pytest.raises(EvaluationError, match="no radiograph of 10 could be read"):
         evaluate(searcher, collection)
 
 
@@ -220,5 +220,5 @@ def test_an_index_that_was_emptied_cannot_judge(searcher: Searcher, squares: Squ
     with IndexWriter.open(searcher.index.path) as edit:
         edit.remove({"patient": patients})
     searcher.refresh()
-    with pytest.raises(EvaluationError, match="holds no radiograph any more"):
+    with pytest.raises(EvaluationError, match="is empty; add radiographs"):
         evaluate(searcher, squares([("new", "new", 0, [70])], "others"))

@@ -18,7 +18,7 @@ from retrieval.encoding.bundle import BUNDLED, Bundle, write_bundle
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
 from retrieval.reports.evaluation_csv import figure_table, study_table
-from retrieval.reports.evaluation_report import report
+from retrieval.reports.evaluation_report import evaluation_report
 from retrieval.searcher import Searcher
 from retrieval.synthetic.dataset import write_collection
 
@@ -65,15 +65,15 @@ def test_planted_copies_are_found_and_the_figures_without_them_are_those_of_the_
     copies, sources = copied(phantoms, tmp_path / "copies")
     both = Collection(tmp_path, "csv", (*copies, *others.cases), synthetic=True)
     found = evaluate(searcher, both, rounds=30)
-    assert {study: found.copies.of_study(study) for study in found.copies.studies} == {
+    assert {study: found.leakage.indexed_cases(study) for study in found.leakage.studies} == {
         study: (source,) for study, source in sources.items()
     }
     alone = evaluate(searcher, dataclasses.replace(both, cases=others.cases), rounds=30)
-    assert (alone.copies.studies, alone.copies.pairs, alone.copies.without) == ((), (), None)
-    without = found.copies.without
+    assert (alone.leakage.studies, alone.leakage.pairs, alone.leakage.without) == ((), (), None)
+    without = found.leakage.without
     assert without
     assert (without.studies, without.abnormal, without.images) == (alone.studies, alone.abnormal_studies, alone.images)
-    assert without.readers == alone.study
+    assert without.study == alone.study
     assert without.image == alone.image
     assert found.study != alone.study
 
@@ -93,23 +93,23 @@ def test_planted_copies_are_found_and_the_figures_without_them_are_those_of_the_
     assert kappa is not None
     assert figures["study", "", "knn without copies", "kappa"] == f"{kappa:.6f}"
 
-    page = report(found, searcher)
-    count = f"Studies with a near duplicate in the index: 2 of {found.studies}; figures without them stand below."
+    page = evaluation_report(found, searcher)
+    count = f"Studies with a near duplicate in the index: 2 of {found.studies}. Figures without them stand below."
     assert count in page
     for study, source in sources.items():
-        assert f'alt="judged radiograph copy{study[-1]}.jpg of study {study}"' in page
+        assert f'alt="evaluated radiograph copy{study[-1]}.jpg of study {study}"' in page
         assert f'alt="indexed radiograph {source} of study' in page
-    assert 'id="copies"' in page
-    assert 'id="copies"' not in report(alone, searcher)
+    assert 'id="near-duplicates"' in page
+    assert 'id="near-duplicates"' not in evaluation_report(alone, searcher)
 
 
 def test_where_every_study_has_a_copy_no_figures_are_left(searcher: Searcher, phantoms: Path, tmp_path: Path) -> None:
     copies, sources = copied(phantoms, tmp_path / "copies")
     found = evaluate(searcher, Collection(tmp_path, "csv", tuple(copies), synthetic=True), rounds=5)
-    assert found.copies.studies == tuple(sources)
-    assert found.copies.without is None
+    assert found.leakage.studies == tuple(sources)
+    assert found.leakage.without is None
     assert found.to_dict()["copies"]["without"] is None  # type: ignore[index]
-    assert 'id="copies"' in report(found, searcher)
+    assert 'id="near-duplicates"' in evaluation_report(found, searcher)
 
 
 @pytest.mark.data
@@ -133,7 +133,7 @@ def test_those_of_fracatlas_are_found(tmp_path: Path) -> None:
     build_index(sides[0], tmp_path / "index", model=tmp_path / "model")
     with Searcher.open(tmp_path / "index") as searcher:
         found = evaluate(searcher, sides[1], rounds=5)
-    assert found.copies.studies == named
-    assert {twin.studies[1].split("-")[0] for twin in found.copies.pairs} == set(sources)
-    assert found.copies.without
-    assert found.copies.without.studies == found.studies - 6 > 10
+    assert found.leakage.studies == named
+    assert {twin.studies[1].split("-")[0] for twin in found.leakage.pairs} == set(sources)
+    assert found.leakage.without
+    assert found.leakage.without.studies == found.studies - 6 > 10

@@ -22,7 +22,7 @@ from retrieval.evaluation.metrics import (
     METRICS,
     Bootstrap,
     Confusion,
-    Reader,
+    Predictor,
     bin_of,
     bootstrap,
     bootstrap_ratios,
@@ -31,9 +31,9 @@ from retrieval.evaluation.metrics import (
 )
 
 
-def reader(scores: list[float], threshold: float = 0.5) -> Reader:
+def reader(scores: list[float], threshold: float = 0.5) -> Predictor:
     values = np.array(scores, np.float64)
-    return Reader(values, values > threshold)
+    return Predictor(values, values > threshold)
 
 
 def test_by_hand() -> None:
@@ -61,7 +61,7 @@ def test_by_hand() -> None:
     }
     assert found == pytest.approx(wanted)
     assert list(found) == list(METRICS)
-    assert confusion(labels, calls.calls) == Confusion(3, 1, 2, 4)
+    assert confusion(labels, calls.predictions) == Confusion(3, 1, 2, 4)
 
 
 # Few distinct scores, so that ties are common; weights from 0, as resampling gives them.
@@ -114,7 +114,7 @@ def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
     assert found["auroc"].value == 1
     for metric in ("brier", "calibration_error"):
         assert (found[metric].value, found[metric].low) == (None, None)
-        assert "no probabilities" in found[metric].reason
+        assert "not probabilities" in found[metric].reason
 
 
 @pytest.mark.parametrize(

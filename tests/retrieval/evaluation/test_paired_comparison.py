@@ -47,9 +47,9 @@ def test_a_model_gains_nothing_on_itself() -> None:
 
 def test_other_studies_are_refused() -> None:
     own = calls(1, 0.5)
-    with pytest.raises(CollectionError, match="other studies"):
+    with pytest.raises(CollectionError, match="different studies"):
         compare(own, own[1:])
-    with pytest.raises(CollectionError, match="other studies"):
+    with pytest.raises(CollectionError, match="different studies"):
         compare(own, [replace(own[0], label=1 - own[0].label), *own[1:]])
 
 
@@ -58,5 +58,5 @@ def test_calls_come_back_as_they_were_written(tmp_path: Path) -> None:
     write_predictions(own, tmp_path / "calls.csv")
     assert read_predictions(tmp_path / "calls.csv") == own
     (tmp_path / "calls.csv").write_text("study,label\na,1\n", encoding="utf-8")
-    with pytest.raises(CollectionError, match="not a table of calls"):
+    with pytest.raises(CollectionError, match="not a table of predictions"):
         read_predictions(tmp_path / "calls.csv")

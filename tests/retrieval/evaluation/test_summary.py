@@ -85,8 +85,8 @@ def test_counts_parts_and_retrieval() -> None:
     assert (wrist.studies, wrist.abnormal) == (3, 2)
     assert (wrist.images, wrist.abnormal_images) == (4, 3)
     of_wrist = summarise(alone, rounds=50, seed=3)
-    assert (wrist.readers, wrist.image) == (of_wrist.study, of_wrist.image)
-    assert of_wrist.parts["wrist"].readers == of_wrist.study
+    assert (wrist.study, wrist.image) == (of_wrist.study, of_wrist.image)
+    assert of_wrist.parts["wrist"].study == of_wrist.study
     assert found.difference["kappa"].value == pytest.approx(
         (found.study["knn"]["kappa"].value or 0) - (found.study["classifier"]["kappa"].value or 0)
     )
@@ -136,7 +136,7 @@ def test_as_json_it_is_numbers_and_reasons() -> None:
     parts = told["parts"]
     assert isinstance(parts, dict)
     assert parts["wrist"]["knn"]["kappa"] == {
-        "value": None, "low": None, "high": None, "reason": "needs both normal and abnormal ones"
+        "value": None, "low": None, "high": None, "reason": "needs both labels"
     }  # fmt: skip
     assert parts["hand"]["studies"] == 2
     assert set(parts["hand"]["image"]["mean"]) == set(METRICS)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval.explain.rendering import heatmap_png, place_of, radiograph_jpeg
+from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
 from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing
 
 
@@ -53,5 +53,5 @@ def test_a_large_heatmap_keeps_its_proportions() -> None:
 def test_the_strongest_place_in_words(y: int, x: int, words: str) -> None:
     values = np.zeros((9, 9), np.float32)
     values[y, x] = 0.5
-    assert place_of(heatmap(values)) == words
-    assert place_of(heatmap(np.zeros((9, 9), np.float32))) == "nowhere"
+    assert strongest_region(heatmap(values)) == words
+    assert strongest_region(heatmap(np.zeros((9, 9), np.float32))) == "nowhere"

@@ -198,7 +198,7 @@ def test_a_blank_radiograph_has_a_finite_heatmap(bundled: Encoder, squares_encod
 def test_numbers_that_are_none_are_no_empty_heatmap(bundled: Encoder, finger: Pixels) -> None:
     views = bundled.views([bundled.prepare(finger)])
     views[0][0, 3, 2, 1] = np.nan
-    with pytest.raises(RadiographError, match="no usable numbers"):
+    with pytest.raises(RadiographError, match="numbers that are not finite"):
         explain_class(bundled, finger, PLAIN, views=views)
 
 
@@ -291,7 +291,7 @@ def test_overlays_stay_out_of_the_way_of_radiographs(tmp_path: Path) -> None:
     query = tmp_path / "q.png"
     refused: list[tuple[Path, int, str | Path | list[Path], str]] = [
         (tmp_path / "out.jpg", 1, query, "end its name in .png"),
-        (tmp_path / "no" / "out.png", 1, query, "folder is not there"),
+        (tmp_path / "no" / "out.png", 1, query, "folder does not exist"),
         (query, 1, query, "name another"),
         (query, 1, str(query), "name another"),
         (tmp_path / "out.png", 2, [tmp_path / "out-2.png", query], "name another"),

@@ -116,9 +116,9 @@ def test_every_picture_has_its_heatmap_and_both_have_words(searcher: Searcher, s
         assert pixels_of(heat)[2] == 4  # with transparency
     alts = [image["alt"] or "" for image in images]
     assert all(len(alt) > 10 for alt in alts)
-    assert "radiograph 2 of 2 asked about, b.png" in alts
+    assert "query radiograph 2 of 2, b.png" in alts
     assert "nearest radiograph of study s3, labelled abnormal" in alts
-    assert any(alt.startswith("heatmap: what in study s3 is like the query is strongest at the ") for alt in alts)
+    assert any(alt.startswith("heatmap: study s3 is most similar to the query in this region: ") for alt in alts)
     # The query's view beside a study is the one that is nearest to it.
     nearest = {"s3": "a.png", "s2": "b.png"}
     order = [alt.removeprefix("the query, ") for alt in alts if alt.startswith("the query, ")]
@@ -193,7 +193,7 @@ def test_an_unfamiliar_query_says_so_first(searcher: Searcher, square: Square) -
     _, page = asked(searcher, square("a.png", 128))
     words = " ".join(Seen(page).words.split())
     assert words.index("UNFAMILIAR") < words.index("classifier")
-    assert "This one is unfamiliar: nothing indexed is like it" in words
+    assert "This query is unfamiliar: nothing indexed is like it" in words
 
 
 def test_disagreement_and_a_vote_of_nobody(searcher: Searcher, square: Square) -> None:
@@ -204,8 +204,8 @@ def test_disagreement_and_a_vote_of_nobody(searcher: Searcher, square: Square) -
     query = square("b.png", 210)
     answer = searcher.search(query, where={"part": ["wrist"]})
     seen = Seen(answer_report(searcher, answer, query))
-    assert "by the classifier alone, nothing could vote" in seen.words
-    assert "No study of the index fits what was asked for." in seen.words
+    assert "by the classifier alone; no study could vote" in seen.words
+    assert "No indexed study fits the filters." in seen.words
     assert len(seen.of("img")) == 2
 
 

@@ -14,7 +14,7 @@ from retrieval.evaluation.evaluate import Evaluation, evaluate
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.retrieval_metrics import Retrieved
 from retrieval.indexing.build import build_index
-from retrieval.reports.evaluation_csv import PREDICTORS, figure_table, predictions, study_table
+from retrieval.reports.evaluation_csv import PREDICTORS, figure_table, prediction_table, study_table
 from retrieval.searcher import Searcher
 from retrieval.synthetic.dataset import write_collection
 
@@ -42,7 +42,7 @@ def test_a_study_a_line(evaluation: Evaluation) -> None:
     assert [row["agreement"] for row in rows] == ["yes", "yes", "yes"]
     assert [row["nearest_study"] for row in rows] == ["s1", "s4", "s4"]
     assert [row["nearest_label"] for row in rows] == ["normal", "abnormal", "abnormal"]
-    for row, reading in zip(rows, evaluation.readings, strict=True):
+    for row, reading in zip(rows, evaluation.predictions, strict=True):
         assert float(row["classifier"]) == pytest.approx(np.mean(reading.classifier), abs=1e-6)
         assert float(row["vote"]) == pytest.approx(np.mean(reading.vote), abs=1e-6)
         assert float(row["mean"]) == pytest.approx((float(row["classifier"]) + float(row["vote"])) / 2, abs=2e-6)
@@ -75,9 +75,11 @@ def test_a_prediction_is_the_call_of_its_reader(predictor: str, called: list[int
         )
         for n, (of_classifier, of_vote) in enumerate([(0.6, 0.1), (0.5, 0.3), (0.9, 0.9)])
     ]  # fmt: skip
-    lines = predictions(readings, "mura", predictor).splitlines()
+    lines = prediction_table(readings, "mura", predictor).splitlines()
     assert lines == [f"MURA-v1.1/valid/XR_HAND/patient00001/study{n}_positive/,{call}" for n, call in enumerate(called)]
-    assert predictions(readings, "csv", predictor).splitlines() == [f'"s,{n}",{call}' for n, call in enumerate(called)]
+    assert prediction_table(readings, "csv", predictor).splitlines() == [
+        f'"s,{n}",{call}' for n, call in enumerate(called)
+    ]
 
 
 def test_predictions_name_the_studies_as_muras_own_list_does(model: Path, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_predictions_name_the_studies_as_muras_own_list_does(model: Path, tmp_pa
     with Searcher.open(tmp_path / "index") as searcher:
         found = evaluate(searcher, read_collection(data, split="valid"), rounds=2)
     listed = (data / "valid_labeled_studies.csv").read_text(encoding="utf-8").splitlines()
-    told = predictions(found.readings, "mura").splitlines()
+    told = prediction_table(found.predictions, "mura").splitlines()
     assert sorted(line.rpartition(",")[0] for line in told) == sorted(line.rpartition(",")[0] for line in listed)
     assert set(found.lesions) <= {row["lesion"] for row in rows_of((data / "lesions.csv").read_text(encoding="utf-8"))}
     assert sum(of.studies for of in found.lesions.values()) == found.abnormal_studies

@@ -12,8 +12,8 @@ from index.case import Case
 from retrieval.datasets.collection import Collection
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
-from retrieval.reports.evaluation_gallery import MOST, errors_of
-from retrieval.reports.evaluation_report import report
+from retrieval.reports.evaluation_gallery import MOST, wrong_predictions
+from retrieval.reports.evaluation_report import evaluation_report
 from retrieval.searcher import Searcher
 
 Squares = Callable[..., Collection]
@@ -61,7 +61,7 @@ class Text(HTMLParser):
 
 def test_its_figures_are_those_of_the_evaluation(searcher: Searcher, squares: Squares) -> None:
     found = evaluate(searcher, unseen(squares), rounds=50)
-    page = report(found, searcher)
+    page = evaluation_report(found, searcher)
     seen = Text(page)
     words = " ".join(seen.words)
     assert "5 studies (2 abnormal) with 12 radiographs of 5 patients" in words
@@ -73,7 +73,7 @@ def test_its_figures_are_those_of_the_evaluation(searcher: Searcher, squares: Sq
     assert f"{found.retrieval['map_at_r'].chance:.3f}" in words
     test = found.agreement.mcnemar
     assert (
-        f"only the vote called right {test.knn_only}, only the classifier {test.classifier_only}; p = {test.p:.3g}"
+        f"only the vote predicts right: {test.knn_only}; only the classifier: {test.classifier_only}; p = {test.p:.3g}"
         in words
     )
     assert [at["id"] for tag, at in seen.tags if tag == "section"] == [
@@ -86,21 +86,21 @@ def test_its_figures_are_those_of_the_evaluation(searcher: Searcher, squares: Sq
     ]  # fmt: skip
     assert len(found.parts) == 2
     for part, of in found.parts.items():
-        kappa = of.readers["knn"]["kappa"].value
+        kappa = of.study["knn"]["kappa"].value
         assert f"{part} ({of.studies}): " in charts[0]
         assert ("undefined" if kappa is None else f"{kappa:.3f}") in charts[0]
     assert "nan" not in page
     assert set(found.worklist) == {"classifier", "knn", "mean"}
     for told in found.worklist.values():
-        assert all(f"{of.value:.3f}" in words for of in (told.place, told.area, told.normalised))
+        assert all(f"{of.value:.3f}" in words for of in (told.position, told.area, told.normalised))
 
 
 def test_the_worst_errors_are_shown_with_their_neighbours(searcher: Searcher, squares: Squares) -> None:
     found = evaluate(searcher, unseen(squares), rounds=5)
-    wrong = errors_of(found.readings)
+    wrong = wrong_predictions(found.predictions)
     assert {reading.study for reading in wrong} == {"t2", "t4"}
     assert abs(wrong[0].mean - wrong[0].label) >= abs(wrong[1].mean - wrong[1].label)
-    seen = Text(report(found, searcher))
+    seen = Text(evaluation_report(found, searcher))
     pictures = [at for tag, at in seen.tags if tag == "img"]
     # One radiograph of t2 and four of t4's six, and five neighbours each.
     assert len(pictures) == 1 + 4 + 2 * 5
@@ -118,7 +118,7 @@ def test_what_a_table_names_stays_text(searcher: Searcher, squares: Squares) -> 
     (case,) = collection.cases
     case = dataclasses.replace(case, study=evil, part=evil, view=evil, patient=evil)
     found = evaluate(searcher, dataclasses.replace(collection, cases=(case,)), rounds=5)
-    page = report(found, searcher)
+    page = evaluation_report(found, searcher)
     seen = Text(page)
     assert {tag for tag, at in seen.tags if "onerror" in at} == set()
     sources = [at["src"] or "" for tag, at in seen.tags if tag == "img"]
@@ -130,9 +130,9 @@ def test_what_a_table_names_stays_text(searcher: Searcher, squares: Squares) -> 
 
 def test_one_label_has_no_curves_and_says_so(searcher: Searcher, squares: Squares) -> None:
     found = evaluate(searcher, squares([("eve", "t1", 0, [30]), ("fay", "t2", 0, [35])], "unseen"), rounds=5)
-    seen = Text(report(found, searcher))
+    seen = Text(evaluation_report(found, searcher))
     assert "Curves need both normal and abnormal studies." in seen.words
-    assert "Classifier and vote called every study right." in seen.words
+    assert "Classifier and vote predict every study right." in seen.words
     assert not [tag for tag, _ in seen.tags if tag == "img"]
 
 
@@ -141,7 +141,7 @@ def test_a_radiograph_that_is_gone_leaves_a_space(searcher: Searcher, squares: S
     found = evaluate(searcher, collection, rounds=5)
     for case in collection.cases:
         Path(case.path).unlink()
-    seen = Text(report(found, searcher))
+    seen = Text(evaluation_report(found, searcher))
     blank = [at["aria-label"] or "" for tag, at in seen.tags if at.get("class") == "blank"]
     assert len(blank) == 5
     assert all("can no longer be read" in words for words in blank)
@@ -151,7 +151,7 @@ def test_unreadable_radiographs_are_listed(searcher: Searcher, squares: Squares)
     collection = unseen(squares)
     Path(collection.cases[0].path).write_bytes(b"<i>none</i>")
     found = evaluate(searcher, collection, rounds=5)
-    seen = Text(report(found, searcher))
+    seen = Text(evaluation_report(found, searcher))
     assert collection.cases[0].case in seen.words
     assert any(words == "Radiographs that could not be read, listed at the end: 1." for words in seen.words)
 
@@ -159,6 +159,6 @@ def test_unreadable_radiographs_are_listed(searcher: Searcher, squares: Squares)
 def test_of_many_errors_the_worst_are_shown(searcher: Searcher, squares: Squares) -> None:
     bright = squares([(f"q{n}", f"t{n}", 0, [211 + n]) for n in range(MOST + 3)], "unseen")
     found = evaluate(searcher, bright, rounds=5)
-    seen = Text(report(found, searcher))
+    seen = Text(evaluation_report(found, searcher))
     assert sum(tag == "article" for tag, _ in seen.tags) == MOST
-    assert any(f"called wrong: {MOST + 3}; the {MOST} worst follow" in words for words in seen.words)
+    assert any(f"predicts wrong: {MOST + 3}; the {MOST} worst follow" in words for words in seen.words)

@@ -14,7 +14,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code
-from retrieval.reports.worklist_report import worklist_page
+from retrieval.reports.worklist_report import worklist_report
 from retrieval.searcher import Searcher
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import Entry, find_studies, judge, ranked, worklist, worklist_table
@@ -120,14 +120,14 @@ def test_a_bad_view_is_left_out_of_its_study(searcher: Searcher, inbox: Path) ->
     entry = result.entries[0]
     assert entry.answer.classifier == alone.answer.classifier
     assert any("left out" in text and "x.png" in text for text in entry.warnings)
-    assert "left out: " in worklist_page(result, searcher)
+    assert "left out: " in worklist_report(result, searcher)
 
 
 def test_that_an_index_is_synthetic_is_said_once(squares: Squares, model: Path, inbox: Path, tmp_path: Path) -> None:
     build_index(squares(INDEXED, "phantoms", synthetic=True), tmp_path / "synthetic", model=model)
     with Searcher.open(tmp_path / "synthetic") as opened:
         result = worklist(opened, inbox)
-        assert worklist_page(result, opened).count("synthetic radiographs") == 1
+        assert worklist_report(result, opened).count("synthetic radiographs") == 1
     assert all(
         [n.code for n in entry.answer.notices] == [Code.SYNTHETIC] and not entry.warnings for entry in result.entries
     )
@@ -166,7 +166,7 @@ def test_the_page_shows_them_and_escapes_their_names(searcher: Searcher, inbox: 
     square(f"in/{EVIL}.png", 210)
     searcher.rules = dataclasses.replace(searcher.rules, familiarity_limit=0.99)
     result = worklist(searcher, inbox)
-    page = worklist_page(result, searcher)
+    page = worklist_report(result, searcher)
     for entry in result.entries:
         assert f"{entry.mean:.3f}" in page
         assert f"{entry.answer.cases[0].similarity:.3f}" in page
@@ -177,7 +177,7 @@ def test_the_page_shows_them_and_escapes_their_names(searcher: Searcher, inbox: 
     assert "\u202e" not in page
     assert page.count("<img") == page.count('src="data:image/jpeg;base64,') == 2 * len(result.entries)
     assert page.count('alt="first radiograph of study ') == len(result.entries)
-    assert "1 could not be read; look at them yourself." in page
+    assert "Studies that could not be read: 1. Look at them yourself." in page
     assert "http" not in page.replace("http-equiv", "")
 
 
