@@ -7,11 +7,9 @@ OUT/
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +18,12 @@ from index.atomic import write_whole
 from retrieval.evaluation.paired_comparison import COMPARED, Prediction, compare, read_predictions
 from retrieval.evaluation.pca import Plane
 from retrieval.reports.svg_chart import Axis, Chart, drawing
-from retrieval.reports.templating import render, static
+from training.experiments.blocks import Block, Cell, Heading, Panel, Panels, Sheet, Text, as_html, as_markdown, row_of
 from training.experiments.grid import Column, Figure, Grid, Run, Table
 
 __all__ = ["write_report"]
 
 Result = Mapping[str, Any]
-_TEMPLATES = (Path(__file__).parent / "templates",)
 _OVERVIEW = (
     ("kappa, classifier", "study.classifier.kappa"),
     ("kappa, vote", "study.knn.kappa"),
@@ -35,63 +32,6 @@ _OVERVIEW = (
     ("precision at 5", "retrieval.precision_at_5"),
 )
 _COUNTS = ("studies", "abnormal_studies", "images", "abnormal_images", "patients")
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """A heading; one of level 2 begins a section, and `name` is where links to it point."""
-
-    kind: ClassVar[str] = "heading"
-    text: str
-    level: int = 2
-
-    @property
-    def name(self) -> str:
-        return re.sub(r"[^a-z0-9]+", "-", self.text.lower()).strip("-") if self.level == 2 else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    kind: ClassVar[str] = "text"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What was measured and, beside it, what was published, where anything was."""
-
-    measured: str
-    published: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A table; the first cell of a row names it."""
-
-    kind: ClassVar[str] = "sheet"
-    caption: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    title: str
-    chart: Chart
-
-
-@dataclass(frozen=True, slots=True)
-class Panels:
-    """Charts side by side; `file` is where their drawing lies, relative to the report."""
-
-    kind: ClassVar[str] = "chart"
-    file: str
-    panels: Sequence[Panel]
-    alt: str
-    caption: str
-
-
-Block = Heading | Text | Sheet | Panels
 
 
 def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
@@ -118,47 +58,8 @@ def write_report(grid: Grid, results: Sequence[Result], out: Path) -> None:
             write_whole(out / block.file, drawing(panels).encode())
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "results.csv", _csv(grid, by_name).encode())
-    write_whole(out / "report.md", _markdown(grid, blocks).encode())
-    write_whole(out / "report.html", _html(grid, blocks).encode())
-
-
-def _html(grid: Grid, blocks: Sequence[Block]) -> str:
-    sections = [(block.name, block.text) for block in blocks if isinstance(block, Heading) and block.level == 2]
-    styles = [static("theme.css") + static("base.css") + static("chart.css")]
-    return render(
-        "experiment.html", _TEMPLATES, title=grid.title, sections=sections, styles=styles, script="", blocks=blocks
-    )
-
-
-def _markdown(grid: Grid, blocks: Sequence[Block]) -> str:
-    pieces = [f"# {_plain(grid.title)}"]
-    for block in blocks:
-        match block:
-            case Heading(text, level):
-                pieces.append(f"{'#' * level} {_plain(text)}")
-            case Text(text):
-                pieces.append(_plain(text))
-            case Panels(file, _, alt, caption):
-                pieces += [f"![{_plain(alt)}]({file})", _plain(caption)]
-            case Sheet(_, headings, rows):
-                lines = [[*map(_plain, headings)], ["---", *["---:"] * (len(headings) - 1)]]
-                lines += [[_markdown_cell(cell) for cell in row] for row in rows]
-                pieces.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join(pieces) + "\n"
-
-
-def _markdown_cell(cell: Cell) -> str:
-    measured = _plain(cell.measured)
-    return f"**{measured}** · {_plain(cell.published)}" if cell.published else measured
-
-
-def _plain(text: str) -> str:
-    """Text in which nothing means anything to Markdown, on one line."""
-    return re.sub(r"([\\`*<\[\]|~])", r"\\\1", " ".join(text.split()))
-
-
-def _row(*cells: str) -> list[Cell]:
-    return [Cell(cell) for cell in cells]
+    write_whole(out / "report.md", as_markdown(grid.title, blocks).encode())
+    write_whole(out / "report.html", as_html(grid.title, blocks).encode())
 
 
 def _head(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
@@ -204,13 +105,13 @@ def _overview(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
     for run in grid.runs:
         result = found.get(run.name, {})
         minutes = f"{result['seconds'] / 60:.1f}" if "seconds" in result else ""
-        rows.append(_row(run.name, *(_shown(found, run.name, value) for _, value in _OVERVIEW), minutes))
+        rows.append(row_of(run.name, *(_shown(found, run.name, value) for _, value in _OVERVIEW), minutes))
     yield Sheet("All runs, by study", ["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
 
 
 def _parts(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
     rows = [
-        _row(
+        row_of(
             f"{run.name}, {part}",
             f"{figures['studies']} ({figures['abnormal']})",
             *(_estimated(figures[reader][metric]) for metric in COMPARED for reader in ("classifier", "knn")),
@@ -237,7 +138,7 @@ def _gains(grid: Grid, found: Mapping[str, Result], out: Path) -> Iterator[Block
     for run in grid.runs:
         if run.name != grid.baseline and "seconds" in found.get(run.name, {}):
             gains = compare(calls(run.name), calls(grid.baseline))
-            rows.append(_row(run.name, *(_estimated(gains[column].to_dict(), sign="+") for column in columns)))
+            rows.append(row_of(run.name, *(_estimated(gains[column].to_dict(), sign="+") for column in columns)))
     yield Sheet(f"Gains on {grid.baseline}", ["Run", *columns], rows)
 
 
@@ -359,7 +260,7 @@ def _settings(grid: Grid) -> Iterator[Block]:
     yield Heading("Settings")
     if varying:
         rows = [
-            _row(run.name, *(_word(recipe[key]) for key in varying))
+            row_of(run.name, *(_word(recipe[key]) for key in varying))
             for run, recipe in zip(grid.runs, recipes, strict=True)
         ]
         yield Sheet("What varies", ["Run", *varying], rows)
