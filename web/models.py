@@ -299,6 +299,8 @@ def refused_question(errors: Sequence[Any]) -> Refused:
     value = shortened(given) if isinstance(given, str) else "this"
     if error["loc"][0] == "path":
         sentence = "invalid number in the URL"
+    elif kind == "missing":
+        sentence = f"{name} is missing"
     elif kind == "extra_forbidden":
         fields = ", ".join(sorted(Question.model_fields))
         sentence = f"there is no field {name}; the fields are files, {fields}"

@@ -103,6 +103,7 @@ def test_a_study_is_remembered_only_on_request(own_client: "httpx.Client", png: 
         assert picture(likeness).shape == (side, side, 4)
     assert client.get(f"{study}/views/3/heatmap").status_code == 404
     assert client.get(f"{study}/views/1/likeness?case=none").status_code == 404
+    assert client.get(f"{study}/views/1/likeness").json()["error"] == "case is missing"
     assert client.get(f"{study}/views/1/heatmap?target=both").status_code == 422
 
     assert client.delete(study).status_code == 204
