@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Two files at a time; those of one group (a Milvus server, a browser) in one process. A thread each, as there are two.
+# Two processes: the tests of a file run in one, and all tests of the Milvus server (see tests/conftest.py). A thread each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 LOCK := $(BIN)/uv --no-config pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --no-header --no-emit-index-url --group build
