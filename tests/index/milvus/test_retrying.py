@@ -1,5 +1,3 @@
-import time
-
 import pytest
 
 from index.milvus.store import retrying
@@ -24,15 +22,6 @@ class Failing:
         if self.left >= 0:
             raise Passing(f"{self.left} failures to come")
         return 7
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds slept, on a clock that only sleeping moves."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(time, "monotonic", lambda: sum(slept))
-    return slept
 
 
 def test_it_waits_longer_and_longer_and_never_twice_the_same(pauses: list[float]) -> None:
