@@ -95,8 +95,7 @@ def test_serve(home: Path, data: Path, model: Path) -> None:
     traces, process = traced(home, "serve", "--index", index, "--port", "0")
     assert process.stderr is not None
     address = re.findall(r"http://127\.0\.0\.1:\d+/", process.stderr.readline())[0]
-    with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:  # under strace it takes a moment to listen
-        assert client.get(address, timeout=20).status_code == 200
+    assert httpx.get(address, timeout=20).status_code == 200
     sent = {"files": (data.parent / "s1-1.png").read_bytes()}
     assert httpx.post(f"{address}search", files=sent, follow_redirects=True, timeout=20).status_code == 200
     os.killpg(process.pid, signal.SIGINT)  # strace itself ignores it

@@ -61,6 +61,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, content: object, 
 def test_unreachable_weights_name_the_two_ways_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # An empty cache and a proxy that refuses: what a machine without internet sees.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request._opener", None)  # which is made once, with the proxies of that moment
     for variable in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with pytest.raises(TrainingError, match=r"--weights FILE, or train without them with --from-scratch"):
