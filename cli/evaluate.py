@@ -57,10 +57,10 @@ class FileOptions:
 
     def write(self, result: "Evaluation", studies: int, layout: str, page: str) -> None:
         """Write the files that were asked for; `studies` is how many the collection has."""
-        from retrieval.reports.evaluation_csv import figure_table, prediction_table, study_table
+        from retrieval.evaluation.tables import figure_table, prediction_table
 
         if self.csv:
-            write_file(self.csv, study_table(result))
+            write_file(self.csv, result.to_csv())
         if self.figures:
             write_file(self.figures, figure_table(result))
         if self.predictions:
