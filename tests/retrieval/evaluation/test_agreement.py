@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest  # type: ignore[import-untyped]  # no stubs
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
 from retrieval.answer import plain
@@ -43,7 +43,7 @@ def test_as_json() -> None:
     told = plain(found())
     assert told["both_abnormal"] == {"studies": 3, "abnormal": 2}
     assert told["mcnemar"] == {"knn_only": 3, "classifier_only": 2, "p": 1.0}
-    assert set(told["share"]) >= {"value", "low", "high"}  # type: ignore[call-overload]
+    assert set(told["share"]) >= {"value", "low", "high"}
 
 
 def test_readers_that_never_differ() -> None:
