@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest  # type: ignore[import-untyped]  # no stubs
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
 from retrieval.answer import plain
