@@ -31,6 +31,7 @@ from retrieval.encoding.batches import Progress
 __all__ = ["NearDuplicate", "Pictures", "SimilarityLimit", "joined_patients", "near_duplicates", "similarity_limit"]
 
 SURE = 8  # bits: candidates without regard to their embeddings, since a strong compression can mislead the model
+CHANGED = 14  # bits: the same for turned and inverted pictures, and within borders, whose embeddings say nothing
 NEAR = 22  # bits: candidates if their embeddings are alike too, before those that are further apart
 CLOSEST = 5  # candidates of each kind for one radiograph
 # The same for a search in other radiographs: of 264 changed radiographs planted in FracAtlas one candidate finds 226;
@@ -258,7 +259,8 @@ def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, ask
             others = rows[here, None] != rows
             others[:, : 0 if asked is None else own] = False
             bits = distance.astype(np.float32)
-            kinds = [(others & (bits <= SURE), bits, False), (others & (bits >= BITS - SURE), -bits, True)]
+            sure = np.where(inside[here, None] | inside | (orientation.turns > 0), CHANGED, SURE)
+            kinds = [(others & (bits <= sure), bits, False), (others & (bits >= BITS - CHANGED), -bits, True)]
             if orientation.turns == 0:
                 products = embeddings[here] @ embeddings.T
                 alike = others & (products >= (-2 if limit is None else limit))

@@ -153,9 +153,10 @@ def test_candidates_are_those_of_a_plain_loop(
             for number, orientation in enumerate(ORIENTATIONS):
                 bits = (hashes[one][number] ^ hashes[two][0]).bit_count()
                 upright = alike and not orientation.turns and (bits <= near_duplicates_module.NEAR or number == 0)
-                if bits <= near_duplicates_module.SURE or upright:
+                changed = near_duplicates_module.CHANGED
+                if bits <= (changed if orientation.turns else near_duplicates_module.SURE) or upright:
                     wanted.add((one, two, orientation, False))
-                if 64 - bits <= near_duplicates_module.SURE:
+                if 64 - bits <= changed:
                     wanted.add((one, two, orientation, True))
     got = near_duplicates_module._candidates([png(picture) for picture in pictures], embeddings, limit, asked)
     assert {(pair.first, pair.second, pair.orientation, pair.inverted) for pair in got} == wanted
