@@ -1,4 +1,4 @@
-"""How the CSV tables write what is in a cell; what there is no value for is empty."""
+"""The cells of CSV tables; a missing value is an empty cell."""
 
 import csv
 import io

@@ -19,6 +19,8 @@ from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import shown_name
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import read_radiograph
+from retrieval.notices import Notice, of_view
+from retrieval.wording import sentence, warnings_of_files
 
 __all__ = ["Audit", "Count", "Difference", "Duplicate", "audit", "deep_audit"]
 
@@ -79,7 +81,9 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The findings. `unreadable` and `warned` hold (case, reason); `published` tells whether counts were compared.
+    """The findings. `unreadable` holds (case, reason); `published` tells whether counts were compared.
+
+    `notices` are about the collection, and about the radiographs whose cases they name.
 
     `patients_in_two_splits` is sorted; `different` is empty where all counts are as published. `leakage` is of the
     splits that are not trained on, `verdict` says in a sentence whether figures on them can be trusted. `deep` is what
@@ -89,7 +93,7 @@ class Audit:
     root: str
     layout: str
     synthetic: bool
-    notes: tuple[str, ...]
+    notices: tuple[Notice, ...]
     images: int
     studies: int
     patients: int
@@ -97,18 +101,27 @@ class Audit:
     published: bool
     different: tuple[Difference, ...]
     unreadable: tuple[tuple[str, str], ...]
-    warned: tuple[tuple[str, str], ...]
     duplicates: tuple[Duplicate, ...]
     patients_in_two_splits: tuple[str, ...]
     leakage: tuple[Leakage, ...]
     verdict: str
     deep: DeepFindings | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notices about the collection, as sentences."""
+        return tuple(sentence(notice) for notice in self.notices if not notice.view)
+
+    @property
+    def warned(self) -> tuple[tuple[str, str], ...]:
+        """The notices about radiographs, as (case, sentence)."""
+        return warnings_of_files(self.notices)
+
     def to_dict(self) -> dict[str, object]:
         """The same as JSON takes it, under the schema mura-search/audit/1."""
-        findings = asdict(self)
-        for name in ("unreadable", "warned"):
-            findings[name] = [{"case": case, "reason": reason} for case, reason in findings[name]]
+        findings = asdict(self) | {"notes": list(self.notes)}
+        for name, pairs in (("unreadable", self.unreadable), ("warned", self.warned)):
+            findings[name] = [{"case": case, "reason": reason} for case, reason in pairs]
         if deep := findings["deep"]:  # the lists' first names stay, since programs may read them
             deep["twins"] = deep["near_duplicates"]
             deep["labels"]["suspects"] = deep["labels"]["issues"]
@@ -126,21 +139,21 @@ def audit(
     """
     read: list[Case] = []
     unreadable: list[tuple[str, str]] = []
-    warned: list[tuple[str, str]] = []
+    notices: list[Notice] = []
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         for done, (case, result) in enumerate(zip(collection.cases, pool.map(_look, collection.cases), strict=True), 1):
             if isinstance(result, str):
                 unreadable.append((case.case, result))
             else:
-                digest, warnings = result
+                digest, own = result
                 read.append(replace(case, digest=digest))
-                warned.extend((case.case, warning) for warning in warnings)
+                notices += of_view(case.case, own)
             if progress:
                 progress(done, len(collection.cases))
     finally:  # an interrupted audit does not read on
         pool.shutdown(cancel_futures=True)
-    return _gathered(collection, read, unreadable, warned)
+    return _gathered(collection, read, unreadable, notices)
 
 
 def deep_audit(
@@ -157,14 +170,14 @@ def deep_audit(
     radiographs compared, pairs to compare).
     """
     deep = deep_findings(encoded, assumed=assumed, workers=workers, progress=progress)
-    return _gathered(collection, encoded.cases, encoded.unreadable, encoded.warnings, deep)
+    return _gathered(collection, encoded.cases, encoded.unreadable, encoded.notices, deep)
 
 
 def _gathered(
     collection: Collection,
     read: Sequence[Case],
     unreadable: Sequence[tuple[str, str]],
-    warned: Sequence[tuple[str, str]],
+    notices: Sequence[Notice],
     deep: DeepFindings | None = None,
 ) -> Audit:
     digests: dict[str, list[Case]] = {}
@@ -178,7 +191,7 @@ def _gathered(
         root=str(collection.root),
         layout=collection.layout,
         synthetic=collection.synthetic,
-        notes=collection.notes,
+        notices=(*collection.notices, *notices),
         images=len(collection.cases),
         studies=_distinct(case.study for case in collection.cases),
         patients=_distinct(case.patient for case in collection.cases),
@@ -186,7 +199,6 @@ def _gathered(
         published=published,
         different=_differences(collection.cases) if published else (),
         unreadable=tuple(unreadable),
-        warned=tuple(warned),
         duplicates=duplicates,
         patients_in_two_splits=_patients_in_two_splits(collection.cases),
         leakage=leakage,
@@ -195,13 +207,13 @@ def _gathered(
     )
 
 
-def _look(case: Case) -> tuple[str, tuple[str, ...]] | str:
-    """A file's digest and warnings, or why it cannot be read."""
+def _look(case: Case) -> tuple[str, tuple[Notice, ...]] | str:
+    """The digest of a file and the notices about it, or why it cannot be read."""
     try:
         radiograph = read_radiograph(Path(case.path), shown_name(case))
     except RadiographError as error:
         return str(error)
-    return radiograph.digest, radiograph.warnings
+    return radiograph.digest, radiograph.notices
 
 
 def _distinct(values: Iterable[Hashable]) -> int:

@@ -20,6 +20,7 @@ from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
+from retrieval.notices import Notice, of_view
 
 __all__ = [
     "Batch",
@@ -57,14 +58,14 @@ class EncodedCase:
 class Batch:
     """B encoded radiographs: cases with their digests, embeddings (B, D), logits (B,), JPEG thumbnails.
 
-    `warnings` has (case, warning) of these radiographs, `unreadable` (case, reason) of those that could not be encoded.
+    `notices` are about these radiographs, and name their cases; `unreadable` has (case, reason) of the others.
     """
 
     cases: list[Case]
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
     thumbnails: list[bytes]
-    warnings: list[tuple[Case, str]]
+    notices: list[Notice]
     unreadable: list[tuple[Case, str]]
 
     def rows(self) -> list[EncodedCase]:
@@ -74,11 +75,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EncodingReport:
-    """The result of `encode_all`: how many radiographs were encoded, and (case name, reason) lists."""
+    """The result of `encode_all`: how many radiographs were encoded, (case, reason) of the others, and notices."""
 
     encoded: int
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[tuple[str, str]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class _Prepared:
     case: Case
     picture: NDArray[np.uint8]
     thumbnail: bytes
-    warnings: tuple[str, ...]
+    notices: list[Notice]
 
 
 def encode_all(
@@ -106,20 +107,20 @@ def encode_all(
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
-    warnings: list[tuple[str, str]] = []
+    notices: list[Notice] = []
     try:
         with closing(encoded_batches(cases, encoder, workers=workers)) as batches:
             for batch in batches:
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
-                warnings += [(case.case, warning) for case, warning in batch.warnings]
+                notices += batch.notices
                 if progress:
                     progress(done + encoded + len(unreadable), total)
     except KeyboardInterrupt:
         fate = "done; the same command goes on from there" if resumable else "encoded and lost; start again"
         raise KeyboardInterrupt(f"{done + encoded + len(unreadable)} of {total} radiographs are {fate}") from None
-    return EncodingReport(encoded, unreadable, warnings)
+    return EncodingReport(encoded, unreadable, notices)
 
 
 def encoded_batches(
@@ -179,7 +180,7 @@ def _prepared(
             return case, str(error)
         pixels = radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), radiograph.warnings)
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
@@ -211,6 +212,6 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         embeddings=encoded.embeddings[sound],
         logits=encoded.logits[sound],
         thumbnails=[item.thumbnail for item in kept],
-        warnings=[(item.case, warning) for item in kept for warning in item.warnings],
+        notices=[notice for item in kept for notice in item.notices],
         unreadable=[*unreadable, *unusable],
     )
