@@ -107,8 +107,8 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
 _OF_COLLECTION: dict[str, str] = {
     Code.ROWS_WITHOUT_STUDY: "rows that name no study: {count} of {total}; each radiograph counts as one study",
     Code.WITHOUT_PATIENT: (
-        "radiographs that name no patient: {count} of {total}; each of their studies counts as one patient, so the same "
-        "patient can be on both sides of a comparison"
+        "radiographs that name no patient: {count} of {total}; each of their studies counts as one patient, so the "
+        "same patient can be on both sides of a comparison"
     ),
     Code.INFERRED_PATIENTS: "FracAtlas publishes neither patients nor studies: both are inferred",
     Code.DRAWN_SPLITS: "no splits are named: {percent} % of the patients, drawn by their names, are valid",
