@@ -263,4 +263,4 @@ def read_recipe(file: Path) -> "Recipe":
         values = dict(content.get("recipe", content))
     except (ValueError, AttributeError, TypeError) as error:
         raise MuraSearchError(f"{file} is not a recipe; name the recipe.json of a run ({error})") from error
-    return Recipe.of(without_removed(values), str(file))
+    return Recipe.from_dict(without_removed(values), str(file))

@@ -131,8 +131,8 @@ def test_unknown_names_are_refused(run: Run, table: Path, tmp_path: Path, asked:
     assert run("train", table, "--out", tmp_path / "run", "--head", "three").exit_code == 2
     result = run("train", table, "--out", tmp_path / "run", "--loss", "quadruplet")
     assert result.exit_code == 1
-    names = "batch-hard, focal, neighbourhood, selective, semi-hard, triplet"
-    assert f"unknown loss 'quadruplet': use one of {names}" in result.stderr
+    names = "'batch-hard', 'focal', 'neighbourhood', 'selective', 'semi-hard' or 'triplet'"
+    assert f"loss must be {names}, not 'quadruplet'" in result.stderr
     assert not asked
 
 
@@ -147,7 +147,7 @@ def test_a_run_is_gone_on_with_by_its_own_recipe(
     assert (asked["resume"], asked["trial"]) == (True, None)
     result = run("train", table, "--out", tmp_path / "other", "--resume")
     assert result.exit_code == 1
-    assert "no run to go on with" in result.stderr
+    assert "no run to continue" in result.stderr
 
 
 def test_a_dry_run_shows_the_plan_and_trains_nothing(

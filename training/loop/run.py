@@ -169,9 +169,9 @@ def recorded_recipe(out: Path) -> Recipe:
     """The recipe of the run in OUT. Raises TrainingError where there is none."""
     try:
         record = json.loads((out / "recipe.json").read_text(encoding="utf-8"))["recipe"]
-        return Recipe(**without_removed(record))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{out} holds no run to go on with; start it without --resume") from error
+        raise TrainingError(f"{out} holds no run to continue; start it without --resume") from error
+    return Recipe.from_dict(without_removed(record), str(out / "recipe.json"))
 
 
 def _plan(trial: Trial, recipe: Recipe, world: World, cases: Sequence[Case]) -> Plan:

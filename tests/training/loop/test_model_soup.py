@@ -127,7 +127,7 @@ def test_a_soup_killed_before_a_checkpoint_was_removed_has_no_member_twice(
 
 
 def test_networks_from_scratch_are_not_averaged(recipe: Recipe) -> None:
-    with pytest.raises(TrainingError, match="start pretrained"):
+    with pytest.raises(TrainingError, match="needs pretrained weights"):
         replace(recipe, soup=2)
-    with pytest.raises(TrainingError, match="one run or more"):
+    with pytest.raises(TrainingError, match="soup must be greater than or equal to 1, not 0"):
         replace(recipe, soup=0)

@@ -185,7 +185,7 @@ def test_what_is_there_is_gone_on_with_only_when_asked(blobs: TrainingSet, recip
     assert (again.epochs, again.rules, again.model) == (done.epochs, done.rules, done.model)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
     assert recorded_recipe(tmp_path) == recipe
-    with pytest.raises(TrainingError, match="no run to go on with"):
+    with pytest.raises(TrainingError, match="no run to continue"):
         recorded_recipe(tmp_path / "nowhere")
 
 
