@@ -30,6 +30,7 @@ def same_answers(a: Path, b: Path, data: TrainingSet) -> None:
     np.testing.assert_allclose(one.logits, two.logits, atol=1e-6)
 
 
+@pytest.mark.usefixtures("real_export")
 def test_a_run_gives_a_bundle_that_answers_as_torch_did(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     trained = finished(train(blobs, recipe, tmp_path / "run", RunOptions(name="blobs", provenance={"synthetic": True})))
     assert trained.export_difference <= 1e-4
