@@ -30,7 +30,7 @@ class Recipe:
     dimension: Literal[128, 256] = Field(default=128, description="numbers in an embedding (D)")
     hidden: int = Field(default=64, ge=1, description="width of the classifier's hidden layer")
     size: int = Field(default=320, ge=32, description="width and height of a query in pixels (S)")
-    shown: int = Field(default=0, ge=0, description="pixels a side of whole pictures in training; 0: as in `size`")
+    shown: int = Field(default=0, description="pixels a side of whole pictures in training; 0: as in `size`")
     clahe: bool = Field(default=True, description="whether contrast is equalised locally")
     part: str = Field(default="", description='whole pictures are of this body part, crops are of all; "": all parts')
     epochs: int = Field(default=20, ge=1, description="epochs on whole pictures")
