@@ -106,8 +106,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     assert [float(row["epoch"]) for row in rows] == [1, 2]
     assert all(math.isfinite(float(row["triplet"])) for row in rows)
     assert Bundle.open(tmp_path / "run" / "model").dimension == 128
-    (listed,) = (tmp_path / "cache").glob("*/rows.csv")
-    assert len(listed.read_text().splitlines()) == record["images"]
+    assert sum(path.is_file() for path in (tmp_path / "cache").rglob("*")) == record["images"]
     # With more processes than batches each process stops, and the last sentence says why.
     assert done.stdout.count("stopped with 1") == 2
     assert "too few for 2 processes; start fewer" in done.stderr

@@ -1,4 +1,4 @@
-"""The cache of prepared radiographs: what it gives is whole, whoever was killed or wrote at once, whatever was damaged."""
+"""The cache of prepared radiographs: whole pictures, whoever was killed or wrote at once, whatever was damaged."""
 
 import hashlib
 import multiprocessing
