@@ -30,6 +30,7 @@ from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import bundle_rules
 from retrieval.searcher import Searcher
+from retrieval.wording import predicate
 
 __all__ = ["DeepFindings", "EncodedCollection", "deep_findings", "encode_collection"]
 
@@ -129,7 +130,7 @@ class _Store:
     def add(self, batch: Batch) -> bool:
         """Add a batch; gives whether it is in the cache. A full disk does not end an audit, which needs no cache."""
         self.rows.update((row.case.case, row) for row in batch.rows())
-        self.warnings += [(case.case, warning) for case, warning in batch.warnings]
+        self.warnings += [(case.case, predicate(notice)) for case, notice in batch.notices]
         if self._cache and batch.cases:
             try:
                 self._cache.set_metadata("warnings", self.warnings)  # first: those of cases without a row do not count
