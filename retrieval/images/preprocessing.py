@@ -1,4 +1,4 @@
-"""A radiograph as read becomes the picture that the encoder sees, in training and in queries alike."""
+"""From a radiograph as read to the encoder's input, for training and queries alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Letterbox", "Picture", "Preprocessing", "enhance", "letterbox", "normalise", "preprocess", "shrink"]
 
-# Values 0 to 255; only what is computed from a prepared picture, such as a noisy copy, has fractions.
+# Values 0 to 255; only copies of a prepared picture, such as noisy ones, have fractions.
 Picture = NDArray[np.uint8] | NDArray[np.float32]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -50,7 +50,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Where a radiograph of H x W lies inside the S x S picture: rows top..top+height, columns left..left+width."""
+    """The part of the S x S picture that a radiograph covers: rows top..top+height, columns left..left+width."""
 
     top: int
     left: int
@@ -75,9 +75,9 @@ def preprocess(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint
 def enhance(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
     """CLAHE (Zuiderveld 1994) on the lightness alone: BGR to LAB, L equalised in tiles, back to BGR.
 
-    A grey picture (H, W) is handled as one channel: on grey, BGR to LAB is a table of 256 lightnesses, and LAB to BGR
-    one of 256 greys, so the result is that of the way through colour at a fifth of the cost. A test holds the two
-    together (OpenCV's way back from LAB puts its three channels up to one level apart; this is the blue one).
+    A grey picture (H, W) stays one channel: on grey, BGR to LAB is a table of 256 lightnesses and LAB to BGR one of 256
+    greys. The result is the blue channel of the conversion through colour, at a fifth of the cost. (OpenCV's three
+    channels differ by up to one level.)
     """
     clahe = cv2.createCLAHE(clipLimit=how.clip_limit, tileGridSize=(how.tile_grid, how.tile_grid))
     if pixels.ndim == 2:
