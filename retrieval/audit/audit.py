@@ -21,6 +21,8 @@ from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import Progress, shown_name
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import read_radiograph
+from retrieval.notices import Notice, of_view
+from retrieval.wording import sentence, warnings_of_files
 
 __all__ = ["Audit", "Count", "Difference", "Duplicate", "audit", "deep_audit"]
 
@@ -80,9 +82,10 @@ class Duplicate:
 class Audit(Tabular):
     """The findings; as a table, one a line.
 
-    `unreadable` and `warned` hold (case, reason). `published` says whether the counts were compared with MURA's, and
-    `different` has the counts that differ. `leakage` is of the splits that are not trained on; `verdict` says in a
-    sentence whether figures on them can be trusted. `deep` is None after a quick audit.
+    `unreadable` holds (case, reason). `notices` are about the collection, and about the radiographs whose cases they
+    name. `published` says whether the counts were compared with MURA's, and `different` has the counts that differ.
+    `leakage` is of the splits that are not trained on; `verdict` says in a sentence whether figures on them can be
+    trusted. `deep` is None after a quick audit.
     """
 
     columns: ClassVar = (
@@ -94,7 +97,7 @@ class Audit(Tabular):
     root: str
     layout: str
     synthetic: bool
-    notes: tuple[str, ...]
+    notices: tuple[Notice, ...]
     images: int
     studies: int
     patients: int
@@ -102,12 +105,21 @@ class Audit(Tabular):
     published: bool
     different: tuple[Difference, ...]
     unreadable: tuple[tuple[str, str], ...]
-    warned: tuple[tuple[str, str], ...]
     duplicates: tuple[Duplicate, ...]
     patients_in_two_splits: tuple[str, ...]
     leakage: tuple[Leakage, ...]
     verdict: str
     deep: DeepFindings | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notices about the collection, as sentences."""
+        return tuple(sentence(notice) for notice in self.notices if not notice.view)
+
+    @property
+    def warned(self) -> tuple[tuple[str, str], ...]:
+        """The notices about radiographs, as (case, sentence)."""
+        return warnings_of_files(self.notices)
 
     def rows(self) -> Iterator[Row]:
         """The findings in the order of the terminal's lists; each of several identical files is paired with the first.
@@ -131,9 +143,9 @@ class Audit(Tabular):
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/audit/1"."""
-        findings = asdict(self)
-        for name in ("unreadable", "warned"):
-            findings[name] = [{"case": case, "reason": reason} for case, reason in findings[name]]
+        findings = asdict(self) | {"notes": list(self.notes)}
+        for name, pairs in (("unreadable", self.unreadable), ("warned", self.warned)):
+            findings[name] = [{"case": case, "reason": reason} for case, reason in pairs]
         if deep := findings["deep"]:  # the lists' first names stay, since programs may read them
             deep["twins"] = deep["near_duplicates"]
             deep["labels"]["suspects"] = deep["labels"]["issues"]
@@ -149,21 +161,21 @@ def audit(collection: Collection, progress: Progress | None = None, workers: int
     """
     read: list[Case] = []
     unreadable: list[tuple[str, str]] = []
-    warned: list[tuple[str, str]] = []
+    notices: list[Notice] = []
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         for done, (case, result) in enumerate(zip(collection.cases, pool.map(_look, collection.cases), strict=True), 1):
             if isinstance(result, str):
                 unreadable.append((case.case, result))
             else:
-                digest, warnings = result
+                digest, own = result
                 read.append(replace(case, digest=digest))
-                warned.extend((case.case, warning) for warning in warnings)
+                notices += of_view(case.case, own)
             if progress:
                 progress(done, len(collection.cases))
     finally:  # an interrupted audit reads no more files
         pool.shutdown(cancel_futures=True)
-    return _gathered(collection, read, unreadable, warned)
+    return _gathered(collection, read, unreadable, notices)
 
 
 def deep_audit(
@@ -180,14 +192,14 @@ def deep_audit(
     radiographs compared, all).
     """
     deep = deep_findings(encoded, assumed=assumed, workers=workers, progress=progress)
-    return _gathered(collection, encoded.cases, encoded.unreadable, encoded.warnings, deep)
+    return _gathered(collection, encoded.cases, encoded.unreadable, encoded.notices, deep)
 
 
 def _gathered(
     collection: Collection,
     read: Sequence[Case],
     unreadable: Sequence[tuple[str, str]],
-    warned: Sequence[tuple[str, str]],
+    notices: Sequence[Notice],
     deep: DeepFindings | None = None,
 ) -> Audit:
     digests: dict[str, list[Case]] = {}
@@ -201,7 +213,7 @@ def _gathered(
         root=str(collection.root),
         layout=collection.layout,
         synthetic=collection.synthetic,
-        notes=collection.notes,
+        notices=(*collection.notices, *notices),
         images=len(collection.cases),
         studies=_distinct(case.study for case in collection.cases),
         patients=_distinct(case.patient for case in collection.cases),
@@ -209,7 +221,6 @@ def _gathered(
         published=published,
         different=_differences(collection.cases) if published else (),
         unreadable=tuple(unreadable),
-        warned=tuple(warned),
         duplicates=duplicates,
         patients_in_two_splits=_patients_in_two_splits(collection.cases),
         leakage=leakage,
@@ -218,13 +229,13 @@ def _gathered(
     )
 
 
-def _look(case: Case) -> tuple[str, tuple[str, ...]] | str:
-    """A file's digest and warnings, or why it cannot be read."""
+def _look(case: Case) -> tuple[str, tuple[Notice, ...]] | str:
+    """The digest of a file and the notices about it, or why it cannot be read."""
     try:
         radiograph = read_radiograph(Path(case.path), shown_name(case))
     except RadiographError as error:
         return str(error)
-    return radiograph.digest, radiograph.warnings
+    return radiograph.digest, radiograph.notices
 
 
 def _distinct(values: Iterable[Hashable]) -> int:

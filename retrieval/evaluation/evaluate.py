@@ -21,7 +21,9 @@ from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
 from retrieval.evaluation.tables import STUDY_COLUMNS, study_row
 from retrieval.evaluation.triage import Triage, triage
+from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
+from retrieval.wording import sentence
 
 __all__ = ["Evaluation", "evaluate", "refuse_known"]
 
@@ -47,11 +49,16 @@ class Evaluation(Summary, Tabular):
     unfamiliar: int
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
-    notes: tuple[str, ...]
+    notices: tuple[Notice, ...]
     model: ModelSource
     index: IndexSource
     seconds: float
     predictions: tuple[StudyPrediction, ...] = field(repr=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notices as sentences."""
+        return tuple(map(sentence, self.notices))
 
     def rows(self) -> list[Row]:
         """The studies in the order of the collection."""
@@ -70,6 +77,7 @@ class Evaluation(Summary, Tabular):
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
             "rules": self.rules.to_dict(),
             "notes": list(self.notes),
+            "notices": plain(self.notices),
             "model": plain(self.model),
             "index": plain(self.index),
             "seconds": self.seconds,
@@ -115,7 +123,7 @@ def evaluate(
         unfamiliar=sum(prediction.familiar is False for prediction in predictions),
         skipped=tuple(skipped),
         rules=searcher.rules,
-        notes=_notes(searcher, collection),
+        notices=_notices(searcher, collection),
         model=searcher.model,
         index=searcher.source,
         seconds=time.perf_counter() - started,
@@ -183,13 +191,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _notes(searcher: Searcher, collection: Collection) -> tuple[str, ...]:
-    notes = list(collection.notes)
+def _notices(searcher: Searcher, collection: Collection) -> tuple[Notice, ...]:
+    notices = list(collection.notices)
     if collection.synthetic or searcher.source.synthetic:
-        notes.append("the radiographs are synthetic: the figures say nothing about patients")
+        notices.append(Notice(Code.SYNTHETIC_FIGURES))
     if searcher.prefixes:
-        notes.append(
-            f"patients of other indexes were merged with a prefix ({', '.join(searcher.prefixes)}), which changes "
-            "their names: make sure that they are not patients of this evaluation"
-        )
-    return tuple(notes)
+        notices.append(Notice(Code.MERGED_PATIENTS, detail={"names": ", ".join(searcher.prefixes)}))
+    return tuple(notices)

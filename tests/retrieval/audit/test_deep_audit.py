@@ -188,7 +188,7 @@ def test_what_was_encoded_before_an_interruption_is_kept(
     first.write_bytes(cv2.imencode(".jpg", texture(0, 80))[1].tobytes()[:-40])  # cut short: read with a warning
     encoder = Encoder.open(model)
     expected = encode_collection(planted, encoder)
-    assert [case for case, _ in expected.warnings] == [planted.cases[0].case]
+    assert [notice.view for notice in expected.notices] == [planted.cases[0].case]
 
     place = tmp_path / "cache" / "audit" / "one"
     with (
@@ -217,7 +217,7 @@ def test_what_was_encoded_before_an_interruption_is_kept(
         expected.thumbnails,
         expected.unreadable,
     )
-    assert again.warnings == expected.warnings
+    assert again.notices == expected.notices
     assert np.allclose(again.embeddings, expected.embeddings, atol=1e-6)
     assert np.allclose(again.logits, expected.logits, atol=1e-5)
 
@@ -241,9 +241,9 @@ def test_a_batch_that_was_not_added_is_warned_of_once(
             encode_collection(planted, encoder, cache=cache)
     with resume_cache(place, planted, encoder.bundle) as cache:
         assert cache is not None
-        assert cache.metadata("warnings")
+        assert cache.metadata("notices")
         found = encode_collection(planted, encoder, cache=cache)
-    assert [case for case, _ in found.warnings] == [planted.cases[0].case]
+    assert [notice.view for notice in found.notices] == [planted.cases[0].case]
 
 
 @pytest.mark.parametrize("change", ["file", "table"])
