@@ -39,6 +39,7 @@ CLOSEST = 5  # candidates of each kind for one radiograph
 CLOSEST_ELSEWHERE = 1
 _SHARE = 0.1  # of the pairs of different patients reach the limit of similarity
 _PAIRS = 200_000  # from which that limit is learned
+_INSIDE = 0.955  # correlation of aligned details within borders, where a thumbnail has fewer pixels for them
 _AT_ONCE = 256  # comparisons between two reports of progress
 
 Embeddings = NDArray[np.float32]
@@ -117,6 +118,11 @@ class _Candidate:
         one = without_border(one) if self.first_inside else one
         two = without_border(two) if self.second_inside else two
         return detail_match(self.orientation.applied(255 - one if self.inverted else one), two)
+
+    def accepts(self, match: Match) -> bool:
+        """Whether the two are the same radiograph."""
+        inside = self.first_inside or self.second_inside
+        return match.same or (inside and match.aligned and match.correlation >= _INSIDE)
 
     def swapped(self) -> "_Candidate":
         return replace(
@@ -202,7 +208,7 @@ def near_duplicates(
             pictures = [(thumbnails[pair.first], thumbnails[pair.second]) for pair in some]
             for pair, match in zip(some, pool.map(_Candidate.compare, some, pictures), strict=True):
                 rows = pair.first, pair.second
-                if match.same and (rows not in best or match.correlation > best[rows][1].correlation):
+                if pair.accepts(match) and (rows not in best or match.correlation > best[rows][1].correlation):
                     best[rows] = pair, match
             if progress:
                 progress(start + len(some), len(candidates))
@@ -252,11 +258,13 @@ def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, ask
     """
     most = CLOSEST if asked is None else CLOSEST_ELSEWHERE
     rows, inside, upright = versions.rows, versions.inside, versions.hashes[:, 0]
+    framed = ~inside & np.isin(rows, rows[inside])
     own = len(rows) if asked is None else int(np.searchsorted(rows, asked))
     for number, orientation in enumerate(ORIENTATIONS):
         for start, distance in distances(upright[:own], versions.hashes[:, number]):
             here = slice(start, start + len(distance))
             others = rows[here, None] != rows
+            others &= ~(framed[here, None] & framed)  # frames are alike whatever they hold
             others[:, : 0 if asked is None else own] = False
             bits = distance.astype(np.float32)
             sure = np.where(inside[here, None] | inside | (orientation.turns > 0), CHANGED, SURE)

@@ -17,7 +17,7 @@ __all__ = ["Match", "detail_match"]
 # Correlations from which two pictures are the same: without alignment, and with it, which fits whatever can be fitted.
 # Chosen on changed radiographs of FracAtlas and phantoms; docs/audit.md has what is found with them.
 _UNMOVED, _ALIGNED = 0.9, 0.97
-_COARSE, _FINE = 32, 112  # pixels a side
+_COARSE, _LEAST_FINE, _FINE = 32, 64, 112  # pixels a side
 # Correlations below which slower steps are skipped: of the details unmoved (a file that ends early reaches 0.5), of the
 # coarse pictures (the same radiograph reaches 0.96), and of the details with the coarse alignment (0.75).
 _UNLIKE, _HOPELESS, _ROUGH = 0.3, 0.92, 0.5
@@ -56,7 +56,8 @@ def detail_match(one: Grey, two: Grey) -> Match:
     First unmoved, also without the blank parts of either, since a file that ends early lacks its last rows; then
     aligned. The correlation is 0 if they cannot be laid over each other.
     """
-    fine_one, fine_two = _square(one, _FINE), _square(two, _FINE)
+    side = max(_LEAST_FINE, min(_FINE, max(one.shape), max(two.shape)))  # as blurred as the smaller picture is
+    fine_one, fine_two = _square(one, side), _square(two, side)
     identity = np.eye(2, 3, dtype=np.float32)
     correlation = _correlation(fine_one, fine_two, identity)
     if correlation >= _UNLIKE:
@@ -69,8 +70,8 @@ def detail_match(one: Grey, two: Grey) -> Match:
     (warp, score), *pictures = max(searches, key=lambda search: search[0][1])
     if score < _HOPELESS:
         return unmoved
-    warp[:, 2] *= _FINE / _COARSE
-    fine_one, fine_two = (_square(picture, _FINE) for picture in pictures)
+    warp[:, 2] *= side / _COARSE
+    fine_one, fine_two = (_square(picture, side) for picture in pictures)
     if _correlation(fine_one, fine_two, warp, grain=_GRAIN) < _ROUGH:
         return unmoved
     warp, score = _aligned(fine_one, fine_two, warp)

@@ -95,6 +95,12 @@ def test_a_changed_radiograph_is_found_with_its_change(texture: Draw, change: st
     assert {name: getattr(pair, name) for name in plain} == plain | fields
 
 
+def test_the_same_frame_around_two_radiographs_makes_no_near_duplicate(texture: Draw) -> None:
+    framed = [np.pad(texture(seed), ((30, 20), (10, 40)), constant_values=255) for seed in (1, 2, 3)]
+    assert found([case("a"), case("b"), case("c")], framed) == []
+    assert [pair.cases for pair in found([case("a"), case("b")], [framed[0]] * 2)] == [("a", "b")]
+
+
 def test_files_that_are_the_same_are_not_listed_again(texture: Draw) -> None:
     cases = [case("a", digest="1"), case("b", digest="1"), case("c", digest="2")]
     assert [twin.cases for twin in found(cases, [texture(1)] * 3)] == [("a", "c"), ("b", "c")]
