@@ -87,12 +87,14 @@ def evaluate(
     --json, --figures and --html have all figures.
     """
     from retrieval.evaluation.evaluate import evaluate as measure
+    from retrieval.evaluation.evaluate import frozen
     from retrieval.reports.evaluation_report import evaluation_report
     from retrieval.searcher import Searcher
 
     require_writable(files.csv, files.figures, files.predictions, files.html)
     collection = options.read(data)
-    with Searcher.open(index) as searcher, progress("evaluating") as show:
+    with Searcher.open(index) as current, progress("evaluating") as show:
+        searcher = frozen(current)  # the report also shows the index that was judged
         result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
         page = evaluation_report(result, searcher) if files.html else ""
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)

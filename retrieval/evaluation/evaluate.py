@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from index.case import Case
+from index.frozen import FrozenReader
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
@@ -25,7 +26,7 @@ from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import sentence
 
-__all__ = ["Evaluation", "evaluate", "refuse_known"]
+__all__ = ["Evaluation", "evaluate", "frozen", "refuse_known"]
 
 SCHEMA = "mura-search/evaluation/1"
 
@@ -100,6 +101,7 @@ def evaluate(
     since only a person who sees them can decide whether they are copies.
     """
     started = time.perf_counter()
+    searcher = frozen(searcher)
     hashed = searcher.site or searcher.layout == "dicom"
     if collection.layout == "dicom" and hashed and collection.site != searcher.site:
         raise EvaluationError(
@@ -143,6 +145,13 @@ def _worklist(predictions: Sequence[StudyPrediction], rounds: int, seed: int) ->
         rounds=rounds,
         seed=seed,
     )
+
+
+def frozen(searcher: Searcher) -> Searcher:
+    """A searcher of the index as it is now: what is changed during an evaluation does not count."""
+    if isinstance(searcher.index, FrozenReader):
+        return searcher
+    return Searcher(searcher.encoder, FrozenReader(searcher.index), searcher.rules)
 
 
 def refuse_known(searcher: Searcher, cases: Sequence[Case]) -> None:

@@ -134,6 +134,21 @@ def test_nothing_is_tuned_and_what_was_used_is_said(searcher: Searcher, squares:
     assert "readings" not in content
 
 
+def test_an_index_that_changes_meanwhile_is_judged_as_it_was(searcher: Searcher, squares: Squares) -> None:
+    collection = squares(UNSEEN, "unseen")
+    before = dataclasses.replace(evaluate(searcher, collection, rounds=20), seconds=0)
+
+    def change(done: int, total: int) -> None:
+        with IndexWriter.open(searcher.index.path) as writer:
+            writer.relabel("s4", done % 2)
+            writer.remove({"study": ["s1"]})
+
+    meanwhile = dataclasses.replace(evaluate(searcher, collection, rounds=20, progress=change), seconds=0)
+    assert meanwhile == before
+    searcher.refresh()
+    assert dataclasses.replace(evaluate(searcher, collection, rounds=20), seconds=0) != before
+
+
 def test_the_same_seed_gives_the_same_figures(searcher: Searcher, squares: Squares) -> None:
     collection = squares(UNSEEN, "unseen")
 
