@@ -13,13 +13,23 @@ from index.frozen import FrozenReader
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
+from retrieval.decision.operating_point import Thresholds, learn_thresholds
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
-from retrieval.evaluation.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
+from retrieval.evaluation.summary import (
+    LesionFigures,
+    OperatingPoint,
+    Summary,
+    SweepPoint,
+    lesions_of,
+    operating_point,
+    summarise,
+    sweep_of,
+)
 from retrieval.evaluation.tables import STUDY_COLUMNS, study_row
 from retrieval.evaluation.triage import Triage, triage
 from retrieval.notices import Code, Notice
@@ -33,7 +43,7 @@ SCHEMA = "mura-search/evaluation/1"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Summary, Tabular):
-    """A `Summary`, and what it rests on; as a table, a study a line.
+    """A `Summary`, and what it rests on; as a table, a study a line. `operating_point` is None if none was asked for.
 
     `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `leakage` the near
     duplicates in the index, with the figures of the studies without them. `unfamiliar` is the number of studies unlike
@@ -43,6 +53,7 @@ class Evaluation(Summary, Tabular):
 
     columns: ClassVar = STUDY_COLUMNS
 
+    operating_point: OperatingPoint | None
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
     worklist: Mapping[str, Triage]
@@ -73,6 +84,7 @@ class Evaluation(Summary, Tabular):
             "copies": self.leakage.to_dict(),
             "unfamiliar": self.unfamiliar,
             "worklist": plain(self.worklist),
+            "operating_point": plain(self.operating_point),
             "sweep": plain(self.sweep),
             "lesions": plain(self.lesions),
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
@@ -89,12 +101,15 @@ def evaluate(
     searcher: Searcher,
     collection: Collection,
     *,
+    sensitivity: float | None = None,
     rounds: int = 10_000,
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Query each study of a collection as a user would, and measure the answers.
+
+    sensitivity: also measure at thresholds that reach this sensitivity on the index's own studies.
 
     Raises EvaluationError where the index holds a patient or a file of the collection, where the model was trained on
     such a file, and where no radiograph can be read. Near duplicates of indexed radiographs are evaluated and reported,
@@ -111,6 +126,7 @@ def evaluate(
     if not len(searcher.index.embeddings()):
         raise EvaluationError(f"the index {searcher.index.path} is empty; add radiographs, or name another index")
     refuse_known(searcher, collection.cases)
+    thresholds = None if sensitivity is None else _thresholds(searcher, sensitivity)
     predictions, skipped = predict_studies(searcher, collection, workers=workers, progress=progress)
     if not predictions:
         reason = skipped[0][1] if skipped else "there are none"
@@ -118,6 +134,11 @@ def evaluate(
     summary = summarise(predictions, rounds=rounds, seed=seed)
     return Evaluation(
         **{field.name: getattr(summary, field.name) for field in fields(summary)},
+        operating_point=(
+            operating_point(predictions, sensitivity, thresholds, rounds=rounds, seed=seed)
+            if sensitivity is not None and thresholds
+            else None
+        ),
         sweep=sweep_of(predictions, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(predictions, rounds=rounds, seed=seed),
         worklist=_worklist(predictions, rounds, seed),
@@ -144,6 +165,18 @@ def _worklist(predictions: Sequence[StudyPrediction], rounds: int, seed: int) ->
         },
         rounds=rounds,
         seed=seed,
+    )
+
+
+def _thresholds(searcher: Searcher, sensitivity: float) -> Thresholds:
+    index = searcher.index
+    return learn_thresholds(
+        index.cases(),
+        index.embeddings(),
+        index.logits(),
+        searcher.rules,
+        sensitivity,
+        trained_on=searcher.encoder.bundle.seen(),
     )
 
 
