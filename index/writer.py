@@ -1,7 +1,7 @@
 """Changes an index while it is in use: adds, removes and relabels cases, each change completely or not at all."""
 
 import contextlib
-import hashlib
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, MODEL, VECTORS, refusals_named, remove_strays
+from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
 from index.case import LABEL_NAMES, Case, require_filter
-from index.checksums import break_seal, seal, sealed
+from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
-from index.errors import IndexBusy, IndexDamaged, IndexUnreachable
+from index.errors import IndexDamaged, IndexUnreachable
 from index.generation import make_vector_file
 from index.lock import Lock
-from index.reader import IndexReader, require_index
+from index.reader import IndexReader, model_folder, require_index
+from index.sqlite.gaps import zero_gaps
 from index.sqlite.writer import CaseWriter
 from index.vectors.base import Demand, require_one_each
 from index.vectors.vector_file import VectorFile
@@ -40,13 +41,15 @@ class IndexWriter(Closing):
     def __init__(self, path: Path, lock: Lock, database: CaseWriter) -> None:
         """`open` makes one."""
         self.path = path
+        self.model = path / model_folder(database.metadata())
         self.behind = 0  # after `close`: the number of changes that vectors.faiss or Milvus lacks
         self._lock = lock
         self._database = database
         metadata = database.metadata()
         self._dimension = int(metadata["dimension"])
         database.remote = bool(metadata["values"].get("store"))
-        self._compacted = self._tuned = False
+        self.leftovers: dict[Path, str] = {}  # that `remove` met: "" if it is removed now, else why it cannot be
+        self._compacted = self._tuned = self._erased = False
 
     @classmethod
     def open(cls, path: Path) -> "IndexWriter":
@@ -55,13 +58,10 @@ class IndexWriter(Closing):
         Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy if another process is
         writing, and IndexFailure if the folder cannot be written.
         """
-        path = path.resolve()  # behind a link, so that every writer meets the same lock
+        path = path.resolve()
         require_index(path)
         with refusals_named(path):
-            try:
-                lock = Lock(path.with_name(f".{path.name}.lock"))
-            except BlockingIOError:
-                raise IndexBusy(f"another process is writing {path}; wait until it has finished, or end it") from None
+            lock = Lock(path)
         try:
             database = CaseWriter(path / CASES)
             try:
@@ -83,7 +83,13 @@ class IndexWriter(Closing):
                     self._update_milvus()
                 else:
                     self._update_vector_file()
-                self._seal()
+                generation = self._database.generation()
+                self._database.close()
+                if self._erased:
+                    zero_gaps(self.path / CASES)
+                small = (self.path / CASES).stat().st_size <= SEALED
+                if not sealed(self.path, generation) and (self._compacted or small):
+                    seal(self.model, generation)
         finally:
             self._database.close()
             self._lock.release()
@@ -138,7 +144,8 @@ class IndexWriter(Closing):
 
         Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no search finds them. Their
         vectors leave vectors.faiss when it is written next (`behind`, `compact`). Cases set aside under these names are
-        forgotten too. Raises ValueError for an unknown field and for an empty `where`.
+        forgotten too, and unfinished builds are removed, which may hold them (`leftovers`). Raises ValueError for an
+        unknown field and for an empty `where`.
         """
         if not where:
             raise ValueError("name the cases to remove")
@@ -152,7 +159,21 @@ class IndexWriter(Closing):
             if found:
                 self._database.remove(list(found))
             forgotten = self._database.forget_quarantined(where)
-            return [*(case.case for case in (found or {}).values()), *forgotten]
+            values = self._database.metadata()["values"]
+            about = values.get("collection")
+            if isinstance(about, dict) and isinstance(about.get("notes"), list):  # before format 4 they named files
+                self._database.set_metadata(values=values | {"collection": about | {"notes": len(about["notes"])}})
+        self._erased = True
+        self._remove_leftovers()
+        return [*(case.case for case in (found or {}).values()), *forgotten]
+
+    def _remove_leftovers(self) -> None:
+        for folder in leftovers(self.path):
+            try:
+                shutil.rmtree(folder)
+                self.leftovers[folder] = ""
+            except OSError as error:
+                self.leftovers[folder] = error.strerror or str(error)
 
     def relabel(self, study: str, label: int) -> int:
         """Give a study the label 0 (normal) or 1 (abnormal); gives how many of its cases had the other one.
@@ -180,7 +201,7 @@ class IndexWriter(Closing):
         """
         if other.path.resolve() == self.path:
             raise ValueError("an index cannot be merged with itself")
-        if _contents(other.model) != _contents(self.path / MODEL):
+        if file_digests(other.model) != file_digests(self.model):
             raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
         known: list[tuple[str, str]] = []
         added = 0
@@ -240,6 +261,7 @@ class IndexWriter(Closing):
         with refusals_named(self.path):
             break_seal(self.path)
             with self._database.transaction(writing=True):
+                self._database.upgrade(lambda: {"folder": self.model.name, "files": file_digests(self.model)})
                 yield
 
     def _require_whole_studies(self, cases: Sequence[Case]) -> None:
@@ -287,10 +309,6 @@ class IndexWriter(Closing):
             bring_up_to_date(self._database, store)
         self.behind = len(self._database.pending())
 
-    def _seal(self) -> None:
-        if not sealed(self.path) and (self._compacted or (self.path / CASES).stat().st_size <= SEALED):
-            seal(self.path)
-
     def _behind(self, identity: bytes) -> int:
         """The number of changes that vectors.faiss lacks; all cases and one more if it is missing or damaged."""
         try:
@@ -302,16 +320,6 @@ class IndexWriter(Closing):
 
 def _prefixed(case: Case, prefix: str) -> Case:
     return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
-
-
-def _contents(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a folder, by relative path."""
-    digests = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            with file.open("rb") as data:
-                digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(data, "sha256").hexdigest()
-    return digests
 
 
 def _is_synthetic(about: object) -> bool:

@@ -1,7 +1,8 @@
 """Writes cases.sqlite: adds, removes and relabels cases, and keeps the history."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ from numpy.typing import NDArray
 from index.case import FIELDS, LABEL_NAMES, Case, as_text
 from index.sqlite.connection import Row
 from index.sqlite.reader import CaseReader
-from index.sqlite.schema import APPLICATION, LABEL, SCHEMA, TABLES, WIDTH, blob_crc, record_crc, text_crc
+from index.sqlite.schema import (
+    APPLICATION,
+    LABEL,
+    SCHEMA,
+    TABLES,
+    WIDTH,
+    blob_crc,
+    record_crc,
+    row_crc,
+    text_crc,
+)
 
 __all__ = ["CaseWriter", "now"]
 
@@ -36,6 +47,18 @@ class CaseWriter(CaseReader):
             database._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
             database._write_document({})
         return database
+
+    def upgrade(self, model: Callable[[], Mapping[str, object]]) -> None:
+        """Bring a file of an older format to this one; `model` gives its metadata about the model."""
+        if self.schema() == SCHEMA:
+            return
+        for table, key in (("history", "generation"), ("quarantine", '"case"')):
+            rows = self._rows_with_crc(table, 5)
+            self._sqlite.query(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
+            checksums = [(row_crc(row), row[0]) for row in rows]
+            self._sqlite.write(f"UPDATE {table} SET crc = ? WHERE {key} = ?", checksums)
+        self.set_metadata(model=dict(model()))
+        self._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
 
     def add(
         self,
@@ -96,17 +119,17 @@ class CaseWriter(CaseReader):
     def record(self, action: str, detail: Mapping[str, Any], more: int = 0) -> None:
         """Add an entry to the history; `more` is the change of the number of cases."""
         event = (self.generation() + 1, now(), action, json.dumps(detail), self.count() + more)
-        self._sqlite.write("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
+        self._sqlite.write("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)", [(*event, row_crc(event))])
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
         """Set cases aside with a reason each."""
         rows = [tuple(map(as_text, (case.case, case.study, case.patient, case.path, reason))) for case, reason in cases]
-        self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
+        checked = [(*row, row_crc(row)) for row in rows]
+        self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", checked)
 
     def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Forget the cases set aside that match "case", "study" and "patient"; gives their names."""
-        rows = self._sqlite.query('SELECT "case", study, patient FROM quarantine')
-        named = [dict(zip(("case", "study", "patient"), row, strict=True)) for row in rows]
+        named = [{"case": case.case, "study": case.study, "patient": case.patient} for case, _ in self.set_aside()]
         found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
         self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
         return found
@@ -134,6 +157,7 @@ class CaseWriter(CaseReader):
 
     def compact(self) -> None:
         """Write the file again without the space of removed cases. Call it outside a transaction."""
+        os.environ["SQLITE_TMPDIR"] = str(self.path.parent)  # not the system's, which may be small, or of another owner
         self._sqlite.query("VACUUM")
 
     def _write_document(self, document: dict[str, Any]) -> None:

@@ -145,7 +145,7 @@ def collection_metadata(collection: Collection) -> dict[str, object]:
     described = {
         "root": "" if collection.site else str(collection.root),
         "layout": collection.layout,
-        "notes": list(collection.notes),
+        "notes": len(collection.notes),  # not the sentences: they may name patients, who can be removed
         "synthetic": collection.synthetic,
     }
     return {"collection": described | ({"site": collection.site} if collection.site else {})}

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from index.atomic import MODEL
 from index.case import Case
 from index.writer import IndexWriter
 from retrieval.answer import plain
@@ -69,7 +68,7 @@ def add_to_index(
                 writer.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
             return True
 
-        encoder = Encoder.open(writer.path / MODEL)
+        encoder = Encoder.open(writer.model)
         admitted, known, refused = _admitted(collection.cases, writer)
         done = len(collection.cases) - len(admitted)
         report = encode_all(admitted, encoder, store, done=done, workers=workers, progress=progress)
