@@ -63,7 +63,7 @@ class IndexBuilder(Closing):
         with refusals_named(path):
             _require_free(path, replace)
             path.mkdir(parents=True, exist_ok=True)
-            lock = Lock(path)
+            lock = Lock(path)  # which also tells whether the folder can be written, before anything is encoded
             try:
                 _require_free(path, replace)
                 for folder in leftovers(path):
