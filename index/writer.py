@@ -159,10 +159,6 @@ class IndexWriter(Closing):
             if found:
                 self._database.remove(list(found))
             forgotten = self._database.forget_quarantined(where)
-            values = self._database.metadata()["values"]
-            about = values.get("collection")
-            if isinstance(about, dict) and isinstance(about.get("notes"), list):  # before format 4 they named files
-                self._database.set_metadata(values=values | {"collection": about | {"notes": len(about["notes"])}})
         self._erased = True
         self._remove_leftovers()
         return [*(case.case for case in (found or {}).values()), *forgotten]

@@ -57,7 +57,10 @@ class CaseWriter(CaseReader):
             self._sqlite.query(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
             checksums = [(row_crc(row), row[0]) for row in rows]
             self._sqlite.write(f"UPDATE {table} SET crc = ? WHERE {key} = ?", checksums)
-        self.set_metadata(model=dict(model()))
+        values = self.metadata()["values"]
+        if "notes" in (values.get("collection") or {}):  # they named files, and so patients
+            values["collection"]["notes"] = []
+        self.set_metadata(model=dict(model()), values=values)
         self._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
 
     def add(

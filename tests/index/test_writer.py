@@ -409,16 +409,3 @@ def test_a_removal_removes_unfinished_builds_that_may_hold_the_patient(
     with IndexWriter.open(place) as writer:
         writer.remove({"patient": ["patient4"]})
         assert writer.leftovers == {partial: "Read-only file system"}
-
-
-def test_notes_that_name_files_are_counted_after_a_removal(place: Path) -> None:
-    """As an earlier version stored them."""
-    with IndexWriter.open(place) as writer, writer._change():
-        values = writer._database.metadata()["values"]
-        about = {"layout": "mura", "notes": ["1 image is missing: train/patient7/image1.png"]}
-        writer._database.set_metadata(values=values | {"collection": about})
-    with IndexWriter.open(place) as writer:
-        writer.remove({"patient": ["patient7"]})
-    assert b"patient7/" not in (place / "cases.sqlite").read_bytes()
-    with IndexReader.open(place) as reader:
-        assert reader.metadata("collection") == {"layout": "mura", "notes": 1}
