@@ -2,18 +2,18 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, MODEL, PARTIAL, VECTORS
 from index.case import Case, require_filter
-from index.checksums import SUMS, check_bytes, sealed, verify_seal
+from index.checksums import SUMS, check_bytes, file_digests, sealed, verify_seal
 from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.generation import Generation
@@ -34,6 +34,7 @@ SMALL = 256 << 10  # bytes: a file of the model up to this size is compared with
 ATTEMPTS = 20  # to search while other processes change the index
 LONG_READS = 5  # attempts to read everything
 
+T = TypeVar("T")
 _File = tuple[int, int] | None
 
 
@@ -280,23 +281,39 @@ class IndexReader(Closing):
         so that unused bytes of cases.sqlite could not be checked, or if they are stale. Nobody waits meanwhile. Raises
         IndexDamaged at the first difference, and IndexBusy if the index changes again and again.
         """
+        return self.read_whole(self._verify)
+
+    def read_whole(self, read: Callable[[], T]) -> T:
+        """What `read` gives, which reads the whole index; if the index changes meanwhile, it is called again."""
         for _ in range(LONG_READS):
             self.refresh()
-            with suppress(IndexBusy), self._unlocked() as database:
-                whole = sealed(self.path, self._generation.number)
-                database.verify()
-                _require_model(self.path, database.metadata())
-                if self._remote:
-                    from index.milvus.sync import require_same
+            with suppress(IndexBusy):
+                return read()
+        raise IndexBusy(f"{self.path} changes faster than it can be read as a whole; try again")
 
-                    require_same(database, self._remote)
-                else:
-                    _require_same(self.path, database)
-                if whole:
-                    verify_seal(self.model)
-                self._require_unchanged()
-                return whole
-        raise IndexBusy(f"{self.path} changes faster than it can be verified; try again")
+    def _verify(self) -> bool:
+        with self._unlocked() as database:
+            whole = sealed(self.path, self._generation.number)
+            database.verify()
+            _require_model(self.path, database.metadata())
+            if self._remote:
+                from index.milvus.sync import require_same
+
+                require_same(database, self._remote)
+            else:
+                _require_same(self.path, database)
+            if whole:
+                verify_seal(self.model)
+            return whole
+
+    def model_files(self) -> dict[str, str]:
+        """The SHA-256 of each file of the model that encoded the index, by name."""
+        stored = self._metadata.get("model", {}).get("files")
+        return dict(stored) if stored else file_digests(self.model)
+
+    def all_metadata(self) -> dict[str, object]:
+        """All values that `metadata` gives, by key."""
+        return dict(self._metadata["values"])
 
     def metadata(self, key: str) -> object | None:
         """A JSON value stored when the index was built, such as "rules" or "collection", or None."""

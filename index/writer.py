@@ -1,9 +1,10 @@
 """Changes an index while it is in use: adds, removes and relabels cases, each change completely or not at all."""
 
 import contextlib
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case, require_filter
+from index.case import LABEL_NAMES, Case, difference, require_filter, same_file
 from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
 from index.errors import IndexDamaged, IndexUnreachable
@@ -23,11 +24,23 @@ from index.sqlite.writer import CaseWriter
 from index.vectors.base import Demand, require_one_each
 from index.vectors.vector_file import VectorFile
 
-__all__ = ["IndexWriter"]
+__all__ = ["IndexWriter", "Merged"]
 
 AT_ONCE = 4_096  # pending cases: from here on they are sent to Milvus before the writer is closed
 SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written again after every change
 SEALED = 256 << 20  # bytes of cases.sqlite: up to here SHA256SUMS is written after every change
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge did: the number of cases added, and each other case with the case here that has the same bytes.
+
+    differing: those of them whose records differ, each with the difference in words.
+    """
+
+    added: int
+    known: list[tuple[str, str]]
+    differing: list[tuple[str, str]]
 
 
 class IndexWriter(Closing):
@@ -115,8 +128,8 @@ class IndexWriter(Closing):
         require_filter(field, values)
         return list(self._database.cases_where(field, values).values())
 
-    def known(self, field: str, values: Collection[str]) -> dict[str, str]:
-        """The values of a field that are indexed, each with the name of its first case."""
+    def known(self, field: str, values: Collection[str]) -> dict[str, list[Case]]:
+        """The values of a field that are indexed, each with its cases in row order."""
         require_filter(field, values)
         return self._database.known(field, values)
 
@@ -134,8 +147,8 @@ class IndexWriter(Closing):
         """
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._change():
-            self._require_whole_studies(cases)
             self._database.add(cases, embeddings, thumbnails, logits)
+            self._require_whole_studies(cases)
         if self._database.remote and len(self._database.pending()) >= AT_ONCE:
             self._update_milvus()
 
@@ -182,35 +195,70 @@ class IndexWriter(Closing):
             found = self._database.cases_where("study", [study])
             if not found:
                 raise ValueError(f"the index holds no study {study}")
-            wrong = [row for row, case in found.items() if case.label != label]
+            wrong = {row: replace(case, label=label) for row, case in found.items() if case.label != label}
             if wrong:
-                self._database.relabel(wrong, label)
+                self._database.rewrite(wrong, "relabel", label=LABEL_NAMES[label])
             return len(wrong)
 
-    def merge(self, other: IndexReader, prefix: str = "") -> tuple[int, list[tuple[str, str]]]:
+    def update(self, cases: Sequence[Case]) -> int:
+        """Give indexed cases these records, all in one transaction; gives how many were changed.
+
+        A case is known by its name. Its digest, embedding and thumbnail stay. What the records held before is
+        overwritten. Raises ValueError, and changes none, for an unknown case, and for a study that would have two
+        labels or two patients.
+        """
+        with self._change():
+            old = self._database.cases_where("case", {case.case for case in cases})
+            rows = {case.case: row for row, case in old.items()}
+            if unknown := [case.case for case in cases if case.case not in rows]:
+                raise ValueError(f"the index holds no case {unknown[0]}")
+            new = {rows[case.case]: replace(case, digest=old[rows[case.case]].digest) for case in cases}
+            new = {row: case for row, case in new.items() if case != old[row]}
+            if not new:
+                return 0
+            self._database.rewrite(new, "update")
+            self._require_whole_studies(list(new.values()))
+            if not self._database.remote and any(case.study != old[row].study for row, case in new.items()):
+                # vectors.faiss has the numbers of studies: it becomes that of another index, and is written again.
+                self._database.set_metadata(identity=secrets.token_hex(16))
+            self._erased = True
+            return len(new)
+
+    def merge(self, other: IndexReader, prefix: str = "") -> "Merged":
         """Add the cases of another index, all in one transaction, without those whose files are indexed here already.
 
         Both indexes need the same model: embeddings of two models cannot be compared. prefix: put before the names of
-        case, study and patient, as "north/", if two hospitals use the same names for different people. Gives the number
-        of cases added, and each other case with the case here that has the same bytes. Raises ValueError, and adds
-        none, for another model, for a case whose name is taken, and for a study with another label or patient.
+        case, study and patient, as "north/", if two hospitals use the same names for different people. Raises
+        ValueError, and adds none, for another model, for a case whose name is taken, and for a study with another label
+        or patient.
         """
         if other.path.resolve() == self.path:
             raise ValueError("an index cannot be merged with itself")
-        if file_digests(other.model) != file_digests(self.model):
+        if other.model_files() != file_digests(self.model):
             raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
+        return other.read_whole(lambda: self._merge(other, prefix))
+
+    def _merge(self, other: IndexReader, prefix: str) -> "Merged":
         known: list[tuple[str, str]] = []
+        differing: list[tuple[str, str]] = []
         added = 0
         with self._change():
             last = self._database.last()  # a file that the other index holds twice is added twice
             for batch in other.batches():
-                digests = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
-                known += [(case.case, digests[case.digest]) for case in batch.cases if case.digest in digests]
-                new = [n for n, case in enumerate(batch.cases) if case.digest not in digests]
+                here = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
+                new = []
+                for n, case in enumerate(batch.cases):
+                    if case.digest in here:
+                        given = _prefixed(case, prefix)
+                        indexed = same_file(given, here[case.digest])
+                        known.append((case.case, indexed.case))
+                        differing += [(case.case, words)] if (words := difference(indexed, given)) else []
+                    else:
+                        new.append(n)
                 cases = [_prefixed(batch.cases[n], prefix) for n in new]
-                self._require_whole_studies(cases)
                 pictures = [batch.thumbnails[n] for n in new]
                 self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
+                self._require_whole_studies(cases)
                 added += len(new)
             if added:
                 self._database.record("merge", {"cases": added}, added)
@@ -219,7 +267,7 @@ class IndexWriter(Closing):
                 self._database.set_metadata(values=values | ({"prefixes": prefixes} if prefixes else {}))
                 if _is_synthetic(other.metadata("collection")):
                     self._mark()
-        return added, known
+        return Merged(added, known, differing)
 
     def mark_synthetic(self) -> None:
         """Mark the index as holding synthetic radiographs, before some are added."""
@@ -261,9 +309,9 @@ class IndexWriter(Closing):
                 yield
 
     def _require_whole_studies(self, cases: Sequence[Case]) -> None:
-        there = self._database.cases_where("study", {case.study for case in cases})
-        studies = {case.study: (case.label, case.patient) for case in there.values()}
-        for case in cases:
+        """Raise ValueError if the study of one of the cases, as indexed now, has two labels or two patients."""
+        studies: dict[str, tuple[int, str]] = {}
+        for case in self._database.cases_where("study", {case.study for case in cases}).values():
             if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
                 raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
 

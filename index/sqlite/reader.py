@@ -133,11 +133,13 @@ class CaseReader:
         """The highest row number ever given; 0 if none was."""
         return self._sqlite.number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
 
-    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, str]:
-        """The values of a field that exist up to a row, each with its first case."""
-        statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" IN {{}} AND row <= ? GROUP BY 1'
-        found = self._sqlite.query_in(statement, values, last)
-        return {value: case for value, case, _ in found}
+    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, list[Case]]:
+        """The values of a field that exist up to a row, each with its cases."""
+        known: dict[str, list[Case]] = {}
+        for row, case in self.cases_where(field, values).items():
+            if row <= last:
+                known.setdefault(getattr(case, field), []).append(case)
+        return known
 
     def counts(self, field: str) -> dict[str, int]:
         """The number of cases for each value of a field, sorted by value; labels by name."""

@@ -12,7 +12,6 @@ from index.sqlite.connection import Row
 __all__ = [
     "APPLICATION",
     "GENERATION",
-    "LABEL",
     "READABLE",
     "SCHEMA",
     "TABLES",
@@ -91,7 +90,6 @@ CREATE TABLE history (
 """
 
 WIDTH = len(FIELDS) + 3  # columns of cases
-LABEL = 4  # the column of the label
 GENERATION = "(SELECT coalesce(max(generation), 0) FROM history)"
 _RECORD = "\x1f".join(["%s"] * (WIDTH - 1))  # a row of cases without its checksum, as one text
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, LABEL_NAMES, Case, as_text
+from index.case import FIELDS, Case, as_text
 from index.sqlite.connection import Row
 from index.sqlite.reader import CaseReader
 from index.sqlite.schema import (
     APPLICATION,
-    LABEL,
     SCHEMA,
     TABLES,
     WIDTH,
@@ -108,16 +107,17 @@ class CaseWriter(CaseReader):
             self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
         self.record("remove", {"cases": len(rows)}, -len(rows))
 
-    def relabel(self, rows: Collection[int], label: int) -> None:
-        """Give cases another label."""
+    def rewrite(self, cases: Mapping[int, Case], action: str, **detail: str) -> None:
+        """Give rows other records, with an entry in the history; their names stay."""
         changed = []
-        for row in self._sqlite.query_in("SELECT * FROM cases WHERE row IN {}", rows):
-            record: Row = (*row[:LABEL], label, *row[LABEL + 1 : -1])
-            changed.append((label, record_crc(record), row[0]))
-        self._sqlite.write("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
+        for old in self._sqlite.query_in("SELECT * FROM cases WHERE row IN {}", cases):
+            record: Row = (old[0], *(getattr(cases[old[0]], name) for name in FIELDS), old[-2])
+            changed.append((*record[2:], record_crc(record), old[0]))
+        fields = ", ".join(f"{name} = ?" for name in (*FIELDS[1:], "logit", "crc"))
+        self._sqlite.write(f"UPDATE cases SET {fields} WHERE row = ?", changed)
         if self.remote:
-            self.unsettle(rows)
-        self.record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]})
+            self.unsettle(cases)
+        self.record(action, {"cases": len(cases), **detail})
 
     def record(self, action: str, detail: Mapping[str, Any], more: int = 0) -> None:
         """Add an entry to the history; `more` is the change of the number of cases."""

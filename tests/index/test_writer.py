@@ -15,7 +15,7 @@ from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.reader import IndexReader
 from index.vectors.vector_file import VectorFile
-from index.writer import IndexWriter
+from index.writer import IndexWriter, Merged
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 Write = Callable[[Path, Sample], Path]
@@ -251,7 +251,8 @@ def test_two_indexes_become_one(tmp_path: Path, write_index: Write, sample: Samp
     south = write_index(tmp_path / "south", chosen(sample, [*range(25, 55)]))  # the first five are in both
     before = everything_in(south)
     with IndexReader.open(south) as other, IndexWriter.open(north) as edit:
-        added, known = edit.merge(other)
+        merged = edit.merge(other)
+        added, known = merged.added, merged.known
     assert (added, known) == (25, [(case.case, case.case) for case in sample[0][25:30]])
     assert everything_in(south) == before
     assert_holds(north, chosen(sample, [*range(55)]))
@@ -262,7 +263,8 @@ def test_merging_twice_adds_nothing(tmp_path: Path, write_index: Write, sample: 
     south = write_index(tmp_path / "south", chosen(sample, [*range(30, 55)]))
     for expected in ((25, 0), (0, 25)):
         with IndexReader.open(south) as other, IndexWriter.open(north) as edit:
-            added, known = edit.merge(other)
+            merged = edit.merge(other)
+        added, known = merged.added, merged.known
         assert (added, len(known)) == expected
     assert_holds(north, chosen(sample, [*range(55)]))
 
@@ -276,7 +278,7 @@ def test_a_prefix_keeps_two_hospitals_apart(tmp_path: Path, write_index: Write, 
         with pytest.raises(ValueError, match="already"):
             edit.merge(other)
         assert edit.cases() == cases
-        assert edit.merge(other, "south/") == (20, [])
+        assert edit.merge(other, "south/") == Merged(20, [], [])
         renamed = [
             replace(c, case=f"south/{c.case}", study=f"south/{c.study}", patient=f"south/{c.patient}") for c in others
         ]
