@@ -15,7 +15,7 @@ from pathlib import Path
 
 from retrieval.errors import SiteKeyError
 
-__all__ = ["KEY_VARIABLE", "SiteKey", "is_pseudonym", "patient_names"]
+__all__ = ["KEY_VARIABLE", "SiteKey", "indexed_names", "is_pseudonym", "patient_names"]
 
 KEY_VARIABLE = "MURA_SEARCH_SITE_KEY_FILE"
 _DIGITS = 20  # 80 bits: among a hundred million studies two have the same hash with odds of 4 in 10^9
@@ -91,8 +91,13 @@ def is_pseudonym(name: str) -> bool:
 
 def patient_names(identifier: str) -> tuple[str, ...]:
     """The names by which an index may know a patient: the identifier, and its pseudonym if the site has a key."""
+    return indexed_names("patient", identifier)
+
+
+def indexed_names(kind: str, identifier: str) -> tuple[str, ...]:
+    """The same for a patient, a study or a case."""
     key = SiteKey.find()
-    return (identifier, key.pseudonym("patient", identifier)) if key else (identifier,)
+    return (identifier, key.pseudonym("image" if kind == "case" else kind, identifier)) if key else (identifier,)
 
 
 def _default_path() -> Path:
