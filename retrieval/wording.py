@@ -54,7 +54,7 @@ def estimate_text(estimate: "Estimate", digits: int = 3, sign: bool = False) -> 
     """An estimate with its interval: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
     form = f"{'+' if sign else ''}.{digits}f"
     if estimate.value is None:
-        return estimate.reason
+        return estimate.reason or "undefined"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:{form}}"
     return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"

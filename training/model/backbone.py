@@ -28,7 +28,7 @@ _COUNTER = "num_batches_tracked"  # batch normalisation has it since PyTorch 0.4
 _SHOWN = 3  # names
 # What checkpoints hold besides weights and cannot run code: options, and figures as NumPy's numbers.
 _SCALAR = np.float64(0).__reduce__()[0]
-_PLAIN = [argparse.Namespace, np.dtype, _SCALAR, (_SCALAR, "numpy.core.multiarray.scalar")]
+_PLAIN: list[Any] = [argparse.Namespace, np.dtype, _SCALAR, (_SCALAR, "numpy.core.multiarray.scalar")]
 _PLAIN += [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")]
 
 
