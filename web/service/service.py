@@ -267,13 +267,13 @@ class Service:
         views: list[View] = []
         pictures: list[NDArray[np.uint8]] = []
         notices: list[Notice] = []
-        failures: list[RadiographError] = []
+        failures: list[tuple[str, RadiographError]] = []
         pixels = 0
         for source in sources:
             try:
                 read, prepared, said = await self._in_thread(_decoded, searcher, source)
             except RadiographError as error:
-                failures.append(error)
+                failures.append((source.name, error))
                 continue
             pixels += sum(view.pixels.shape[0] * view.pixels.shape[1] for view in read)
             if pixels > self.limits.pixels:
@@ -285,8 +285,8 @@ class Service:
             pictures += prepared
             notices += of_view(source.name, said)
         if not views:
-            raise failures[0]
-        return views, pictures, notices + [left_out(failure) for failure in failures]
+            raise failures[0][1]
+        return views, pictures, notices + [left_out(*failure) for failure in failures]
 
     def _view(self, name: str, number: int) -> View:
         views = self.studies.get(name).views
