@@ -21,6 +21,7 @@ __all__ = [
     "metric_title",
     "predicate",
     "printable",
+    "reason_text",
     "sentence",
     "verdict",
     "warnings_of_files",
@@ -46,6 +47,11 @@ def printable(text: str) -> str:
     'a\ufffd[31mb'
     """
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def reason_text(error: object) -> str:
+    """The first line of an error of a library, printable and at most 200 characters."""
+    return printable(str(error).partition("\n")[0])[:200]
 
 
 def label_word(abnormal: bool | None) -> str:
