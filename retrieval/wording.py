@@ -21,6 +21,7 @@ __all__ = [
     "metric_title",
     "predicate",
     "printable",
+    "reason_text",
     "sentence",
     "verdict",
     "warnings_of_files",
@@ -48,6 +49,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
+def reason_text(error: object) -> str:
+    """The first line of an error of a library, printable and at most 200 characters."""
+    return printable(str(error).partition("\n")[0])[:200]
+
+
 def label_word(abnormal: bool | None) -> str:
     """The word for a prediction: "abnormal", "normal", or "unknown" where nothing could predict."""
     return "unknown" if abnormal is None else ("abnormal" if abnormal else "normal")
@@ -63,13 +69,15 @@ def verdict(answer: "Answer") -> str:
     return f"undecided: the classifier says {classifier}, the vote says {vote}"
 
 
-def estimate_text(estimate: "Estimate", digits: int = 3) -> str:
+def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
     """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
+    plus = "+" if sign else ""
     if estimate.value is None:
-        return f"undefined: {estimate.reason}"
+        return f"undefined: {estimate.reason}" if estimate.reason else "undefined"
+    value = f"{estimate.value:{plus}.{max(3, digits)}f}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+        return value
+    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f})"
 
 
 def metric_title(metric: str) -> str:
