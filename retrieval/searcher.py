@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import MODEL
 from index.errors import IndexDamaged, IndexFailure
-from index.reader import Hit, IndexReader
+from index.reader import Hit, IndexReader, require_index
 from retrieval.answer import (
     Answer,
     ClassifierAnswer,
@@ -97,13 +99,17 @@ class Searcher:
     def open(cls, index: Path | str | None = None) -> Self:
         """Open an index folder with the model in it. Raises IndexFailure, BundleError, MissingExtra."""
         started = time.perf_counter()
-        folder = IndexReader.open(default_index() if index is None else Path(index))
-        try:
-            encoder, rules = Encoder.open(folder.model), _stored_rules(folder)
-        except BaseException:
-            folder.close()
-            raise
-        return cls(encoder, folder, rules, time.perf_counter() - started)
+        path = default_index() if index is None else Path(index)
+        require_index(path)
+        with ThreadPoolExecutor(1) as thread:  # the model loads while this thread imports FAISS and checks the cases
+            loading = thread.submit(Encoder.open, path / MODEL)
+            reader = IndexReader.open(path)
+            try:
+                encoder, rules = loading.result(), _stored_rules(reader)
+            except BaseException:
+                reader.close()
+                raise
+        return cls(encoder, reader, rules, time.perf_counter() - started)
 
     def close(self) -> None:
         self.index.close()

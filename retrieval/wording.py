@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISCLAIMER",
+    "PREDICTORS",
     "anonymous_sentence",
     "estimate_text",
     "label_word",
+    "metric_title",
     "predicate",
     "printable",
     "sentence",
@@ -24,6 +26,16 @@ __all__ = [
     "warnings_of_files",
 ]
 
+PREDICTORS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
+"""The predictors of an evaluation, and what people call them."""
+
+_METRICS = {
+    "f1": "F1",
+    "auroc": "AUROC",
+    "brier": "Brier score",
+    "calibration_error": "expected calibration error",
+    "map_at_r": "mAP at R",
+}
 DISCLAIMER = "Not a medical device: research and teaching only."
 
 
@@ -51,14 +63,18 @@ def verdict(answer: "Answer") -> str:
     return f"undecided: the classifier says {classifier}, the vote says {vote}"
 
 
-def estimate_text(estimate: "Estimate", digits: int = 3, sign: bool = False) -> str:
-    """An estimate with its interval: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
-    form = f"{'+' if sign else ''}.{digits}f"
+def estimate_text(estimate: "Estimate", digits: int = 3) -> str:
+    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
     if estimate.value is None:
-        return estimate.reason
+        return f"undefined: {estimate.reason}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:{form}}"
-    return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+
+
+def metric_title(metric: str) -> str:
+    """The name of a metric for people: "AUROC", "average precision"."""
+    return _METRICS.get(metric, metric.replace("_", " "))
 
 
 # What is said of a view or file; the view is the subject.

@@ -1,9 +1,9 @@
 """Faults of a collection that only its pictures show: near duplicates, and labels that look wrong."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from retrieval.audit.near_duplicates import (
     near_duplicates,
     similarity_limit,
 )
+from retrieval.csv_format import Row
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
@@ -68,6 +69,16 @@ class DeepFindings:
     similarity_limit: SimilarityLimit
     near_duplicates: tuple[NearDuplicate, ...]
     labels: LabelCheck
+
+    def rows(self) -> Iterator[Row]:
+        """The findings as lines of the audit's table."""
+        for pair in self.near_duplicates:
+            names = dict(zip(("case", "other_case", "study", "other_study"), pair.cases + pair.studies, strict=True))
+            yield {"finding": "near duplicate", **asdict(pair), **names}
+        for issue in self.labels.issues:
+            neighbours = "; ".join(f"{near.study} {near.label} {near.similarity:.3f}" for near in issue.neighbours)
+            renamed = {"case": issue.cases[0], "other_label": issue.other, "detail": neighbours}
+            yield {"finding": "suspect label", **asdict(issue), **renamed}
 
 
 def encode_collection(

@@ -1,7 +1,6 @@
 """Encode many radiographs: threads read and prepare the next ones while the present batch is encoded.
 
-`encode_all` is the one loop for a build, an addition, a deep audit and an evaluation: it counts, reports progress and
-collects what could not be read. B radiographs in a batch, D numbers of an embedding.
+`encode_all` serves build, addition, deep audit and evaluation. B radiographs in a batch, D numbers of an embedding.
 """
 
 from collections import deque
@@ -99,11 +98,11 @@ def encode_all(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> EncodingReport:
-    """Encode cases in their order, and hand each batch to `store`.
+    """Encode cases in their order, and pass each batch to `store`.
 
     store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
-    radiographs that need no encoding; `progress` counts them as done. workers: threads that read files. An interruption
-    (KeyboardInterrupt) says how many radiographs are done, and whether the same command goes on from there.
+    radiographs that need no encoding; `progress` counts them as done. workers: threads that read files. A
+    KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
@@ -158,9 +157,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def shown_name(case: Case) -> str:
-    """The name of a case's file for messages: its path, or the case's own name where the path may name a patient.
-
-    A case that is not named by its path has a pseudonym, and then no message may show the path.
+    """The name of a case's file for messages: its path, or the case's own name where that is a pseudonym.
 
     >>> shown_name(Case("a/1.png", "s", "p", 0, path="data/a/1.png"))
     'data/a/1.png'
@@ -202,16 +199,13 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
     encoded = encoder.encode_prepared([item.picture for item in prepared])
     sound = usable(encoded)
     kept = [item for item, good in zip(prepared, sound, strict=True) if good]
-    unusable = [
-        (item.case, f"{shown_name(item.case)}: the model's output for this radiograph is not a number; leave it out")
-        for item, good in zip(prepared, sound, strict=True)
-        if not good
-    ]
+    broken = [item.case for item, good in zip(prepared, sound, strict=True) if not good]
+    reason = "the model's output for this radiograph is not a number; leave it out"
     return Batch(
         cases=[item.case for item in kept],
         embeddings=encoded.embeddings[sound],
         logits=encoded.logits[sound],
         thumbnails=[item.thumbnail for item in kept],
         notices=[notice for item in kept for notice in item.notices],
-        unreadable=[*unreadable, *unusable],
+        unreadable=[*unreadable, *((case, f"{shown_name(case)}: {reason}") for case in broken)],
     )

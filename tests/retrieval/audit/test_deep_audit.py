@@ -26,7 +26,6 @@ from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import build_index
-from retrieval.reports.audit_csv import COLUMNS, findings_table
 from retrieval.reports.audit_report import audit_report
 from retrieval.searcher import Searcher
 
@@ -101,8 +100,8 @@ def test_as_json(findings: Audit) -> None:
 
 
 def test_as_csv(findings: Audit) -> None:
-    rows = list(csv.DictReader(io.StringIO(findings_table(findings))))
-    assert tuple(rows[0]) == COLUMNS
+    rows = list(csv.DictReader(io.StringIO(findings.to_csv())))
+    assert list(rows[0]) == Audit.columns.split()
     by_kind = [(row["finding"], row["case"] or row["study"], row["other_case"]) for row in rows]
     assert by_kind == [
         ("unreadable", "bad.png", ""),
