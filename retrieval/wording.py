@@ -129,13 +129,33 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
 }
 # What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
 _OF_COLLECTION: dict[str, str] = {
-    Code.ROWS_WITHOUT_STUDY: "rows that name no study: {count} of {total}; each radiograph counts as one study",
+    Code.WITHOUT_STUDY: "radiographs that name no study: {count} of {total}; each counts as one study",
     Code.WITHOUT_PATIENT: (
         "radiographs that name no patient: {count} of {total}; each of their studies counts as one patient, so the "
         "same patient can be on both sides of a comparison"
     ),
     Code.INFERRED_PATIENTS: "FracAtlas publishes neither patients nor studies: both are inferred",
-    Code.DRAWN_SPLITS: "no splits are named: {percent} % of the patients, drawn by their names, are valid",
+    Code.PLACEHOLDERS: "patients who are named by a placeholder, which names nobody: {count} radiographs",
+    Code.ONE_PATIENT: (
+        "one patient has {count} of {total} studies: if the name stands for many people, no vote and no split by "
+        "patient means anything; leave the patient empty then"
+    ),
+    Code.CHANGED_IDENTIFIERS: (
+        "identifiers that look as if a spreadsheet had changed them: {count}; different people may have become one"
+    ),
+    Code.ALIKE_IDENTIFIERS: (
+        "identifiers that differ only in zeros, case, punctuation or white space: {count}; one patient may count as two"
+    ),
+    Code.ONE_LABEL: "all studies are {label}: an index of one label does not vote",
+    Code.OTHER_SPLITS: "splits other than train, valid and test: {count}",
+    Code.WITHOUT_SPLIT: "radiographs that name no split, though others do: {count} of {total}",
+    Code.DRAWN_SPLITS: (
+        "no splits are named: {percent} % of the patients, drawn by their names, are valid. Train has {train_normal} "
+        "normal and {train_abnormal} abnormal studies, valid {valid_normal} and {valid_abnormal}; a column "
+        "split chooses otherwise"
+    ),
+    Code.MISSING_FILES: "files that are missing: {count} of {total}",
+    Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
@@ -149,6 +169,10 @@ _OF_COLLECTION: dict[str, str] = {
         "radiographs that say that text is burnt into their pictures: {count}; it may name patients, also in thumbnails"
     ),
     Code.LABELS_WITHOUT_STUDY: "rows of the table of labels whose study is not here: {count} of {total}",
+    Code.LABELS_ALIKE: (
+        "rows of the table of labels that match a study but for zeros, case, punctuation or white space: {count}; a "
+        "spreadsheet may have removed zeros in front"
+    ),
     Code.DICOMDIR_FILES_MISSING: "files that DICOMDIR lists and that are missing: {count}",
     Code.PSEUDONYMS: "hashes with this site's key replace the names of patients and studies, and no path is stored",
     Code.SYNTHETIC_FIGURES: "the radiographs are synthetic: the figures say nothing about patients",

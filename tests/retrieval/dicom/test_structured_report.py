@@ -318,6 +318,7 @@ DETAILS: dict[str, Detail] = {
     "missing": "half", "kind": "pages", "reason": "/secret/place.dcm is damaged", "case": "secret", "patient": "secret",
     "prefix": "secret", "variable": "NAME", "views": 30, "chosen": " with part secret",
     "names": "secret", "kinds": "3 CT", "count": 3, "total": 40, "studies": 2, "percent": 30,
+    "label": "normal", "folders": 2, "train_normal": 1, "train_abnormal": 1, "valid_normal": 1, "valid_abnormal": 1,
 }  # fmt: skip
 
 
