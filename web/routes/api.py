@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from retrieval.answer import Answer
 from web.errors import Refused
 from web.models import REFUSALS, AnswerDocument, CaseRecord, IndexSummary, Label, StudyQuestion, WorklistDocument
-from web.routes.query_form import FORM, read_upload
+from web.routes.query_form import FORM, ask
 from web.service.service import Service
 from web.service.worklist import Worklist
 from web.settings import TOKEN_VARIABLE
@@ -36,11 +36,8 @@ class Png(Response):
 
 @api.post("/api/search", summary="Ask about a study", response_model=AnswerDocument, openapi_extra=FORM)
 async def search(request: Request) -> JSONResponse:
-    service = service_of(request)
-    with service.admission.enter() as share:
-        upload = await read_upload(request, service.limits.views, share)
-        answer, name = await service.ask(upload, share)
-    return JSONResponse(_document(answer, name, service))
+    answer, name, _ = await ask(request)
+    return JSONResponse(_document(answer, name, service_of(request)))
 
 
 @api.get(_STUDY, summary="Ask again about a remembered study", response_model=AnswerDocument)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import redacted_traceback
-from web.errors import Refused
-from web.service.admission import BUSY
+from web.service.admission import busy
 
 __all__ = ["Batcher"]
 
@@ -48,7 +47,7 @@ class Batcher:
     async def encode(self, encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
         """What `encoder.encode_prepared` gives of the pictures. Raises Refused where too many wait already."""
         if self._jobs and self.waiting + len(pictures) > self.most:
-            raise Refused(503, BUSY, retry=1)
+            raise busy()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         job = _Job(encoder, pictures, asyncio.get_running_loop().create_future())
