@@ -308,7 +308,7 @@ def test_addresses_and_options_that_are_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(ArchiveError, match=sentence):
             WebArchive("https://pacs/dicom-web", tls)
-    with pytest.raises(ArchiveError, match="need an address that begins with https"):
+    with pytest.raises(ArchiveError, match="need a URL that begins with https"):
         WebArchive("http://localhost/dicom-web", {"ca": "x"})
 
 
