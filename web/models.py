@@ -65,9 +65,9 @@ class Question(BaseModel):
     def _drop_empty(cls, fields: Any) -> Any:
         if not isinstance(fields, Mapping):
             return fields
-        given = {name: [item for item in value if item != ""] if isinstance(value, list) else value
-                 for name, value in fields.items()}  # fmt: skip
-        return {name: value for name, value in given.items() if value not in ("", [])}
+        values = {name: [item for item in value if item != ""] if isinstance(value, list) else value
+                  for name, value in fields.items()}  # fmt: skip
+        return {name: value for name, value in values.items() if value not in ("", [])}
 
     @classmethod
     def from_form(cls, fields: Iterable[tuple[str, str]]) -> "Question":

@@ -1,4 +1,4 @@
-"""The pages, and the parts of pages, that a browser asks for, and the login."""
+"""The pages, the parts of pages that scripts ask for, and the login."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -125,7 +125,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 async def _front(request: Request, part: str = "", index: IndexSummary | None = None, **values: object) -> HTMLResponse:
-    """The page to ask on, with a part below the form; for the page's own script, that part alone."""
+    """The front page with a part below the form; for the page's own script, the part alone."""
     index = index or await service_of(request).about()
     if part and _is_part(request):
         return page(part, index=index, **values)
@@ -151,5 +151,5 @@ def _sessions(request: Request) -> Sessions:
 
 
 def _is_part(request: Request) -> bool:
-    """Whether the page's own script asks, which puts the part into the page."""
+    """Whether the page's own script asks, to put the part into the page."""
     return "x-fragment" in request.headers
