@@ -103,9 +103,7 @@ def audit(
     collection = options.read(data)
     findings = deep.examine(collection, workers)
     if table:
-        from retrieval.reports.audit_csv import findings_table
-
-        write_file(table, findings_table(findings))
+        write_file(table, findings.to_csv())
     if sheet:
         from retrieval.reports.audit_report import audit_report
 

@@ -21,6 +21,7 @@ __all__ = [
     "bare_table",
     "note",
     "print_json",
+    "print_result",
     "progress",
     "radiographs",
     "require_apart",
@@ -41,6 +42,14 @@ def note(text: str) -> None:
 def print_json(value: Mapping[str, object]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     print(as_text(text))
+
+
+def print_result(as_json: bool, schema: str, content: Mapping[str, object], *lines: str) -> None:
+    """Print a result as JSON, or in these lines."""
+    if as_json:
+        print_json({"schema": f"mura-search/{schema}/1", **content})
+    else:
+        print(*map(printable, lines), sep="\n")
 
 
 def radiographs(count: int) -> str:

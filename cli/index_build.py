@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from cli.console import note, print_json, progress, radiographs
-from cli.options.common import AsJson, IndexFolder, Workers
+from cli.console import note, print_json, print_result, progress, radiographs
+from cli.options.common import AsJson, IndexFolder, Workers, index_path
 from cli.options.data import CollectionOptions, FetchOptions
 from cli.options.store import StoreOptions
 from index.errors import IndexFailure
@@ -42,9 +42,8 @@ def build(
     """
     from retrieval.indexing.build import build_index
     from retrieval.indexing.shards import Shard, build_shard
-    from retrieval.searcher import default_index
 
-    arguments, target = store.arguments, index or default_index()
+    arguments, target = store.arguments, index_path(index)
     with source.collection(collection) as cases, progress("indexing") as show:
         if shard is not None:
             try:
@@ -109,9 +108,8 @@ def merge(
     All must be of the same model.
     """
     from retrieval.indexing.shards import is_shard, join_shards
-    from retrieval.searcher import default_index
 
-    target = index or default_index()
+    target = index_path(index)
     shards = [other for other in others if is_shard(other)]
     if not shards:
         if replace or store != StoreOptions():
@@ -145,8 +143,6 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
                 except ValueError as error:
                     raise IndexFailure(f"{error}; nothing of {other} was merged") from error
             added, known = added + more, known + there
-    if as_json:
-        pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
-        print_json({"schema": "mura-search/merge/1", "added": added, "known": pairs})
-    else:
-        print(f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}.")
+    pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
+    text = f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."
+    print_result(as_json, "merge", {"added": added, "known": pairs}, text)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import note, print_json, progress, radiographs
-from cli.options.common import AsJson, IndexFolder
+from cli.console import note, print_json, print_result, progress, radiographs
+from cli.options.common import AsJson, IndexFolder, index_reader
 from retrieval.wording import printable
 
 __all__ = ["export", "info", "verify"]
@@ -15,20 +15,16 @@ __all__ = ["export", "info", "verify"]
 
 def verify(index: IndexFolder = None, as_json: AsJson = False) -> None:
     """Read every byte of an index and compare it with the checksums."""
-    from index.reader import IndexReader
     from retrieval.encoding.bundle import Bundle
-    from retrieval.searcher import default_index
 
-    with IndexReader.open(index or default_index()) as reader:
+    with index_reader(index) as reader:
         Bundle.open(reader.model)
         every_byte = reader.verify()
         count, _ = reader.size()
-        content = {"schema": "mura-search/verify/1", "path": str(reader.path), "cases": count, "whole": True}
-    if as_json:
-        print_json(content | {"every_byte": every_byte})
-        return
-    print(f"Whole: {radiographs(count)}, their embeddings and pictures, the vectors and the model.")
-    if not every_byte:
+    content = {"path": str(reader.path), "cases": count, "whole": True, "every_byte": every_byte}
+    text = f"Whole: {radiographs(count)}, their embeddings and pictures, the vectors and the model."
+    print_result(as_json, "verify", content, text)
+    if not (every_byte or as_json):
         note("the bytes of removed radiographs were not checked; to remove them: mura-search index compact")
 
 
@@ -39,24 +35,18 @@ def export(
 ) -> None:
     """Write all records, embeddings and classifier logits to a Parquet file."""
     from index.export import write_parquet
-    from index.reader import IndexReader
-    from retrieval.searcher import default_index
 
-    with IndexReader.open(index or default_index()) as reader, progress("exporting") as show:
+    with index_reader(index) as reader, progress("exporting") as show:
         count = write_parquet(reader, target, progress=show)
-    if as_json:
-        print_json({"schema": "mura-search/export/1", "path": str(target), "cases": count})
-    else:
-        print(printable(f"Wrote {radiographs(count)} to {target}."))
+    text = f"Wrote {radiographs(count)} to {target}."
+    print_result(as_json, "export", {"path": str(target), "cases": count}, text)
 
 
 def info(index: IndexFolder = None, as_json: AsJson = False) -> None:
     """Show what an index holds."""
-    from index.reader import IndexReader
     from retrieval.encoding.bundle import Bundle
-    from retrieval.searcher import default_index
 
-    with IndexReader.open(index or default_index()) as reader:
+    with index_reader(index) as reader:
         bundle = Bundle.open(reader.model)
         content = {
             "schema": "mura-search/index-info/1",

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from cli.console import note, print_json, progress, radiographs
-from cli.options.common import AsJson, IndexFolder, Workers
+from cli.console import note, print_json, print_result, progress, radiographs
+from cli.options.common import AsJson, IndexFolder, Workers, index_path, index_writer
 from cli.options.data import CollectionOptions, Data
 from cli.options.store import DemandOptions
+from index.case import LABEL_NAMES
 from index.errors import IndexFailure
-from retrieval.wording import printable
 
 __all__ = ["add", "compact", "relabel", "remove"]
 
@@ -23,11 +23,10 @@ def add(
 ) -> None:
     """Add a collection to an index. A radiograph that is already in the index, byte for byte, is not added again."""
     from retrieval.indexing.update import add_to_index
-    from retrieval.searcher import default_index
 
     collection = options.read_noted(data)
     with progress("adding") as show:
-        report = add_to_index(collection, index or default_index(), workers=workers, progress=show)
+        report = add_to_index(collection, index_path(index), workers=workers, progress=show)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -63,9 +62,6 @@ def remove(
 
     Each option may be repeated. Adding the same collection again adds them again.
     """
-    from index.writer import IndexWriter
-    from retrieval.searcher import default_index
-
     wanted = [
         (field, name)
         for field, names in (("case", case), ("study", study), ("patient", patient))
@@ -73,19 +69,14 @@ def remove(
     ]
     if not wanted:
         raise typer.BadParameter("say what to remove: --case, --study or --patient")
-    counts = {}
-    with IndexWriter.open(index or default_index()) as writer:
-        for field, name in wanted:
-            counts[field, name] = len(writer.remove({field: [name]}))
+    with index_writer(index) as writer:
+        counts = {(field, name): len(writer.remove({field: [name]})) for field, name in wanted}
     if not any(counts.values()):
         raise IndexFailure("the index holds none of these, so nothing was removed")
-    if as_json:
-        removed = [{field: name, "removed": count} for (field, name), count in counts.items()]
-        print_json({"schema": "mura-search/remove/1", "removed": removed})
-        return
-    for (field, name), count in counts.items():
-        print(printable(f"Removed of {field} {name}: {radiographs(count)}."))
-    if writer.behind:
+    removed = [{field: name, "removed": count} for (field, name), count in counts.items()]
+    lines = [f"Removed of {field} {name}: {radiographs(count)}." for (field, name), count in counts.items()]
+    print_result(as_json, "remove", {"removed": removed}, *lines)
+    if writer.behind and not as_json:
         note("no search finds them now; to delete their embeddings too: mura-search index compact")
 
 
@@ -96,35 +87,19 @@ def relabel(
     as_json: AsJson = False,
 ) -> None:
     """Correct the label of a study."""
-    from index.case import LABEL_NAMES
-    from index.writer import IndexWriter
-    from retrieval.searcher import default_index
-
     if label not in LABEL_NAMES:
         raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
-    with IndexWriter.open(index or default_index()) as writer:
+    with index_writer(index) as writer:
         try:
             changed = writer.relabel(study, LABEL_NAMES.index(label))
         except ValueError as error:
             raise IndexFailure(str(error)) from error
-    if as_json:
-        print_json({"schema": "mura-search/relabel/1", "study": study, "label": label, "changed": changed})
-    else:
-        print(printable(f"Study {study} is {label}. Changed: {radiographs(changed)}."))
+    text = f"Study {study} is {label}. Changed: {radiographs(changed)}."
+    print_result(as_json, "relabel", {"study": study, "label": label, "changed": changed}, text)
 
 
-def compact(
-    options: DemandOptions,
-    index: IndexFolder = None,
-    as_json: AsJson = False,
-) -> None:
+def compact(options: DemandOptions, index: IndexFolder = None, as_json: AsJson = False) -> None:
     """Free the disk space of removed radiographs, and make the search as fast as the options ask for."""
-    from index.writer import IndexWriter
-    from retrieval.searcher import default_index
-
-    with IndexWriter.open(index or default_index()) as writer:
+    with index_writer(index) as writer:
         saved = writer.compact(**options.demand())
-    if as_json:
-        print_json({"schema": "mura-search/compact/1", "bytes": saved})
-    else:
-        print(f"Gave back {saved:,} bytes.")
+    print_result(as_json, "compact", {"bytes": saved}, f"Gave back {saved:,} bytes.")

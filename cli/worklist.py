@@ -61,10 +61,8 @@ def worklist(
 
 
 def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, html: Path | None) -> None:
-    from retrieval.worklist.worklist import worklist_table
-
     if csv:
-        write_file(csv, worklist_table(result))
+        write_file(csv, result.to_csv())
     if html:
         from retrieval.reports.worklist_report import worklist_report
 
@@ -77,7 +75,7 @@ def follow(
     """Print each study when it has come, until Ctrl-C."""
     from retrieval.errors import RadiographError
     from retrieval.worklist.folder_watcher import Watch
-    from retrieval.worklist.worklist import Entry, find_studies, judge, ranked
+    from retrieval.worklist.worklist import Entry, find_studies, query_study, ranked
 
     _, unread = find_studies(folder)  # no folder now is a mistake; one that goes away later may come back
     for skipped in unread:
@@ -98,7 +96,7 @@ def follow(
             for name in gone:
                 known.pop(name, None)
             for study in ready:
-                known[study.study] = judge(searcher, study)
+                known[study.study] = query_study(searcher, study)
                 result = ranked(searcher, folder, known.values(), time.perf_counter() - started)
                 print_entry(known[study.study], result, as_json)
             if ready or gone:

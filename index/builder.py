@@ -5,7 +5,6 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from index.atomic import CASES, MODEL, VECTORS, copy_folder, refusals_named, remove_strays, replace_folder, sync
 from index.case import Case
 from index.checksums import SUMS, break_seal, seal
+from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 from index.generation import make_vector_file
 from index.lock import Lock
 from index.sqlite.reader import Batch, CaseReader
 from index.sqlite.writer import CaseWriter, now
-from index.vectors.base import Demand, require_one_each, require_unit_rows
+from index.vectors.base import Demand, require_one_each
 
 __all__ = ["IndexBuilder"]
 
@@ -29,7 +29,7 @@ BUILDING = "building"  # an empty file that marks a partial index, unlike an old
 _PARTS = {CASES, JOURNAL, VECTORS, MODEL, SUMS, BUILDING}
 
 
-class IndexBuilder:
+class IndexBuilder(Closing):
     """A new index, written to the hidden neighbour `.NAME.partial` of its path until `finish` moves it there.
 
     Every `add` and `quarantine` is on the disk when it returns. If the context ends without `finish`, or the process
@@ -71,14 +71,6 @@ class IndexBuilder:
                 raise
         return cls(path, model, replace, lock, database)
 
-    def __enter__(self) -> "IndexBuilder":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the partial index and release its lock; the next `start` goes on with it."""
         self._database.close()
@@ -104,8 +96,7 @@ class IndexBuilder:
         embeddings: (n, D) unit rows. thumbnails: JPEG or PNG, one a case. logits: (n,) finite. Raises ValueError, and
         adds none, if one of them is invalid or a case was added already.
         """
-        require_unit_rows(embeddings, self._dimension)
-        require_one_each(cases, embeddings, thumbnails, logits)
+        require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._database.transaction(writing=True):
             self._database.add(cases, embeddings, thumbnails, logits)
 

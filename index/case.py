@@ -1,8 +1,10 @@
 """One indexed radiograph with its record."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 
-__all__ = ["ABNORMAL", "FIELDS", "LABEL_NAMES", "NORMAL", "Case", "as_text"]
+__all__ = ["ABNORMAL", "FIELDS", "LABEL_NAMES", "NORMAL", "Case", "as_text", "require_filter"]
 
 NORMAL, ABNORMAL = 0, 1
 LABEL_NAMES = ("normal", "abnormal")
@@ -34,7 +36,17 @@ class Case:
         return LABEL_NAMES[self.label]
 
 
-FIELDS = tuple(field.name for field in fields(Case))
+FIELDS = tuple(field.name for field in fields_of(Case))
+
+
+def require_filter(field: str, values: Collection[str]) -> None:
+    """Raise ValueError for an unknown field, one string instead of a collection, or an unknown label."""
+    if field not in FIELDS:
+        raise ValueError(f"cases have no field {field!r}; the fields are {', '.join(FIELDS)}")
+    if isinstance(values, str):
+        raise ValueError(f"the values of {field} are a collection of strings, as in [{values!r}]")
+    if field == "label" and not set(values) <= set(LABEL_NAMES):
+        raise ValueError(f"a label is normal or abnormal, not one of {sorted(values)}")
 
 
 def as_text(name: str) -> str:

@@ -4,17 +4,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, MODEL, VECTORS
-from index.case import Case
+from index.case import Case, require_filter
 from index.checksums import check_bytes, sealed, verify_seal
+from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
-from index.generation import Generation, require_filter
+from index.generation import Generation
 from index.sqlite.reader import Batch, CaseReader
 from index.sqlite.schema import SCHEMA
 from index.vectors.base import require_unit_rows
@@ -41,7 +41,7 @@ class Hit:
     case: Case
 
 
-class IndexReader:
+class IndexReader(Closing):
     """An index for reading. Several threads may use it.
 
     Each search sees one whole generation, the newest: it includes what other processes added, removed and relabelled.
@@ -105,14 +105,6 @@ class IndexReader:
                 remote.close()
             database.close()
             raise
-
-    def __enter__(self) -> "IndexReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._remote:

@@ -5,21 +5,21 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, MODEL, VECTORS, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case
+from index.case import LABEL_NAMES, Case, require_filter
 from index.checksums import break_seal, seal, sealed
+from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexUnreachable
-from index.generation import make_vector_file, require_filter
+from index.generation import make_vector_file
 from index.lock import Lock
 from index.reader import IndexReader, require_index
 from index.sqlite.writer import CaseWriter
-from index.vectors.base import Demand, require_one_each, require_unit_rows
+from index.vectors.base import Demand, require_one_each
 from index.vectors.vector_file import VectorFile
 
 __all__ = ["IndexWriter"]
@@ -29,7 +29,7 @@ SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written again 
 SEALED = 256 << 20  # bytes of cases.sqlite: up to here SHA256SUMS is written after every change
 
 
-class IndexWriter:
+class IndexWriter(Closing):
     """An index opened for writing, by one process at a time: `with IndexWriter.open(path) as writer`.
 
     Every change is one transaction with an entry in the history. It is on the disk when the method returns, and every
@@ -74,14 +74,6 @@ class IndexWriter:
         except BaseException:
             lock.release()
             raise
-
-    def __enter__(self) -> "IndexWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Bring vectors.faiss or Milvus and the checksums up to date, and release the lock."""
@@ -134,8 +126,7 @@ class IndexWriter:
         Raises ValueError, and adds none, if one of them is invalid, a case is indexed already, or its study is indexed
         with another label or patient.
         """
-        require_unit_rows(embeddings, self._dimension)
-        require_one_each(cases, embeddings, thumbnails, logits)
+        require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._change():
             self._require_whole_studies(cases)
             self._database.add(cases, embeddings, thumbnails, logits)

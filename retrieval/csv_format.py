@@ -1,22 +1,27 @@
-"""How the CSV tables write what is in a cell; what there is no value for is empty."""
+"""Tables: results as rows, and rows as CSV."""
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
-__all__ = ["call", "number", "table", "yes"]
+__all__ = ["Row", "Tabular", "records_table", "table"]
 
-
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
-
-
-def call(abnormal: bool | None) -> str:
-    return {True: "abnormal", False: "normal", None: ""}[abnormal]
+Row = Mapping[str, object]
+"""A line of a table by column. A missing column is empty."""
 
 
-def yes(value: bool | None) -> str:
-    return {True: "yes", False: "no", None: ""}[value]
+class Tabular:
+    """A result that is a table too: `rows`, and the names of its columns with blanks between them."""
+
+    __slots__ = ()
+    columns: ClassVar[str]
+
+    def rows(self) -> Iterable[Row]:
+        raise NotImplementedError
+
+    def to_csv(self) -> str:
+        return records_table(self.rows(), self.columns)
 
 
 def table(rows: Iterable[Sequence[object]]) -> str:
@@ -24,3 +29,15 @@ def table(rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def records_table(rows: Iterable[Row], columns: str) -> str:
+    """A header and the rows as CSV: six decimals, yes or no for a bool, nothing for None."""
+    names = columns.split()
+    return table([names, *([_cell(row.get(name)) for name in names] for row in rows)])
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6f}" if isinstance(value, float) else value

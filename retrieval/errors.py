@@ -1,4 +1,4 @@
-"""What can go wrong between a file and an answer; continues the tree of `index.errors`.
+"""The errors between a file and an answer; continues the tree of `index.errors`.
 
 MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
@@ -74,7 +74,7 @@ class ArchiveError(MuraSearchError):
 def redacted_traceback(error: BaseException) -> str:
     """The kind of an error and the last six calls, innermost last: `KeyError in read:12 > parse:7`.
 
-    The error's own message is left out: it may hold a file name or a value of a DICOM header.
+    The error's own message is left out, since it may name a file or a value of a DICOM header.
     """
     calls = [f"{frame.f_code.co_name}:{line}" for frame, line in walk_tb(error.__traceback__)]
     return f"{type(error).__name__} in {' > '.join(calls[-6:])}"

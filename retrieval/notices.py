@@ -1,4 +1,4 @@
-"""What a reader of an answer has to know, as data: codes with their details. `retrieval.wording` has the sentences."""
+"""Warnings as data: codes with their details. `retrieval.wording` has the sentences."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ Detail = str | int | float
 
 
 class Code(StrEnum):
-    """What a notice is about. Codes may be added; none changes its meaning."""
+    """The subject of a notice. Codes may be added; no code changes its meaning."""
 
     # A file was read, but its picture is doubtful.
     ENDS_EARLY = "ends-early"
@@ -33,13 +33,35 @@ class Code(StrEnum):
     MANY_VIEWS = "many-views"
     NO_VOTE = "no-vote"
     NO_SUCH_LABEL = "no-such-label"
+    # A collection.
+    ROWS_WITHOUT_STUDY = "rows-without-study"
+    WITHOUT_PATIENT = "without-patient"
+    INFERRED_PATIENTS = "inferred-patients"
+    DRAWN_SPLITS = "drawn-splits"
+    LISTED_MISSING = "listed-missing"
+    UNLISTED_READ = "unlisted-read"
+    UNLISTED_LEFT_OUT = "unlisted-left-out"
+    NOT_DICOM = "not-dicom"
+    NOT_RADIOGRAPHS = "not-radiographs"
+    UNREADABLE_DICOM = "unreadable-dicom"
+    COPIES = "copies"
+    UNLABELLED = "unlabelled"
+    STUDIES_OF_TWO_PATIENTS = "studies-of-two-patients"
+    BURNED_IN_TEXTS = "burned-in-texts"
+    LABELS_WITHOUT_STUDY = "labels-without-study"
+    DICOMDIR_FILES_MISSING = "dicomdir-files-missing"
+    PSEUDONYMS = "pseudonyms"
+    # An evaluation.
+    SYNTHETIC_FIGURES = "synthetic-figures"
+    MERGED_PATIENTS = "merged-patients"
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A code, the view or file that it concerns ("" for the whole study), and its details by name.
+    """A code, the view or file that it concerns ("" for the whole study or collection), and its details by name.
 
-    `code` is one of `Code`, or a text that a later version wrote.
+    `code` is one of `Code`, or a text that a later version wrote. In the notices of a collection, the detail "names"
+    alone may name a file or a patient.
     """
 
     code: str
@@ -48,5 +70,5 @@ class Notice:
 
 
 def of_view(view: str, notices: Iterable[Notice]) -> list[Notice]:
-    """The notices of a file, as those of a view of a study."""
+    """The notices about a file, with the name of its view or case."""
     return [replace(notice, view=view) for notice in notices]

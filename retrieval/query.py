@@ -1,4 +1,4 @@
-"""The views of one study, as a query names them: files, a study's folder, or pixels."""
+"""The views of one study, which a query gives as files, a study's folder, or pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,10 +21,10 @@ Images = Image | Sequence[Image]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A radiograph that was read. `digest` is "" where it has none.
+    """A radiograph that was read. `digest` is "" for pixels without a file.
 
-    `patients` are the names by which an index may know its patient, to be looked up there and not shown. `dicom` tells
-    that a DICOM header named the patient.
+    `patients` are the names by which an index may know its patient; they are looked up there and never shown. `dicom`
+    is true if a DICOM header named the patient.
     """
 
     name: str
@@ -35,15 +35,15 @@ class View:
 
 
 def read_views(images: Images) -> tuple[list[View], list[Notice]]:
-    """Read the views; gives them, and what a reader of the answer must know about them.
+    """Read the views; gives them and the notices about them.
 
-    A folder stands for the radiographs in it, a DICOM file for all its frames. Of several files, those that cannot be
-    read are left out with a warning; RadiographError where none is left.
+    A folder stands for the radiographs in it, a DICOM file for all its frames. Files that cannot be read are left out
+    with a notice. Raises RadiographError if no file can be read.
     """
     given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
     views: list[View] = []
     notices: list[Notice] = []
-    failures: list[RadiographError] = []
+    failures: list[tuple[str, RadiographError]] = []
     for image in given:
         if isinstance(image, np.ndarray):
             views.append(View(f"array {len(views) + 1}", _checked(image)))
@@ -51,28 +51,28 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
         try:
             files = _files(Path(image))
         except RadiographError as error:
-            failures.append(error)
+            failures.append((str(image), error))
             continue
         for path in files:
             try:
                 frames = read_frames(path)
             except RadiographError as error:
-                failures.append(error)
+                failures.append((str(path), error))
                 continue
             views += frame_views(str(path), frames, mura_patient(path))
             notices += of_view(str(path), frames[0].notices)
     if not views:
-        raise failures[0] if failures else RadiographError("no radiograph was given: name at least one file")
-    return views, notices + [left_out(failure) for failure in failures]
+        raise failures[0][1] if failures else RadiographError("no radiograph was given: name at least one file")
+    return views, notices + [left_out(*failure) for failure in failures]
 
 
-def left_out(failure: RadiographError) -> Notice:
-    """The notice of a file that could not be read."""
-    return Notice(Code.LEFT_OUT, detail={"reason": str(failure)})
+def left_out(file: str, error: RadiographError) -> Notice:
+    """The notice about a file that cannot be read."""
+    return Notice(Code.LEFT_OUT, file, {"reason": str(error)})
 
 
 def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ...] = ()) -> list[View]:
-    """The views that a file's frames are; `patients` are names of its patient that are known besides the header's."""
+    """A file's frames as views; `patients` are names of its patient from elsewhere than the header."""
     views = []
     for radiograph in frames:
         known = patients + (patient_names(radiograph.patient) if radiograph.patient else ())
@@ -82,7 +82,7 @@ def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ..
 
 
 def mura_patient(path: Path) -> tuple[str, ...]:
-    """The names that a patient has in MURA's folders: whatever of the path may be one, to be looked up in an index."""
+    """The parts of a path that may name a patient, as MURA's folders do; an index may or may not hold them."""
     return tuple(part for part in path.absolute().parts if MURA_PATIENT.fullmatch(part))
 
 
@@ -96,7 +96,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def may_be_view(file: Path) -> bool:
-    """By its ending; what has another one, or none, may be DICOM, whose files are often numbered."""
+    """Whether a file's ending is that of an image, or its bytes are DICOM's: DICOM files often have no ending."""
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:

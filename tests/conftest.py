@@ -154,8 +154,10 @@ def square(tmp_path: Path) -> Callable[..., Path]:
 
 
 def write_square(path: Path, brightness: int, mark: int = 0) -> None:
-    """A square of the model's size; `mark` makes its bytes unique without changing its mean by much."""
-    pixels = np.full((SIZE, SIZE), brightness, np.uint8)
+    """A square of the model's size in two halves around a mean; `mark` makes its bytes unique."""
+    contrast = min(20, brightness, 255 - brightness)  # without contrast it would be blank
+    pixels = np.full((SIZE, SIZE), brightness + contrast, np.uint8)
+    pixels[::2] -= np.uint8(2 * contrast)
     pixels.ravel()[mark % pixels.size] ^= 1
     assert cv2.imwrite(str(path), pixels)
 

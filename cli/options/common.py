@@ -3,11 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-__all__ = ["AsJson", "IndexFolder", "OpenPage", "Port", "SearchOptions", "Seed", "StudyTable", "Workers"]
+if TYPE_CHECKING:
+    from index.reader import IndexReader
+    from index.writer import IndexWriter
+
+__all__ = [
+    "AsJson",
+    "IndexFolder",
+    "OpenPage",
+    "Port",
+    "SearchOptions",
+    "Seed",
+    "StudyTable",
+    "Workers",
+    "index_path",
+    "index_reader",
+    "index_writer",
+]
 
 AsJson = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 IndexFolder = Annotated[
@@ -32,6 +48,25 @@ Seed = Annotated[
 ]
 StudyTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line a study.")]
 Workers = Annotated[int | None, Option(min=1, metavar="N", help="How many threads read radiographs.")]
+
+
+def index_path(index: Path | None) -> Path:
+    """The index that is named, or the default one."""
+    from retrieval.searcher import default_index
+
+    return index or default_index()
+
+
+def index_reader(index: Path | None) -> "IndexReader":
+    from index.reader import IndexReader
+
+    return IndexReader.open(index_path(index))
+
+
+def index_writer(index: Path | None) -> "IndexWriter":
+    from index.writer import IndexWriter
+
+    return IndexWriter.open(index_path(index))
 
 
 @dataclass(frozen=True)

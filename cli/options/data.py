@@ -74,7 +74,7 @@ class CollectionOptions:
         )
 
     def read_noted(self, data: Path, layout: str | None = None) -> "Collection":
-        """The same, with its notes on stderr."""
+        """The collection, with its notes on stderr."""
         collection = self.read(data, layout)
         for text in collection.notes:
             note(text)

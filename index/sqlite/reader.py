@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES, Case, as_text
+from index.case import LABEL_NAMES, Case
 from index.errors import IndexSchema
-from index.sqlite.connection import Connection, Row, one_of
+from index.sqlite.connection import Connection, Row
 from index.sqlite.schema import APPLICATION, GENERATION, SCHEMA, WIDTH, case_of, intact, record_crc, text_crc
 
 __all__ = ["Batch", "CaseReader", "Stored"]
@@ -89,9 +89,7 @@ class CaseReader:
     def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
         """The generation, and the cases of the rows that exist, both of one moment."""
         statement = f"SELECT *, {GENERATION} FROM cases WHERE row IN (SELECT value FROM json_each(?))"
-        found = self._sqlite.query(
-            statement, [str(list(rows))]
-        )  # the same text each time, so that SQLite keeps it prepared
+        found = self._sqlite.query(statement, [str(list(rows))])  # the same text each time: SQLite keeps it prepared
         generation = found[0][-1] if found else self.generation()
         return generation, {row[0]: case_of(row) for row in map(self._checked, (row[:-1] for row in found))}
 
@@ -100,27 +98,20 @@ class CaseReader:
 
         The rows are of that generation, unless it changed during the call.
         """
-        generation = 0
-        found: list[int] = []
-        for among, names in one_of(patients):
-            statement = f"SELECT {GENERATION}, group_concat(row) FROM cases WHERE patient {among}"
-            ((generation, rows),) = self._sqlite.query(statement, names)
-            found += map(int, rows.split(",")) if rows else []
-        return generation, found
+        statement = f"SELECT {GENERATION}, group_concat(row) FROM cases WHERE patient IN {{}}"
+        found = self._sqlite.query_in(statement, patients)
+        generation = found[-1][0] if found else self.generation()
+        return generation, [int(row) for _, rows in found if rows for row in rows.split(",")]
 
     def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
         """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
         wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
-        found: list[Row] = []
-        for among, names in one_of(_text(wanted)):
-            found += self._sqlite.query(f'SELECT row FROM cases WHERE "{field}" {among}', names)
+        found = self._sqlite.query_in(f'SELECT row FROM cases WHERE "{field}" IN {{}}', wanted)
         return np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
 
     def cases_where(self, field: str, values: Collection[str]) -> dict[int, Case]:
         """The cases whose field is one of the values, by row, in row order."""
-        found: list[Row] = []
-        for among, names in one_of(_text(values)):
-            found += self._sqlite.query(f'SELECT * FROM cases WHERE "{field}" {among}', names)
+        found = self._sqlite.query_in(f'SELECT * FROM cases WHERE "{field}" IN {{}}', values)
         return {row[0]: case_of(row) for row in map(self._checked, sorted(found))}
 
     def last(self) -> int:
@@ -129,10 +120,8 @@ class CaseReader:
 
     def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, str]:
         """The values of a field that exist up to a row, each with its first case."""
-        found: list[Row] = []
-        for among, names in one_of(values):
-            statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" {among} AND row <= ? GROUP BY 1'
-            found += self._sqlite.query(statement, [*names, last])
+        statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" IN {{}} AND row <= ? GROUP BY 1'
+        found = self._sqlite.query_in(statement, values, last)
         return {value: case for value, case, _ in found}
 
     def counts(self, field: str) -> dict[str, int]:
@@ -206,10 +195,7 @@ class CaseReader:
 
     def vectors_of(self, rows: Collection[int], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Row numbers (n,) and embeddings (n, D) of the rows that exist, in row order."""
-        found: list[Row] = []
-        for among, numbers in one_of(rows):
-            found += self._sqlite.query(f"SELECT row, vector, crc FROM embeddings WHERE row {among}", numbers)
-        found.sort()
+        found = sorted(self._sqlite.query_in("SELECT row, vector, crc FROM embeddings WHERE row IN {}", rows))
         if not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
             raise self._sqlite.damaged("its embeddings are not those that were written")
         vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
@@ -234,8 +220,7 @@ class CaseReader:
         found = self._sqlite.query("SELECT document, crc FROM metadata")
         if not found or not isinstance(found[0][0], str) or text_crc(found[0][0]) != found[0][1]:
             raise self._sqlite.damaged("its metadata is not what was written")
-        document: dict[str, Any] = json.loads(found[0][0])
-        return document
+        return dict(json.loads(found[0][0]))
 
     def history(self) -> list[dict[str, Any]]:
         """The changes, oldest first: generation, at, action, detail and the number of cases afterwards."""
@@ -297,10 +282,4 @@ class CaseReader:
             return None  # removed a moment ago
         if not found or not intact(found[0]):
             raise self._sqlite.damaged(f"its {what} are not those that were written")
-        blob: bytes = found[0][1]
-        return blob
-
-
-def _text(values: Collection[Any]) -> list[Any]:
-    """The values that are valid Unicode: a text in the index cannot equal others."""
-    return [value for value in values if not (isinstance(value, str) and value != as_text(value))]
+        return bytes(found[0][1])

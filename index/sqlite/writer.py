@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, LABEL_NAMES, Case
-from index.sqlite.connection import Row, one_of
+from index.case import FIELDS, LABEL_NAMES, Case, as_text
+from index.sqlite.connection import Row
 from index.sqlite.reader import CaseReader
 from index.sqlite.schema import APPLICATION, LABEL, SCHEMA, TABLES, WIDTH, blob_crc, record_crc, text_crc
 
@@ -85,10 +85,9 @@ class CaseWriter(CaseReader):
     def relabel(self, rows: Collection[int], label: int) -> None:
         """Give cases another label."""
         changed = []
-        for among, numbers in one_of(rows):
-            for row in self._sqlite.query(f"SELECT * FROM cases WHERE row {among}", numbers):
-                record: Row = (*row[:LABEL], label, *row[LABEL + 1 : -1])
-                changed.append((label, record_crc(record), row[0]))
+        for row in self._sqlite.query_in("SELECT * FROM cases WHERE row IN {}", rows):
+            record: Row = (*row[:LABEL], label, *row[LABEL + 1 : -1])
+            changed.append((label, record_crc(record), row[0]))
         self._sqlite.write("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
         if self.remote:
             self.unsettle(rows)
@@ -101,9 +100,7 @@ class CaseWriter(CaseReader):
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
         """Set cases aside with a reason each."""
-        rows = [
-            tuple(map(_storable, (case.case, case.study, case.patient, case.path, reason))) for case, reason in cases
-        ]
+        rows = [tuple(map(as_text, (case.case, case.study, case.patient, case.path, reason))) for case, reason in cases]
         self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
 
     def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
@@ -147,7 +144,3 @@ class CaseWriter(CaseReader):
 def now() -> str:
     """The time in ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # a file's name may be invalid Unicode, SQLite's text may not

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from index.case import ABNORMAL, NORMAL, Case
 from retrieval.errors import CollectionError
+from retrieval.notices import Code, Notice
 
 __all__ = ["LABELS", "read_casetable", "read_lesions", "read_table", "some"]
 
@@ -21,16 +22,16 @@ LABELS = {
 }
 
 
-def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
-    """The cases of a table in its order, and notes.
+def read_casetable(table: Path) -> tuple[list[Case], list[Notice]]:
+    """The cases of a table in its order, and notices.
 
-    Columns: `path` (absolute, or relative to the table's folder) and `label` (normal, negative or 0; abnormal, positive
-    or 1; in any case) are required; `patient`, `study`, `part`, `view`, `laterality` and `split` are read where there
-    are, and `lesion` by `read_lesions`; others are not. A row without a study is a study of its own; a study without a
-    patient has a patient of its own.
+    The columns `path` (absolute, or relative to the table's folder) and `label` (normal, negative or 0; abnormal,
+    positive or 1; in any case) are required. `patient`, `study`, `part`, `view`, `laterality` and `split` are optional,
+    as is `lesion` (see `read_lesions`). Other columns are not read. A row without a study is a study of its own, and a
+    study without a patient has a patient of its own.
 
-    Raises CollectionError: a required column missing, a label that is none, a path listed twice, paths that do not
-    exist (counted, five named), a row longer than its header, a file that is no UTF-8 text.
+    Raises CollectionError for a missing column, an unknown label, a path that is listed twice, paths that do not exist
+    (counted, five named), a row longer than its header, and a file that is not UTF-8 text.
     """
     rows = read_table(table, ("path", "label"))
     bad = [f"line {line} has {row['label']!r}" for line, row in rows if row["label"].lower() not in LABELS]
@@ -50,11 +51,11 @@ def read_casetable(table: Path) -> tuple[list[Case], list[str]]:
             f"{table} names {len(missing)} of {len(rows)} radiographs that do not exist: {some(missing)}"
             "; paths are relative to the table's folder"
         )
-    return cases, _notes([row for _, row in rows])
+    return cases, _notices([row for _, row in rows])
 
 
 def read_lesions(table: Path) -> dict[str, str]:
-    """Each case's kind of lesion, as a column `lesion` beside `path` names it, in small letters; others are left out.
+    """Each case's kind of lesion in lower case, from the column `lesion`. Cases without one are left out.
 
     Raises CollectionError as `read_table` does.
     """
@@ -63,10 +64,10 @@ def read_lesions(table: Path) -> dict[str, str]:
 
 
 def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """A CSV file's rows, each with its line number; names of columns in small letters, values stripped.
+    """The rows of a CSV file, each with its line number. Column names are in lower case, values are stripped.
 
-    Separated by commas, or by semicolons or tabs where the header has more of those. Raises CollectionError where the
-    file is no UTF-8 text, lacks a required column, or has a row longer than the header (a comma in a value unquoted).
+    The separator is a comma, or a semicolon or tab where the header has more of those. Raises CollectionError where the
+    file is not UTF-8 text, lacks a required column, or has a row longer than the header.
     """
     rows = []
     try:
@@ -89,12 +90,12 @@ def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str
                     row = {name: value.strip() for name, value in zip(names, padded, strict=True)}
                     rows.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CollectionError(f"{table} is no CSV table in UTF-8: {error}; export it again") from error
+        raise CollectionError(f"{table} is not a CSV table in UTF-8: {error}; export it again") from error
     return rows
 
 
 def some(names: Sequence[str]) -> str:
-    """The first five, and how many more."""
+    """The first five names, and the number of the others."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
@@ -115,20 +116,12 @@ def _case(folder: Path, row: dict[str, str]) -> Case:
 
 
 def _name(folder: Path, row: dict[str, str]) -> str:
-    """What the case is called: its path relative to the table's folder, where it lies in there."""
+    """The name of a row's case: its path, relative to the table's folder if it lies in there."""
     path = os.path.normpath(folder / row["path"])
     return Path(os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else row["path"]).as_posix()
 
 
-def _notes(rows: Sequence[dict[str, str]]) -> list[str]:
-    notes = []
-    without_study = sum(not row.get("study") for row in rows)
-    if without_study:
-        notes.append(f"{without_study} of {len(rows)} rows name no study: each radiograph counts as a study of its own")
-    without_patient = sum(not row.get("patient") for row in rows)
-    if without_patient:
-        notes.append(
-            f"{without_patient} of {len(rows)} rows name no patient: each study counts as a patient of its own, so the "
-            "same patient can be on both sides of a comparison"
-        )
-    return notes
+def _notices(rows: Sequence[dict[str, str]]) -> list[Notice]:
+    without = {Code.ROWS_WITHOUT_STUDY: "study", Code.WITHOUT_PATIENT: "patient"}
+    counts = {code: sum(not row.get(column) for row in rows) for code, column in without.items()}
+    return [Notice(code, detail={"count": count, "total": len(rows)}) for code, count in counts.items() if count]

@@ -15,6 +15,7 @@ from index.case import ABNORMAL, NORMAL, Case
 from retrieval.datasets.case_table import some
 from retrieval.errors import CollectionError
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
+from retrieval.notices import Code, Notice
 
 __all__ = ["MURA_PATIENT", "MuraFolder", "find_mura", "read_mura"]
 
@@ -27,7 +28,7 @@ _LABELS = {"positive": ABNORMAL, "negative": NORMAL}
 
 @dataclass(frozen=True, slots=True)
 class MuraFolder:
-    """A MURA copy's root, and the part folders to read, each as (split, folder), split "" where there is none."""
+    """The root of a copy of MURA, and the folders of parts to read, as (split, folder); the split may be ""."""
 
     root: Path
     parts: tuple[tuple[str, Path], ...]
@@ -39,7 +40,7 @@ class MuraFolder:
 
 @dataclass(frozen=True, slots=True)
 class _Study:
-    place: str  # relative to the root: train/XR_FINGER/patient00001/study1_positive
+    folder: str  # relative to the root: train/XR_FINGER/patient00001/study1_positive
     split: str
     name: str  # XR_FINGER/patient00001/study1
     patient: str
@@ -49,7 +50,7 @@ class _Study:
 
 
 def find_mura(folder: Path) -> MuraFolder | None:
-    """The MURA copy that `folder` is the root of, or a split of, or a part of; None where it is none of these."""
+    """The copy of MURA whose root, split or part `folder` is; None if it is none of these."""
     splits = [(split, part) for split in _SPLITS for part in _subfolders(folder / split, _PART)]
     if splits:
         return MuraFolder(folder, tuple(splits))
@@ -62,15 +63,15 @@ def find_mura(folder: Path) -> MuraFolder | None:
     return MuraFolder(folder.parent if split else folder, tuple((split, part) for part in parts))
 
 
-def read_mura(mura: MuraFolder) -> tuple[list[Case], list[str]]:
-    """The cases by split, part, patient, study and image number, and notes.
+def read_mura(mura: MuraFolder) -> tuple[list[Case], list[Notice]]:
+    """The cases by split, part, patient, study and image number, and notices.
 
-    The label is the study folder's, `_positive` or `_negative`; a folder that says neither takes it from
-    SPLIT_labeled_studies.csv. A study is called XR_PART/patientNNNNN/studyN, with its split before it only where
-    another split has a study of that name as well. Hidden files (`._*` among them) and files that are no images are
-    passed over. Notes tell where SPLIT_image_paths.csv and the folders disagree.
+    The study folder ends in its label, `_positive` or `_negative`; else SPLIT_labeled_studies.csv has it. A study is
+    named XR_PART/patientNNNNN/studyN, preceded by its split only if another split has a study of that name. Hidden
+    files (such as `._*`) and files that are not images are passed over. Notices say where SPLIT_image_paths.csv and the
+    folders differ.
 
-    Raises CollectionError: a folder and a CSV file that give different labels, a study without any label.
+    Raises CollectionError where a folder and a CSV file give different labels, and for a study without a label.
     """
     studies = [study for split, part in mura.parts for study in _studies(mura.root, split, part)]
     labels = _labels(mura, studies)
@@ -80,10 +81,12 @@ def read_mura(mura: MuraFolder) -> tuple[list[Case], list[str]]:
     for study in studies:
         name = study.name if splits_with[study.name] == 1 else f"{study.split}/{study.name}"
         for image in study.images:
-            case = f"{study.place}/{image}"
+            case = f"{study.folder}/{image}"
             path = str(mura.root / case)
-            cases.append(Case(case, name, study.patient, labels[study.place], study.part, split=study.split, path=path))
-    return cases, _notes(mura, cases)
+            cases.append(
+                Case(case, name, study.patient, labels[study.folder], study.part, split=study.split, path=path)
+            )
+    return cases, _notices(mura, cases)
 
 
 def _studies(root: Path, split: str, part: Path) -> Iterator[_Study]:
@@ -91,7 +94,7 @@ def _studies(root: Path, split: str, part: Path) -> Iterator[_Study]:
         for folder in _subfolders(patient, _STUDY):
             name, _, label = folder.name.partition("_")
             yield _Study(
-                place=folder.relative_to(root).as_posix(),
+                folder=folder.relative_to(root).as_posix(),
                 split=split,
                 name=f"{part.name}/{patient.name}/{name}",
                 patient=patient.name,
@@ -110,7 +113,7 @@ def _subfolders(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
 
 def _images(folder: Path) -> tuple[str, ...]:
     names = [entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
-    # A name that is no printable text could be stored nowhere and shown to nobody.
+    # A name that is not printable text cannot be stored or shown.
     return tuple(sorted((name for name in names if name[0] != "." and name.isprintable()), key=_reading_order))
 
 
@@ -120,21 +123,21 @@ def _reading_order(name: str) -> list[tuple[str, int]]:
 
 
 def _labels(mura: MuraFolder, studies: list[_Study]) -> dict[str, int]:
-    """Each study's label by its place: its folder's, held against the CSV files' where there are any."""
-    table = {place: label for split in mura.splits for place, label in _labelled_studies(mura.root, split)}
-    other = [study.place for study in studies if None is not study.label != table.get(study.place, study.label)]
+    """The label of each study's folder: as its name says, compared with the CSV files if there are any."""
+    table = {folder: label for split in mura.splits for folder, label in _labelled_studies(mura.root, split)}
+    other = [study.folder for study in studies if None is not study.label != table.get(study.folder, study.label)]
     if other:
         raise CollectionError(
             f"{mura.root}: the folder and labeled_studies.csv give different labels to {len(other)} studies: "
             f"{some(other)}; correct one of them"
         )
-    none = [study.place for study in studies if study.label is None and study.place not in table]
-    if none:
+    unlabelled = [study.folder for study in studies if study.label is None and study.folder not in table]
+    if unlabelled:
         raise CollectionError(
-            f"{mura.root}: {len(none)} studies have no label: {some(none)}; end the folder's name in _positive or "
-            "_negative, or list it in labeled_studies.csv"
+            f"{mura.root}: {len(unlabelled)} studies have no label: {some(unlabelled)}; end the folder's name in "
+            "_positive or _negative, or list it in labeled_studies.csv"
         )
-    return {study.place: table[study.place] if study.label is None else study.label for study in studies}
+    return {study.folder: table[study.folder] if study.label is None else study.label for study in studies}
 
 
 def _labelled_studies(root: Path, split: str) -> Iterator[tuple[str, int]]:
@@ -142,37 +145,37 @@ def _labelled_studies(root: Path, split: str) -> Iterator[tuple[str, int]]:
     for row in _rows(table):
         if len(row) != 2 or row[1].strip() not in ("0", "1"):
             raise CollectionError(f"{table} has a line other than a study's folder and 0 or 1: {','.join(row)}")
-        yield _place(row[0], levels=4), int(row[1])
+        yield _relative(row[0], levels=4), int(row[1])
 
 
 def _listed_images(root: Path, split: str) -> list[str]:
-    return [_place(row[0], levels=5) for row in _rows(root / f"{split}_image_paths.csv")]
+    return [_relative(row[0], levels=5) for row in _rows(root / f"{split}_image_paths.csv")]
 
 
 def _rows(table: Path) -> list[list[str]]:
-    """A CSV file's rows that are not empty; none where there is no file."""
+    """The rows of a CSV file that are not empty; none if there is no file."""
     if not table.is_file():
         return []
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CollectionError(f"{table} is no CSV table in UTF-8: {error}; copy it again") from error
+        raise CollectionError(f"{table} is not a CSV table in UTF-8: {error}; copy it again") from error
 
 
-def _place(path: str, levels: int) -> str:
-    """Relative to the root, whatever the root was called when the CSV file was written."""
+def _relative(path: str, levels: int) -> str:
+    """A path relative to the root, whatever the root's name was when the CSV file was written."""
     return "/".join(path.strip().rstrip("/").split("/")[-levels:])
 
 
-def _notes(mura: MuraFolder, cases: list[Case]) -> list[str]:
+def _notices(mura: MuraFolder, cases: list[Case]) -> list[Notice]:
     lists = {split: images for split in mura.splits if (images := _listed_images(mura.root, split))}
     folders = {f"{split}/{part.name}" for split, part in mura.parts}  # a copy may hold fewer parts than its lists
     listed = {image for images in lists.values() for image in images if image.rsplit("/", 3)[0] in folders}
-    there = {case.case for case in cases if case.split in lists}
-    notes = []
-    if missing := sorted(listed - there):
-        notes.append(f"{len(missing)} images that image_paths.csv lists are missing: {some(missing)}")
-    if unlisted := sorted(there - listed):
-        notes.append(f"{len(unlisted)} images are read that image_paths.csv does not list: {some(unlisted)}")
-    return notes
+    here = {case.case for case in cases if case.split in lists}
+    differences = {Code.LISTED_MISSING: listed - here, Code.UNLISTED_READ: here - listed}
+    return [
+        Notice(code, detail={"count": len(images), "names": some(sorted(images))})
+        for code, images in differences.items()
+        if images
+    ]

@@ -1,7 +1,6 @@
 """Encode many radiographs: threads read and prepare the next ones while the present batch is encoded.
 
-`encode_all` is the one loop for a build, an addition, a deep audit and an evaluation: it counts, reports progress and
-collects what could not be read. B radiographs in a batch, D numbers of an embedding.
+`encode_all` serves build, addition, deep audit and evaluation. B radiographs in a batch, D numbers of an embedding.
 """
 
 from collections import deque
@@ -20,6 +19,7 @@ from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
+from retrieval.notices import Notice, of_view
 
 __all__ = [
     "Batch",
@@ -57,14 +57,14 @@ class EncodedCase:
 class Batch:
     """B encoded radiographs: cases with their digests, embeddings (B, D), logits (B,), JPEG thumbnails.
 
-    `warnings` has (case, warning) of these radiographs, `unreadable` (case, reason) of those that could not be encoded.
+    `notices` are about these radiographs, and name their cases; `unreadable` has (case, reason) of the others.
     """
 
     cases: list[Case]
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
     thumbnails: list[bytes]
-    warnings: list[tuple[Case, str]]
+    notices: list[Notice]
     unreadable: list[tuple[Case, str]]
 
     def rows(self) -> list[EncodedCase]:
@@ -74,11 +74,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EncodingReport:
-    """The result of `encode_all`: how many radiographs were encoded, and (case name, reason) lists."""
+    """The result of `encode_all`: how many radiographs were encoded, (case, reason) of the others, and notices."""
 
     encoded: int
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[tuple[str, str]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class _Prepared:
     case: Case
     picture: NDArray[np.uint8]
     thumbnail: bytes
-    warnings: tuple[str, ...]
+    notices: list[Notice]
 
 
 def encode_all(
@@ -98,28 +98,28 @@ def encode_all(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> EncodingReport:
-    """Encode cases in their order, and hand each batch to `store`.
+    """Encode cases in their order, and pass each batch to `store`.
 
     store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
-    radiographs that need no encoding; `progress` counts them as done. workers: threads that read files. An interruption
-    (KeyboardInterrupt) says how many radiographs are done, and whether the same command goes on from there.
+    radiographs that need no encoding; `progress` counts them as done. workers: threads that read files. A
+    KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
-    warnings: list[tuple[str, str]] = []
+    notices: list[Notice] = []
     try:
         with closing(encoded_batches(cases, encoder, workers=workers)) as batches:
             for batch in batches:
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
-                warnings += [(case.case, warning) for case, warning in batch.warnings]
+                notices += batch.notices
                 if progress:
                     progress(done + encoded + len(unreadable), total)
     except KeyboardInterrupt:
         fate = "done; the same command goes on from there" if resumable else "encoded and lost; start again"
         raise KeyboardInterrupt(f"{done + encoded + len(unreadable)} of {total} radiographs are {fate}") from None
-    return EncodingReport(encoded, unreadable, warnings)
+    return EncodingReport(encoded, unreadable, notices)
 
 
 def encoded_batches(
@@ -157,9 +157,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def shown_name(case: Case) -> str:
-    """The name of a case's file for messages: its path, or the case's own name where the path may name a patient.
-
-    A case that is not named by its path has a pseudonym, and then no message may show the path.
+    """The name of a case's file for messages: its path, or the case's own name where that is a pseudonym.
 
     >>> shown_name(Case("a/1.png", "s", "p", 0, path="data/a/1.png"))
     'data/a/1.png'
@@ -179,7 +177,7 @@ def _prepared(
             return case, str(error)
         pixels = radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), radiograph.warnings)
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
@@ -201,16 +199,13 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
     encoded = encoder.encode_prepared([item.picture for item in prepared])
     sound = usable(encoded)
     kept = [item for item, good in zip(prepared, sound, strict=True) if good]
-    unusable = [
-        (item.case, f"{shown_name(item.case)}: the model's output for this radiograph is not a number; leave it out")
-        for item, good in zip(prepared, sound, strict=True)
-        if not good
-    ]
+    broken = [item.case for item, good in zip(prepared, sound, strict=True) if not good]
+    reason = "the model's output for this radiograph is not a number; leave it out"
     return Batch(
         cases=[item.case for item in kept],
         embeddings=encoded.embeddings[sound],
         logits=encoded.logits[sound],
         thumbnails=[item.thumbnail for item in kept],
-        warnings=[(item.case, warning) for item in kept for warning in item.warnings],
-        unreadable=[*unreadable, *unusable],
+        notices=[notice for item in kept for notice in item.notices],
+        unreadable=[*unreadable, *((case, f"{shown_name(case)}: {reason}") for case in broken)],
     )

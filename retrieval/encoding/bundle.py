@@ -1,12 +1,12 @@
 """A model bundle: the folder with encoder, head and everything needed to use them.
 
-model.json         schema, name, backbone, dimension, preprocessing, test-time augmentation, decision rules, provenance,
-                   SHA-256 of the files
-encoder.onnx       (B, 3, S, S) float32 -> feature map (B, C, h, w)
-head.safetensors   see `retrieval.encoding.head`
-seen.safetensors   what the encoder was trained on: 64 bits of each file's SHA-256, so that a later evaluation on the
-                   same radiographs can be refused; nothing about a patient can be read from it
-appearance.safetensors   see `retrieval.encoding.probes`; a bundle may lack it
+model.json              schema, name, backbone, dimension, preprocessing, test-time augmentation, decision rules,
+                        provenance, SHA-256 of the files
+encoder.onnx            (B, 3, S, S) float32 -> feature map (B, C, h, w)
+head.safetensors        see `retrieval.encoding.head`
+seen.safetensors        64 bits of the SHA-256 of each training file, so that a later evaluation on the same radiographs
+                        can be refused; nothing about a patient can be read from it
+appearance.safetensors  see `retrieval.encoding.probes`; a bundle may lack it
 """
 
 import hashlib
@@ -37,7 +37,7 @@ TEST_TIME = ("", "mirror")
 class Bundle:
     """A verified bundle, its files in memory. `sha256` is that of model.json, which holds those of the other files.
 
-    `test_time` is "mirror" where every radiograph is encoded as it is and mirrored, and both are averaged; else "".
+    `test_time` is "mirror" where a radiograph and its mirror image are encoded, and both are averaged; else "".
     """
 
     folder: Path
@@ -53,12 +53,12 @@ class Bundle:
 
     @property
     def synthetic(self) -> bool:
-        """Whether any of the radiographs it learned from was synthetic."""
+        """Whether any training radiograph was synthetic."""
         return bool(self.provenance.get("synthetic", False))
 
     @classmethod
     def open(cls, folder: Path) -> "Bundle":
-        """The bundle in `folder`, every file checked. Raises BundleError with what is wrong and what to do."""
+        """The bundle in `folder`, with every file checked. Raises BundleError."""
         try:
             manifest = (folder / "model.json").read_bytes()
         except OSError as error:
@@ -91,12 +91,12 @@ class Bundle:
         return bundle
 
     def appearance(self) -> Appearance | None:
-        """The layers that read body part, polarity and turn; None where the bundle has none. Raises BundleError."""
+        """The probes of body part, polarity and turn, None where the bundle has none. Raises BundleError."""
         data = self.files.get(APPEARANCE)
         return None if data is None else Appearance.parse(data, self.dimension)
 
     def seen(self) -> frozenset[int]:
-        """The numbers (see `digest_number`) of the files that the encoder or head was trained on."""
+        """The digest numbers of the files that encoder or head was trained on."""
         from safetensors.numpy import load
 
         return frozenset(load(self.files["seen.safetensors"])["digests"].tolist())
@@ -135,10 +135,8 @@ def write_bundle(
 ) -> None:
     """Complete a folder that holds encoder.onnx, head.safetensors and perhaps appearance.safetensors.
 
-    It gets seen.safetensors, and model.json last.
-
-    `about` gives name, backbone, dimension, provenance and, if it is not "", test_time; `seen` the SHA-256 in hex of
-    every file trained on.
+    It gets seen.safetensors, and model.json last. `about` gives name, backbone, dimension, provenance and, if it is not
+    "", test_time; `seen` the SHA-256 in hex of every training file.
     """
     from safetensors.numpy import save
 

@@ -1,7 +1,4 @@
-"""The encoder made ready: radiographs in, embeddings and classifier logits out.
-
-The only file on the query path that imports ONNX Runtime.
-"""
+"""Radiographs in, embeddings and classifier logits out. On the query path, only this file imports ONNX Runtime."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +61,7 @@ class Encoder:
         return cls(Bundle.open(folder), threads)
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture (S, S, 3) that the encoder sees of a radiograph as read."""
+        """A radiograph as read, prepared for the encoder: (S, S, 3)."""
         return preprocess(pixels, self.bundle.preprocessing)
 
     def maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
@@ -73,20 +70,20 @@ class Encoder:
         return np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
 
     def views(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
-        """The feature maps of prepared pictures and, where the bundle says "mirror", those of their mirror images."""
+        """The feature maps of prepared pictures and, if the bundle says "mirror", of their mirror images."""
         views = [self._all_maps(pictures)]
         if self.bundle.test_time == "mirror":
             views.append(self._all_maps([picture[:, ::-1] for picture in pictures]))
         return views
 
     def _all_maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """`maps`, some at a time: a batch takes as much memory as it is large."""
+        """`maps`, a few at a time, which bounds the memory."""
         starts = range(0, max(1, len(pictures)), _AT_ONCE)
         parts = [self.maps(pictures[start : start + _AT_ONCE]) for start in starts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def pool(self, views: Sequence[NDArray[np.float32]]) -> Encoded:
-        """Embeddings and logits of what `views` gives: the averages over the views, embeddings of unit length again."""
+        """Embeddings and logits from the result of `views`: averages over the views, embeddings of unit length."""
         pooled = [self.head.apply(maps) for maps in views]
         if len(pooled) == 1:
             return Encoded(pooled[0].embeddings, pooled[0].logits)

@@ -1,14 +1,14 @@
 """From feature map to embedding and abnormality logit, in NumPy, with the gradients in closed form.
 
-    F        feature map                                (C, h, w), n = h w places p
-    s_p      suspicion of a place     s_p = u.F_p + c
+    F        feature map                                (C, h, w), n = h w positions p
+    s_p      suspicion at a position  s_p = u.F_p + c
     a_p      attention                a = softmax(s)
     z        pooled features          z = [mean_p F_p ; sum_p a_p F_p]             (2C,)
     e        embedding                e = v / |v|,  v = P z + q                    (D,)
     logit    of the classifier        logit = o.relu(H e + b) + d                  scalar
 
-Mean pooling sees the whole radiograph; attention pooling (Ilse et al. 2018, arXiv 1802.04712) sees the few places that
-look suspicious, which mean pooling would drown: a fracture covers 0.3 % of a radiograph.
+Mean pooling sees the whole radiograph. Attention pooling (Ilse et al. 2018, arXiv 1802.04712) sees the few suspicious
+positions, which the mean would hide: a fracture covers 0.3 % of a radiograph.
 """
 
 from dataclasses import dataclass, fields
@@ -29,7 +29,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """What the head makes of B feature maps: embeddings (B, D) of unit length, logits (B,), suspicion (B, h, w)."""
+    """The head's output for B feature maps: embeddings (B, D) of unit length, logits (B,), suspicion (B, h, w)."""
 
     embeddings: Array
     logits: Array
@@ -118,10 +118,6 @@ class Head:
         """d logit / d e, shape (B, D)."""
         active = (embeddings @ self.hidden_weight.T + self.hidden_bias) > 0
         return np.asarray((active * self.output_weight) @ self.hidden_weight, np.float32)
-
-    def similarity_gradient(self, maps: Array, other: Array) -> Array:
-        """d (e . other) / d F for embeddings `other` (B, D) or (D,), shape (B, C, h, w)."""
-        return self.gradient(maps, np.broadcast_to(other, (len(maps), self.dimension)))
 
     def gradient(self, maps: Array, upstream: Array) -> Array:
         """d (upstream . e) / d F by the chain rule, for `upstream` (B, D); shape (B, C, h, w).

@@ -1,15 +1,15 @@
-"""What a radiograph is at first sight, read off its embedding: its body part, inverted or not, on its side or not.
+"""Body part, polarity and turn of a radiograph, by linear probes of its embedding.
 
-A nearest study can be close in everything but these: an embedding that was learned to tell fractures from none has many
-directions, and these are few of them. So linear layers, learned with the model, look along them (linear probes, Alain
-and Bengio 2016, arXiv 1610.01644). For an embedding e, body parts p of which those in K are familiar, one of the others
-being none, a picture that is no radiograph:
+An embedding that was learned to separate fractures has many directions, and these properties are few of them, so a
+nearest study can differ in them. Linear layers, learned with the model, measure them (linear probes, Alain and Bengio
+2016, arXiv 1610.01644). For an embedding e and body parts p, of which those in K are familiar:
 
     part       log sum_{p in K} exp(w_p.e + b_p) - log sum_{p not in K} exp(w_p.e + b_p)
-    polarity   -(w_i.e + b_i)     the log-odds that black is black
+    polarity   -(w_i.e + b_i)     the log-odds that the radiograph is not inverted
     turn       -(w_t.e + b_t)     the log-odds that it does not lie on its side
 
-Each is the higher the more usual the radiograph; how low is too low is learned with an index (`decision.rules`).
+One of the parts is NOTHING, a picture that is not a radiograph. A higher margin is more usual; the limits are learned
+with an index (`decision.rules`).
 """
 
 import json
@@ -27,7 +27,7 @@ from retrieval.errors import BundleError
 __all__ = ["MARGINS", "NOTHING", "Appearance"]
 
 MARGINS = ("part", "polarity", "turn")
-NOTHING = "no radiograph"  # stands among the parts for what shows none; never familiar
+NOTHING = "no radiograph"  # a part that is never familiar
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Appearance:
         return cls(parts, weight, bias)
 
     def dump(self) -> bytes:
-        """What `parse` reads."""
+        """The reverse of `parse`."""
         names = np.frombuffer(json.dumps(self.parts).encode(), np.uint8)
         return save({"parts": names, "weight": self.weight, "bias": self.bias})
 
@@ -65,7 +65,7 @@ class Appearance:
     def margins(self, embeddings: NDArray[np.floating], known: Collection[str]) -> NDArray[np.float64]:
         """The margins (B, 3) in the order of MARGINS, where the parts in `known` are familiar.
 
-        That of the part is infinite where all of them are, or none: nothing is to be told apart.
+        That of the part is infinite where all parts are familiar, or none is.
         """
         scores = self.scores(embeddings)
         usual = np.array([part in known and part != NOTHING for part in self.parts])
@@ -82,6 +82,6 @@ class Appearance:
         return [self.parts[number] for number in best]
 
     def stranger(self, embedding: NDArray[np.floating], known: Collection[str]) -> str:
-        """The most probable part, or NOTHING, of one embedding (D,) that is not in `known`; there must be one."""
+        """The most probable part of an embedding (D,) that is not in `known`, which must not hold all parts."""
         scores = self.scores(embedding[None])[0]
         return max((score, part) for score, part in zip(scores, self.parts, strict=False) if part not in known)[1]

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 
 from index.case import Case
 from index.reader import IndexReader
 from retrieval.audit.near_duplicates import NearDuplicate, near_duplicates, similarity_limit
+from retrieval.evaluation.metrics import Resampling
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import PartFigures, figures_of
 
@@ -43,8 +45,7 @@ def index_leakage(
     predictions: Sequence[StudyPrediction],
     *,
     workers: int | None = None,
-    rounds: int = 10_000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> IndexLeakage:
     """Find near duplicates as `mura-search audit --deep` does (see `audit.near_duplicates`), by the index's thumbnails.
 
@@ -68,7 +69,7 @@ def index_leakage(
     return IndexLeakage(
         studies=tuple(prediction.study for prediction in predictions if prediction.study in affected),
         pairs=tuple(pairs),
-        without=figures_of(others, rounds=rounds, seed=seed) if affected and others else None,
+        without=figures_of(others, **resampling) if affected and others else None,
     )
 
 

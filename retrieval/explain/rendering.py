@@ -1,7 +1,7 @@
-"""Heatmaps and radiographs as pictures: one painted over the other, or as layers that a page lays over each other.
+"""Heatmaps and radiographs as pictures: one painted over the other, or as layers of a page.
 
-A heatmap's colours are inferno's, from violet to yellow: ordered by lightness, so readable without colour vision. The
-weaker the heatmap, the less it covers the radiograph. A white line runs around its strongest parts.
+Heatmaps have the colours of inferno, violet to yellow, whose order by lightness needs no colour vision. A weaker
+heatmap covers less of the radiograph. A white line surrounds its strongest parts.
 """
 
 import os
@@ -27,8 +27,8 @@ __all__ = [
     "write_overlay",
 ]
 
-_STRONG = 0.75  # the white line runs around what lies above
-_SIDE, _LEVELS = 320, 48  # of a heatmap in a report: it is smooth, the page enlarges it, and nobody sees more levels
+_STRONG = 0.75  # the white line surrounds higher values
+_SIDE, _LEVELS = 320, 48  # of a heatmap in a report, which is smooth
 
 
 def overlay(pixels: NDArray[np.uint8], heatmap: Heatmap, opacity: float = 0.6) -> NDArray[np.uint8]:
@@ -47,9 +47,9 @@ def overlay(pixels: NDArray[np.uint8], heatmap: Heatmap, opacity: float = 0.6) -
 
 
 def heatmap_png(heatmap: Heatmap, side: int = _SIDE, levels: int = _LEVELS) -> bytes:
-    """A heatmap as a transparent PNG in the proportions of its radiograph: what `overlay` paints at opacity 1.
+    """A heatmap as a transparent PNG, as `overlay` paints it at opacity 1.
 
-    It has at most `side` pixels on the long side, and `levels` levels of colour.
+    It has its radiograph's aspect ratio, at most `side` pixels on the long side, and `levels` levels of colour.
     """
     values = shrink(heatmap.values, side)
     colours, cover = _coloured(values, levels)
@@ -79,10 +79,10 @@ def strongest_region(heatmap: Heatmap) -> str:
 
 
 def overlay_files(path: Path, count: int, images: Images) -> list[Path]:
-    """Where the overlays of a study's `count` views go: `path` itself, or path-1, path-2 ... of several.
+    """The files for the overlays of a study's `count` views: `path`, or path-1, path-2 ... of several.
 
     images: what the query names. Raises HeatmapError where `path` is not a PNG in an existing folder, where it would
-    replace a queried file, and where it would lie in a queried folder, since the next query would take it for a view.
+    replace a queried file, and where it would lie in a queried folder and so be a view of the next query.
     """
     if path.suffix.lower() != ".png":
         raise HeatmapError(f"the heatmap {path} is not a PNG file; end its name in .png")
@@ -99,7 +99,7 @@ def overlay_files(path: Path, count: int, images: Images) -> list[Path]:
 
 
 def write_overlay(path: Path, painted: NDArray[np.uint8]) -> None:
-    """Write what `overlay` painted as PNG, whole or not at all. Raises HeatmapError."""
+    """Write the result of `overlay` as PNG, whole or not at all. Raises HeatmapError."""
     try:
         write_whole(path, cv2.imencode(".png", painted)[1].tobytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where in a radiograph a score comes from: Smooth Grad-CAM++ on the encoder's feature map, in NumPy.
+"""Heatmaps of a score by Smooth Grad-CAM++ on the encoder's feature map, in NumPy.
 
     A       feature map of the radiograph                         (C, h, w)
     S       score: the abnormality logit, its negative, or a cosine
@@ -14,7 +14,7 @@ range comes from SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825). The head ha
 forward passes are needed.
 
 Differences from the papers:
-- Omeiza et al. print D1 as alpha's numerator. Their derivation gives D2, which torchcam uses as well.
+- Omeiza et al. print D1 as alpha's numerator. Their derivation gives D2, which torchcam also uses.
 - exp(S) has second derivatives that powers of dS/dA lack, since the head is not linear in A. Grad-CAM++ neglects them
   for every network, and so does this module.
 - Copies may disagree about a derivative's sign. Then D1 can be positive where D3 is negative, and alpha can have a
@@ -75,10 +75,10 @@ SMOOTHING = Smoothing()
 
 @dataclass(frozen=True, slots=True)
 class Heatmap:
-    """Where in a radiograph a score comes from.
+    """The parts of a radiograph that support a score.
 
     `values` (H, W) float32 in [0, 1], at the radiograph's own resolution: 1 where support for the target is strongest,
-    all 0 where nothing supports it. Two heatmaps do not share a scale. `target` is one of TARGETS or "similarity".
+    all 0 where nothing supports it. Each heatmap has its own scale. `target` is one of TARGETS or "similarity".
     """
 
     values: Array
@@ -94,7 +94,7 @@ def explain_class(
     target: str = "abnormal",
     views: Sequence[Array] | None = None,
 ) -> Heatmap:
-    """Show what raises the abnormality score of a radiograph (H, W) or (H, W, 3) BGR, whatever the prediction is.
+    """Show what raises the abnormality score of a radiograph (H, W) or (H, W, 3) BGR, for any prediction.
 
     target "normal" shows what lowers the score. With "mirror" in the model's bundle, score and heatmap are averages
     over the radiograph and its mirror image. The same input gives the same heatmap.
@@ -128,7 +128,7 @@ def explain_similarity(
 
     The query's pixels with a case's embedding show the regions of the query; the case's pixels with the query's
     embedding show those of the case. Of two identical radiographs the similarity is at its maximum, so that without
-    noise the heatmap is empty except for rounding. For the rest see `explain_class`.
+    noise the heatmap is empty except for rounding. See also `explain_class`.
     """
     if other.shape != (encoder.head.dimension,) or not np.isfinite(other).all():
         raise ValueError(f"other must be an embedding of {encoder.head.dimension} finite numbers")

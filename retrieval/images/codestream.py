@@ -99,11 +99,11 @@ def _after_boxes(data: bytes, long_boxes: bool) -> int:
 
 
 def read_codestream(data: bytes) -> Codestream | None:
-    """The header of a DICOM frame in JPEG, JPEG-LS or JPEG 2000; None where it has no header that can be read.
+    """The header of a DICOM frame in JPEG, JPEG-LS or JPEG 2000; None where it cannot be read.
 
-    A frame is held to stricter rules than a file. A JPEG has nothing between its segments, and announces one picture
-    before its first scan, since decoders differ in which of two they take. JPEG 2000 should have no boxes around it;
-    some writers add them. A box with a length of 64 bits or of 0 is refused: pydicom would loop over it for ever.
+    A frame must keep stricter rules than a file. A JPEG has nothing between its segments, and one frame header before
+    its first scan, since decoders differ in which of two they take. Some writers put boxes around JPEG 2000; a box
+    whose length has 64 bits or is 0 is refused, since pydicom would loop over it for ever.
     """
     try:
         if not data.startswith(b"\xff\xd8"):
@@ -130,11 +130,11 @@ def rle_fits(frame: bytes, plane: int) -> bool:
         return False
     count, *offsets = struct.unpack_from("<16L", frame)
     starts = [*offsets[: min(count, 15)], len(frame)]
-    return all(_run_length(frame, start, end, 2 * plane) <= 2 * plane for start, end in pairwise(starts))
+    return all(_unpacked_length(frame, start, end, 2 * plane) <= 2 * plane for start, end in pairwise(starts))
 
 
-def _run_length(frame: bytes, position: int, end: int, most: int) -> int:
-    """How many bytes a segment unpacks to; counting stops just beyond `most`."""
+def _unpacked_length(frame: bytes, position: int, end: int, most: int) -> int:
+    """The number of bytes that a segment unpacks to; counting stops just beyond `most`."""
     length, end = 0, min(end, len(frame))
     while position < end and length <= most:
         packet = frame[position]

@@ -1,6 +1,6 @@
-"""What a DICOM header says, as far as a radiograph needs it. pydicom read it; this module need not import that.
+"""The part of a DICOM header that a radiograph needs, from pydicom's Dataset, without an import of pydicom.
 
-No text of a header leaves here but identifiers, which the caller hashes, and words of fixed tables.
+No text of a header leaves this module except identifiers, which the caller hashes, and words of fixed tables.
 """
 
 from dataclasses import dataclass, field
@@ -80,7 +80,7 @@ PALETTE = "PALETTE COLOR"
 
 
 class DicomError(ValueError):
-    """Bytes that give no radiograph; `str(error)` completes "q.dcm ..." and holds nothing that the header says."""
+    """Bytes that give no radiograph; `str(error)` completes "q.dcm ..." and holds no text of the header."""
 
 
 class NoRadiograph(DicomError):
@@ -93,7 +93,7 @@ class NoRadiograph(DicomError):
 
 @dataclass(frozen=True, slots=True)
 class DicomRecord:
-    """What a header says of its radiograph. Identifiers are as they stand there, "" where they do not."""
+    """The header of a radiograph. Identifiers are as the header has them, "" where they are missing."""
 
     image: str = field(repr=False)
     study: str = field(repr=False)
@@ -109,7 +109,7 @@ class DicomRecord:
 
 @dataclass(frozen=True, slots=True)
 class DicomLayout:
-    """How pixels are stored: H, W, samples a pixel, frames, bits."""
+    """How pixels are stored."""
 
     rows: int
     columns: int
@@ -122,7 +122,7 @@ class DicomLayout:
 
 
 def record_of(ds: Any, most_samples: int) -> DicomRecord:
-    """The record of a radiograph's header. Raises DicomError where it holds no picture, or one that is too large."""
+    """The record of a radiograph's header. Raises DicomError where there is no picture, or it is too large."""
     frames = _frames(ds)
     _require_size(_whole(ds, "Rows"), _whole(ds, "Columns"), _whole(ds, "SamplesPerPixel", 1), frames, most_samples)
     return DicomRecord(
@@ -140,14 +140,14 @@ def record_of(ds: Any, most_samples: int) -> DicomRecord:
 
 
 def require_radiograph(ds: Any) -> None:
-    """Raise DicomError for everything but CR, DX and secondary captures of them, with what it is."""
+    """Raise DicomError, with what it is, for everything but CR, DX and secondary captures of them."""
     kind, modality = text(ds, "SOPClassUID"), text(ds, "Modality").upper()
     if text(getattr(ds, "file_meta", {}), "MediaStorageSOPClassUID") == _DICOMDIR:
         raise NoRadiograph("is a DICOMDIR, a list of other files; name one of them, or index its folder", "DICOMDIR")
     if kind in _RADIOGRAPHS or (not kind and modality in _RADIOGRAPHY):
         return
     if kind in _CAPTURES:
-        if text(ds, "ManufacturerModelName") == OWN_MODEL_NAME:  # painted over, it would be read as another view
+        if text(ds, "ManufacturerModelName") == OWN_MODEL_NAME:  # the overlay would be read as another view
             raise NoRadiograph("is a heatmap that this tool made, not a radiograph", "heatmap of mura-search")
         if modality in _CAPTURED:
             return
@@ -160,7 +160,7 @@ def require_radiograph(ds: Any) -> None:
 
 
 def registered_name(uid: Any, otherwise: str) -> str:
-    """What the standard calls a UID; `otherwise` where it does not know it, for then it is anybody's text."""
+    """The standard's name of a UID; `otherwise` for an unknown one, which may be any text."""
     name = str(getattr(uid, "name", uid))
     return otherwise if name == str(uid) else name
 
@@ -174,7 +174,7 @@ def _require_size(rows: int, columns: int, samples: int, frames: int, most: int)
 
 
 def layout_of(ds: Any, most_samples: int) -> DicomLayout:
-    """How the pixels are stored. Raises DicomError where that is a way that is not read."""
+    """How the pixels are stored. Raises DicomError for a way that is not read."""
     layout = DicomLayout(
         rows=_whole(ds, "Rows"),
         columns=_whole(ds, "Columns"),
@@ -200,7 +200,6 @@ def layout_of(ds: Any, most_samples: int) -> DicomLayout:
 
 
 def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
-    """What somebody who sees the picture has to know."""
     codes = []
     if text(ds, "SOPClassUID") == _FOR_PROCESSING:
         codes.append(Code.FOR_PROCESSING)
@@ -212,7 +211,7 @@ def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
 
 
 def text(ds: Any, keyword: str) -> str:
-    """An element's value as text, "" where there is none."""
+    """An element's value as text, "" where it is missing."""
     value = ds.get(keyword)
     return "" if value is None else str(value).strip().strip("\0")
 
@@ -227,13 +226,11 @@ def _frames(ds: Any) -> int:
 
 
 def sample(ds: Any, keyword: str, order: str, signed: bool) -> int | None:
-    """A value that is a stored value; its VR is US or SS as the pixels are, and implicit VR leaves it as bytes."""
+    """An element in stored values; its VR is US or SS as the pixels are, and implicit VR leaves it as bytes."""
     value = ds.get(keyword)
     if value is None or not str(value):
         return None
     if isinstance(value, bytes):
-        if len(value) < 2:
-            return None
-        return int(np.frombuffer(value[:2], f"{order}{'i' if signed else 'u'}2")[0])
+        return int(np.frombuffer(value[:2], f"{order}{'i' if signed else 'u'}2")[0]) if len(value) >= 2 else None
     number = int(value)
     return number - 2**16 if signed and number >= 2**15 else number

@@ -1,7 +1,7 @@
 """Stored values become what is seen: PS3.3, C.7.6.3 Image Pixel, C.11.1 Modality LUT, C.11.2 VOI LUT, C.11.6.
 
-Stored values have at most 16 bits, so the whole way is gone once for each possible value and looked up for each pixel.
-`pixels` is pydicom's module of that name, which `retrieval.images.dicom_reader` alone imports.
+Stored values have at most 16 bits, so grey levels are computed once for each possible value, then looked up.
+`pixels` is pydicom's module of that name, which only `retrieval.images.dicom_reader` imports.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ _PIXELS_AT_ONCE = 2**20
 def grey_levels(
     stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any
 ) -> tuple[NDArray[np.uint8], list[Notice]]:
-    """Grey levels (H, W) as they are seen, and what to say about them."""
+    """Grey levels (H, W) as a radiologist sees them, and what to know about them."""
     kind = np.iinfo(stored.dtype)
-    values = np.arange(kind.min, kind.max + 1)  # each that a pixel can have; that of value v is at v - kind.min
+    values = np.arange(kind.min, kind.max + 1)  # all possible ones; value v is at v - kind.min
     order = "<" if ds.original_encoding[1] else ">"
     padding = _padding(values, ds, order, layout.signed)
     output = _modality(values, ds, order, pixels)
@@ -37,13 +37,13 @@ def grey_levels(
         levels = 255 - levels
     levels[padding] = 0
     grey = np.empty(stored.shape, np.uint8)
-    for rows, places in _places(stored):
-        grey[rows] = levels[places]
+    for rows, positions in _positions(stored):
+        grey[rows] = levels[positions]
     return grey, doubts
 
 
-def _places(stored: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
-    """Where each pixel's value is among all values, a few rows at a time: as places they take eight bytes each."""
+def _positions(stored: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
+    """The position of each pixel's value among all values, a few rows at a time, since a position takes eight bytes."""
     least = np.iinfo(stored.dtype).min
     at_once = max(1, _PIXELS_AT_ONCE // stored.shape[1])
     for start in range(0, stored.shape[0], at_once):
@@ -52,7 +52,7 @@ def _places(stored: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
 
 
 def _padding(values: NDArray[Any], ds: Any, order: str, signed: bool) -> NDArray[np.bool_]:
-    """Which stored values fill up around a picture that is no rectangle (PS3.3, C.7.5.1.1.2)."""
+    """Which stored values are padding around a picture that is not rectangular (PS3.3, C.7.5.1.1.2)."""
     first = sample(ds, "PixelPaddingValue", order, signed)
     last = sample(ds, "PixelPaddingRangeLimit", order, signed)
     if first is None:
@@ -73,14 +73,14 @@ def _modality(values: NDArray[Any], ds: Any, order: str, pixels: Any) -> NDArray
 def _of_interest(
     values: NDArray[np.float64], ds: Any, order: str, pixels: Any
 ) -> tuple[NDArray[np.float64] | None, list[Notice]]:
-    """The values from 0, dark, to 1, bright, by the VOI LUT or the first window, None where there is neither."""
+    """The values from 0, dark, to 1, bright, by the VOI LUT or the first window; None without either."""
     tables = ds.get("VOILUTSequence")
     if tables and tables[0].get("LUTData") is not None:
         seen, bits = _looked_up(values, tables[0], order)
         return seen / (2**bits - 1), []
     if ds.get("WindowCenter") in (None, "") or ds.get("WindowWidth") in (None, ""):
         return None, []
-    # Beyond all others, two values show which range the window's output has.
+    # Two values beyond all others show the range of the window's output.
     ends = np.array([-1e30, 1e30])
     try:
         seen = pixels.apply_windowing(np.concatenate([values, ends]), ds)
@@ -95,7 +95,7 @@ def _of_interest(
 def _looked_up(values: NDArray[Any], item: Any, order: str) -> tuple[NDArray[np.float64], int]:
     """Values through a lookup table, and its bits (PS3.3, C.11.1.1 and C.11.2.1.1).
 
-    pydicom's own functions go astray on tables of 8 bits with more than 256 entries.
+    pydicom's own functions misread tables of 8 bits with more than 256 entries.
     """
     count, first, bits = (int(number) for number in item.LUTDescriptor)
     count = count or 2**16
@@ -121,14 +121,14 @@ def _full_range(
     padding: NDArray[np.bool_],
     layout: DicomLayout,
 ) -> tuple[float, float]:
-    """The least and the greatest output: of what 8 bits can hold, of more bits what the frame holds."""
+    """The least and the greatest output: of all values of up to 8 bits, of the frame's values for more bits."""
     if layout.stored <= 8:
         half = 2 ** (layout.stored - 1)
         counted = (values >= (-half if layout.signed else 0)) & (values < (half if layout.signed else 2 * half))
     else:
         counted = np.zeros(len(values), np.bool_)
-        for _, places in _places(stored):
-            counted[places] = True
+        for _, positions in _positions(stored):
+            counted[positions] = True
         counted &= ~padding
     present = output[counted] if counted.any() else output[:1]
     return float(present.min()), float(present.max())

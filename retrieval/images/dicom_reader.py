@@ -1,13 +1,13 @@
-"""DICOM radiographs, from bytes to grey levels as a radiologist sees them. The only file that reads with pydicom.
+"""DICOM radiographs, from bytes to grey levels as a radiologist sees them. Only this file reads with pydicom.
 
 pydicom parses and decodes, with pylibjpeg's plugins for compressed frames. It puts values of the header into warnings,
-logs and errors; none of these leave this module.
+logs and errors, so none of these leave this module.
 """
 
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -49,26 +49,27 @@ logger = logging.getLogger("mura-search")
 
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 _DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
-_IDENTIFYING = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber", "PatientID"),
-    *("Modality", "ManufacturerModelName", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality"),
-    *("BurnedInAnnotation", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames"),
-)
-_PICTURE = (
-    *("PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit"),
-    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", "RescaleSlope"),
-    *("RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
-    *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
-    *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData"),
-    *("BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData"),
-    *("SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData"),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"),
-)
+_IDENTIFYING = [
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber", "PatientID",
+    "Modality", "ManufacturerModelName", "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality",
+    "BurnedInAnnotation", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
+]  # fmt: skip
+_PALETTE = [
+    f"{kind}{colour}PaletteColorLookupTable{part}"
+    for colour in ("Red", "Green", "Blue")
+    for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+]
+_PICTURE = [
+    *_IDENTIFYING, *_PALETTE, "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
+    "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
+    "PresentationLUTShape", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class DicomPicture:
-    """The frames that were asked for, each (H, W) grey or (H, W, 3) BGR, uint8, out of `count` in all."""
+    """The frames that were asked for, each (H, W) grey or (H, W, 3) BGR, uint8, of `count` in the file."""
 
     frames: tuple[NDArray[np.uint8], ...]
     count: int
@@ -77,7 +78,7 @@ class DicomPicture:
 
 
 def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
-    """The header of a radiograph alone. Raises DicomError where it is none, as `read_picture` does."""
+    """The header of a radiograph, without its pixels. Raises DicomError as `read_picture` does."""
     with _as_sentence("has a header that cannot be read; export it again"):
         ds = _dataset(file, _IDENTIFYING, most_bytes, pixels_too=False)
         require_radiograph(ds)
@@ -85,9 +86,9 @@ def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomReco
 
 
 def read_elements(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int) -> Any:
-    """The elements named of a radiograph's header, as pydicom's Dataset. Raises DicomError as `read_record` does."""
+    """Some elements of a radiograph's header, as pydicom's Dataset. Raises DicomError as `read_record` does."""
     with _as_sentence("has a header that cannot be read; export it again"):
-        ds = _dataset(file, _IDENTIFYING + keywords, most_bytes, pixels_too=False)
+        ds = _dataset(file, [*_IDENTIFYING, *keywords], most_bytes, pixels_too=False)
         require_radiograph(ds)
         return ds
 
@@ -99,15 +100,15 @@ def read_picture(
 
     Grey: Modality LUT or rescale, then the VOI LUT, or the first window where there is none, then inverted where the
     file is MONOCHROME1 or its Presentation LUT Shape is INVERSE. The least output of the window or the VOI LUT becomes
-    0 and the greatest 255, rounded. Without either, 8 bits or fewer stay as they are and more are scaled from the least
-    to the greatest value of the frame. Pixel padding counts for nothing there and is black. Colour becomes BGR.
+    0 and the greatest 255, rounded. Without either, 8 bits or fewer stay as they are, and more are scaled from the
+    least to the greatest value of the frame. Pixel padding does not count there and is black. Colour becomes BGR.
 
-    Raises DicomError for what is no radiograph, is stored in a way that is not read, is damaged or not whole, unpacks
-    to more than `most_bytes`, has more than `most_samples` samples in all its frames, or of these, where all are asked
-    for, more than `most_frames`.
+    Raises DicomError for what is not a radiograph, is stored in a way that is not read, is damaged or not whole,
+    unpacks to more than `most_bytes`, has more than `most_samples` samples in all its frames, or, where all are asked
+    for, more than `most_frames` frames.
     """
     with _as_sentence("has a header that cannot be read; export it again"):
-        ds = _dataset(BytesIO(data), _IDENTIFYING + _PICTURE, most_bytes, pixels_too=True)
+        ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
         require_radiograph(ds)
         syntax = _syntax(ds)
         layout = layout_of(ds, most_samples)
@@ -133,21 +134,21 @@ def read_picture(
 
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
-    """The files that a DICOMDIR names, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
+    """The files that a DICOMDIR lists, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
     with _as_sentence("is no DICOMDIR that can be read"):
         ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False)
         named = [record.get("ReferencedFileID") for record in ds.get("DirectoryRecordSequence") or []]
         return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
 
 
-def _dataset(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int, *, pixels_too: bool) -> Any:
-    """The elements named, of a file with or without preamble; its bytes are checked for nothing else."""
+def _dataset(file: BinaryIO, keywords: Sequence[str], most_bytes: int, *, pixels_too: bool) -> Any:
+    """Some elements of a file with or without preamble."""
     be_silent()
     filereader.read_preamble(file, force=True)
     meta = filereader._read_file_meta_info(file)
     end = file.tell()
     file.seek(0)
-    if meta.get("TransferSyntaxUID") == _DEFLATED:  # pydicom would unpack it whatever it comes to
+    if meta.get("TransferSyntaxUID") == _DEFLATED:  # pydicom would unpack it to any size
         head = file.read(end).replace(_DEFLATED.encode(), b"1.2.840.10008.1.2.1\0\0\0")
         unpacking = decompressobj(-MAX_WBITS)
         body = unpacking.decompress(file.read(), most_bytes)
@@ -162,7 +163,7 @@ def _dataset(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int, *, pixe
 def _syntax(ds: Any) -> str:
     meta = getattr(ds, "file_meta", None)
     syntax = str(meta.get("TransferSyntaxUID") or "") if meta else ""
-    if not syntax:  # what was found while reading a file that does not say
+    if not syntax:  # pydicom found out while reading
         implicit, little = ds.original_encoding
         syntax = "1.2.840.10008.1.2" if implicit else f"1.2.840.10008.1.2.{1 if little else 2}"
     if syntax not in SYNTAXES:
@@ -179,7 +180,7 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> NDArray[A
         _require_frame(frame, syntax, layout)
     decoder = pixels.get_decoder(UID(syntax))
     ds.file_meta.TransferSyntaxUID = UID(syntax)
-    # Named, so that a picture does not depend on what else is installed.
+    # A named plugin, so that a picture does not depend on other installed ones.
     plugin = "" if syntax in _NATIVE else "pydicom" if syntax == _RLE else "pylibjpeg"
     if plugin and plugin not in decoder.available_plugins:
         raise MissingExtra("a plugin of pylibjpeg", "dicom")
@@ -190,7 +191,7 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> NDArray[A
 
 
 def _require_frame(frame: bytes, syntax: str, layout: DicomLayout) -> None:
-    """Hold a compressed frame to the header before anything is allocated by what it says of itself."""
+    """Check a compressed frame against the header, before anything is allocated by the size in the frame."""
     if syntax == _RLE:
         if not rle_fits(frame, layout.rows * layout.columns):
             raise DicomError("is damaged: its compressed picture unpacks to more than the picture")
@@ -208,7 +209,7 @@ _PYDICOMS = r"pydicom(\.|$)|highdicom|dicomweb_client|pynetdicom|pylibjpeg|openj
 
 
 def be_silent() -> None:
-    """Keep pydicom and what is built on it from saying values of headers in warnings and logs of this process."""
+    """Keep values of headers out of this process's warnings and logs, where pydicom and what uses it put them."""
     if ("ignore", None, Warning, re.compile(_PYDICOMS), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PYDICOMS)
     for name in ("pydicom", "highdicom", "dicomweb_client", "pynetdicom", "retrying", "urllib3"):
@@ -217,11 +218,11 @@ def be_silent() -> None:
 
 @contextmanager
 def _as_sentence(sentence: str) -> Iterator[None]:
-    """Whatever pydicom and the decoders raise at bytes that are not as they should be, as one sentence."""
+    """Turn whatever pydicom and the decoders raise at damaged bytes into one sentence."""
     try:
         yield
     except (DicomError, MissingExtra):
         raise
-    except Exception as error:  # broad: damaged bytes make these raise anything, with values of the header in it
+    except Exception as error:  # broad: they raise anything, with values of the header in it
         logger.debug("%s", redacted_traceback(error))
         raise DicomError(sentence) from None

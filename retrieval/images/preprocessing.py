@@ -1,8 +1,7 @@
-"""A radiograph as read becomes the picture that the encoder sees, in training and in queries alike."""
+"""From a radiograph as read to the encoder's input, for training and queries alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import cv2
@@ -11,11 +10,34 @@ from numpy.typing import NDArray
 
 __all__ = ["Letterbox", "Picture", "Preprocessing", "enhance", "letterbox", "normalise", "preprocess", "shrink"]
 
-# Values 0 to 255; only what is computed from a prepared picture, such as a noisy copy, has fractions.
+# Values 0 to 255; only copies of a prepared picture, such as noisy ones, have fractions.
 Picture = NDArray[np.uint8] | NDArray[np.float32]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# OpenCV's way from a grey level, 0 to 255, to its lightness in LAB, and back. These are constants because OpenCV needs
+# 95 ms for its first such conversion, a seventh of a query. A test compares them with OpenCV.
+_TO_LIGHTNESS = np.frombuffer(
+    bytes.fromhex(
+        "00010102020305050607070809090a0b0c0c0e0f10111213151718191b1b1c1e1f21222324262728292a2b2d2e2f303233343536"
+        "37393a3b3c3d3e3f41424344454647494a4b4c4d4e4f5052525355565758595a5b5c5d5e5f6162636465666768696a6b6c6d6e6f"
+        "7071727374757777797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9c9d9e9fa0a1a2a3"
+        "a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c4c5c6c7c8c9cacbcccdcecfd0d0d1d2d3d4"
+        "d5d6d7d8d9dadbdbdcdddedfe0e1e2e3e4e4e5e6e7e8e9eaebecededeeeff0f1f2f3f4f5f5f6f7f8f9fafbfcfdfdfeff"
+    ),
+    np.uint8,
+)
+_TO_GREY = np.frombuffer(
+    bytes.fromhex(
+        "000203040607080a0b0d0e0f1011121314151617171819191a1b1c1d1d1e1f2021222223242425262728292a2a2b2c2d2e2f2f30"
+        "313233343435363738393a3b3b3c3d3e3f40414243434445464748494a4b4c4d4d4e4f505152535455565758595a5a5b5c5d5e5f"
+        "606162636465666768696a6b6c6d6e6f70707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e90909293"
+        "9495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaacadaeafb0b1b2b3b4b5b6b7b8b9babcbdbebfc0c1c2c3c4c5c6c7c8ca"
+        "cbcccdcecfd0d1d2d3d4d6d7d8d9dadbdcdddee0e1e2e3e4e5e6e7e8eaebecedeeeff0f1f3f4f5f6f7f8f9fafcfdfeff"
+    ),
+    np.uint8,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +72,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Where a radiograph of H x W lies inside the S x S picture: rows top..top+height, columns left..left+width."""
+    """The part of the S x S picture that a radiograph covers: rows top..top+height, columns left..left+width."""
 
     top: int
     left: int
@@ -75,25 +97,15 @@ def preprocess(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint
 def enhance(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
     """CLAHE (Zuiderveld 1994) on the lightness alone: BGR to LAB, L equalised in tiles, back to BGR.
 
-    A grey picture (H, W) is handled as one channel: on grey, BGR to LAB is a table of 256 lightnesses, and LAB to BGR
-    one of 256 greys, so the result is that of the way through colour at a fifth of the cost. A test holds the two
-    together (OpenCV's way back from LAB puts its three channels up to one level apart; this is the blue one).
+    A grey picture (H, W) stays one channel: on grey, BGR to LAB is a table of 256 lightnesses and LAB to BGR one of 256
+    greys. The result is the blue channel of the conversion through colour, at a fifth of the cost. (OpenCV's three
+    channels differ by up to one level.)
     """
     clahe = cv2.createCLAHE(clipLimit=how.clip_limit, tileGridSize=(how.tile_grid, how.tile_grid))
     if pixels.ndim == 2:
-        to_lightness, to_grey = _lightness_tables()
-        return np.asarray(cv2.LUT(clahe.apply(cv2.LUT(pixels, to_lightness)), to_grey), np.uint8)
+        return np.asarray(cv2.LUT(clahe.apply(cv2.LUT(pixels, _TO_LIGHTNESS)), _TO_GREY), np.uint8)
     lightness, a, b = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_BGR2LAB))
     return np.asarray(cv2.cvtColor(cv2.merge((clahe.apply(lightness), a, b)), cv2.COLOR_LAB2BGR), np.uint8)
-
-
-@cache
-def _lightness_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    ramp = np.arange(256, dtype=np.uint8)[:, None]
-    to_lightness = cv2.cvtColor(cv2.merge((ramp, ramp, ramp)), cv2.COLOR_BGR2LAB)[:, :, 0]
-    neutral = np.full_like(ramp, 128)
-    to_grey = cv2.cvtColor(cv2.merge((ramp, neutral, neutral)), cv2.COLOR_LAB2BGR)[:, :, 0]
-    return np.ascontiguousarray(to_lightness.ravel()), np.ascontiguousarray(to_grey.ravel())
 
 
 def shrink(pixels: NDArray[Any], longest: int) -> NDArray[Any]:

@@ -1,9 +1,8 @@
-"""What an image file says of itself, read before anything is decoded: its kind, its size, how it is turned.
+"""The headers of image files, read before OpenCV decodes: format, size, orientation.
 
-Only the fields that decide whether and how to decode are read. `read_header` never allocates by what a file claims, so
-a few bytes that claim 30,000 x 30,000 pixels cost nothing. OpenCV decodes; this module is the doorkeeper. Three formats
-that OpenCV has a decoder for are kept out: it does not turn an AVIF as the file says, it makes a grey Sun raster black,
-and it leaves a copy of a Radiance HDR in the temporary folder.
+`read_header` allocates nothing by what a file claims, so a few bytes that claim 30,000 x 30,000 pixels cost nothing.
+Three formats are not read although OpenCV has a decoder: it ignores the orientation of an AVIF, makes a grey Sun raster
+black, and leaves a copy of a Radiance HDR in the temporary folder.
 """
 
 import re
@@ -20,22 +19,21 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png"}
     | {".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""Endings, in small letters, by which radiographs are found in a folder. What a file is, its bytes decide."""
+"""The endings, in small letters, of radiographs in a folder. A file's bytes decide what it is."""
 
 
 class HeaderError(ValueError):
-    """Bytes that begin as a known image and do not go on as one; `str(error)` completes "q.png cannot be read: ..."."""
+    """A broken header; `str(error)` completes "q.png cannot be read: ..."."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of its picture.
+    """The header of an image file.
 
-    `kind` is its format's name. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, or
-    what the others are ("frames", "pages"). `cut` tells that a JPEG's data stop before its end marker, `measurable`
-    that its decoded rows will show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha`
-    one whose colours have yet to be multiplied by its alpha. `data` is what to decode: the file's bytes, less what does
-    not make the picture.
+    `kind` is the format's name. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, else
+    "frames" or "pages". `cut` marks a JPEG whose data stop before its end marker, `measurable` one whose decoded rows
+    show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha` one whose colours are not
+    yet multiplied by its alpha. `data` is what to decode: the file's bytes, or the part of them that makes the picture.
     """
 
     kind: str
@@ -51,9 +49,9 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of an image file's bytes, or None where they begin like no kind of image that is read here.
+    """The header of an image file, None for an unknown format.
 
-    Raises HeaderError where the header itself is broken, or a PNG's checksums do not fit.
+    Raises HeaderError where the header is broken, or a PNG's checksums do not fit.
     """
     for kind, magic, parse in _KINDS:
         if magic.match(data):
@@ -72,31 +70,26 @@ _PNG_PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 
 def _png(kind: str, data: bytes) -> Header:
-    """Walks the chunks, checks their checksums, and keeps those that make the picture.
+    """Keeps the chunks that make the picture, and checks their checksums.
 
-    What is left out (colour profiles, text, later frames) only makes libpng talk on stderr, or costs memory.
+    The others (colour profiles, text, later frames) only make libpng write to stderr, or cost memory.
     """
-    kept = [data[:8]]
-    orientation, pictures, pixels_seen, place = 1, "", False, 8
-    while True:
-        if place + 12 > len(data):
-            raise HeaderError("it ends early" if pixels_seen else "it ends before its picture")
-        length, name = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
-        if end > len(data):
-            raise HeaderError("it ends early" if pixels_seen or name == b"IDAT" else "it ends before its picture")
+    kept, orientation, pictures = [data[:8]], 1, ""
+    position, name = 8, b""
+    while name != b"IEND":
+        name, body = data[position + 4 : position + 8], position + 8
+        end = body + int.from_bytes(data[position : position + 4], "big")
+        if end + 4 > len(data):
+            raise HeaderError("it ends early")
         if name in _PNG_PICTURE:
-            if zlib.crc32(data[place + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
                 raise HeaderError("a checksum does not fit its data")
-            kept.append(data[place:end])
-            pixels_seen |= name == b"IDAT"
+            kept.append(data[position : end + 4])
         elif name == b"eXIf":
-            orientation = _exif_orientation(data[place + 8 : end - 4])
-        elif name == b"acTL" and struct.unpack_from(">I", data, place + 8)[0] > 1:
+            orientation = _exif_orientation(data[body:end])
+        elif name == b"acTL" and data[body : body + 4] > b"\0\0\0\1":
             pictures = "frames"
-        place = end
-        if name == b"IEND":
-            break
+        position = end + 4
     width, height = struct.unpack_from(">II", kept[1], 8)
     return Header(kind, width, height, b"".join(kept), orientation, pictures)
 
@@ -121,15 +114,15 @@ def _jpeg(kind: str, data: bytes) -> Header:
     header = Header(kind, width, height, data, orientation)
     if data.find(STREAM_END, scan) >= 0:
         return header
-    # Interrupted copies are often filled up with zeros. libjpeg hands over what it has where it meets an end marker.
+    # Interrupted copies are often filled up with zeros. libjpeg gives what it has when it meets an end marker.
     ended = data.rstrip(b"\0\xff") + STREAM_END
-    colour, component = frame.body[5] < 4, frame.body[6]  # CMYK has four components, and does not show what is missing
-    measurable = colour and (frame.marker not in _JPEG_PROGRESSIVE or _all_sent(data, component))
+    components, first = frame.body[5:7]  # CMYK has four components, and does not show what is missing
+    measurable = components < 4 and (frame.marker not in _JPEG_PROGRESSIVE or _all_sent(data, first))
     return replace(header, data=ended, cut=True, measurable=measurable)
 
 
 def _all_sent(data: bytes, component: int) -> bool:
-    """Whether the scans before the last one of a cut progressive JPEG brought every frequency of a component."""
+    """Whether the scans before the last one of a cut progressive JPEG hold every frequency of a component."""
     scans = [segment.body for segment in jpeg_segments(data) if segment.marker == JPEG_SCAN]
     sent: set[int] = set()
     for body in scans[:-1]:
@@ -140,32 +133,32 @@ def _all_sent(data: bytes, component: int) -> bool:
 
 # TIFF 6.0 and, in the same structure, EXIF 2.3.
 _TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}
-_TIFF_SIZES = {1: 1, 3: 2, 4: 4}
 
 
 def _directory(data: bytes) -> tuple[dict[int, int], int]:
-    """The first directory's tags, each with its first whole-number value, and the place of the next directory.
+    """The first directory's tags, each with its first whole-number value, and the offset of the next directory.
 
-    Of a tag that comes again the first counts, as for libtiff.
+    The first of several equal tags counts, as in libtiff.
     """
     order = "<" if data[:2] == b"II" else ">"
-    (place,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, place)
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    end = start + 2 + 12 * count
     tags: dict[int, int] = {}
-    for entry in range(place + 2, place + 2 + 12 * count, 12):
+    for entry in range(start + 2, end, 12):
         tag, form, values = struct.unpack_from(order + "HHI", data, entry)
         if form in _TIFF_FORMATS:
             at = entry + 8
-            if values * _TIFF_SIZES[form] > 4:
+            if values * struct.calcsize(_TIFF_FORMATS[form]) > 4:
                 (at,) = struct.unpack_from(order + "I", data, at)
             (value,) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
             tags.setdefault(tag, value)
-    (following,) = struct.unpack_from(order + "I", data, place + 2 + 12 * count)
+    (following,) = struct.unpack_from(order + "I", data, end)
     return tags, following
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """EXIF's orientation, 1 where there is none or the block is broken: it is no part of the picture."""
+    """EXIF's orientation, 1 where it is missing or the block is broken, since it is no part of the picture."""
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
     try:
@@ -183,7 +176,7 @@ def _tiff(kind: str, data: bytes) -> Header:
         kind,
         tags.get(256, 0),
         tags.get(257, 0),
-        data,  # OpenCV turns a TIFF itself, whatever the flags
+        data,  # OpenCV always applies the orientation of a TIFF
         pictures="pages" if following else "",
         inverted=tags.get(262) == 0,
         straight_alpha=tags.get(338) == 2 and tags.get(258, 1) > 8,  # libtiff itself multiplies 8-bit colours
@@ -201,23 +194,23 @@ _GIF_IMAGE, _GIF_EXTENSION = 0x2C, 0x21
 
 
 def _gif(kind: str, data: bytes) -> Header:
-    """Walks the blocks until a second image begins."""
+    """Reads the blocks until a second image begins."""
     width, height = struct.unpack_from("<HH", data, 6)
-    place, images = 13 + _gif_colours(data[10]), 0
-    while images < 2 and place < len(data) and data[place] in (_GIF_IMAGE, _GIF_EXTENSION):
-        if data[place] == _GIF_IMAGE:
+    position, images = 13 + _gif_colours(data[10]), 0
+    while images < 2 and position < len(data) and data[position] in (_GIF_IMAGE, _GIF_EXTENSION):
+        if data[position] == _GIF_IMAGE:
             images += 1
-            place += 11 + _gif_colours(data[place + 9])
+            position += 11 + _gif_colours(data[position + 9])
         else:
-            place += 2
-        while place < len(data) and data[place]:  # sub-blocks, each after its length
-            place += 1 + data[place]
-        place += 1
+            position += 2
+        while position < len(data) and data[position]:  # sub-blocks, each after its length
+            position += 1 + data[position]
+        position += 1
     return Header(kind, width, height, data, pictures="frames" if images > 1 else "")
 
 
 def _gif_colours(flags: int) -> int:
-    """The bytes of the colour table that a flags byte announces."""
+    """The size in bytes of the colour table that a flags byte announces."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
@@ -231,18 +224,17 @@ def _webp(kind: str, data: bytes) -> Header:
         (bits,) = struct.unpack_from("<I", data, 21)
         return Header(kind, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, data)
     if form != b"VP8X":
-        raise HeaderError("its first chunk is none of WebP's")
+        raise HeaderError("its first chunk is not one of WebP's")
     width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
-    header = Header(kind, width, height, data, pictures="frames" if data[20] & 0x02 else "")
-    place = 12
-    while place + 8 <= len(data):
-        name, length = struct.unpack_from("<4sI", data, place)
+    orientation, position = 1, 12
+    while position + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, position)
         if name == b"EXIF":
-            return replace(
-                header, orientation=_exif_orientation(data[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0"))
-            )
-        place += 8 + length + length % 2
-    return header
+            exif = data[position + 8 : position + 8 + length]
+            orientation = _exif_orientation(exif.removeprefix(b"Exif\0\0"))
+            break
+        position += 8 + length + length % 2
+    return Header(kind, width, height, data, orientation, "frames" if data[20] & 0x02 else "")
 
 
 def _jpeg2000(kind: str, data: bytes) -> Header:

@@ -1,46 +1,39 @@
-"""Add a collection to an index that is in use. The index keeps its model and its decision rules."""
+"""Add a collection to an index in use, which keeps its model and its decision rules."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from index.atomic import MODEL
 from index.case import Case
 from index.writer import IndexWriter
-from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
+from retrieval.indexing.build import Report
+from retrieval.notices import Notice
 
 __all__ = ["AddReport", "add_to_index", "require_same_key"]
 
-SCHEMA = "mura-search/add/1"
-
 
 @dataclass(frozen=True, slots=True)
-class AddReport:
+class AddReport(Report):
     """The result of an addition: `known` has (case, indexed case with the same bytes), `refused` (case, reason).
 
-    `behind` changes have not reached Milvus yet, where Milvus holds the vectors and does not answer.
+    `notices` are about the collection and the added radiographs. If Milvus holds the vectors and does not answer,
+    `behind` changes have not reached it yet.
     """
 
+    schema: ClassVar[str] = "mura-search/add/1"
     path: str
     added: int
     known: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...]
-    warnings: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...]
     seconds: float
     behind: int = 0
-
-    def to_dict(self) -> dict[str, object]:
-        return {
-            "schema": SCHEMA,
-            **plain(self),
-            "known": [{"case": case, "indexed": indexed} for case, indexed in self.known],
-            "refused": [{"case": case, "reason": reason} for case, reason in self.refused],
-            "warnings": [{"case": case, "warning": warning} for case, warning in self.warnings],
-        }
 
 
 def add_to_index(
@@ -52,11 +45,11 @@ def add_to_index(
 ) -> AddReport:
     """Add the radiographs of a collection that the index does not hold yet; `progress` gets (done, all).
 
-    A radiograph whose bytes are indexed already is skipped. A radiograph is refused where it cannot be read, where its
-    name is indexed with other bytes, and where its study is indexed with another label or patient. Every batch is on
-    the disk when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
+    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if its name
+    is indexed with other bytes, and if its study is indexed with another label or patient. Every batch is on the disk
+    when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
 
-    Raises IndexFailure, BundleError, and CollectionError where the index names its patients in another way.
+    Raises IndexFailure, BundleError, and CollectionError if the index names its patients in another way.
     """
     started = time.perf_counter()
     with IndexWriter.open(path) as writer:
@@ -78,7 +71,7 @@ def add_to_index(
         added=report.encoded,
         known=tuple(known),
         refused=(*refused, *report.unreadable),
-        warnings=tuple(report.warnings),
+        notices=(*collection.notices, *report.notices),
         seconds=time.perf_counter() - started,
         behind=writer.behind if writer.remote else 0,
     )
@@ -92,7 +85,7 @@ def _mark_synthetic(writer: IndexWriter) -> None:
 
 
 def _require_site(metadata: object, collection: Collection) -> None:
-    """Raise CollectionError where index and collection name patients in different ways: one patient would be two."""
+    """Raise CollectionError if index and collection name patients in different ways: one patient would be two."""
     site = collection.site
     if isinstance(metadata, dict) and metadata.get("layout") == "dicom":
         site = metadata.get("site", "")
@@ -102,7 +95,7 @@ def _require_site(metadata: object, collection: Collection) -> None:
 
 
 def require_same_key(first: object, second: object) -> None:
-    """Raise CollectionError where two indexes hashed their patients with different site keys.
+    """Raise CollectionError if two indexes hashed their patients with different site keys.
 
     first, second: the metadata "collection" of the two indexes.
     """
@@ -110,7 +103,7 @@ def require_same_key(first: object, second: object) -> None:
     if len(sites) > 1:
         raise CollectionError(
             "the indexes hash their patients' names with different site keys, so one patient would count as two; "
-            "merge with --prefix if the indexes are of two hospitals"
+            "if the indexes are of two hospitals, merge them with --prefix"
         )
 
 

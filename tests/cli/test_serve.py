@@ -59,7 +59,7 @@ def test_it_says_where_the_page_is_answers_and_ends_quietly(place: Path, square:
 def test_the_log_goes_on_while_a_cut_jpeg_silences_stderr() -> None:
     program = """
 import logging, os
-from retrieval.images.radiograph import _silent_stderr
+from retrieval.images.raster_reader import _silent_stderr
 from web.server import _log_to_stderr
 _log_to_stderr()
 with _silent_stderr():

@@ -151,7 +151,7 @@ def _tables(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
         "Losses are those of the embedding; accuracy, error and kappa are the classifier's by radiograph, unless a "
         f"title says otherwise{over}. Train: every radiograph of the index; valid: those that are judged."
     )
-    if any(number is not None for table in grid.tables for column in table.columns for number in column.published):
+    if any(column.published for table in grid.tables for column in table.columns):
         source = f" ({grid.source})" if grid.source else ""
         yield Text(
             f"In bold: measured here. Behind the dot: published{source}. They come from different data, so compare "
@@ -163,12 +163,12 @@ def _tables(grid: Grid, found: Mapping[str, Result]) -> Iterator[Block]:
 
 
 def _sheet(table: Table, found: Mapping[str, Result]) -> Sheet:
-    def cell(column: Column, row: int) -> Cell:
-        published = column.published[row]
-        measured = _shown(found, column.runs[row], column.value)
+    def cell(column: Column, number: int) -> Cell:
+        published = column.published_in(number)
+        measured = _shown(found, column.run_in(table.rows[number]), column.value)
         return Cell(measured, "" if published is None else f"{published:g}")
 
-    rows = [[Cell(name), *(cell(column, row) for column in table.columns)] for row, name in enumerate(table.rows)]
+    rows = [[Cell(row), *(cell(column, n) for column in table.columns)] for n, row in enumerate(table.rows)]
     return Sheet(table.title, [table.corner, *(column.title for column in table.columns)], rows)
 
 

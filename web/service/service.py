@@ -266,13 +266,13 @@ class Service:
         views: list[View] = []
         pictures: list[NDArray[np.uint8]] = []
         notices: list[Notice] = []
-        failures: list[RadiographError] = []
+        failures: list[tuple[str, RadiographError]] = []
         pixels = 0
         for source in sources:
             try:
                 read, prepared, said = await self._decoded(searcher, source)
             except RadiographError as error:
-                failures.append(error)
+                failures.append((source.name, error))
                 continue
             pixels += sum(view.pixels.shape[0] * view.pixels.shape[1] for view in read)
             if pixels > self.limits.pixels:
@@ -284,8 +284,8 @@ class Service:
             pictures += prepared
             notices += of_view(source.name, said)
         if not views:
-            raise failures[0]
-        return views, pictures, notices + [left_out(failure) for failure in failures]
+            raise failures[0][1]
+        return views, pictures, notices + [left_out(*failure) for failure in failures]
 
     async def _decoded(
         self, searcher: Searcher, source: _Source

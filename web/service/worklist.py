@@ -14,7 +14,7 @@ from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError, redacted_traceback
 from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
-from retrieval.worklist.worklist import SCHEMA, Entry, Found, Skipped, find_studies, in_order
+from retrieval.worklist.worklist import SCHEMA, Entry, Skipped, StudyFiles, find_studies, in_order
 from web.errors import Refused
 from web.models import Question
 from web.service.service import Service
@@ -64,7 +64,7 @@ class Worklist:
         self._watch = Watch(folder, settle=_EVERY)
         self._listed: dict[str, Listed] = {}
         self._skipped: dict[str, Skipped] = {}
-        self._waiting: dict[str, Found] = {}
+        self._waiting: dict[str, StudyFiles] = {}
         self._numbers: dict[str, str] = {}
         self._ranking = False
         self._asked = asyncio.Event()
@@ -218,7 +218,7 @@ class Worklist:
             self._changed()
         return took
 
-    def _readable(self) -> list[Found]:
+    def _readable(self) -> list[StudyFiles]:
         """The waiting studies to read now: all that have changed, and new ones as long as there is room."""
         new = [source for source in self._waiting.values() if not self._is_known(source.study)]
         changed = [source for source in self._waiting.values() if self._is_known(source.study)]
@@ -232,7 +232,7 @@ class Worklist:
         self.changes += 1
         self.made = datetime.now(UTC)
 
-    def _number(self, source: Found) -> str:
+    def _number(self, source: StudyFiles) -> str:
         return self._numbers.setdefault(source.study, secrets.token_hex(8))
 
     def _is_known(self, study: str) -> bool:
@@ -243,7 +243,7 @@ class Worklist:
         self._skipped.pop(study, None)
         self._listed.pop(self._numbers.get(study, ""), None)
 
-    async def _read(self, source: Found) -> Listed | Skipped | None:
+    async def _read(self, source: StudyFiles) -> Listed | Skipped | None:
         """Answer for one study as for an upload; None if the server stays busy."""
         for attempt in range(_TRIES):
             try:

@@ -61,14 +61,16 @@ def test_path_and_label_alone(write: Write) -> None:
         ("a.png", "a.png", 1),
         ("b.png", "b.png", 0),
     ]
-    assert found.notes[0].startswith("2 of 2 rows name no study: each radiograph counts as a study of its own")
-    assert found.notes[1].startswith("2 of 2 rows name no patient: each study counts as a patient of its own")
+    assert found.notes[0].startswith("rows that name no study: 2 of 2; each radiograph counts as one study")
+    assert found.notes[1].startswith(
+        "radiographs that name no patient: 2 of 2; each of their studies counts as one patient"
+    )
 
 
 def test_a_study_without_a_patient_is_one_patient(write: Write) -> None:
     found = read(write("path,label,study,patient", "a.png,0,S1,", "b.png,0,S1,", "c.png,0,S2,P"))
     assert [case.patient for case in found.cases] == ["S1", "S1", "P"]
-    assert [note.split(":")[0] for note in found.notes] == ["2 of 3 rows name no patient"]
+    assert [note.split(":")[0] for note in found.notes] == ["radiographs that name no patient"]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +139,11 @@ def test_a_study_of_two_labels_or_patients(write: Write) -> None:
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_no_utf8(write: Write, encoding: str) -> None:
-    assert "is no CSV table in UTF-8" in refusal(write("path,label,view", "a.png,1,schräg", encoding=encoding))
+    assert "is not a CSV table in UTF-8" in refusal(write("path,label,view", "a.png,1,schräg", encoding=encoding))
 
 
 def test_a_quote_left_open(write: Write) -> None:
-    assert "is no CSV table in UTF-8: unexpected end of data" in refusal(write("path,label", '"a.png,1', "b.png,1"))
+    assert "is not a CSV table in UTF-8: unexpected end of data" in refusal(write("path,label", '"a.png,1', "b.png,1"))
 
 
 def test_kinds_of_lesions_are_named_by_case(tmp_path: Path) -> None:

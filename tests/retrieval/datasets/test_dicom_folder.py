@@ -113,15 +113,15 @@ def test_what_else_lies_in_an_archive_is_counted(archive: Path, put: Write) -> N
     collection = read_collection(archive, "dicom", keep_identifiers=True)
     assert len(collection.cases) == 7
     assert list(collection.notes) == [
-        "passed over, no DICOM: 1",
-        "passed over, DICOM but no radiograph: 2 (1 CT Image Storage, 1 Comprehensive SR Storage)",
+        "passed over, not DICOM: 1",
+        "passed over, DICOM but not radiographs: 2 (1 CT Image Storage, 1 Comprehensive SR Storage)",
         "passed over, DICOM that cannot be read: 1",
         "passed over, copies of a radiograph that is read: 1",
         "passed over, radiographs without a label: 1 (studies: 1)",
         "passed over, studies that name two patients: 1",
-        "radiographs that name no patient: 1 of 9; each of their studies counts as a patient of its own, so the same "
+        "radiographs that name no patient: 1 of 9; each of their studies counts as one patient, so the same "
         "patient can be on both sides of a comparison",
-        "radiographs that say that text is burnt into them: 1; it is seen in their thumbnails",
+        "radiographs that say that text is burnt into their pictures: 1; it may name patients, also in thumbnails",
         "rows of the table of labels whose study is not here: 1 of 8",
     ]
 
@@ -175,7 +175,7 @@ def test_dicomdir_names_what_is_missing(tmp_path: Path, label: Callable[..., Pat
     ("columns", "rows", "says"),
     [
         ("study,grade", ["1.1,normal"], "has no column 'label'"),
-        ("id,label", ["1.1,normal"], "has neither a column study nor accession"),
+        ("id,label", ["1.1,normal"], "has no column study or accession"),
         ("study,label", ["1.1,broken"], "has labels other than"),
         ("study,label", ["1.1,normal", "1.1,abnormal"], "gives one study two labels, in the lines 2 and 3"),
         ("study,accession,label", ["1.3,,normal", ",ACC,abnormal"], "gives one study two labels, in the lines 2 and 3"),
@@ -197,7 +197,7 @@ def test_a_table_that_cannot_be_used(
 
 
 def test_labels_belong_to_dicom(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match="belong to DICOM, not to the layout mura"):
+    with pytest.raises(CollectionError, match="are for DICOM, not for the layout mura"):
         read_collection(archive, "mura", labels=tmp_path / "labels.csv")
 
 

@@ -317,6 +317,7 @@ def test_finding(
 DETAILS: dict[str, Detail] = {
     "missing": "half", "kind": "pages", "reason": "/secret/place.dcm is damaged", "case": "secret", "patient": "secret",
     "prefix": "secret", "variable": "NAME", "views": 30, "chosen": " with part secret",
+    "names": "secret", "kinds": "3 CT", "count": 3, "total": 40, "studies": 2, "percent": 30,
 }  # fmt: skip
 
 

@@ -48,7 +48,9 @@ def test_similarity_gradient_is_that_of_autograd(pair: tuple[SiameseHead, Head])
     F, other = maps(), np.random.default_rng(3).normal(size=D).astype(np.float32)
     (module(F).embeddings @ torch.from_numpy(other)).sum().backward()
     assert F.grad is not None
-    np.testing.assert_allclose(F.grad.numpy(), head.similarity_gradient(F.detach().numpy(), other), atol=1e-5)
+    np.testing.assert_allclose(
+        F.grad.numpy(), head.gradient(F.detach().numpy(), np.broadcast_to(other, (len(F), head.dimension))), atol=1e-5
+    )
 
 
 def test_attention_finds_the_one_place_that_mean_pooling_drowns() -> None:

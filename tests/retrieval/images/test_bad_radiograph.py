@@ -110,7 +110,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_of_two_lines_is_shown_on_one(tmp_path: Path) -> None:
-    assert "a\\nb.png cannot be read" in refusal(tmp_path / "a\nb.png")
+    assert "a\ufffdb.png cannot be read" in refusal(tmp_path / "a\nb.png")
 
 
 # Files that are no image
@@ -323,12 +323,12 @@ def test_grey_with_alpha_in_a_tiff_is_refused() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"\x89PNG\r\n\x1a\n", "it ends before its picture"),
+        (b"\x89PNG\r\n\x1a\n", "it ends early"),
         (b"\xff\xd8\xff\xd9", "it ends before its picture"),
         (b"II*\0\x08\0\0\0", "it ends within its header"),
         (b"P5\nwide high\n", "its header has no width and height"),
         (b"P5 0 7 255\n", "its header says 0 x 7 pixels"),
-        (b"RIFF\0\0\0\0WEBPJUNK", "its first chunk is none of WebP's"),
+        (b"RIFF\0\0\0\0WEBPJUNK", "its first chunk is not one of WebP's"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "it holds no codestream"),
     ],
 )

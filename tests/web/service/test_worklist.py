@@ -23,7 +23,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
 from retrieval.worklist.folder_watcher import Watch
-from retrieval.worklist.worklist import Found, worklist
+from retrieval.worklist.worklist import StudyFiles, worklist
 from web.errors import Refused, ServerError
 from web.models import WorklistDocument
 from web.service.admission import Admission, Share
@@ -282,7 +282,7 @@ def test_a_look_that_fails_unexpectedly_is_said_and_not_the_last(
     monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
     look, broken = Watch.look, [True]
 
-    def failing(watch: Watch) -> tuple[list[Found], set[str]]:
+    def failing(watch: Watch) -> tuple[list[StudyFiles], set[str]]:
         if broken:
             raise RuntimeError("the file of Muster")
         return look(watch)
