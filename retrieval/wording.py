@@ -91,11 +91,24 @@ _OF_VIEW: dict[str, str] = {
     Code.SEVERAL_PICTURES: "holds several {kind}: the first is read",
     Code.FOR_PROCESSING: "is for processing, not for presentation: a radiologist would see another picture",
     Code.CONTRADICTORY_POLARITY: (
-        "is MONOCHROME1 with the presentation of MONOCHROME2: it is inverted; see that bone is bright"
+        "has a presentation that contradicts its photometric interpretation: it is inverted; check that bone is bright"
     ),
     Code.BURNED_IN_TEXT: "says that text is burnt into its picture: it may name the patient",
-    Code.INVALID_WINDOW: "has an invalid window: it is shown in its full range",
+    Code.INVALID_WINDOW: "has an invalid window: {instead} is shown",
+    Code.UNFIT_WINDOW: "has a window or lookup table that does not fit its values: {instead} is shown",
+    Code.TABLE_BITS: "has a lookup table whose entries need {bits} bits, not those declared: it is scaled to them",
+    Code.OUTLIERS: "has a few values far from all others, such as a marker: they do not set its range",
+    Code.INVALID_RESCALE: "has an invalid rescale slope or intercept: both are ignored",
+    Code.SEVERAL_RESCALES: "has several values of rescale slope or intercept: the first are used",
+    Code.CONTRADICTORY_BITS: "has bits that contradict each other in its header: they are read as its values suggest",
+    Code.VALUES_BEYOND_BITS: "has values of more bits than its header says: all bits are read",
+    Code.STRAY_BITS: "has bits beside its values that its header does not explain: they are ignored",
+    Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
+    Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
+    Code.TRANSPARENT: "is transparent everywhere: its transparency is ignored",
+    Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",
+    Code.NEARLY_BLANK: "is nearly blank: almost all of its pixels are alike",
 }
 # What is said of the study and the index, in full, and without names for who may not see them.
 _OF_STUDY: dict[str, tuple[str, str]] = {
