@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bare_table",
     "note",
+    "note_few",
     "print_json",
     "print_result",
     "progress",
@@ -33,6 +34,7 @@ __all__ = [
     "write_file",
 ]
 
+LISTED = 20  # radiographs that are named of one kind; --json has all
 PIPE_WIDTH = 160  # a pipe has room for whole paths
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 
@@ -40,6 +42,14 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 def note(text: str) -> None:
     """Print a text of one or more lines on stderr."""
     print(*map(printable, text.split("\n")), sep="\n", file=sys.stderr)
+
+
+def note_few(what: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Print the first pairs of a radiograph and a reason on stderr, and how many more there are."""
+    for case, reason in pairs[:LISTED]:
+        note(f"{what}: {case}: {reason}")
+    if len(pairs) > LISTED:
+        note(f"{what}: {len(pairs) - LISTED:,} more; --json lists all")
 
 
 def print_json(value: Mapping[str, object], *, lines: bool = False) -> None:

@@ -154,10 +154,11 @@ def square(tmp_path: Path) -> Callable[..., Path]:
 
 
 def write_square(path: Path, brightness: int, mark: int = 0) -> None:
-    """A square of the model's size in two halves around a mean; `mark` makes its bytes unique."""
+    """A square of the model's size, a chessboard around a mean; `mark` makes its bytes unique."""
     contrast = min(20, brightness, 255 - brightness)  # without contrast it would be blank
     pixels = np.full((SIZE, SIZE), brightness + contrast, np.uint8)
-    pixels[::2] -= np.uint8(2 * contrast)
+    pixels[::2, ::2] -= np.uint8(2 * contrast)
+    pixels[1::2, 1::2] -= np.uint8(2 * contrast)
     pixels.ravel()[mark % pixels.size] ^= 1
     assert cv2.imwrite(str(path), pixels)
 
