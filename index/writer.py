@@ -172,9 +172,10 @@ class IndexWriter(Closing):
             if found:
                 self._database.remove(list(found))
             forgotten = self._database.forget_quarantined(where)
-        self._erased = True
         self._remove_leftovers()
-        return [*(case.case for case in (found or {}).values()), *forgotten]
+        names = [*(case.case for case in (found or {}).values()), *forgotten]
+        self._erased |= bool(names)
+        return names
 
     def _remove_leftovers(self) -> None:
         for folder in leftovers(self.path):

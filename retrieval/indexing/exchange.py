@@ -85,7 +85,7 @@ def import_index(
             done += len(batch.cases)
             if progress:
                 progress(done, total)
-        values: dict[str, Any] = about["values"]
+        values: dict[str, Any] = about["values"] | {"store": {}}
         for key, value in values.items():
             build.set_metadata(key, value)
         cases, rules = build.cases(), Rules.from_dict(values["rules"])
