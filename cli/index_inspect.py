@@ -111,7 +111,7 @@ def list_(options: FilterOptions, index: IndexFolder = None, as_json: AsJson = F
         return
     table = bare_table("radiograph", "label", "part", "view", "study", "patient")
     for case in cases:
-        table.add_row(*map(printable, (case.case, case.label_name, case.part, case.view, case.study, case.patient)))
+        table.add_row(case.case, case.label_name, case.part, case.view, case.study, case.patient)
     standard_output().print(table)
     note(f"{radiographs(len(cases))}")
 

@@ -40,6 +40,7 @@ class MissingExtra(MuraSearchError):
             super().__init__("this command needs Linux or macOS; on Windows, use WSL")
             return
         super().__init__(f'{package} is not installed; run: pip install "mura-search[{extra}]"')
+        self.package, self.extra = package, extra
 
 
 class IndexFailure(MuraSearchError):

@@ -63,7 +63,7 @@ def test_an_export_of_another_model_is_refused(place: Path, tmp_path: Path) -> N
 
 def test_an_index_as_a_table(squares: Squares, model: Path, tmp_path: Path) -> None:
     collection = squares(STUDIES)
-    quoted = replace(collection.cases[0], view='a, "b"')
+    quoted = replace(collection.cases[0], view='=a, "b"')
     build_index(replace(collection, cases=(quoted, *collection.cases[1:])), tmp_path / "index", model=model)
     with IndexReader.open(tmp_path / "index") as reader:
         assert write_csv(reader, tmp_path / "all.csv") == 6
@@ -72,7 +72,7 @@ def test_an_index_as_a_table(squares: Squares, model: Path, tmp_path: Path) -> N
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == [case.case for case in collection.cases]
     assert [row["label"] for row in rows] == [case.label_name for case in collection.cases]
-    assert rows[0]["view"] == 'a, "b"'
+    assert rows[0]["view"] == '\'=a, "b"'
     assert np.array_equal(np.array([row["logit"] for row in rows], np.float32), logits)
     numbers = [[row[f"e{n}"] for n in range(embeddings.shape[1])] for row in rows]
     assert np.array_equal(np.array(numbers, np.float32), embeddings)
