@@ -463,7 +463,7 @@ def test_a_correction_that_would_split_a_study_changes_nothing(place: Path, samp
 
 
 def test_a_merge_names_the_records_that_differ(tmp_path: Path, place: Path, write_index: Write, sample: Sample) -> None:
-    cases, embeddings, thumbnails, logits = chosen(sample, range(20))
+    cases, embeddings, thumbnails, logits = chosen(sample, list(range(20)))
     other = [replace(case, label=1 - case.label) if case.study == cases[0].study else case for case in cases]
     south = write_index(tmp_path / "south", (other, embeddings, thumbnails, logits))
     with IndexReader.open(south) as reader, IndexWriter.open(place) as writer:
@@ -473,3 +473,20 @@ def test_a_merge_names_the_records_that_differ(tmp_path: Path, place: Path, writ
     assert (merged.added, len(merged.known)) == (0, 20)
     assert [case for case, _ in merged.differing] == expected
     assert "label is" in merged.differing[0][1]
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_writer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[Path] = []
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("index.writer.zero_gaps", killed)
+    with pytest.raises(KeyboardInterrupt), IndexWriter.open(place) as writer:
+        writer.remove({"patient": ["patient3"]})
+    monkeypatch.setattr("index.writer.zero_gaps", cleaned.append)
+    for _ in range(2):
+        IndexWriter.open(place).close()
+    assert cleaned == [place / "cases.sqlite"]
+    with IndexReader.open(place) as reader:
+        assert reader.verify()

@@ -257,4 +257,6 @@ def test_a_file_that_changed_during_an_interruption_is_encoded_again(
     alone = build_index(dataclasses.replace(collection, cases=(changed,)), tmp_path / "alone", model=model)
     assert alone.cases == 1
     with IndexReader.open(tmp_path / "alone") as index:
-        assert np.array_equal(index.embedding(changed.case), embedding)
+        again = index.embedding(changed.case)
+        assert embedding is not None and again is not None
+        assert np.array_equal(again, embedding)
