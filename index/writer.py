@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case, difference, require_filter, same_file
+from index.case import LABEL_NAMES, Case, difference, prefixed, require_filter, same_file
 from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
 from index.errors import IndexDamaged, IndexUnreachable
@@ -254,13 +254,13 @@ class IndexWriter(Closing):
                 new = []
                 for n, case in enumerate(batch.cases):
                     if case.digest in here:
-                        given = _prefixed(case, prefix)
+                        given = prefixed(case, prefix)
                         indexed = same_file(given, here[case.digest])
                         known.append((case.case, indexed.case))
                         differing += [(case.case, words)] if (words := difference(indexed, given)) else []
                     else:
                         new.append(n)
-                cases = [_prefixed(batch.cases[n], prefix) for n in new]
+                cases = [prefixed(batch.cases[n], prefix) for n in new]
                 pictures = [batch.thumbnails[n] for n in new]
                 self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
                 self._require_whole_studies(cases)
@@ -365,10 +365,6 @@ class IndexWriter(Closing):
         except IndexDamaged:
             snapshot = None
         return self._database.count() + 1 if snapshot is None else self._database.behind(snapshot.last)
-
-
-def _prefixed(case: Case, prefix: str) -> Case:
-    return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
 
 
 def _is_synthetic(about: object) -> bool:

@@ -258,5 +258,6 @@ def test_a_file_that_changed_during_an_interruption_is_encoded_again(
     assert alone.cases == 1
     with IndexReader.open(tmp_path / "alone") as index:
         again = index.embedding(changed.case)
-        assert embedding is not None and again is not None
+        assert embedding is not None
+        assert again is not None
         assert np.array_equal(again, embedding)

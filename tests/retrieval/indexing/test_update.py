@@ -261,3 +261,18 @@ def test_an_index_that_holds_a_file_twice(first: Collection, place: Path, model:
     report = update_index(replace(first, cases=(other,)), place)
     assert report.refused == (("elsewhere.png", "the index holds it 2 times, under other names"),)
     assert update_index(replace(first, cases=(replace(other, case="twice.png"),)), place).updated == 1
+
+
+def test_corrections_of_a_merged_index_keep_its_prefix(
+    squares: Squares, place: Path, model: Path, tmp_path: Path
+) -> None:
+    """Two hospitals use the same names for different people."""
+    north = squares([("p1", "s1", 0, [60, 65])], "north")
+    build_index(north, tmp_path / "other", model=model)
+    with IndexWriter.open(place) as writer, IndexReader.open(tmp_path / "other") as other:
+        writer.merge(other, "north/")
+    assert add_to_index(north, place).differing == ()
+    assert update_index(corrected(north, "s1", label=1), place).updated == 2
+    with IndexReader.open(place) as reader:
+        labels = {(case.study, case.patient): case.label for case in reader.cases()}
+    assert labels == {("s1", "p1"): 0, ("s2", "p2"): 1, ("north/s1", "north/p1"): 1}
