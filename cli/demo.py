@@ -10,6 +10,7 @@ import typer
 from cli.console import note, print_json, progress
 from cli.options.common import AsJson, OpenPage, Port, Seed
 from cli.serve import ServerOptions, run_server
+from index.lock import require_locks
 
 __all__ = ["demo"]
 
@@ -26,6 +27,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""
+    require_locks()
     folder = keep or Path(tempfile.mkdtemp(prefix="mura-search-demo-"))
     try:
         asked = run_demo(folder, patients, seed, as_json)
