@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from index.case import ABNORMAL, Case
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import file_digest, shown_name
+from retrieval.encoding.batches import file_digest, shown_name, thumbnail
+from retrieval.encoding.picture_hash import Hashes, picture_hash, picture_hashes
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import Preprocessing, preprocess
 from retrieval.images.radiograph import read_radiograph
@@ -31,11 +32,12 @@ Progress = Callable[[int, int], None]
 
 
 class _Made(NamedTuple):
-    """A prepared radiograph: the digest of its file, and its height and width."""
+    """A prepared radiograph: the digest of its file, its height and width, and its hash (64,)."""
 
     digest: str
     height: int
     width: int
+    hash: Hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,12 @@ class TrainingSet:
 
     `known` (N,) says whose lesions are known: normal ones have none, abnormal ones where the collection gives boxes.
     `pictures` gives the picture of each case; its lesions are boxes in a radiograph of a size, or coverage as it is.
+    `hashes` (N, 64) are those of the radiographs (`encoding.picture_hash`).
     """
 
     cases: tuple[Case, ...]
     known: NDArray[np.bool_]
+    hashes: Hashes
     pictures: tuple[Callable[[], NDArray[np.uint8]], ...]
     lesions: tuple[tuple[Sequence[Box], int, int] | NDArray[np.uint8], ...]
 
@@ -56,13 +60,17 @@ class TrainingSet:
         cls, cases: Sequence[Case], pictures: NDArray[np.uint8], coverage: NDArray[np.uint8], known: NDArray[np.bool_]
     ) -> "TrainingSet":
         """One of arrays in memory: pictures (N, S, S, 1 or 3), coverage (N, S/4, S/4) of 0 to 255."""
-        return cls(tuple(cases), known, tuple(partial(np.asarray, picture) for picture in pictures), tuple(coverage))
+        hashes = picture_hashes(map(thumbnail, pictures))
+        return cls(
+            tuple(cases), known, hashes, tuple(partial(np.asarray, picture) for picture in pictures), tuple(coverage)
+        )
 
     def rows(self, taken: NDArray[np.int64]) -> "TrainingSet":
         """Only these rows, in this order. No picture is copied."""
         return TrainingSet(
             tuple(self.cases[i] for i in taken),
             self.known[taken],
+            self.hashes[taken],
             tuple(self.pictures[i] for i in taken),
             tuple(self.lesions[i] for i in taken),
         )
@@ -124,6 +132,7 @@ def load_training_set(
     return TrainingSet(
         tuple(replace(case, digest=made.digest) for case, _, made in listed),
         np.array([case.label != ABNORMAL or bool(lesions) for case, lesions, _ in listed]),
+        np.stack([made.hash for _, _, made in listed]),
         tuple(partial(_picture, store, made.digest) for _, _, made in listed),
         tuple((lesions, made.height, made.width) for _, lesions, made in listed),
     ), [(shown_name(case), result) for case, result in zip(cases, results, strict=True) if isinstance(result, str)]
@@ -186,9 +195,12 @@ def _prepared(case: Case, digest: str, store: PictureCache, how: Preprocessing) 
             return str(error)
         picture = preprocess(radiograph.pixels, how)
         grey = bool((picture == picture[:, :, :1]).all())
-        digest, kept = radiograph.digest, Prepared(picture[:, :, : 1 if grey else 3], *radiograph.pixels.shape[:2])
+        hashed = picture_hash(thumbnail(radiograph.pixels))
+        H, W = radiograph.pixels.shape[:2]
+        kept = Prepared(picture[:, :, : 1 if grey else 3], H, W, hashed)
+        digest = radiograph.digest
         store.write(digest, kept)
-    return _Made(digest, kept.height, kept.width)
+    return _Made(digest, kept.height, kept.width, kept.hash)
 
 
 def _require_room(store: PictureCache, count: int) -> None:
