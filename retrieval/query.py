@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.datasets.mura import MURA_PATIENT
+from retrieval.datasets.mura import mura_patient
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
 from retrieval.notices import Code, Notice, of_view
@@ -79,11 +79,6 @@ def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ..
         shown = f"{name}[{radiograph.frame}]" if len(frames) > 1 else name
         views.append(View(shown, radiograph.pixels, radiograph.digest, known, dicom=bool(radiograph.patient)))
     return views
-
-
-def mura_patient(path: Path) -> tuple[str, ...]:
-    """The parts of a path that may name a patient, as MURA's folders do; an index may or may not hold them."""
-    return tuple(part for part in path.absolute().parts if MURA_PATIENT.fullmatch(part))
 
 
 def _files(path: Path) -> list[Path]:

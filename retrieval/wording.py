@@ -91,11 +91,24 @@ _OF_VIEW: dict[str, str] = {
     Code.SEVERAL_PICTURES: "holds several {kind}: the first is read",
     Code.FOR_PROCESSING: "is for processing, not for presentation: a radiologist would see another picture",
     Code.CONTRADICTORY_POLARITY: (
-        "is MONOCHROME1 with the presentation of MONOCHROME2: it is inverted; see that bone is bright"
+        "has a presentation that contradicts its photometric interpretation: it is inverted; check that bone is bright"
     ),
     Code.BURNED_IN_TEXT: "says that text is burnt into its picture: it may name the patient",
-    Code.INVALID_WINDOW: "has an invalid window: it is shown in its full range",
+    Code.INVALID_WINDOW: "has an invalid window: {instead} is shown",
+    Code.UNFIT_WINDOW: "has a window or lookup table that does not fit its values: {instead} is shown",
+    Code.TABLE_BITS: "has a lookup table whose entries need {bits} bits, not those declared: it is scaled to them",
+    Code.OUTLIERS: "has a few values far from all others, such as a marker: they do not set its range",
+    Code.INVALID_RESCALE: "has an invalid rescale slope or intercept: both are ignored",
+    Code.SEVERAL_RESCALES: "has several values of rescale slope or intercept: the first are used",
+    Code.CONTRADICTORY_BITS: "has bits that contradict each other in its header: they are read as its values suggest",
+    Code.VALUES_BEYOND_BITS: "has values of more bits than its header says: all bits are read",
+    Code.STRAY_BITS: "has bits beside its values that its header does not explain: they are ignored",
+    Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
+    Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
+    Code.TRANSPARENT: "is transparent everywhere: its transparency is ignored",
+    Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",
+    Code.NEARLY_BLANK: "is nearly blank: almost all of its pixels are alike",
 }
 # What is said of the study and the index, in full, and without names for who may not see them.
 _OF_STUDY: dict[str, tuple[str, str]] = {
@@ -129,13 +142,33 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
 }
 # What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
 _OF_COLLECTION: dict[str, str] = {
-    Code.ROWS_WITHOUT_STUDY: "rows that name no study: {count} of {total}; each radiograph counts as one study",
+    Code.WITHOUT_STUDY: "radiographs that name no study: {count} of {total}; each counts as one study",
     Code.WITHOUT_PATIENT: (
         "radiographs that name no patient: {count} of {total}; each of their studies counts as one patient, so the "
         "same patient can be on both sides of a comparison"
     ),
     Code.INFERRED_PATIENTS: "FracAtlas publishes neither patients nor studies: both are inferred",
-    Code.DRAWN_SPLITS: "no splits are named: {percent} % of the patients, drawn by their names, are valid",
+    Code.PLACEHOLDERS: "patients who are named by a placeholder, which names nobody: {count} radiographs",
+    Code.ONE_PATIENT: (
+        "one patient has {count} of {total} studies: if the name stands for many people, no vote and no split by "
+        "patient means anything; leave the patient empty then"
+    ),
+    Code.CHANGED_IDENTIFIERS: (
+        "identifiers that look as if a spreadsheet had changed them: {count}; different people may have become one"
+    ),
+    Code.ALIKE_IDENTIFIERS: (
+        "identifiers that differ only in zeros, case, punctuation or white space: {count}; one patient may count as two"
+    ),
+    Code.ONE_LABEL: "all studies are {label}: an index of one label does not vote",
+    Code.OTHER_SPLITS: "splits other than train, valid and test: {count}",
+    Code.WITHOUT_SPLIT: "radiographs that name no split, though others do: {count} of {total}",
+    Code.DRAWN_SPLITS: (
+        "no splits are named: {percent} % of the patients, drawn by their names, are valid. Train has {train_normal} "
+        "normal and {train_abnormal} abnormal studies, valid {valid_normal} and {valid_abnormal}; a column "
+        "split chooses otherwise"
+    ),
+    Code.MISSING_FILES: "files that are missing: {count} of {total}",
+    Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
@@ -149,6 +182,10 @@ _OF_COLLECTION: dict[str, str] = {
         "radiographs that say that text is burnt into their pictures: {count}; it may name patients, also in thumbnails"
     ),
     Code.LABELS_WITHOUT_STUDY: "rows of the table of labels whose study is not here: {count} of {total}",
+    Code.LABELS_ALIKE: (
+        "rows of the table of labels that match a study but for zeros, case, punctuation or white space: {count}; a "
+        "spreadsheet may have removed zeros in front"
+    ),
     Code.DICOMDIR_FILES_MISSING: "files that DICOMDIR lists and that are missing: {count}",
     Code.PSEUDONYMS: "hashes with this site's key replace the names of patients and studies, and no path is stored",
     Code.SYNTHETIC_FIGURES: "the radiographs are synthetic: the figures say nothing about patients",

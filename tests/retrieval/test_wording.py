@@ -7,7 +7,8 @@ from retrieval.wording import anonymous_sentence, sentence, warnings_of_files
 
 DETAIL: dict[str, Detail] = {
     **dict.fromkeys(("case", "patient", "prefix", "reason", "names", "chosen"), "secret"),
-    **dict.fromkeys(("missing", "kind", "kinds", "variable"), "this"),
+    **dict.fromkeys(("missing", "kind", "kinds", "variable", "label"), "this"),
+    **dict.fromkeys(("train_normal", "train_abnormal", "valid_normal", "valid_abnormal", "folders"), 7),
     **dict.fromkeys(("views", "count", "total", "studies", "percent"), 7),
 }
 
