@@ -59,14 +59,14 @@ class TrainingSet:
     def of_arrays(
         cls, cases: Sequence[Case], pictures: NDArray[np.uint8], coverage: NDArray[np.uint8], known: NDArray[np.bool_]
     ) -> "TrainingSet":
-        """One of arrays in memory: pictures (N, S, S, 1 or 3), coverage (N, S/4, S/4) of 0 to 255."""
+        """A set in memory: pictures (N, S, S, 1 or 3), coverage (N, S/4, S/4) of 0 to 255."""
         hashes = picture_hashes(map(thumbnail, pictures))
         return cls(
             tuple(cases), known, hashes, tuple(partial(np.asarray, picture) for picture in pictures), tuple(coverage)
         )
 
     def rows(self, taken: NDArray[np.int64]) -> "TrainingSet":
-        """Only these rows, in this order. No picture is copied."""
+        """Only these rows, in this order, without a copy of the pictures."""
         return TrainingSet(
             tuple(self.cases[i] for i in taken),
             self.known[taken],
@@ -87,12 +87,14 @@ class TrainingSet:
 
     def fingerprint(self) -> str:
         """SHA-256 of all that a run learns from: radiographs, identities, patients, lesions, and their order."""
-        found = hashlib.sha256()
+        fingerprint = hashlib.sha256()
         for case, known, lesion in zip(self.cases, self.known, self.lesions, strict=True):
             listed = (case.digest, case.part, case.label, case.patient, case.study, bool(known))
-            found.update(f"{listed}\n{lesion if isinstance(lesion, tuple) else ''}\n".encode(errors="surrogateescape"))
-            found.update(b"" if isinstance(lesion, tuple) else lesion.tobytes())
-        return found.hexdigest()
+            fingerprint.update(
+                f"{listed}\n{lesion if isinstance(lesion, tuple) else ''}\n".encode(errors="surrogateescape")
+            )
+            fingerprint.update(b"" if isinstance(lesion, tuple) else lesion.tobytes())
+        return fingerprint.hexdigest()
 
     def take(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion."""
@@ -140,9 +142,11 @@ def load_training_set(
 
 def listed_cases(collections: Sequence[Collection]) -> list[Case]:
     """The cases as `load_training_set` names them, none of them read."""
+    if len(collections) == 1:
+        return list(collections[0].cases)
     return [
-        _apart(case, number if len(collections) > 1 else None)
-        for number, collection in enumerate(collections)
+        replace(case, case=f"{n}/{case.case}", patient=f"{n}/{case.patient}", study=f"{n}/{case.study}")
+        for n, collection in enumerate(collections)
         for case in collection.cases
     ]
 
@@ -210,11 +214,3 @@ def _require_room(store: PictureCache, count: int) -> None:
             f"{count:,} prepared radiographs need {needed / 2**30:.1f} GiB in {store.folder.parent}, where "
             f"{free / 2**30:.1f} GiB are free; name another folder with --cache or MURA_SEARCH_CACHE"
         )
-
-
-def _apart(case: Case, number: int | None) -> Case:
-    if number is None:
-        return case
-    return replace(
-        case, case=f"{number}/{case.case}", patient=f"{number}/{case.patient}", study=f"{number}/{case.study}"
-    )
