@@ -13,10 +13,12 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import encoded_batches, file_digest, thumbnail, usable
 from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import BundleError, CollectionError
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code, Notice
+from retrieval.synthetic.dataset import draw_study
 from retrieval.wording import sentence
 
 Squares = Callable[..., Collection]
@@ -77,6 +79,12 @@ def test_the_bundles_rules_hold_where_too_little_teaches(
     seen = [file_digest(Path(case.path)) for case in collection.cases]
     model = make_model(tmp_path / "seen", rules=stored, seen=seen)
     assert build_index(collection, tmp_path / "other", model=model).rules == rules
+    # And where its training radiographs are indexed in other bytes.
+    pictures = [phantom.pixels for study in range(50) for phantom in draw_study(0, study, abnormal=False)]
+    for case, pixels in zip(collection.cases, pictures, strict=False):
+        cv2.imwrite(case.path, pixels)
+    model = make_model(tmp_path / "pictures", rules=stored, hashes=picture_hashes(map(thumbnail, pictures)))
+    assert build_index(collection, tmp_path / "third", model=model).rules == rules
 
 
 def test_rules_of_another_version_are_refused_before_anything_is_encoded(
