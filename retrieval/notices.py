@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["Code", "Detail", "Notice", "of_view", "without_names"]
+__all__ = ["BLANKS", "Code", "Detail", "Notice", "of_view", "without_names"]
 
 Detail = str | int | float
 
@@ -20,8 +20,10 @@ class Code(StrEnum):
     BURNED_IN_TEXT = "burned-in-text"
     INVALID_WINDOW = "invalid-window"
     BLANK = "blank"
+    NEARLY_BLANK = "nearly-blank"
     # A file was not read.
     LEFT_OUT = "left-out"
+    REPEATED_VIEW = "repeated-view"
     # The query and the index.
     SYNTHETIC = "synthetic"
     TRAINED_ON = "trained-on"
@@ -64,6 +66,9 @@ class Code(StrEnum):
     # An evaluation.
     SYNTHETIC_FIGURES = "synthetic-figures"
     MERGED_PATIENTS = "merged-patients"
+
+
+BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
 
 
 @dataclass(frozen=True, slots=True)

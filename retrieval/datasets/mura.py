@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from index.case import Case
@@ -23,7 +24,7 @@ from retrieval.errors import CollectionError
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.notices import Code, Notice
 
-__all__ = ["MuraFolder", "find_mura", "is_image", "mura_patient", "read_mura"]
+__all__ = ["MuraFolder", "find_mura", "is_image", "mura_patient", "mura_study", "read_mura"]
 
 _COPIED = r"((?:[ _-]*(?:\(\d+\)|copy|copie|kopie|copia))*)"  # what file managers add to the name of a copy
 _PART = re.compile(r"XR[ _-](\w+)|(elbow|finger|forearm|hand|humerus|shoulder|wrist)", re.IGNORECASE)
@@ -77,6 +78,15 @@ def mura_patient(path: Path) -> tuple[str, ...]:
     """The patients whom the parts of a path may name, as MURA's folders do; an index may or may not hold them."""
     names = (_PATIENT.fullmatch(part) for part in path.absolute().parts)
     return tuple(name[1] for name in names if name)
+
+
+def mura_study(path: Path) -> str:
+    """The folder of the study that a path of MURA lies in, "" for another path."""
+    names = path.absolute().parts
+    for number, (patient, study) in enumerate(pairwise(names)):
+        if _PATIENT.fullmatch(patient) and _STUDY.fullmatch(study):
+            return "/".join(names[: number + 2])
+    return ""
 
 
 def is_image(name: str) -> bool:

@@ -42,6 +42,7 @@ def search_for_archive(
     patient: str | None = None,
     where: Filter | None = None,
     heatmap: Path | None = None,
+    one_study: bool = False,
 ) -> ArchiveAnswer:
     """Answer as `Searcher.search` does, and make the instances. Similar studies are referred to where the index was
     built with kept identifiers and their files still exist. They are named by their hashes where the index names them
@@ -53,7 +54,7 @@ def search_for_archive(
     from pydicom.uid import generate_uid
 
     answer, overlays = searcher.search_with_overlays(
-        list(images), k=k, patient=patient, where=where, heatmap=heatmap, draw=True
+        list(images), k=k, patient=patient, where=where, heatmap=heatmap, one_study=one_study, draw=True
     )
     origins = read_origins(answer.query.files)
     kept = searcher.layout == "dicom" and not searcher.site

@@ -75,6 +75,7 @@ class DicomPicture:
     count: int
     patient: str = field(repr=False)
     notices: tuple[Notice, ...] = ()
+    study: str = field(default="", repr=False)
 
 
 def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
@@ -130,7 +131,7 @@ def read_picture(
             else:
                 picture = colours(stored, ds, layout, pixels)
         pictures.append(np.ascontiguousarray(picture))
-    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices))
+    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
 
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:

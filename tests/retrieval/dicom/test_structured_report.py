@@ -335,7 +335,7 @@ def test_every_notice_reaches_every_output(code: str, answered: Answer, dicom_qu
     assert line == (line[:1].upper() + line[1:]).rstrip(".") + "."
     assert "secret" not in line
     assert str(dicom_query) not in line
-    console = Console(width=400, record=True, file=io.StringIO())
+    console = Console(width=1000, record=True, file=io.StringIO())
     print_answer(answer, console)
     assert words in console.export_text()
     head = render("answer_head.html", answer=answer, verdict="", notes=_notes(answer))
@@ -361,11 +361,13 @@ def test_only_dicom_of_one_study_can_be_filed(
     with pytest.raises(DicomResultError, match=r"q\.png is no DICOM file, so there is no study"):
         ask_archive(dicom_query, square("q.png", 80))
     other = write_dicom("other.dcm", gradient(), StudyInstanceUID="1.2.98", PatientID="Q7")
-    with pytest.raises(DicomResultError, match=r"other\.dcm is of another study than .*q\.dcm"):
+    with pytest.raises(RadiographError, match="of 2 studies: ask about one study"):
         ask_archive(dicom_query, other)
+    with pytest.raises(DicomResultError, match=r"other\.dcm is of another study than .*q\.dcm"):
+        ask_archive(dicom_query, other, one_study=True)
     other = write_dicom("other.dcm", gradient(), StudyInstanceUID="1.2.99", PatientID="SECRET")
     with pytest.raises(DicomResultError, match="is of another patient") as caught:
-        ask_archive(dicom_query, other)
+        ask_archive(dicom_query, other, one_study=True)
     assert "SECRET" not in str(caught.value)
     for study in (None, "", "1.2.X"):
         with pytest.raises(DicomResultError, match="names no StudyInstanceUID that could be referred to"):

@@ -16,6 +16,7 @@ from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
+from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice
 from retrieval.wording import sentence
 
@@ -230,3 +231,34 @@ def test_thumbnails_keep_the_shape_and_stay_small(shape: tuple[int, ...], wanted
     assert decoded is not None
     assert decoded.shape == wanted
     assert abs(int(decoded.mean()) - 77) <= 1
+
+
+def write_blank(collection: Collection) -> None:
+    """The first file black, the second black but for a mark."""
+    black = np.zeros((90, 90), np.uint8)
+    assert cv2.imwrite(collection.cases[0].path, black)
+    black[:9, :9] = 255
+    assert cv2.imwrite(collection.cases[1].path, black)
+
+
+def test_blank_radiographs_are_listed_and_do_not_vote(squares: Squares, model: Path, tmp_path: Path) -> None:
+    collection = squares([(f"p{number}", f"s{number}", number % 2, [60 + 9 * number]) for number in range(6)])
+    write_blank(collection)
+    report = build_index(collection, tmp_path / "index", model=model)
+    names = [case.case for case in collection.cases]
+    assert [case for case, _ in report.quarantined] == names[:2]
+    assert all("blank" in reason for _, reason in report.quarantined)
+    with IndexReader.open(tmp_path / "index") as index:
+        assert [case.case for case in index.cases()] == names[2:]
+    added = add_to_index(collection, tmp_path / "index")
+    assert (added.added, [case for case, _ in added.refused]) == (0, names[:2])
+    assert build_index(collection, tmp_path / "all", model=model, keep_blank=True).cases == 6
+    assert add_to_index(collection, tmp_path / "index", keep_blank=True).added == 2
+
+
+def test_missing_files_are_listed(squares: Squares, model: Path, tmp_path: Path) -> None:
+    collection = squares(TWO)
+    Path(collection.cases[0].path).unlink()
+    report = build_index(collection, tmp_path / "index", model=model)
+    assert report.cases == len(collection.cases) - 1
+    assert [case for case, _ in report.quarantined] == [collection.cases[0].case]
