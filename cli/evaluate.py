@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
-from cli.options.common import AsJson, IndexFolder, StudyTable, Workers
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
 from retrieval.wording import PREDICTORS, estimate_text, metric_title
 
@@ -44,6 +44,7 @@ class FileOptions:
     """The files to write."""
 
     csv: StudyTable = None
+    excel: Excel = False
     figures: Annotated[Path | None, Option(metavar=FILE, help="Write all figures as a CSV table.")] = None
     predictions: Annotated[Path | None, Option(metavar=FILE, help="Write the predictions in MURA's format.")] = None
     html: Annotated[
@@ -59,9 +60,9 @@ class FileOptions:
         from retrieval.evaluation.tables import figure_table, prediction_table
 
         if self.csv:
-            write_file(self.csv, result.to_csv())
+            write_file(self.csv, result.to_csv(), mark=self.excel)
         if self.figures:
-            write_file(self.figures, figure_table(result))
+            write_file(self.figures, figure_table(result), mark=self.excel)
         if self.predictions:
             write_file(self.predictions, prediction_table(result.predictions, layout, self.reader.value))
             if missing := studies - result.studies:

@@ -16,7 +16,15 @@ from pathlib import Path
 
 from retrieval.errors import SiteKeyError
 
-__all__ = ["KEY_VARIABLE", "SiteKey", "is_placeholder", "is_pseudonym", "normalised", "patient_names"]
+__all__ = [
+    "KEY_VARIABLE",
+    "SiteKey",
+    "indexed_names",
+    "is_placeholder",
+    "is_pseudonym",
+    "normalised",
+    "patient_names",
+]
 
 KEY_VARIABLE = "MURA_SEARCH_SITE_KEY_FILE"
 _DIGITS = 20  # 80 bits: among a hundred million studies two have the same hash with odds of 4 in 10^9
@@ -123,11 +131,14 @@ def patient_names(identifier: str) -> tuple[str, ...]:
 
     A placeholder names nobody.
     """
-    if is_placeholder(identifier):
-        return ()
+    return () if is_placeholder(identifier) else indexed_names("patient", identifier)
+
+
+def indexed_names(kind: str, identifier: str) -> tuple[str, ...]:
+    """The names by which an index may know a "patient", a "study" or a "case", whatever the identifier is."""
     names = tuple(dict.fromkeys((identifier, normalised(identifier))))
     key = SiteKey.find()
-    return (*names, key.pseudonym("patient", identifier)) if key else names
+    return (*names, key.pseudonym("image" if kind == "case" else kind, identifier)) if key else names
 
 
 def _default_path() -> Path:

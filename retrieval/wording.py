@@ -21,6 +21,7 @@ __all__ = [
     "metric_title",
     "predicate",
     "printable",
+    "reason_text",
     "sentence",
     "verdict",
     "warnings_of_files",
@@ -48,6 +49,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
+def reason_text(error: object) -> str:
+    """The first line of an error of a library, printable and at most 200 characters."""
+    return printable(str(error).partition("\n")[0])[:200]
+
+
 def label_word(abnormal: bool | None) -> str:
     """The word for a prediction: "abnormal", "normal", or "unknown" where nothing could predict."""
     return "unknown" if abnormal is None else ("abnormal" if abnormal else "normal")
@@ -63,13 +69,15 @@ def verdict(answer: "Answer") -> str:
     return f"undecided: the classifier says {classifier}, the vote says {vote}"
 
 
-def estimate_text(estimate: "Estimate", digits: int = 3) -> str:
+def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
     """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
+    plus = "+" if sign else ""
     if estimate.value is None:
-        return f"undefined: {estimate.reason}"
+        return f"undefined: {estimate.reason}" if estimate.reason else "undefined"
+    value = f"{estimate.value:{plus}.{max(3, digits)}f}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+        return value
+    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f})"
 
 
 def metric_title(metric: str) -> str:
@@ -83,10 +91,22 @@ _OF_VIEW: dict[str, str] = {
     Code.SEVERAL_PICTURES: "holds several {kind}: the first is read",
     Code.FOR_PROCESSING: "is for processing, not for presentation: a radiologist would see another picture",
     Code.CONTRADICTORY_POLARITY: (
-        "is MONOCHROME1 with the presentation of MONOCHROME2: it is inverted; see that bone is bright"
+        "has a presentation that contradicts its photometric interpretation: it is inverted; check that bone is bright"
     ),
     Code.BURNED_IN_TEXT: "says that text is burnt into its picture: it may name the patient",
-    Code.INVALID_WINDOW: "has an invalid window: it is shown in its full range",
+    Code.INVALID_WINDOW: "has an invalid window: {instead} is shown",
+    Code.UNFIT_WINDOW: "has a window or lookup table that does not fit its values: {instead} is shown",
+    Code.TABLE_BITS: "has a lookup table whose entries need {bits} bits, not those declared: it is scaled to them",
+    Code.OUTLIERS: "has a few values far from all others, such as a marker: they do not set its range",
+    Code.INVALID_RESCALE: "has an invalid rescale slope or intercept: both are ignored",
+    Code.SEVERAL_RESCALES: "has several values of rescale slope or intercept: the first are used",
+    Code.CONTRADICTORY_BITS: "has bits that contradict each other in its header: they are read as its values suggest",
+    Code.VALUES_BEYOND_BITS: "has values of more bits than its header says: all bits are read",
+    Code.STRAY_BITS: "has bits beside its values that its header does not explain: they are ignored",
+    Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
+    Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
+    Code.TRANSPARENT: "is transparent everywhere: its transparency is ignored",
+    Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",
     Code.NEARLY_BLANK: "is nearly blank: almost all of its pixels are alike",
 }

@@ -28,7 +28,7 @@ ORDER = {
         "indexing dicom audit evaluation worklist reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",
-    "web": "errors settings models metrics responses security service routes app server",
+    "web": "errors settings models metrics responses connections security service routes app server",
 }
 # Each library and the packages that import it.
 ROOMS = {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "Excel",
     "IndexFolder",
     "OpenPage",
     "Port",
@@ -34,6 +35,9 @@ IndexFolder = Annotated[
         envvar="MURA_SEARCH_INDEX",
         help="The index. By default it is in your user data folder.",
     ),
+]
+Excel = Annotated[
+    bool, Option("--excel", help="Begin CSV files with a byte order mark, by which Excel recognises UTF-8.")
 ]
 OpenPage = Annotated[bool, Option("--open", help="Open the page in the browser when it is ready.")]
 Port = Annotated[int, Option(min=0, max=65535, metavar="N", help="The page's port; 0 takes any free port.")]

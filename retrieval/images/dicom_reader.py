@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any, BinaryIO
 from zlib import MAX_WBITS, decompressobj
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import MissingExtra, redacted_traceback
-from retrieval.images.codestream import read_codestream, rle_fits
+from retrieval.images.codestream import MOST_SCANS, read_codestream, rle_fits
 from retrieval.images.dicom_header import (
     GREY,
+    OVERLAY_BITS,
     SYNTAXES,
     DicomError,
     DicomLayout,
@@ -32,13 +33,13 @@ from retrieval.images.dicom_header import (
     require_radiograph,
     text,
 )
-from retrieval.images.dicom_pixels import colours, grey_levels
+from retrieval.images.dicom_pixels import colours, grey_levels, squared, without_unused_bits
 from retrieval.notices import Notice
 
 try:
     import pydicom
     from pydicom import filereader, pixels
-    from pydicom.encaps import get_frame
+    from pydicom.encaps import encapsulate, generate_fragments, get_frame
     from pydicom.uid import UID
 except ImportError as error:
     raise MissingExtra(error.name or "pydicom", "dicom") from error
@@ -60,10 +61,12 @@ _PALETTE = [
     for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
 _PICTURE = [
-    *_IDENTIFYING, *_PALETTE, "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
+    *_IDENTIFYING, *_PALETTE, *OVERLAY_BITS,
+    "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
     "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
-    "PresentationLUTShape", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+    "PresentationLUTShape", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
 
 
@@ -123,14 +126,16 @@ def read_picture(
     pictures = []
     for index in range(layout.frames) if frame is None else [frame - 1]:
         with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
-            stored = _decoded(ds, syntax, layout, index)
+            stored, decoded = _decoded(ds, syntax, layout, index)
         with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
             if layout.photometric in GREY:
-                picture, doubts = grey_levels(stored, ds, layout, pixels)
-                notices += [doubt for doubt in doubts if doubt not in notices]
+                values, used, bits = without_unused_bits(stored, decoded)
+                picture, doubts = grey_levels(values, ds, used)
+                doubts = bits + doubts
             else:
-                picture = colours(stored, ds, layout, pixels)
-        pictures.append(np.ascontiguousarray(picture))
+                picture, doubts = colours(stored, ds, decoded, pixels)
+            notices += [doubt for doubt in doubts if doubt not in notices]
+            pictures.append(np.ascontiguousarray(squared(picture, ds)))
     return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
 
 
@@ -173,37 +178,60 @@ def _syntax(ds: Any) -> str:
     return syntax
 
 
-def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> NDArray[Any]:
-    """One frame's stored values (H, W), or (H, W, 3) in RGB. Raises DicomError, and whatever pydicom raises."""
+def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> tuple[NDArray[Any], DicomLayout]:
+    """One frame's stored values, (H, W) or (H, W, 3), with all their bits, and how they are stored after decoding.
+
+    Raises DicomError, and whatever pydicom raises.
+    """
+    data, plugin, shape = ds.PixelData, "", layout
     if syntax not in _NATIVE:
-        offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
-        frame = get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets)
-        _require_frame(frame, syntax, layout)
+        frame = _frame(ds, layout, index)
+        layout = _checked_frame(frame, syntax, layout)
+        data, index, shape = encapsulate([frame]), 0, replace(layout, frames=1)
+        # A named plugin, so that a picture does not depend on other installed ones.
+        plugin = "pydicom" if syntax == _RLE else "pylibjpeg"
     decoder = pixels.get_decoder(UID(syntax))
-    ds.file_meta.TransferSyntaxUID = UID(syntax)
-    # A named plugin, so that a picture does not depend on other installed ones.
-    plugin = "" if syntax in _NATIVE else "pydicom" if syntax == _RLE else "pylibjpeg"
     if plugin and plugin not in decoder.available_plugins:
         raise MissingExtra("a plugin of pylibjpeg", "dicom")
-    stored, _ = decoder.as_array(ds, index=index, decoding_plugin=plugin)
+    stored, _ = decoder.as_array(
+        data, index=index, decoding_plugin=plugin, raw=True, correct_unused_bits=False, pixel_keyword="PixelData",
+        pixel_vr=ds["PixelData"].VR, rows=shape.rows, columns=shape.columns, samples_per_pixel=shape.samples,
+        number_of_frames=shape.frames, bits_allocated=shape.allocated, bits_stored=shape.stored,
+        photometric_interpretation=text(ds, "PhotometricInterpretation").upper(),
+        pixel_representation=int(shape.signed), planar_configuration=int(ds.get("PlanarConfiguration") or 0),
+    )  # fmt: skip
     if stored.shape[:2] != (layout.rows, layout.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         raise DicomError("is damaged: its picture is not of the size that its header says")
-    return np.asarray(stored)
+    return np.asarray(stored), layout
 
 
-def _require_frame(frame: bytes, syntax: str, layout: DicomLayout) -> None:
+def _frame(ds: Any, layout: DicomLayout, index: int) -> bytes:
+    """A compressed frame. Where each has one fragment, or there is one frame, a wrong offset table does not matter."""
+    fragments = list(generate_fragments(ds.PixelData))[1:]
+    if layout.frames == 1:
+        return b"".join(fragments)
+    if len(fragments) == layout.frames:
+        return fragments[index]
+    offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
+    return get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets)
+
+
+def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayout:
     """Check a compressed frame against the header, before anything is allocated by the size in the frame."""
     if syntax == _RLE:
         if not rle_fits(frame, layout.rows * layout.columns):
             raise DicomError("is damaged: its compressed picture unpacks to more than the picture")
-        return
+        return layout
     stream = read_codestream(frame)
     if stream is None:
         raise DicomError("is damaged: its compressed picture has no header that can be read")
     if (stream.height, stream.width, stream.components) != (layout.rows, layout.columns, layout.samples):
         raise DicomError("is damaged: its compressed picture is of another size than its header says")
+    if stream.scans > MOST_SCANS:
+        raise DicomError(f"has a picture of {stream.scans:,} scans, more than {MOST_SCANS}; export it uncompressed")
     if not stream.whole:
         raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
+    return replace(layout, photometric="RGB") if stream.rgb else layout
 
 
 _PYDICOMS = r"pydicom(\.|$)|highdicom|dicomweb_client|pynetdicom|pylibjpeg|openjpeg|libjpeg|retrieval\.dicom\w*$"

@@ -6,7 +6,7 @@ import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_BYTES",
+    "MAX_MEMORY",
     "MAX_PIXELS",
     "Radiograph",
     "decode_frames",
@@ -40,10 +41,15 @@ MAX_BYTES = 128 * 2**20
 MAX_PIXELS = 64_000_000
 """The largest picture that is decoded, 8,000 x 8,000 pixels. In DICOM all samples of all frames count together."""
 
+MAX_MEMORY = 2**30
+"""The most memory that decoding one file may take, in bytes, by the size in its header and the decoder's own needs."""
+
 # The file may become a pipe after its status was read; opening it must not wait for a writer.
 _READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _DICOM_STARTS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # the group of a first element, in either byte order
+_DICOM_HEAD = 512  # bytes, in which the first elements of DICOM without preamble lie
+_SHORT_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UI UL US".split())  # those of the first elements
 _FRAME = re.compile(r"(.+)\[([1-9]\d{0,5})\]", re.DOTALL)
 
 
@@ -121,9 +127,9 @@ def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file has DICOM's preamble, or DICOM's file name ending and first bytes. Raises OSError."""
+    """Whether a file has DICOM's preamble, or begins with DICOM's first elements, by any name. Raises OSError."""
     with file.open("rb") as opened:
-        return _is_dicom(opened.read(132), file.suffix)
+        return _is_dicom(opened.read(_DICOM_HEAD), file.suffix)
 
 
 def file_digest(path: Path) -> str:
@@ -143,7 +149,24 @@ def file_and_frame(path: Path) -> tuple[Path, int | None]:
 
 
 def _is_dicom(data: bytes, suffix: str) -> bool:
-    return data[128:132] == b"DICM" or (suffix.lower() in _DICOM_SUFFIXES and data.startswith(_DICOM_STARTS))
+    if data[128:132] == b"DICM":
+        return True
+    return data.startswith(_DICOM_STARTS) and (suffix.lower() in _DICOM_SUFFIXES or _begins_with_elements(data))
+
+
+def _begins_with_elements(data: bytes) -> bool:
+    """Whether the data begin with three elements of the groups 2 and 8 in ascending order, of plausible lengths."""
+    order: Literal["big", "little"] = "big" if data[0] == 0 else "little"
+    position, last = 0, -1
+    for _ in range(3):
+        group, element = (int.from_bytes(data[position + at : position + at + 2], order) for at in (0, 2))
+        tag = group << 16 | element
+        explicit = data[position + 4 : position + 6] in _SHORT_VRS
+        length = int.from_bytes(data[position + (6 if explicit else 4) : position + 8], order)
+        if group not in (2, 8) or tag <= last or length % 2 or position + 8 + length > min(len(data), _DICOM_HEAD):
+            return False
+        position, last = position + 8 + length, tag
+    return True
 
 
 def _frame_digest(digest: str, frame: int) -> str:
@@ -189,7 +212,7 @@ def _raster(data: bytes, shown: str) -> Radiograph:
         raise RadiographError(f"{shown} is empty; copy or export it again")
     _require_size(len(data), shown)
     try:
-        pixels, notices = read_raster(data, MAX_PIXELS)
+        pixels, notices = read_raster(data, MAX_PIXELS, MAX_MEMORY)
     except RasterError as error:
         raise RadiographError(f"{shown} {error}") from error
     return Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices)

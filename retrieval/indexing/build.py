@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -14,7 +15,7 @@ from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import DEFAULTS, Rules
-from retrieval.encoding.batches import Batch, Progress, encode_all
+from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
@@ -30,9 +31,16 @@ __all__ = [
     "encode_remaining",
     "fingerprint",
     "finish_build",
+    "resumed_cases",
 ]
 
-_TEXTS = {"quarantined": "reason", "refused": "reason", "known": "indexed", "warnings": "warning"}
+_TEXTS = {
+    "quarantined": "reason",
+    "refused": "reason",
+    "known": "indexed",
+    "differing": "difference",
+    "warnings": "warning",
+}
 
 
 class Report:
@@ -92,8 +100,9 @@ def build_index(
     demand: the recall and speed that the search must reach, as fields of `vectors.base.Demand`. store: where the
     vectors are kept if not in the index: {"kind": "milvus", "uri": ...} and other fields of `MilvusSettings`, without a
     token. keep_blank: index blank radiographs as well, which are quarantined otherwise. `progress` is called with
-    (radiographs done, all). An unreadable radiograph is quarantined and reported. Nothing is at `path` before the build
-    is finished. The same call continues an interrupted build.
+    (radiographs done, all). An unreadable radiograph is quarantined and reported. Until the build is finished, `path`
+    holds no index, or the former one. The same call continues an interrupted build, and encodes those radiographs again
+    whose files have changed since.
 
     Raises IndexBusy if `path` holds an index and `replace` is false, BundleError, and CollectionError if no radiograph
     can be read.
@@ -109,7 +118,7 @@ def build_index(
         fingerprint=fingerprint(collection, bundle),
         replace=replace,
     ) as build:
-        resumed = len(build.done())
+        resumed = resumed_cases(build, collection)
         notices = encode_remaining(
             build, collection, encoder, keep_blank=keep_blank, workers=workers, progress=progress
         )
@@ -166,6 +175,20 @@ def collection_metadata(collection: Collection) -> dict[str, object]:
         "synthetic": collection.synthetic,
     }
     return {"collection": described | ({"site": collection.site} if collection.site else {})}
+
+
+def resumed_cases(build: IndexBuilder, collection: Collection) -> int:
+    """The number of cases that an interrupted build added, without those whose files have changed: they are removed."""
+    paths = {case.case: Path(case.path) for case in collection.cases}
+    done = build.cases()
+    changed = []
+    for case in done:
+        with suppress(OSError):  # a file that is missing now was read then
+            if file_digest(paths[case.case]) != case.digest:
+                changed.append(case.case)
+    if changed:
+        build.forget(changed)
+    return len(done) - len(changed)
 
 
 def encode_remaining(

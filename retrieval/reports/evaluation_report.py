@@ -113,7 +113,7 @@ def _near_duplicate_pictures(evaluation: Evaluation, searcher: Searcher) -> list
     pictures = []
     for pair in evaluation.leakage.pairs[:MOST]:
         labels = ", different labels" if pair.across_labels else ""
-        alike = f"match {pair.match:.3f}{', mirrored' if pair.mirrored else ''}{labels}"
+        alike = f"match {pair.match:.3f}{f', {pair.change}' if pair.change else ''}{labels}"
         stored = (thumbnails[pair.cases[0]], searcher.index.thumbnail(pair.cases[1]))
         for side, case, study, data in zip(("evaluated", "indexed"), pair.cases, pair.studies, stored, strict=True):
             missing = "no picture of the " if data is None else ""

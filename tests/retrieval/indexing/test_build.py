@@ -52,7 +52,7 @@ def test_what_is_stored(squares: Squares, model: Path, tmp_path: Path) -> None:
             assert case.digest == file_digest(Path(case.path))
         assert index.metadata("rules") == report.rules.to_dict() == DEFAULTS.to_dict()
         stored = index.metadata("collection")
-        assert stored == {"root": str(collection.root), "layout": "csv", "notes": [], "synthetic": True}
+        assert stored == {"root": str(collection.root), "layout": "csv", "notes": 0, "synthetic": True}
         picture = cv2.imdecode(np.frombuffer(index.thumbnail("s2-1.png") or b"", np.uint8), cv2.IMREAD_UNCHANGED)
         assert picture is not None
         assert picture.mean() == pytest.approx(200, abs=1)
