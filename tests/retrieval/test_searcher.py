@@ -13,7 +13,7 @@ from index.errors import IndexDamaged, IndexMissing
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
-from retrieval.errors import BundleError, RadiographError
+from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice
@@ -257,7 +257,7 @@ def test_damage_is_named_on_opening(place: Path, tmp_path: Path) -> None:
     with pytest.raises(IndexMissing, match="no index"):
         Searcher.open(tmp_path / "nowhere")
     (place / "model" / "head.safetensors").write_bytes(b"other")
-    with pytest.raises(BundleError, match="damaged"):
+    with pytest.raises(IndexDamaged, match="damaged"):
         Searcher.open(place)
 
 

@@ -29,10 +29,11 @@ from retrieval.dicom.results import ArchiveAnswer, search_for_archive  # noqa: E
 from retrieval.dicom.source_instances import read_origins  # noqa: E402  # only where they are installed
 from retrieval.dicom.structured_report import SCHEME, remarks, structured_report  # noqa: E402
 from retrieval.notices import Code as Notices  # noqa: E402
-from retrieval.notices import Detail, Notice  # noqa: E402
+from retrieval.notices import Notice  # noqa: E402
 from retrieval.reports.answer_report import _notes  # noqa: E402
 from retrieval.reports.templating import render  # noqa: E402
 from retrieval.wording import DISCLAIMER, sentence  # noqa: E402
+from tests.notice_details import DETAILS  # noqa: E402
 from tests.retrieval.dicom.dicom_results import FULL, gradient, read_back  # noqa: E402
 
 Write = Callable[..., Path]
@@ -312,14 +313,6 @@ def test_finding(
     assert (said["121071"], said["CLASSIFIER"], said["VOTE"]) == (finding, words[classifier], words[vote])
     assert said["FAMILIAR"] == {True: "Yes", False: "No", None: "Unknown"}[familiar]
     assert ("VOTE-P" in said) == (vote is not None)
-
-
-DETAILS: dict[str, Detail] = {
-    "missing": "half", "kind": "pages", "reason": "/secret/place.dcm is damaged", "case": "secret", "patient": "secret",
-    "prefix": "secret", "variable": "NAME", "views": 30, "chosen": " with part secret",
-    "names": "secret", "kinds": "3 CT", "count": 3, "total": 40, "studies": 2, "percent": 30,
-    "label": "normal", "folders": 2, "train_normal": 1, "train_abnormal": 1, "valid_normal": 1, "valid_abnormal": 1,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", [*Notices, "of-a-later-version"])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from index.errors import IndexBusy
+from index.errors import IndexBusy, IndexMissing
 from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
@@ -52,7 +52,7 @@ def test_what_is_stored(squares: Squares, model: Path, tmp_path: Path) -> None:
             assert case.digest == file_digest(Path(case.path))
         assert index.metadata("rules") == report.rules.to_dict() == DEFAULTS.to_dict()
         stored = index.metadata("collection")
-        assert stored == {"root": str(collection.root), "layout": "csv", "notes": 0, "synthetic": True}
+        assert stored == {"root": str(collection.root), "layout": "csv", "notes": [], "synthetic": True}
         picture = cv2.imdecode(np.frombuffer(index.thumbnail("s2-1.png") or b"", np.uint8), cv2.IMREAD_UNCHANGED)
         assert picture is not None
         assert picture.mean() == pytest.approx(200, abs=1)
@@ -140,7 +140,8 @@ def test_nothing_readable_is_an_error_and_no_index(squares: Squares, model: Path
         Path(path).write_bytes(b"text")
     with pytest.raises(CollectionError, match="none of the 3 radiographs could be read"):
         build_index(collection, tmp_path / "index", model=model)
-    assert not (tmp_path / "index").exists()
+    with pytest.raises(IndexMissing):
+        IndexReader.open(tmp_path / "index")
     # Once the files are back, the same build succeeds.
     for path, data in kept.items():
         Path(path).write_bytes(data)
@@ -157,7 +158,8 @@ def test_an_interrupted_build_goes_on_and_says_so(squares: Squares, model: Path,
 
     with pytest.raises(KeyboardInterrupt, match=r"32 of 67 radiographs are done; the same command goes on"):
         build_index(collection, tmp_path / "index", model=model, progress=interrupt)
-    assert not (tmp_path / "index").exists()
+    with pytest.raises(IndexMissing):
+        IndexReader.open(tmp_path / "index")
     report = build_index(collection, tmp_path / "index", model=model)
     assert report.resumed == 32
     assert report.cases == len(collection.cases)
