@@ -1,5 +1,6 @@
 """`mura-search demo`: draw, index, ask and evaluate, with no data and no network."""
 
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from cli.console import note, print_json, progress
 from cli.options.common import AsJson, OpenPage, Port, Seed
 from cli.serve import ServerOptions, run_server
+from retrieval.errors import OutputError
 
 __all__ = ["demo"]
 
@@ -26,6 +28,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""
+    if keep and keep.exists() and not (keep.is_dir() and next(keep.iterdir(), None) is None):
+        raise OutputError(f"{keep} is not an empty folder; name a new one with --keep")
     folder = keep or Path(tempfile.mkdtemp(prefix="mura-search-demo-"))
     try:
         asked = run_demo(folder, patients, seed, as_json)
@@ -36,7 +40,7 @@ def demo(
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     if keep:
-        note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {keep / 'index'}")
+        note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {shlex.quote(str(keep / 'index'))}")
     else:
         note("\nThe radiographs and the index are removed; --keep FOLDER keeps them.")
 

@@ -1,5 +1,6 @@
 """`mura-search index build` and `merge`: an index of labelled radiographs, of shards, or of other indexes."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,7 +95,8 @@ def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> Non
     for notice in report.notices:
         if notice.code == Code.ONE_LABEL:
             note(sentence(notice))
-    print(f"Ask it:  mura-search QUERY... --index {report.path}" if index else "Ask it:  mura-search QUERY...")
+    option = f" --index {shlex.quote(report.path)}" if index else ""
+    print(f"Ask it:  mura-search QUERY...{option}")
 
 
 def merge(

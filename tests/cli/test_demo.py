@@ -58,3 +58,12 @@ def test_it_serves_what_it_drew_and_leaves_nothing_behind(
 def test_the_model_comes_along() -> None:
     assert {"model.json", "encoder.onnx", "head.safetensors"} <= {file.name for file in BUNDLED.iterdir()}
     assert sum(file.stat().st_size for file in BUNDLED.iterdir()) <= 16_000_000
+
+
+def test_what_is_kept_needs_an_empty_folder(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    for taken in (tmp_path, tmp_path / "notes.txt"):
+        result = run("demo", "--patients", "20", "--keep", taken)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "is not an empty folder; name a new one with --keep" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
