@@ -28,7 +28,7 @@ __all__ = ["MuraFolder", "find_mura", "is_image", "mura_patient", "mura_study", 
 
 _COPIED = r"((?:[ _-]*(?:\(\d+\)|copy|copie|kopie|copia))*)"  # what file managers add to the name of a copy
 _PART = re.compile(r"XR[ _-](\w+)|(elbow|finger|forearm|hand|humerus|shoulder|wrist)", re.IGNORECASE)
-_PATIENT = re.compile(r"(patient\w+?)" + _COPIED, re.IGNORECASE)
+_PATIENT = re.compile(r"patient[ _-]?(\w+?)" + _COPIED, re.IGNORECASE)
 _NUMBER = re.compile(r"(\d{5})" + _COPIED)  # a patient's folder without "patient"
 _STUDY = re.compile(r"(study[ _-]?[a-z0-9]*?)(?:[ _-]*(positive|negative|abnormal|normal))?" + _COPIED, re.IGNORECASE)
 _MASKS = "masks"  # of lesions, beside the splits: `mura-search phantom` writes them
@@ -76,8 +76,8 @@ def _root(folder: Path) -> Path:
 
 def mura_patient(path: Path) -> tuple[str, ...]:
     """The patients whom the parts of a path may name, as MURA's folders do; an index may or may not hold them."""
-    names = (_PATIENT.fullmatch(part) for part in path.absolute().parts)
-    return tuple(name[1] for name in names if name)
+    parts = [part for part in path.absolute().parts if _PATIENT.fullmatch(part)]
+    return tuple(dict.fromkeys(name for part in parts for name in (part, _patient(part))))
 
 
 def mura_study(path: Path) -> str:
@@ -165,9 +165,9 @@ def _study_of(folder: str) -> _Study | None:
 
 
 def _part_name(folder: str) -> str:
-    """A part's folder as MURA names it, with XR_; other folders as they are."""
+    """A part's folder as MURA names it, in capitals and with XR_; other folders as they are."""
     part = _PART.fullmatch(folder)
-    return f"XR_{folder.upper()}" if part and part[2] else folder
+    return f"XR_{(part[1] or part[2]).upper()}" if part else folder
 
 
 def _is_split(name: str) -> bool:
@@ -182,9 +182,8 @@ def _has_parts(folder: Path) -> bool:
 
 def _patient(folder: str) -> str:
     """The patient that a folder's name stands for, "" if it is not a patient's."""
-    if named := _PATIENT.fullmatch(folder):
-        return named[1]
-    return f"patient{number[1]}" if (number := _NUMBER.fullmatch(folder)) else ""
+    named = _PATIENT.fullmatch(folder) or _NUMBER.fullmatch(folder)
+    return f"patient{named[1]}" if named else ""
 
 
 def _is_plain(folder: str) -> bool:
@@ -192,7 +191,7 @@ def _is_plain(folder: str) -> bool:
 
 
 def _study_name(study: re.Match[str]) -> str:
-    return re.sub(r"[ _-]", "", study[1]) + study[3]
+    return re.sub(r"[ _-]", "", study[1]).lower() + study[3]
 
 
 def _folders(folder: Path) -> list[str]:
