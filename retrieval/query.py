@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.datasets.mura import mura_patient, mura_study
+from retrieval.datasets.mura_paths import mura_patient, mura_study
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, file_and_frame, is_dicom, read_frames
 from retrieval.notices import Code, Notice, of_view
