@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
+from cli.console import (
+    bare_table,
+    note,
+    print_json,
+    progress,
+    require_ending,
+    require_writable,
+    standard_output,
+    write_file,
+)
 from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
 from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title
@@ -101,6 +110,8 @@ def evaluate(
     from retrieval.searcher import Searcher
 
     require_writable(files.csv, files.figures, files.predictions, files.html)
+    require_ending([".csv"], files.csv, files.figures, files.predictions)
+    require_ending([".html", ".htm"], files.html)
     collection = options.read(data)
     with Searcher.open(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrieval.datasets.case_table import Meanings
     from retrieval.datasets.collection import Collection
 
-__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "Layout", "Part", "Split"]
+__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "KeepBlank", "Layout", "Part", "Split"]
 
 Data = Annotated[
     Path,
@@ -35,6 +35,12 @@ Cache = Annotated[
         metavar="FOLDER",
         help="Keep prepared radiographs here between runs. By default in the cache folder (MURA_SEARCH_CACHE).",
     ),
+]
+
+
+KeepBlank = Annotated[
+    bool,
+    Option("--keep-blank", help="Index blank radiographs as well. By default they are listed, and left out."),
 ]
 
 

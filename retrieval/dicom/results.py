@@ -44,6 +44,7 @@ def search_for_archive(
     patient: str | None = None,
     where: Filter | None = None,
     heatmap: Path | None = None,
+    one_study: bool = False,
 ) -> ArchiveAnswer:
     """Answer as `Searcher.search` does, and make the instances.
 
@@ -55,7 +56,7 @@ def search_for_archive(
     from pydicom.uid import generate_uid
 
     answer, overlays = searcher.search_with_overlays(
-        list(images), k=k, patient=patient, where=where, heatmap=heatmap, draw=True
+        list(images), k=k, patient=patient, where=where, heatmap=heatmap, one_study=one_study, draw=True
     )
     origins = read_origins(answer.query.files)
     kept = searcher.layout == "dicom" and not searcher.site

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
+from retrieval.images.blank import is_nearly_blank
 from retrieval.images.preprocessing import shrink
-from retrieval.images.radiograph import file_digest, read_radiograph
-from retrieval.notices import Notice, of_view
+from retrieval.images.radiograph import Radiograph, file_digest, read_radiograph
+from retrieval.notices import BLANKS, Code, Notice, of_view
+from retrieval.wording import predicate
 
 __all__ = [
     "Batch",
@@ -95,13 +97,15 @@ def encode_all(
     store: Callable[[Batch], bool],
     *,
     done: int = 0,
+    keep_blank: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> EncodingReport:
     """Encode cases in their order, and pass each batch to `store`.
 
     store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
-    radiographs that need no encoding; `progress` counts them as done. workers: threads that read files. A
+    radiographs that need no encoding; `progress` counts them as done. keep_blank: whether blank radiographs are stored
+    and not among the unreadable ones. workers: threads that read files. A
     KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
     """
     encoded, total, resumable = 0, done + len(cases), True
@@ -109,7 +113,8 @@ def encode_all(
     notices: list[Notice] = []
     try:
         with closing(encoded_batches(cases, encoder, workers=workers)) as batches:
-            for batch in batches:
+            for every in batches:
+                batch = every if keep_blank else _without_blank(every)
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
@@ -151,6 +156,23 @@ def usable(encoded: Encoded) -> NDArray[np.bool_]:
     return np.asarray((np.abs(lengths - 1) < 1e-3) & np.isfinite(encoded.logits), np.bool_)  # NaN is in no range
 
 
+def _without_blank(batch: Batch) -> Batch:
+    """The batch with its blank radiographs among the unreadable ones."""
+    reasons = {notice.view: predicate(notice) for notice in batch.notices if notice.code in BLANKS}
+    if not reasons:
+        return batch
+    kept = [row for row, case in enumerate(batch.cases) if case.case not in reasons]
+    blank = [(case, f"{shown_name(case)} {reasons[case.case]}") for case in batch.cases if case.case in reasons]
+    return Batch(
+        cases=[batch.cases[row] for row in kept],
+        embeddings=batch.embeddings[kept],
+        logits=batch.logits[kept],
+        thumbnails=[batch.thumbnails[row] for row in kept],
+        notices=batch.notices,
+        unreadable=[*batch.unreadable, *blank],
+    )
+
+
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """A radiograph as JPEG, at most 160 pixels on the long side."""
     return cv2.imencode(".jpg", shrink(pixels, THUMBNAIL_SIDE), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
@@ -167,6 +189,13 @@ def shown_name(case: Case) -> str:
     return case.path if case.path.endswith(case.case) else case.case
 
 
+def _notices(case: Case, radiograph: Radiograph) -> list[Notice]:
+    notices = of_view(case.case, radiograph.notices)
+    if is_nearly_blank(radiograph.pixels) and not any(notice.code in BLANKS for notice in notices):
+        notices.append(Notice(Code.NEARLY_BLANK, case.case))
+    return notices
+
+
 def _prepared(
     cases: Sequence[Case], encoder: Encoder, workers: int | None
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
@@ -177,7 +206,7 @@ def _prepared(
             return case, str(error)
         pixels = radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), _notices(case, radiograph))
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()

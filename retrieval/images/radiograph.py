@@ -59,8 +59,8 @@ class Radiograph:
 
     `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits; for one
     of several frames, it is the SHA-256 of that and the frame's number. `notices` is empty for a file in order.
-    `patient` is DICOM's Patient ID, which must be neither shown nor stored. `frame` counts from 1; it is 0 where the
-    radiograph stands for the whole file.
+    `patient` and `study` are DICOM's Patient ID and Study Instance UID, which must be neither shown nor stored. `frame`
+    counts from 1; it is 0 where the radiograph stands for the whole file.
     """
 
     pixels: NDArray[np.uint8]
@@ -68,6 +68,7 @@ class Radiograph:
     notices: tuple[Notice, ...] = ()
     patient: str = field(default="", repr=False)
     frame: int = 0
+    study: str = field(default="", repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -203,7 +204,7 @@ def _first_picture(data: bytes, suffix: str, shown: str) -> Radiograph:
     picture = _dicom(data, shown, 1)
     several = (Notice(Code.SEVERAL_PICTURES, detail={"kind": "frames"}),) if picture.count > 1 else ()
     digest = hashlib.sha256(data).hexdigest()
-    return Radiograph(picture.frames[0], digest, picture.notices + several, picture.patient)
+    return Radiograph(picture.frames[0], digest, picture.notices + several, picture.patient, study=picture.study)
 
 
 def _raster(data: bytes, shown: str) -> Radiograph:
@@ -223,7 +224,7 @@ def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None =
     first = 0 if picture.count == 1 else frame or 1
     digest = hashlib.sha256(data).hexdigest()
     return [
-        Radiograph(pixels, _frame_digest(digest, number), picture.notices, picture.patient, number)
+        Radiograph(pixels, _frame_digest(digest, number), picture.notices, picture.patient, number, picture.study)
         for number, pixels in enumerate(picture.frames, first)
     ]
 

@@ -25,7 +25,7 @@ from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.radiograph import Radiograph, read_radiograph
 from retrieval.notices import Notice, of_view
-from retrieval.query import View, frame_views, left_out, mura_patient
+from retrieval.query import View, distinct_views, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.metrics import Figure
@@ -285,7 +285,10 @@ class Service:
             notices += of_view(source.name, said)
         if not views:
             raise failures[0][1]
-        return views, pictures, notices + [left_out(*failure) for failure in failures]
+        distinct, repeated = distinct_views(views)
+        kept = {id(view) for view in distinct}
+        pictures = [picture for view, picture in zip(views, pictures, strict=True) if id(view) in kept]
+        return distinct, pictures, [*notices, *repeated, *(left_out(*failure) for failure in failures)]
 
     async def _decoded(
         self, searcher: Searcher, source: _Source
