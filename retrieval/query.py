@@ -1,6 +1,6 @@
 """The views of one study, which a query gives as files, a study's folder, or pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, re
 from retrieval.notices import Code, Notice, of_view
 from retrieval.pseudonyms import patient_names
 
-__all__ = ["Images", "View", "frame_views", "left_out", "may_be_view", "mura_patient", "read_views"]
+__all__ = ["Images", "Reader", "View", "frame_views", "left_out", "may_be_view", "mura_patient", "read_views"]
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
+Reader = Callable[[Path], list[Radiograph]]
+"""Reads all frames of a file, as `read_frames` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class View:
     dicom: bool = False
 
 
-def read_views(images: Images) -> tuple[list[View], list[Notice]]:
+def read_views(images: Images, read: Reader = read_frames) -> tuple[list[View], list[Notice]]:
     """Read the views; gives them and the notices about them.
 
     A folder stands for the radiographs in it, a DICOM file for all its frames. Files that cannot be read are left out
@@ -55,7 +57,7 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
             continue
         for path in files:
             try:
-                frames = read_frames(path)
+                frames = read(path)
             except RadiographError as error:
                 failures.append((str(path), error))
                 continue

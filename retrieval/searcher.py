@@ -37,9 +37,10 @@ from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
+from retrieval.images.radiograph import read_frames
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
-from retrieval.query import Images, View, read_views
+from retrieval.query import Images, Reader, View, read_views
 
 __all__ = ["Searcher", "StudyScores", "default_index"]
 
@@ -179,17 +180,18 @@ class Searcher:
         where: Filter | None = None,
         heatmap: Path | str | None = None,
         draw: bool = False,
+        read: Reader = read_frames,
     ) -> tuple[Answer, list[NDArray[np.uint8]]]:
         """Answer as `search` does, and give each view's heatmap over its radiograph, (H, W, 3) BGR.
 
-        The list is empty unless `draw` is true or `heatmap` names a file.
+        The list is empty unless `draw` is true or `heatmap` names a file. read: reads a file.
         """
         shown = SHOWN if k is None else k
         if shown < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
         self.refresh()
-        views, notices = read_views(images)
+        views, notices = read_views(images, read)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
         maps = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
         encoded = self.encoder.pool(maps)
