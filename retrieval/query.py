@@ -1,7 +1,7 @@
 """The views of one study, which a query gives as files, a study's folder, or pixels."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from retrieval.pseudonyms import is_placeholder, patient_names
 
 __all__ = [
     "Images",
+    "Reader",
     "View",
     "count_distinct",
     "distinct_views",
@@ -28,6 +29,8 @@ __all__ = [
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
+Reader = Callable[[Path], list[Radiograph]]
+"""Reads all frames of a file, as `read_frames` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class View:
     study: str = field(default="", repr=False)
 
 
-def read_views(images: Images) -> tuple[list[View], list[Notice]]:
+def read_views(images: Images, read: Reader = read_frames) -> tuple[list[View], list[Notice]]:
     """Read the views; gives them and the notices about them.
 
     A folder stands for the radiographs in it, a DICOM file for all its frames. Files that cannot be read are left out
@@ -70,7 +73,7 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
             continue
         for path in files:
             try:
-                frames = read_frames(path)
+                frames = read(path)
             except RadiographError as error:
                 failures.append((str(path), error))
                 continue

@@ -38,9 +38,10 @@ from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
+from retrieval.images.radiograph import read_frames
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
-from retrieval.query import Images, View, count_distinct, read_views
+from retrieval.query import Images, Reader, View, count_distinct, read_views
 
 __all__ = ["Searcher", "StudyScores", "default_index"]
 
@@ -187,17 +188,18 @@ class Searcher:
         heatmap: Path | str | None = None,
         one_study: bool = False,
         draw: bool = False,
+        read: Reader = read_frames,
     ) -> tuple[Answer, list[NDArray[np.uint8]]]:
         """Answer as `search` does, and give each view's heatmap over its radiograph, (H, W, 3) BGR.
 
-        The list is empty unless `draw` is true or `heatmap` names a file.
+        The list is empty unless `draw` is true or `heatmap` names a file. read: reads a file.
         """
         shown = SHOWN if k is None else k
         if shown < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
         self.refresh()
-        views, notices = read_views(images)
+        views, notices = read_views(images, read)
         if not one_study:
             self.require_one_study(views)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
