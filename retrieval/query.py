@@ -1,7 +1,7 @@
 """The views of one study, as a query names them: files, a study's folder, or pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from retrieval.datasets.mura import MURA_PATIENT
 from retrieval.errors import RadiographError
+from retrieval.images.blank import BLANK_CODES, blank_notices
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
 from retrieval.notices import Code, Notice, of_view
 from retrieval.pseudonyms import patient_names
 
-__all__ = ["Images", "View", "frame_views", "left_out", "may_be_view", "mura_patient", "read_views"]
+__all__ = ["Images", "View", "frame_notices", "frame_views", "left_out", "may_be_view", "mura_patient", "read_views"]
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
@@ -47,6 +48,7 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
     for image in given:
         if isinstance(image, np.ndarray):
             views.append(View(f"array {len(views) + 1}", _checked(image)))
+            notices += of_view(views[-1].name, blank_notices(image))
             continue
         try:
             files = _files(Path(image))
@@ -59,8 +61,9 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
             except RadiographError as error:
                 failures.append(error)
                 continue
-            views += frame_views(str(path), frames, mura_patient(path))
-            notices += of_view(str(path), frames[0].notices)
+            of_file = frame_views(str(path), frames, mura_patient(path))
+            views += of_file
+            notices += frame_notices(str(path), of_file, frames)
     if not views:
         raise failures[0] if failures else RadiographError("no radiograph was given: name at least one file")
     return views, notices + [left_out(failure) for failure in failures]
@@ -79,6 +82,18 @@ def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ..
         shown = f"{name}[{radiograph.frame}]" if len(frames) > 1 else name
         views.append(View(shown, radiograph.pixels, radiograph.digest, known, dicom=bool(radiograph.patient)))
     return views
+
+
+def frame_notices(name: str, views: Sequence[View], frames: Sequence[Radiograph]) -> list[Notice]:
+    """What reading a file has to say: of the file, or of the one view that it concerns."""
+    shared = [notice for notice in frames[0].notices if notice.code not in BLANK_CODES]
+    blank = [
+        replace(notice, view=view.name)
+        for view, frame in zip(views, frames, strict=True)
+        for notice in frame.notices
+        if notice.code in BLANK_CODES
+    ]
+    return of_view(name, shared) + blank
 
 
 def mura_patient(path: Path) -> tuple[str, ...]:

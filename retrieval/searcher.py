@@ -340,7 +340,6 @@ class Searcher:
         """What there is to say about the views and the vote."""
         notices = [Notice(Code.SYNTHETIC)] if self.source.synthetic else []
         notices += [Notice(Code.TRAINED_ON, view.name) for view in views if self._trained_on(view)]
-        notices += [Notice(Code.BLANK, view.name) for view in views if np.ptp(view.pixels) == 0]
         if len({view.patients for view in views if view.dicom}) > 1:
             notices.append(Notice(Code.SEVERAL_PATIENTS))
         if len(views) > _MANY:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
+from retrieval.images.blank import BLANK_CODES, blank_notices
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.images.raster_reader import RasterError, read_raster
 from retrieval.notices import Code, Notice
@@ -73,6 +74,11 @@ class Radiograph:
     def warnings(self) -> tuple[str, ...]:
         """The notices in words, without a subject: "ends early: ..."."""
         return tuple(map(predicate, self.notices))
+
+    @property
+    def blank(self) -> bool:
+        """Whether the radiograph shows nothing, or almost nothing."""
+        return any(notice.code in BLANK_CODES for notice in self.notices)
 
 
 def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
@@ -203,7 +209,8 @@ def _first_picture(data: bytes, suffix: str, shown: str) -> Radiograph:
     picture = _dicom(data, shown, 1)
     several = (Notice(Code.SEVERAL_PICTURES, detail={"kind": "frames"}),) if picture.count > 1 else ()
     digest = hashlib.sha256(data).hexdigest()
-    return Radiograph(picture.frames[0], digest, picture.notices + several, picture.patient)
+    pixels = picture.frames[0]
+    return Radiograph(pixels, digest, picture.notices + several + blank_notices(pixels), picture.patient)
 
 
 def _raster(data: bytes, shown: str) -> Radiograph:
@@ -214,7 +221,7 @@ def _raster(data: bytes, shown: str) -> Radiograph:
         pixels, notices = read_raster(data, MAX_PIXELS, MAX_MEMORY)
     except RasterError as error:
         raise RadiographError(f"{shown} {error}") from error
-    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices)
+    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices + blank_notices(pixels))
 
 
 def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None = None) -> list[Radiograph]:
@@ -223,7 +230,9 @@ def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None =
     first = 0 if picture.count == 1 else frame or 1
     digest = hashlib.sha256(data).hexdigest()
     return [
-        Radiograph(pixels, _frame_digest(digest, number), picture.notices, picture.patient, number)
+        Radiograph(
+            pixels, _frame_digest(digest, number), picture.notices + blank_notices(pixels), picture.patient, number
+        )
         for number, pixels in enumerate(picture.frames, first)
     ]
 
