@@ -39,11 +39,11 @@ def dicomweb(
             raise RadiographError(f"{source.url} has no radiograph of this study; check its Study Instance UID")
         names = {str(file): f"image {number}" for number, file in enumerate(files, start=1)}
         try:
-            found = search_for_archive(searcher, files, **search.arguments)
+            result = search_for_archive(searcher, files, **search.arguments)
         except (RadiographError, DicomResultError) as error:
             message = str(error)  # it names a file that is removed now
             for file, name in names.items():
                 message = message.replace(file, name)
             raise type(error)(message) from None
-    show(renamed(found.answer, names), as_json)
-    results.deliver(found.instances, target)
+    show(renamed(result.answer, names), as_json)
+    results.deliver(result.instances, target)

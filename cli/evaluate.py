@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
-from cli.options.common import AsJson, IndexFolder, StudyTable, Workers
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
+from retrieval.wording import PREDICTORS, estimate_text, metric_title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,13 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "print_evaluation"]
 
-READERS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
 # What fits a screen; JSON and HTML have all figures.
 BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "auroc")
 HEADLINES = ("kappa", "auroc")
 RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
 FILE = "FILE"
-TITLES = {"auroc": "AUROC", "map_at_r": "mAP at R"}
 
 
 class Predictor(StrEnum):
@@ -45,6 +44,7 @@ class FileOptions:
     """The files to write."""
 
     csv: StudyTable = None
+    excel: Excel = False
     figures: Annotated[Path | None, Option(metavar=FILE, help="Write all figures as a CSV table.")] = None
     predictions: Annotated[Path | None, Option(metavar=FILE, help="Write the predictions in MURA's format.")] = None
     html: Annotated[
@@ -57,12 +57,12 @@ class FileOptions:
 
     def write(self, result: "Evaluation", studies: int, layout: str, page: str) -> None:
         """Write the files that were asked for; `studies` is how many the collection has."""
-        from retrieval.reports.evaluation_csv import figure_table, prediction_table, study_table
+        from retrieval.evaluation.tables import figure_table, prediction_table
 
         if self.csv:
-            write_file(self.csv, study_table(result))
+            write_file(self.csv, result.to_csv(), mark=self.excel)
         if self.figures:
-            write_file(self.figures, figure_table(result))
+            write_file(self.figures, figure_table(result), mark=self.excel)
         if self.predictions:
             write_file(self.predictions, prediction_table(result.predictions, layout, self.reader.value))
             if missing := studies - result.studies:
@@ -112,7 +112,7 @@ def print_evaluation(result: "Evaluation") -> None:
         ("image", result.image, result.images, result.abnormal_images, HEADLINES),
     ):
         out.print(f"by {level}: {items:,}, {abnormal:,} of them abnormal", style="bold")
-        out.print(readers_table(figures, metrics))
+        out.print(predictors_table(figures, metrics))
         out.print()
     if len(result.parts) > 1:
         out.print("by part: kappa by study", style="bold")
@@ -131,8 +131,8 @@ def print_evaluation(result: "Evaluation") -> None:
     ranked = result.worklist["mean"].position
     if ranked.value is not None:
         out.print(
-            f"If the list is sorted by the mean of both, an abnormal study is at {interval(ranked)} of it on average; "
-            "unsorted, at 0.5."
+            "If the list is sorted by the mean of both, an abnormal study is on average at "
+            f"{estimate_text(ranked)} of it; unsorted, at 0.5."
         )
     for line in agreement_lines(result.agreement, result.studies):
         out.print(line)
@@ -148,11 +148,13 @@ def print_evaluation(result: "Evaluation") -> None:
     )
 
 
-def readers_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> "Table":
-    """Metrics down, readers across: three columns fit a terminal of 80."""
-    table = bare_table("", *(READERS[reader] for reader in figures))
+def predictors_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> "Table":
+    """A metric a line, a predictor a column: three columns fit a terminal of 80."""
+    table = bare_table("", *(PREDICTORS[reader] for reader in figures))
     for metric in metrics:
-        table.add_row(title(metric), *(interval(of_reader[metric], digits=2) for of_reader in figures.values()))
+        table.add_row(
+            metric_title(metric), *(estimate_text(of_reader[metric], digits=2) for of_reader in figures.values())
+        )
     return table
 
 
@@ -163,17 +165,19 @@ def near_duplicates_line(studies: int, of: int) -> str:
 def near_duplicates_table(figures: "Figures", without: "PartFigures") -> "Table":
     """The main figures by study without those that have a near duplicate, beside those of all studies."""
     readers = ("classifier", "knn")
-    table = bare_table("", *(READERS[reader] for reader in readers))
+    table = bare_table("", *(PREDICTORS[reader] for reader in readers))
     for metric in HEADLINES:
         for about, of in (("all", figures), (f"{without.studies:,} without", without.study)):
-            table.add_row(f"{title(metric)}, {about}", *(interval(of[reader][metric], digits=2) for reader in readers))
+            table.add_row(
+                f"{metric_title(metric)}, {about}", *(estimate_text(of[reader][metric], digits=2) for reader in readers)
+            )
     return table
 
 
 def parts_table(parts: "Mapping[str, PartFigures]") -> "Table":
     table = bare_table("part", "studies", "classifier", "vote")
     for part, figures in parts.items():
-        kappas = [interval(figures.study[reader]["kappa"]) for reader in ("classifier", "knn")]
+        kappas = [estimate_text(figures.study[reader]["kappa"]) for reader in ("classifier", "knn")]
         table.add_row(part, f"{figures.studies:,} ({figures.abnormal:,})", *kappas)
     return table
 
@@ -182,7 +186,7 @@ def estimates_table(estimates: "Mapping[str, Estimate]") -> "Table":
     table = bare_table("", "", "")
     for name, estimate in estimates.items():
         chance = "" if estimate.chance is None else f"by chance {estimate.chance:.3f}"
-        table.add_row(title(name), interval(estimate), chance)
+        table.add_row(metric_title(name), estimate_text(estimate), chance)
     return table
 
 
@@ -199,16 +203,3 @@ def agreement_lines(agreement: "Agreement", studies: int) -> "list[str]":
             f"(McNemar: p {test.p:.2g})."
         )
     return lines
-
-
-def title(metric: str) -> str:
-    return TITLES.get(metric, metric.replace("_", " "))
-
-
-def interval(estimate: "Estimate", digits: int = 3) -> str:
-    """The value with three digits, and its interval with `digits`."""
-    if estimate.value is None:
-        return f"undefined: {estimate.reason}"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from cli.console import note, print_json, progress, radiographs
-from cli.options.common import AsJson, IndexFolder, Workers
+from cli.console import note, note_few, print_json, print_result, progress, radiographs
+from cli.options.common import AsJson, IndexFolder, Workers, index_path
 from cli.options.data import CollectionOptions, FetchOptions
 from cli.options.store import StoreOptions
 from index.errors import IndexFailure
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrieval.indexing.build import BuildReport
     from retrieval.indexing.shards import ShardReport
 
-__all__ = ["build", "merge"]
+__all__ = ["build", "import_", "merge"]
 
 
 def build(
@@ -42,9 +42,8 @@ def build(
     """
     from retrieval.indexing.build import build_index
     from retrieval.indexing.shards import Shard, build_shard
-    from retrieval.searcher import default_index
 
-    arguments, target = store.arguments, index or default_index()
+    arguments, target = store.arguments, index_path(index)
     with source.collection(collection) as cases, progress("indexing") as show:
         if shard is not None:
             try:
@@ -109,9 +108,8 @@ def merge(
     All must be of the same model.
     """
     from retrieval.indexing.shards import is_shard, join_shards
-    from retrieval.searcher import default_index
 
-    target = index or default_index()
+    target = index_path(index)
     shards = [other for other in others if is_shard(other)]
     if not shards:
         if replace or store != StoreOptions():
@@ -134,19 +132,43 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
     from index.writer import IndexWriter
     from retrieval.indexing.update import require_same_key
 
-    added, known = 0, list[tuple[str, str]]()
+    added, known, differing = 0, list[tuple[str, str]](), list[tuple[str, str]]()
     with IndexWriter.open(target) as writer:
         for other in others:
             with IndexReader.open(other) as reader:
                 if not prefix:
                     require_same_key(writer.metadata("collection"), reader.metadata("collection"))
                 try:
-                    more, there = writer.merge(reader, prefix)
+                    merged = writer.merge(reader, prefix)
                 except ValueError as error:
                     raise IndexFailure(f"{error}; nothing of {other} was merged") from error
-            added, known = added + more, known + there
-    if as_json:
-        pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
-        print_json({"schema": "mura-search/merge/1", "added": added, "known": pairs})
-    else:
-        print(f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}.")
+            added += merged.added
+            known += merged.known
+            differing += merged.differing
+    pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
+    differences = [{"case": case, "difference": words} for case, words in differing]
+    lines = [f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."]
+    if differing and not as_json:
+        note_few("differs", differing)
+        lines.append(f"With another record than the index, which stays as it is: {len(differing):,}.")
+    print_result(as_json, "merge", {"added": added, "known": pairs, "differing": differences}, *lines)
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="The Parquet file that index export wrote.")],
+    index: IndexFolder = None,
+    model: Annotated[
+        Path | None, Option(metavar="FOLDER", help="The model of that index. By default it is the bundled model.")
+    ] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace an index that exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an index from an exported Parquet file, without the radiographs.
+
+    Records, embeddings, pictures and decision rules are those of the exported index.
+    """
+    from retrieval.indexing.exchange import import_index
+
+    with progress("importing") as show:
+        report = import_index(source, index_path(index), model=model, replace=replace, progress=show)
+    print_build(report, index, as_json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import print_json, progress
+from cli.console import print_result, progress
 from cli.options.common import AsJson, Seed
 
 __all__ = ["phantom"]
@@ -31,9 +31,11 @@ def phantom(
         write_collection(folder, patients=patients, seed=seed, abnormal=abnormal, valid=valid, progress=show)
     cases = read_collection(folder).cases
     studies = {case.study: case.label for case in cases}
-    if as_json:
-        counts = {"radiographs": len(cases), "studies": len(studies), "abnormal_studies": sum(studies.values())}
-        print_json({"schema": "mura-search/phantom/1", "path": str(folder), "patients": patients, **counts})
-        return
-    print(f"Drew {len(cases):,} radiographs of {len(studies):,} studies, {sum(studies.values()):,} abnormal: {folder}")
-    print("They are synthetic: no figure measured on them says anything about patients.")
+    counts = {"radiographs": len(cases), "studies": len(studies), "abnormal_studies": sum(studies.values())}
+    print_result(
+        as_json,
+        "phantom",
+        {"path": str(folder), "patients": patients, **counts},
+        f"Drew {len(cases):,} radiographs of {len(studies):,} studies, {sum(studies.values()):,} abnormal: {folder}",
+        "They are synthetic: no figure measured on them says anything about patients.",
+    )

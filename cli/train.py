@@ -99,8 +99,9 @@ def train(
 ) -> None:
     """Train an encoder and a classifier: first the embedding by triplets, then the classifier on it.
 
-    Some patients are held out for calibration. If a collection has the splits train and valid, only train is used; to
-    use others, set --split. If the run is interrupted, --resume continues it. To train on several GPUs:
+    Some patients are held out for validation and calibration. If a collection has the splits train and valid, only
+    train is used; to use others, set --split. If the run is interrupted, --resume continues it. To train on several
+    GPUs:
 
     \b
       torchrun --nproc-per-node GPUS --no-python mura-search train ...
@@ -109,7 +110,7 @@ def train(
     try:
         from training.data.dataset import listed_cases
         from training.distributed import rank_and_size
-        from training.loop.run import RunOptions, plan_run, recorded_recipe
+        from training.loop.run import Division, RunOptions, plan_run, recorded_recipe
         from training.recipe import Recipe
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train") from error
@@ -117,16 +118,20 @@ def train(
     recipe = read_recipe(options.recipe) if options.recipe else recorded_recipe(out) if resume else Recipe()
     recipe = replace(recipe, **changes)
     collections = [training_collection(path, layout, part, split) for path in data]
-    # Reading takes minutes, so the plan is shown before. A resumed run has its data in the cache already.
-    first = not resume and rank_and_size()[1] == 1
-    plan = plan_run(listed_cases(collections), recipe) if dry_run or first else None
-    if plan and dry_run:
-        if as_json:
-            print_json({"schema": "mura-search/plan/1", "recipe": recipe.to_dict(), **asdict(plan)})
-        else:
-            print(described(plan))
-        return
-    if plan:
+    cases = listed_cases(collections)
+    say(Division.of_cases(cases, recipe).text(cases))
+    plan = None
+    # Reading takes minutes, so the plan comes first. A resumed run has its data in the cache already.
+    if dry_run or (not resume and rank_and_size()[1] == 1):
+        plan, about_weights = plan_run(cases, recipe, offline=dry_run)
+        if about_weights:
+            note(about_weights)
+        if dry_run:
+            if as_json:
+                print_json({"schema": "mura-search/plan/1", "recipe": recipe.to_dict(), **asdict(plan)})
+            else:
+                print(described(plan))
+            return
         note(foretold(plan.seconds, plan.memory_bytes, plan.step_seconds))
     provenance = {
         "synthetic": any(collection.synthetic for collection in collections),
@@ -181,8 +186,8 @@ def described(plan: "Plan") -> str:
     stages += f"{plan.crop_epochs} epochs of {plan.crop_steps:,} steps on crops, then " if plan.crop_epochs else ""
     return "\n".join(
         (
-            f"{plan.learning:,} radiographs to learn from, {plan.holdout:,} of other patients to judge and calibrate",
-            f"{stages}{plan.epochs} epochs of {plan.steps:,} steps, at most; a step takes {plan.step_seconds:.2f} s",
+            f"{plan.learning:,} radiographs: {stages}{plan.epochs} epochs of {plan.steps:,} steps, at most; "
+            f"a step takes {plan.step_seconds:.2f} s",
             f"{plan.parameters / 1e6:.1f} million parameters, {plan.trained_parameters / 1e6:.1f} million trained",
             f"{plan.processes} x {plan.device}, {plan.precision}: about {duration(plan.seconds)}, "
             f"{plan.memory_bytes / 2**30:.1f} GiB",
@@ -263,4 +268,4 @@ def read_recipe(file: Path) -> "Recipe":
         values = dict(content.get("recipe", content))
     except (ValueError, AttributeError, TypeError) as error:
         raise MuraSearchError(f"{file} is not a recipe; name the recipe.json of a run ({error})") from error
-    return Recipe.of(without_removed(values), str(file))
+    return Recipe.from_dict(without_removed(values), str(file))

@@ -1,6 +1,5 @@
 """`mura-search worklist FOLDER`: the studies of a folder in the order in which to read them."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
-from cli.options.common import AsJson, IndexFolder, StudyTable
-from index.case import as_text
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable
 from retrieval.wording import DISCLAIMER, printable
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ def worklist(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder with the studies.")],
     index: IndexFolder = None,
     csv: StudyTable = None,
+    excel: Excel = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for more studies, until Ctrl-C.")] = False,
     every: Annotated[
@@ -47,11 +46,11 @@ def worklist(
     require_writable(csv, html)
     with Searcher.open(index) as searcher:
         if watch:
-            follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html))
+            follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html, excel))
             return
         with progress("reading") as show:
             result = rank_all(searcher, folder, show)
-        write_results(result, searcher, csv, html)
+        write_results(result, searcher, csv, html, excel)
     for skipped in result.skipped:
         note(f"left out: {skipped.study}: {skipped.reason}")
     if as_json:
@@ -60,11 +59,9 @@ def worklist(
         print_worklist(result)
 
 
-def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, html: Path | None) -> None:
-    from retrieval.worklist.worklist import worklist_table
-
+def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, html: Path | None, excel: bool) -> None:
     if csv:
-        write_file(csv, worklist_table(result))
+        write_file(csv, result.to_csv(), mark=excel)
     if html:
         from retrieval.reports.worklist_report import worklist_report
 
@@ -77,7 +74,7 @@ def follow(
     """Print each study when it has come, until Ctrl-C."""
     from retrieval.errors import RadiographError
     from retrieval.worklist.folder_watcher import Watch
-    from retrieval.worklist.worklist import Entry, find_studies, judge, ranked
+    from retrieval.worklist.worklist import Entry, find_studies, query_study, ranked
 
     _, unread = find_studies(folder)  # no folder now is a mistake; one that goes away later may come back
     for skipped in unread:
@@ -98,7 +95,7 @@ def follow(
             for name in gone:
                 known.pop(name, None)
             for study in ready:
-                known[study.study] = judge(searcher, study)
+                known[study.study] = query_study(searcher, study)
                 result = ranked(searcher, folder, known.values(), time.perf_counter() - started)
                 print_entry(known[study.study], result, as_json)
             if ready or gone:
@@ -117,7 +114,7 @@ def print_entry(entry: "Entry | Skipped", result: "Worklist", as_json: bool) -> 
         return
     rank = result.entries.index(entry) + 1
     if as_json:
-        print(as_text(json.dumps(entry.to_dict(rank), ensure_ascii=False, allow_nan=False)), flush=True)
+        print_json(entry.to_dict(rank), lines=True)
         return
     words = [f"{entry.mean:.2f}", call(entry), *(["unfamiliar"] if unfamiliar(entry) else []), entry.study]
     print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(words)}"), flush=True)

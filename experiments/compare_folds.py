@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cli.evaluate import interval
 from experiments.fracatlas_table import find_near_duplicates, read_copies
 from index.case import Case
 from retrieval.audit.near_duplicates import joined_patients
@@ -34,6 +33,7 @@ from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.evaluation.metrics import Bootstrap, Estimate, bootstrap, measure
 from retrieval.evaluation.paired_comparison import Prediction, predictors_of, read_predictions
+from retrieval.wording import estimate_text
 
 NAMES = {"kappa": "kappa", "auroc": "AUROC"}
 FIGURES = tuple((reader, metric) for metric in NAMES for reader in ("classifier", "vote"))
@@ -143,7 +143,7 @@ def print_table(rows: Sequence[Row]) -> None:
     """Markdown, a run (or a difference of two) and its studies a line."""
     cells: dict[tuple[str, str, str], list[str]] = {}
     for run, against, studies, _, _, estimate in rows:
-        text = signed(estimate) if against else interval(estimate)
+        text = signed(estimate) if against else estimate_text(estimate)
         cells.setdefault((run, against, studies), []).append(text)
     print(f"\n| | {' | '.join(f'{NAMES[metric]}, {reader}' for reader, metric in FIGURES)} |\n|{'---|' * 5}")
     for (run, against, studies), own in cells.items():
@@ -153,7 +153,7 @@ def print_table(rows: Sequence[Row]) -> None:
 
 def signed(estimate: Estimate) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
-        return interval(estimate)
+        return estimate_text(estimate)
     return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._timing import machine
-from cli.evaluate import interval
 from retrieval.datasets.collection import read_collection
 from retrieval.encoding.bundle import digest_number
 from retrieval.errors import RadiographError
@@ -30,6 +29,7 @@ from retrieval.evaluation.metrics import bootstrap_ratios
 from retrieval.images.radiograph import read_radiograph
 from retrieval.searcher import Searcher
 from retrieval.synthetic.dataset import draw_study
+from retrieval.wording import estimate_text
 
 BATCH = 16
 REASONS = ("nearest", "part", "inverted", "on its side")
@@ -173,7 +173,7 @@ def line(beyond: NDArray[np.float64], owners: Sequence[str], rounds: int) -> str
     flagged = np.any(beyond < 0, axis=1)
     share = bootstrap_ratios({"": (flagged.astype(float), np.ones(len(beyond)))}, owners, rounds=rounds)[""]
     reasons = " | ".join(str(count) for count in (beyond < 0).sum(0))
-    return f"{flagged.sum()} of {len(beyond)} | {interval(share)} | {reasons}"
+    return f"{flagged.sum()} of {len(beyond)} | {estimate_text(share)} | {reasons}"
 
 
 def main() -> None:

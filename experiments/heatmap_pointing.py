@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._timing import alternate, machine, ratio, show
-from cli.evaluate import interval
 from retrieval.datasets.collection import read_collection
 from retrieval.decision.rules import Rules
 from retrieval.encoding.bundle import BUNDLED, digest_number
@@ -42,6 +41,7 @@ from retrieval.explain.smooth_grad_cam import Smoothing, explain_class, explain_
 from retrieval.images.preprocessing import Letterbox
 from retrieval.images.radiograph import read_radiograph
 from retrieval.synthetic.dataset import draw_study
+from retrieval.wording import estimate_text
 from training.data.lesion_boxes import read_boxes
 
 TOLERANCE = 15  # pixels of the S x S picture, as in the pointing game
@@ -197,7 +197,7 @@ def table(title: str, figures: Figures, columns: Sequence[str], patients: Sequen
             cells = []
             for column in columns:
                 values = np.array(own[column])
-                cells.append(interval(mean(values, patients[-len(values) :], rounds)))
+                cells.append(estimate_text(mean(values, patients[-len(values) :], rounds)))
             print(f"| {name} | {' | '.join(cells)} |")
 
 
@@ -215,7 +215,7 @@ def differences(figures: Figures, first: str, columns: Sequence[str], patients: 
         cells = []
         for column in common:
             paired = np.array(figures[first][column]) - np.array(own[column])
-            cells.append(f"{column} {interval(mean(paired, patients[-len(paired) :], rounds))}")
+            cells.append(f"{column} {estimate_text(mean(paired, patients[-len(paired) :], rounds))}")
         print(f"{first} - {name}: {', '.join(cells)}")
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._timing import alternate, machine, ratio, show
-from cli.evaluate import interval
 from retrieval.datasets.collection import read_collection
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
@@ -28,6 +27,7 @@ from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
+from retrieval.wording import estimate_text
 
 SIDES = {"plain": "", "mirrored": "mirror"}
 
@@ -74,11 +74,11 @@ def compare(sides: dict[str, list[StudyPrediction]]) -> None:
     result = bootstrap(labels, [reading.patient for reading in plain], both)
     print(f"\n{len(labels)} studies of {result.patients} new patients, {labels.sum()} abnormal; 95 % intervals")
     for name, figures in result.estimates().items():
-        print(f"{name}: " + ", ".join(f"{metric} {interval(estimate)}" for metric, estimate in figures.items()))
+        print(f"{name}: " + ", ".join(f"{metric} {estimate_text(estimate)}" for metric, estimate in figures.items()))
     for kind in ("classifier", "vote"):
         for metric in ("kappa", "auroc"):
             gain = result.difference(f"mirrored {kind}", f"plain {kind}", metric)
-            print(f"{kind}, {metric}: mirrored - plain = {interval(gain)}")
+            print(f"{kind}, {metric}: mirrored - plain = {estimate_text(gain)}")
 
 
 def main() -> None:

@@ -27,7 +27,6 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cli.evaluate import interval
 from index.case import Case
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds, split_by_patient
@@ -47,6 +46,7 @@ from retrieval.evaluation.summary import summarise
 from retrieval.images.preprocessing import normalise, preprocess
 from retrieval.images.radiograph import read_radiograph
 from retrieval.searcher import Searcher
+from retrieval.wording import estimate_text
 from training.model.backbone import load_backbone
 
 Floats = NDArray[np.float32]
@@ -154,8 +154,8 @@ def main() -> None:
     print(f"{result.studies} studies of {result.patients} patients, {result.abnormal_studies} abnormal; 95 % intervals")
     for level, figures in (("study", result.study), ("image", result.image)):
         for reader, found in figures.items():
-            print(f"{level}, {reader}: " + ", ".join(f"{metric} {interval(e)}" for metric, e in found.items()))
-    print(", ".join(f"{name} {interval(estimate)}" for name, estimate in result.retrieval.items()))
+            print(f"{level}, {reader}: " + ", ".join(f"{metric} {estimate_text(e)}" for metric, e in found.items()))
+    print(", ".join(f"{name} {estimate_text(estimate)}" for name, estimate in result.retrieval.items()))
     trained: dict[str, Sequence[Prediction]] = {}
     if options.run:
         trained[options.run.name] = read_predictions(options.run / "calls.csv")
@@ -164,7 +164,7 @@ def main() -> None:
             trained[options.index.name] = predictions_of(predict_studies(searcher, collection.select(split="valid"))[0])
     for name, calls in trained.items():
         for figure, estimate in compare(calls, predictions_of(readings)).items():
-            print(f"{name} - untrained, {figure}: {interval(estimate)}")
+            print(f"{name} - untrained, {figure}: {estimate_text(estimate)}")
         own_of = {call.study: call.classifier for call in predictions_of(readings)}
         means = [call.classifier + own_of[call.study] for call in calls]
         print(f"{name} and untrained, AUROC of the mean of both: {roc_auc_score([c.label for c in calls], means):.3f}")

@@ -1,8 +1,21 @@
 """One indexed radiograph with its record."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 
-__all__ = ["ABNORMAL", "FIELDS", "LABEL_NAMES", "NORMAL", "Case", "as_text"]
+__all__ = [
+    "ABNORMAL",
+    "FIELDS",
+    "LABEL_NAMES",
+    "NORMAL",
+    "Case",
+    "as_text",
+    "corrected",
+    "difference",
+    "require_filter",
+    "same_file",
+]
 
 NORMAL, ABNORMAL = 0, 1
 LABEL_NAMES = ("normal", "abnormal")
@@ -34,7 +47,51 @@ class Case:
         return LABEL_NAMES[self.label]
 
 
-FIELDS = tuple(field.name for field in fields(Case))
+FIELDS = tuple(field.name for field in fields_of(Case))
+
+
+# The fields that a corrected record may change: not its name, and not the digest of its file.
+CORRECTED = tuple(name for name in FIELDS if name not in {"case", "digest"})
+
+
+def corrected(indexed: Case, given: Case) -> Case:
+    """The indexed record with what is given of the same radiograph.
+
+    An empty field is not given, and neither is a study named as its radiograph, or a patient named as the study: a
+    table without these columns names them so.
+    """
+    values = {name: value for name in CORRECTED if (value := getattr(given, name)) != ""}
+    if given.study == given.case:
+        del values["study"]
+    if given.patient == given.study:
+        del values["patient"]
+    return replace(indexed, **values)
+
+
+def difference(indexed: Case, given: Case) -> str:
+    """What `corrected` would change, in words; "" for nothing."""
+    new = corrected(indexed, given)
+    pairs = [(name, _shown(name, indexed), _shown(name, new)) for name in CORRECTED]
+    return "; ".join(f"{name} is {was} in the index, {now} here" for name, was, now in pairs if was != now)
+
+
+def _shown(name: str, case: Case) -> str:
+    return case.label_name if name == "label" else getattr(case, name) or "empty"
+
+
+def same_file(given: Case, indexed: Sequence[Case]) -> Case:
+    """Of the indexed cases whose files have the same bytes, the one of the same name, else the first."""
+    return next((case for case in indexed if case.case == given.case), indexed[0])
+
+
+def require_filter(field: str, values: Collection[str]) -> None:
+    """Raise ValueError for an unknown field, one string instead of a collection, or an unknown label."""
+    if field not in FIELDS:
+        raise ValueError(f"cases have no field {field!r}; the fields are {', '.join(FIELDS)}")
+    if isinstance(values, str):
+        raise ValueError(f"the values of {field} are a collection of strings, as in [{values!r}]")
+    if field == "label" and not set(values) <= set(LABEL_NAMES):
+        raise ValueError(f"a label is normal or abnormal, not one of {sorted(values)}")
 
 
 def as_text(name: str) -> str:

@@ -37,6 +37,7 @@ class MissingExtra(MuraSearchError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; run: pip install "mura-search[{extra}]"')
+        self.package, self.extra = package, extra
 
 
 class IndexFailure(MuraSearchError):

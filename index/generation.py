@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, LABEL_NAMES, Case
+from index.case import Case
 from index.errors import IndexDamaged
 from index.sqlite.reader import CaseReader
 from index.vectors.base import Demand, VectorStore, by_exclusion
 from index.vectors.study_search import Neighbour, nearest_studies
 from index.vectors.vector_file import VectorFile
 
-__all__ = ["Generation", "make_vector_file", "require_filter"]
+__all__ = ["Generation", "make_vector_file"]
 
 MASKS = 32  # filters whose mask is kept
 FEW = 64  # excluded cases: up to here asking for as many more is faster than a mask over all
@@ -190,13 +190,3 @@ def make_vector_file(database: CaseReader, demand: Demand) -> VectorFile:
 
     rows, studies, vectors = database.vectors(database.metadata()["dimension"])
     return VectorFile(rows, studies, vectors, *FaissStore.approximate(vectors, demand))
-
-
-def require_filter(name: str, values: Collection[str]) -> None:
-    """Raise ValueError for an unknown field, one string instead of a collection, or an unknown label."""
-    if name not in FIELDS:
-        raise ValueError(f"cases have no field {name!r}; the fields are {', '.join(FIELDS)}")
-    if isinstance(values, str):
-        raise ValueError(f"the values of {name} are a collection of strings, as in [{values!r}]")
-    if name == "label" and not set(values) <= set(LABEL_NAMES):
-        raise ValueError(f"a label is normal or abnormal, not one of {sorted(values)}")

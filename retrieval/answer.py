@@ -1,4 +1,4 @@
-"""The answer to a query: what the command prints, the Python API returns and the web page will send."""
+"""The answer to a query: the command prints it, the Python API returns it, and the server sends it."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ SCHEMA = "mura-search/answer/1"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was asked: `files` are the views that were read; `excluded_patients` are in the index, but left out."""
+    """The query: `files` are the views that were read; `excluded_patients` are indexed patients who are left out."""
 
     files: tuple[str, ...]
     views: int
@@ -38,7 +38,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierAnswer:
-    """Calibrated probability of abnormality, the mean over the views; abnormal where it is above the threshold."""
+    """Calibrated probability of abnormality, the mean over the views; abnormal if it is above the threshold."""
 
     probability: float
     abnormal: bool
@@ -47,7 +47,7 @@ class ClassifierAnswer:
 
 @dataclass(frozen=True, slots=True)
 class VoteAnswer:
-    """The vote of the `k` nearest studies of each view, the mean over the views; None where nothing could vote."""
+    """The vote of the `k` nearest studies of each view, the mean over the views; None if no study could vote."""
 
     probability: float | None
     abnormal: bool | None
@@ -59,7 +59,7 @@ class VoteAnswer:
 class Familiarity:
     """The nearest similarity of the least familiar view, and the limit below which the query is unlike the index.
 
-    `reasons` says in words why it is not familiar: too little similarity, another body part, inverted, on its side.
+    `reasons` says why it is not familiar: too little similarity, another body part, inverted, on its side.
     """
 
     similarity: float | None
@@ -70,7 +70,7 @@ class Familiarity:
 
 @dataclass(frozen=True, slots=True)
 class ViewAnswer:
-    """The same figures for one of the views, and the file of its heatmap, None where none was asked for."""
+    """The same figures for one of the views, and the file of its heatmap if one was asked for."""
 
     file: str
     classifier: float
@@ -83,7 +83,7 @@ class ViewAnswer:
 class SimilarCase:
     """A labelled study like the query, by its nearest radiograph.
 
-    `weight`, in [0, 1], is its part of the vote, 0 where it is beyond the k that vote.
+    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote.
     """
 
     rank: int
@@ -118,7 +118,7 @@ class SimilarCase:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Which model answered; `synthetic` where synthetic radiographs were among those it was trained on."""
+    """The model; `synthetic` if it was trained on synthetic radiographs, among others."""
 
     name: str
     sha256: str
@@ -127,7 +127,7 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class IndexSource:
-    """Which index answered; `synthetic` where its radiographs are."""
+    """The index; `synthetic` if its radiographs are."""
 
     path: str
     cases: int
@@ -137,7 +137,7 @@ class IndexSource:
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Wall time. `load` is opening model and index, in the first answer of a searcher; `encode` includes reading."""
+    """Wall time. `load` is for opening model and index, once a searcher; `encode` includes reading the files."""
 
     load: float
     encode: float
@@ -148,10 +148,10 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A diagnosis with its evidence. `agreement` of classifier and vote is None where nothing could vote.
+    """A diagnosis with its evidence. `agreement` of classifier and vote is None if no study could vote.
 
-    `cases` are the nearest studies, at most one case a study, by descending similarity. `notices` are what a
-    reader of the answer has to see. `report` is the file of its report, None where none was asked for.
+    `cases` are the nearest studies, at most one case a study, by descending similarity. A reader of the answer must see
+    the `notices`. `report` is the file of its report, None if none was asked for.
     """
 
     query: Query
@@ -169,7 +169,7 @@ class Answer:
 
     @property
     def unnamed_patients(self) -> list[str]:
-        """The patients left out of whom no warning says so."""
+        """The patients left out whom no notice names."""
         named = {notice.detail.get("patient") for notice in self.notices if notice.code != Code.UNKNOWN_PATIENT}
         return [name for name in self.query.excluded_patients if name not in named]
 
@@ -180,7 +180,7 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """What the answer comes to: "unfamiliar", else "undecided", "abnormal" or "normal"."""
+        """The answer in one word: "unfamiliar", else "undecided", "abnormal" or "normal"."""
         if self.familiarity.familiar is False:
             return "unfamiliar"
         return "undecided" if self.agreement is False else label_word(self.classifier.abnormal)
@@ -191,13 +191,20 @@ class Answer:
 
 
 def plain(value: Any) -> Any:
-    """Turn dataclasses into dicts, tuples into lists and numbers that are not finite into None, all the way down."""
+    """Turn dataclasses into dicts, tuples into lists and numbers that are not finite into None, all the way down.
+
+    An inner object that has a method `to_dict` is what that gives.
+    """
+
+    def inner(value: Any) -> Any:
+        return value.to_dict() if hasattr(value, "to_dict") else plain(value)
+
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: inner(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: inner(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [inner(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

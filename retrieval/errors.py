@@ -1,4 +1,4 @@
-"""What can go wrong between a file and an answer; continues the tree of `index.errors`.
+"""The errors between a file and an answer; continues the tree of `index.errors`.
 
 MuraSearchError
 ├── RadiographError        a file that cannot be read as a radiograph
@@ -12,6 +12,8 @@ MuraSearchError
 └── ArchiveError           a DICOM archive that refuses a request or does not answer it
 """
 
+import time
+from collections.abc import Callable
 from traceback import walk_tb
 
 from index.errors import MissingExtra, MuraSearchError
@@ -27,6 +29,7 @@ __all__ = [
     "MuraSearchError",
     "OutputError",
     "RadiographError",
+    "RateLimitedLog",
     "SiteKeyError",
     "redacted_traceback",
 ]
@@ -71,7 +74,36 @@ class ArchiveError(MuraSearchError):
 def redacted_traceback(error: BaseException) -> str:
     """The kind of an error and the last six calls, innermost last: `KeyError in read:12 > parse:7`.
 
-    The error's own message is left out: it may hold a file name or a value of a DICOM header.
+    The error's own message is left out, since it may name a file or a value of a DICOM header.
     """
     calls = [f"{frame.f_code.co_name}:{line}" for frame, line in walk_tb(error.__traceback__)]
     return f"{type(error).__name__} in {' > '.join(calls[-6:])}"
+
+
+class RateLimitedLog:
+    """Writes what may happen very often: the first time at once, later once a minute how often it happened since."""
+
+    def __init__(self, write: Callable[[str], object], seconds: float = 60.0) -> None:
+        self._write = write
+        self._seconds = seconds
+        self._counts: dict[str, int] = {}  # since the last line, by message
+        self._next: dict[str, float] = {}  # the time of the next line
+
+    def add(self, message: str) -> None:
+        """Count what `message` says; messages that differ are counted apart."""
+        if message in self._counts:
+            self._counts[message] += 1
+            self.flush()
+        else:
+            self._counts[message], self._next[message] = 0, time.monotonic() + self._seconds
+            self._write(message)
+
+    def flush(self) -> None:
+        """Write the counts whose minute is over."""
+        now = time.monotonic()
+        for message in [message for message, due in self._next.items() if due <= now]:
+            if self._counts[message]:
+                self._write(f"{message} ({self._counts[message]:,} times more)")
+                self._counts[message], self._next[message] = 0, now + self._seconds
+            else:
+                del self._counts[message], self._next[message]

@@ -1,16 +1,16 @@
-"""What a reader of an answer has to know, as data: codes with their details. `retrieval.wording` has the sentences."""
+"""Warnings as data: codes with their details. `retrieval.wording` has the sentences."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["Code", "Detail", "Notice", "of_view"]
+__all__ = ["Code", "Detail", "Notice", "of_view", "without_names"]
 
 Detail = str | int | float
 
 
 class Code(StrEnum):
-    """What a notice is about. Codes may be added; none changes its meaning."""
+    """The subject of a notice. Codes may be added; no code changes its meaning."""
 
     # A file was read, but its picture is doubtful.
     ENDS_EARLY = "ends-early"
@@ -46,13 +46,45 @@ class Code(StrEnum):
     MANY_VIEWS = "many-views"
     NO_VOTE = "no-vote"
     NO_SUCH_LABEL = "no-such-label"
+    # A collection.
+    WITHOUT_STUDY = "without-study"
+    WITHOUT_PATIENT = "without-patient"
+    INFERRED_PATIENTS = "inferred-patients"
+    PLACEHOLDERS = "placeholders"
+    ONE_PATIENT = "one-patient"
+    CHANGED_IDENTIFIERS = "changed-identifiers"
+    ALIKE_IDENTIFIERS = "alike-identifiers"
+    ONE_LABEL = "one-label"
+    OTHER_SPLITS = "other-splits"
+    WITHOUT_SPLIT = "without-split"
+    DRAWN_SPLITS = "drawn-splits"
+    MISSING_FILES = "missing-files"
+    PASSED_OVER = "passed-over"
+    LISTED_MISSING = "listed-missing"
+    UNLISTED_READ = "unlisted-read"
+    UNLISTED_LEFT_OUT = "unlisted-left-out"
+    NOT_DICOM = "not-dicom"
+    NOT_RADIOGRAPHS = "not-radiographs"
+    UNREADABLE_DICOM = "unreadable-dicom"
+    COPIES = "copies"
+    UNLABELLED = "unlabelled"
+    STUDIES_OF_TWO_PATIENTS = "studies-of-two-patients"
+    BURNED_IN_TEXTS = "burned-in-texts"
+    LABELS_WITHOUT_STUDY = "labels-without-study"
+    LABELS_ALIKE = "labels-alike"
+    DICOMDIR_FILES_MISSING = "dicomdir-files-missing"
+    PSEUDONYMS = "pseudonyms"
+    # An evaluation.
+    SYNTHETIC_FIGURES = "synthetic-figures"
+    MERGED_PATIENTS = "merged-patients"
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A code, the view or file that it concerns ("" for the whole study), and its details by name.
+    """A code, the view or file that it concerns ("" for the whole study or collection), and its details by name.
 
-    `code` is one of `Code`, or a text that a later version wrote.
+    `code` is one of `Code`, or a text that a later version wrote. In the notices of a collection, the detail "names"
+    alone may name a file or a patient.
     """
 
     code: str
@@ -61,5 +93,10 @@ class Notice:
 
 
 def of_view(view: str, notices: Iterable[Notice]) -> list[Notice]:
-    """The notices of a file, as those of a view of a study."""
+    """The notices about a file, with the name of its view or case."""
     return [replace(notice, view=view) for notice in notices]
+
+
+def without_names(notice: Notice) -> Notice:
+    """A notice of a collection without the names of files and patients."""
+    return replace(notice, detail={key: value for key, value in notice.detail.items() if key != "names"})

@@ -1,4 +1,4 @@
-"""The views of one study, as a query names them: files, a study's folder, or pixels."""
+"""The views of one study, which a query gives as files, a study's folder, or pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.datasets.mura import MURA_PATIENT
+from retrieval.datasets.mura import mura_patient
 from retrieval.errors import RadiographError
 from retrieval.images.blank import BLANK_CODES, blank_notices
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
@@ -22,10 +22,10 @@ Images = Image | Sequence[Image]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A radiograph that was read. `digest` is "" where it has none.
+    """A radiograph that was read. `digest` is "" for pixels without a file.
 
-    `patients` are the names by which an index may know its patient, to be looked up there and not shown. `dicom` tells
-    that a DICOM header named the patient.
+    `patients` are the names by which an index may know its patient; they are looked up there and never shown. `dicom`
+    is true if a DICOM header named the patient.
     """
 
     name: str
@@ -36,15 +36,15 @@ class View:
 
 
 def read_views(images: Images) -> tuple[list[View], list[Notice]]:
-    """Read the views; gives them, and what a reader of the answer must know about them.
+    """Read the views; gives them and the notices about them.
 
-    A folder stands for the radiographs in it, a DICOM file for all its frames. Of several files, those that cannot be
-    read are left out with a warning; RadiographError where none is left.
+    A folder stands for the radiographs in it, a DICOM file for all its frames. Files that cannot be read are left out
+    with a notice. Raises RadiographError if no file can be read.
     """
     given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
     views: list[View] = []
     notices: list[Notice] = []
-    failures: list[RadiographError] = []
+    failures: list[tuple[str, RadiographError]] = []
     for image in given:
         if isinstance(image, np.ndarray):
             views.append(View(f"array {len(views) + 1}", _checked(image)))
@@ -53,29 +53,29 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
         try:
             files = _files(Path(image))
         except RadiographError as error:
-            failures.append(error)
+            failures.append((str(image), error))
             continue
         for path in files:
             try:
                 frames = read_frames(path)
             except RadiographError as error:
-                failures.append(error)
+                failures.append((str(path), error))
                 continue
             of_file = frame_views(str(path), frames, mura_patient(path))
             views += of_file
             notices += frame_notices(str(path), of_file, frames)
     if not views:
-        raise failures[0] if failures else RadiographError("no radiograph was given: name at least one file")
-    return views, notices + [left_out(failure) for failure in failures]
+        raise failures[0][1] if failures else RadiographError("no radiograph was given: name at least one file")
+    return views, notices + [left_out(*failure) for failure in failures]
 
 
-def left_out(failure: RadiographError) -> Notice:
-    """The notice of a file that could not be read."""
-    return Notice(Code.LEFT_OUT, detail={"reason": str(failure)})
+def left_out(file: str, error: RadiographError) -> Notice:
+    """The notice about a file that cannot be read."""
+    return Notice(Code.LEFT_OUT, file, {"reason": str(error)})
 
 
 def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ...] = ()) -> list[View]:
-    """The views that a file's frames are; `patients` are names of its patient that are known besides the header's."""
+    """A file's frames as views; `patients` are names of its patient from elsewhere than the header."""
     views = []
     for radiograph in frames:
         known = patients + (patient_names(radiograph.patient) if radiograph.patient else ())
@@ -96,11 +96,6 @@ def frame_notices(name: str, views: Sequence[View], frames: Sequence[Radiograph]
     return of_view(name, shared) + blank
 
 
-def mura_patient(path: Path) -> tuple[str, ...]:
-    """The names that a patient has in MURA's folders: whatever of the path may be one, to be looked up in an index."""
-    return tuple(part for part in path.absolute().parts if MURA_PATIENT.fullmatch(part))
-
-
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
@@ -111,7 +106,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def may_be_view(file: Path) -> bool:
-    """By its ending; what has another one, or none, may be DICOM, whose files are often numbered."""
+    """Whether a file's ending is that of an image, or its bytes are DICOM's: DICOM files often have no ending."""
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:

@@ -1,9 +1,11 @@
-"""A query's way: read the views, encode them, find the nearest studies, let them vote, and answer."""
+"""The query path: read the views, encode them, find the nearest studies, let them vote, and answer."""
 
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,8 +13,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index.atomic import MODEL
 from index.errors import IndexDamaged, IndexFailure
-from index.reader import Hit, IndexReader
+from index.reader import Hit, IndexReader, require_index
 from retrieval.answer import (
     Answer,
     ClassifierAnswer,
@@ -40,19 +43,18 @@ from retrieval.query import Images, View, read_views
 
 __all__ = ["Searcher", "StudyScores", "default_index"]
 
-SHOWN = 5  # studies in an answer, where nobody says how many
-_MANY = 20  # more views than a study has: probably a folder of many studies
+SHOWN = 5  # studies in an answer by default
+_MANY = 20  # more views than one study has: they are probably of several
 
 Filter = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class StudyScores:
-    """What classifier and neighbours say of one study of V views.
+    """The scores of one study of V views.
 
-    `classifier` (V) are calibrated probabilities; `nearest` (V) the similarity of each view's nearest study, None where
-    the index has none to compare with; `neighbours` the nearest studies of all views, as `decision.vote.merged` gives;
-    `familiarity` whether they are like what is indexed.
+    `classifier` (V,) are calibrated probabilities. `nearest` (V,) are the similarities of each view's nearest study,
+    None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`).
     """
 
     classifier: tuple[float, ...]
@@ -68,9 +70,9 @@ class StudyScores:
 
 
 def default_index() -> Path:
-    """The index to use where none is named: MURA_SEARCH_INDEX, else `index` in the user's data folder."""
-    if place := os.environ.get("MURA_SEARCH_INDEX"):
-        return Path(place)
+    """The default index: MURA_SEARCH_INDEX, else `index` in the user's data folder."""
+    if path := os.environ.get("MURA_SEARCH_INDEX"):
+        return Path(path)
     from platformdirs import user_data_path
 
     return user_data_path("mura-search") / "index"
@@ -79,7 +81,7 @@ def default_index() -> Path:
 class Searcher:
     """An index and its model, ready to answer. A context manager; `close` frees the index.
 
-    Each search is of the index as it is then: what another process added, removed or replaced is noticed.
+    Each search uses the index as it is then, with all changes by other processes.
     """
 
     def __init__(self, encoder: Encoder, index: IndexReader, rules: Rules, load_seconds: float = 0.0) -> None:
@@ -90,26 +92,30 @@ class Searcher:
         self.encoder = encoder
         self.index = index
         self.rules = rules
-        self._source: IndexSource | None = None  # of the index as it is open
-        self._seen: frozenset[int] | None = None  # by the encoder
+        self._source: IndexSource | None = None
+        self._seen: frozenset[int] | None = None  # the radiographs that the model was trained on
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
         """Open an index folder with the model in it. Raises IndexFailure, BundleError, MissingExtra."""
         started = time.perf_counter()
-        folder = IndexReader.open(default_index() if index is None else Path(index))
-        try:
-            encoder, rules = Encoder.open(folder.model), _stored_rules(folder)
-        except BaseException:
-            folder.close()
-            raise
-        return cls(encoder, folder, rules, time.perf_counter() - started)
+        path = default_index() if index is None else Path(index)
+        require_index(path)
+        with ThreadPoolExecutor(1) as thread:  # the model loads while this thread imports FAISS and checks the cases
+            loading = thread.submit(Encoder.open, path / MODEL)
+            reader = IndexReader.open(path)
+            try:
+                encoder, rules = loading.result(), _stored_rules(reader)
+            except BaseException:
+                reader.close()
+                raise
+        return cls(encoder, reader, rules, time.perf_counter() - started)
 
     def close(self) -> None:
         self.index.close()
 
     def refresh(self) -> None:
-        """Use the index as it is now, if it was changed or replaced since it was opened."""
+        """Bring the searcher up to date if the index was changed or replaced."""
         current = self.current()
         if current is not self:
             if current.index is not self.index:
@@ -117,10 +123,10 @@ class Searcher:
             self._use(current.encoder, current.index, current.rules)
 
     def current(self) -> "Searcher":
-        """The searcher of the index as it is now: this one, if nothing changed.
+        """A searcher of the index as it is now: this one if nothing changed.
 
-        The new searcher of a changed index shares its reader with this one; that of a replaced index has its own, and
-        this one stays open. The model stays loaded where it is the same. Raises as `open` does.
+        For a changed index the new searcher shares its reader with this one. For a replaced index it has its own, and
+        this one stays open. The model is loaded again only if it is another. Raises as `open` does.
         """
         if not self.index.replaced():
             return Searcher(self.encoder, self.index, self.rules) if self.index.refresh() else self
@@ -151,16 +157,16 @@ class Searcher:
     ) -> Answer:
         """Answer for one study.
 
-        images: its views, as files, arrays ((H, W) grey or (H, W, 3) BGR, uint8) or one study folder. k: how many
-        studies to show (default 5); the vote is always that of the frozen rules. where: allowed values of the fields of
-        indexed cases, such as {"part": ["finger"]}; among labels it chooses what is shown, never who votes. heatmap:
-        the PNG file to draw what raises the abnormality score into, over the radiograph; see
-        `rendering.overlay_files` for several views.
+        images: its views, as files, arrays ((H, W) grey or (H, W, 3) BGR, uint8) or one study folder. k: the number of
+        studies to show (default 5); the decision rules fix the number that vote. where: allowed values of the fields of
+        indexed cases, such as {"part": ["finger"]}; a filter by label changes what is shown, never the vote. heatmap:
+        the PNG file for the radiograph with a heatmap of what raises the abnormality score; `rendering.overlay_files`
+        names the files of several views.
 
-        The query's own patient never is among the cases or the voters: `patient`, the patient of an indexed
-        radiograph with the same bytes, MURA's patient folder in the file's path, and DICOM's Patient ID, as it stands
-        and as this site's key hashes it. Raises RadiographError where no view can be read, SiteKeyError, ValueError for
-        k below 1 or an unknown field, HeatmapError where that cannot be written.
+        The query's own patient is neither shown nor votes: `patient`, the patient of an indexed radiograph with the
+        same bytes, the patient folder of MURA in the path, and DICOM's Patient ID, as it is and as this site's key
+        hashes it. Raises RadiographError if no view can be read, SiteKeyError, ValueError for k below 1 or an unknown
+        field, and HeatmapError if the heatmap cannot be written.
         """
         return self.search_with_overlays(images, k=k, patient=patient, where=where, heatmap=heatmap)[0]
 
@@ -176,7 +182,7 @@ class Searcher:
     ) -> tuple[Answer, list[NDArray[np.uint8]]]:
         """Answer as `search` does, and give each view's heatmap over its radiograph, (H, W, 3) BGR.
 
-        They are drawn where `draw` asks for them, or `heatmap` for their files; else the list is empty.
+        The list is empty unless `draw` is true or `heatmap` names a file.
         """
         shown = SHOWN if k is None else k
         if shown < 1:
@@ -216,16 +222,16 @@ class Searcher:
         notices: Sequence[Notice] = (),
         encode: float = 0.0,
     ) -> Answer:
-        """Answer for views that were read and encoded already, one row of `encoded` each; `search` does all of it.
+        """Answer for views that are read and encoded already, one row of `encoded` each.
 
-        The index is used as it was opened; `refresh` brings it up to date. notices: about reading the views. encode:
-        the seconds that reading and encoding took.
+        This does not look for changes of the index; `refresh` does. notices: about the files of the views. encode: the
+        seconds that reading and encoding took.
         """
         if k < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
         if not usable(encoded).all():
-            raise RadiographError(f"{views[0].name}: the model makes no usable numbers of this study")
+            raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
         excluded, known = self._own_patients(views, patient)
         scores = self.scores(encoded, shown=k, where=where, excluded=excluded)
         search = time.perf_counter() - started
@@ -242,22 +248,20 @@ class Searcher:
         self, encoded: Encoded, *, shown: int = 0, where: Filter | None = None, excluded: Collection[str] = ()
     ) -> StudyScores:
         """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies."""
-        patients = [excluded] * len(encoded.logits)
-        # Were only one label allowed, every vote would be for it.
+        rules, embeddings = self.rules, encoded.embeddings
+        search = partial(self.index.search, embeddings, exclude_patients=[excluded] * len(embeddings))
+        # A filter by label does not choose who votes: all votes would be for that label.
         voters = {field: values for field, values in (where or {}).items() if field != "label"}
-        hits = self.index.search(
-            encoded.embeddings, max(self.rules.k, shown), where=voters or None, exclude_patients=patients
+        voting = search(max(rules.k, shown), where=voters or None)
+        neighbours = search(shown, where=where) if shown and where and "label" in where else voting
+        comparable = search(1) if voters else voting  # a query is familiar if it is like anything indexed
+        return StudyScores(
+            classifier=tuple(rules.probabilities(encoded.logits).tolist()),
+            vote=study_vote([row[: rules.k] for row in voting], rules.temperature),
+            nearest=_similarities(voting),
+            neighbours=tuple(merged(neighbours)),
+            familiarity=familiarity(embeddings, _similarities(comparable), rules, self.encoder.appearance),
         )
-        vote = study_vote([row[: self.rules.k] for row in hits], self.rules.temperature)
-        nearest = tuple(row[0].similarity if row else None for row in hits)
-        # Familiar is what is like anything indexed, whoever may vote.
-        anything = self.index.search(encoded.embeddings, 1, exclude_patients=patients) if voters else hits
-        familiar = tuple(row[0].similarity if row else None for row in anything)
-        if where and "label" in where and shown:
-            hits = self.index.search(encoded.embeddings, shown, where=where, exclude_patients=patients)
-        probabilities = tuple(self.rules.probabilities(encoded.logits).tolist())
-        like = familiarity(encoded.embeddings, familiar, self.rules, self.encoder.appearance)
-        return StudyScores(probabilities, vote, nearest, tuple(merged(hits)), like)
 
     @property
     def model(self) -> ModelSource:
@@ -267,79 +271,70 @@ class Searcher:
     @property
     def source(self) -> IndexSource:
         if self._source is None:
-            collection = self.index.metadata("collection")
-            synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
+            synthetic = bool(self._collection.get("synthetic"))
             self._source = IndexSource(str(self.index.path), *self.index.size(), synthetic)
         return self._source
 
-    def _trained_on(self, view: View) -> bool:
-        """Whether the model was trained on the file of a view."""
-        if self._seen is None:
-            self._seen = self.encoder.bundle.seen()
-        return bool(view.digest) and digest_number(view.digest) in self._seen
+    @property
+    def _collection(self) -> dict[str, object]:
+        collection = self.index.metadata("collection")
+        return collection if isinstance(collection, dict) else {}
+
+    @property
+    def site(self) -> str:
+        """The name of the site key that hashed the index's identifiers; "" if they are not hashed."""
+        return str(self._collection.get("site", ""))
+
+    @property
+    def layout(self) -> str:
+        """The layout of the collection that the index was built from; "" if the index does not say it."""
+        return str(self._collection.get("layout", ""))
+
+    @property
+    def prefixes(self) -> list[str]:
+        """The prefixes of the names of patients that came from other indexes."""
+        prefixes = self.index.metadata("prefixes")
+        return list(prefixes) if isinstance(prefixes, list) else []
 
     def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
-        """The indexed patients to leave out, and what there is to say about them."""
-        asked = self._names_of(patient)
+        """The indexed patients to leave out, and the notices about them."""
+        # The user names a patient as the index does, or as the site does.
+        asked = () if not patient else patient_names(patient) if self.site else (patient,)
         named = {name for view in views for name in view.patients}.union(asked)
         own = {case.patient for case in self.index.find("patient", named)} if named else set()
-        merged_ones = self._merged_patients(named, own)
-        copies = [(view, case) for view in views for case in self.index.find_digest(view.digest)]
+        from_others = {
+            case.patient: prefix
+            for prefix in self.prefixes
+            for case in self.index.find("patient", {prefix + name for name in named})
+            if case.patient not in own
+        }
         notices = [
             Notice(Code.PATIENT_LEFT_OUT, detail={"patient": name, "prefix": prefix})
-            for name, prefix in merged_ones.items()
+            for name, prefix in from_others.items()
         ]
-        if patient and not (own | set(merged_ones)).intersection(asked):
+        own |= from_others.keys()
+        if patient and not own.intersection(asked):
             notices.append(Notice(Code.UNKNOWN_PATIENT, detail={"patient": patient}))
-        if self.site and any(view.dicom for view in views) and not self._site_is_here():
-            notices.append(Notice(Code.UNKNOWN_SITE_KEY, detail={"variable": KEY_VARIABLE}))
+        if self.site and any(view.dicom for view in views):
+            key = SiteKey.find()
+            if key is None or key.name != self.site:
+                notices.append(Notice(Code.UNKNOWN_SITE_KEY, detail={"variable": KEY_VARIABLE}))
+        copies = [(view, case) for view in views for case in self.index.find_digest(view.digest)]
         notices += [
             Notice(Code.INDEXED_ITSELF, view.name, {"case": case.case, "patient": case.patient})
             for view, case in copies
         ]
-        return own | set(merged_ones) | {case.patient for _, case in copies}, notices
-
-    def _names_of(self, patient: str | None) -> tuple[str, ...]:
-        """The names that the index may have for a patient who was named as the index or as the site does."""
-        if not patient:
-            return ()
-        return patient_names(patient) if self.site else (patient,)
-
-    def _merged_patients(self, names: Collection[str], own: Collection[str]) -> dict[str, str]:
-        """Patients of merged indexes who may be one of the named, each with the prefix of its index."""
-        return {
-            case.patient: prefix
-            for prefix in self.prefixes
-            for case in self.index.find("patient", {prefix + name for name in names})
-            if case.patient not in own
-        }
-
-    @property
-    def site(self) -> str:
-        """The name of the site key that hashed the index's identifiers, "" where none did."""
-        collection = self.index.metadata("collection")
-        return str(collection.get("site", "")) if isinstance(collection, dict) else ""
-
-    @property
-    def layout(self) -> str:
-        """The layout of the collection that the index was built of, "" where it does not say."""
-        collection = self.index.metadata("collection")
-        return str(collection.get("layout", "")) if isinstance(collection, dict) else ""
-
-    @property
-    def prefixes(self) -> list[str]:
-        """What stands before names of patients that came from other indexes."""
-        prefixes = self.index.metadata("prefixes")
-        return list(prefixes) if isinstance(prefixes, list) else []
-
-    def _site_is_here(self) -> bool:
-        key = SiteKey.find()
-        return key is not None and key.name == self.site
+        return own | {case.patient for _, case in copies}, notices
 
     def _notices(self, views: Sequence[View], scores: StudyScores, where: Filter | None) -> list[Notice]:
-        """What there is to say about the views and the vote."""
+        """The notices about the views and the vote."""
+        if self._seen is None:
+            self._seen = self.encoder.bundle.seen()
+        seen = self._seen
         notices = [Notice(Code.SYNTHETIC)] if self.source.synthetic else []
-        notices += [Notice(Code.TRAINED_ON, view.name) for view in views if self._trained_on(view)]
+        notices += [
+            Notice(Code.TRAINED_ON, view.name) for view in views if view.digest and digest_number(view.digest) in seen
+        ]
         if len({view.patients for view in views if view.dicom}) > 1:
             notices.append(Notice(Code.SEVERAL_PATIENTS))
         if len(views) > _MANY:
@@ -376,6 +371,11 @@ class Searcher:
         )
 
 
+def _similarities(hits: Sequence[Sequence[Hit]]) -> tuple[float | None, ...]:
+    """The similarity of each view's nearest study; None for a view without hits."""
+    return tuple(row[0].similarity if row else None for row in hits)
+
+
 def _stored_rules(folder: IndexReader) -> Rules:
     stored = folder.metadata("rules")
     if folder.metadata("shard") is not None and stored is None:
@@ -383,7 +383,7 @@ def _stored_rules(folder: IndexReader) -> Rules:
             f"{folder.path} is one shard of an index; join all of them: mura-search index merge SHARD..."
         )
     try:
-        return Rules.from_dict(stored)  # type: ignore[arg-type]  # what is no mapping is caught
+        return Rules.from_dict(stored)  # type: ignore[arg-type]  # TypeError if it is not a mapping
     except (TypeError, ValueError) as error:
         raise IndexDamaged(
             f"{folder.path} has no decision rules that this version reads; build the index again"

@@ -3,7 +3,7 @@
 Data travels as dataclasses with codes; it becomes English here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from retrieval.notices import Code, Detail, Notice
@@ -14,15 +14,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISCLAIMER",
+    "PREDICTORS",
     "anonymous_sentence",
     "estimate_text",
     "label_word",
+    "metric_title",
     "predicate",
     "printable",
+    "reason_text",
     "sentence",
     "verdict",
+    "warnings_of_files",
 ]
 
+PREDICTORS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
+"""The predictors of an evaluation, and what people call them."""
+
+_METRICS = {
+    "f1": "F1",
+    "auroc": "AUROC",
+    "brier": "Brier score",
+    "calibration_error": "expected calibration error",
+    "map_at_r": "mAP at R",
+}
 DISCLAIMER = "Not a medical device: research and teaching only."
 
 
@@ -33,6 +47,11 @@ def printable(text: str) -> str:
     'a\ufffd[31mb'
     """
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def reason_text(error: object) -> str:
+    """The first line of an error of a library, printable and at most 200 characters."""
+    return printable(str(error).partition("\n")[0])[:200]
 
 
 def label_word(abnormal: bool | None) -> str:
@@ -50,14 +69,20 @@ def verdict(answer: "Answer") -> str:
     return f"undecided: the classifier says {classifier}, the vote says {vote}"
 
 
-def estimate_text(estimate: "Estimate", digits: int = 3, sign: bool = False) -> str:
-    """An estimate with its interval: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
-    form = f"{'+' if sign else ''}.{digits}f"
+def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
+    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
+    plus = "+" if sign else ""
     if estimate.value is None:
-        return estimate.reason
+        return f"undefined: {estimate.reason}" if estimate.reason else "undefined"
+    value = f"{estimate.value:{plus}.{max(3, digits)}f}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:{form}}"
-    return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+        return value
+    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f})"
+
+
+def metric_title(metric: str) -> str:
+    """The name of a metric for people: "AUROC", "average precision"."""
+    return _METRICS.get(metric, metric.replace("_", " "))
 
 
 # What is said of a view or file; the view is the subject.
@@ -85,7 +110,7 @@ _OF_VIEW: dict[str, str] = {
     Code.BLANK: "is blank: every pixel is alike",
     Code.NEARLY_BLANK: "is nearly blank: almost all of its pixels are alike",
 }
-# What is said of the study or of its place in the index, in full, and without names for who may not see them.
+# What is said of the study and the index, in full, and without names for who may not see them.
 _OF_STUDY: dict[str, tuple[str, str]] = {
     Code.LEFT_OUT: ("left out: {reason}", "a file could not be read and is left out"),
     Code.SYNTHETIC: (
@@ -115,21 +140,84 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
     ),
     Code.NO_SUCH_LABEL: ("no indexed study has the label asked for",) * 2,
 }
+# What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
+_OF_COLLECTION: dict[str, str] = {
+    Code.WITHOUT_STUDY: "radiographs that name no study: {count} of {total}; each counts as one study",
+    Code.WITHOUT_PATIENT: (
+        "radiographs that name no patient: {count} of {total}; each of their studies counts as one patient, so the "
+        "same patient can be on both sides of a comparison"
+    ),
+    Code.INFERRED_PATIENTS: "FracAtlas publishes neither patients nor studies: both are inferred",
+    Code.PLACEHOLDERS: "patients who are named by a placeholder, which names nobody: {count} radiographs",
+    Code.ONE_PATIENT: (
+        "one patient has {count} of {total} studies: if the name stands for many people, no vote and no split by "
+        "patient means anything; leave the patient empty then"
+    ),
+    Code.CHANGED_IDENTIFIERS: (
+        "identifiers that look as if a spreadsheet had changed them: {count}; different people may have become one"
+    ),
+    Code.ALIKE_IDENTIFIERS: (
+        "identifiers that differ only in zeros, case, punctuation or white space: {count}; one patient may count as two"
+    ),
+    Code.ONE_LABEL: "all studies are {label}: an index of one label does not vote",
+    Code.OTHER_SPLITS: "splits other than train, valid and test: {count}",
+    Code.WITHOUT_SPLIT: "radiographs that name no split, though others do: {count} of {total}",
+    Code.DRAWN_SPLITS: (
+        "no splits are named: {percent} % of the patients, drawn by their names, are valid. Train has {train_normal} "
+        "normal and {train_abnormal} abnormal studies, valid {valid_normal} and {valid_abnormal}; a column "
+        "split chooses otherwise"
+    ),
+    Code.MISSING_FILES: "files that are missing: {count} of {total}",
+    Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
+    Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
+    Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
+    Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
+    Code.NOT_DICOM: "passed over, not DICOM: {count}",
+    Code.NOT_RADIOGRAPHS: "passed over, DICOM but not radiographs: {count} ({kinds})",
+    Code.UNREADABLE_DICOM: "passed over, DICOM that cannot be read: {count}",
+    Code.COPIES: "passed over, copies of a radiograph that is read: {count}",
+    Code.UNLABELLED: "passed over, radiographs without a label: {count} (studies: {studies})",
+    Code.STUDIES_OF_TWO_PATIENTS: "passed over, studies that name two patients: {count}",
+    Code.BURNED_IN_TEXTS: (
+        "radiographs that say that text is burnt into their pictures: {count}; it may name patients, also in thumbnails"
+    ),
+    Code.LABELS_WITHOUT_STUDY: "rows of the table of labels whose study is not here: {count} of {total}",
+    Code.LABELS_ALIKE: (
+        "rows of the table of labels that match a study but for zeros, case, punctuation or white space: {count}; a "
+        "spreadsheet may have removed zeros in front"
+    ),
+    Code.DICOMDIR_FILES_MISSING: "files that DICOMDIR lists and that are missing: {count}",
+    Code.PSEUDONYMS: "hashes with this site's key replace the names of patients and studies, and no path is stored",
+    Code.SYNTHETIC_FIGURES: "the radiographs are synthetic: the figures say nothing about patients",
+    Code.MERGED_PATIENTS: (
+        "make sure that this evaluation has no patient of indexes that were merged with a prefix, which changes names"
+    ),
+}
 
 
 def sentence(notice: Notice) -> str:
     """A notice in words, without a capital and a full stop; a code that is unknown here is shown as it is."""
     if notice.code in _OF_STUDY:
         return _OF_STUDY[notice.code][0].format(view=notice.view, **notice.detail)
+    if notice.code in _OF_COLLECTION:
+        names = f" ({notice.detail['names']})" if "names" in notice.detail else ""
+        return _OF_COLLECTION[notice.code].format(**notice.detail) + names
     return f"{notice.view}: {predicate(notice)}" if notice.view else predicate(notice)
 
 
-def anonymous_sentence(notice: Notice, view: str) -> str:
+def anonymous_sentence(notice: Notice, view: str = "") -> str:
     """The same for an archive: it names the view by `view`, and no file, patient or case."""
     if notice.code in _OF_STUDY:
         return _OF_STUDY[notice.code][1].format(view=view, **notice.detail)
+    if notice.code in _OF_COLLECTION:
+        return _OF_COLLECTION[notice.code].format(**notice.detail)
     words = predicate(notice) if notice.code in _OF_VIEW else f"notice {notice.code}"  # its detail may name anybody
     return f"{view} {words}" if notice.view and notice.code in _OF_VIEW else words
+
+
+def warnings_of_files(notices: Iterable[Notice]) -> tuple[tuple[str, str], ...]:
+    """The notices about files, as (file, sentence without its name)."""
+    return tuple((notice.view, predicate(notice)) for notice in notices if notice.view)
 
 
 def predicate(notice: Notice) -> str:

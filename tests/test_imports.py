@@ -22,13 +22,13 @@ MAY_IMPORT = {
 }
 # The order of the modules and sub-packages of each package: each imports only what stands before it, or its own.
 ORDER = {
-    "index": "case errors atomic checksums lock sqlite vectors milvus generation reader writer builder export",
+    "index": "case errors closing atomic checksums lock sqlite vectors milvus generation reader writer builder export",
     "retrieval": (
         "errors csv_format notices wording answer pseudonyms images encoding decision datasets query explain searcher "
         "indexing dicom audit evaluation worklist reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",
-    "web": "errors settings models metrics responses security service routes app server",
+    "web": "errors settings models metrics responses connections security service routes app server",
 }
 # Each library and the packages that import it.
 ROOMS = {

@@ -1,107 +1,88 @@
-"""Everything that decides a training run, in one place; saved with the run and with the model."""
+"""The recipe of a training run: all that decides what is learned. It is saved with the run and with the model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal, Self, get_args
+
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from retrieval.images.preprocessing import Preprocessing
 from training.errors import TrainingError
 
-__all__ = ["LOSS_NAMES", "PRECISIONS", "Recipe", "typed", "without_removed"]
+__all__ = ["LOSS_NAMES", "STRICT", "Recipe", "first_fault", "without_removed"]
 
-LOSS_NAMES = ("batch-hard", "focal", "neighbourhood", "selective", "semi-hard", "triplet")
-PRECISIONS = ("auto", "bf16", "float32")
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+Loss = Literal["batch-hard", "focal", "neighbourhood", "selective", "semi-hard", "triplet"]
+LOSS_NAMES: tuple[str, ...] = get_args(Loss)
 # Fields that recipes had once, with the values that mean that they were not used.
 _REMOVED: dict[str, object] = {"glance": 0.0, "refit": False}
 _MISSING = object()
-_KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Recipe:
-    """Hyperparameters. Weights of losses of 0 switch a loss off."""
+    """Hyperparameters. A loss with the weight 0 is not used. Raises TrainingError where a value is not allowed."""
 
-    backbone: str = "densenet169"
-    weights: str = "imagenet"  # or "" (from scratch), or a file of weights
-    frozen_until: str = (
-        ""  # parameters before the first of this name keep their weights: cheaper, and safer on few data
+    backbone: str = Field(default="densenet169", description="densenet169, resnet50 or timm:NAME")
+    weights: str = Field(default="imagenet", description='imagenet, "" for random weights, or a file of weights')
+    frozen_until: str = Field(default="", description="parameters before the first of this name keep their weights")
+    dimension: Literal[128, 256] = Field(default=128, description="numbers in an embedding (D)")
+    hidden: int = Field(default=64, ge=1, description="width of the classifier's hidden layer")
+    size: int = Field(default=320, ge=32, description="width and height of a query in pixels (S)")
+    shown: int = Field(default=0, description="pixels a side of whole pictures in training; 0: as in `size`")
+    clahe: bool = Field(default=True, description="whether contrast is equalised locally")
+    part: str = Field(default="", description='whole pictures are of this body part, crops are of all; "": all parts')
+    epochs: int = Field(default=20, ge=1, description="epochs on whole pictures")
+    augmentation: float = Field(default=1.0, ge=0, le=3, description="factor of all ranges of the augmentation")
+    crop_epochs: int = Field(default=0, ge=0, description="epochs on crops around lesions, which come first")
+    crop: int = Field(default=192, description="side of a crop in pixels")
+    crop_learning_rate: float = Field(default=3e-4, ge=0, description="learning rate of the backbone on crops")
+    patience: int = Field(default=5, ge=0, description="epochs without a better kappa before it stops; 0: none")
+    sampling: Literal["identities", "shuffled"] = Field(
+        default="identities", description="P x K, or shuffled with weighted labels as in MURA"
     )
-    dimension: int = 128  # D, the report's 128 or 256
-    hidden: int = 64  # width of the classifier's hidden layer
-    size: int = 320  # S, pixels, of queries
-    shown: int = 0  # pixels a side of whole pictures in training, fewer than `size`; 0: as many
-    clahe: bool = True
-    part: str = ""  # whole pictures are of this part only, crops of all parts; "": all parts
-    epochs: int = 20
-    augmentation: float = (
-        1.0  # how far pictures are turned, scaled and lit anew, see training/data/augment.py; 0: hardly
-    )
-    crop_epochs: int = 0  # before those: epochs on crops around lesions, where their places are known
-    crop: int = 192  # side of a crop, pixels
-    crop_learning_rate: float = 3e-4  # of the backbone, on crops
-    patience: int = 5  # epochs without a better held-out kappa before it stops; 0 trains to the end and keeps the end
-    sampling: str = "identities"  # P x K; or "shuffled", with a cross-entropy weighted by label, as MURA's baseline
-    identities: int = 4  # P, (part, label) pairs a batch; both labels of a part always come together
-    images: int = 8  # K, images of each, of different patients as far as there are
-    loss: str = "triplet"  # one of LOSS_NAMES
-    margin: float = 0.3  # on unit vectors a Euclidean distance is at most 2
-    sigma: float = 0.3  # of the triplet focal loss
-    negative_weight: float = 1.0  # lambda of the selectively contrastive loss
-    temperature: float = 0.1  # of the neighbourhood loss
-    triplet: float = 1.0
-    classification: float = 1.0  # above 0, the classifier also trains jointly with the embedding; on crops always
-    second_stage: bool = True  # the classifier is trained anew on the frozen embeddings (the report: only there)
-    looks: float = 0.0  # share of the embedding that is of what a radiograph looks like; see appearance_subspace.py
-    regions: float = 1.0  # suspicion against the lesions' boxes, where a collection has them
-    learning_rate: float = 1e-4  # of the backbone
-    head_learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    averaging: float = 0.99  # decay of the weights' moving average, which is what is kept
-    soup: int = 1  # runs from the same start, each with a seed of its own, whose weights are averaged in the end
-    holdout: float = 0.2  # share of the training patients that judge and calibrate
-    precision: str = "auto"  # one of PRECISIONS; "auto" takes what is faster on this machine
-    test_time: str = ""  # "mirror": queries are encoded as they are and mirrored, at twice the cost
-    seed: int = 0
+    identities: int = Field(default=4, ge=2, multiple_of=2, description="(part, label) pairs in a batch (P)")
+    images: int = Field(default=8, ge=2, description="pictures of each identity in a batch (K)")
+    loss: Loss = Field(default="triplet", description="the loss of the embedding")
+    margin: float = Field(default=0.3, ge=0, description="margin of the triplets; unit vectors are at most 2 apart")
+    sigma: float = Field(default=0.3, ge=0.05, description="of the focal loss; e^(2 / sigma) fits float32")
+    negative_weight: float = Field(default=1.0, description="weight of hard negatives in the selective loss (lambda)")
+    temperature: float = Field(default=0.1, ge=0.02, description="T of the neighbourhood loss; e^(2 / T) fits float32")
+    triplet: float = Field(default=1.0, description="weight of the embedding's loss")
+    classification: float = Field(default=1.0, description="weight of the classifier's loss; on crops 0 counts as 1")
+    second_stage: bool = Field(default=True, description="whether the classifier is trained again at the end")
+    looks: float = Field(default=0.0, ge=0, lt=1, description="share of the appearance subspace in the embedding")
+    regions: float = Field(default=1.0, description="weight of the loss of suspicion against known lesions")
+    learning_rate: float = Field(default=1e-4, ge=0, description="learning rate of the backbone")
+    head_learning_rate: float = Field(default=1e-3, ge=0, description="learning rate of the head")
+    weight_decay: float = Field(default=1e-4, ge=0, description="weight decay of AdamW")
+    averaging: float = Field(default=0.99, ge=0, le=1, description="decay of the weights' moving average")
+    soup: int = Field(default=1, ge=1, description="runs with different seeds whose weights are averaged")
+    holdout: float = Field(default=0.2, ge=0.05, le=0.5, description="share of patients for validation")
+    precision: Literal["auto", "bf16", "float32"] = Field(default="auto", description="auto: the faster one")
+    test_time: Literal["", "mirror"] = Field(default="", description="mirror: encode queries twice")
+    seed: int = Field(default=0, ge=0, description="random seed")
 
-    def __post_init__(self) -> None:
-        if self.dimension not in (128, 256):
-            raise TrainingError(f"the embedding has 128 or 256 numbers, not {self.dimension}")
-        for field, known in (
-            ("loss", LOSS_NAMES),
-            ("precision", PRECISIONS),
-            ("sampling", ("identities", "shuffled")),
-            ("test_time", ("", "mirror")),
-        ):
-            if getattr(self, field) not in known:
-                names = ", ".join(name or '""' for name in known)
-                raise TrainingError(f"unknown {field} {getattr(self, field)!r}: use one of {names}")
-        if self.identities < 2 or self.identities % 2 or self.images < 2:
-            raise TrainingError("a batch needs an even number of identities and at least two images of each")
-        if not 0.05 <= self.holdout <= 0.5:
-            raise TrainingError(f"the held-out share must be between 0.05 and 0.5, not {self.holdout}")
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
         if self.crop_epochs and not (self.crop % 32 == 0 and 64 <= self.crop <= self.size):
-            raise TrainingError(f"a crop's side is a multiple of 32 between 64 and the picture's, not {self.crop}")
+            raise ValueError(f"crop must be a multiple of 32 from 64 to size, not {self.crop}")
         if self.shown and not 32 <= self.shown <= self.size:
-            raise TrainingError(f"training shows pictures at 32 pixels a side up to their size, not {self.shown}")
-        if self.soup < 1 or (self.soup > 1 and not self.weights):
-            raise TrainingError("a soup is of one run or more, and of several only where they start pretrained")
-        self._check_ranges()
-
-    def _check_ranges(self) -> None:
-        if self.epochs < 1 or self.patience < 0 or self.crop_epochs < 0:
-            raise TrainingError("a run needs at least one epoch, and crop_epochs and patience of 0 or more")
-        if self.margin < 0 or self.sigma < 0.05:  # e^(2 / sigma) leaves float32 below
-            raise TrainingError("the margin must be 0 or more, and sigma 0.05 or more")
-        if self.temperature < 0.02:  # e^(2 / T) leaves float32 below
-            raise TrainingError("the temperature must be 0.02 or more")
-        if self.seed < 0:
-            raise TrainingError(f"a seed is 0 or more, not {self.seed}")
-        if not 0 <= self.augmentation <= 3:
-            raise TrainingError(f"the strength of augmentation is from 0 to 3, not {self.augmentation}")
-        if not 0 <= self.looks < 1:
-            raise TrainingError(f"looks are a share of the embedding, from 0 to below 1, not {self.looks}")
+            raise ValueError(f"shown must be 0, or from 32 to size, not {self.shown}")
+        if self.soup > 1 and not self.weights:
+            raise ValueError("a soup of several runs needs pretrained weights: set weights, or soup = 1")
         if not self.second_stage and (self.looks or self.classification == 0):
-            raise TrainingError("nothing would train the classifier: give classification a weight, or a second stage")
+            raise ValueError("nothing trains the classifier: set second_stage, or classification without looks")
+        return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_line_errors(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise TrainingError(first_fault(error)) from error
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -118,14 +99,10 @@ class Recipe:
         return self.identities * self.images
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], where: str) -> "Recipe":
-        """A recipe of some fields; the others have their defaults. Raises TrainingError, which begins with `where`."""
-        kinds: dict[str, Any] = {field.name: field.type for field in fields(cls)}
-        if unknown := sorted(set(values) - set(kinds)):
-            raise TrainingError(f"{where}: a recipe has no {', '.join(unknown)}")
-        right = {name: typed(value, kinds[name], f"{where}: {name}") for name, value in values.items()}
+    def from_dict(cls, values: Mapping[str, Any], where: str) -> "Recipe":
+        """A recipe from some of its fields. Raises TrainingError, which begins with `where`."""
         try:
-            return cls(**right)
+            return cls(**values)
         except TrainingError as error:
             raise TrainingError(f"{where}: {error}") from error
 
@@ -137,8 +114,7 @@ class Recipe:
 
         The record may lack fields that have their defaults here, and may have removed fields that were not used.
         """
-        defaults = {field.name: field.default for field in fields(self)}
-        return {**defaults, **without_removed(record)} == self.to_dict()
+        return {**Recipe().to_dict(), **without_removed(record)} == self.to_dict()
 
 
 def without_removed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,10 +122,17 @@ def without_removed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if _REMOVED.get(name, _MISSING) != value}
 
 
-def typed(value: Any, kind: type, where: str) -> Any:
-    """A value from a TOML or JSON file, which must be of a kind. Raises TrainingError, which begins with `where`."""
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:  # true is an int to isinstance
-        raise TrainingError(f"{where} is {_KINDS[kind]}, not {value!r}")
-    return value
+def first_fault(error: ValidationError) -> str:
+    """The first fault that pydantic reports, in one line: the field, what it must be, and what it is."""
+    fault = error.errors()[0]
+    field = ", ".join(f"number {part + 1}" if isinstance(part, int) else part for part in fault["loc"])
+    match fault["type"]:
+        case "missing":
+            return f"{field} is missing"
+        case "too_short":
+            return f"{field} must not be empty"
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"{field} is unknown"
+        case "value_error":
+            return ": ".join(filter(None, (field, str(fault["ctx"]["error"]))))
+    return f"{field} {fault['msg'].replace('Input should', 'must')}, not {fault['input']!r}"

@@ -51,6 +51,7 @@ def create_app(pool: SearcherPool, settings: Settings, report: Report | None = N
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
         if worklist:
             worklist.start()
         yield

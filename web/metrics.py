@@ -1,4 +1,4 @@
-"""What a Prometheus server reads from /metrics: requests by route and status, their times, and the queues.
+"""The figures for a Prometheus server, at /metrics: requests by route and status, their times, and the queues.
 
 Routes are named by their patterns, so no case, study or patient is in a label.
 """
@@ -17,7 +17,7 @@ Figure = tuple[str, str, float]
 
 
 class Measured(Protocol):
-    """What has figures of its own."""
+    """An object with figures."""
 
     def gauges(self) -> Iterable[Figure]: ...
 
@@ -25,7 +25,7 @@ class Measured(Protocol):
 
 
 class Metrics:
-    """The figures of one server: of its requests, and of what is `measured`."""
+    """The figures of one server: its requests, and those of `measured`."""
 
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
@@ -48,7 +48,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """The figures that are looked up when they are asked for; the registry calls this."""
+        """The figures that are looked up on request; the registry calls this."""
         for name, about, value in self._measured.gauges():
             yield GaugeMetricFamily(f"mura_search_{name}", about, value=value)
         for name, about, value in self._measured.counters():

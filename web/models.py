@@ -1,6 +1,8 @@
 """What goes in and out of the HTTP API, as pydantic models; FastAPI describes the API at /openapi.json from them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -31,9 +33,12 @@ __all__ = [
     "Refusal",
     "SearchForm",
     "StudyQuestion",
+    "Upload",
     "WorklistDocument",
     "refused_question",
     "shortened",
+    "shown_name",
+    "too_many_views",
 ]
 
 MOST_SHOWN = 50  # studies in an answer
@@ -42,12 +47,12 @@ Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 
 
 class Question(BaseModel):
-    """What is asked about a study: how many similar ones, of which, and whose it is. An empty value counts as none."""
+    """A question about a study. Empty values are ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     k: int = Field(default=5, ge=1, le=MOST_SHOWN, description="How many similar studies to show.")
-    patient: Text | None = Field(default=None, description="Whose study it is. This patient's studies are left out.")
+    patient: Text | None = Field(default=None, description="The study's patient, whose other studies are left out.")
     part: list[Text] = Field(default=[], description="Only of these body parts.")
     view: list[Text] = Field(default=[], description="Only of these views.")
     label: list[Label] = Field(default=[], description="Only of these labels.")
@@ -60,9 +65,9 @@ class Question(BaseModel):
     def _drop_empty(cls, fields: Any) -> Any:
         if not isinstance(fields, Mapping):
             return fields
-        given = {name: [item for item in value if item != ""] if isinstance(value, list) else value
-                 for name, value in fields.items()}  # fmt: skip
-        return {name: value for name, value in given.items() if value not in ("", [])}
+        values = {name: [item for item in value if item != ""] if isinstance(value, list) else value
+                  for name, value in fields.items()}  # fmt: skip
+        return {name: value for name, value in values.items() if value not in ("", [])}
 
     @classmethod
     def from_form(cls, fields: Iterable[tuple[str, str]]) -> "Question":
@@ -71,11 +76,9 @@ class Question(BaseModel):
         for name, value in fields:
             if value or name not in cls.model_fields:
                 values.setdefault(name, []).append(value)
-        several = ("part", "view", "label")
+        lists = {name for name, items in values.items() if name in ("part", "view", "label") or len(items) > 1}
         try:
-            return cls.model_validate(
-                {name: items if name in several or len(items) > 1 else items[0] for name, items in values.items()}
-            )
+            return cls.model_validate({name: items if name in lists else items[0] for name, items in values.items()})
         except ValidationError as error:
             raise refused_question(error.errors()) from error
 
@@ -111,28 +114,19 @@ class SearchForm(Question):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The name and bytes of each file, and the question about them."""
+
+    files: tuple[tuple[str, bytes], ...]
+    question: Question
+
+
 class Remembered(BaseModel):
-    """Where heatmaps of a study are to be had, and for how many seconds."""
+    """The URL of a study that the server keeps for its heatmaps, and for how many seconds."""
 
     study: str
     seconds: float
-
-
-_PREDICTIONS: dict[str, Any] = {
-    "classifier": {"probability": 0.83, "abnormal": True, "threshold": 0.43},
-    "knn": {"probability": 0.76, "abnormal": True, "threshold": 0.43, "k": 15},
-    "agreement": True,
-    "familiarity": {"similarity": 0.91, "limit": 0.84, "familiar": True, "reasons": []},
-    "warnings": [],
-    "notices": [],
-}
-_CASE: dict[str, Any] = {
-    "rank": 1, "similarity": 0.91, "weight": 0.07, "label": "abnormal", "study": "patient00029/study1",
-    "patient": "patient00029", "part": "finger", "view": "", "case": "patient00029/study1/image1.png",
-    "path": "", "laterality": "right",
-}  # fmt: skip
-_MODEL: dict[str, Any] = {"name": "upper-limb-lite0", "sha256": "84c58d8a", "synthetic": False}
-_VIEWS = "/api/studies/cdCqCRBdDdxGLhpPO09wZA"
 
 
 class _Document(BaseModel):
@@ -158,28 +152,6 @@ class AnswerDocument(_Document):
     seconds: Seconds
     report: str | None = None
     remembered: Remembered | None = None
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "schema": "mura-search/answer/1",
-                "verdict": "abnormal",
-                "query": {"files": ["pa.png"], "views": 1, "excluded_patients": []},
-                **_PREDICTIONS,
-                "views": [
-                    {
-                        "file": "pa.png", "classifier": 0.83, "knn": 0.76, "similarity": 0.91,
-                        "heatmap": f"{_VIEWS}/views/1/heatmap",
-                    }
-                ],
-                "cases": [_CASE],
-                "model": _MODEL,
-                "index": {"path": "index", "cases": 5106, "studies": 1935, "synthetic": False},
-                "seconds": {"load": 0.0, "encode": 0.05, "search": 0.001, "total": 0.051, "heatmap": 0.0},
-                "remembered": {"study": _VIEWS, "seconds": 900.0},
-            }
-        }
-    )  # fmt: skip
 
 
 class CaseRecord(_Document):
@@ -251,20 +223,6 @@ class WorklistDocument(_Document):
     studies: list[WorklistStudy]
     skipped: list[SkippedStudy]
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "schema": "mura-search/worklist/1", "folder": "inbox", "ranking": False,
-                "made": "2026-03-02T08:15:00+00:00", "changes": 12, "trouble": "", "not_read": 0,
-                "studies": [
-                    {"number": "0f3b9a6c1d2e4f58", "rank": 1, "study": "patient00031/study1", "mean": 0.795,
-                     **_PREDICTIONS, "nearest": _CASE, "files": ["pa.png"]}
-                ],
-                "skipped": [{"study": "bad.png", "reason": "bad.png is not a readable image"}],
-            }
-        }
-    )  # fmt: skip
-
 
 class Refusal(BaseModel):
     """Why a request is not answered, in a sentence."""
@@ -313,6 +271,16 @@ def refused_question(errors: Sequence[Any]) -> Refused:
     else:
         sentence = f"{name} is too long, or is not text"
     return Refused(422, sentence)
+
+
+def too_many_views(most: int) -> Refused:
+    return Refused(413, f"at most {most} radiographs of one study can be sent at once")
+
+
+def shown_name(name: str, number: int) -> str:
+    """What a file is called in the answer: the last part of its name, on one line."""
+    last = shortened(PurePosixPath(name.replace("\\", "/")).name)
+    return last if last.strip(". ") else f"radiograph {number}"
 
 
 def shortened(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The server itself: Uvicorn on one process, with time limits for who connects, and a log without names."""
+"""The server itself: Uvicorn in one process, with limits for who connects, and a log without names."""
 
 import asyncio
 import functools
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import uvicorn
-from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from web.app import create_app
+from web.connections import Connections
 from web.errors import ServerError
 from web.routes.pages import Report
 from web.service.searcher_pool import SearcherPool
@@ -23,47 +23,8 @@ from web.settings import Settings
 
 __all__ = ["Server", "serve"]
 
-
-class _Impatient(H11Protocol):
-    """Uvicorn's protocol, which by itself waits forever for a request's first lines; here `head` seconds."""
-
-    head = 10.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._deadline: asyncio.TimerHandle | None = None
-        self._expect()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._expect()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
-        super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._forget()
-        if self.conn.trailing_data[0]:  # the beginning of the next request came with this one
-            self._expect()
-
-    def _expect(self) -> None:
-        """Set the time for a request's head while none is being answered; what arrives does not prolong it."""
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering:
-            self._forget()
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.head, self._give_up)
-
-    def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
-
-    def _forget(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+_QUEUE = 2048  # clients that the operating system lets wait
+_FILES = 4096  # files and connections that the process may have open, if the system allows it
 
 
 class Server(uvicorn.Server):
@@ -79,43 +40,81 @@ class Server(uvicorn.Server):
     ) -> None:
         """Listen and open the index. `ready` is called with the page's address when the first request can come.
 
-        index: as `Searcher.open` takes it. Raises ServerError where it cannot listen, and what `Searcher.open` raises.
+        index: as `Searcher.open` takes it. Raises ServerError if it cannot listen, and what `Searcher.open` raises.
         """
         self._ready = ready
         self._listening = _listen(settings)
-        with ExitStack() as opened:  # closed again where the rest cannot be had
+        with ExitStack() as opened:  # closed again if the rest fails
             opened.callback(self._listening.close)
             pool = SearcherPool.open(index)
             opened.callback(pool.close)
-            super().__init__(_config(create_app(pool, settings, report), settings))
+            self._connections = Connections(create_app(pool, settings, report), settings.limits)
+            super().__init__(_config(self._connections, settings))
             opened.pop_all()
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        super().run(sockets or [self._listening])
+        self._accepting: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and not self.should_exit:
-            port = self._listening.getsockname()[1]
-            self._ready(address(self.config.host, port, tls=self.config.is_ssl))
+        await super().startup(sockets=[])  # the connections are accepted here
+        if self.should_exit:
+            return
+        self._accepting = asyncio.create_task(
+            self._connections.accept(self._listening, self._protocol, self.config.ssl)
+        )
+        self._ready(address(self.config.host, self._listening.getsockname()[1], tls=self.config.is_ssl))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+        self._listening.close()
+        await super().shutdown(sockets=[])
+
+    def _protocol(self) -> asyncio.Protocol:
+        state = self.lifespan.state
+        return _Protocol(self._connections, config=self.config, server_state=self.server_state, app_state=state)
+
+
+class _Protocol(H11Protocol):
+    """Uvicorn's side of one connection, which says when the connection begins and ends."""
+
+    def __init__(self, connections: Connections, **uvicorn_state: Any) -> None:
+        super().__init__(**uvicorn_state)
+        self._watched_by = connections
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._watched_by.opened(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watched_by.closed(self.transport)
+        super().connection_lost(exc)
 
 
 def serve(
     index: Path | None, settings: Settings, *, ready: Callable[[str], None], report: Report | None = None
 ) -> None:
     """Answer until interrupted, with a log on stderr; see `Server`."""
+    _allow_many_files()
     server = Server(index, settings, ready=ready, report=report)
     _log_to_stderr()
     server.run()
 
 
-def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    protocol = type("Impatient", (_Impatient,), {"head": settings.limits.head})
+def _allow_many_files() -> None:
+    """Each connection is an open file, and the usual limit of 1,024 leaves too little room for others."""
+    import resource  # which Windows lacks
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _config(app: Connections, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, http=protocol, ws="none", lifespan="on", log_config=None,
-        access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=5,
-        limit_concurrency=settings.limits.connections, timeout_graceful_shutdown=10, ssl_certfile=settings.certificate,
-        ssl_keyfile=settings.key, ssl_keyfile_password=settings.key_password,
+        app, host=settings.host, port=settings.port, loop="asyncio", ws="none", lifespan="on", log_config=None,
+        access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=5, timeout_graceful_shutdown=10,
+        ssl_certfile=settings.certificate, ssl_keyfile=settings.key, ssl_keyfile_password=settings.key_password,
     )  # fmt: skip
     try:
         config.load()
@@ -134,13 +133,14 @@ def address(host: str, port: int, *, tls: bool) -> str:
 
 def _listen(settings: Settings) -> socket.socket:
     try:
-        found: list[tuple[Any, ...]] = socket.getaddrinfo(
+        family, kind, protocol, _, where = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        listening = socket.socket(found[0][0], socket.SOCK_STREAM)
+        )[0]
+        listening = socket.socket(family, kind, protocol)  # asyncio needs `protocol` to send replies without delay
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(found[0][4])
+            listening.bind(where)
+            listening.listen(_QUEUE)
         except OSError:
             listening.close()
             raise
@@ -149,16 +149,15 @@ def _listen(settings: Settings) -> socket.socket:
         raise ServerError(
             f"cannot listen on {settings.host} port {settings.port}: {words}; name another with --host and --port"
         ) from error
-    listening.set_inheritable(True)
     return listening
 
 
 @functools.cache
 def _stderr() -> TextIO:
-    """Standard error of its own: while a cut JPEG is decoded, `images.radiograph` keeps the process's own silent."""
+    """A copy of standard error: while a cut JPEG is decoded, `images.radiograph` keeps the process's own silent."""
     try:
         return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, errors="backslashreplace")
-    except (OSError, ValueError, AttributeError):  # there is none, or it is no file
+    except (OSError, ValueError, AttributeError):  # standard error is closed, or is not a file
         return sys.stderr
 
 

@@ -3,11 +3,28 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-__all__ = ["AsJson", "IndexFolder", "OpenPage", "Port", "SearchOptions", "Seed", "StudyTable", "Workers"]
+if TYPE_CHECKING:
+    from index.reader import IndexReader
+    from index.writer import IndexWriter
+
+__all__ = [
+    "AsJson",
+    "Excel",
+    "IndexFolder",
+    "OpenPage",
+    "Port",
+    "SearchOptions",
+    "Seed",
+    "StudyTable",
+    "Workers",
+    "index_path",
+    "index_reader",
+    "index_writer",
+]
 
 AsJson = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 IndexFolder = Annotated[
@@ -18,6 +35,9 @@ IndexFolder = Annotated[
         envvar="MURA_SEARCH_INDEX",
         help="The index. By default it is in your user data folder.",
     ),
+]
+Excel = Annotated[
+    bool, Option("--excel", help="Begin CSV files with a byte order mark, by which Excel recognises UTF-8.")
 ]
 OpenPage = Annotated[bool, Option("--open", help="Open the page in the browser when it is ready.")]
 Port = Annotated[int, Option(min=0, max=65535, metavar="N", help="The page's port; 0 takes any free port.")]
@@ -32,6 +52,25 @@ Seed = Annotated[
 ]
 StudyTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line a study.")]
 Workers = Annotated[int | None, Option(min=1, metavar="N", help="How many threads read radiographs.")]
+
+
+def index_path(index: Path | None) -> Path:
+    """The index that is named, or the default one."""
+    from retrieval.searcher import default_index
+
+    return index or default_index()
+
+
+def index_reader(index: Path | None) -> "IndexReader":
+    from index.reader import IndexReader
+
+    return IndexReader.open(index_path(index))
+
+
+def index_writer(index: Path | None) -> "IndexWriter":
+    from index.writer import IndexWriter
+
+    return IndexWriter.open(index_path(index))
 
 
 @dataclass(frozen=True)

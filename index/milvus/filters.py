@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 
-from index.case import FIELDS, LABEL_NAMES
+from index.case import LABEL_NAMES, require_filter
 
 __all__ = ["LONGEST", "expressions", "one_of", "storable"]
 
@@ -14,10 +14,8 @@ _AT_ONCE = 10_000  # values in a list; even the longest stay below the 64 MB tha
 def expressions(where: Mapping[str, Collection[str]] | None, patients: Collection[str] = ()) -> list[str]:
     """The cases that match `where` and belong to none of the patients, as expressions that share no case.
 
-    where: field of `Case` to the values allowed, the label as "normal" or "abnormal". A field with very many values is
-    split into several expressions. An empty list of values gives no expression, since nothing matches. No condition
-    gives [""], which matches everything. Raises ValueError for an unknown field or label, and for one string instead of
-    a collection.
+    A field with very many values is split into several expressions. An empty list of values gives no expression, since
+    nothing matches. No condition gives [""], which matches everything. Raises ValueError as `require_filter` does.
     """
     parts = [_parts(field, values) for field, values in (where or {}).items()]
     excluded = [one_of("patient", sorted(patients), negated=True)] if patients else []
@@ -34,14 +32,9 @@ def one_of(field: str, values: Sequence[str], *, negated: bool = False) -> str:
 
 
 def _parts(field: str, allowed: Collection[str]) -> list[str]:
-    if field not in FIELDS:
-        raise ValueError(f"cases have no field {field!r}; the fields are {', '.join(FIELDS)}")
-    if isinstance(allowed, str):
-        raise ValueError(f"the values of {field} are a collection of strings, as in [{allowed!r}]")
+    require_filter(field, allowed)
     values = sorted(set(allowed))
     if field == "label":
-        if not set(values) <= set(LABEL_NAMES):
-            raise ValueError(f"a label is normal or abnormal, not one of {values}")
         return [f"label in {[LABEL_NAMES.index(value) for value in values]}"] if values else []
     return [one_of(field, values[start : start + _AT_ONCE]) for start in range(0, len(values), _AT_ONCE)]
 

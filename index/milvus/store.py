@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.case import FIELDS, Case
+from index.closing import Closing
 from index.errors import (
     IndexBusy,
     IndexDamaged,
@@ -52,7 +52,7 @@ _CONNECTING = 3.0  # seconds of further attempts to connect, few so that a misty
 _opened: Counter[str] = Counter()  # how many stores of this process are open on each file of Milvus Lite
 
 
-class MilvusStore:
+class MilvusStore(Closing):
     """An open collection. Several threads may use it.
 
     Every method may raise IndexUnreachable if Milvus does not answer, and IndexFailure if it refuses.
@@ -94,14 +94,6 @@ class MilvusStore:
             store.close()
             raise
         return store
-
-    def __enter__(self) -> "MilvusStore":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from index.case import as_text
 from index.errors import IndexBusy, IndexDamaged, IndexFailure
 
-__all__ = ["Connection", "Row", "one_of"]
+__all__ = ["Connection", "Row"]
 
 PATIENCE_S = 5.0  # seconds to wait for the commit of a writer
 CACHE_KIB = 256 * 1024  # a larger change is written before its commit, which locks readers out
@@ -37,7 +38,10 @@ class Connection:
     """
 
     def __init__(self, path: Path, mode: str) -> None:
-        """mode: "ro" to read, "rw" to write, "rwc" to write and to create a missing file."""
+        """mode: "ro" to read, "rw" to write, "rwc" to write and to create a missing file.
+
+        "ro&immutable=1" reads without locks: it makes nobody wait, and may see a change in part.
+        """
         self.path = path
         self._turn = threading.Lock()
         uri = f"{path.absolute().as_uri()}?mode={mode}"
@@ -52,6 +56,7 @@ class Connection:
             self.query("PRAGMA foreign_keys = ON")
             self.query("PRAGMA secure_delete = ON")  # removed data are overwritten
             self.query(f"PRAGMA cache_size = {-CACHE_KIB}")
+            self.query("PRAGMA temp_store = MEMORY")  # no copy of a record outside the index
 
     def close(self) -> None:
         self._sqlite.close()
@@ -73,10 +78,21 @@ class Connection:
         """All rows that a statement gives."""
         try:  # not `_failures_named`, which is slower: every search comes here
             return self._execute(statement, values).fetchall()
-        except sqlite3.ProgrammingError:
-            raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._named(error) from error
+
+    def query_in(self, statement: str, among: Collection[str] | Collection[int], *more: Any) -> list[Row]:
+        """All rows that a statement with `IN {}` gives for the values `among`, which are its first variables.
+
+        more: further variables. SQLite is asked in as many pieces as the values need.
+        """
+        found: list[Row] = []
+        # A text in the index is valid Unicode, so it equals no other.
+        values = [value for value in among if not (isinstance(value, str) and value != as_text(value))]
+        for start in range(0, len(values), CHUNK):
+            chunk = values[start : start + CHUNK]
+            found += self.query(statement.format(f"({','.join('?' * len(chunk))})"), [*chunk, *more])
+        return found
 
     def stream(self, statement: str, values: Sequence[Any] = (), size: int = 4096) -> Iterator[list[Row]]:
         """All rows that a statement gives, at most `size` at a time."""
@@ -126,12 +142,12 @@ class Connection:
     def _failures_named(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.ProgrammingError:  # a closed connection is a mistake in the program, not in the file
-            raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._named(error) from error
 
-    def _named(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> IndexFailure:
+    def _named(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> Exception:
+        if isinstance(error, sqlite3.ProgrammingError):  # a closed connection is a mistake in the program
+            return error
         code = _code(error) & 0xFF  # the extended code's first byte is the kind
         if code in _BUSY:
             return IndexBusy(f"{self.path} is in use by another process; try again when that has finished")
@@ -143,14 +159,6 @@ class Connection:
         if code in _REFUSED:
             return IndexFailure(f"{self.path} cannot be used ({error}); check its permissions and the disk")
         return self.damaged("SQLite cannot read it")
-
-
-def one_of(values: Collection[str] | Collection[int]) -> Iterator[tuple[str, list[str | int]]]:
-    """`IN (...)` and its variables, in as many pieces as all values need."""
-    rest: list[str | int] = list(values)
-    for start in range(0, len(rest), CHUNK):
-        chunk = rest[start : start + CHUNK]
-        yield f"IN ({','.join('?' * len(chunk))})", chunk
 
 
 def _code(error: Exception) -> int:

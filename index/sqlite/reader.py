@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES, Case, as_text
+from index.case import LABEL_NAMES, Case
 from index.errors import IndexSchema
-from index.sqlite.connection import Connection, Row, one_of
-from index.sqlite.schema import APPLICATION, GENERATION, SCHEMA, WIDTH, case_of, intact, record_crc, text_crc
+from index.sqlite.connection import Connection, Row
+from index.sqlite.schema import (
+    APPLICATION,
+    GENERATION,
+    READABLE,
+    SCHEMA,
+    WIDTH,
+    case_of,
+    intact,
+    record_crc,
+    row_crc,
+    text_crc,
+)
 
 __all__ = ["Batch", "CaseReader", "Stored"]
 
@@ -48,14 +59,18 @@ class CaseReader:
         """Raise IndexDamaged if this is not a case database, IndexSchema if it has another format."""
         if self._sqlite.number("PRAGMA application_id") != APPLICATION:
             raise self._sqlite.damaged("it is not a case database")
-        schema = self._sqlite.number("PRAGMA user_version")
-        if schema != SCHEMA:
+        schema = self.schema()
+        if schema not in READABLE:
             raise IndexSchema(
-                f"{self.path} has index format {schema}, and this program reads format {SCHEMA}; "
+                f"{self.path} has index format {schema}, and this program reads formats up to {SCHEMA}; "
                 "build the index again, or use the mura-search that wrote it"
             )
         if self.path.stat().st_size % self._sqlite.number("PRAGMA page_size"):
             raise self._sqlite.damaged("it ends early")
+
+    def schema(self) -> int:
+        """The format of the file."""
+        return self._sqlite.number("PRAGMA user_version")
 
     def image(self) -> bytes:
         """The bytes of the database, read through SQLite, in a transaction.
@@ -89,9 +104,7 @@ class CaseReader:
     def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
         """The generation, and the cases of the rows that exist, both of one moment."""
         statement = f"SELECT *, {GENERATION} FROM cases WHERE row IN (SELECT value FROM json_each(?))"
-        found = self._sqlite.query(
-            statement, [str(list(rows))]
-        )  # the same text each time, so that SQLite keeps it prepared
+        found = self._sqlite.query(statement, [str(list(rows))])  # the same text each time: SQLite keeps it prepared
         generation = found[0][-1] if found else self.generation()
         return generation, {row[0]: case_of(row) for row in map(self._checked, (row[:-1] for row in found))}
 
@@ -100,40 +113,33 @@ class CaseReader:
 
         The rows are of that generation, unless it changed during the call.
         """
-        generation = 0
-        found: list[int] = []
-        for among, names in one_of(patients):
-            statement = f"SELECT {GENERATION}, group_concat(row) FROM cases WHERE patient {among}"
-            ((generation, rows),) = self._sqlite.query(statement, names)
-            found += map(int, rows.split(",")) if rows else []
-        return generation, found
+        statement = f"SELECT {GENERATION}, group_concat(row) FROM cases WHERE patient IN {{}}"
+        found = self._sqlite.query_in(statement, patients)
+        generation = found[-1][0] if found else self.generation()
+        return generation, [int(row) for _, rows in found if rows for row in rows.split(",")]
 
     def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
         """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
         wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
-        found: list[Row] = []
-        for among, names in one_of(_text(wanted)):
-            found += self._sqlite.query(f'SELECT row FROM cases WHERE "{field}" {among}', names)
+        found = self._sqlite.query_in(f'SELECT row FROM cases WHERE "{field}" IN {{}}', wanted)
         return np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
 
     def cases_where(self, field: str, values: Collection[str]) -> dict[int, Case]:
         """The cases whose field is one of the values, by row, in row order."""
-        found: list[Row] = []
-        for among, names in one_of(_text(values)):
-            found += self._sqlite.query(f'SELECT * FROM cases WHERE "{field}" {among}', names)
+        found = self._sqlite.query_in(f'SELECT * FROM cases WHERE "{field}" IN {{}}', values)
         return {row[0]: case_of(row) for row in map(self._checked, sorted(found))}
 
     def last(self) -> int:
         """The highest row number ever given; 0 if none was."""
         return self._sqlite.number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
 
-    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, str]:
-        """The values of a field that exist up to a row, each with its first case."""
-        found: list[Row] = []
-        for among, names in one_of(values):
-            statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" {among} AND row <= ? GROUP BY 1'
-            found += self._sqlite.query(statement, [*names, last])
-        return {value: case for value, case, _ in found}
+    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, list[Case]]:
+        """The values of a field that exist up to a row, each with its cases."""
+        known: dict[str, list[Case]] = {}
+        for row, case in self.cases_where(field, values).items():
+            if row <= last:
+                known.setdefault(getattr(case, field), []).append(case)
+        return known
 
     def counts(self, field: str) -> dict[str, int]:
         """The number of cases for each value of a field, sorted by value; labels by name."""
@@ -206,10 +212,7 @@ class CaseReader:
 
     def vectors_of(self, rows: Collection[int], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Row numbers (n,) and embeddings (n, D) of the rows that exist, in row order."""
-        found: list[Row] = []
-        for among, numbers in one_of(rows):
-            found += self._sqlite.query(f"SELECT row, vector, crc FROM embeddings WHERE row {among}", numbers)
-        found.sort()
+        found = sorted(self._sqlite.query_in("SELECT row, vector, crc FROM embeddings WHERE row IN {}", rows))
         if not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
             raise self._sqlite.damaged("its embeddings are not those that were written")
         vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
@@ -234,13 +237,12 @@ class CaseReader:
         found = self._sqlite.query("SELECT document, crc FROM metadata")
         if not found or not isinstance(found[0][0], str) or text_crc(found[0][0]) != found[0][1]:
             raise self._sqlite.damaged("its metadata is not what was written")
-        document: dict[str, Any] = json.loads(found[0][0])
-        return document
+        return dict(json.loads(found[0][0]))
 
     def history(self) -> list[dict[str, Any]]:
         """The changes, oldest first: generation, at, action, detail and the number of cases afterwards."""
-        rows = self._sqlite.query("SELECT generation, at, action, detail, cases FROM history ORDER BY generation")
         names = ("generation", "at", "action", "detail", "cases")
+        rows = self._rows_with_crc("history", 5)
         try:
             return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in rows]
         except (TypeError, ValueError) as error:
@@ -248,12 +250,19 @@ class CaseReader:
 
     def quarantined(self) -> dict[str, str]:
         """The cases set aside, with their reasons."""
-        return dict(self._sqlite.query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
+        return {case.case: reason for case, reason in self.set_aside()}
 
     def set_aside(self) -> list[tuple[Case, str]]:
         """The cases set aside, as `Case` with label 0, with their reasons."""
-        rows = self._sqlite.query('SELECT "case", study, patient, path, reason FROM quarantine ORDER BY "case"')
+        rows = self._rows_with_crc("quarantine", 5)
         return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
+
+    def _rows_with_crc(self, table: str, width: int) -> list[Row]:
+        """The rows of history or quarantine, in order, without their checksums."""
+        rows = self._sqlite.query(f"SELECT * FROM {table} ORDER BY 1")
+        if any(row[width:] not in {(), (row_crc(row[:width]),)} for row in rows):
+            raise self._sqlite.damaged(f"its {table} is not what was written")
+        return [row[:width] for row in rows]
 
     # Everything.
 
@@ -262,7 +271,9 @@ class CaseReader:
         if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
             raise self._sqlite.damaged("SQLite finds its structure broken")
         cases = sum(1 for _ in self._rows())
-        self.metadata(), self.history(), self.quarantined()
+        self.metadata(), self.quarantined()
+        if [entry["generation"] for entry in self.history()] != list(range(1, self.generation() + 1)):
+            raise self._sqlite.damaged("its history is not what was written")
         counts = []
         for table, column in (("embeddings", "vector"), ("thumbnails", "image")):
             count = 0
@@ -297,10 +308,4 @@ class CaseReader:
             return None  # removed a moment ago
         if not found or not intact(found[0]):
             raise self._sqlite.damaged(f"its {what} are not those that were written")
-        blob: bytes = found[0][1]
-        return blob
-
-
-def _text(values: Collection[Any]) -> list[Any]:
-    """The values that are valid Unicode: a text in the index cannot equal others."""
-    return [value for value in values if not (isinstance(value, str) and value != as_text(value))]
+        return bytes(found[0][1])

@@ -68,8 +68,10 @@ def require_one_each(
     embeddings: NDArray[np.float32],
     thumbnails: Sequence[bytes],
     logits: NDArray[np.float32],
+    dimension: int,
 ) -> None:
-    """Raise ValueError unless n cases come with n embeddings, n thumbnails and n finite logits."""
+    """Raise ValueError unless n cases come with n unit embeddings, n thumbnails and n finite logits."""
+    require_unit_rows(embeddings, dimension)
     if not len(cases) == len(embeddings) == len(thumbnails) == len(logits):
         raise ValueError("every case has one embedding, one thumbnail and one logit")
     if not np.all(np.isfinite(logits)):

@@ -1,11 +1,11 @@
 """Faults of a collection that only its pictures show: near duplicates, and labels that look wrong."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexFailure
+from retrieval.answer import plain
 from retrieval.audit.label_issues import ASSUMED, LabelCheck, check_labels
 from retrieval.audit.near_duplicates import (
     NearDuplicate,
@@ -21,6 +22,7 @@ from retrieval.audit.near_duplicates import (
     near_duplicates,
     similarity_limit,
 )
+from retrieval.csv_format import Row
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
@@ -29,8 +31,8 @@ from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import bundle_rules
+from retrieval.notices import Notice
 from retrieval.searcher import Searcher
-from retrieval.wording import predicate
 
 __all__ = ["DeepFindings", "EncodedCollection", "deep_findings", "encode_collection"]
 
@@ -40,7 +42,7 @@ class EncodedCollection:
     """N radiographs of a collection, encoded: cases with their digests, embeddings (N, D), logits (N,), thumbnails.
 
     `reused` of them were in an index already. `rules` are that index's, None where they have to be learned.
-    `unreadable` and `warnings` hold (case, reason).
+    `unreadable` holds (case, reason); `notices` are about the other radiographs, and name their cases.
     """
 
     bundle: Bundle = field(repr=False)
@@ -50,7 +52,7 @@ class EncodedCollection:
     logits: NDArray[np.float32] = field(repr=False)
     thumbnails: tuple[bytes, ...] = field(repr=False)
     unreadable: tuple[tuple[str, str], ...]
-    warnings: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...]
     reused: int = 0
 
 
@@ -67,6 +69,16 @@ class DeepFindings:
     similarity_limit: SimilarityLimit
     near_duplicates: tuple[NearDuplicate, ...]
     labels: LabelCheck
+
+    def rows(self) -> Iterator[Row]:
+        """The findings as lines of the audit's table."""
+        for pair in self.near_duplicates:
+            names = dict(zip(("case", "other_case", "study", "other_study"), pair.cases + pair.studies, strict=True))
+            yield {"finding": "near duplicate", **asdict(pair), **names}
+        for issue in self.labels.issues:
+            neighbours = "; ".join(f"{near.study} {near.label} {near.similarity:.3f}" for near in issue.neighbours)
+            renamed = {"case": issue.cases[0], "other_label": issue.other, "detail": neighbours}
+            yield {"finding": "suspect label", **asdict(issue), **renamed}
 
 
 def encode_collection(
@@ -104,7 +116,7 @@ def encode_collection(
         logits=encoded.logits,
         thumbnails=tuple(row.thumbnail for row in rows),
         unreadable=tuple(report.unreadable),
-        warnings=tuple(store.warnings),
+        notices=tuple(store.notices),
         reused=reused,
     )
 
@@ -115,7 +127,7 @@ class _Store:
     def __init__(self, rows: dict[str, EncodedCase], collection: Collection, cache: IndexBuilder | None) -> None:
         """`rows` gains what an interrupted call left in the cache."""
         self.rows = rows
-        self.warnings: list[tuple[str, str]] = []
+        self.notices: list[Notice] = []
         self._collection = collection
         self._cache = cache
         if cache:
@@ -124,16 +136,18 @@ class _Store:
                 named = [replace(cases[stored.case], digest=stored.digest) for stored in batch.cases]
                 kept = Batch(named, batch.embeddings, batch.logits, list(batch.thumbnails), [], [])
                 rows.update((row.case.case, row) for row in kept.rows())
-            noted = cast(list[list[str]], cache.metadata("warnings") or [])
-            self.warnings = [(case, warning) for case, warning in noted if case in rows]
+            stored = cast(list[dict[str, Any]], cache.metadata("notices") or [])
+            self.notices = [Notice(**notice) for notice in stored if notice["view"] in rows]
 
     def add(self, batch: Batch) -> bool:
         """Add a batch; gives whether it is in the cache. A full disk does not end an audit, which needs no cache."""
         self.rows.update((row.case.case, row) for row in batch.rows())
-        self.warnings += [(case.case, predicate(notice)) for case, notice in batch.notices]
+        self.notices += batch.notices
         if self._cache and batch.cases:
             try:
-                self._cache.set_metadata("warnings", self.warnings)  # first: those of cases without a row do not count
+                self._cache.set_metadata(
+                    "notices", plain(self.notices)
+                )  # first: those of cases without a row do not count
                 stored = [*map(self._collection.stored, batch.cases)]
                 self._cache.add(stored, batch.embeddings, batch.thumbnails, batch.logits)
             except (IndexFailure, OSError):

@@ -1,4 +1,4 @@
-"""Whether figures on one split can be trusted: what of it the other splits hold too."""
+"""Split leakage: what a split shares with other splits, so that figures on it cannot be trusted."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ TRAINING = "train"
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """What one split shares with the others, in studies of that split.
+    """The studies of one split that share something with other splits.
 
-    `leaking` names those of its `studies` that share anything; `by_patient`, `by_file` (a file that is the same byte
-    for byte) and `by_copy` (a near duplicate; None where nobody looked for any) count them by what they share.
+    `leaking` names them. `by_patient`, `by_file` (the same file, byte for byte) and `by_copy` (a near duplicate) count
+    them by what they share; `by_copy` is None where near duplicates were not searched.
     """
 
     split: str
@@ -29,65 +29,60 @@ class Leakage:
 def leakages(
     cases: Sequence[Case], files: Iterable[Sequence[str]], copies: Iterable[Sequence[str]] | None
 ) -> tuple[Leakage, ...]:
-    """For each split but "train", or each of all where none is called so; none where fewer than two are named.
+    """The leakage of each split but "train", or of every split where none has this name; empty below two splits.
 
-    files, copies: groups of case names that are one and the same; copies None where they were not looked for.
+    files, copies: groups of case names that are the same radiograph; copies is None where they were not searched.
     """
     splits = sorted({case.split for case in cases} - {""})
     if len(splits) < 2:
         return ()
-    sides: dict[str, set[str]] = {}
+    groups: dict[str, list[Case]] = {}
     for case in cases:
-        sides.setdefault(case.patient, set()).add(case.split)
-    patients = {case.study for case in cases if len(sides[case.patient] - {""}) > 1}
-    known = {case.case: case for case in cases}
-    of_files = _studies_across(known, files)
-    of_copies = None if copies is None else _studies_across(known, copies)
-    found = []
-    for split in [name for name in splits if name != TRAINING]:
+        groups.setdefault(case.patient, []).append(case)
+    by_name = {case.case: case for case in cases}
+    by_patient = _studies_across(groups.values())
+    by_file = _studies_across([by_name[name] for name in group] for group in files)
+    by_copy = None if copies is None else _studies_across([by_name[name] for name in group] for group in copies)
+    leaks = []
+    for split in splits:
         own = {case.study for case in cases if case.split == split}
-        found.append(
+        leaks.append(
             Leakage(
                 split=split,
                 studies=len(own),
-                leaking=tuple(sorted(own & (patients | of_files | (of_copies or set())))),
-                by_patient=len(own & patients),
-                by_file=len(own & of_files),
-                by_copy=None if of_copies is None else len(own & of_copies),
+                leaking=tuple(sorted(own & (by_patient | by_file | (by_copy or set())))),
+                by_patient=len(own & by_patient),
+                by_file=len(own & by_file),
+                by_copy=None if by_copy is None else len(own & by_copy),
             )
         )
-    return tuple(found)
+    return tuple(leak for leak in leaks if leak.split != TRAINING)
 
 
-def verdict(found: Sequence[Leakage]) -> str:
+def verdict(leaks: Sequence[Leakage]) -> str:
     """In one sentence, whether figures on the splits can be trusted."""
-    if not found:
-        return "No two splits are named, so nothing can leak from one into another."
-    if any(one.leaking for one in found):
-        leaks = "; ".join(_leak(one) for one in found if one.leaking)
-        return f"Do not trust figures on {_names([one for one in found if one.leaking])} as they stand: {leaks}."
-    looked = "no patient and no file"
-    if found[0].by_copy is None:
-        return f"Figures on {_names(found)} hold as far as was looked: {looked} is shared; near copies need --deep."
-    return f"Figures on {_names(found)} can be trusted as far as this audit sees: {looked} is shared, nor a near copy."
+    if not leaks:
+        return "Fewer than two splits are named, so there is no leakage between splits."
+    if leaking := [leak for leak in leaks if leak.leaking]:
+        return f"Do not trust figures on {_names(leaking)} as they are: {'; '.join(map(_shared, leaking))}."
+    shared = "no patient, no file and no near duplicate is shared."
+    if leaks[0].by_copy is None:
+        shared = "no patient and no file is shared. Near duplicates were not searched: use --deep."
+    return f"Figures on {_names(leaks)} can be trusted as far as this audit sees: {shared}"
 
 
-def _leak(one: Leakage) -> str:
-    kinds = (("patient", one.by_patient), ("file", one.by_file), ("near copy", one.by_copy))
-    by = ", ".join(f"{count:,} a {kind}" for kind, count in kinds if count)
-    share = len(one.leaking) / one.studies
-    return f"{len(one.leaking):,} of its {one.studies:,} studies ({share:.1%}) are tied to another split ({by})"
+def _shared(leak: Leakage) -> str:
+    kinds = (("patient", leak.by_patient), ("file", leak.by_file), ("near duplicate", leak.by_copy))
+    by = ", ".join(f"{count:,} by a {kind}" for kind, count in kinds if count)
+    share = len(leak.leaking) / leak.studies
+    return f"{len(leak.leaking):,} of its {leak.studies:,} studies ({share:.1%}) are tied to another split ({by})"
 
 
-def _names(found: Sequence[Leakage]) -> str:
-    return " and ".join(f"the {one.split} split" for one in found)
+def _names(leaks: Sequence[Leakage]) -> str:
+    return " and ".join(f"the {leak.split} split" for leak in leaks)
 
 
-def _studies_across(known: dict[str, Case], groups: Iterable[Sequence[str]]) -> set[str]:
+def _studies_across(groups: Iterable[Iterable[Case]]) -> set[str]:
     """The studies of the groups that lie in more than one split."""
-    found: set[str] = set()
-    for group in groups:
-        members = [known[name] for name in group]
-        if len({case.split for case in members} - {""}) > 1:
-            found.update(case.study for case in members)
-    return found
+    across = (group for group in map(list, groups) if len({case.split for case in group} - {""}) > 1)
+    return {case.study for group in across for case in group}

@@ -1,60 +1,128 @@
 """The DICOM layout: an archive's folders as they are, and a table that says which studies are abnormal.
 
-Who is who comes from the headers, and is named by keyed hashes (`retrieval.pseudonyms`) unless identifiers are to be
-kept. Folders and files of an archive are often called by patients' names, so the table of cases holds no path of theirs
-then, and no sentence that this module says names one.
+The headers say whose a radiograph is. Unless identifiers are to be kept, keyed hashes (`retrieval.pseudonyms`) replace
+them. The folders and files of an archive are often named after patients, so the cases then hold no path, and no notice
+or error of this module names one.
 """
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from index.case import Case
-from retrieval.datasets.case_table import LABELS, read_table, some
+from retrieval.datasets.case_table import Meanings, label_of, read_table, unknown_labels
+from retrieval.datasets.folders import walk
+from retrieval.datasets.identifiers import identifier_notices, look, placeholder_notices
+from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.images.dicom_header import DicomError, DicomRecord, NoRadiograph
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, is_dicom
-from retrieval.pseudonyms import SiteKey
+from retrieval.notices import Code, Notice, without_names
+from retrieval.pseudonyms import SiteKey, is_placeholder, normalised
 
 __all__ = ["DicomArchive", "is_dicom_folder", "labelled_studies", "read_dicom_folder"]
 
 LABEL_TABLE = "labels.csv"
 _DIRECTORY = "DICOMDIR"
-_LOOKED_AT = 200  # files, before a folder counts as one without DICOM
+_LOOKED_AT = 200  # files; a folder whose first ones are not DICOM counts as one without DICOM
 
 
 @dataclass(frozen=True, slots=True)
 class DicomArchive:
-    """The cases that have a label, what there is to say of the others, and the site key's name ("" without one)."""
+    """The cases that have a label, notices about the other files, and the site key's name ("" without one)."""
 
     cases: tuple[Case, ...]
-    notes: tuple[str, ...]
+    notices: tuple[Notice, ...]
     site: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Labelled:
+class _Label:
     line: int
     label: int
     part: str
     split: str
 
 
+@dataclass(frozen=True, slots=True)
+class _LabelTable:
+    """A table of labels, by Study Instance UID and by Accession Number.
+
+    Errors name lines, since their values may name a patient.
+    """
+
+    path: Path
+    studies: dict[str, _Label] = field(default_factory=dict)
+    accessions: dict[str, _Label] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, meanings: Meanings | None = None) -> "_LabelTable":
+        """Raises CollectionError."""
+        rows = read_table(path, ("label",))
+        if rows and not {"study", "accession"} & rows[0][1].keys():
+            raise CollectionError(f"{path} has no column study or accession; its first line must name its columns")
+        bad = [f"line {line}" for line, row in rows if label_of(row["label"], meanings) is None]
+        if bad:
+            raise CollectionError(unknown_labels(path, bad))
+        table = cls(path)
+        for line, row in rows:
+            number = label_of(row["label"], meanings) or 0
+            label = _Label(line, number, row.get("part", "").lower(), split_name(row.get("split", "")))
+            if not (row.get("study") or row.get("accession")):
+                raise CollectionError(f"{path} line {line} names neither a study nor an accession number")
+            for column, labels in (("study", table.studies), ("accession", table.accessions)):
+                if name := row.get(column):
+                    table.require_same(labels.setdefault(name, label), label)
+        return table
+
+    def label_of(self, record: DicomRecord) -> _Label | None:
+        study, accession = self.studies.get(record.study), self.accessions.get(normalised(record.accession))
+        if study and accession:
+            self.require_same(study, accession)
+        return study or accession
+
+    def require_same(self, first: _Label, second: _Label) -> None:
+        if first.label != second.label:
+            raise CollectionError(
+                f"{self.path} gives one study two labels, in the lines {first.line} and {second.line}"
+            )
+
+    def alike(self, lines: set[int], records: Iterable[DicomRecord]) -> int:
+        """How many of the lines name a study or number that looks like that of one of the records."""
+        looks = {look(name) for record in records for name in (record.study, record.accession) if name}
+        names = (*self.studies.items(), *self.accessions.items())
+        return len({label.line for name, label in names if label.line in lines and look(name) in looks})
+
+    @property
+    def identifiers(self) -> set[str]:
+        return {*self.studies, *self.accessions}
+
+    @property
+    def lines(self) -> set[int]:
+        return {label.line for label in (*self.studies.values(), *self.accessions.values())}
+
+
 @dataclass(slots=True)
-class _Found:
-    """What a walk through the folders met."""
+class _Records:
+    """The radiographs in the folders, and counts of the other files: DICOM of other kinds, and other files by code."""
 
     radiographs: list[tuple[Path, DicomRecord]] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)
-    strange: int = 0  # files that are no DICOM
-    unreadable: int = 0
-    copies: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    others: Counter[Code] = field(default_factory=Counter)
+
+    def notices(self) -> list[Notice]:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
+        return [
+            Notice(Code.NOT_DICOM, detail={"count": self.others[Code.NOT_DICOM]}),
+            Notice(Code.NOT_RADIOGRAPHS, detail={"count": self.kinds.total(), "kinds": kinds}),
+            Notice(Code.UNREADABLE_DICOM, detail={"count": self.others[Code.UNREADABLE_DICOM]}),
+            Notice(Code.COPIES, detail={"count": self.others[Code.COPIES]}),
+        ]
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether a folder holds a DICOMDIR, or DICOM is among the first files in it and its folders."""
+    """Whether a folder holds a DICOMDIR, or its first files (those in its folders included) include DICOM."""
     for number, path in enumerate(_files(folder)):
         if path.name.upper() == _DIRECTORY or _is_dicom(path):
             return True
@@ -63,15 +131,20 @@ def is_dicom_folder(folder: Path) -> bool:
     return False
 
 
-def read_dicom_folder(folder: Path, labels: Path | None = None, keep_identifiers: bool = False) -> DicomArchive:
-    """Every labelled CR, DX and secondary capture in a folder and the folders in it, a case a frame, and notes.
+def read_dicom_folder(
+    folder: Path,
+    labels: Path | None = None,
+    keep_identifiers: bool = False,
+    labels_are: Meanings | None = None,
+) -> DicomArchive:
+    """Every labelled CR, DX and secondary capture in a folder and the folders in it, one case a frame, and notices.
 
     labels: a CSV table with the columns `study` (Study Instance UID) or `accession` (Accession Number), or both, and
-    `label` (as in a case table); `part` and `split` are read where there are. It is the folder's labels.csv unless
-    named. Files that are no DICOM, or no radiographs, or have no label are passed over and counted, and so are copies
-    of one radiograph, and studies that name two patients.
+    `label` (as in a case table, with `labels_are`); `part` and `split` are optional. By default it is the folder's
+    labels.csv. Other files, radiographs without a label, copies of a radiograph, and studies that name two patients are
+    passed over and counted. A placeholder such as ANONYMOUS as Patient ID names nobody. Links to folders are followed.
 
-    Raises CollectionError where there is no table, it cannot be used, or gives a study two labels; SiteKeyError;
+    Raises CollectionError if the table is missing, cannot be used, or gives a study two labels; SiteKeyError;
     MissingExtra.
     """
     table = folder / LABEL_TABLE if labels is None else labels
@@ -80,113 +153,90 @@ def read_dicom_folder(folder: Path, labels: Path | None = None, keep_identifiers
             f"{table} does not exist: name a table with --labels, whose columns are study (Study Instance UID) or "
             "accession (Accession Number), and label (normal or abnormal)"
         )
-    by_study, by_accession = _labels(table)
-    found = _walk(folder)
+    named = _LabelTable.read(table, labels_are)
+    read = _read_records(folder)
     key = None if keep_identifiers else SiteKey.find_or_make()
-    labelled: list[tuple[Path, DicomRecord, _Labelled]] = []
-    without = []
-    for path, record in found.radiographs:
-        label = _label_of(record, by_study, by_accession, table)
-        if label:
-            labelled.append((path, record, label))
-        else:
-            without.append(record)
-    torn = _with_two_patients(record for _, record, _ in labelled)
+    pairs = [(path, record, named.label_of(record)) for path, record in read.radiographs]
+    labelled = [(path, record, label) for path, record, label in pairs if label]
+    records = [record for _, record, _ in labelled]
+    ambiguous = _with_two_patients(records)
     cases = [
         case
         for path, record, label in labelled
-        if record.study not in torn
+        if record.study not in ambiguous
         for case in _cases(folder, path, record, label, key)
     ]
-    notes = [*_notes(found, without, len(torn)), *_notes_of([record for _, record, _ in labelled])]
-    used = {label.line for _, _, label in labelled}
-    lines = {label.line for label in (*by_study.values(), *by_accession.values())}
-    if lines - used:
-        notes.append(f"rows of the table of labels whose study is not here: {len(lines - used)} of {len(lines)}")
-    if missing := _missing(folder):
-        notes.append(f"files that DICOMDIR lists and that are missing: {missing}")
+    unlabelled = [record for _, record, label in pairs if not label]
+    without = named.lines - {label.line for _, _, label in labelled}
+    counted = (
+        *read.notices(),
+        Notice(
+            Code.UNLABELLED, detail={"count": len(unlabelled), "studies": len({record.study for record in unlabelled})}
+        ),
+        Notice(Code.STUDIES_OF_TWO_PATIENTS, detail={"count": len(ambiguous)}),
+        Notice(
+            Code.WITHOUT_PATIENT,
+            detail={"count": sum(not _patient(record) for record in records), "total": len(records)},
+        ),
+        Notice(Code.BURNED_IN_TEXTS, detail={"count": sum(record.burnt_in for record in records)}),
+        Notice(Code.LABELS_WITHOUT_STUDY, detail={"count": len(without), "total": len(named.lines)}),
+        Notice(Code.LABELS_ALIKE, detail={"count": named.alike(without, unlabelled)}),
+        Notice(Code.DICOMDIR_FILES_MISSING, detail={"count": _missing(folder)}),
+    )
+    patients = {record.study: _patient(record) or record.study for record in records}
+    raw = identifier_notices(patients, {*map(_patient, records), *named.identifiers} - {""})
+    notices = [notice for notice in counted if notice.detail["count"]]
+    notices += placeholder_notices(record.patient for record in records)
+    notices += map(without_names, raw) if key else raw
     if key:
-        notes.append("patients and studies are named by hashes with this site's key, and no path is stored")
-    return DicomArchive(tuple(cases), tuple(notes), key.name if key else "")
+        notices.append(Notice(Code.PSEUDONYMS))
+    return DicomArchive(tuple(cases), tuple(notices), key.name if key else "")
 
 
 def labelled_studies(table: Path) -> tuple[list[str], list[str]]:
     """The Study Instance UIDs and the Accession Numbers that a table of labels names. Raises CollectionError."""
-    by_study, by_accession = _labels(table)
-    return sorted(by_study), sorted(by_accession)
+    named = _LabelTable.read(table)
+    return sorted(named.studies), sorted(named.accessions)
 
 
-def _labels(table: Path) -> tuple[dict[str, _Labelled], dict[str, _Labelled]]:
-    """The labels by study and by accession number. Errors name lines: what stands there may name a patient."""
-    rows = read_table(table, ("label",))
-    if rows and not {"study", "accession"} & rows[0][1].keys():
-        raise CollectionError(f"{table} has neither a column study nor accession; its first line must name its columns")
-    bad = [f"line {line}" for line, row in rows if row["label"].lower() not in LABELS]
-    if bad:
-        raise CollectionError(f"{table} has labels other than {', '.join(LABELS)}: {some(bad)}")
-    found: tuple[dict[str, _Labelled], dict[str, _Labelled]] = ({}, {})
-    for line, row in rows:
-        label = _Labelled(line, LABELS[row["label"].lower()], row.get("part", "").lower(), row.get("split", "").lower())
-        named = [(names, row[column]) for names, column in zip(found, ("study", "accession"), strict=True)
-                 if row.get(column)]  # fmt: skip
-        if not named:
-            raise CollectionError(f"{table} line {line} names neither a study nor an accession number")
-        for names, name in named:
-            first = names.setdefault(name, label)
-            if first.label != label.label:
-                raise CollectionError(f"{table} gives one study two labels, in the lines {first.line} and {line}")
-    return found
-
-
-def _label_of(
-    record: DicomRecord, by_study: dict[str, _Labelled], by_accession: dict[str, _Labelled], table: Path
-) -> _Labelled | None:
-    study, accession = by_study.get(record.study), by_accession.get(record.accession)
-    if study and accession and study.label != accession.label:
-        raise CollectionError(f"{table} gives one study two labels, in the lines {study.line} and {accession.line}")
-    return study or accession
-
-
-def _walk(folder: Path) -> _Found:
+def _read_records(folder: Path) -> _Records:
     from retrieval.images.dicom_reader import read_record
 
-    found = _Found()
-    places: dict[str, int] = {}  # of each radiograph among those found
+    read = _Records()
+    positions: dict[str, int] = {}  # of each radiograph in `read.radiographs`
     for path in _files(folder):
         if path.name.upper() == _DIRECTORY:
             continue
         if not _is_dicom(path):
-            found.strange += 1
+            read.others[Code.NOT_DICOM] += 1
             continue
         try:
             with path.open("rb") as file:
                 record = read_record(file, MAX_BYTES, MAX_PIXELS)
         except NoRadiograph as error:
-            found.others[error.kind] += 1
+            read.kinds[error.kind] += 1
         except (DicomError, OSError):
-            found.unreadable += 1
+            read.others[Code.UNREADABLE_DICOM] += 1
         else:
+            position = positions.get(record.image)
             if not record.study:
-                found.unreadable += 1
-            elif record.image in places:
-                found.copies += 1
-                known, _ = found.radiographs[places[record.image]]
-                if path.stat().st_size > known.stat().st_size:  # the other may be a copy that was broken off
-                    found.radiographs[places[record.image]] = path, record
+                read.others[Code.UNREADABLE_DICOM] += 1
+            elif position is not None:
+                read.others[Code.COPIES] += 1
+                known, _ = read.radiographs[position]
+                if path.stat().st_size > known.stat().st_size:  # the smaller file may be an incomplete copy
+                    read.radiographs[position] = path, record
             else:
                 if record.image:
-                    places[record.image] = len(found.radiographs)
-                found.radiographs.append((path, record))
-    return found
+                    positions[record.image] = len(read.radiographs)
+                read.radiographs.append((path, record))
+    return read
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file in a folder and its folders by name, but hidden ones and the table of labels."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and name.lower() != LABEL_TABLE:
-                yield Path(place) / name
+    """Every file in a folder and its folders by name, except hidden files and the table of labels."""
+    for parent, names in walk(folder):
+        yield from (parent / name for name in names if name.lower() != LABEL_TABLE)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -196,15 +246,21 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _with_two_patients(records: Iterator[DicomRecord]) -> set[str]:
+def _patient(record: DicomRecord) -> str:
+    """The Patient ID in one form, "" for a placeholder."""
+    return "" if is_placeholder(record.patient) else normalised(record.patient)
+
+
+def _with_two_patients(records: Iterable[DicomRecord]) -> set[str]:
     """The studies whose radiographs name more than one patient."""
-    pairs = {(record.study, record.patient) for record in records}
+    pairs = {(record.study, _patient(record)) for record in records}
     return {study for study, count in Counter(study for study, _ in pairs).items() if count > 1}
 
 
-def _cases(folder: Path, path: Path, record: DicomRecord, label: _Labelled, key: SiteKey | None) -> Iterator[Case]:
+def _cases(folder: Path, path: Path, record: DicomRecord, label: _Label, key: SiteKey | None) -> Iterator[Case]:
     name = path.relative_to(folder).as_posix()
-    study, patient, series = record.study, record.patient, record.series
+    study, series = record.study, record.series
+    patient = _patient(record)
     if key:
         name = key.pseudonym("image", record.image or name)
         patient = key.pseudonym("patient", patient) if patient else ""
@@ -227,7 +283,7 @@ def _cases(folder: Path, path: Path, record: DicomRecord, label: _Labelled, key:
 
 
 def _missing(folder: Path) -> int:
-    """How many of the files that the folder's own DICOMDIR lists are not there, whatever the case of their names."""
+    """How many files that the folder's own DICOMDIR lists are missing, whatever the case of their names."""
     from retrieval.images.dicom_reader import listed_files
 
     directories = [path for path in folder.iterdir() if path.name.upper() == _DIRECTORY and path.is_file()]
@@ -239,39 +295,3 @@ def _missing(folder: Path) -> int:
     except (DicomError, OSError):
         return 0
     return len(listed - {path.relative_to(folder).as_posix().upper() for path in _files(folder)})
-
-
-def _notes(found: _Found, without: list[DicomRecord], torn: int) -> list[str]:
-    notes = []
-    if found.strange:
-        notes.append(f"passed over, no DICOM: {found.strange}")
-    if found.others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in found.others.most_common())
-        notes.append(f"passed over, DICOM but no radiograph: {found.others.total()} ({kinds})")
-    if found.unreadable:
-        notes.append(f"passed over, DICOM that cannot be read: {found.unreadable}")
-    if found.copies:
-        notes.append(f"passed over, copies of a radiograph that is read: {found.copies}")
-    if without:
-        studies = len({record.study for record in without})
-        notes.append(f"passed over, radiographs without a label: {len(without)} (studies: {studies})")
-    if torn:
-        notes.append(f"passed over, studies that name two patients: {torn}")
-    return notes
-
-
-def _notes_of(records: list[DicomRecord]) -> list[str]:
-    """What a user of these radiographs has to know."""
-
-    def count(has: Callable[[DicomRecord], bool]) -> int:
-        return sum(map(has, records))
-
-    notes = []
-    if nobody := count(lambda record: not record.patient):
-        notes.append(
-            f"radiographs that name no patient: {nobody} of {len(records)}; each of their studies counts as a patient "
-            "of its own, so the same patient can be on both sides of a comparison"
-        )
-    if burnt := count(lambda record: record.burnt_in):
-        notes.append(f"radiographs that say that text is burnt into them: {burnt}; it is seen in their thumbnails")
-    return notes

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from index.case import ABNORMAL, NORMAL, Case
-from retrieval.datasets.case_table import read_table, some
+from retrieval.datasets.case_table import label_of, read_table
+from retrieval.datasets.identifiers import some
 from retrieval.errors import CollectionError
+from retrieval.notices import Code, Notice
 
 __all__ = ["is_fracatlas", "read_fracatlas"]
 
@@ -25,30 +27,35 @@ def is_fracatlas(folder: Path) -> bool:
     return (folder / _TABLE).is_file() and any((folder / "images" / name).is_dir() for name in _FOLDERS)
 
 
-def read_fracatlas(folder: Path) -> tuple[list[Case], list[str]]:
-    """The cases in the order of their image numbers, and notes.
+def read_fracatlas(folder: Path) -> tuple[list[Case], list[Notice]]:
+    """The cases in the order of their image numbers, and notices.
 
-    The part is the one that its column names, "mixed" where several do. The view is "multiple" for a radiograph that
-    shows several (`multiscan`), else the first that is set. FracAtlas publishes neither patients nor studies, but
-    radiographs with consecutive numbers are visibly one limb from several views: a patient is inferred as a run of
-    consecutive numbers of one part, and called by its first number; a study as a run of one label within it.
+    The part is the one that the columns name, or "mixed" if they name several. The view is "multiple" for a radiograph
+    of several views (`multiscan`), else the first that is set. FracAtlas publishes neither patients nor studies, but
+    radiographs with consecutive numbers visibly show one limb. So consecutive numbers of one part are taken as one
+    patient, who is named by the first number, and those of one label among them as one study.
 
-    Raises CollectionError: a column missing, an image listed twice, missing (counted, five named), or in the folder of
-    the other label.
+    Images that are missing stay cases, which cannot be read. Raises CollectionError for a missing column, an image that
+    is listed twice, an image in the folder of the other label, and a table of which no image exists.
     """
     table = folder / _TABLE
     rows = [row for _, row in read_table(table, ("image_id", "fractured"))]
-    places: dict[str, tuple[str, int]] = {}
+    images: dict[str, tuple[str, int]] = {}  # the path and label of each
     for name, label in _FOLDERS.items():
         for image in _images(folder / "images" / name):
-            places[image] = (f"images/{name}/{image}", label)
-    _check(table, rows, places)
+            images[image] = (f"images/{name}/{image}", label)
+    _check(table, rows, images)
+    missing = [row["image_id"] for row in rows if row["image_id"] not in images]
+    folders = {label: name for name, label in _FOLDERS.items()}
+    for row in rows:
+        label = _label(row)
+        images.setdefault(row["image_id"], (f"images/{folders[label]}/{row['image_id']}", label))
 
     cases: list[Case] = []
     previous, patient, studies = None, "", 0
     for row in sorted(rows, key=lambda row: _number(row["image_id"])):
         number, part = _number(row["image_id"]), _part(row)
-        path, label = places[row["image_id"]]
+        path, label = images[row["image_id"]]
         if previous is None or number != previous + 1 or part != cases[-1].part:
             patient, studies = f"run{number:07d}", 1
         elif label != cases[-1].label:
@@ -57,11 +64,14 @@ def read_fracatlas(folder: Path) -> tuple[list[Case], list[str]]:
         study = f"{patient}-s{studies}"
         cases.append(Case(path, study, patient, label, part, _view(row), path=str(folder / path)))
 
-    notes = ["patients and studies are inferred from runs of consecutive image numbers: FracAtlas publishes neither"]
-    unlisted = len(places.keys() - {row["image_id"] for row in rows})
-    if unlisted:
-        notes.append(f"{unlisted} images that {_TABLE} does not list are left out")
-    return cases, notes
+    notices = [Notice(Code.INFERRED_PATIENTS)]
+    if missing:
+        notices.append(
+            Notice(Code.MISSING_FILES, detail={"count": len(missing), "total": len(rows), "names": some(missing)})
+        )
+    if unlisted := len(images.keys() - {row["image_id"] for row in rows}):
+        notices.append(Notice(Code.UNLISTED_LEFT_OUT, detail={"count": unlisted}))
+    return cases, notices
 
 
 def _images(folder: Path) -> list[str]:
@@ -70,26 +80,30 @@ def _images(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def _check(table: Path, rows: Sequence[dict[str, str]], places: dict[str, tuple[str, int]]) -> None:
+def _check(table: Path, rows: Sequence[dict[str, str]], images: dict[str, tuple[str, int]]) -> None:
     """Every row has its own image, in the folder of its own label."""
-    images = [row["image_id"] for row in rows]
-    twice = [image for image, times in Counter(images).items() if times > 1]
+    listed = [row["image_id"] for row in rows]
+    twice = [image for image, times in Counter(listed).items() if times > 1]
     if twice:
         raise CollectionError(f"{table} lists {len(twice)} images more than once: {some(twice)}")
-    missing = [image for image in images if image not in places]
-    if missing:
-        raise CollectionError(
-            f"{table} names {len(missing)} of {len(rows)} images that do not exist in images/: {some(missing)}"
-        )
-    other = [row["image_id"] for row in rows if row["fractured"] != str(places[row["image_id"]][1])]
+    bad = [row["image_id"] for row in rows if label_of(row["fractured"]) is None]
+    if bad:
+        raise CollectionError(f"{table} has values other than 0 and 1 in the column fractured: of {some(bad)}")
+    if rows and not images.keys() & set(listed):
+        raise CollectionError(f"none of the {len(rows)} images that {table} names exists in images/: {some(listed)}")
+    other = [row["image_id"] for row in rows if images.get(row["image_id"], ("", _label(row)))[1] != _label(row)]
     if other:
         raise CollectionError(
             f"{table} and the folders in images/ give different labels to {len(other)} images: {some(other)}"
         )
 
 
+def _label(row: dict[str, str]) -> int:
+    return label_of(row["fractured"]) or NORMAL
+
+
 def _number(image: str) -> int:
-    """The number in an image's name; names without one come first, each a run of its own."""
+    """The number in an image's name; names without a number come first, each a patient of its own."""
     digits = re.search(r"\d+", image)
     return int(digits[0]) if digits else -2
 

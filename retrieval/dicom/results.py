@@ -1,5 +1,6 @@
 """An answer as the DICOM instances that an archive keeps with the study: a report, and a heatmap a view."""
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from retrieval.dicom.secondary_capture import secondary_capture
 from retrieval.dicom.source_instances import read_origins
 from retrieval.dicom.structured_report import priors_of, structured_report
 from retrieval.errors import OutputError
+from retrieval.notices import Notice
 from retrieval.searcher import Filter, Searcher
 
 __all__ = [
@@ -43,12 +45,12 @@ def search_for_archive(
     where: Filter | None = None,
     heatmap: Path | None = None,
 ) -> ArchiveAnswer:
-    """Answer as `Searcher.search` does, and make the instances. Similar studies are referred to where the index was
-    built with kept identifiers and their files still exist. They are named by their hashes where the index names them
-    so, and are otherwise described by label and similarity alone.
+    """Answer as `Searcher.search` does, and make the instances.
 
-    Raises DicomResultError where the query's views are not DICOM files of one study of one patient, and what `search`
-    raises.
+    A similar study is referred to if the index was built with kept identifiers and its file still exists, and named by
+    its pseudonym if the index has pseudonyms. Otherwise only its label and similarity are written.
+
+    Raises DicomResultError unless the views are DICOM files of one study of one patient, and what `search` raises.
     """
     from pydicom.uid import generate_uid
 
@@ -59,35 +61,29 @@ def search_for_archive(
     kept = searcher.layout == "dicom" and not searcher.site
     report = structured_report(answer, origins, priors_of(answer.cases) if kept else None, named=bool(searcher.site))
     series = generate_uid(prefix=None)
+    common = {"study": origins[0].header, "series": series, "software": report.SoftwareVersions}
     captures = [
-        secondary_capture(
-            overlay,
-            origin,
-            study=origins[0].header,
-            series=series,
-            number=number,
-            software=report.SoftwareVersions,
-        )
+        secondary_capture(overlay, origin, number=number, **common)
         for number, (overlay, origin) in enumerate(zip(overlays, origins, strict=True), start=1)
     ]
     return ArchiveAnswer(answer, (report, *captures))
 
 
 def encoded(instance: Any, as_it_is: bool = False) -> bytes:
-    """An instance as the bytes of a DICOM file; `as_it_is` keeps the faults of one that was received."""
+    """An instance as the bytes of a DICOM file; `as_it_is` keeps the faults of a received one."""
     file = BytesIO()
     instance.save_as(file, enforce_file_format=not as_it_is)
     return file.getvalue()
 
 
 def require_folder(folder: Path) -> None:
-    """Make the folder where it is missing. Raises OutputError where it cannot be written into."""
+    """Make the folder if it is missing. Raises OutputError if nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written into: {error.strerror or error}; name another folder") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder} cannot be written into; name another folder")
+        raise OutputError(f"{folder} cannot be written to: {error.strerror or error}; name another folder") from error
 
 
 def write_instances(folder: Path, instances: Sequence[Any]) -> list[Path]:
@@ -113,21 +109,17 @@ def read_instances(files: Sequence[Path]) -> list[Any]:
 def renamed(answer: Answer, names: Mapping[str, str]) -> Answer:
     """The answer with other names for the files of its query, such as files that were fetched and then removed."""
 
-    def new(text: str) -> str:
+    def new(text: Any) -> Any:
         for old, name in names.items():
-            text = text.replace(old, name)
+            text = text.replace(old, name) if isinstance(text, str) else text
         return text
+
+    def new_notice(notice: Notice) -> Notice:
+        return replace(notice, view=new(notice.view), detail={key: new(value) for key, value in notice.detail.items()})
 
     return replace(
         answer,
         query=replace(answer.query, files=tuple(map(new, answer.query.files))),
         views=tuple(replace(view, file=new(view.file)) for view in answer.views),
-        notices=tuple(
-            replace(
-                notice,
-                view=new(notice.view),
-                detail={key: new(value) if isinstance(value, str) else value for key, value in notice.detail.items()},
-            )
-            for notice in answer.notices
-        ),
+        notices=tuple(map(new_notice, answer.notices)),
     )

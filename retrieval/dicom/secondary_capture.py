@@ -29,43 +29,28 @@ _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageComp
 def secondary_capture(
     overlay: NDArray[np.uint8], origin: Origin, *, study: Any, series: str, number: int, software: str
 ) -> Any:
-    """The overlay (H, W, 3) BGR of one view as a pydicom Dataset, instance `number` of `series`, which refers to it.
+    """The overlay (H, W, 3) BGR of one view as a pydicom Dataset, instance `number` of `series`.
 
-    study: the header that patient and study are taken from, the same for all of a series. The capture says itself that
-    it was derived and how, that text is burnt into it where the radiograph says so, and that it was compressed with
-    loss where the radiograph was.
+    study: the header that patient and study are copied from, the same for a whole series. The capture refers to its
+    radiograph, says how it was derived, and repeats what the radiograph says of burnt-in text and lossy compression.
     """
     be_silent()
     header = origin.header
     capture = SCImage(
-        pixel_array=np.ascontiguousarray(overlay[:, :, ::-1]),
-        photometric_interpretation="RGB",
-        bits_allocated=8,
-        coordinate_system=CoordinateSystemNames.PATIENT,
-        study_instance_uid=study.StudyInstanceUID,
-        series_instance_uid=series,
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=generate_uid(prefix=None),
-        instance_number=number,
-        manufacturer=OWN_MODEL_NAME,
-        manufacturer_model_name=OWN_MODEL_NAME,
-        software_versions=software,
-        patient_id=study.PatientID,
-        patient_name=study.PatientName,
-        patient_birth_date=study.PatientBirthDate,
-        patient_sex=study.PatientSex,
-        accession_number=study.AccessionNumber,
-        study_id=study.StudyID,
-        study_date=study.StudyDate,
-        study_time=study.StudyTime,
-        referring_physician_name=study.ReferringPhysicianName,
-        series_description="mura-search heatmap",
-        patient_orientation=("L", "F"),
+        pixel_array=np.ascontiguousarray(overlay[:, :, ::-1]), photometric_interpretation="RGB", bits_allocated=8,
+        coordinate_system=CoordinateSystemNames.PATIENT, study_instance_uid=study.StudyInstanceUID,
+        series_instance_uid=series, series_number=SERIES_NUMBER, sop_instance_uid=generate_uid(prefix=None),
+        instance_number=number, manufacturer=OWN_MODEL_NAME, manufacturer_model_name=OWN_MODEL_NAME,
+        software_versions=software, patient_id=study.PatientID, patient_name=study.PatientName,
+        patient_birth_date=study.PatientBirthDate, patient_sex=study.PatientSex,
+        accession_number=study.AccessionNumber, study_id=study.StudyID, study_date=study.StudyDate,
+        study_time=study.StudyTime, referring_physician_name=study.ReferringPhysicianName,
+        series_description="mura-search heatmap", patient_orientation=("L", "F"),
         specific_character_set="ISO_IR 192",
-    )
+    )  # fmt: skip
     capture.copy_patient_and_study_information(study)
     capture.Laterality = study.get("Laterality", "")
-    capture.PatientOrientation = ""  # nobody measured it
+    capture.PatientOrientation = ""  # it is unknown
     capture.ConversionType = "SYN"
     capture.DerivationDescription = (
         "Heatmap of what raises the abnormality score (Smooth Grad-CAM++), painted over the radiograph; it outlines "

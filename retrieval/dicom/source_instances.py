@@ -1,7 +1,7 @@
-"""What a query's own DICOM files say of patient and study: all that a result may say of them.
+"""The patient and the study of a query's DICOM files.
 
-Results belong to the patient and the study of the radiographs that were asked about, and take over the attributes of
-the Patient and General Study modules (PS3.3, C.7.1.1 and C.7.2.1) that are read here, and no others.
+A result belongs to both. It copies the attributes of the Patient and General Study modules (PS3.3, C.7.1.1 and C.7.2.1)
+that are read here, and no others.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from retrieval.errors import DicomResultError
+from retrieval.errors import DicomResultError, MissingExtra
 from retrieval.images.dicom_header import DicomError, text
 from retrieval.images.dicom_reader import read_elements
 from retrieval.images.radiograph import MAX_BYTES, file_and_frame, is_dicom
@@ -19,11 +19,9 @@ from retrieval.images.radiograph import MAX_BYTES, file_and_frame, is_dicom
 try:
     from pydicom import Dataset
 except ImportError as error:
-    from retrieval.errors import MissingExtra
-
     raise MissingExtra(error.name or "pydicom", "dicom") from error
 
-__all__ = ["Origin", "read_origin", "read_origins"]
+__all__ = ["UID", "InvalidUid", "Origin", "identifying_header", "read_origin", "read_origins"]
 
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName")
@@ -48,12 +46,20 @@ _FORMS = {
     "LossyImageCompression": "0[01]",
     "LossyImageCompressionRatio": r"\d{1,9}(\.\d{1,6})?(\\\d{1,9}(\.\d{1,6})?)*",
 }
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+
+
+class InvalidUid(DicomError):
+    """A UID is missing or invalid, so that nothing can refer to the radiograph. `keyword` is its name."""
+
+    def __init__(self, keyword: str) -> None:
+        super().__init__(f"has no valid {keyword}; export it again")
+        self.keyword = keyword
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One view that was asked about: its file, its frame (0 where the file has but one), and its header's elements."""
+    """One view of a query: its file, its frame (0 if the file has only one), and its header's elements."""
 
     file: str
     frame: int
@@ -63,16 +69,15 @@ class Origin:
 def read_origins(views: Sequence[str]) -> list[Origin]:
     """The origins of a query's views, named as `Query.files` names them.
 
-    Raises DicomResultError, which names the file and nothing of its header: where one is no DICOM, lacks what a
-    reference to it needs, or is of another study or patient than the first.
+    Raises DicomResultError, which names a file and nothing of its header: for a file that is not DICOM, has no valid
+    UIDs, or is of another study or patient than the first.
     """
     origins = []
     for view in views:
         path, frame = file_and_frame(Path(view))
         try:
-            known = path.is_file() and is_dicom(path)
-            if not known:
-                raise DicomResultError(f"{view} is no DICOM file, so there is no study that a result could be filed in")
+            if not (path.is_file() and is_dicom(path)):
+                raise DicomResultError(f"{view} is not a DICOM file; a DICOM result needs a study to belong to")
             origins.append(Origin(view, frame or 0, read_origin(path)))
         except DicomError as error:
             raise DicomResultError(f"{view} {error}") from None
@@ -89,18 +94,23 @@ def read_origins(views: Sequence[str]) -> list[Origin]:
 
 
 def read_origin(path: Path) -> Any:
-    """A clean Dataset of one radiograph's identifying elements, in Unicode, empty where the file says nothing useful.
-
-    Raises DicomError, OSError.
-    """
+    """What `identifying_header` gives of a file. Raises DicomError, OSError."""
     with path.open("rb") as file:
-        ds = read_elements(file, _READ, MAX_BYTES)
+        return identifying_header(file)
+
+
+def identifying_header(file: BinaryIO) -> Any:
+    """A new Dataset of a radiograph's identifying elements, in Unicode; invalid values are empty.
+
+    Raises InvalidUid for a UID that cannot be referred to, DicomError for what is not a readable radiograph.
+    """
+    ds = read_elements(file, _READ, MAX_BYTES)
     clean = Dataset()
     clean.SpecificCharacterSet = "ISO_IR 192"
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         value = text(ds, keyword)
-        if len(value) > 64 or not _UID.fullmatch(value):
-            raise DicomError(f"names no {keyword} that could be referred to; export it again")
+        if not UID.fullmatch(value):
+            raise InvalidUid(keyword)
         setattr(clean, keyword, value)
     for keyword in _PATIENT + _STUDY + _OPTIONAL:
         value = _value(ds, keyword)
@@ -108,33 +118,24 @@ def read_origin(path: Path) -> Any:
             setattr(clean, keyword, value)
     if (side := text(ds, "ImageLaterality")) in ("L", "R"):
         clean.Laterality = side
-    if clean.get("PatientIdentityRemoved") == "YES":
-        clean.DeidentificationMethodCodeSequence = ds.get("DeidentificationMethodCodeSequence") or []
-        if not clean.DeidentificationMethodCodeSequence:
-            del clean.DeidentificationMethodCodeSequence
+    if clean.get("PatientIdentityRemoved") == "YES" and (codes := ds.get("DeidentificationMethodCodeSequence")):
+        clean.DeidentificationMethodCodeSequence = codes
     return clean
 
 
 def _value(ds: Any, keyword: str) -> str:
+    """An element as text; "" if the standard does not allow its value."""
     try:
         value = ds.get(keyword)
         several = value is not None and not isinstance(value, str | bytes) and hasattr(value, "append")
         value = "\\".join(map(str, value)) if several else text(ds, keyword)
-    except (ValueError, TypeError, OverflowError):  # such as a ratio that is no number
-        return ""
-    form = _FORMS.get(keyword)
-    if (form and not re.fullmatch(form, value)) or (keyword.endswith("Name") and "\\" in value):
-        return ""
-    return value if _exists(keyword, value) else ""
-
-
-def _exists(keyword: str, value: str) -> bool:
-    """Whether a date is one of the calendar and a time one of the day; what is neither exists."""
-    try:
+        form = _FORMS.get(keyword)
+        if (form and not re.fullmatch(form, value)) or (keyword.endswith("Name") and "\\" in value):
+            return ""
         if keyword.endswith("Date") and value:
             date(int(value[:4]), int(value[4:6]), int(value[6:8]))
         if keyword.endswith("Time") and value:
             time(int(value[:2]), int(value[2:4] or 0), int(value[4:6] or 0))
-    except ValueError:
-        return False
-    return True
+    except (ValueError, TypeError, OverflowError):  # such as a ratio that is not a number, or 30 February
+        return ""
+    return str(value)

@@ -1,30 +1,29 @@
 """A DICOM node: receives radiographs by C-STORE, groups them into studies, and sends results by C-STORE (PS3.4, B).
 
-    association -> C-STORE -> spool/in/STUDY/IMAGE.dcm -> quiet for a while -> handle(files) -> spool/out/... -> deliver
+    association -> C-STORE -> spool/in -> nothing new for a while -> handle(files) -> spool/out -> deliver
 
-What is acknowledged is on the disk, and what is on the disk is answered, also after a restart. Names in the spool are
-hashes; its files are radiographs of patients, and are removed when their study was answered.
+What is acknowledged is on the disk, and what is on the disk is answered, also after a restart. A study's files are
+removed when it is answered. `retrieval.dicom.spool` describes the folders.
 """
 
-import hashlib
 import ipaddress
 import logging
-import secrets
 import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from index.atomic import remove_strays, write_whole
 from index.errors import IndexFailure, MuraSearchError
 from retrieval.dicom.results import read_instances, search_for_archive, write_instances
-from retrieval.errors import ArchiveError, MissingExtra, OutputError, redacted_traceback
+from retrieval.dicom.source_instances import InvalidUid, identifying_header
+from retrieval.dicom.spool import Conflict, Spool
+from retrieval.errors import ArchiveError, MissingExtra, OutputError, RateLimitedLog, redacted_traceback
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
 from retrieval.images.dicom_reader import be_silent, read_record
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
@@ -48,11 +47,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _VERIFICATION = "1.2.840.10008.1.1"
 _ENDIAN = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _SUCCESS, _OUT_OF_RESOURCES, _DOES_NOT_MATCH, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
-_SECONDS = 30.0  # for a peer to answer
+_DUPLICATE, _INVALID_INSTANCE = 0x0111, 0x0117  # PS3.7, annex C
+_SECONDS = 30.0  # for a peer to answer, and for a PDU or a message to arrive
 _IDLE = 60.0  # seconds before a silent association ends
-_NEGOTIATION = 10.0  # seconds; pynetdicom notices one that was cut off before it began no sooner
+_NEGOTIATION = 10.0  # seconds; pynetdicom notices no sooner that a connection was cut before it began
 _ASSOCIATIONS = 100
 _SLACK = 2**20  # bytes of a message beyond its picture
+_LARGEST_PDU = 4 * 2**20  # bytes; we ask for 16 KiB at most
+_ALL_BYTES = 384 * 2**20  # of the messages that all associations are receiving
+_SLOWEST = 50_000  # bytes a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,12 @@ class Peer:
     @classmethod
     def parse(cls, text: str) -> "Peer":
         """Read TITLE@HOST:PORT. Raises ValueError."""
-        title, _, place = text.rpartition("@")
-        host, _, port = place.rpartition(":")
+        title, _, address = text.rpartition("@")
+        host, _, port = address.rpartition(":")
         if not (
             0 < len(title.strip()) <= 16 and title.isascii() and host and port.isdecimal() and 0 < int(port) < 65536
         ):
-            raise ValueError(f"{text} is no DICOM node; write TITLE@HOST:PORT, such as PACS@10.0.0.5:104")
+            raise ValueError(f"{text} is not a DICOM node; write TITLE@HOST:PORT, such as PACS@10.0.0.5:104")
         return cls(title.strip(), host.strip("[]"), int(port))
 
 
@@ -101,11 +104,21 @@ class NodeSettings:
         return any(caller.version == network.version and caller in network for network in self.networks)
 
 
+@dataclass(slots=True)
+class _Incoming:
+    """What one association is sending: the bytes of its message so far, and when it began."""
+
+    bytes: int = 0
+    since: float = field(default_factory=time.monotonic)
+    kept: int = 0  # radiographs
+    released: bool = False
+
+
 class Node:
     """Listens from `start` to `stop`; a context manager does both.
 
-    handle: is given the files of a study and makes the instances to deliver; called in one thread, a study at a time.
-    deliver: is given the written files; where it raises MuraSearchError, it is called again with the same after
+    handle: is given the files of a study and a folder for the instances to deliver; called in one thread, a study at a
+    time. deliver: is given the written files; if it raises an error, it is called again with the same after
     `NodeSettings.retry` seconds. tell: is called with sentences, which name no patient.
     """
 
@@ -118,40 +131,26 @@ class Node:
     ) -> None:
         be_silent()
         self.settings = settings
+        self.counts: Counter[str] = Counter()
         self._handle, self._deliver, self._tell = handle, deliver, tell
-        self._in, self._work, self._out = (settings.spool / name for name in ("in", "work", "out"))
-        self._lock = threading.Lock()
-        self._last: dict[str, float] = {}  # monotonic time of each study's last instance
-        self._later: dict[str, float] = {}  # and of the next try to deliver
-        self._bytes: Counter[int] = Counter()  # of the message that each association is receiving
+        self._spool = Spool(settings.spool, settings.quiet, settings.retry)
+        self._refused = RateLimitedLog(tell)
+        self._later: dict[str, float] = {}  # monotonic time of the next try to deliver each result
+        self._incoming: dict[int, _Incoming] = {}  # by the association's id()
+        self._keeping = threading.Lock()  # each message is copied while it is kept: one at a time
         self._stopping = threading.Event()
         self._trouble = ""
         self._server: Any = None
         self._threads: list[threading.Thread] = []
-        self.counts: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Listen, and go on with what a former process left. Raises ArchiveError, OSError of the spool."""
-        for folder in (self._in, self._work, self._out):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in self._work.iterdir():  # it was being answered
-            study = left.name.partition("-")[0]
-            more = (self._in / study).exists()
-            left.rename(self._in / (f"{study}-{secrets.token_hex(4)}" if more else study))
-        for folder in self._in.iterdir():
-            remove_strays(folder)
-            if any(folder.iterdir()):
-                self._last[folder.name] = time.monotonic()
-            else:
-                folder.rmdir()
-        for folder in self._out.iterdir():
-            if not (folder / "done").exists():  # written in part; its study is answered again
-                shutil.rmtree(folder)
+        """Listen, and go on with what an earlier process left. Raises ArchiveError, OSError of the spool."""
+        self._spool.open()
         try:
             self._server = self._listening()
         except OSError as error:
-            place = f"{self.settings.host}:{self.settings.port}"
-            raise ArchiveError(f"{place} cannot be listened at: {error.strerror or error}; name another") from error
+            address = f"{self.settings.host}:{self.settings.port}"
+            raise ArchiveError(f"cannot listen at {address}: {error.strerror or error}; name another") from error
         self._threads = [
             threading.Thread(target=self._server.serve_forever, name="dicom-node", daemon=True),
             threading.Thread(target=self._work_on, name="dicom-node-work", daemon=True),
@@ -160,7 +159,7 @@ class Node:
             thread.start()
 
     def stop(self) -> None:
-        """Listen no more; the study that is being answered is answered. What is not stays in the spool."""
+        """Listen no more; the study that is being answered is answered. The others stay in the spool."""
         self._stopping.set()
         server, self._server = self._server, None
         if server is not None:
@@ -172,7 +171,7 @@ class Node:
 
     @property
     def port(self) -> int:
-        """The port that is listened at, also where 0 was asked for."""
+        """The port that the node listens at, also if the settings say 0."""
         return int(self._server.socket.getsockname()[1])
 
     def __enter__(self) -> Self:
@@ -185,86 +184,129 @@ class Node:
         self.stop()
 
     def _listening(self) -> Any:
-        settings = self.settings
+        node = self
 
         class Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom's types are not read
             def verify_request(self, request: object, client_address: Sequence[Any]) -> bool:
-                return settings.allows(str(client_address[0]))
+                if len(node._incoming) >= 2 * _ASSOCIATIONS:
+                    node._refused.add("too many connections are open: another one was closed")
+                    return False
+                return node.settings.allows(str(client_address[0]))
 
-        entity = AE(ae_title=settings.title)
+        entity = AE(ae_title=self.settings.title)
         entity.maximum_associations = _ASSOCIATIONS
         entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = _NEGOTIATION, _SECONDS, _IDLE
         entity.require_called_aet = True
-        entity.require_calling_aet = list(settings.callers)
+        entity.require_calling_aet = list(self.settings.callers)
         for kind in sorted(RADIOGRAPH_CLASSES):
             entity.add_supported_context(kind, list(SYNTAXES))
         entity.add_supported_context(_VERIFICATION, _ENDIAN)
         handlers = [
-            (evt.EVT_CONN_OPEN, self._limit),
-            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_CONN_OPEN, self._opened),
             (evt.EVT_PDU_RECV, self._count),
-            (evt.EVT_CONN_CLOSE, lambda event: self._bytes.pop(id(event.assoc), None)),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_RELEASED, self._released),
+            (evt.EVT_CONN_CLOSE, self._closed),
         ]
-        server = entity.make_server((settings.host, settings.port), evt_handlers=handlers, server_class=Server)
+        server = entity.make_server(
+            (self.settings.host, self.settings.port), evt_handlers=handlers, server_class=Server
+        )
         entity._servers.append(server)  # as start_server does, which takes no class; shutdown looks for it there
         return server
 
-    def _limit(self, event: Any) -> None:
-        """Close a connection that announces a larger PDU than a whole message may be, before it is read."""
+    def _opened(self, event: Any) -> None:
+        """Let the connection receive each PDU only within limits: pynetdicom itself would wait forever."""
+        self._incoming[id(event.assoc)] = _Incoming()
         connection = event.assoc.dul.socket
-        receive = connection.recv
 
-        def limited(count: int) -> bytes:
-            if count > MAX_BYTES + _SLACK:
+        def receive(count: int) -> bytearray:
+            if count > _LARGEST_PDU:
                 self.counts["too large"] += 1
                 raise OSError(f"a PDU of {count} bytes was announced")
-            data: bytes = receive(count)
+            data, until = bytearray(), time.monotonic() + _SECONDS
+            while len(data) < count:
+                connection.socket.settimeout(max(until - time.monotonic(), 0.001))
+                piece = connection.socket.recv(min(count - len(data), 65536))
+                if not piece:
+                    break
+                data += piece
+            connection.socket.settimeout(_SECONDS)  # to send
             return data
 
-        connection.recv = limited
+        connection.recv = receive
 
     def _count(self, event: Any) -> None:
-        """End an association whose message grows beyond what is read, before it fills the memory."""
-        name = id(event.assoc)
-        for item in getattr(event.pdu, "presentation_data_value_items", ()):
-            self._bytes[name] += len(item.presentation_data_value)
-        if self._bytes[name] > MAX_BYTES + _SLACK:
+        """End an association whose message is too large or too slow, or fills the memory for all."""
+        items = getattr(event.pdu, "presentation_data_value_items", ())
+        incoming = self._incoming.get(id(event.assoc))
+        if not items or incoming is None:
+            return
+        if not incoming.bytes:
+            incoming.since = time.monotonic()
+        incoming.bytes += sum(len(item.presentation_data_value) for item in items)
+        everything = sum(each.bytes for each in list(self._incoming.values()))
+        if incoming.bytes > MAX_BYTES + _SLACK:
             self.counts["too large"] += 1
-            event.assoc.abort()
+        elif everything > _ALL_BYTES and everything > incoming.bytes:
+            self._refused.add("too much is sent at once: an association was ended")
+        elif time.monotonic() - incoming.since > _SECONDS + incoming.bytes / _SLOWEST:
+            self._refused.add("a message came too slowly: its association was ended")
+        else:
+            return
+        event.assoc.abort()
+
+    def _rejected(self, _event: Any) -> None:
+        self._refused.add(
+            f"an association was rejected: its AE title is not allowed, or {_ASSOCIATIONS} are open already"
+        )
+
+    def _released(self, event: Any) -> None:
+        if incoming := self._incoming.get(id(event.assoc)):
+            incoming.released = True
+
+    def _closed(self, event: Any) -> None:
+        incoming = self._incoming.pop(id(event.assoc), None)
+        if incoming and (incoming.kept or incoming.bytes) and not incoming.released:
+            self._refused.add(
+                "an association broke off before its end: the radiographs that were acknowledged are answered"
+            )
 
     def _store(self, event: Any) -> int:
         """Keep one instance: acknowledged when it is on the disk."""
-        self._bytes[id(event.assoc)] = 0
+        incoming = self._incoming.setdefault(id(event.assoc), _Incoming())
         try:
-            data = event.encoded_dataset()
-            record = read_record(BytesIO(data), MAX_BYTES, MAX_PIXELS)
-        except NoRadiograph:
-            return _DOES_NOT_MATCH
-        except DicomError:
-            return _NOT_UNDERSTOOD
-        if not record.study or not record.image or record.image != str(event.request.AffectedSOPInstanceUID):
-            return _NOT_UNDERSTOOD
-        study, image = (hashlib.sha256(uid.encode()).hexdigest()[:32] for uid in (record.study, record.image))
-        try:
-            with self._lock:
-                folder = self._in / study
-                folder.mkdir(exist_ok=True, mode=0o700)
-                write_whole(folder / f"{image}.dcm", data)
-                self._last[study] = time.monotonic()
+            with self._keeping:
+                status = self._keep(event.encoded_dataset(), str(event.request.AffectedSOPInstanceUID))
+        except (DicomError, Conflict) as error:
+            status = _status_of(error)
+            self._refused.add(f"a radiograph was refused with status 0x{status:04X}: it {error}")
         except OSError as error:
-            self._tell(f"a radiograph could not be kept: {error.strerror or error}")
-            return _OUT_OF_RESOURCES
-        self.counts["received"] += 1
+            status = _OUT_OF_RESOURCES
+            self._refused.add(f"a radiograph could not be kept: {error.strerror or error}")
+        incoming.bytes = 0
+        if status == _SUCCESS:
+            incoming.kept += 1
+            self.counts["received"] += 1
+        return status
+
+    def _keep(self, data: bytes, image: str) -> int:
+        read_record(BytesIO(data), MAX_BYTES, MAX_PIXELS)
+        header = identifying_header(BytesIO(data))
+        if header.SOPInstanceUID != image:
+            raise DicomError("has a SOP Instance UID other than the one that was announced")
+        self._spool.keep(header.StudyInstanceUID, header.PatientID, image, data)
         return _SUCCESS
 
     def _work_on(self) -> None:
         while not self._stopping.wait(min(0.5, self.settings.quiet / 4)):
+            self._refused.flush()
             try:
-                for study in self._whole_studies():
+                for study in self._spool.take_complete():
                     self._answer(study)
-                for folder in sorted(self._out.iterdir()):
+                for folder in sorted(self._spool.out.iterdir()):
                     if not self._send(folder):
-                        break  # the others would wait as long for nothing, and studies with them
+                        break  # the others would wait as long, and the studies with them
                 self._trouble = ""
             except Exception as error:  # broad: nothing may end the thread that answers
                 logger.debug("%s", redacted_traceback(error))
@@ -273,55 +315,31 @@ class Node:
                     self._tell(f"the spool cannot be worked on, and is tried again: {trouble}")
                 self._trouble = trouble
 
-    def _whole_studies(self) -> list[Path]:
-        """Take the studies that have been quiet, so that what comes later makes a study of its own."""
-        ready = []
-        with self._lock:
-            before = time.monotonic() - self.settings.quiet
-            for study in [name for name, last in self._last.items() if last <= before]:
-                taken = self._work / f"{study.partition('-')[0]}-{secrets.token_hex(4)}"
-                try:
-                    (self._in / study).rename(taken)
-                except FileNotFoundError:  # somebody has removed it
-                    del self._last[study]
-                    continue
-                del self._last[study]
-                ready.append(taken)
-        return ready
-
-    def _put_back(self, study: Path) -> None:
-        """Let a study be answered again, not before `NodeSettings.retry` seconds."""
-        with self._lock:
-            again = self._in / f"{study.name.partition('-')[0]}-{secrets.token_hex(4)}"
-            study.rename(again)
-            self._last[again.name] = time.monotonic() + self.settings.retry - self.settings.quiet
-
     def _answer(self, study: Path) -> None:
-        out = self._out / study.name
+        out = self._spool.out / study.name
         try:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(mode=0o700)
             self._handle(sorted(study.glob("*.dcm")), out)
             (out / "done").touch()
             self.counts["answered"] += 1
+            shutil.rmtree(study, ignore_errors=True)
         except (IndexFailure, OutputError, OSError) as error:  # none of which is the study's fault
             shutil.rmtree(out, ignore_errors=True)
-            self._put_back(study)
+            self._spool.put_back(study)
             why = error if isinstance(error, MuraSearchError) else error.strerror or type(error).__name__
             self._tell(f"a study could not be answered yet, and is kept: {str(why).replace(str(study), 'study')}")
-            return
-        except MuraSearchError as error:
-            self._tell(f"a study could not be answered: {str(error).replace(str(study), 'study')}")
         except Exception as error:  # broad: no study may end the thread that answers the next
             logger.debug("%s", redacted_traceback(error))
-            self._tell(f"a study could not be answered ({type(error).__name__})")
-        if not (out / "done").exists():
-            self.counts["failed"] += 1
             shutil.rmtree(out, ignore_errors=True)
-        shutil.rmtree(study, ignore_errors=True)
+            self._spool.set_aside(study)
+            self.counts["failed"] += 1
+            why = str(error) if isinstance(error, MuraSearchError) else type(error).__name__
+            words = why.replace(str(study), "study")
+            self._tell(f"a study could not be answered, and is kept in the spool as failed/{study.name}: {words}")
 
     def _send(self, out: Path) -> bool:
-        """Deliver a result that is due; whether it was not due, or went well."""
+        """Deliver a result that is due; false if the delivery failed."""
         if self._later.get(out.name, 0) > time.monotonic():
             return True
         try:
@@ -336,6 +354,15 @@ class Node:
         self._later.pop(out.name, None)
         shutil.rmtree(out)
         return True
+
+
+def _status_of(error: DicomError | Conflict) -> int:
+    """The status of a refused C-STORE (PS3.4, B.2.3, and PS3.7, annex C)."""
+    if isinstance(error, InvalidUid) and error.keyword == "SOPInstanceUID":
+        return _INVALID_INSTANCE
+    if isinstance(error, Conflict) and error.duplicate:
+        return _DUPLICATE
+    return _DOES_NOT_MATCH if isinstance(error, NoRadiograph | Conflict) else _NOT_UNDERSTOOD
 
 
 def answering_node(

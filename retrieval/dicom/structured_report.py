@@ -26,7 +26,7 @@ from retrieval.images.radiograph import file_and_frame
 from retrieval.notices import Code as NoticeCode
 from retrieval.notices import Notice
 from retrieval.pseudonyms import is_pseudonym
-from retrieval.wording import DISCLAIMER, anonymous_sentence
+from retrieval.wording import DISCLAIMER, anonymous_sentence, label_word
 
 try:
     from highdicom import sr
@@ -52,6 +52,7 @@ _WORDS = {
     True: Code("373066001", "SCT", "Yes"),
     False: Code("373067005", "SCT", "No"),
     None: Code("261665006", "SCT", "Unknown"),
+    "unknown": Code("261665006", "SCT", "Unknown"),
 }
 _OWN = {  # at most 16 and 64 characters
     "CLASSIFIER": "Verdict of the classifier",
@@ -116,26 +117,25 @@ def structured_report(
 
 
 def priors_of(cases: Sequence[SimilarCase]) -> list[Any]:
-    """What can be referred to of each similar case: read from its file, None where that is not the study any more."""
-    found = []
-    for case in cases:
-        header = None
-        if case.path:
-            path, frame = file_and_frame(Path(case.path))
-            try:
-                header = read_origin(path)
-            except (DicomError, OSError):
-                header = None
-            if header is not None and header.StudyInstanceUID != case.study:
-                header = None
-        if header is not None and frame:
-            header.ReferencedFrameNumber = frame
-        found.append(header)
-    return found
+    """A reference to each similar case, read from its file; None where the file is no longer of that study."""
+    return [_prior(case) if case.path else None for case in cases]
+
+
+def _prior(case: SimilarCase) -> Any:
+    path, frame = file_and_frame(Path(case.path))
+    try:
+        header = read_origin(path)
+    except (DicomError, OSError):
+        return None
+    if header.StudyInstanceUID != case.study:
+        return None
+    if frame:
+        header.ReferencedFrameNumber = frame
+    return header
 
 
 def remarks(answer: Answer) -> list[str]:
-    """What a reader has to see, in sentences that name no file, no patient and no place of this machine."""
+    """What a reader has to see, in sentences that name no file, patient or path."""
     lines = [DISCLAIMER]
     if answer.familiarity.familiar is False:
         lines.append(f"Unfamiliar: {'; '.join(answer.familiarity.reasons)}. Do not rely on this report.")
@@ -176,27 +176,21 @@ def _observer(answer: Answer) -> Any:
 
 
 def _groups(answer: Answer, origins: Sequence[Origin]) -> list[Any]:
-    groups = [
-        sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(prefix=None), identifier="study"),
+    """The measurement groups: the study's and, if it has several views, each view's."""
+
+    def group(name: str, measurements: Iterable[Any], images: Sequence[Origin], evaluations: Any = None) -> Any:
+        return sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(prefix=None), identifier=name),
             algorithm_id=_algorithm(answer),
-            measurements=list(_measurements(answer)),
-            qualitative_evaluations=_evaluations(answer),
-            source_images=_images(origins),
+            measurements=list(measurements),
+            qualitative_evaluations=evaluations,
+            source_images=_images(images),
         )
-    ]
+
+    groups = [group("study", _study_measurements(answer), origins, _evaluations(answer))]
     if len(answer.views) > 1:
         for number, (view, origin) in enumerate(zip(answer.views, origins, strict=True), start=1):
-            groups.append(
-                sr.MeasurementsAndQualitativeEvaluations(
-                    tracking_identifier=sr.TrackingIdentifier(
-                        uid=generate_uid(prefix=None), identifier=f"view {number}"
-                    ),
-                    algorithm_id=_algorithm(answer),
-                    measurements=list(_measured_view(view)),
-                    source_images=_images([origin]),
-                )
-            )
+            groups.append(group(f"view {number}", _view_measurements(view), [origin]))
     return groups
 
 
@@ -212,37 +206,40 @@ def _algorithm(answer: Answer) -> Any:
     )
 
 
-def _measurements(answer: Answer) -> Iterable[Any]:
+def _study_measurements(answer: Answer) -> list[Any]:
     """Both probabilities with their thresholds, the number of voters, and familiarity with its limit."""
     vote, familiarity = answer.knn, answer.familiarity
-    yield _measurement("CLASSIFIER-P", answer.classifier.probability)
-    yield _measurement("CLASSIFIER-LIMIT", answer.classifier.threshold)
-    if vote.probability is not None:
-        yield _measurement("VOTE-P", vote.probability)
-    yield _measurement("VOTE-LIMIT", vote.threshold)
-    yield _measurement("VOTERS", vote.k)
-    if familiarity.similarity is not None:
-        yield _measurement("SIMILARITY", familiarity.similarity)
-    yield _measurement("FAMILIAR-LIMIT", familiarity.limit)
+    return _measurements(
+        ("CLASSIFIER-P", answer.classifier.probability),
+        ("CLASSIFIER-LIMIT", answer.classifier.threshold),
+        ("VOTE-P", vote.probability),
+        ("VOTE-LIMIT", vote.threshold),
+        ("VOTERS", vote.k),
+        ("SIMILARITY", familiarity.similarity),
+        ("FAMILIAR-LIMIT", familiarity.limit),
+    )
 
 
-def _measured_view(view: ViewAnswer) -> Iterable[Any]:
-    for name, value in (("CLASSIFIER-P", view.classifier), ("VOTE-P", view.knn), ("SIMILARITY", view.similarity)):
-        if value is not None:
-            yield _measurement(name, value)
+def _view_measurements(view: ViewAnswer) -> list[Any]:
+    return _measurements(("CLASSIFIER-P", view.classifier), ("VOTE-P", view.knn), ("SIMILARITY", view.similarity))
+
+
+def _measurements(*values: tuple[str, float | None]) -> list[Any]:
+    """A measurement for each value that is known."""
+    return [sr.Measurement(name=_own(name), value=value, unit=_NO_UNITS) for name, value in values if value is not None]
 
 
 def _evaluations(answer: Answer) -> list[Any]:
     sure = answer.agreement is not False and answer.familiarity.familiar is not False
-    verdict = _verdict(answer.classifier.abnormal)
-    said = [
-        (_FINDING, verdict if sure else _WORDS["indeterminate"]),
-        (_own("CLASSIFIER"), verdict),
-        (_own("VOTE"), _verdict(answer.knn.abnormal)),
-        (_own("AGREEMENT"), _WORDS[answer.agreement]),
-        (_own("FAMILIAR"), _WORDS[answer.familiarity.familiar]),
-    ]
-    return [sr.QualitativeEvaluation(name=name, value=value) for name, value in said]
+    classifier, vote = label_word(answer.classifier.abnormal), label_word(answer.knn.abnormal)
+    evaluations = (
+        (_FINDING, classifier if sure else "indeterminate"),
+        (_own("CLASSIFIER"), classifier),
+        (_own("VOTE"), vote),
+        (_own("AGREEMENT"), answer.agreement),
+        (_own("FAMILIAR"), answer.familiarity.familiar),
+    )
+    return [sr.QualitativeEvaluation(name=name, value=_WORDS[value]) for name, value in evaluations]
 
 
 def _images(origins: Sequence[Origin]) -> list[Any]:
@@ -251,7 +248,7 @@ def _images(origins: Sequence[Origin]) -> list[Any]:
         frames.setdefault(origin.header.SOPInstanceUID, []).append(origin.frame)
     classes = {origin.header.SOPInstanceUID: origin.header.SOPClassUID for origin in origins}
     return [
-        sr.SourceImageForMeasurementGroup(classes[image], image, [one for one in numbers if one] or None)
+        sr.SourceImageForMeasurementGroup(classes[image], image, [number for number in numbers if number] or None)
         for image, numbers in frames.items()
     ]
 
@@ -263,34 +260,22 @@ def _similar(cases: Sequence[SimilarCase], priors: Sequence[Any], named: bool) -
         item = sr.ContainerContentItem(name=_own("SIMILAR-STUDY"), relationship_type=_RELATION)
         item.ContentSequence = sr.ContentSequence(
             [
-                sr.CodeContentItem(name=_own("LABEL"), value=_WORDS[case.label], relationship_type=_RELATION),
+                sr.CodeContentItem(_own("LABEL"), _WORDS[case.label], relationship_type=_RELATION),
                 sr.NumContentItem(_own("SIMILARITY"), case.similarity, _NO_UNITS, relationship_type=_RELATION),
                 sr.NumContentItem(_own("WEIGHT"), case.weight, _NO_UNITS, relationship_type=_RELATION),
             ]
         )
         if prior is not None:
             frame = prior.get("ReferencedFrameNumber")
-            item.ContentSequence.append(
-                sr.ImageContentItem(
-                    name=_own("SIMILAR-STUDY"),
-                    referenced_sop_class_uid=prior.SOPClassUID,
-                    referenced_sop_instance_uid=prior.SOPInstanceUID,
-                    referenced_frame_numbers=None if frame is None else int(frame),
-                    relationship_type=_RELATION,
-                )
-            )
+            reference = sr.ImageContentItem(
+                _own("SIMILAR-STUDY"), prior.SOPClassUID, prior.SOPInstanceUID,
+                referenced_frame_numbers=None if frame is None else int(frame), relationship_type=_RELATION,
+            )  # fmt: skip
+            item.ContentSequence.append(reference)
         elif named and is_pseudonym(case.study):
             item.ContentSequence.append(sr.TextContentItem(_own("NAME"), case.study, relationship_type=_RELATION))
         whole.ContentSequence.append(item)
     return whole
-
-
-def _measurement(name: str, value: float) -> Any:
-    return sr.Measurement(name=_own(name), value=value, unit=_NO_UNITS)
-
-
-def _verdict(abnormal: bool | None) -> Code:
-    return _WORDS[None] if abnormal is None else _WORDS["abnormal" if abnormal else "normal"]
 
 
 def _own(name: str) -> Code:

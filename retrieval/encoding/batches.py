@@ -19,8 +19,7 @@ from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
-from retrieval.notices import Notice
-from retrieval.wording import predicate
+from retrieval.notices import Notice, of_view
 
 __all__ = [
     "Batch",
@@ -58,14 +57,14 @@ class EncodedCase:
 class Batch:
     """B encoded radiographs: cases with their digests, embeddings (B, D), logits (B,), JPEG thumbnails.
 
-    `notices` has (case, notice) of these radiographs, `unreadable` (case, reason) of those that could not be encoded.
+    `notices` are about these radiographs, and name their cases; `unreadable` has (case, reason) of the others.
     """
 
     cases: list[Case]
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
     thumbnails: list[bytes]
-    notices: list[tuple[Case, Notice]]
+    notices: list[Notice]
     unreadable: list[tuple[Case, str]]
 
     def rows(self) -> list[EncodedCase]:
@@ -75,16 +74,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EncodingReport:
-    """The number of radiographs that were encoded; (case name, reason) of the others; (case name, notice)."""
+    """The result of `encode_all`: how many radiographs were encoded, (case, reason) of the others, and notices."""
 
     encoded: int
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    notices: list[tuple[str, Notice]] = field(default_factory=list)
-
-    @property
-    def warnings(self) -> list[tuple[str, str]]:
-        """The notices in words: (case name, "ends early: ...")."""
-        return [(case, predicate(notice)) for case, notice in self.notices]
+    notices: list[Notice] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ class _Prepared:
     case: Case
     picture: NDArray[np.uint8]
     thumbnail: bytes
-    notices: tuple[Notice, ...]
+    notices: list[Notice]
 
 
 def encode_all(
@@ -112,14 +106,14 @@ def encode_all(
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
-    notices: list[tuple[str, Notice]] = []
+    notices: list[Notice] = []
     try:
         with closing(encoded_batches(cases, encoder, workers=workers)) as batches:
             for batch in batches:
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
-                notices += [(case.case, notice) for case, notice in batch.notices]
+                notices += batch.notices
                 if progress:
                     progress(done + encoded + len(unreadable), total)
     except KeyboardInterrupt:
@@ -183,7 +177,7 @@ def _prepared(
             return case, str(error)
         pixels = radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), radiograph.notices)
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
@@ -212,6 +206,6 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         embeddings=encoded.embeddings[sound],
         logits=encoded.logits[sound],
         thumbnails=[item.thumbnail for item in kept],
-        notices=[(item.case, notice) for item in kept for notice in item.notices],
+        notices=[notice for item in kept for notice in item.notices],
         unreadable=[*unreadable, *((case, f"{shown_name(case)}: {reason}") for case in broken)],
     )

@@ -1,13 +1,14 @@
 """On which studies classifier and vote agree, and which of the two is right where they disagree."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from math import comb
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.metrics import Estimate, Predictor, bootstrap, bootstrap_ratios
+from retrieval.evaluation.metrics import Estimate, Predictor, Resampling, bootstrap, bootstrap_ratios
 
 __all__ = ["Agreement", "Cell", "McNemar", "agreement_of", "mcnemar"]
 
@@ -53,21 +54,13 @@ class Agreement:
     knn_accuracy_disagreeing: Estimate
     mcnemar: McNemar
 
-    def to_dict(self) -> dict[str, object]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: value.to_dict() if isinstance(value, Estimate) else asdict(value) for name, value in values.items()
-        }
-
 
 def agreement_of(
     labels: NDArray[np.int64],
     classifier: NDArray[np.bool_],
     vote: NDArray[np.bool_],
     patients: Sequence[str],
-    *,
-    rounds: int = 10_000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> Agreement:
     """Compare the predictions of classifier and vote, (N,) each, True for abnormal. labels (N,); patients: N names."""
     abnormal = labels == 1
@@ -81,14 +74,13 @@ def agreement_of(
             "knn": (~agree & right["knn"], ~agree),
         },
         patients,
-        rounds=rounds,
-        seed=seed,
+        **resampling,
     )
     if agree.all():
         ratios |= dict.fromkeys(("classifier", "knn"), Estimate(None, reason=_NEVER))
     # The kappa between the two is that of the vote where the classifier's predictions are the labels.
     predictors = {"vote": Predictor(vote.astype(np.float64), vote)}
-    between = bootstrap(classifier.astype(np.int64), patients, predictors, rounds=rounds, seed=seed)
+    between = bootstrap(classifier.astype(np.int64), patients, predictors, **resampling)
 
     def cell(studies: NDArray[np.bool_]) -> Cell:
         return Cell(int(studies.sum()), int((studies & abnormal).sum()))

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from index.case import Case
 from retrieval.answer import IndexSource, ModelSource, plain
+from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
@@ -17,8 +19,11 @@ from retrieval.errors import EvaluationError
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
+from retrieval.evaluation.tables import STUDY_COLUMNS, study_row
 from retrieval.evaluation.triage import Triage, triage
+from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
+from retrieval.wording import sentence
 
 __all__ = ["Evaluation", "evaluate", "refuse_known"]
 
@@ -26,14 +31,16 @@ SCHEMA = "mura-search/evaluation/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation(Summary):
-    """A `Summary`, and what it rests on.
+class Evaluation(Summary, Tabular):
+    """A `Summary`, and what it rests on; as a table, a study a line.
 
     `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `leakage` the near
     duplicates in the index, with the figures of the studies without them. `unfamiliar` is the number of studies unlike
     the index. `worklist` says how early abnormal studies come in a list sorted by each predictor's probability.
     `skipped` has (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by study.
     """
+
+    columns: ClassVar = STUDY_COLUMNS
 
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
@@ -42,11 +49,20 @@ class Evaluation(Summary):
     unfamiliar: int
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
-    notes: tuple[str, ...]
+    notices: tuple[Notice, ...]
     model: ModelSource
     index: IndexSource
     seconds: float
     predictions: tuple[StudyPrediction, ...] = field(repr=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notices as sentences."""
+        return tuple(map(sentence, self.notices))
+
+    def rows(self) -> list[Row]:
+        """The studies in the order of the collection."""
+        return [study_row(study, self.leakage.indexed_cases(study.study)) for study in self.predictions]
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/evaluation/1"; only the CSV table has single studies."""
@@ -55,12 +71,13 @@ class Evaluation(Summary):
             **Summary.to_dict(self),
             "copies": self.leakage.to_dict(),
             "unfamiliar": self.unfamiliar,
-            "worklist": {predictor: triaged.to_dict() for predictor, triaged in self.worklist.items()},
-            "sweep": [point.to_dict() for point in self.sweep],
-            "lesions": {kind: figures.to_dict() for kind, figures in self.lesions.items()},
+            "worklist": plain(self.worklist),
+            "sweep": plain(self.sweep),
+            "lesions": plain(self.lesions),
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
             "rules": self.rules.to_dict(),
             "notes": list(self.notes),
+            "notices": plain(self.notices),
             "model": plain(self.model),
             "index": plain(self.index),
             "seconds": self.seconds,
@@ -106,7 +123,7 @@ def evaluate(
         unfamiliar=sum(prediction.familiar is False for prediction in predictions),
         skipped=tuple(skipped),
         rules=searcher.rules,
-        notes=_notes(searcher, collection),
+        notices=_notices(searcher, collection),
         model=searcher.model,
         index=searcher.source,
         seconds=time.perf_counter() - started,
@@ -174,13 +191,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _notes(searcher: Searcher, collection: Collection) -> tuple[str, ...]:
-    notes = list(collection.notes)
+def _notices(searcher: Searcher, collection: Collection) -> tuple[Notice, ...]:
+    notices = list(collection.notices)
     if collection.synthetic or searcher.source.synthetic:
-        notes.append("the radiographs are synthetic: the figures say nothing about patients")
+        notices.append(Notice(Code.SYNTHETIC_FIGURES))
     if searcher.prefixes:
-        notes.append(
-            f"patients of other indexes were merged with a prefix ({', '.join(searcher.prefixes)}), which changes "
-            "their names: make sure that they are not patients of this evaluation"
-        )
-    return tuple(notes)
+        notices.append(Notice(Code.MERGED_PATIENTS, detail={"names": ", ".join(searcher.prefixes)}))
+    return tuple(notices)

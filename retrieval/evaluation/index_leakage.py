@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 
 from index.case import Case
 from index.reader import IndexReader
 from retrieval.audit.near_duplicates import NearDuplicate, near_duplicates, similarity_limit
+from retrieval.evaluation.metrics import Resampling
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import PartFigures, figures_of
 
 __all__ = ["IndexLeakage", "index_leakage"]
+
+
+_SHOWN = ("bits", "similarity", "match", "mirrored", "turned", "inverted", "border", "across_labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,7 @@ def index_leakage(
     predictions: Sequence[StudyPrediction],
     *,
     workers: int | None = None,
-    rounds: int = 10_000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> IndexLeakage:
     """Find near duplicates as `mura-search audit --deep` does (see `audit.near_duplicates`), by the index's thumbnails.
 
@@ -68,7 +72,7 @@ def index_leakage(
     return IndexLeakage(
         studies=tuple(prediction.study for prediction in predictions if prediction.study in affected),
         pairs=tuple(pairs),
-        without=figures_of(others, rounds=rounds, seed=seed) if affected and others else None,
+        without=figures_of(others, **resampling) if affected and others else None,
     )
 
 
@@ -88,9 +92,7 @@ class _Thumbnails:
     def __getitem__(self, row: int, /) -> bytes:
         if row < len(self._own):
             return self._own[row]
-        return (
-            self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""
-        )  # the case was removed: no picture
+        return self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""  # b"": the case was removed
 
 
 def _plain(pair: NearDuplicate) -> dict[str, object]:
@@ -99,9 +101,5 @@ def _plain(pair: NearDuplicate) -> dict[str, object]:
         "case": pair.cases[0],
         "indexed_study": pair.studies[1],
         "indexed_case": pair.cases[1],
-        "bits": pair.bits,
-        "similarity": pair.similarity,
-        "match": pair.match,
-        "mirrored": pair.mirrored,
-        "across_labels": pair.across_labels,
+        **{name: getattr(pair, name) for name in _SHOWN},
     }

@@ -7,6 +7,7 @@ There is no loop over rounds: a round is a column of counts, and each figure is 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ __all__ = [
     "Confusion",
     "Estimate",
     "Predictor",
+    "Resampling",
     "bin_of",
     "bootstrap",
     "bootstrap_ratios",
@@ -59,6 +61,13 @@ _REASONS = {
 
 Floats = NDArray[np.float64]
 Weights = NDArray[np.floating]
+
+
+class Resampling(TypedDict, total=False):
+    """How intervals are drawn: how often the patients are resampled (10,000 times), and the seed (0)."""
+
+    rounds: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)

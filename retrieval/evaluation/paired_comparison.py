@@ -7,13 +7,14 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from index.atomic import write_whole
-from retrieval.csv_format import table
+from retrieval.csv_format import table, unsafe_text
 from retrieval.errors import CollectionError
-from retrieval.evaluation.metrics import Estimate, Predictor, bootstrap
+from retrieval.evaluation.metrics import Estimate, Predictor, Resampling, bootstrap
 from retrieval.evaluation.predictions import StudyPrediction
 
 __all__ = [
@@ -46,15 +47,15 @@ def predictions_of(studies: Sequence[StudyPrediction]) -> list[Prediction]:
     """The predictions by study; a study's probability is the mean over its radiographs."""
     return [
         Prediction(
-            study.study,
-            study.patient,
-            study.label,
-            study.probability,
-            study.classifier_threshold,
-            study.vote_probability,
-            study.vote_threshold,
+            study=s.study,
+            patient=s.patient,
+            label=s.label,
+            classifier=s.probability,
+            vote=s.vote_probability,
+            classifier_threshold=s.classifier_threshold,
+            vote_threshold=s.vote_threshold,
         )
-        for study in studies
+        for s in studies
     ]
 
 
@@ -80,7 +81,7 @@ def read_predictions(file: Path) -> list[Prediction]:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             return [
-                Prediction(**{f.name: f.type(row[f.name]) for f in fields(Prediction)})  # type: ignore[operator]
+                Prediction(**{f.name: f.type(unsafe_text(row[f.name])) for f in fields(Prediction)})  # type: ignore[operator]
                 for row in csv.DictReader(lines)
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:
@@ -88,7 +89,7 @@ def read_predictions(file: Path) -> list[Prediction]:
 
 
 def compare(
-    own: Sequence[Prediction], others: Sequence[Prediction], *, rounds: int = 10_000, seed: int = 0
+    own: Sequence[Prediction], others: Sequence[Prediction], **resampling: Unpack[Resampling]
 ) -> Mapping[str, Estimate]:
     """Kappa and AUROC by study, `own` minus `others`, as "classifier kappa", "vote auroc" and so on.
 
@@ -105,8 +106,7 @@ def compare(
         np.array([prediction.label for prediction in own]),
         [prediction.patient for prediction in own],
         predictors,
-        rounds=rounds,
-        seed=seed,
+        **resampling,
     )
     return {
         f"{kind} {metric}": result.difference(f"own {kind}", f"other {kind}", metric)

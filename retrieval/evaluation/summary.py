@@ -4,13 +4,24 @@ The predictions may come from one index, or from all folds of a cross-validation
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from typing import Any, Unpack
 
 import numpy as np
 
 from index.case import ABNORMAL, Case
+from retrieval.answer import plain
 from retrieval.evaluation.agreement import Agreement, agreement_of
-from retrieval.evaluation.metrics import METRICS, Bootstrap, Confusion, Estimate, Predictor, bootstrap, bootstrap_ratios
+from retrieval.evaluation.metrics import (
+    METRICS,
+    Bootstrap,
+    Confusion,
+    Estimate,
+    Predictor,
+    Resampling,
+    bootstrap,
+    bootstrap_ratios,
+)
 from retrieval.evaluation.predictions import StudyPrediction
 
 __all__ = [
@@ -54,23 +65,8 @@ class Summary:
     seed: int
 
     def to_dict(self) -> dict[str, object]:
-        counts = {field.name: getattr(self, field.name) for field in fields(self) if field.type is int}
-        return {**counts, **self.figures()}
-
-    def figures(self) -> dict[str, object]:
-        """The figures alone, for JSON."""
-        return {
-            "study": _plain_all(self.study),
-            "image": _plain_all(self.image),
-            "retrieval": _plain(self.retrieval),
-            "difference": _plain(self.difference),
-            "agreement": self.agreement.to_dict(),
-            "confusion": {
-                level: {name: asdict(counts) for name, counts in confusions.items()}
-                for level, confusions in self.confusion.items()
-            },
-            "parts": {part: figures.to_dict() for part, figures in self.parts.items()},
-        }
+        """The figures as JSON has them."""
+        return {field.name: plain(getattr(self, field.name)) for field in fields(Summary)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +81,10 @@ class PartFigures:
     image: Figures
 
     def to_dict(self) -> dict[str, object]:
-        return {
-            "studies": self.studies,
-            "abnormal": self.abnormal,
-            **_plain_all(self.study),
-            "images": self.images,
-            "abnormal_images": self.abnormal_images,
-            "image": _plain_all(self.image),
-        }
+        """The figures as JSON has them; those by study have no level of their own."""
+        values: dict[str, Any] = plain(self)
+        by_study: dict[str, object] = values.pop("study")
+        return values | by_study
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +94,6 @@ class LesionFigures:
     studies: int
     sensitivity: Mapping[str, Estimate]
     retrieval: Mapping[str, Estimate]
-
-    def to_dict(self) -> dict[str, object]:
-        sides = {"sensitivity": _plain(self.sensitivity), "retrieval": _plain(self.retrieval)}
-        return {"studies": self.studies, **sides}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +105,15 @@ class SweepPoint:
     kappa: Estimate
     auroc: Estimate
 
-    def to_dict(self) -> dict[str, object]:
-        return {"k": self.k, "used": self.used, "kappa": self.kappa.to_dict(), "auroc": self.auroc.to_dict()}
-
 
 def summarise(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> Summary:
     """Measure the predictions on at least one study."""
-    by_study, by_image = _by_study(predictions, rounds, seed), _by_image(predictions, rounds, seed)
+    resampling = Resampling(rounds=rounds, seed=seed)
+    by_study, by_image = _by_study(predictions, **resampling), _by_image(predictions, **resampling)
     whole = _part_figures(predictions, by_study, by_image)
-    parts = sorted({prediction.part for prediction in predictions})
+    parts: dict[str, list[StudyPrediction]] = {}
+    for prediction in sorted(predictions, key=lambda prediction: prediction.part):
+        parts.setdefault(prediction.part, []).append(prediction)
     both = np.array([prediction.predictions for prediction in predictions])
     return Summary(
         studies=whole.studies,
@@ -135,16 +123,15 @@ def summarise(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, s
         abnormal_images=whole.abnormal_images,
         study=whole.study,
         image=whole.image,
-        retrieval=_retrieval(predictions, rounds, seed),
+        retrieval=_retrieval(predictions, **resampling),
         difference={metric: by_study.difference("knn", "classifier", metric) for metric in METRICS},
-        parts={part: _of_part(predictions, part, rounds, seed) if len(parts) > 1 else whole for part in parts},
+        parts={part: figures_of(own, **resampling) if len(parts) > 1 else whole for part, own in parts.items()},
         agreement=agreement_of(
             np.array([prediction.label for prediction in predictions]),
             both[:, 0],
             both[:, 1],
             [prediction.patient for prediction in predictions],
-            rounds=rounds,
-            seed=seed,
+            **resampling,
         ),
         confusion={"study": by_study.confusions, "image": by_image.confusions},
         rounds=rounds,
@@ -152,13 +139,13 @@ def summarise(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, s
     )
 
 
-def figures_of(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0) -> PartFigures:
+def figures_of(predictions: Sequence[StudyPrediction], **resampling: Unpack[Resampling]) -> PartFigures:
     """The figures of the three predictors on at least one study."""
-    return _part_figures(predictions, _by_study(predictions, rounds, seed), _by_image(predictions, rounds, seed))
+    return _part_figures(predictions, _by_study(predictions, **resampling), _by_image(predictions, **resampling))
 
 
 def sweep_of(
-    predictions: Sequence[StudyPrediction], used: int, *, rounds: int = 10_000, seed: int = 0
+    predictions: Sequence[StudyPrediction], used: int, **resampling: Unpack[Resampling]
 ) -> tuple[SweepPoint, ...]:
     """The vote with each number of voting studies at the stored threshold. Display only: nothing is tuned on it."""
     counts = sorted(set.intersection(*(set(prediction.sweep) for prediction in predictions)))
@@ -168,15 +155,12 @@ def sweep_of(
         np.array([prediction.label for prediction in predictions]),
         [prediction.patient for prediction in predictions],
         {str(k): Predictor(scores, scores > thresholds) for k, scores in votes.items()},
-        rounds=rounds,
-        seed=seed,
+        **resampling,
     ).estimates()
     return tuple(SweepPoint(k, k == used, estimates[str(k)]["kappa"], estimates[str(k)]["auroc"]) for k in counts)
 
 
-def lesions_of(
-    predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0
-) -> dict[str, LesionFigures]:
+def lesions_of(predictions: Sequence[StudyPrediction], **resampling: Unpack[Resampling]) -> dict[str, LesionFigures]:
     """Sensitivity and retrieval by kind of lesion, over the abnormal studies with a named lesion."""
     kinds: dict[str, list[StudyPrediction]] = {}
     for prediction in predictions:
@@ -185,32 +169,30 @@ def lesions_of(
     return {
         kind: LesionFigures(
             len(own),
-            {name: figures["sensitivity"] for name, figures in _by_study(own, rounds, seed).estimates().items()},
-            _retrieval(own, rounds, seed),
+            {name: figures["sensitivity"] for name, figures in _by_study(own, **resampling).estimates().items()},
+            _retrieval(own, **resampling),
         )
         for kind, own in sorted(kinds.items())
     }
 
 
-def _by_study(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
+def _by_study(predictions: Sequence[StudyPrediction], **resampling: Unpack[Resampling]) -> Bootstrap:
     return _bootstrap(
         predictions,
         [prediction.cases[:1] for prediction in predictions],
         [(prediction.probability,) for prediction in predictions],
         [(prediction.vote_probability,) for prediction in predictions],
-        rounds=rounds,
-        seed=seed,
+        **resampling,
     )
 
 
-def _by_image(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> Bootstrap:
+def _by_image(predictions: Sequence[StudyPrediction], **resampling: Unpack[Resampling]) -> Bootstrap:
     return _bootstrap(
         predictions,
         [prediction.cases for prediction in predictions],
         [prediction.classifier for prediction in predictions],
         [prediction.vote for prediction in predictions],
-        rounds=rounds,
-        seed=seed,
+        **resampling,
     )
 
 
@@ -219,9 +201,7 @@ def _bootstrap(
     cases: Sequence[Sequence[Case]],
     classifier: Sequence[Sequence[float]],
     vote: Sequence[Sequence[float]],
-    *,
-    rounds: int,
-    seed: int,
+    **resampling: Unpack[Resampling],
 ) -> Bootstrap:
     """The three predictors on the items of each study: one case for the study, or all its cases."""
     counts = [len(items) for items in cases]
@@ -237,13 +217,8 @@ def _bootstrap(
         np.array([case.label for case in items]),
         [case.patient for case in items],
         {name: Predictor(values, values > thresholds[name]) for name, values in scores.items()},
-        rounds=rounds,
-        seed=seed,
+        **resampling,
     )
-
-
-def _of_part(predictions: Sequence[StudyPrediction], part: str, rounds: int, seed: int) -> PartFigures:
-    return figures_of([prediction for prediction in predictions if prediction.part == part], rounds=rounds, seed=seed)
 
 
 def _part_figures(predictions: Sequence[StudyPrediction], by_study: Bootstrap, by_image: Bootstrap) -> PartFigures:
@@ -258,7 +233,7 @@ def _part_figures(predictions: Sequence[StudyPrediction], by_study: Bootstrap, b
     )
 
 
-def _retrieval(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Estimate]:
+def _retrieval(predictions: Sequence[StudyPrediction], **resampling: Unpack[Resampling]) -> dict[str, Estimate]:
     """The mean of each metric over the studies where it is defined, with the mean of chance."""
     figures, chances = {}, {}
     for name in predictions[0].retrieved.figures:
@@ -269,12 +244,4 @@ def _retrieval(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -
         if len(chance):
             chances[name] = float(chance.mean())
     patients = [prediction.patient for prediction in predictions]
-    return bootstrap_ratios(figures, patients, chances=chances, rounds=rounds, seed=seed)
-
-
-def _plain_all(figures: Figures) -> dict[str, object]:
-    return {predictor: _plain(estimates) for predictor, estimates in figures.items()}
-
-
-def _plain(figures: Mapping[str, Estimate]) -> dict[str, object]:
-    return {name: estimate.to_dict() for name, estimate in figures.items()}
+    return bootstrap_ratios(figures, patients, chances=chances, **resampling)

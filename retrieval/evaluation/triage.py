@@ -16,11 +16,13 @@ Intervals are 95 %, by resampling the patients, as in `retrieval.evaluation.metr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.metrics import Bootstrap, Estimate, Predictor, bootstrap
+from retrieval.answer import plain
+from retrieval.evaluation.metrics import Bootstrap, Estimate, Predictor, Resampling, bootstrap
 
 __all__ = ["Triage", "triage"]
 
@@ -40,21 +42,14 @@ class Triage:
     ideal: float | None
 
     def to_dict(self) -> dict[str, object]:
-        return {
-            "area": self.area.to_dict(),
-            "normalised": self.normalised.to_dict(),
-            "place": self.position.to_dict(),
-            "ideal": self.ideal,
-        }
+        return {"place" if name == "position" else name: value for name, value in plain(self).items()}
 
 
 def triage(
     labels: NDArray[np.int64],
     patients: Sequence[str],
     scores: Mapping[str, NDArray[np.float64]],
-    *,
-    rounds: int = 10_000,
-    seed: int = 0,
+    **resampling: Unpack[Resampling],
 ) -> dict[str, Triage]:
     """Measure the worklists of several predictors. labels (N,) of 0 and 1; patients: N names; scores: (N,) each.
 
@@ -63,7 +58,7 @@ def triage(
     abnormal = np.ones(len(labels), np.bool_)
     predictors = {name: Predictor(values, abnormal) for name, values in scores.items()}
     predictors[_EVERY] = Predictor(np.zeros(len(labels)), abnormal)
-    measured = bootstrap(labels, patients, predictors, rounds=rounds, seed=seed)
+    measured = bootstrap(labels, patients, predictors, **resampling)
     p, p_rounds = measured.values[_EVERY]["accuracy"], measured.rounds[_EVERY]["accuracy"]
     result = {}
     for name in scores:

@@ -44,7 +44,15 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "pydicom", "dicom") from error
 
-__all__ = ["DicomPicture", "be_silent", "listed_files", "read_elements", "read_picture", "read_record"]
+__all__ = [
+    "DicomPicture",
+    "be_silent",
+    "listed_files",
+    "memory_to_decode",
+    "read_elements",
+    "read_picture",
+    "read_record",
+]
 
 logger = logging.getLogger("mura-search")
 
@@ -60,7 +68,7 @@ _PALETTE = [
     for colour in ("Red", "Green", "Blue")
     for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-_PICTURE = [
+_PICTURE: list[str | int] = [
     *_IDENTIFYING, *_PALETTE, *OVERLAY_BITS,
     "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
@@ -68,6 +76,9 @@ _PICTURE = [
     "PresentationLUTShape", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
+
+
+_DECODING, _PREPARING = 12, 5  # bytes a sample: JPEG 2000 takes most; contrast enhancement in another colour space
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +149,19 @@ def read_picture(
     return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices))
 
 
+def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
+    """An upper bound of the bytes that decoding the largest frame takes at any time, with the pixels of the others.
+
+    Raises DicomError as `read_picture` does.
+    """
+    with _as_sentence("has a header that cannot be read; export it again"):
+        ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
+        require_radiograph(ds)
+        layout = layout_of(ds, most_samples)
+    frame, colour = layout.rows * layout.columns, 1 if layout.samples == 1 and layout.photometric in GREY else 3
+    return len(data) + frame * (_DECODING * layout.samples + _PREPARING * colour) + frame * colour * layout.frames
+
+
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR lists, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
     with _as_sentence("is no DICOMDIR that can be read"):
@@ -146,7 +170,7 @@ def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
         return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
 
 
-def _dataset(file: BinaryIO, keywords: Sequence[str], most_bytes: int, *, pixels_too: bool) -> Any:
+def _dataset(file: BinaryIO, keywords: Sequence[str | int], most_bytes: int, *, pixels_too: bool) -> Any:
     """Some elements of a file with or without preamble."""
     be_silent()
     filereader.read_preamble(file, force=True)
@@ -206,13 +230,13 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> tuple[NDA
 
 def _frame(ds: Any, layout: DicomLayout, index: int) -> bytes:
     """A compressed frame. Where each has one fragment, or there is one frame, a wrong offset table does not matter."""
-    fragments = list(generate_fragments(ds.PixelData))[1:]
+    fragments: list[bytes] = list(generate_fragments(ds.PixelData))[1:]
     if layout.frames == 1:
         return b"".join(fragments)
     if len(fragments) == layout.frames:
         return fragments[index]
     offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
-    return get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets)
+    return bytes(get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets))
 
 
 def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayout:

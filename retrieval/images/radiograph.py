@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retrieval.errors import RadiographError
 from retrieval.images.blank import BLANK_CODES, blank_notices
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
-from retrieval.images.raster_reader import RasterError, read_raster
+from retrieval.images.raster_reader import RasterError, checked_header, read_raster
 from retrieval.notices import Code, Notice
 from retrieval.wording import predicate, printable
 
@@ -32,6 +32,7 @@ __all__ = [
     "file_and_frame",
     "file_digest",
     "is_dicom",
+    "memory_to_decode",
     "read_frames",
     "read_radiograph",
 ]
@@ -131,6 +132,23 @@ def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
     return _first_picture(data, Path(name).suffix, printable(name))
 
 
+def memory_to_decode(data: bytes, name: str = "radiograph") -> int:
+    """An upper bound of the bytes that decoding and preparing a file takes at any time, from its header alone.
+
+    Raises RadiographError for what `decode_radiograph` refuses by its header, MissingExtra for DICOM without the extra.
+    """
+    shown = printable(name)
+    _require_bytes(data, shown)
+    try:
+        if not _is_dicom(data, Path(name).suffix):
+            return checked_header(data, MAX_PIXELS, MAX_MEMORY).memory
+        from retrieval.images import dicom_reader
+
+        return dicom_reader.memory_to_decode(data, MAX_BYTES, MAX_PIXELS)
+    except ValueError as error:  # RasterError or DicomError
+        raise RadiographError(f"{shown} {error}") from None
+
+
 def is_dicom(file: Path) -> bool:
     """Whether a file has DICOM's preamble, or begins with DICOM's first elements, by any name. Raises OSError."""
     with file.open("rb") as opened:
@@ -198,6 +216,12 @@ def _require_size(size: int, shown: str) -> None:
         raise RadiographError(f"{shown} has {size / 2**20:,.0f} MiB, more than {limit}; export it alone, or smaller")
 
 
+def _require_bytes(data: bytes, shown: str) -> None:
+    if not data:
+        raise RadiographError(f"{shown} is empty; copy or export it again")
+    _require_size(len(data), shown)
+
+
 def _all_pictures(data: bytes, suffix: str, shown: str, frame: int | None, most: int | None) -> list[Radiograph]:
     return _dicom_frames(data, shown, frame, most) if _is_dicom(data, suffix) else [_raster(data, shown)]
 
@@ -214,9 +238,7 @@ def _first_picture(data: bytes, suffix: str, shown: str) -> Radiograph:
 
 
 def _raster(data: bytes, shown: str) -> Radiograph:
-    if not data:
-        raise RadiographError(f"{shown} is empty; copy or export it again")
-    _require_size(len(data), shown)
+    _require_bytes(data, shown)
     try:
         pixels, notices = read_raster(data, MAX_PIXELS, MAX_MEMORY)
     except RasterError as error:

@@ -4,64 +4,83 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
+from typing import ClassVar
 
 from index.builder import IndexBuilder
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import DEFAULTS, Rules
-from retrieval.encoding.batches import Batch, Progress, encode_all
+from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
+from retrieval.notices import Notice
+from retrieval.wording import anonymous_sentence, warnings_of_files
 
 __all__ = [
     "BuildReport",
+    "Report",
     "build_index",
     "bundle_rules",
     "collection_metadata",
     "encode_remaining",
     "fingerprint",
     "finish_build",
-    "reports_json",
+    "resumed_cases",
 ]
 
-SCHEMA = "mura-search/build/1"
-Pairs = tuple[tuple[str, str], ...]  # a case, and the reason or warning
+_TEXTS = {
+    "quarantined": "reason",
+    "refused": "reason",
+    "known": "indexed",
+    "differing": "difference",
+    "warnings": "warning",
+}
+
+
+class Report:
+    """A report of a build or an addition, whose lists of (case, text) become objects in JSON."""
+
+    __slots__ = ()
+    schema: ClassVar[str]
+    notices: tuple[Notice, ...]
+
+    @property
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """The notices about radiographs, as (case, sentence)."""
+        return warnings_of_files(self.notices)
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON object of the schema."""
+        lists = {name: getattr(self, name) for name in _TEXTS if hasattr(self, name)}
+        pairs = {name: [{"case": case, _TEXTS[name]: text} for case, text in lists[name]] for name in lists}
+        return {"schema": self.schema, **plain(self), **pairs}
 
 
 @dataclass(frozen=True, slots=True)
-class BuildReport:
+class BuildReport(Report):
     """The result of a build: counts, the decision rules, and the quarantined radiographs with the reason.
 
-    `warnings` are of radiographs that were indexed all the same. `resumed` cases come from an interrupted build, which
-    reported their warnings.
+    `notices` are about the collection and about indexed radiographs. An interrupted build added `resumed` cases, and
+    gave the notices about them.
     """
 
+    schema: ClassVar[str] = "mura-search/build/1"
     path: str
     cases: int
     studies: int
     patients: int
     quarantined: tuple[tuple[str, str], ...]
     rules: Rules
-    warnings: tuple[tuple[str, str], ...] = ()
+    notices: tuple[Notice, ...] = ()
     resumed: int = 0
     synthetic: bool = False
     seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, object]:
-        return {"schema": SCHEMA, **plain(self), **reports_json(self.quarantined, self.warnings)}
-
-
-def reports_json(quarantined: Pairs, warnings: Pairs) -> dict[str, object]:
-    """Quarantined cases and warnings, as JSON has them."""
-    return {
-        "quarantined": [{"case": case, "reason": reason} for case, reason in quarantined],
-        "warnings": [{"case": case, "warning": warning} for case, warning in warnings],
-    }
 
 
 def build_index(
@@ -77,13 +96,14 @@ def build_index(
 ) -> BuildReport:
     """Build an index of a collection at `path`, with the model bundle in `model` (by default the bundled model).
 
-    demand: the recall and speed that the search has to reach, as fields of `vectors.base.Demand`. store: where the
+    demand: the recall and speed that the search must reach, as fields of `vectors.base.Demand`. store: where the
     vectors are kept if not in the index: {"kind": "milvus", "uri": ...} and other fields of `MilvusSettings`, without a
     token. `progress` is called with (radiographs done, all). An unreadable radiograph is quarantined and reported.
-    Nothing is at `path` before the build is finished; the same call continues an interrupted build.
+    Until the build is finished, `path` holds no index, or the former one. The same call continues an interrupted build,
+    and encodes those radiographs again whose files have changed since.
 
-    Raises IndexBusy where `path` holds an index and `replace` is false, BundleError, and CollectionError where no
-    radiograph can be read.
+    Raises IndexBusy if `path` holds an index and `replace` is false, BundleError, and CollectionError if no radiograph
+    can be read.
     """
     started = time.perf_counter()
     encoder = Encoder.open(BUNDLED if model is None else model)
@@ -96,13 +116,13 @@ def build_index(
         fingerprint=fingerprint(collection, bundle),
         replace=replace,
     ) as build:
-        resumed = len(build.done())
-        warnings = encode_remaining(build, collection, encoder, workers, progress)
+        resumed = resumed_cases(build, collection)
+        notices = encode_remaining(build, collection, encoder, workers, progress)
         settings = collection_metadata(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
         report = finish_build(build, path, settings, bundle)
     return replaced(
         report,
-        warnings=tuple(warnings),
+        notices=(*collection.notices, *notices),
         resumed=resumed,
         synthetic=collection.synthetic,
         seconds=time.perf_counter() - started,
@@ -112,8 +132,8 @@ def build_index(
 def finish_build(build: IndexBuilder, path: Path, settings: Mapping[str, object], bundle: Bundle) -> BuildReport:
     """Learn the decision rules from the added cases, and move the index to `path`.
 
-    settings: further metadata of the index. bundle: its own rules count where there are too few cases to learn from.
-    Raises CollectionError where no case was added.
+    settings: further metadata of the index. bundle: its own rules are used if there are too few cases to learn from.
+    Raises CollectionError if no case was added.
     """
     cases, quarantined = build.cases(), build.quarantined()
     if not cases:
@@ -141,14 +161,28 @@ def finish_build(build: IndexBuilder, path: Path, settings: Mapping[str, object]
 
 
 def collection_metadata(collection: Collection) -> dict[str, object]:
-    """The metadata in an index about the collection that it was built from."""
-    described = {
+    """The metadata in an index about the collection that it was built from. Its notes name no file and no patient."""
+    described: dict[str, object] = {
         "root": "" if collection.site else str(collection.root),
         "layout": collection.layout,
-        "notes": list(collection.notes),
+        "notes": [*map(anonymous_sentence, collection.notices)],
         "synthetic": collection.synthetic,
     }
     return {"collection": described | ({"site": collection.site} if collection.site else {})}
+
+
+def resumed_cases(build: IndexBuilder, collection: Collection) -> int:
+    """The number of cases that an interrupted build added, without those whose files have changed: they are removed."""
+    paths = {case.case: Path(case.path) for case in collection.cases}
+    done = build.cases()
+    changed = []
+    for case in done:
+        with suppress(OSError):  # a file that is missing now was read then
+            if file_digest(paths[case.case]) != case.digest:
+                changed.append(case.case)
+    if changed:
+        build.forget(changed)
+    return len(done) - len(changed)
 
 
 def encode_remaining(
@@ -157,8 +191,8 @@ def encode_remaining(
     encoder: Encoder,
     workers: int | None,
     progress: Progress | None,
-) -> list[tuple[str, str]]:
-    """Add every case that the build does not have yet; gives the (case, warning) pairs."""
+) -> list[Notice]:
+    """Add every case that the build does not have yet; gives the notices about them."""
 
     def store(batch: Batch) -> bool:
         if batch.cases:
@@ -168,17 +202,17 @@ def encode_remaining(
 
     done = build.done()
     remaining = [case for case in collection.cases if case.case not in done]  # unreadable files are tried again
-    return encode_all(remaining, encoder, store, done=len(done), workers=workers, progress=progress).warnings
+    return encode_all(remaining, encoder, store, done=len(done), workers=workers, progress=progress).notices
 
 
 def fingerprint(collection: Collection, bundle: Bundle) -> str:
-    """A hash of the model and of every record; an interrupted build continues only where it is the same."""
+    """A hash of the model and of every record; an interrupted build continues only if it is the same."""
     records = [asdict(collection.stored(case)) for case in collection.cases]
     return hashlib.sha256(json.dumps([bundle.sha256, records]).encode()).hexdigest()
 
 
 def bundle_rules(bundle: Bundle) -> Rules:
-    """The decision rules in a bundle, or the defaults. Raises BundleError where they are of another version."""
+    """The decision rules in a bundle, or the defaults. Raises BundleError if another version wrote them."""
     if bundle.rules is None:
         return DEFAULTS
     try:

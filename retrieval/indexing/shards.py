@@ -1,7 +1,7 @@
 """Build an index in pieces (shards) on several machines, and join them. The result is the same as that of one build.
 
-Shard i of n is the i-th of n consecutive parts of the collection. It is an index folder with checksums, but without
-decision rules, which are learned on the whole collection.
+Shard i of n is the i-th of n consecutive parts of the collection. It is an index folder with checksums, but has no
+decision rules: these are learned on the whole collection.
 """
 
 import time
@@ -10,27 +10,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
+from typing import ClassVar
 
 from index.builder import IndexBuilder
 from index.errors import IndexFailure
 from index.reader import IndexReader
-from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import Progress
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.indexing.build import (
     BuildReport,
+    Report,
     collection_metadata,
     encode_remaining,
     fingerprint,
     finish_build,
-    reports_json,
+    resumed_cases,
 )
+from retrieval.notices import Notice
 
 __all__ = ["Shard", "ShardReport", "build_shard", "is_shard", "join_shards"]
 
-SCHEMA = "mura-search/shard/1"
 _NO_SEARCH = {"latency": 1e9}  # a shard is not searched, so nothing is approximated
 
 
@@ -57,19 +58,17 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardReport:
+class ShardReport(Report):
     """The result of building one shard; the fields are those of `BuildReport`."""
 
+    schema: ClassVar[str] = "mura-search/shard/1"
     path: str
     shard: str
     cases: int
     quarantined: tuple[tuple[str, str], ...]
-    warnings: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...]
     resumed: int
     seconds: float
-
-    def to_dict(self) -> dict[str, object]:
-        return {"schema": SCHEMA, **plain(self), **reports_json(self.quarantined, self.warnings)}
 
 
 def build_shard(
@@ -99,8 +98,8 @@ def build_shard(
         fingerprint=f"{whole} {shard.number}/{shard.count}",
         replace=replace,
     ) as build:
-        resumed = len(build.done())
-        warnings = encode_remaining(build, piece, encoder, workers, progress)
+        resumed = resumed_cases(build, piece)
+        notices = encode_remaining(build, piece, encoder, workers, progress)
         count, quarantined = len(build.done()), build.quarantined()
         for key, value in settings.items():
             build.set_metadata(key, value)
@@ -110,14 +109,14 @@ def build_shard(
         shard=f"{shard.number}/{shard.count}",
         cases=count,
         quarantined=tuple(quarantined.items()),
-        warnings=tuple(warnings),
+        notices=(*collection.notices, *notices),
         resumed=resumed,
         seconds=time.perf_counter() - started,
     )
 
 
 def is_shard(path: Path) -> bool:
-    """Whether the index at `path` is a shard. Raises IndexFailure where there is no index."""
+    """Whether the index at `path` is a shard. Raises IndexFailure if there is no index."""
     with IndexReader.open(path) as index:
         return index.metadata("shard") is not None
 
@@ -133,7 +132,7 @@ def join_shards(
 ) -> BuildReport:
     """Join all shards of a collection, named in any order, into one index at `path`. The shards stay as they are.
 
-    The result is the same as that of one build. The same call continues an interrupted one. Raises IndexFailure where a
+    The result is the same as that of one build. The same call continues an interrupted one. Raises IndexFailure if a
     shard is missing, damaged, named twice, or of another collection or model.
     """
     started = time.perf_counter()
@@ -172,14 +171,11 @@ def join_shards(
 
 def _in_order(shards: Sequence[IndexReader]) -> list[IndexReader]:
     """The shards by number. Raises IndexFailure unless they are all shards of one collection, each named once."""
-    for shard in shards:
-        if shard.metadata("shard") is None:
-            raise IndexFailure(f"{shard.path} is not a shard: it was built without --shard")
     first = _shard(shards[0])
     for shard in shards:
         if any(_shard(shard)[key] != first[key] for key in ("whole", "count")):
             raise IndexFailure(
-                f"{shard.path} is a shard of another collection, model or division than {shards[0].path}"
+                f"{shard.path} is a shard of another collection, model or number of shards than {shards[0].path}"
             )
     by_number = {int(str(_shard(shard)["number"])): shard for shard in shards}
     count = int(str(first["count"]))
@@ -191,6 +187,8 @@ def _in_order(shards: Sequence[IndexReader]) -> list[IndexReader]:
 
 
 def _shard(index: IndexReader) -> dict[str, object]:
+    """The shard's number, count and fingerprint of the whole. Raises IndexFailure if the index is not a shard."""
     shard = index.metadata("shard")
-    assert isinstance(shard, dict)
+    if not isinstance(shard, dict):
+        raise IndexFailure(f"{index.path} is not a shard: it was built without --shard")
     return shard

@@ -1,46 +1,57 @@
-"""Add a collection to an index that is in use. The index keeps its model and its decision rules."""
+"""Add a collection to an index in use, or correct its records; it keeps its model and its decision rules."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from index.atomic import MODEL
-from index.case import Case
+from index.case import Case, corrected, difference, same_file
+from index.errors import IndexFailure
 from index.writer import IndexWriter
-from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
+from retrieval.indexing.build import Report
+from retrieval.notices import Notice
 
-__all__ = ["AddReport", "add_to_index", "require_same_key"]
-
-SCHEMA = "mura-search/add/1"
+__all__ = ["AddReport", "UpdateReport", "add_to_index", "require_same_key", "update_index"]
 
 
 @dataclass(frozen=True, slots=True)
-class AddReport:
+class AddReport(Report):
     """The result of an addition: `known` has (case, indexed case with the same bytes), `refused` (case, reason).
 
-    `behind` changes have not reached Milvus yet, where Milvus holds the vectors and does not answer.
+    `differing` has the known cases whose record is another than the indexed one, each with the difference in words.
+    `notices` are about the collection and the added radiographs. If Milvus holds the vectors and does not answer,
+    `behind` changes have not reached it yet.
     """
 
+    schema: ClassVar[str] = "mura-search/add/1"
     path: str
     added: int
     known: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...]
-    warnings: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...]
     seconds: float
     behind: int = 0
+    differing: tuple[tuple[str, str], ...] = ()
 
-    def to_dict(self) -> dict[str, object]:
-        return {
-            "schema": SCHEMA,
-            **plain(self),
-            "known": [{"case": case, "indexed": indexed} for case, indexed in self.known],
-            "refused": [{"case": case, "reason": reason} for case, reason in self.refused],
-            "warnings": [{"case": case, "warning": warning} for case, warning in self.warnings],
-        }
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport(Report):
+    """The result of an update: how many cases were `updated`, and how many `same` have this record already.
+
+    `refused` has (case, reason): the index does not hold the radiograph, or holds it more than once.
+    """
+
+    schema: ClassVar[str] = "mura-search/update/1"
+    path: str
+    updated: int
+    same: int
+    refused: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...]
+    behind: int = 0
 
 
 def add_to_index(
@@ -52,11 +63,11 @@ def add_to_index(
 ) -> AddReport:
     """Add the radiographs of a collection that the index does not hold yet; `progress` gets (done, all).
 
-    A radiograph whose bytes are indexed already is skipped. A radiograph is refused where it cannot be read, where its
-    name is indexed with other bytes, and where its study is indexed with another label or patient. Every batch is on
-    the disk when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
+    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if its name
+    is indexed with other bytes, and if its study is indexed with another label or patient. Every batch is on the disk
+    when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
 
-    Raises IndexFailure, BundleError, and CollectionError where the index names its patients in another way.
+    Raises IndexFailure, BundleError, and CollectionError if the index names its patients in another way.
     """
     started = time.perf_counter()
     with IndexWriter.open(path) as writer:
@@ -69,8 +80,8 @@ def add_to_index(
                 writer.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
             return True
 
-        encoder = Encoder.open(writer.path / MODEL)
-        admitted, known, refused = _admitted(collection.cases, writer)
+        encoder = Encoder.open(writer.model)
+        admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
         report = encode_all(admitted, encoder, store, done=done, workers=workers, progress=progress)
     return AddReport(
@@ -78,10 +89,58 @@ def add_to_index(
         added=report.encoded,
         known=tuple(known),
         refused=(*refused, *report.unreadable),
-        warnings=tuple(report.warnings),
+        notices=(*collection.notices, *report.notices),
         seconds=time.perf_counter() - started,
         behind=writer.behind if writer.remote else 0,
+        differing=tuple(differing),
     )
+
+
+def update_index(collection: Collection, path: Path) -> UpdateReport:
+    """Take the records of a collection over into an index, without encoding a radiograph, all in one transaction.
+
+    A radiograph is known by its bytes, or by its name if its file is missing. Its label, patient, study, part, view,
+    split, laterality, series and path become those of the collection; an empty field changes nothing, and the name of
+    the radiograph stays. The decision rules stay as they are.
+
+    Raises IndexFailure, also if a study would have two labels or two patients, and CollectionError as `add_to_index`.
+    """
+    changed: dict[str, Case] = {}
+    refused: list[tuple[str, str]] = []
+    same = 0
+    with IndexWriter.open(path) as writer:
+        _require_site(writer.metadata("collection"), collection)
+        digests = {case.case: _digest(case) for case in collection.cases}
+        by_digest = writer.known("digest", {*digests.values()} - {""})
+        by_name = writer.known("case", {case.case for case in collection.cases})
+        for case in collection.cases:
+            digest = digests[case.case]
+            indexed = by_digest.get(digest, []) if digest else by_name.get(case.case, [])
+            if not indexed:
+                refused.append((case.case, "the index does not hold it; add it with mura-search index add"))
+                continue
+            target = same_file(case, indexed)
+            record = corrected(target, collection.stored(case))
+            if len(indexed) > 1 and target.case != case.case:
+                refused.append((case.case, f"the index holds it {len(indexed)} times, under other names"))
+            elif changed.setdefault(target.case, record) != record:
+                refused.append((case.case, f"an earlier row has another record of {target.case}"))
+            else:
+                same += record == target
+        try:
+            updated = writer.update([*changed.values()])
+        except ValueError as error:
+            raise IndexFailure(f"{error}; correct all radiographs of that study") from error
+    behind = writer.behind if writer.remote else 0
+    return UpdateReport(str(path), updated, same, tuple(refused), collection.notices, behind)
+
+
+def _digest(case: Case) -> str:
+    """The digest of a case's file; "" if it cannot be read."""
+    try:
+        return file_digest(Path(case.path))
+    except OSError:
+        return ""
 
 
 def _mark_synthetic(writer: IndexWriter) -> None:
@@ -92,7 +151,7 @@ def _mark_synthetic(writer: IndexWriter) -> None:
 
 
 def _require_site(metadata: object, collection: Collection) -> None:
-    """Raise CollectionError where index and collection name patients in different ways: one patient would be two."""
+    """Raise CollectionError if index and collection name patients in different ways: one patient would be two."""
     site = collection.site
     if isinstance(metadata, dict) and metadata.get("layout") == "dicom":
         site = metadata.get("site", "")
@@ -102,7 +161,7 @@ def _require_site(metadata: object, collection: Collection) -> None:
 
 
 def require_same_key(first: object, second: object) -> None:
-    """Raise CollectionError where two indexes hashed their patients with different site keys.
+    """Raise CollectionError if two indexes hashed their patients with different site keys.
 
     first, second: the metadata "collection" of the two indexes.
     """
@@ -110,17 +169,17 @@ def require_same_key(first: object, second: object) -> None:
     if len(sites) > 1:
         raise CollectionError(
             "the indexes hash their patients' names with different site keys, so one patient would count as two; "
-            "merge with --prefix if the indexes are of two hospitals"
+            "if the indexes are of two hospitals, merge them with --prefix"
         )
 
 
 def _admitted(
-    cases: tuple[Case, ...], writer: IndexWriter
-) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]]]:
-    """The cases to add; the known ones, each with the indexed case; and the refused ones, each with the reason."""
+    collection: Collection, writer: IndexWriter
+) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
+    """The cases to add; and in pairs with the indexed case or a reason: the known, the refused and the differing."""
     readable: list[tuple[Case, str]] = []
-    refused: list[tuple[str, str]] = []
-    for case in cases:
+    known, refused, differing = list[tuple[str, str]](), list[tuple[str, str]](), list[tuple[str, str]]()
+    for case in collection.cases:
         try:
             readable.append((case, file_digest(Path(case.path))))
         except OSError as error:
@@ -129,11 +188,12 @@ def _admitted(
     names = writer.known("case", {case.case for case, _ in readable})
     studies = {case.study: case for case in writer.find("study", {case.study for case, _ in readable})}
     admitted: list[Case] = []
-    known: list[tuple[str, str]] = []
     for case, digest in readable:
         study = studies.get(case.study, case)
         if digest in digests:
-            known.append((case.case, digests[digest]))
+            indexed = same_file(case, digests[digest])
+            known.append((case.case, indexed.case))
+            differing += [(case.case, words)] if (words := difference(indexed, collection.stored(case))) else []
         elif case.case in names:
             refused.append((case.case, "another radiograph of this name is indexed; remove it, or rename this file"))
         elif (study.label, study.patient) != (case.label, case.patient):
@@ -141,7 +201,7 @@ def _admitted(
                 (case.case, f"study {case.study} is indexed as {study.label_name}, of patient {study.patient}")
             )
         else:
-            digests[digest] = case.case
+            digests[digest] = [collection.stored(case)]
             studies.setdefault(case.study, case)
             admitted.append(case)
-    return admitted, known, refused
+    return admitted, known, refused, differing

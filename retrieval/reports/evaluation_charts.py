@@ -13,9 +13,9 @@ from retrieval.evaluation.pca import Plane
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import SweepPoint
 from retrieval.reports.svg_chart import Axis, Chart
+from retrieval.wording import PREDICTORS
 
 __all__ = [
-    "PREDICTOR_NAMES",
     "forest_chart",
     "map_chart",
     "precision_recall_chart",
@@ -24,7 +24,6 @@ __all__ = [
     "sweep_chart",
 ]
 
-PREDICTOR_NAMES = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
 _KINDS = {"classifier": "classifier", "knn": "vote", "mean": "mean"}
 _MOST_DOTS = 1_500  # of the index on the map: more would hide each other and make the page large
 
@@ -80,7 +79,7 @@ def reliability_chart(evaluation: Evaluation, predictor: str) -> str:
     bins = reliability(labels, scores[predictor])
     filled = [item for item in bins if item]
     values = "; ".join(f"{item.share:.2f} at {item.probability:.2f} ({item.items})" for item in filled)
-    name, kind = PREDICTOR_NAMES[predictor], _KINDS[predictor]
+    name, kind = PREDICTORS[predictor], _KINDS[predictor]
     chart = Chart(
         f"Calibration of the {name}: share of abnormal studies at their mean probability (studies): {values}.",
         Axis(f"probability by the {name}"),
@@ -108,9 +107,9 @@ def forest_chart(evaluation: Evaluation) -> str:
     if len(evaluation.parts) > 1:
         parts = [(f"{part or 'unnamed'} ({own.studies:,})", own.study) for part, own in evaluation.parts.items()]
         groups = [*parts, *groups]
-    low = _lowest(0.0, [figures[name]["kappa"] for _, figures in groups for name in PREDICTOR_NAMES])
+    low = _lowest(0.0, [figures[name]["kappa"] for _, figures in groups for name in PREDICTORS])
     values = "; ".join(
-        f"{group}: " + ", ".join(f"{title} {_value(figures[name]['kappa'])}" for name, title in PREDICTOR_NAMES.items())
+        f"{group}: " + ", ".join(f"{title} {_value(figures[name]['kappa'])}" for name, title in PREDICTORS.items())
         for group, figures in groups
     )
     last = len(groups) - 1
@@ -124,13 +123,13 @@ def forest_chart(evaluation: Evaluation) -> str:
     )
     chart.guide((0, -0.6), (0, last + 0.6))
     for row, (_, figures) in enumerate(groups):
-        for line, name in enumerate(PREDICTOR_NAMES):
+        for line, name in enumerate(PREDICTORS):
             estimate, y = figures[name]["kappa"], last - row + 0.24 * (1 - line)
             if estimate.low is not None and estimate.high is not None:
                 chart.interval((estimate.low, y), (estimate.high, y), _KINDS[name])
             if estimate.value is not None:
                 chart.marks([(estimate.value, y)], _KINDS[name], size=5)
-    for name, title in PREDICTOR_NAMES.items():
+    for name, title in PREDICTORS.items():
         chart.key(title, _KINDS[name], "mark")
     return chart.svg()
 
@@ -231,13 +230,13 @@ def _wilson(item: Bin) -> tuple[float, float]:
 
 
 def _key(chart: Chart, evaluation: Evaluation, metric: str, guide: str) -> None:
-    for name, title in PREDICTOR_NAMES.items():
+    for name, title in PREDICTORS.items():
         chart.key(f"{title}, {_value(evaluation.study[name][metric])}", _KINDS[name], "both")
     chart.key(guide, "", "guide")
 
 
 def _all_values(evaluation: Evaluation, metric: str) -> str:
-    return ", ".join(f"{PREDICTOR_NAMES[name]} {_value(own[metric])}" for name, own in evaluation.study.items())
+    return ", ".join(f"{PREDICTORS[name]} {_value(own[metric])}" for name, own in evaluation.study.items())
 
 
 def _value(estimate: Estimate) -> str:

@@ -1,11 +1,16 @@
 """An evaluation as one page of HTML: figures, curves, a map, and the worst errors with their pictures."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
+from index.case import LABEL_NAMES
+from index.reader import Hit
 from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import METRICS
+from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.reports.evaluation_charts import (
-    PREDICTOR_NAMES,
     forest_chart,
     map_chart,
     precision_recall_chart,
@@ -13,22 +18,28 @@ from retrieval.reports.evaluation_charts import (
     roc_chart,
     sweep_chart,
 )
-from retrieval.reports.evaluation_gallery import MOST, error_cards, near_duplicate_pictures, wrong_predictions
+from retrieval.reports.pictures import Picture, file_thumbnail
 from retrieval.reports.templating import render
 from retrieval.searcher import Searcher
+from retrieval.wording import PREDICTORS, metric_title
 
-__all__ = ["evaluation_report"]
+__all__ = ["MOST", "evaluation_report", "wrong_predictions"]
 
-_TITLES = {
-    "kappa": "Cohen's kappa",
-    "sensitivity": "sensitivity (recall)",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "calibration_error": "expected calibration error",
-    "map_at_r": "mAP at R",
-}
+
+MOST = 12  # studies, and pairs
+_VIEWS, _NEIGHBOURS = 4, 5  # pictures of each
+
+
+@dataclass(frozen=True, slots=True)
+class _ErrorCard:
+    """A study with a wrong prediction: its first radiographs, how many are hidden, and its nearest indexed studies."""
+
+    prediction: StudyPrediction
+    label: str
+    words: str
+    pictures: Sequence[Picture]
+    hidden: int
+    neighbours: Sequence[Picture]
 
 
 def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
@@ -57,8 +68,8 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         sections=[section for section in sections if evaluation.leakage.pairs or section[0] != "near-duplicates"],
         evaluation=evaluation,
         metrics=METRICS,
-        predictors=PREDICTOR_NAMES,
-        titles={name: _title(name) for name in [*METRICS, *evaluation.retrieval]},
+        predictors=PREDICTORS,
+        titles={name: metric_title(name) for name in [*METRICS, *evaluation.retrieval]},
         warnings=_warnings(evaluation),
         roc=roc_chart(evaluation) if both_labels else "",
         precision_recall=precision_recall_chart(evaluation) if both_labels else "",
@@ -67,9 +78,9 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         sweep=sweep_chart(evaluation.sweep),
         map=map_svg,
         shares=sum(shares),
-        near_duplicates=near_duplicate_pictures(evaluation, searcher),
+        near_duplicates=_near_duplicate_pictures(evaluation, searcher),
         wrong=len(wrong),
-        errors=error_cards(wrong, searcher),
+        errors=[_error_card(study, searcher) for study in wrong[:MOST]],
         most=MOST,
     )
 
@@ -86,5 +97,57 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     return warnings
 
 
-def _title(name: str) -> str:
-    return _TITLES.get(name, name.replace("_", " "))
+def wrong_predictions(predictions: Sequence[StudyPrediction]) -> list[StudyPrediction]:
+    """The studies that classifier or vote predicts wrong, those of the worst mean probability first."""
+    wrong = [study for study in predictions if any(abnormal != study.label for abnormal in study.predictions)]
+    return sorted(wrong, key=lambda study: (-abs(study.mean - study.label), study.study))
+
+
+def _near_duplicate_pictures(evaluation: Evaluation, searcher: Searcher) -> list[Picture]:
+    """The first MOST pairs, for the reader to judge: each evaluated radiograph, then its match in the index."""
+    thumbnails = {
+        case.case: thumbnail
+        for prediction in evaluation.predictions
+        for case, thumbnail in zip(prediction.cases, prediction.thumbnails, strict=True)
+    }
+    pictures = []
+    for pair in evaluation.leakage.pairs[:MOST]:
+        labels = ", different labels" if pair.across_labels else ""
+        alike = f"match {pair.match:.3f}{f', {pair.change}' if pair.change else ''}{labels}"
+        stored = (thumbnails[pair.cases[0]], searcher.index.thumbnail(pair.cases[1]))
+        for side, case, study, data in zip(("evaluated", "indexed"), pair.cases, pair.studies, stored, strict=True):
+            missing = "no picture of the " if data is None else ""
+            alt = f"{missing}{side} radiograph {case} of study {study}"
+            pictures.append(Picture(data, alt, (f"{side}: {study}", alike)))
+    return pictures
+
+
+def _error_card(study: StudyPrediction, searcher: Searcher) -> _ErrorCard:
+    predictions = [
+        f"{name} {probability:.3f}, predicts {LABEL_NAMES[abnormal]}{'' if abnormal == study.label else ' (wrong)'}"
+        for name, probability, abnormal in zip(
+            ("classifier", "vote"), (study.probability, study.vote_probability), study.predictions, strict=True
+        )
+    ]
+    about = ", ".join(text for text in (study.part, study.lesion) if text)
+    pictures = []
+    for number, case in enumerate(study.cases[:_VIEWS], 1):
+        words = f"radiograph {number}{f', {case.view}' if case.view else ''}"
+        data = file_thumbnail(case.path)
+        alt = f"{words} of study {case.study}{' can no longer be read' if data is None else ''}"
+        pictures.append(Picture(data, alt, (words,)))
+    return _ErrorCard(
+        study,
+        LABEL_NAMES[study.label],
+        f"{f' ({about})' if about else ''}; {'; '.join(predictions)}.",
+        pictures,
+        len(study.cases) - len(pictures),
+        [_neighbour(hit, searcher) for hit in study.neighbours[:_NEIGHBOURS]],
+    )
+
+
+def _neighbour(hit: Hit, searcher: Searcher) -> Picture:
+    case, data = hit.case, searcher.index.thumbnail(hit.case.case)
+    missing = "no picture of the " if data is None else ""
+    alt = f"{missing}nearest radiograph of study {case.study}, labelled {case.label_name}"
+    return Picture(data, alt, ("", f"similarity {hit.similarity:.3f}", case.study), case.label_name)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from retrieval.worklist.worklist import Found, find_studies
+from retrieval.worklist.worklist import StudyFiles, find_studies
 
 __all__ = ["Watch"]
 
@@ -12,10 +12,10 @@ State = tuple[tuple[str, int, int], ...]  # of each file: its path, size and tim
 
 
 class Watch:
-    """Remembers which studies of a folder were given, in which state.
+    """The studies of a folder that are complete, each once.
 
-    A study is ready when no file of it has come, gone or changed for `settle` seconds; how long that is, `clock` tells.
-    One that changes afterwards is ready again.
+    A study is ready when none of its files has come, gone or changed for `settle` seconds of `clock`. A study that
+    changes afterwards is ready again.
     """
 
     def __init__(self, folder: Path, settle: float = 2.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,38 +25,38 @@ class Watch:
         self._since: dict[str, tuple[State, float]] = {}
         self._given: dict[str, State] = {}
 
-    def give(self, found: Found) -> None:
-        """Count a study as given, in the state that it is in now."""
-        self._given[found.study] = _state(found)
+    def give(self, study: StudyFiles) -> None:
+        """Count a study as given, in its present state."""
+        self._given[study.study] = _state(study)
 
-    def look(self) -> tuple[list[Found], set[str]]:
-        """The studies that are ready, each state once, and the names of those given that are gone.
+    def look(self) -> tuple[list[StudyFiles], set[str]]:
+        """The studies that are ready, each state once, and the names of given studies that are gone.
 
-        Raises RadiographError while the folder itself is not there.
+        Raises RadiographError while the folder itself is missing.
         """
         now = self._clock()
-        found, _ = find_studies(self.folder)
-        states = {one.study: _state(one) for one in found}
+        studies, _ = find_studies(self.folder)
+        states = {study.study: _state(study) for study in studies}
         gone = set(self._given) - set(states)
         for name in (set(self._since) - set(states)) | gone:
             self._since.pop(name, None)
             self._given.pop(name, None)
         ready = []
-        for one in found:
-            state = states[one.study]
-            former, since = self._since.get(one.study, (None, now))
+        for study in studies:
+            name, state = study.study, states[study.study]
+            former, since = self._since.get(name, (None, now))
             if former != state:
-                self._since[one.study] = (state, now)
                 since = now
-            if now - since >= self._settle and self._given.get(one.study) != state:
-                self._given[one.study] = state
-                ready.append(one)
+                self._since[name] = (state, since)
+            if now - since >= self._settle and self._given.get(name) != state:
+                self._given[name] = state
+                ready.append(study)
         return ready, gone
 
 
-def _state(found: Found) -> State:
+def _state(study: StudyFiles) -> State:
     state = []
-    for file in found.files:
+    for file in study.files:
         try:
             status = file.stat()
         except OSError:  # gone a moment ago, or a link to nothing

@@ -1,61 +1,45 @@
 """A folder of studies in the order in which to read them: the most probably abnormal first.
 
-Each study is asked about exactly as a query is. The order is that of the mean of both probabilities; where nothing
-could vote, of the classifier's alone. A study unlike what is indexed keeps its place and is marked: its figures say
-little, whether they are high or low. How much earlier abnormal studies are reached is what `triage` measures.
+Each study is queried as by `mura-search search`. The rank is by the mean of both probabilities, or by the classifier's
+alone where nothing could vote. A study unlike the index keeps its rank and is marked: its figures say little, whether
+they are high or low. `retrieval.evaluation.triage` measures how much earlier abnormal studies come.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from index.errors import IndexBusy
 from retrieval.answer import Answer, IndexSource, ModelSource, plain
-from retrieval.csv_format import call, number, table, yes
+from retrieval.csv_format import Row, Tabular
 from retrieval.errors import RadiographError
 from retrieval.notices import Code
 from retrieval.query import may_be_view
 from retrieval.searcher import Searcher
-from retrieval.wording import sentence
+from retrieval.wording import label_word, sentence
 
 __all__ = [
     "SYNTHETIC_ORDER",
     "Entry",
-    "Found",
     "Skipped",
+    "StudyFiles",
     "Worklist",
     "find_studies",
     "in_order",
-    "judge",
+    "query_study",
     "ranked",
     "worklist",
-    "worklist_table",
 ]
 
 SCHEMA = "mura-search/worklist/1"
 SYNTHETIC_ORDER = "The index holds synthetic radiographs: the order shows how the tool works, no more."
-_COLUMNS = (
-    "rank",
-    "study",
-    "radiographs",
-    "mean",
-    "classifier",
-    "classifier_call",
-    "vote",
-    "vote_call",
-    "agreement",
-    "similarity",
-    "familiar",
-    "nearest_study",
-    "nearest_label",
-    "nearest_similarity",
-)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A study in a folder: its name, the path from there, and the files of its views."""
+class StudyFiles:
+    """A study in a folder: its name, which is its path in there, and the files of its views."""
 
     study: str
     files: tuple[Path, ...]
@@ -71,21 +55,42 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A study that was asked about; the answer shows the nearest study only."""
+    """A study with its answer, which has the nearest study alone."""
 
     study: str
     answer: Answer
 
     @property
     def mean(self) -> float:
-        """What it is ranked by: the mean of both probabilities, the classifier's where nothing could vote."""
+        """The mean of both probabilities, by which studies are ranked; the classifier's where nothing could vote."""
         vote = self.answer.knn.probability
         return self.answer.classifier.probability if vote is None else (self.answer.classifier.probability + vote) / 2
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The warnings of this study, without that of the whole index."""
+        """The warnings of this study, without those of the whole index."""
         return tuple(sentence(notice) for notice in self.answer.notices if notice.code != Code.SYNTHETIC)
+
+    def row(self, rank: int) -> Row:
+        """The study's line of a table, with the names that `evaluate --csv` uses."""
+        answer = self.answer
+        nearest = answer.cases[0] if answer.cases else None
+        return {
+            "rank": rank,
+            "study": self.study,
+            "radiographs": answer.query.views,
+            "mean": self.mean,
+            "classifier": answer.classifier.probability,
+            "classifier_call": label_word(answer.classifier.abnormal),
+            "vote": answer.knn.probability,
+            "vote_call": None if answer.knn.abnormal is None else label_word(answer.knn.abnormal),
+            "agreement": answer.agreement,
+            "similarity": answer.familiarity.similarity,
+            "familiar": answer.familiarity.familiar,
+            "nearest_study": nearest and nearest.study,
+            "nearest_label": nearest and nearest.label,
+            "nearest_similarity": nearest and nearest.similarity,
+        }
 
     def to_dict(self, rank: int) -> dict[str, object]:
         answer = self.answer
@@ -105,8 +110,13 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Worklist:
-    """The studies of a folder, those to read first at the top, and what could not be read."""
+class Worklist(Tabular):
+    """The studies of a folder, the first to read on top, and what could not be read; as a table, a study a line."""
+
+    columns: ClassVar = (
+        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar "
+        "nearest_study nearest_label nearest_similarity"
+    )
 
     folder: str
     entries: tuple[Entry, ...]
@@ -114,6 +124,9 @@ class Worklist:
     model: ModelSource
     index: IndexSource
     seconds: float
+
+    def rows(self) -> list[Row]:
+        return [entry.row(rank) for rank, entry in enumerate(self.entries, 1)]
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/worklist/1"."""
@@ -131,15 +144,15 @@ class Worklist:
 def worklist(searcher: Searcher, folder: Path, progress: Callable[[int, int], None] | None = None) -> Worklist:
     """Ask about every study of a folder. `progress` is called with (studies done, all).
 
-    Raises RadiographError where there is no such folder, no radiograph in it, or none that can be read.
+    Raises RadiographError where the folder is missing, holds no radiograph, or none can be read.
     """
     started = time.perf_counter()
-    found, unread = find_studies(folder)
-    read: list[Entry | Skipped] = [*unread]
-    for done, one in enumerate(found, 1):
-        read.append(judge(searcher, one))
+    studies, skipped = find_studies(folder)
+    read: list[Entry | Skipped] = [*skipped]
+    for done, study in enumerate(studies, 1):
+        read.append(query_study(searcher, study))
         if progress:
-            progress(done, len(found))
+            progress(done, len(studies))
     result = ranked(searcher, folder, read, time.perf_counter() - started)
     if not read:
         raise RadiographError(f"{folder}: no radiograph in this folder, nor in folders in it")
@@ -149,54 +162,55 @@ def worklist(searcher: Searcher, folder: Path, progress: Callable[[int, int], No
     return result
 
 
-def find_studies(folder: Path) -> tuple[list[Found], list[Skipped]]:
-    """The studies of a folder by name, and the folders that cannot be looked into.
+def find_studies(folder: Path) -> tuple[list[StudyFiles], list[Skipped]]:
+    """The studies of a folder by name, and the folders that cannot be read.
 
-    A study is a folder at any depth with radiographs in it, all of which are its views, as in MURA's layout. Of the
-    radiographs that lie in `folder` itself each is a study of its own. Hidden files and folders are not looked at; a
-    folder that is met again through a link counts once. Raises RadiographError where `folder` is none.
+    A study is a folder at any depth with radiographs in it, which are its views, as in MURA's layout. Each radiograph
+    in `folder` itself is a study of its own. Hidden files and folders do not count. A folder that several links lead to
+    counts once. Raises RadiographError where `folder` is not a folder.
     """
     if not folder.is_dir():
         raise RadiographError(f"{folder} is no folder; name the folder that the studies are in")
-    found: list[Found] = []
-    unread: list[Skipped] = []
-    met: set[Path] = set()
+    studies: list[StudyFiles] = []
+    skipped: list[Skipped] = []
+    visited: set[Path] = set()
     waiting = [folder]
     while waiting:
         here = waiting.pop()
+        name = here.relative_to(folder).as_posix()
         try:
-            if (real := here.resolve()) in met:
+            if (real := here.resolve()) in visited:
                 continue
-            met.add(real)
+            visited.add(real)
             entries = sorted(entry for entry in here.iterdir() if not entry.name.startswith("."))
             waiting += [entry for entry in entries if entry.is_dir()]
         except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
             reason = getattr(error, "strerror", None) or error
-            unread.append(Skipped(_name(here, folder), f"{here} cannot be read: {reason}"))
+            skipped.append(Skipped(name, f"{here} cannot be read: {reason}"))
             continue
         files = tuple(entry for entry in entries if not entry.is_dir() and may_be_view(entry))
         if here == folder:
-            found += [Found(file.name, (file,)) for file in files]
+            studies += [StudyFiles(file.name, (file,)) for file in files]
         elif files:
-            found.append(Found(_name(here, folder), files))
-    return sorted(found, key=lambda one: one.study), sorted(unread, key=lambda one: one.study)
+            studies.append(StudyFiles(name, files))
+    return sorted(studies, key=lambda study: study.study), sorted(skipped, key=lambda folder: folder.study)
 
 
-def judge(searcher: Searcher, found: Found) -> Entry | Skipped:
-    """Ask about one study. Of its views those that cannot be read are left out, which the answer's warnings say."""
+def query_study(searcher: Searcher, study: StudyFiles) -> Entry | Skipped:
+    """Ask about one study. Views that cannot be read are left out, and the answer's notices say so."""
     try:
-        return Entry(found.study, searcher.search(found.files, k=1))
+        return Entry(study.study, searcher.search(study.files, k=1))
     except (RadiographError, IndexBusy) as error:
-        return Skipped(found.study, str(error))
+        return Skipped(study.study, str(error))
 
 
 def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], seconds: float) -> Worklist:
-    """Put studies in their order: by falling mean, ties by name."""
+    """The worklist of what was read."""
     every = list(read)
     return Worklist(
         folder=str(folder),
-        entries=in_order(one for one in every if isinstance(one, Entry)),
-        skipped=tuple(one for one in every if isinstance(one, Skipped)),
+        entries=in_order(item for item in every if isinstance(item, Entry)),
+        skipped=tuple(item for item in every if isinstance(item, Skipped)),
         model=searcher.model,
         index=searcher.source,
         seconds=seconds,
@@ -206,32 +220,3 @@ def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], se
 def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """By falling mean, ties by name."""
     return tuple(sorted(entries, key=lambda entry: (-entry.mean, entry.study)))
-
-
-def worklist_table(result: Worklist) -> str:
-    """As CSV, a study a line, with the names that `evaluate --csv` uses."""
-    return table([_COLUMNS, *(_row(rank, entry) for rank, entry in enumerate(result.entries, 1))])
-
-
-def _row(rank: int, entry: Entry) -> Sequence[object]:
-    answer = entry.answer
-    nearest: Sequence[object] = ("", "", "")
-    if answer.cases:
-        case = answer.cases[0]
-        nearest = (case.study, case.label, number(case.similarity))
-    return (
-        rank,
-        entry.study,
-        answer.query.views,
-        number(entry.mean),
-        *(number(answer.classifier.probability), call(answer.classifier.abnormal)),
-        *(number(answer.knn.probability), call(answer.knn.abnormal)),
-        yes(answer.agreement),
-        number(answer.familiarity.similarity),
-        yes(answer.familiarity.familiar),
-        *nearest,
-    )
-
-
-def _name(here: Path, folder: Path) -> str:
-    return here.relative_to(folder).as_posix()

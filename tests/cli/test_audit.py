@@ -106,8 +106,8 @@ def test_deep(run: Run, planted: Path, model: Path, tmp_path: Path) -> None:
     (suspect,) = [line for line in text.splitlines() if line.startswith("  s09")]
     assert suspect.split()[1] == "normal"
     assert text.splitlines()[-1] == (
-        "Do not trust figures on the valid split as they stand: 1 of its 14 studies (7.1%) are tied to another split "
-        "(1 a near copy)."
+        "Do not trust figures on the valid split as they are: 1 of its 14 studies (7.1%) are tied to another split "
+        "(1 by a near duplicate)."
     )
     kinds = [row["finding"] for row in csv.DictReader(table.read_text().splitlines())]
     assert kinds == ["near duplicate", "suspect label", "leaking study"]
@@ -162,7 +162,7 @@ def test_the_assumed_share_moves_the_chances(run: Run, planted: Path, model: Pat
 
 def test_the_quick_audit_says_what_it_did_not_look_for(run: Run, planted: Path, tmp_path: Path) -> None:
     result = run("audit", planted, "--csv", tmp_path / "none.csv", "--sheet", tmp_path / "sheet.html")
-    assert result.stdout.splitlines()[-1].endswith("near copies need --deep.")
+    assert result.stdout.splitlines()[-1].endswith("Near duplicates were not searched: use --deep.")
     assert "near duplicates" not in result.stdout
     assert len((tmp_path / "none.csv").read_text().splitlines()) == 1
     assert "Labels that look wrong" not in (tmp_path / "sheet.html").read_text()

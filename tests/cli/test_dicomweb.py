@@ -172,7 +172,7 @@ def test_accession_numbers_are_taken_as_they_stand(orthanc: Orthanc) -> None:
 def test_what_an_archive_does_not_have(run: Run, orthanc: Orthanc, place: Path, tmp_path: Path) -> None:
     for study, sentence in (
         ("1.2.3.777", "has no radiograph of this study"),
-        ("../etc", "is no Study Instance UID; it is digits and dots"),
+        ("../etc", "is not a Study Instance UID, which has only digits and dots"),
     ):
         asked = run("dicomweb", orthanc.url, "--study", study, "--index", place)
         assert asked.exit_code == 1
@@ -249,7 +249,7 @@ def test_the_token_is_sent_and_not_told(
     with pytest.raises(ArchiveError, match="a token is not sent to pacs unencrypted; use https"):
         WebArchive("http://pacs/dicom-web")
     monkeypatch.setenv(TOKEN_VARIABLE, "two words")
-    with pytest.raises(ArchiveError, match="holds no token") as caught:
+    with pytest.raises(ArchiveError, match="is not a token") as caught:
         WebArchive(url)
     assert "two words" not in str(caught.value)
 
@@ -275,7 +275,7 @@ def test_answers_that_are_none(recorder: tuple[type[Recorder], str], tmp_path: P
     handler, url = recorder
     for body in (b"<html>", b"{", b"[1]"):
         handler.body = body
-        with pytest.raises(ArchiveError, match="could not find the study: its answer is no DICOMweb"):
+        with pytest.raises(ArchiveError, match="could not find the study: its reply is not valid DICOMweb"):
             WebArchive(url).fetch("1.2", tmp_path)
     handler.body = b'[{"00080016": 7}, {"00080018": {"Value": [["x"]]}}]'
     assert WebArchive(url).fetch("1.2", tmp_path) == []
@@ -302,13 +302,13 @@ def test_addresses_and_options_that_are_none(tmp_path: Path) -> None:
         if "@" in url:
             assert "password@" not in str(caught.value)
     for tls, sentence in (
-        ({"cat": "x"}, "TLS has no option cat; choose of: ca, cert, key"),
+        ({"cat": "x"}, "TLS has no option cat; the options are ca, cert, key"),
         ({"key": "x"}, "a TLS key needs its certificate"),
         ({"ca": str(tmp_path / "none.pem")}, "cannot be read; name a PEM file"),
     ):
         with pytest.raises(ArchiveError, match=sentence):
             WebArchive("https://pacs/dicom-web", tls)
-    with pytest.raises(ArchiveError, match="need an address that begins with https"):
+    with pytest.raises(ArchiveError, match="need a URL that begins with https"):
         WebArchive("http://localhost/dicom-web", {"ca": "x"})
 
 
@@ -365,8 +365,8 @@ def test_query_with_dicom_out(
     assert sorted(file.name[:2] for file in (tmp_path / "new" / "out").iterdir()) == ["OT", "SR"]
     refused = run(square("q.png", 200), "--index", place, "--dicom-out", tmp_path / "out")
     assert refused.exit_code == 1
-    assert "is no DICOM file, so there is no study that a result could be filed in" in refused.stderr
+    assert "is not a DICOM file; a DICOM result needs a study to belong to" in refused.stderr
     assert refused.stdout == ""
     (tmp_path / "file").write_text("")
     refused = run(tmp_path / "q.dcm", "--index", place, "--dicom-out", tmp_path / "file")
-    assert "cannot be written into" in refused.stderr
+    assert "cannot be written to" in refused.stderr

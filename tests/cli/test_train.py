@@ -60,9 +60,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(training.data.dataset, "load_training_set", load)
 
-    def plan_run(cases: list[Case], recipe: Recipe) -> Plan:
-        seen.update(listed=[case.case for case in cases])
-        return PLAN
+    def plan_run(cases: list[Case], recipe: Recipe, *, offline: bool) -> tuple[Plan, str]:
+        seen.update(listed=[case.case for case in cases], offline=offline)
+        return PLAN, "planned with random weights" if offline else ""
 
     monkeypatch.setattr(training.loop.run, "train", train)
     monkeypatch.setattr(training.loop.run, "plan_run", plan_run)
@@ -82,7 +82,9 @@ def test_options_make_the_recipe(run: Run, table: Path, tmp_path: Path, asked: M
     assert "left out: bad.png: empty\n" in result.stderr
     # What is to come is told once, before anything is read.
     assert result.stderr.count("at most") == 1
-    assert result.stderr.startswith("about 18 min at most, 3.0 GiB (2.00 s a step)\n")
+    first, second, *_ = result.stderr.splitlines()
+    assert first.startswith("learning from 1 normal and 1 abnormal radiographs of 2 patients; held out for validation")
+    assert second == "about 18 min at most, 3.0 GiB (2.00 s a step)"
     assert asked["trial"] is PLAN
     assert "epoch 1 of 2: valid_auroc 0.750\n" in result.stderr
 
@@ -131,8 +133,8 @@ def test_unknown_names_are_refused(run: Run, table: Path, tmp_path: Path, asked:
     assert run("train", table, "--out", tmp_path / "run", "--head", "three").exit_code == 2
     result = run("train", table, "--out", tmp_path / "run", "--loss", "quadruplet")
     assert result.exit_code == 1
-    names = "batch-hard, focal, neighbourhood, selective, semi-hard, triplet"
-    assert f"unknown loss 'quadruplet': use one of {names}" in result.stderr
+    names = "'batch-hard', 'focal', 'neighbourhood', 'selective', 'semi-hard' or 'triplet'"
+    assert f"loss must be {names}, not 'quadruplet'" in result.stderr
     assert not asked
 
 
@@ -147,7 +149,7 @@ def test_a_run_is_gone_on_with_by_its_own_recipe(
     assert (asked["resume"], asked["trial"]) == (True, None)
     result = run("train", table, "--out", tmp_path / "other", "--resume")
     assert result.exit_code == 1
-    assert "no run to go on with" in result.stderr
+    assert "no run to continue" in result.stderr
 
 
 def test_a_dry_run_shows_the_plan_and_trains_nothing(
@@ -156,14 +158,15 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(
     plan = PLAN
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert result.exit_code == 0
+    assert "planned with random weights" in result.stderr
     assert "4 epochs of 30 steps on crops, then 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
     assert "1 x 2 CPU threads, float32: about 18 min, 3.0 GiB" in result.stdout
     told = json.loads(run("train", table, "--out", tmp_path / "run", "--dry-run", "--json").stdout)
     assert (told["step_seconds"], told["recipe"]["loss"]) == (2.0, "triplet")
-    monkeypatch.setattr(training.loop.run, "plan_run", lambda cases, recipe: replace(plan, soup=3, crop_epochs=0))
+    monkeypatch.setattr(training.loop.run, "plan_run", lambda *_, **__: (replace(plan, soup=3, crop_epochs=0), ""))
     result = run("train", table, "--out", tmp_path / "run", "--dry-run")
     assert "3 runs of 20 epochs of 25 steps" in result.stdout.replace("\n", " ")
-    assert set(asked) == {"listed"}  # nothing was read
+    assert set(asked) == {"listed", "offline"}  # nothing was read
     assert not (tmp_path / "run").exists()
 
 
@@ -184,13 +187,29 @@ def test_a_bad_recipe_is_one_line(
 
 @pytest.mark.parametrize(("options", "splits"), [([], {"train"}), (["--split", "valid"], {"valid"})])
 def test_the_split_for_evaluation_is_left_alone(
-    run: Run, table: Path, tmp_path: Path, asked: Mapping[str, Any], options: list[str], splits: set[str]
+    run: Run, tmp_path: Path, asked: Mapping[str, Any], options: list[str], splits: set[str]
 ) -> None:
-    rows = table.read_text(encoding="utf-8").splitlines()
-    named = [f"{row},{'split' if i == 0 else 'valid' if 'ann' in row else 'train'}" for i, row in enumerate(rows)]
-    table.write_text("\n".join(named), encoding="utf-8")
-    assert run("train", table, "--out", tmp_path / "run", *options).exit_code == 0
+    rows = [f"{p}.png,{p % 2},p{p},{'train' if p < 4 else 'valid'}" for p in range(8)]
+    for p in range(8):
+        (tmp_path / f"{p}.png").touch()
+    (tmp_path / "cases.csv").write_text("\n".join(["path,label,patient,split", *rows]), encoding="utf-8")
+    assert run("train", tmp_path / "cases.csv", "--out", tmp_path / "run", *options).exit_code == 0
     assert {case.split for case in asked["collections"][0].cases} == splits
+
+
+@pytest.mark.parametrize("option", ["--resume", "--dry-run", "--json"])
+def test_what_labels_alone_decide_is_said_before_anything_is_read(
+    run: Run, tmp_path: Path, asked: Mapping[str, Any], option: str
+) -> None:
+    rows = [f"{p}.png,{int(p == 0)},p{p}" for p in range(8)]
+    for p in range(8):
+        (tmp_path / f"{p}.png").touch()
+    (tmp_path / "cases.csv").write_text("\n".join(["path,label,patient", *rows]), encoding="utf-8")
+    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": Recipe().to_dict()}), encoding="utf-8")
+    result = run("train", tmp_path / "cases.csv", "--out", tmp_path, option)
+    assert result.exit_code == 1
+    assert "error: no abnormal radiograph" in result.stderr
+    assert not asked
 
 
 def test_without_torch_it_names_the_extra(

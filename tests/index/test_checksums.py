@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index import checksums, reader
 from index.case import Case
-from index.errors import IndexDamaged, IndexFailure
+from index.errors import IndexBusy, IndexDamaged, IndexFailure
 from index.reader import IndexReader
 from index.writer import IndexWriter
 
@@ -28,13 +28,13 @@ def edited(place: Path) -> Path:
     return place
 
 
-def is_refused(place: Path) -> bool:
+def is_noticed(place: Path) -> bool:
+    """Whether an index is refused, or said not to be checked in full."""
     try:
         with IndexReader.open(place) as opened:
-            opened.verify()
+            return not opened.verify()
     except IndexFailure:
         return True
-    return False
 
 
 def test_an_index_is_sealed_whenever_it_is_left(edited: Path) -> None:
@@ -60,11 +60,11 @@ def test_every_flipped_byte_is_found(edited: Path) -> None:
             changed = bytearray(original)
             changed[at] ^= 1 << (found % 8)
             file.write_bytes(changed)
-            assert is_refused(edited), f"{file.name}, byte {at}"
+            assert is_noticed(edited), f"{file.name}, byte {at}"
             found += 1
         file.write_bytes(original)
     assert found > 600
-    assert not is_refused(edited)
+    assert not is_noticed(edited)
 
 
 def test_zeros_and_free_pages_are_not_beneath_notice(edited: Path) -> None:
@@ -74,7 +74,7 @@ def test_zeros_and_free_pages_are_not_beneath_notice(edited: Path) -> None:
     page = original.find(bytes(4096)) + 1000  # within a page that is free
     assert page >= 1000
     cases.write_bytes(original[:page] + b"x" + original[page + 1 :])
-    assert is_refused(edited)
+    assert is_noticed(edited)
 
 
 def test_without_the_seal_what_means_something_is_still_checked(edited: Path, sample: Sample) -> None:
@@ -136,28 +136,60 @@ except sqlite3.OperationalError as error:
 """
 
 
-@pytest.mark.parametrize("what", ["open", "verify"])
 def test_nobody_writes_between_the_checksums_and_what_they_are_compared_with(
-    place: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To open and close a file ends all locks that a process has on it, SQLite's as well."""
-    told: list[str] = []
+    answers: list[str] = []
 
-    def writing(function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any) -> Any:
-            command = [sys.executable, "-c", WRITER, str(place / "cases.sqlite")]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            told.append(done.stdout.strip())
-            return function(*arguments)
+    def writing(*arguments: Any) -> Any:
+        command = [sys.executable, "-c", WRITER, str(place / "cases.sqlite")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        answers.append(done.stdout.strip())
+        return read_generation(*arguments)
 
-        return wrapped
+    read_generation = reader._read_generation
+    monkeypatch.setattr(reader, "_read_generation", writing)
+    IndexReader.open(place).close()
+    assert set(answers) == {"database is locked"}
 
-    if what == "open":
-        monkeypatch.setattr(reader, "_read_generation", writing(reader._read_generation))
-        IndexReader.open(place).close()
-    else:
-        with IndexReader.open(place) as opened:
-            monkeypatch.setattr(checksums, "_digest", writing(checksums._digest))
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_change_while_everything_is_verified(place: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """It is made at once, and is not taken for damage: the index is verified again."""
+    digest, labels = checksums._digest, iter([0, 1] * times)
+
+    def changed(file: Path) -> str:
+        if file.name == "vectors.faiss" and (label := next(labels, None)) is not None:
+            monkeypatch.setattr(checksums, "_digest", digest)
+            with IndexWriter.open(place) as writer:
+                assert writer.relabel("study7", label) > 0
+            monkeypatch.setattr(checksums, "_digest", changed)
+        return digest(file)
+
+    with IndexReader.open(place) as opened:
+        monkeypatch.setattr(checksums, "_digest", changed)
+        if times == 1:
             assert opened.verify()
-        assert len(told) > 3  # all files of an index
-    assert set(told) == {"database is locked"}
+        else:
+            with pytest.raises(IndexBusy, match="changes faster"):
+                opened.verify()
+
+
+@pytest.mark.parametrize("first_line", [b"# generation 7\n", b""])
+def test_stale_checksums_are_told_from_damage_and_renewed(place: Path, first_line: bytes) -> None:
+    """As two writers leave them whose locks did not exclude each other."""
+    lines = (place / "SHA256SUMS").read_bytes().splitlines(keepends=True)
+    (place / "SHA256SUMS").write_bytes(first_line + b"".join(lines[1:]).replace(b"a", b"b"))
+    with IndexReader.open(place) as opened:
+        assert len(opened.cases()) == 60
+        if first_line:
+            assert not opened.verify()
+        else:
+            with pytest.raises(IndexDamaged, match="index compact"):
+                opened.verify()
+    with IndexWriter.open(place) as writer:
+        if not first_line:
+            writer.compact()
+    with IndexReader.open(place) as opened:
+        assert opened.verify()

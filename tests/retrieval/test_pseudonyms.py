@@ -50,13 +50,13 @@ def test_processes_that_need_a_key_at_once_make_one(config: Path) -> None:
 def test_a_named_key(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "key"
     monkeypatch.setenv(KEY_VARIABLE, str(file))
-    with pytest.raises(SiteKeyError, match="does not exist; put the site key there, or make one"):
+    with pytest.raises(SiteKeyError, match="does not exist; copy the site key there, or make one"):
         SiteKey.find_or_make()  # a new one in silence would rename every patient
     file.write_text("0A" * 32 + "\n", encoding="ascii")
     assert SiteKey.find_or_make().name == SiteKey(b"\n" * 32).name
     for bad in ("", "0a", "secret " * 20):
         file.write_text(bad, encoding="ascii")
-        with pytest.raises(SiteKeyError, match="is no site key"):
+        with pytest.raises(SiteKeyError, match="is not a site key"):
             SiteKey.find()
     file.unlink()
     file.mkdir()

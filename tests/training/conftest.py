@@ -1,21 +1,53 @@
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from index.case import Case
 from training.data.dataset import TrainingSet
 from training.recipe import Recipe
 
 SIZE = 64
+EXPORT = torch.onnx.export
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the cache of whoever runs it."""
     monkeypatch.setenv("MURA_SEARCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_torch() -> Iterator[None]:
+    """One thread, which is faster for tiny networks; and one trace of each network, which takes longer than a run.
+
+    Later networks of the same layers give their weights to the trace. Each run still compares its export with torch.
+    """
+    torch.set_num_threads(1)
+    traces: dict[tuple[str, torch.Size], Any] = {}
+
+    def traced(network: torch.nn.Module, inputs: tuple[torch.Tensor], **options: Any) -> Any:
+        key = str(network), inputs[0].shape
+        if key not in traces:  # optimised, batch normalisation would have its weights in those of convolutions
+            traces[key] = EXPORT(network, inputs, **options, optimize=False)
+        weights, known = network.state_dict(), traces[key].model.graph.initializers
+        traces[key].apply_weights({name: weights[name].clone() for name in weights if name in known})
+        return traces[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.onnx, "export", traced)
+        yield
+
+
+@pytest.fixture
+def real_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network is traced as in a run of a user."""
+    monkeypatch.setattr(torch.onnx, "export", EXPORT)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import io
 import logging
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,11 +177,11 @@ def test_no_value_of_a_header_gets_out(serve: Serve, dicom_bytes: Bytes, caplog:
 
 
 def test_without_the_extra_it_says_so(
-    serve: Serve, dicom_bytes: Bytes, png: Bytes, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, dicom_bytes: Bytes, png: Bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = dicom_bytes(grey(200))
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.delitem(sys.modules, "retrieval.images.dicom_reader", raising=False)
+    (tmp_path / "pydicom.py").write_text("raise ModuleNotFoundError(name='pydicom')")
+    monkeypatch.syspath_prepend(str(tmp_path))  # the processes that decode look for modules there, too
     with httpx.Client(base_url=serve()) as client:
         refused = post(client, ("a.dcm", data))
         assert (refused.status_code, "which this server cannot read" in refused.json()["error"]) == (422, True)

@@ -1,34 +1,31 @@
-"""Prepared radiographs, kept from run to run: uint8 pictures in memory-mapped files that only grow.
+"""Prepared radiographs, kept from run to run, each in a file of its own.
 
-PLACE/KEY/            KEY follows from the preprocessing
-  manifest.json       the preprocessing and the version of this layout
-  grey.u8             pictures (S, S) one after another;  colour.u8: pictures (S, S, 3)
-  rows.csv            SHA-256 of the radiograph's file, g or c, row in that file, height and width of the radiograph
+CACHE/KEY/AB/DIGEST   KEY follows from the preprocessing; DIGEST is the SHA-256 of the radiograph's file, AB its start
 
-A row is listed once its pixels are on disk, so whatever a killed process left behind is overwritten by the next one.
-Nothing here names a patient or a path; files can be read by their owner alone.
+A file begins with a checksum (CRC-32 of all that follows and of the digest), the height and width of the radiograph,
+and the number of channels; the pixels follow. A damaged file counts as missing. Nothing here names a patient or a path,
+and only their owner can read the files.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import secrets
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import sync
 from retrieval.datasets.cache_folder import cache_folder
 from retrieval.images.preprocessing import Preprocessing
 
-__all__ = ["Entry", "PictureCache", "default_cache"]
+__all__ = ["PictureCache", "Prepared", "default_cache"]
 
-_VERSION = 1
-_CHANNELS = {"g": ("grey.u8", 1), "c": ("colour.u8", 3)}
+_VERSION = 2
+_CHECKSUM, _HEADER = struct.Struct("<I"), struct.Struct("<III")
 
 
 def default_cache() -> Path:
@@ -37,87 +34,50 @@ def default_cache() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a picture lies, and the size of the radiograph that it was made of."""
+class Prepared:
+    """A prepared picture (S, S, 1 or 3), and the height and width of its radiograph."""
 
-    kind: str
-    row: int
+    picture: NDArray[np.uint8]
     height: int
     width: int
 
 
 class PictureCache:
-    """The pictures of one preprocessing. Several processes may read and append at once."""
+    """The pictures of one preprocessing. Several processes may read and write at once."""
 
-    def __init__(self, place: Path, how: Preprocessing) -> None:
+    def __init__(self, folder: Path, how: Preprocessing) -> None:
         made_of = {"version": _VERSION, **{k: v for k, v in how.to_dict().items() if k not in ("mean", "std")}}
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder, self.size = place / key, how.size
+        self.folder, self.size = folder / key, how.size
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        manifest = self.folder / "manifest.json"
-        if not manifest.exists():
-            _write(manifest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, json.dumps(made_of, indent=1).encode())
 
-    def entries(self) -> dict[str, Entry]:
-        """Every picture that is here, by the digest of its radiograph."""
-        found: dict[str, Entry] = {}
-        for line in self._lines():
-            digest, kind, row, height, width = line.split(",")
-            found[digest] = Entry(kind, int(row), int(height), int(width))
-        return found
+    def holds(self, digest: str) -> bool:
+        """Whether there is a file for this radiograph, whole or damaged."""
+        return self._file(digest).exists()
 
-    def pictures(self, kind: str) -> NDArray[np.uint8]:
-        """All pictures of a kind, memory-mapped (n, S, S, 1 or 3)."""
-        name, channels = _CHANNELS[kind]
-        file = self.folder / name
-        count = file.stat().st_size // self._bytes(kind) if file.exists() else 0
-        shape = (count, self.size, self.size, channels)
-        return np.memmap(file, np.uint8, "r", shape=shape) if count else np.empty(shape, np.uint8)
-
-    def append(self, new: Sequence[tuple[str, NDArray[np.uint8], int, int]]) -> None:
-        """Add (digest, picture (S, S, 1 or 3), height, width), those that another process has added left out."""
-        with self._locked():
-            there = self.entries()
-            counts = {kind: sum(entry.kind == kind for entry in there.values()) for kind in _CHANNELS}
-            lines: list[str] = []
-            for digest, picture, height, width in {one[0]: one for one in new}.values():
-                if digest in there:
-                    continue
-                kind = "g" if picture.shape[2] == 1 else "c"
-                start = counts[kind] * self._bytes(kind)
-                _write(self.folder / _CHANNELS[kind][0], os.O_WRONLY | os.O_CREAT, picture.tobytes(), start)
-                lines.append(f"{digest},{kind},{counts[kind]},{height},{width}\n")
-                counts[kind] += 1
-            for name, _ in _CHANNELS.values():
-                if (self.folder / name).exists():
-                    sync(self.folder / name)
-            listed = sum(len(line) + 1 for line in self._lines())  # behind it, half a line of a killed process
-            _write(self.folder / "rows.csv", os.O_WRONLY | os.O_CREAT, "".join(lines).encode(), listed, cut=True)
-            sync(self.folder / "rows.csv")
-
-    def _lines(self) -> list[str]:
-        file = self.folder / "rows.csv"
-        text = file.read_text(encoding="ascii", errors="replace") if file.exists() else ""
-        return text.split("\n")[:-1]  # what follows the last line's end is not a line
-
-    def _bytes(self, kind: str) -> int:
-        return self.size * self.size * _CHANNELS[kind][1]
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    def read(self, digest: str) -> Prepared | None:
+        """What was written of this radiograph; None where it is missing or damaged."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+            data = self._file(digest).read_bytes()
+            (checksum,) = _CHECKSUM.unpack_from(data)
+            height, width, channels = _HEADER.unpack_from(data, _CHECKSUM.size)
+        except (OSError, struct.error):
+            return None
+        body = memoryview(data)[_CHECKSUM.size :]
+        if zlib.crc32(body, zlib.crc32(digest.encode())) != checksum:
+            return None
+        pixels = np.frombuffer(body, np.uint8, offset=_HEADER.size)
+        return Prepared(pixels.reshape(self.size, self.size, channels), height, width)
 
+    def write(self, digest: str, prepared: Prepared) -> None:
+        """Keep a picture. Not synced: the checksum tells what a power failure has damaged. Raises OSError."""
+        body = _HEADER.pack(prepared.height, prepared.width, prepared.picture.shape[2]) + prepared.picture.tobytes()
+        file = self._file(digest)
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        neighbour = file.with_name(f".{digest}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(neighbour, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+            opened.write(_CHECKSUM.pack(zlib.crc32(body, zlib.crc32(digest.encode()))) + body)
+        neighbour.replace(file)
 
-def _write(file: Path, flags: int, data: bytes, start: int = 0, *, cut: bool = False) -> None:
-    """Write bytes at a place of a file that only its owner can read, and end the file there where `cut`."""
-    descriptor = os.open(file, flags, 0o600)
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.seek(start)
-        opened.write(data)
-        if cut:
-            opened.truncate()
+    def _file(self, digest: str) -> Path:
+        return self.folder / digest[:2] / digest

@@ -5,7 +5,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +18,24 @@ from retrieval.encoding.batches import file_digest, shown_name
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import Preprocessing, preprocess
 from retrieval.images.radiograph import read_radiograph
-from training.data.cache import Entry, PictureCache, default_cache
+from training.data.cache import PictureCache, Prepared, default_cache
 from training.data.lesion_boxes import COVERAGE_STEP, Box, boxes_of, cover
 from training.distributed import rank_and_size
 from training.errors import TrainingError
 
 __all__ = ["TrainingSet", "listed_cases", "load_training_set"]
 
-_AT_ONCE = 64  # radiographs decoded between two writes to the cache
+_AT_ONCE = 64  # radiographs prepared between two reports of progress
 
 Progress = Callable[[int, int], None]
+
+
+class _Made(NamedTuple):
+    """A prepared radiograph: the digest of its file, and its height and width."""
+
+    digest: str
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +43,12 @@ class TrainingSet:
     """N prepared radiographs, in files or in memory.
 
     `known` (N,) says whose lesions are known: normal ones have none, abnormal ones where the collection gives boxes.
-    The pictures of case i are `sources[i][0][sources[i][1]]`; its lesions are boxes in a radiograph of a size, or
-    coverage as it is.
+    `pictures` gives the picture of each case; its lesions are boxes in a radiograph of a size, or coverage as it is.
     """
 
     cases: tuple[Case, ...]
     known: NDArray[np.bool_]
-    sources: tuple[tuple[NDArray[np.uint8], int], ...]
+    pictures: tuple[Callable[[], NDArray[np.uint8]], ...]
     lesions: tuple[tuple[Sequence[Box], int, int] | NDArray[np.uint8], ...]
 
     @classmethod
@@ -47,14 +56,14 @@ class TrainingSet:
         cls, cases: Sequence[Case], pictures: NDArray[np.uint8], coverage: NDArray[np.uint8], known: NDArray[np.bool_]
     ) -> "TrainingSet":
         """One of arrays in memory: pictures (N, S, S, 1 or 3), coverage (N, S/4, S/4) of 0 to 255."""
-        return cls(tuple(cases), known, tuple((pictures, row) for row in range(len(cases))), tuple(coverage))
+        return cls(tuple(cases), known, tuple(partial(np.asarray, picture) for picture in pictures), tuple(coverage))
 
     def rows(self, taken: NDArray[np.int64]) -> "TrainingSet":
         """Only these rows, in this order. No picture is copied."""
         return TrainingSet(
             tuple(self.cases[i] for i in taken),
             self.known[taken],
-            tuple(self.sources[i] for i in taken),
+            tuple(self.pictures[i] for i in taken),
             tuple(self.lesions[i] for i in taken),
         )
 
@@ -79,11 +88,11 @@ class TrainingSet:
 
     def take(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion."""
-        pictures = [source[row] for source, row in (self.sources[i] for i in rows)]
+        pictures = [self.pictures[i]() for i in rows]
         channels = max(picture.shape[2] for picture in pictures)
         taken = np.empty((len(pictures), *pictures[0].shape[:2], channels), np.uint8)
-        for place, picture in zip(taken, pictures, strict=True):
-            place[:] = picture
+        for number, picture in enumerate(pictures):
+            taken[number] = picture
         size = taken.shape[1]
         coverage = np.empty((len(taken), size // COVERAGE_STEP, size // COVERAGE_STEP), np.uint8)
         for number, i in enumerate(rows):
@@ -104,23 +113,20 @@ def load_training_set(
     `cache` is `default_cache()` unless named. Patients, studies and cases of several collections are kept apart by the
     collection's number. Raises TrainingError where nothing can be read, or the disk has no room.
     """
+    cases = listed_cases(collections)
     boxes = [boxes for collection in collections for boxes in boxes_of(collection)]
-    jobs = list(zip(listed_cases(collections), boxes, strict=True))
     store = PictureCache(default_cache() if cache is None else cache, how)
-    digests = _digests([case for case, _ in jobs])
-    failed = _prepare([case for case, _ in jobs], digests, store, how, progress)
-    entries = store.entries()
-    kept = [(case, boxes, digests[case.path]) for case, boxes in jobs if case.path not in failed]
-    if not kept:
+    results = _prepare(cases, store, how, progress)
+    everything = zip(cases, boxes, results, strict=True)
+    listed = [(case, lesions, made) for case, lesions, made in everything if not isinstance(made, str)]
+    if not listed:
         raise TrainingError("none of the radiographs can be read; `mura-search audit` lists the reasons")
-    maps = {kind: store.pictures(kind) for kind in {entries[digest].kind for _, _, digest in kept}}
-    found: list[Entry] = [entries[digest] for _, _, digest in kept]
     return TrainingSet(
-        tuple(replace(case, digest=digest) for case, _, digest in kept),
-        np.array([case.label != ABNORMAL or bool(boxes) for case, boxes, _ in kept]),
-        tuple((maps[entry.kind], entry.row) for entry in found),
-        tuple((boxes, entry.height, entry.width) for (_, boxes, _), entry in zip(kept, found, strict=True)),
-    ), [(shown_name(case), failed[case.path]) for case, _ in jobs if case.path in failed]
+        tuple(replace(case, digest=made.digest) for case, _, made in listed),
+        np.array([case.label != ABNORMAL or bool(lesions) for case, lesions, _ in listed]),
+        tuple(partial(_picture, store, made.digest) for _, _, made in listed),
+        tuple((lesions, made.height, made.width) for _, lesions, made in listed),
+    ), [(shown_name(case), result) for case, result in zip(cases, results, strict=True) if isinstance(result, str)]
 
 
 def listed_cases(collections: Sequence[Collection]) -> list[Case]:
@@ -132,62 +138,57 @@ def listed_cases(collections: Sequence[Collection]) -> list[Case]:
     ]
 
 
-def _digests(cases: Sequence[Case]) -> dict[str, str]:
-    """SHA-256 of each file by its path, "" where it cannot be read."""
-
-    def digest(path: str) -> str:
-        try:
-            return file_digest(Path(path))
-        except OSError:
-            return ""
-
-    paths = [case.path for case in cases]
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(paths, pool.map(digest, paths), strict=True))
+def _picture(store: PictureCache, digest: str) -> NDArray[np.uint8]:
+    prepared = store.read(digest)
+    if prepared is None:  # it was whole when the set was loaded
+        raise TrainingError(f"{store.folder} was changed or damaged during the run; run the same command with --resume")
+    return prepared.picture
 
 
 def _prepare(
-    cases: Sequence[Case], digests: dict[str, str], store: PictureCache, how: Preprocessing, progress: Progress | None
-) -> dict[str, str]:
-    """Bring into the store what it lacks; the reason of each path that cannot be read.
+    cases: Sequence[Case], store: PictureCache, how: Preprocessing, progress: Progress | None
+) -> list[_Made | str]:
+    """What each radiograph is in the store, into which it is brought if it is missing there; or why it cannot be read.
 
-    Of several processes each begins elsewhere, and leaves out what another has brought in.
+    Each of several processes begins at another radiograph, and reads none that another process has prepared.
     """
-    there = store.entries()
-    missing = [case for case in cases if digests[case.path] not in there]
-    _require_room(store, len(missing))
-    failed: dict[str, str] = {}
-    done = len(cases) - len(missing)
     rank, size = rank_and_size()
-    begin = len(missing) * rank // size
-    missing = missing[begin:] + missing[:begin]
+    begin = len(cases) * rank // size
+    order = [*range(begin, len(cases)), *range(begin)]
+    results: list[_Made | str] = [""] * len(cases)
     with ThreadPoolExecutor() as pool:
-        for listed in (missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE)):
-            there = store.entries() if size > 1 else {}
-            chunk = [case for case in listed if digests[case.path] not in there]
-            made = []
-            for case, result in zip(chunk, pool.map(lambda case: _read(case, how), chunk), strict=True):
-                if isinstance(result, str):
-                    failed[case.path] = result
-                else:
-                    made.append(result)
-                    digests[case.path] = result[0]
-            store.append(made)
-            done += len(listed)
+        digests = list(pool.map(_digest, cases))
+        _require_room(store, sum(not store.holds(digest) for digest in digests))
+        for start in range(0, len(order), _AT_ONCE):
+            rows = order[start : start + _AT_ONCE]
+            made = pool.map(lambda row: _prepared(cases[row], digests[row], store, how), rows)
+            for row, result in zip(rows, made, strict=True):
+                results[row] = result
             if progress is not None:
-                progress(done, len(cases))
-    return failed
+                progress(start + len(rows), len(cases))
+    return results
 
 
-def _read(case: Case, how: Preprocessing) -> tuple[str, NDArray[np.uint8], int, int] | str:
+def _digest(case: Case) -> str:
+    """SHA-256 of a radiograph's file, "" where it cannot be read."""
     try:
-        radiograph = read_radiograph(Path(case.path), shown_name(case))
-    except RadiographError as error:
-        return str(error)
-    picture = preprocess(radiograph.pixels, how)
-    grey = bool((picture == picture[:, :, :1]).all())
-    H, W = radiograph.pixels.shape[:2]
-    return radiograph.digest, picture[:, :, :1] if grey else picture, H, W
+        return file_digest(Path(case.path))
+    except OSError:
+        return ""
+
+
+def _prepared(case: Case, digest: str, store: PictureCache, how: Preprocessing) -> _Made | str:
+    kept = store.read(digest)
+    if kept is None:
+        try:
+            radiograph = read_radiograph(Path(case.path), shown_name(case))
+        except RadiographError as error:
+            return str(error)
+        picture = preprocess(radiograph.pixels, how)
+        grey = bool((picture == picture[:, :, :1]).all())
+        digest, kept = radiograph.digest, Prepared(picture[:, :, : 1 if grey else 3], *radiograph.pixels.shape[:2])
+        store.write(digest, kept)
+    return _Made(digest, kept.height, kept.width)
 
 
 def _require_room(store: PictureCache, count: int) -> None:

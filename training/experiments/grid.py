@@ -3,87 +3,137 @@
 title, description   words for the report
 source               whose numbers the tables' published ones are
 folds                0: the collection's own splits; k: cross-validation in k folds by patient
-part                 only studies of this body part are judged and indexed; all parts train ("": all)
+part                 only studies of this body part are evaluated and indexed; all parts train ("": all)
 baseline             the run that the others are compared with in pairs, study by study ("": none)
 [recipe]             fields of `training.recipe.Recipe` that all runs share
 [[run]]              a run's own fields, and its name; a list stands for one run of each value, several lists for all
                      combinations; "{field}" in the name for the value
-[[table]]            title, corner, rows, and columns of {title, run, value, published}: the run whose name has the row
-                     in place of "{row}", the figure of its result (one of VALUES), and what was published, a number a
-                     row, nan where there is none
+[[table]]            title, corner, rows, and columns of {title, run, value, published}: a run's name, in which "{row}"
+                     stands for the row; the figure of its result (one of VALUES); and a published number for each row,
+                     nan where there is none
 [[figure]]           title, and the runs whose maps of embeddings stand side by side
 """
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from itertools import product
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from retrieval.evaluation.metrics import METRICS
 from retrieval.evaluation.retrieval_metrics import DEPTHS
 from training.errors import TrainingError
-from training.recipe import Recipe, typed
+from training.recipe import Recipe, first_fault
 
 __all__ = ["VALUES", "Column", "Figure", "Grid", "Run", "Table", "grid_named", "read_grid"]
 
 VALUES = (
     *(f"{side}.{figure}" for side in ("train", "valid") for figure in ("loss", "accuracy", "error", "kappa")),
-    *(f"{of}.{reader}.{m}" for of in ("study", "image") for reader in ("classifier", "knn", "mean") for m in METRICS),
+    *(f"{by}.{reader}.{m}" for by in ("study", "image") for reader in ("classifier", "knn", "mean") for m in METRICS),
     *(f"retrieval.precision_at_{depth}" for depth in DEPTHS),
     *(f"difference.{metric}" for metric in METRICS),
 )
 
 INCLUDED = Path(__file__).parent / "grids"
-_FIELDS: Mapping[str, Any] = {field.name: field.type for field in fields(Recipe)}
+_RECIPE_FIELDS = tuple(field.name for field in fields(Recipe))
+_NO_EXTRA = ConfigDict(extra="forbid")
 _FOLDER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9+-])?")
-_REQUIRED = object()
+_PLURALS = {"run": "runs", "table": "tables", "figure": "figures"}  # keys of the file, fields of `Grid`
 
 
-@dataclass(frozen=True, slots=True)
+def _folder(name: str) -> str:
+    if not _FOLDER.fullmatch(name):
+        raise ValueError(f"use letters and digits, and . _ + - between them, not {name!r}: it names a folder")
+    return name
+
+
+def _figure(name: str) -> str:
+    if name not in VALUES:
+        raise ValueError(f"there is no figure {name}; use one of {', '.join(VALUES)}")
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Run:
-    name: str
+    name: Annotated[str, AfterValidator(_folder)]
     recipe: Recipe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Column:
-    """A column of a table: for each row a run's name and the published number, None where there is none."""
+    """A column of a table: a run's name, in which "{row}" stands for the row, and a figure of its result."""
 
     title: str
-    runs: tuple[str, ...]
-    value: str
-    published: tuple[float | None, ...]
+    run: str
+    value: Annotated[str, AfterValidator(_figure)]
+    published: tuple[float, ...] = ()
+
+    def run_in(self, row: str) -> str:
+        """The name of the run in a row."""
+        return self.run.replace("{row}", row)
+
+    def published_in(self, number: int) -> float | None:
+        """The published number in a row, where there is one."""
+        return None if not self.published or isnan(self.published[number]) else self.published[number]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Table:
     title: str
-    corner: str
-    rows: tuple[str, ...]
-    columns: tuple[Column, ...]
+    corner: str = ""
+    rows: tuple[str, ...] = Field(min_length=1)
+    columns: tuple[Column, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _a_number_for_each_row(self) -> Self:
+        for column in self.columns:
+            if len(column.published) not in (0, len(self.rows)):
+                raise ValueError(f"{column.title}: {len(column.published)} published numbers for {len(self.rows)} rows")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Figure:
     title: str
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = Field(min_length=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Grid:
     title: str
-    description: str
-    source: str
-    folds: int
-    part: str
-    baseline: str
-    runs: tuple[Run, ...]
-    tables: tuple[Table, ...]
-    figures: tuple[Figure, ...]
+    description: str = ""
+    source: str = ""
+    folds: int = Field(default=0, ge=0, strict=True)
+    part: str = ""
+    baseline: str = ""
+    runs: tuple[Run, ...] = Field(min_length=1)
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("folds must be 0 or at least 2, not 1")
+        names = [run.name for run in self.runs]
+        for name in names:
+            if sum(name.casefold() == other.casefold() for other in names) > 1:  # one folder, on some file systems
+                raise ValueError(f"two runs have the name {name}; add a field that differs to it, as {{field}}")
+        wanted = [("baseline", self.baseline)] if self.baseline else []
+        wanted += [(figure.title, name) for figure in self.figures for name in figure.runs]
+        columns = [(table, column) for table in self.tables for column in table.columns]
+        wanted += [
+            (f"{table.title}, {column.title}", column.run_in(row)) for table, column in columns for row in table.rows
+        ]
+        for where, name in wanted:
+            if name not in names:
+                raise ValueError(f"{where}: there is no run {name}; the runs are {', '.join(names)}")
+        return self
 
 
 def grid_named(word: str) -> Path:
@@ -96,129 +146,43 @@ def grid_named(word: str) -> Path:
 
 
 def read_grid(file: Path) -> Grid:
-    """Read a grid. Raises TrainingError, naming the file and the key, where anything in it does not fit."""
+    """Read a grid. Raises TrainingError, which names the file and the field, where it is not valid."""
     try:
-        return _grid(_Section(tomllib.loads(file.read_text(encoding="utf-8")), "the grid"))
+        return _grid(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise TrainingError(f"cannot read the grid {file}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{file} is no TOML file: {error}") from error
+        raise TrainingError(f"{file} is not a TOML file: {error}") from error
+    except ValidationError as error:
+        raise TrainingError(f"{file}: {first_fault(error)}") from error
     except TrainingError as error:
         raise TrainingError(f"{file}: {error}") from error
 
 
-class _Section:
-    """A table of the file; every key is taken once, and one that is left over is unknown."""
-
-    def __init__(self, content: Mapping[str, Any], where: str) -> None:
-        self.left, self.where, self.known = dict(content), where, list[str]()
-
-    def take(self, key: str, kind: type, default: Any = _REQUIRED, *, of: type | None = None) -> Any:
-        """The value of a key, of a kind; of a list, its items' kind too. A list that is required is not empty."""
-        self.known.append(key)
-        value = self.left.pop(key, default)
-        if value is _REQUIRED or (value == [] and default is _REQUIRED):
-            raise TrainingError(f"{self.where}: {key} is missing")
-        if value is default:
-            return value
-        value = typed(value, kind, f"{self.where}: {key}")
-        return [typed(item, of, f"{self.where}: an item of {key}") for item in value] if of else value
-
-    def sections(self, key: str, what: str, default: Any = _REQUIRED) -> Iterator["_Section"]:
-        for number, content in enumerate(self.take(key, list, default, of=dict), 1):
-            title = content.get("title", content.get("name", number))
-            yield _Section(content, f"{self.where}, {what} {title}" if what == "column" else f"{what} {title}")
-
-    def close(self) -> None:
-        if self.left:
-            raise TrainingError(f"{self.where} has no {', '.join(self.left)}; it has {', '.join(self.known)}")
+def _grid(content: dict[str, Any]) -> Grid:
+    shared = content.pop("recipe", {})
+    if unknown := set(_PLURALS.values()) & set(content):
+        raise TrainingError(f"{unknown.pop()} is unknown; use [[run]], [[table]] and [[figure]]")
+    entries = content.get("run", [])
+    if not isinstance(shared, dict) or not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise TrainingError("[recipe] must be a table, and each [[run]] too")
+    content["run"] = [run for entry in entries for run in _runs(entry, shared)]
+    return Grid(**{_PLURALS.get(key, key): value for key, value in content.items()})
 
 
-def _grid(top: _Section) -> Grid:
-    folds = top.take("folds", int, 0)
-    if folds < 0 or folds == 1:
-        raise TrainingError(f"folds is 0 or at least 2, not {folds}")
-    shared = top.take("recipe", dict, {})
-    runs = tuple(run for section in top.sections("run", "run") for run in _runs(section, shared))
-    names = [run.name for run in runs]
-    for name in names:
-        if sum(name.casefold() == other.casefold() for other in names) > 1:  # one folder, on some file systems
-            raise TrainingError(f"two runs are called {name}; put what differs in the name as {{field}}")
-    grid = Grid(
-        title=top.take("title", str),
-        description=top.take("description", str, "").strip(),
-        source=top.take("source", str, ""),
-        folds=folds,
-        part=top.take("part", str, ""),
-        baseline=top.take("baseline", str, ""),
-        runs=runs,
-        tables=tuple(_table(section, names) for section in top.sections("table", "table", [])),
-        figures=tuple(_figure(section, names) for section in top.sections("figure", "figure", [])),
-    )
-    top.close()
-    if grid.baseline:
-        _known([grid.baseline], names, "baseline")
-    return grid
-
-
-def _runs(section: _Section, shared: Mapping[str, Any]) -> Iterator[Run]:
-    pattern = section.take("name", str)
-    own = section.left
-    unknown = [field for field in (*shared, *own) if field not in _FIELDS]
-    if unknown:
-        raise TrainingError(f"{section.where}: a recipe has no {', '.join(unknown)}; it has {', '.join(_FIELDS)}")
-    lists = {field: values for field, values in own.items() if isinstance(values, list)}
-    if [] in lists.values():
-        raise TrainingError(f"{section.where}: an empty list stands for no run")
-    for values in product(*lists.values()):
-        recipe = Recipe.of({**shared, **own, **dict(zip(lists, values, strict=True))}, section.where)
-        yield Run(_name(pattern, recipe), recipe)
-
-
-def _name(pattern: str, recipe: Recipe) -> str:
-    for field in re.findall(r"\{(.*?)\}", pattern):
-        if field not in _FIELDS:
-            raise TrainingError(f"run {pattern}: a recipe has no {field or 'field without a name'} to put in the name")
-    name = re.sub(r"\{(.*?)\}", lambda found: _written(getattr(recipe, found[1])), pattern)
-    if not _FOLDER.fullmatch(name):
-        raise TrainingError(
-            f"run {name}: a name has letters, digits and . _ + - between them only, since it names a folder"
-        )
-    return name
-
-
-def _written(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _table(section: _Section, names: Sequence[str]) -> Table:
-    title, corner = section.take("title", str), section.take("corner", str, "")
-    rows = tuple(section.take("rows", list, of=str))
-    columns = tuple(_column(column, rows, names) for column in section.sections("columns", "column"))
-    section.close()
-    return Table(title, corner, rows, columns)
-
-
-def _column(section: _Section, rows: Sequence[str], names: Sequence[str]) -> Column:
-    title, pattern, value = (section.take(key, str) for key in ("title", "run", "value"))
-    published = section.take("published", list, [nan] * len(rows), of=float)
-    section.close()
-    if value not in VALUES:
-        raise TrainingError(f"{section.where}: there is no value {value}; use one of {', '.join(VALUES)}")
-    if len(published) != len(rows):
-        raise TrainingError(f"{section.where} has {len(published)} published numbers for {len(rows)} rows")
-    runs = _known([pattern.replace("{row}", row) for row in rows], names, section.where)
-    return Column(title, runs, value, tuple(None if isnan(number) else number for number in published))
-
-
-def _figure(section: _Section, names: Sequence[str]) -> Figure:
-    title, runs = section.take("title", str), section.take("runs", list, of=str)
-    section.close()
-    return Figure(title, _known(runs, names, section.where))
-
-
-def _known(wanted: Sequence[str], names: Sequence[str], where: str) -> tuple[str, ...]:
-    for name in wanted:
-        if name not in names:
-            raise TrainingError(f"{where}: there is no run {name}; there are {', '.join(names)}")
-    return tuple(wanted)
+def _runs(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Iterator[Run]:
+    """The runs that an entry stands for: one of each combination of the values in its lists."""
+    own = {field: value if isinstance(value, list) else [value] for field, value in entry.items() if field != "name"}
+    pattern = str(entry.get("name", ""))
+    named = re.findall(r"\{(.*?)\}", pattern)
+    if unknown := [field for field in named if field not in _RECIPE_FIELDS]:
+        raise TrainingError(f"run {pattern}: a recipe has no field {unknown[0]}; it has {', '.join(_RECIPE_FIELDS)}")
+    if [] in own.values():
+        raise TrainingError(f"run {pattern}: an empty list stands for no run; give a value")
+    for values in product(*own.values()):
+        recipe = Recipe.from_dict({**shared, **dict(zip(own, values, strict=True))}, f"run {pattern}")
+        name = pattern
+        for field in named:
+            value = getattr(recipe, field)
+            name = name.replace(f"{{{field}}}", str(value).lower() if isinstance(value, bool) else str(value))
+        yield Run(name=name, recipe=recipe)

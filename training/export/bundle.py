@@ -1,4 +1,4 @@
-"""A trained network becomes a model bundle: exported, its embedding and classifier completed, calibrated, checked."""
+"""The model bundle of a trained network: exported, its embedding and classifier completed, calibrated, checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class BundleExport:
     """Writes the bundle of a run into `folder`.
 
     data: the radiographs of the recipe's part, those that the network learned from and those held out. about: what
-    model.json says. Without `appearance` the bundle cannot tell body part, polarity and rotation.
+    model.json says. Without `appearance` the bundle cannot recognise body part, polarity and rotation.
     """
 
     folder: Path

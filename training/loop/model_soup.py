@@ -1,9 +1,8 @@
-"""Several runs from one start become one network: the mean of their weights ("model soups", Wortsman et al. 2022, arXiv
-2203.05482).
+"""Model soups (Wortsman et al. 2022, arXiv 2203.05482): several runs become one network, the mean of their weights.
 
-Runs that differ in what they drew end in one basin where they began with the same pretrained weights and the same head.
-There the mean of their weights does about what the mean of their answers would, at the cost of a single network. What
-began at random has no basin in common, so it cannot be averaged.
+Runs that begin with the same pretrained weights and the same head, and differ only in what they draw, end in one basin
+of the loss. There the mean of their weights does about as well as the mean of their predictions, at the cost of a
+single network. Runs from random weights have no common basin, so they cannot be averaged.
 """
 
 import copy
@@ -14,62 +13,38 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.data.dataset import TrainingSet
-from training.distributed import World
 from training.loop.checkpoint import read_tensors, write_tensors
-from training.loop.cost_estimate import Plan
-from training.loop.trainer import fit
+from training.loop.trainer import Trainer
 from training.model.siamese import Siamese
-from training.recipe import Recipe
-from training.types import Report
 
-__all__ = ["fit_all", "mean_weights", "remove_checkpoints"]
-
-_CHECKPOINT = "checkpoint.pt"
+__all__ = ["fit_soup", "mean_weights", "remove_checkpoints"]
 
 
-def fit_all(
-    start: Siamese,
-    learning: TrainingSet,
-    holdout: TrainingSet,
-    recipe: Recipe,
-    plan: Plan,
-    *,
-    out: Path,
-    world: World,
-    report: Report,
-) -> tuple[list[dict[str, float]], Siamese]:
-    """`fit` as often as `recipe.soup` says, each time from `start` with another seed; then the mean of all weights.
+def fit_soup(start: Siamese, trainer: Trainer) -> tuple[list[dict[str, float]], Siamese]:
+    """`Trainer.fit` as often as the recipe's `soup` says, each time from `start` with another seed; then the mean.
 
-    Gives the figures of all epochs, numbered through, and the network. What is done is kept in `out`, and is gone on
-    with; see `fit`.
+    Gives the figures of all epochs, numbered through, and the network. Finished runs are kept beside the checkpoint and
+    are not trained again.
     """
     epochs: list[dict[str, float]] = []
     weights: list[Mapping[str, Tensor]] = []
-    for number in range(recipe.soup):
-        file = out / f"member-{number + 1}.pt"
+    recipe, soup = trainer.recipe, trainer.recipe.soup
+    for number in range(soup):
+        file = trainer.checkpoint.with_name(f"member-{number + 1}.pt")
         if file.exists():
             member = read_tensors(file)
         else:
 
-            def told(stage: str, done: int, total: int, figures: Mapping[str, float], number: int = number) -> None:
-                report(stage, number * total + done, recipe.soup * total, figures)
+            def report(stage: str, done: int, total: int, figures: Mapping[str, float], number: int = number) -> None:
+                trainer.report(stage, number * total + done, soup * total, figures)
 
-            figures, model = fit(
-                copy.deepcopy(start),
-                learning,
-                holdout,
-                replace(recipe, seed=recipe.seed + number),
-                plan,
-                checkpoint=out / _CHECKPOINT,
-                world=world,
-                report=told,
-            )
+            run = replace(trainer, recipe=replace(recipe, seed=recipe.seed + number), report=report)
+            figures, model = run.fit(copy.deepcopy(start))
             member = {"epochs": figures, "weights": model.state_dict()}
-            if world.leads and recipe.soup > 1:
+            if trainer.world.leads and soup > 1:
                 write_tensors(member, file)
-                (out / _CHECKPOINT).unlink()
-        epochs += [{**told, "epoch": len(epochs) + n} for n, told in enumerate(member["epochs"], 1)]
+                trainer.checkpoint.unlink()
+        epochs += [{**figures, "epoch": len(epochs) + n} for n, figures in enumerate(member["epochs"], 1)]
         weights.append(member["weights"])
     model = copy.deepcopy(start).cpu().eval()
     model.load_state_dict(mean_weights(weights))
@@ -86,7 +61,7 @@ def mean_weights(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def remove_checkpoints(out: Path) -> None:
-    """Remove what `fit_all` kept in `out`."""
-    for file in (out / _CHECKPOINT, *out.glob("member-*.pt")):
+def remove_checkpoints(checkpoint: Path) -> None:
+    """Remove a finished run's checkpoint and its members' files."""
+    for file in (checkpoint, *checkpoint.parent.glob("member-*.pt")):
         file.unlink(missing_ok=True)

@@ -4,9 +4,9 @@ OUT/
   recipe.json        the recipe, seed, versions, a fingerprint of the data, and the seconds it has taken so far
   metrics.csv        losses and held-out figures by epoch
   metrics.svg        the same, drawn
-  checkpoint.pt      to resume after an interruption; removed when done, as is member-N.pt, a finished run of a soup
+  checkpoint.pt      to resume after an interruption; removed at the end, as is member-N.pt, a finished run of a soup
   model/             the bundle
-  done.json          what `train` gave; a run without it is unfinished
+  done.json          what `train` gave; a run without this file is unfinished
 """
 
 import csv
@@ -25,30 +25,30 @@ import torch
 
 from index.atomic import remove_strays, write_whole
 from index.case import Case
-from retrieval.datasets.splits import draw
+from retrieval.datasets.splits import held_out_patients
 from retrieval.decision.rules import Rules
 from retrieval.encoding.bundle import Bundle
 from training.data.dataset import TrainingSet
 from training.distributed import World, joined
-from training.errors import TrainingError
+from training.errors import TrainingError, WeightsUnavailable
 from training.export.bundle import BundleExport
 from training.loop.cost_estimate import Plan, Trial, make_plan, try_step
 from training.loop.metrics_chart import metrics_drawing
-from training.loop.model_soup import fit_all, remove_checkpoints
-from training.loop.trainer import keep_memory
+from training.loop.model_soup import fit_soup, remove_checkpoints
+from training.loop.trainer import Trainer, keep_memory
 from training.model.backbone import load_backbone
 from training.model.siamese import Siamese
 from training.recipe import Recipe, without_removed
 from training.types import Report
 
-__all__ = ["RunOptions", "Trained", "plan_run", "recorded_recipe", "train"]
+__all__ = ["Division", "RunOptions", "Trained", "plan_run", "recorded_recipe", "train"]
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished run: the bundle's folder, the figures by epoch, and how far the export differs from torch."""
+    """A finished run: the bundle's folder, the figures by epoch, and the difference between export and torch."""
 
     model: Path
     epochs: tuple[Mapping[str, float], ...]
@@ -59,11 +59,11 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a run is called and continued; what it learns is the recipe's.
+    """How a run is called and continued; what it learns is in the recipe.
 
-    name: of the model; "" for the folder's. provenance: what model.json says of the data. resume: an unfinished run of
-    the same recipe and data continues, and a finished one is given as it is. trial: a step of this recipe that was
-    measured before. Without `appearance` the bundle cannot tell body part, polarity and rotation, which take as long to
+    name: of the model; "" for the folder's. provenance: what model.json says of the data. resume: continue an
+    unfinished run of the same recipe and data, and accept a finished one. trial: a step of this recipe that was already
+    measured. Without `appearance` the bundle cannot recognise body part, polarity and rotation, which take as long to
     learn as some epochs.
     """
 
@@ -72,6 +72,46 @@ class RunOptions:
     resume: bool = False
     trial: Trial | None = None
     appearance: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The rows of the radiographs to learn from, and of those held out for validation and calibration.
+
+    No patient is on both sides. The held-out ones are of the recipe's part only.
+    """
+
+    learning: tuple[int, ...]
+    holdout: tuple[int, ...]
+
+    @classmethod
+    def of_cases(cls, cases: Sequence[Case], recipe: Recipe) -> "Division":
+        """The division of a recipe. Raises TrainingError if a side has one label only."""
+        of_part = [row for row, case in enumerate(cases) if recipe.part in ("", case.part)]
+        if not of_part:
+            parts = ", ".join(sorted({case.part for case in cases}))
+            raise TrainingError(f"there is no radiograph of {recipe.part} to learn from; there are: {parts}")
+        held = held_out_patients((cases[row] for row in of_part), recipe.holdout, recipe.seed + 1)
+        holdout = tuple(row for row in of_part if cases[row].patient in held)
+        labels = {label: {cases[row].patient for row in of_part if cases[row].label == label} for label in (0, 1)}
+        for side, patients in (("held-out", held), ("training", {case.patient for case in cases} - held)):
+            for label, word in enumerate(("normal", "abnormal")):
+                if not labels[label] & patients:
+                    raise TrainingError(
+                        f"no {word} radiograph is left for the {side} patients: {len(labels[label])} of "
+                        f"{len(labels[0] | labels[1])} patients have one, and two are needed; add more data"
+                    )
+        return cls(tuple(row for row, case in enumerate(cases) if case.patient not in held), holdout)
+
+    def text(self, cases: Sequence[Case]) -> str:
+        """How many radiographs of each label each side has, in one line."""
+        sides = []
+        for rows in (self.learning, self.holdout):
+            abnormal, patients = sum(cases[row].label for row in rows), len({cases[row].patient for row in rows})
+            sides.append(
+                f"{len(rows) - abnormal:,} normal and {abnormal:,} abnormal radiographs of {patients:,} patients"
+            )
+        return f"learning from {sides[0]}; held out for validation and calibration: {sides[1]}"
 
 
 def train(
@@ -85,13 +125,14 @@ def train(
 
     A resumed run has the same result as one that was not interrupted. `report(stage, done, total, figures)` is called
     as work proceeds. Under torchrun every process calls this, and all but the first get None. Raises TrainingError
-    where data or weights do not allow it.
+    if data or weights do not allow it.
     """
     began = time.monotonic()
     keep_memory()
     with joined() as world:
-        # Data: what is learned from, and what is held out to validate and to calibrate.
-        learning, holdout = divide(data, recipe)
+        # Data: the radiographs to learn from, and those held out for validation and calibration.
+        division = Division.of_cases(data.cases, recipe)
+        learning, holdout = (data.rows(np.array(rows)) for rows in (division.learning, division.holdout))
         record = _record(recipe, data, world)
         before = _open(out, record, options.resume)
         if (out / "done.json").exists():
@@ -99,18 +140,23 @@ def train(
         if world.leads:
             remove_strays(out)  # of a killed run
 
-        # Model: the network, and what a step of it costs here.
+        # Model: the network, and the cost of a step on this machine.
         model = _model(recipe)
         chosen, trial = before.get("precision"), options.trial
         if trial is None or chosen not in (None, trial.precision):
             trial = try_step(model, recipe, world.device, chosen)
-        plan = world.agreed(_plan(trial, recipe, world, data.cases))
+        plan = world.agreed(_plan(trial, recipe, world, data.cases, division))
         record["precision"] = plan.precision
         log = _Log(out, record, began - before.get("seconds", 0.0), report if world.leads else None)
         log.reported("plan", 0, 0, {name: getattr(plan, name) for name in ("seconds", "memory_bytes", "step_seconds")})
 
         # Loop: batches, losses, steps, and validation after each epoch.
-        epochs, model = fit_all(model, learning, holdout, recipe, plan, out=out, world=world, report=log.reported)
+        checkpoint = out / "checkpoint.pt"
+        trainer = Trainer(
+            learning=learning, holdout=holdout, recipe=recipe, plan=plan, checkpoint=checkpoint, world=world,
+            report=log.reported,
+        )  # fmt: skip
+        epochs, model = fit_soup(model, trainer)
     if not world.leads:
         return None
     log.write(epochs)
@@ -127,68 +173,51 @@ def train(
     rules, difference = export.write(model, learning)
     seconds = log.seconds
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
-    remove_checkpoints(out)
+    remove_checkpoints(checkpoint)
     return Trained(out / "model", tuple(epochs), difference, rules, seconds)
 
 
-def plan_run(cases: Sequence[Case], recipe: Recipe) -> Plan:
-    """What `train` would take on these radiographs, measured on one batch of random ones; nothing is read or written.
+def plan_run(cases: Sequence[Case], recipe: Recipe, *, offline: bool = False) -> tuple[Plan, str]:
+    """The cost of `train` on these radiographs, measured on one batch of random ones; nothing is read or written.
 
-    Raises TrainingError where data or weights do not allow it.
+    Also what to know of it, "" as a rule: with `offline`, weights that cannot be fetched are replaced by random ones,
+    which cost the same. Raises TrainingError if data or weights do not allow the run.
     """
     keep_memory()
     with joined() as world:
-        trial = try_step(_model(recipe), recipe, world.device)
-        return world.agreed(_plan(trial, recipe, world, cases))
-
-
-def divide(data: TrainingSet, recipe: Recipe) -> tuple[TrainingSet, TrainingSet]:
-    """What is learned from, and what is held out to judge and calibrate, which is of the recipe's part only.
-
-    No patient is on both sides. Raises TrainingError where one side has one label only.
-    """
-    learning, holdout = (data.rows(np.array(rows)) for rows in _divided(data.cases, recipe))
-    return learning, holdout
-
-
-def _divided(cases: Sequence[Case], recipe: Recipe) -> tuple[list[int], list[int]]:
-    """The rows of both sides of `divide`."""
-    held = [draw(case.patient, recipe.seed + 1) < recipe.holdout for case in cases]
-    of_part = [row for row, case in enumerate(cases) if recipe.part in ("", case.part)]
-    learning, holdout = [row for row in range(len(cases)) if not held[row]], [row for row in of_part if held[row]]
-    if not of_part:
-        there = ", ".join(sorted({case.part for case in cases}))
-        raise TrainingError(f"there is no radiograph of {recipe.part} to learn from; there are: {there}")
-    for side, what in (([row for row in of_part if not held[row]], "training"), (holdout, "held-out")):
-        if len({cases[row].label for row in side}) < 2:
-            raise TrainingError(f"the {what} patients have radiographs of one label only; give more data")
-    return learning, holdout
+        division = Division.of_cases(cases, recipe)
+        try:
+            model, note = _model(recipe), ""
+        except WeightsUnavailable as error:
+            if not offline:
+                raise
+            model, note = _model(recipe, weights=""), f"planned with random weights of the same shape: {error}"
+        return world.agreed(_plan(try_step(model, recipe, world.device), recipe, world, cases, division)), note
 
 
 def recorded_recipe(out: Path) -> Recipe:
     """The recipe of the run in OUT. Raises TrainingError where there is none."""
     try:
         record = json.loads((out / "recipe.json").read_text(encoding="utf-8"))["recipe"]
-        return Recipe(**without_removed(record))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{out} holds no run to go on with; start it without --resume") from error
+        raise TrainingError(f"{out} holds no run to continue; start it without --resume") from error
+    return Recipe.from_dict(without_removed(record), str(out / "recipe.json"))
 
 
-def _plan(trial: Trial, recipe: Recipe, world: World, cases: Sequence[Case]) -> Plan:
-    learning, holdout = _divided(cases, recipe)
+def _plan(trial: Trial, recipe: Recipe, world: World, cases: Sequence[Case], division: Division) -> Plan:
     return make_plan(
         trial,
         recipe,
-        learning=sum(recipe.part in ("", cases[row].part) for row in learning),
-        holdout=len(holdout),
-        crops=len(learning),
+        learning=sum(recipe.part in ("", cases[row].part) for row in division.learning),
+        holdout=len(division.holdout),
+        crops=len(division.learning),
         processes=world.size,
     )
 
 
-def _model(recipe: Recipe) -> Siamese:
+def _model(recipe: Recipe, weights: str | None = None) -> Siamese:
     torch.manual_seed(recipe.seed)
-    backbone, channels = load_backbone(recipe.backbone, recipe.weights)
+    backbone, channels = load_backbone(recipe.backbone, recipe.weights if weights is None else weights)
     model = Siamese(backbone, channels, recipe.dimension, recipe.hidden)
     model.frozen_statistics = bool(recipe.weights)
     if recipe.frozen_until:
@@ -200,7 +229,7 @@ def _model(recipe: Recipe) -> Siamese:
 
 
 def _record(recipe: Recipe, data: TrainingSet, world: World) -> dict[str, Any]:
-    """What a run is made of."""
+    """What recipe.json says of a run."""
     return {
         "recipe": recipe.to_dict(),
         "pretrained": bool(recipe.weights),
@@ -215,7 +244,7 @@ def _record(recipe: Recipe, data: TrainingSet, world: World) -> dict[str, Any]:
 
 
 def _open(out: Path, record: Mapping[str, Any], resume: bool) -> Mapping[str, Any]:
-    """Make the folder of the run, or see that it holds this very run; gives the record of that one."""
+    """Make the folder of the run, or check that it holds this very run; gives its record."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "recipe.json"
     if not file.exists():

@@ -1,4 +1,4 @@
-"""How held-out training patients judge an epoch."""
+"""Validation of an epoch on held-out training patients."""
 
 from collections.abc import Sequence
 
@@ -18,18 +18,18 @@ from training.model.mining import valid_pairs
 from training.model.siamese import Siamese
 from training.recipe import Recipe
 
-__all__ = ["embedding_loss", "judge"]
+__all__ = ["embedding_loss", "validate"]
 
 _NEIGHBOURS = 9
 _AT_ONCE = 32
 
 
 @torch.inference_mode()
-def judge(model: Siamese, holdout: TrainingSet, recipe: Recipe, device: torch.device) -> dict[str, float]:
+def validate(model: Siamese, holdout: TrainingSet, recipe: Recipe, device: torch.device) -> dict[str, float]:
     """Figures of held-out patients: the embedding's loss, AUROC by image, and Cohen's kappa by study.
 
-    The kappa is that of the classifier where it trains jointly, else that of the vote among the held-out images
-    themselves, at the threshold that suits them best: good for choosing between epochs, not for telling anybody.
+    The kappa is that of the classifier if it trains jointly, else that of the vote among the held-out images. Its
+    threshold is the best one for these images, so it serves to choose an epoch and is not an estimate.
     """
     model.eval()
     outputs = []

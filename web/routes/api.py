@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from retrieval.answer import Answer
 from web.errors import Refused
 from web.models import REFUSALS, AnswerDocument, CaseRecord, IndexSummary, Label, StudyQuestion, WorklistDocument
-from web.routes.query_form import FORM, read_upload
+from web.routes.query_form import FORM, ask
 from web.service.service import Service
 from web.service.worklist import Worklist
 from web.settings import TOKEN_VARIABLE
@@ -25,7 +25,7 @@ health = APIRouter(
     default_response_class=PlainTextResponse,
     responses={503: {"description": "Not ready", "content": {"text/plain": {}}}},
 )
-# A case's name may have any character, slashes too; a browser leaves it alone only as one encoded part of the URL.
+# A case's name may have any character, also slashes. So a URL has it as one encoded part, which browsers leave alone.
 _STUDY = "/api/studies/{study}"
 _VIEW = _STUDY + "/views/{number}"
 
@@ -36,11 +36,8 @@ class Png(Response):
 
 @api.post("/api/search", summary="Ask about a study", response_model=AnswerDocument, openapi_extra=FORM)
 async def search(request: Request) -> JSONResponse:
-    service = service_of(request)
-    with service.admission.enter() as share:
-        upload = await read_upload(request, service.limits.views, share)
-        answer, name = await service.ask(upload, share)
-    return JSONResponse(_document(answer, name, service))
+    answer, name, _ = await ask(request)
+    return JSONResponse(_document(answer, name, service_of(request)))
 
 
 @api.get(_STUDY, summary="Ask again about a remembered study", response_model=AnswerDocument)
@@ -118,18 +115,18 @@ async def healthz() -> str:
 @health.get("/readyz", summary="Whether the server answers from the index as it is now")
 async def readyz(request: Request) -> PlainTextResponse:
     trouble = await service_of(request).trouble()
-    text = "the changed index cannot be opened; the former one still answers\n" if trouble else "ok\n"
+    text = "the changed index cannot be opened; the former index still answers\n" if trouble else "ok\n"
     return PlainTextResponse(text, 503 if trouble else 200)
 
 
 def service_of(request: Request) -> Service:
-    """The service of the server that is asked."""
+    """The server's service."""
     service: Service = request.app.state.service
     return service
 
 
 def worklist_of(request: Request) -> Worklist:
-    """The worklist of the server that is asked. Raises Refused with 404 without one."""
+    """The server's worklist. Raises Refused with 404 if it has none."""
     worklist: Worklist | None = request.app.state.worklist
     if worklist is None:
         raise Refused(404, "this server has no worklist; start it with --worklist FOLDER")

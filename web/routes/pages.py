@@ -1,6 +1,5 @@
-"""The pages, and the parts of pages, that a browser asks for, and the login."""
+"""The pages, the parts of pages that scripts ask for, and the login."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -16,7 +15,8 @@ from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
 from web.responses import page
 from web.routes.api import service_of
-from web.routes.query_form import read_upload
+from web.routes.query_form import ask
+from web.security.middleware import client_address
 from web.security.session import COOKIE, LIFETIME, Sessions
 from web.service.study_store import Study
 from web.settings import Settings
@@ -27,7 +27,6 @@ Report = Callable[[Searcher, Study, Answer], str]
 """Makes the HTML report of an answer; given to `web.app.create_app`."""
 
 pages = APIRouter(include_in_schema=False)
-_WRONG = 0.3  # seconds that a wrong token costs
 _ACCEPTED = ",".join(["image/*", *sorted(IMAGE_SUFFIXES), ".dcm"])
 _COUNTS = (5, 10, 20, 50)
 
@@ -39,13 +38,10 @@ async def front(request: Request) -> HTMLResponse:
 
 @pages.post("/search")
 async def search(request: Request) -> Response:
-    service = service_of(request)
-    with service.admission.enter() as share:
-        upload = await read_upload(request, service.limits.views, share)
-        answer, name = await service.ask(upload, share)
+    answer, name, question = await ask(request)
     if name and not _is_part(request):  # so that going back does not send the form again
         return RedirectResponse(f"/studies/{name}", 303)
-    return await _answered(request, answer, name, upload.question)
+    return await _answered(request, answer, name, question)
 
 
 @pages.get("/studies/{study}")
@@ -85,8 +81,7 @@ async def login(request: Request) -> Response:
     except (UnicodeError, LookupError):  # a form in an unknown encoding
         token = None
     sessions = _sessions(request)
-    if not isinstance(token, str) or not sessions.is_token(token.strip()):
-        await asyncio.sleep(_WRONG)
+    if not isinstance(token, str) or not await sessions.check_token(token.strip(), client_address(request.scope)):
         return page("login.html", 401, problem="That is not the token of this server.")
     reply = RedirectResponse("/", 303)
     settings: Settings = request.app.state.settings
@@ -130,7 +125,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 async def _front(request: Request, part: str = "", index: IndexSummary | None = None, **values: object) -> HTMLResponse:
-    """The page to ask on, with a part below the form; for the page's own script, that part alone."""
+    """The front page with a part below the form; for the page's own script, the part alone."""
     index = index or await service_of(request).about()
     if part and _is_part(request):
         return page(part, index=index, **values)
@@ -156,5 +151,5 @@ def _sessions(request: Request) -> Sessions:
 
 
 def _is_part(request: Request) -> bool:
-    """Whether the page's own script asks, which puts the part into the page."""
+    """Whether the page's own script asks, to put the part into the page."""
     return "x-fragment" in request.headers

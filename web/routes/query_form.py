@@ -1,17 +1,22 @@
-"""A request's form: its fields and files, read into memory within limits that hold while it arrives."""
+"""A request's form: its fields and files, read into memory, with limits that hold while it arrives."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from web.errors import Refused
-from web.models import Question, SearchForm, shortened
+from retrieval.answer import Answer
+from web.errors import CLIENT_GONE, Refused
+from web.models import Question, SearchForm, Upload, shortened, shown_name, too_many_views
 from web.service.admission import Share
-from web.service.upload import Upload, shown_name, too_many_views
+from web.service.service import Service
 
-__all__ = ["FORM", "read_upload"]
+__all__ = ["FORM", "ask", "read_upload", "while_connected"]
+
+Result = TypeVar("Result")
 
 FORM = {
     "requestBody": {
@@ -24,7 +29,7 @@ FORM = {
         },
     }
 }
-"""The form for FastAPI's `openapi_extra`: FastAPI reads forms without these limits, so it cannot declare this one."""
+"""The form for FastAPI's `openapi_extra`: FastAPI itself would read it without these limits."""
 
 _FIELDS = 64
 _LONGEST_FIELD = 1024  # bytes
@@ -50,10 +55,10 @@ async def read_upload(request: Request, views: int, share: Share) -> Upload:
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
-            raise Refused(413, too_many_views(views)) from error
+            raise too_many_views(views) from error
         raise Refused(400, f"the form cannot be read: {error.message.rstrip('.')}") from error
     except ClientDisconnect as error:
-        raise Refused(400, "the connection was closed before the form had arrived") from error
+        raise Refused(CLIENT_GONE, "the connection was closed before the form had arrived") from error
     except (UnicodeError, ValueError) as error:
         raise Refused(400, "the form cannot be read: its headers are damaged") from error
     try:
@@ -63,6 +68,34 @@ async def read_upload(request: Request, views: int, share: Share) -> Upload:
     if not files:
         raise Refused(422, "no radiograph was sent: choose at least one file")
     return Upload(tuple(files), Question.from_form(fields))
+
+
+async def ask(request: Request) -> tuple[Answer, str, Question]:
+    """The answer to a form, the name of the remembered study ("" without), and the question. Raises Refused."""
+    service: Service = request.app.state.service
+    with service.admission.enter() as share:
+        upload = await read_upload(request, service.limits.views, share)
+        answer, name = await while_connected(request, service.ask(upload, share))
+    return answer, name, upload.question
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of some work, which is cancelled if the client closes the connection. Raises Refused."""
+    working, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Refused(CLIENT_GONE, "the connection was closed before the answer was ready")
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _split(form: FormData) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:

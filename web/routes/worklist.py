@@ -9,6 +9,7 @@ from web.models import Question
 from web.responses import page
 from web.routes.api import service_of, worklist_of
 from web.routes.pages import head_of
+from web.routes.query_form import while_connected
 from web.service.worklist import Worklist
 
 __all__ = ["worklist_pages"]
@@ -46,7 +47,7 @@ async def open_study(number: str, request: Request) -> Response:
     files = worklist_of(request).get(number).files
     service = service_of(request)
     with service.admission.enter() as share:
-        _, study = await service.ask_files(files, Question(), share)
+        _, study = await while_connected(request, service.ask_files(files, Question(), share))
     return RedirectResponse(f"/studies/{service.studies.add(study)}", 303)
 
 

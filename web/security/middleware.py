@@ -1,6 +1,6 @@
 """The outermost layer: who may ask, from where, how much; headers for the browser, and a log without names.
 
-Order of the checks: the host that the request names, the site it comes from, the token or session, its length.
+The order of the checks: the host that the request names, the site it comes from, the token or session, the length.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retrieval.errors import redacted_traceback
-from web.errors import Refused
+from retrieval.errors import RateLimitedLog, redacted_traceback
+from web.errors import CLIENT_GONE, Refused
 from web.metrics import Metrics
 from web.responses import refusal, wants_page
 from web.security.session import COOKIE, Sessions
 from web.settings import Settings, is_loopback
 
-__all__ = ["SecurityMiddleware"]
+__all__ = ["SecurityMiddleware", "client_address"]
 
 OPEN = ("/login", "/healthz", "/readyz")
-"""What may be asked without a token, besides the files in /static/, which are the same everywhere."""
+"""URLs that need no token, besides the files in /static/, which are the same everywhere."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -37,12 +37,13 @@ _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",  # with none at all, a form's own Origin would be hidden as well
+    "referrer-policy": "same-origin",  # with "no-referrer" a form's own Origin would be hidden as well
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-_DRAIN = 2.0  # seconds to take in what is sent in vain, so that the refusal is read and not a broken connection
+_DRAIN = 2.0  # seconds to receive the rest of a refused upload: without it, a browser shows no refusal
+_STRANGERS = (401, 403, 421, 429)  # refusals that a flood of requests without a token gets
 
 logger = logging.getLogger("mura-search")
 
@@ -55,6 +56,7 @@ class SecurityMiddleware:
         self.settings = settings
         self.sessions = sessions
         self.metrics = metrics
+        self._flood = RateLimitedLog(logger.info)
         self._names = {name.lower() for name in settings.names} | {"localhost", settings.host.strip("[]").lower()}
         if not settings.loopback:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -83,29 +85,44 @@ class SecurityMiddleware:
             await send(message)
 
         try:
-            early = self._early(scope, headers)
+            early = await self._early(scope, headers)
             await (early or self.app)(scope, body.receive, reply)
-        except Exception as error:  # broad, as the last resort: what nobody expected becomes a status and a line here
+        except asyncio.CancelledError:  # the server ends, and does not wait any longer
+            body.complete = True
+            if not status:
+                await refusal(Refused(503, "the server ends"), as_page=False)(scope, body.receive, reply)
+        except ConnectionAbortedError:  # the client does not read, and its connection is closed
+            status = CLIENT_GONE
+        except Exception as error:  # broad, as the last resort: an unexpected error becomes a status and a line here
             if not isinstance(error, Refused):
                 logger.error("%s", redacted_traceback(error))
             if not status:
                 await refusal(error, as_page=wants_page(scope["path"], headers))(scope, body.receive, reply)
         finally:
-            route = getattr(scope.get("route"), "path", "")
-            if not route:
-                route = "/static" if scope["path"].startswith("/static/") and status < 400 else "(refused)"
-            seconds = time.perf_counter() - started
-            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE") else "other"
-            self.metrics.count(method, route, status, seconds)
+            self._note(scope, status, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request and write its line in the log; refusals of strangers have one line a minute."""
+        route = getattr(scope.get("route"), "path", "")
+        if not route:
+            route = "/static" if scope["path"].startswith("/static/") and status < 400 else "(refused)"
+        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE") else "other"
+        self.metrics.count(method, route, status, seconds)
+        self._flood.flush()
+        if status in _STRANGERS:
+            self._flood.add(f"{method} {route} {status}")
+        else:
             logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
 
-    def _early(self, scope: Scope, headers: Headers) -> Response | None:
-        """The reply that needs no application: a way to the login, else None. Raises Refused."""
+    async def _early(self, scope: Scope, headers: Headers) -> Response | None:
+        """The reply that needs no application: a redirection to the login, else None. Raises Refused."""
         self._require_host(headers)
         self._require_same_site(scope, headers)
         path = scope["path"]
         is_open = path in OPEN or path.startswith("/static/")
-        if not is_open and not self.sessions.admits(headers.get("authorization", ""), _cookie(headers)):
+        if not is_open and not await self.sessions.admits(
+            headers.get("authorization", ""), _cookie(headers), client_address(scope)
+        ):
             if scope["method"] == "GET" and wants_page(path, headers):
                 return RedirectResponse("/login", 303)
             raise Refused(401, "log in on the page, or send the token in a header: Authorization: Bearer TOKEN")
@@ -115,7 +132,7 @@ class SecurityMiddleware:
         return None
 
     def _require_host(self, headers: Headers) -> None:
-        """A name that somebody else's server answers for could be made to point here (DNS rebinding)."""
+        """Refuse unknown names: a DNS server may make its own name point here (DNS rebinding)."""
         given = headers.getlist("host")
         host = _host_name(given[0]) if len(given) == 1 else None
         if host is not None and (host in self._names or self._is_own_address(host)):
@@ -123,7 +140,7 @@ class SecurityMiddleware:
         raise Refused(421, "this server does not have that host name; start it with --name NAME to allow it")
 
     def _is_own_address(self, host: str) -> bool:
-        """A bare address, which no DNS server can redirect; where only this machine can ask, only its own."""
+        """Whether it is an address, which no DNS server can redirect; on loopback, one of this machine."""
         try:
             ipaddress.ip_address(host)
         except ValueError:
@@ -131,7 +148,7 @@ class SecurityMiddleware:
         return not self.settings.loopback or is_loopback(host)
 
     def _require_same_site(self, scope: Scope, headers: Headers) -> None:
-        """No other site's page may ask in its reader's name; only a link to a page may be followed."""
+        """Refuse requests that another site's page makes in the name of its reader, except links to a page."""
         safe = scope["method"] in ("GET", "HEAD")
         site = headers.get("sec-fetch-site", "none")
         origin = headers.get("origin")
@@ -168,7 +185,7 @@ class _Body:
         return message
 
     async def drain(self) -> None:
-        """Take in and forget the rest, for a moment."""
+        """Receive and forget the rest, for a moment."""
         try:
             async with asyncio.timeout(_DRAIN):
                 while not self.complete:
@@ -183,6 +200,10 @@ class _Body:
         return message
 
 
+def client_address(scope: Scope) -> str:
+    return str((scope.get("client") or ("",))[0])
+
+
 def _add_headers(message: MutableMapping[str, Any]) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in _HEADERS.items():
@@ -195,7 +216,7 @@ def _too_long(most: int) -> Refused:
 
 
 def _host_name(host: str) -> str | None:
-    """The name in a Host header without its port, in small letters; None where it is none."""
+    """The name in a Host header without its port, in small letters; None if it is invalid."""
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port

@@ -1,11 +1,16 @@
 """Who may ask: the token in a header, or a session in a cookie that a login with the token gave."""
 
+import asyncio
 import hashlib
 import hmac
+import ipaddress
+import math
 import secrets
 import time
 
-__all__ = ["COOKIE", "LIFETIME", "Sessions"]
+from web.errors import Refused
+
+__all__ = ["COOKIE", "LIFETIME", "Sessions", "WrongTokens"]
 
 COOKIE = "mura-search-session"
 LIFETIME = 12 * 3600
@@ -13,11 +18,11 @@ LIFETIME = 12 * 3600
 
 
 class Sessions:
-    """Checks tokens, and makes and checks sessions; all comparisons take the same time whatever is wrong.
+    """Checks tokens, and makes and checks sessions; a comparison takes the same time whatever is wrong.
 
-    A session is when it ends and a keyed hash of that: nothing is stored, and neither the token nor anything that a
-    token could be guessed from is in the cookie, since a random number of this process is part of the key. So a
-    session also ends with the process.
+    A session is the time of its end and a keyed hash of it: nothing is stored. The cookie has neither the token nor
+    anything to guess it from, since a random number of this process is part of the key. So a session also ends with the
+    process.
     """
 
     def __init__(self, token: str | None) -> None:
@@ -25,10 +30,18 @@ class Sessions:
         self.needed = token is not None
         self._token = hashlib.sha256((token or "").encode()).digest()
         self._key = hmac.digest(secrets.token_bytes(32), self._token, "sha256")
+        self._wrong = WrongTokens()
 
-    def is_token(self, given: str) -> bool:
-        digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()
+    def is_token(self, text: str) -> bool:
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
         return self.needed and hmac.compare_digest(digest, self._token)
+
+    async def check_token(self, text: str, address: str) -> bool:
+        """Whether a client sends the token. A wrong one takes time; Refused with 429 after too many of them."""
+        if self.is_token(text):
+            return True
+        await self._wrong.add(address)
+        return False
 
     def begin(self) -> str:
         """A new session, as the cookie has it."""
@@ -40,10 +53,71 @@ class Sessions:
         signed = hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(ends).encode())
         return signed and int(ends.partition(".")[0]) > time.time()
 
-    def admits(self, authorization: str, cookie: str) -> bool:
-        """Whether the headers of a request let it in: `Authorization: Bearer TOKEN`, or the session's cookie."""
-        kind, _, given = authorization.partition(" ")
-        return not self.needed or (kind.lower() == "bearer" and self.is_token(given)) or self.is_session(cookie)
+    async def admits(self, authorization: str, cookie: str, address: str) -> bool:
+        """Whether a request may ask: by `Authorization: Bearer TOKEN`, or the session's cookie. Raises Refused."""
+        if not self.needed or self.is_session(cookie):
+            return True
+        kind, _, token = authorization.partition(" ")
+        return kind.lower() == "bearer" and await self.check_token(token, address)
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "replace"), "sha256").hexdigest()
+
+
+class _Bucket:
+    """A count that falls by `rate` each second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._count = 0.0
+        self._at = time.monotonic()
+
+    def add(self, more: int) -> float:
+        now = time.monotonic()
+        self._count = max(0.0, self._count - self._rate * (now - self._at)) + more
+        self._at = now
+        return self._count
+
+
+class WrongTokens:
+    """Slows down who sends wrong tokens: by address, and all together.
+
+    The right token is always taken, also from the same address, so nobody is locked out. Replies to wrong ones wait
+    longer and longer; beyond a number of waiting replies they are sent at once, so that connections stay free.
+    """
+
+    FREE, FREE_IN_ALL = 10, 100  # wrong tokens before a refusal
+    RATE, RATE_IN_ALL = 1 / 6, 2.0  # that are forgotten each second
+    FIRST, LONGEST = 0.3, 8.0  # seconds that a reply waits
+    WAITING = 64  # replies that may wait
+    ADDRESSES = 10_000  # that are remembered
+
+    def __init__(self) -> None:
+        self._by_address: dict[str, _Bucket] = {}
+        self._all = _Bucket(self.RATE_IN_ALL)
+        self._waiting = 0
+
+    async def add(self, address: str) -> None:
+        """Count a wrong token, and wait. Raises Refused with 429 if there were too many."""
+        if len(self._by_address) >= self.ADDRESSES:
+            self._by_address = {name: bucket for name, bucket in self._by_address.items() if bucket.add(0) > 0}
+        bucket = self._by_address.setdefault(_network(address), _Bucket(self.RATE))
+        own, everybody = bucket.add(1) - self.FREE, self._all.add(1) - self.FREE_IN_ALL
+        seconds = max(own / self.RATE, everybody / self.RATE_IN_ALL)
+        if self._waiting < self.WAITING:
+            self._waiting += 1
+            try:
+                await asyncio.sleep(min(self.LONGEST, self.FIRST * 2 ** max(0, min(own, 10))))
+            finally:
+                self._waiting -= 1
+        if seconds > 0:
+            raise Refused(429, "too many wrong tokens were sent; try again later", retry=min(300, math.ceil(seconds)))
+
+
+def _network(address: str) -> str:
+    """An IPv4 address, or the /64 network of an IPv6 address, within which a client may choose its addresses."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))

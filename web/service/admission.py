@@ -1,47 +1,61 @@
-"""How much may be at work at once: requests, and the bytes that they take."""
+"""How much may be at work at once: requests, the bytes that they take, and the time that they wait."""
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from web.errors import Refused
 
-__all__ = ["Admission", "Share"]
+__all__ = ["Admission", "Share", "busy"]
 
-BUSY = "too much is asked at once; try again in a moment"
+_ALWAYS = 4  # requests at work that are never refused for the time that they may take
+_FRESH = 30.0  # seconds for which the measured pace is believed
+
+
+def busy(seconds: float = 1) -> Refused:
+    """The refusal of a request that may be sent again after that many seconds."""
+    return Refused(503, "the server is busy; try again in a moment", retry=max(1, math.ceil(seconds)))
 
 
 class Share:
     """What one request has taken of the memory for all."""
 
-    def __init__(self, gate: "Admission") -> None:
-        self._gate = gate
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
         self.bytes = 0
 
     def take(self, count: int) -> None:
-        """Take bytes, given back when the request ends. Raises Refused where other requests hold the rest."""
-        if self._gate.bytes + count > self._gate.memory and self._gate.bytes > self.bytes:
-            raise Refused(503, BUSY, retry=1)
-        self._gate.bytes += count
+        """Take bytes, given back when the request ends. Raises Refused if other requests hold the rest."""
+        if self._admission.bytes + count > self._admission.memory and self._admission.bytes > self.bytes:
+            raise busy()
+        self._admission.bytes += count
         self.bytes += count
 
 
 class Admission:
-    """Lets in up to `requests` at once, which share `memory` bytes; of one thread, as an event loop is.
+    """Lets in up to `requests` at once, which share `memory` bytes, if they are to be answered within `wait` seconds.
 
-    One request alone may take more than all of `memory`: its own limits are others.
+    The expected time is the number of requests at work times the seconds that each has cost lately. A request alone may
+    take more than `memory`: it has limits of its own. All methods belong to one thread, that of the event loop.
     """
 
-    def __init__(self, requests: int, memory: int) -> None:
+    def __init__(self, requests: int, memory: int, wait: float = math.inf) -> None:
         self.requests = requests
         self.memory = memory
+        self.wait = wait
         self.inside = 0
         self.bytes = 0
+        self._working = 0
+        self._pace = 0.0  # seconds from one answer to the next
+        self._measured = 0.0  # when
 
     @contextmanager
     def enter(self) -> Iterator[Share]:
-        """One request's share. Raises Refused where as many as may are inside."""
+        """One request's share, from its first byte on. Raises Refused."""
         if self.inside >= self.requests:
-            raise Refused(503, BUSY, retry=1)
+            raise busy()
+        self._require_time()
         share = Share(self)
         self.inside += 1
         try:
@@ -49,3 +63,23 @@ class Admission:
         finally:
             self.inside -= 1
             self.bytes -= share.bytes
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """The time in which a request is answered, after its last byte. Raises Refused."""
+        self._require_time()
+        started = time.monotonic()
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._measured = time.monotonic()
+            pace = (self._measured - started) / self._working
+            self._pace += 0.2 * (pace - self._pace) if self._pace else pace
+            self._working -= 1
+
+    def _require_time(self) -> None:
+        expected = self._pace * (self._working + 1)
+        fresh = time.monotonic() - self._measured < _FRESH
+        if self._working >= _ALWAYS and fresh and expected > self.wait:
+            raise busy(expected - self.wait)

@@ -1,4 +1,4 @@
-"""Uploads that come at the same time are encoded together: a batch takes less time than its radiographs one by one."""
+"""Encodes the uploads of several requests together, which takes less time than one by one."""
 
 import asyncio
 import logging
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import redacted_traceback
-from web.errors import Refused
-from web.service.admission import BUSY
+from web.service.admission import busy
 
 __all__ = ["Batcher"]
 
@@ -28,9 +27,9 @@ class _Job:
 
 
 class Batcher:
-    """Encodes on one thread, up to `size` pictures together of those that came within `gather` seconds.
+    """Encodes on one thread, up to `size` pictures together that came within `gather` seconds.
 
-    While a batch is encoded the next one gathers. More than `most` waiting pictures are refused.
+    While a batch is encoded, the next one gathers. More than `most` waiting pictures are refused.
     """
 
     def __init__(self, size: int, gather: float, most: int) -> None:
@@ -46,9 +45,9 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     async def encode(self, encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """What `encoder.encode_prepared` gives of the pictures. Raises Refused where too many wait already."""
+        """What `encoder.encode_prepared` gives for the pictures. Raises Refused if too many wait already."""
         if self._jobs and self.waiting + len(pictures) > self.most:
-            raise Refused(503, BUSY, retry=1)
+            raise busy()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         job = _Job(encoder, pictures, asyncio.get_running_loop().create_future())
@@ -77,7 +76,7 @@ class Batcher:
                 continue
             try:
                 encoded = await loop.run_in_executor(self._thread, _encode, jobs)
-            except Exception as error:  # broad: whatever it is, the requests raise it and this loop goes on
+            except Exception as error:  # broad: the requests raise it, and this loop goes on
                 asking = [job for job in jobs if not job.done.done()]
                 for job in asking:
                     job.done.set_exception(error)
@@ -93,7 +92,7 @@ class Batcher:
                     job.done.set_result(Encoded(encoded.embeddings[rows], encoded.logits[rows]))
 
     def _next(self) -> list[_Job]:
-        """The jobs of the next batch: those of the first one's encoder that fit, at least the first."""
+        """The jobs of the next batch: at least the first, and those after it with the same encoder that fit."""
         jobs: list[_Job] = []
         count = 0
         while self._jobs:
@@ -103,7 +102,7 @@ class Batcher:
                 break
             self._jobs.popleft()
             self.waiting -= len(job.pictures)
-            if not job.done.done():  # who asked may have gone
+            if not job.done.done():  # its client may have gone
                 jobs.append(job)
                 count += len(job.pictures)
         if not self._jobs:

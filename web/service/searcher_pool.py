@@ -1,4 +1,4 @@
-"""The index and its model behind the server: follows every change of the index while requests are being answered."""
+"""The index and its model behind the server. It follows changes of the index while requests are answered."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ logger = logging.getLogger("mura-search")
 
 
 class _Open:
-    """A searcher and how many requests use it; one that was replaced is closed by the last of them."""
+    """A searcher and the number of requests that use it. A replaced searcher is closed by the last of them."""
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
@@ -27,16 +27,16 @@ class _Open:
 class SearcherPool:
     """Lends the searcher of the index as it is now; several threads may borrow at once.
 
-    What another process adds, removes or relabels is there for the next borrower. Where a whole new index was put in
-    the old one's place, it is opened beside it, and requests under way finish with the old one. One that cannot be
-    opened is not gone over to: `trouble` then says why, and the old one goes on answering.
+    The next borrower sees what another process has added, removed or relabelled. An index that replaces the old one is
+    opened beside it, and requests under way finish with the old one. If the new index cannot be opened, `trouble` says
+    why, and the old one is lent.
     """
 
     def __init__(self, searcher: Searcher) -> None:
         self.trouble = ""
         self._open = _Open(searcher)
-        self._turn = threading.Lock()  # to look for changes, which may take long
-        self._lock = threading.Lock()  # of the counts of users, which never does
+        self._turn = threading.Lock()  # for the look for changes, which may take long
+        self._lock = threading.Lock()  # for the counts of users
 
     @classmethod
     def open(cls, index: Path | None) -> "SearcherPool":
@@ -65,7 +65,7 @@ class SearcherPool:
                 self._close(lent)
 
     def close(self) -> None:
-        """Lend nothing more; the index is closed when nobody uses it."""
+        """Lend nothing more; the index is closed when no request uses it."""
         with self._lock:
             self._open.replaced = True
             self._close(self._open)
@@ -81,16 +81,13 @@ class SearcherPool:
                     former, self._open = self._open, _Open(current)
                     former.replaced = True
                     self._close(former)
-        except MuraSearchError as error:  # half written, busy or damaged: the state that is known still answers
-            self._report(str(error))
+        except MuraSearchError as error:  # half written, busy or damaged: the former state still answers
+            if str(error) != self.trouble:
+                logger.warning("the index has changed and cannot be opened: %s", error)
+            self.trouble = str(error)
             return
         self.trouble = ""
         _ = self._open.searcher.source  # counted now, and not by two threads at once
-
-    def _report(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            logger.warning("the index was changed and cannot be gone over to: %s", trouble)
-        self.trouble = trouble
 
     def _close(self, lent: _Open) -> None:
         if lent.replaced and not lent.users:

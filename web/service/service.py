@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,18 +22,18 @@ from retrieval.answer import Answer
 from retrieval.errors import MissingExtra, RadiographError
 from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
-from retrieval.images.radiograph import Radiograph, decode_frames, read_frames, read_radiograph
-from retrieval.notices import Notice, of_view
-from retrieval.query import View, frame_views, left_out, mura_patient
+from retrieval.images.decoder_process import DecoderPool
+from retrieval.images.radiograph import Radiograph, read_radiograph
+from retrieval.notices import Notice
+from retrieval.query import View, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.metrics import Figure
-from web.models import IndexSummary, ModelName, Question
+from web.models import IndexSummary, ModelName, Question, Upload, shown_name, too_many_views
 from web.service.admission import Admission, Share
 from web.service.batcher import Batcher
 from web.service.searcher_pool import SearcherPool
 from web.service.study_store import Study, StudyStore
-from web.service.upload import Upload, shown_name, too_many_views
 from web.settings import Limits
 
 __all__ = ["Service"]
@@ -47,72 +48,81 @@ _HEAT = 768, 255  # the same of a heatmap, and its levels of colour
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file: the name to show, how its frames are read, and its patient if the path names one."""
+    """A file: the name to show, how its frames are read until that is abandoned, and names of its patient."""
 
     name: str
-    read: Callable[[], list[Radiograph]]
+    read: Callable[..., list[Radiograph]]
     patients: tuple[str, ...] = ()
 
 
 class Service:
-    """One server's searchers, threads and queues; belongs to the event loop that calls it."""
+    """One server's searchers, processes, threads and queues; belongs to the event loop that calls it."""
 
     def __init__(self, pool: SearcherPool, limits: Limits, *, files: bool = False) -> None:
         """files: whether pictures of indexed cases are read from the collection's files."""
         self.pool = pool
         self.limits = limits
         self.files = files
-        self.admission = Admission(limits.requests, limits.memory)
+        self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
         self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
         self._drawings = Admission(_DRAWINGS, limits.memory)
-        self._readers = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="read")
+        readers = max(2, os.cpu_count() or 2)
+        self._decoders = DecoderPool(readers, limits.decode)
+        self._decoding = ThreadPoolExecutor(readers, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(readers, thread_name_prefix="read")
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="draw")
 
+    def start(self) -> None:
+        """Start the processes that decode."""
+        self._decoders.warm_up()
+
     async def close(self) -> None:
+        """Answer nothing more. Files that are being decoded are abandoned; an encoding or a drawing is completed."""
+        self._decoders.close()
         await self.batcher.close()
-        for pool in (self._readers, self._drawer):
+        for pool in (self._decoding, self._threads, self._drawer):
             pool.shutdown(wait=True, cancel_futures=True)
         self.pool.close()
 
     async def ask(self, upload: Upload, share: Share) -> tuple[Answer, str]:
-        """Answer for one study; also the name it is remembered by, "" unless the question asks for heatmaps.
+        """Answer for one study; also the name under which it is remembered, "" unless the question wants heatmaps.
 
-        Files that cannot be read are left out with a warning. Raises RadiographError where none can be, Refused.
+        Files that cannot be read are left out with a warning. Raises RadiographError if none can be, Refused.
         """
-        read, most = decode_frames, self.limits.views
-        sources = [_Source(name, functools.partial(read, data, name, most)) for name, data in upload.files]
+        decode, most = self._decoders.decode, self.limits.views
+        sources = [_Source(name, functools.partial(decode, data, name, most)) for name, data in upload.files]
         answer, study = await self._answered(sources, upload.question, share)
         return answer, self.studies.add(study) if upload.question.heatmap == "true" else ""
 
     async def ask_files(self, files: Sequence[Path], question: Question, share: Share) -> tuple[Answer, Study]:
         """As `ask`, for files of this machine; the answer has their names without their folders."""
+        read, most = self._decoders.read, self.limits.views
         names = [shown_name(file.name, number) for number, file in enumerate(files, start=1)]
         sources = [
-            _Source(name, functools.partial(read_frames, file, name, self.limits.views), mura_patient(file))
+            _Source(name, functools.partial(read, file, name, most), mura_patient(file))
             for name, file in zip(names, files, strict=True)
         ]
         return await self._answered(sources, question, share)
 
     async def _answered(self, sources: Sequence[_Source], question: Question, share: Share) -> tuple[Answer, Study]:
         try:
-            async with asyncio.timeout(self.limits.answer):
-                return await self._ask(sources, question, share)
+            with self.admission.work():
+                async with asyncio.timeout(self.limits.answer):
+                    return await self._ask(sources, question, share)
         except TimeoutError as error:
             raise Refused(503, f"this took longer than {self.limits.answer:.0f} s; try again later", retry=5) from error
 
     async def trouble(self) -> str:
-        """Why the index as it is now cannot be used; "" where it can."""
+        """Why the index as it is now cannot be used; "" if it can be."""
         async with self._searcher():
             return self.pool.trouble
 
     async def again(self, name: str, question: Question) -> Answer:
         """Answer again for a remembered study. Raises Refused."""
         study = self.studies.get(name)
-        question = question.model_copy(update={"patient": question.patient or study.patient})
         async with self._searcher() as searcher:
-            _require_model(searcher, study)
-            return await self._in_thread(_answer, searcher, study, question)
+            return await self._in_thread(_answer_again, searcher, study, question)
 
     async def picture(self, name: str, number: int) -> bytes:
         """A view, 1 to V, of a remembered study, as PNG. Raises Refused."""
@@ -136,15 +146,13 @@ class Service:
         study, view = self.studies.get(name), self._view(name, number)
 
         def draw(searcher: Searcher) -> bytes:
-            _require_model(searcher, study)
             if inside:
+                _require_model(searcher, study)
                 pixels = self._case_pixels(searcher, require_case(searcher, case))
                 embedding = study.encoded.embeddings[number - 1]
-                return heatmap_png(explain_similarity(searcher.encoder, pixels, embedding), *_HEAT)
-            other = searcher.index.embedding(case)
-            if other is None:
-                raise _no_case()
-            return heatmap_png(explain_similarity(searcher.encoder, view.pixels, other), *_HEAT)
+            else:
+                pixels, embedding = view.pixels, _case_embedding(searcher, study, case)
+            return heatmap_png(explain_similarity(searcher.encoder, pixels, embedding), *_HEAT)
 
         return await self._draw(draw)
 
@@ -154,26 +162,17 @@ class Service:
         Raises Refused.
         """
         study = self.studies.get(name)
-
-        def look(searcher: Searcher) -> tuple[int, float]:
-            _require_model(searcher, study)
-            other = searcher.index.embedding(case)
-            if other is None:
-                raise _no_case()
-            similarities = study.encoded.embeddings @ other
-            return int(similarities.argmax()) + 1, float(similarities.max())
-
         async with self._searcher() as searcher:
-            return await self._in_thread(look, searcher)
+            embedding = await self._in_thread(_case_embedding, searcher, study, case)
+        similarities = study.encoded.embeddings @ embedding
+        return int(similarities.argmax()) + 1, float(similarities.max())
 
     async def report(self, name: str, question: Question, make: Callable[[Searcher, Study, Answer], str]) -> str:
         """The report of a remembered study. Raises Refused."""
         study = self.studies.get(name)
-        question = question.model_copy(update={"patient": question.patient or study.patient})
 
         def write(searcher: Searcher) -> bytes:
-            _require_model(searcher, study)
-            return make(searcher, study, _answer(searcher, study, question)).encode("utf-8", "replace")
+            return make(searcher, study, _answer_again(searcher, study, question)).encode("utf-8", "replace")
 
         return (await self._draw(write)).decode()
 
@@ -183,7 +182,7 @@ class Service:
             return await self._in_thread(require_case, searcher, name)
 
     async def case_picture(self, name: str, *, small: bool) -> tuple[bytes, str]:
-        """An indexed case's picture and its media type: the stored small one, or the full one if `files` allows it.
+        """An indexed case's picture and its media type: the full one if `files` allows it, else the thumbnail.
 
         Raises Refused with 404.
         """
@@ -263,17 +262,17 @@ class Service:
     async def _read(
         self, sources: Sequence[_Source], searcher: Searcher, share: Share
     ) -> tuple[list[View], list[NDArray[np.uint8]], list[Notice]]:
-        """The views that can be read, their prepared pictures, and what there is to say about them."""
+        """The views that can be read, their prepared pictures, and notices about them."""
         views: list[View] = []
         pictures: list[NDArray[np.uint8]] = []
         notices: list[Notice] = []
-        failures: list[RadiographError] = []
+        failures: list[tuple[str, RadiographError]] = []
         pixels = 0
         for source in sources:
             try:
-                read, prepared, said = await self._in_thread(_decoded, searcher, source)
+                read, prepared, said = await self._decoded(searcher, source)
             except RadiographError as error:
-                failures.append(error)
+                failures.append((source.name, error))
                 continue
             pixels += sum(view.pixels.shape[0] * view.pixels.shape[1] for view in read)
             if pixels > self.limits.pixels:
@@ -281,12 +280,23 @@ class Service:
             share.take(sum(view.pixels.nbytes for view in read))
             views += read
             if len(views) > self.limits.views:
-                raise Refused(413, too_many_views(self.limits.views))
+                raise too_many_views(self.limits.views)
             pictures += prepared
-            notices += of_view(source.name, said)
+            notices += said
         if not views:
-            raise failures[0]
-        return views, pictures, notices + [left_out(failure) for failure in failures]
+            raise failures[0][1]
+        return views, pictures, notices + [left_out(*failure) for failure in failures]
+
+    async def _decoded(
+        self, searcher: Searcher, source: _Source
+    ) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
+        """A file as `_read_source` gives it; if nobody waits for it any more, its process is ended."""
+        abandoned = threading.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._decoding, _read_source, searcher, source, abandoned)
+        finally:
+            abandoned.set()
 
     def _view(self, name: str, number: int) -> View:
         views = self.studies.get(name).views
@@ -295,7 +305,7 @@ class Service:
         return views[number - 1]
 
     def _case_pixels(self, searcher: Searcher, case: Case) -> NDArray[np.uint8]:
-        """The case's radiograph if its file may be read, else the stored small one."""
+        """The case's radiograph if its file may be read, else its thumbnail."""
         if self.files:
             return _file_pixels(case)
         stored = searcher.index.thumbnail(case.case)
@@ -311,7 +321,7 @@ class Service:
 
     async def _in_thread(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         work = functools.partial(call, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def require_case(searcher: Searcher, name: str) -> Case:
@@ -338,15 +348,34 @@ def _require_model(searcher: Searcher, study: Study) -> None:
         raise Refused(404, "the index has another model now; send the radiographs again")
 
 
-def _decoded(searcher: Searcher, source: _Source) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
+def _case_embedding(searcher: Searcher, study: Study, case: str) -> NDArray[np.float32]:
+    """An indexed case's embedding, to be compared with a study. Raises Refused."""
+    _require_model(searcher, study)
+    embedding = searcher.index.embedding(case)
+    if embedding is None:
+        raise _no_case()
+    return embedding
+
+
+def _read_source(
+    searcher: Searcher, source: _Source, abandoned: threading.Event
+) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
     """A file's views (several from multi-frame DICOM), their prepared pictures and the file's notices."""
     try:
-        frames = source.read()
+        frames = source.read(abandoned=abandoned)
     except MissingExtra as error:
-        kinds = "PNG, JPEG or TIFF"
-        raise RadiographError(f"{source.name} is DICOM, which this server cannot read; export it as {kinds}") from error
+        raise RadiographError(
+            f"{source.name} is DICOM, which this server cannot read; export it as PNG, JPEG or TIFF"
+        ) from error
     pictures = [searcher.encoder.prepare(frame.pixels) for frame in frames]
-    return frame_views(source.name, frames, source.patients), pictures, frames[0].notices
+    views = frame_views(source.name, frames, source.patients)
+    return views, pictures, tuple(frame_notices(source.name, views, frames))
+
+
+def _answer_again(searcher: Searcher, study: Study, question: Question) -> Answer:
+    """The answer for a remembered study, by default without the patient whom its first question named."""
+    _require_model(searcher, study)
+    return _answer(searcher, study, question.model_copy(update={"patient": question.patient or study.patient}))
 
 
 def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:

@@ -1,4 +1,4 @@
-"""Studies that are remembered for a while, in memory alone, so that heatmaps and comparisons can be asked for."""
+"""Studies that are kept for a while, in memory alone, for their heatmaps and comparisons."""
 
 import secrets
 import time
@@ -16,9 +16,9 @@ __all__ = ["Study", "StudyStore"]
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study of V views, read and encoded, and what was asked with it.
+    """A study of V views, read and encoded, and the patient whom its question named.
 
-    `model` is the SHA-256 of the model that encoded it, `encode` how many seconds that took.
+    `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took.
     """
 
     views: tuple[View, ...]
@@ -34,9 +34,9 @@ class Study:
 
 
 class StudyStore:
-    """The last studies of which that was asked: for `seconds`, and no more than fit into `most` bytes together.
+    """The latest studies: each for `seconds`, together at most `most` bytes.
 
-    Known by a name of 128 random bits, which only who asked was told.
+    A study's name has 128 random bits, and only its sender gets it.
     """
 
     def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +50,7 @@ class StudyStore:
         return len(self._studies)
 
     def add(self, study: Study) -> str:
-        """Remember a study, forgetting the oldest ones where there is no room; gives its name."""
+        """Keep a study, and forget the oldest ones if there is no room. Gives its name."""
         self.expire()
         name = secrets.token_urlsafe(16)
         self._studies[name] = (self._clock() + self.seconds, study)
@@ -60,19 +60,19 @@ class StudyStore:
         return name
 
     def get(self, name: str) -> Study:
-        """A study that is remembered. Raises Refused with 404 where it is not, or no longer."""
+        """The study of a name. Raises Refused with 404 if it is unknown or forgotten."""
         self.expire()
         if name not in self._studies:
             raise Refused(404, "this study is no longer remembered; send its radiographs again")
         return self._studies[name][1]
 
     def forget(self, name: str) -> None:
-        """Forget a study, if it is there."""
+        """Forget a study, if it is known."""
         if name in self._studies:
             self.bytes -= self._studies.pop(name)[1].bytes
 
     def expire(self) -> None:
-        """Forget what has been remembered long enough."""
+        """Forget the studies whose time is over."""
         while self._studies:
             name, (until, _) = next(iter(self._studies.items()))
             if until > self._clock():

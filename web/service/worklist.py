@@ -14,7 +14,7 @@ from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError, redacted_traceback
 from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
-from retrieval.worklist.worklist import SCHEMA, Entry, Found, Skipped, find_studies, in_order
+from retrieval.worklist.worklist import SCHEMA, Entry, Skipped, StudyFiles, find_studies, in_order
 from web.errors import Refused
 from web.models import Question
 from web.service.service import Service
@@ -48,10 +48,10 @@ class Worklist:
     """The answers for a folder's studies, in the order of `retrieval.worklist.worklist`.
 
     `start` ranks the whole folder. The first ranking shows the studies read so far; a later one shows the former list
-    until all are read. Then the folder is followed: a study that is new or has changed is read once its files rest, a
-    deleted study leaves the list. A study that cannot be read now, because there are more than `MOST` or the server is
-    busy, waits. Studies are read one after the other and take their turn with those that are sent. Each has a random
-    number for as long as the server runs, so a page that is out of date never opens another study.
+    until all are read. Then the folder is followed: a new or changed study is read when its files have rested, and a
+    deleted study leaves the list. A study waits if there are more than `MOST` or if the server is busy. Studies are
+    read one by one, among those that are sent. Each keeps a random number while the server runs, so an old page never
+    opens another study.
     """
 
     def __init__(self, folder: Path, service: Service) -> None:
@@ -64,7 +64,7 @@ class Worklist:
         self._watch = Watch(folder, settle=_EVERY)
         self._listed: dict[str, Listed] = {}
         self._skipped: dict[str, Skipped] = {}
-        self._waiting: dict[str, Found] = {}
+        self._waiting: dict[str, StudyFiles] = {}
         self._numbers: dict[str, str] = {}
         self._ranking = False
         self._asked = asyncio.Event()
@@ -90,7 +90,7 @@ class Worklist:
         return sorted(self._skipped.values(), key=lambda skipped: skipped.study)
 
     def start(self) -> None:
-        """Rank the folder as it is now, unless that is under way, and then follow its changes."""
+        """Rank the folder as it is now, unless this is under way, and then follow its changes."""
         if self.running:
             return
         self._ranking = True
@@ -104,7 +104,7 @@ class Worklist:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def ranked(self) -> list[tuple[str, Listed]]:
-        """The studies with their numbers, those to read first at the top."""
+        """The studies with their numbers, in the order to read them."""
         numbers = {listed.entry.study: number for number, listed in self._listed.items()}
         entries = in_order([listed.entry for listed in self._listed.values()])
         return [(numbers[entry.study], self._listed[numbers[entry.study]]) for entry in entries]
@@ -142,10 +142,10 @@ class Worklist:
                 pause = max(_EVERY, 20 * (await self._safely(self._follow) or 0))
 
     async def _safely(self, step: Callable[[], Awaitable[Took]]) -> Took | None:
-        """Take a step; None after an unexpected error, which is shown as `trouble` and does not end the work."""
+        """Take a step; None after an unexpected error, which becomes `trouble` and does not end the work."""
         try:
             return await step()
-        except Exception as error:  # broad: without this the page would still say that the folder is watched
+        except Exception as error:  # broad: otherwise nothing would watch the folder, and the page not say so
             if self.trouble != _BROKEN:
                 logger.error("the worklist could not be brought up to date: %s", redacted_traceback(error))
             self._say(_BROKEN)
@@ -218,7 +218,7 @@ class Worklist:
             self._changed()
         return took
 
-    def _readable(self) -> list[Found]:
+    def _readable(self) -> list[StudyFiles]:
         """The waiting studies to read now: all that have changed, and new ones as long as there is room."""
         new = [source for source in self._waiting.values() if not self._is_known(source.study)]
         changed = [source for source in self._waiting.values() if self._is_known(source.study)]
@@ -232,7 +232,7 @@ class Worklist:
         self.changes += 1
         self.made = datetime.now(UTC)
 
-    def _number(self, source: Found) -> str:
+    def _number(self, source: StudyFiles) -> str:
         return self._numbers.setdefault(source.study, secrets.token_hex(8))
 
     def _is_known(self, study: str) -> bool:
@@ -243,8 +243,8 @@ class Worklist:
         self._skipped.pop(study, None)
         self._listed.pop(self._numbers.get(study, ""), None)
 
-    async def _read(self, source: Found) -> Listed | Skipped | None:
-        """Answer for one study as for one that is sent; None if the server stays busy."""
+    async def _read(self, source: StudyFiles) -> Listed | Skipped | None:
+        """Answer for one study as for an upload; None if the server stays busy."""
         for attempt in range(_TRIES):
             try:
                 with self._service.admission.enter() as share:
@@ -259,5 +259,5 @@ class Worklist:
                     await asyncio.sleep(error.retry)
             except Exception as error:  # broad: an unexpected error costs one study, not the list
                 logger.error("a study of the worklist could not be read: %s", redacted_traceback(error))
-                return Skipped(source.study, "unexpected error; the server's log says where")
+                return Skipped(source.study, _BROKEN)
         return None

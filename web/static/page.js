@@ -1,5 +1,5 @@
 // The page: views are dropped, pasted or chosen, sent, and the answer that the server has drawn is put in.
-// Without it, the form and the links work as plain pages.
+// Without scripts, the form and the links work as plain pages.
 
 import { makeViewer } from "./viewer.js";
 
@@ -12,7 +12,7 @@ let sending = null;
 function say(text) { find("status").textContent = text; }
 function complain(text) { find("problem").textContent = text && whole(text); }
 function spoken(title) { return title.textContent.replace(/^\W+/, ""); }
-function whole(text) { // a sentence; one that begins with a file's name keeps it as it is
+function whole(text) { // as a sentence; a file's name at its beginning stays as it is
   const first = /^[a-z]+[ ,]/.test(text) ? text[0].toUpperCase() : text[0];
   return first + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
@@ -20,9 +20,8 @@ function whole(text) { // a sentence; one that begins with a file's name keeps i
 // Which views
 
 function take(files, adding) {
-  const given = [...files];
-  if (!given.length) return;
-  const all = adding ? [...views, ...given] : given;
+  if (!files.length) return;
+  const all = adding ? [...views, ...files] : [...files];
   const most = Number(form.dataset.views);
   const megabytes = Number(form.dataset.megabytes);
   complain("");
@@ -63,7 +62,7 @@ function ask() {
   const data = new FormData(form);
   data.delete("files");
   for (const file of views) data.append("files", file);
-  const request = sending = new XMLHttpRequest(); // which tells how much was sent
+  const request = sending = new XMLHttpRequest(); // fetch does not say how much is sent
   const busy = (is) => { find("progress").hidden = !is; find("submit").disabled = is; answer.classList.toggle("busy", is); };
   const fail = (text) => { busy(false); say(""); answer.replaceChildren(); complain(text); };
   request.upload.addEventListener("progress", ({ loaded, total, lengthComputable }) => {
@@ -99,7 +98,7 @@ function put(html) {
   title.focus();
 }
 
-function forget() { // what the server keeps for the heatmaps of a study that nobody looks at any more
+function forget() { // the study that the server keeps for the heatmaps on this page
   const study = answer.querySelector(".filters")?.getAttribute("action").split("/").pop();
   if (study) fetch(`/api/studies/${study}`, { method: "DELETE", keepalive: true }).catch(() => {});
 }
@@ -125,12 +124,12 @@ async function filter(filters) {
 }
 
 function beside(element, text) {
-  const told = document.createElement("p");
-  told.className = "problem";
-  told.setAttribute("role", "alert");
-  told.textContent = whole(text);
+  const problem = document.createElement("p");
+  problem.className = "problem";
+  problem.setAttribute("role", "alert");
+  problem.textContent = whole(text);
   if (element.nextElementSibling?.classList.contains("problem")) element.nextElementSibling.remove();
-  element.after(told);
+  element.after(problem);
 }
 
 // Comparison
@@ -194,6 +193,6 @@ document.addEventListener("click", (event) => {
 });
 find("comparison").addEventListener("close", () => find("comparison-content").replaceChildren());
 addEventListener("pagehide", () => { if (views.length) forget(); });
-take(find("files").files, false); // chosen before this script was there
-const there = answer.querySelector("[data-viewer]"); // an answer that came with the page
-if (there) makeViewer(there, answer.querySelector(".tools"));
+take(find("files").files, false); // chosen before this script ran
+const first = answer.querySelector("[data-viewer]"); // of an answer that came with the page
+if (first) makeViewer(first, answer.querySelector(".tools"));

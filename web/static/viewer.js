@@ -1,4 +1,4 @@
-// Radiographs under a hand: zoom, pan, window and level, and the heatmap over them.
+// Radiographs to look at: zoom, pan, window and level, and the heatmap over them.
 // A viewer is an element with [data-viewer] that holds stages; with [data-linked] they move together.
 
 const MOST = 12; // times its fitting size
@@ -23,7 +23,7 @@ class Stage {
     const stage = this.element;
     stage.addEventListener("wheel", (event) => {
       event.preventDefault();
-      this.zoom(Math.exp(-event.deltaY / 400), ...this.place(event));
+      this.zoom(Math.exp(-event.deltaY / 400), ...this.position(event));
     }, { passive: false });
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
@@ -34,7 +34,7 @@ class Stage {
     for (const end of ["pointerup", "pointercancel"]) {
       stage.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
     }
-    stage.addEventListener("dblclick", (event) => this.zoom(2, ...this.place(event)));
+    stage.addEventListener("dblclick", (event) => this.zoom(2, ...this.position(event)));
     stage.addEventListener("keydown", (event) => this.key(event));
   }
 
@@ -60,9 +60,9 @@ class Stage {
     const dy = (event.clientY - before.clientY) / box.height;
     if (this.pointers.size === 2) {
       const other = [...this.pointers].find(([id]) => id !== event.pointerId)[1];
-      const span = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY) || 1;
+      const span = (point) => Math.hypot(point.clientX - other.clientX, point.clientY - other.clientY) || 1;
       const middle = { clientX: (event.clientX + other.clientX) / 2, clientY: (event.clientY + other.clientY) / 2 };
-      this.zoom(span(event) / span(before), ...this.place(middle));
+      this.zoom(span(event) / span(before), ...this.position(middle));
       this.pan(dx / 2, dy / 2);
     } else if (this.drag === "window") {
       this.element.dispatchEvent(new CustomEvent("window", { bubbles: true, detail: { dx, dy } }));
@@ -71,7 +71,7 @@ class Stage {
     }
   }
 
-  place(event) {
+  position(event) {
     const box = this.element.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   }
@@ -95,7 +95,7 @@ class Stage {
     this.moved(this);
   }
 
-  show({ x, y, scale }) { // some of the picture stays in sight
+  show({ x, y, scale }) { // the picture always fills the stage
     const within = (value) => Math.min(0, Math.max(1 - scale, value));
     this.view = { x: within(x), y: within(y), scale };
     const { width, height } = this.element.getBoundingClientRect();
@@ -115,13 +115,13 @@ class Stage {
     this.waiting = waiting;
   }
 
-  async explain(image, failed) { // an image's error says nothing; its address does
+  async explain(image, failed) { // an image's error has no text; asking its URL again has
     let why = "the server cannot be reached";
     try {
       const reply = await fetch(image.src, { headers: { "X-Fragment": "1" } });
       if (reply.ok) return;
       why = (await reply.json()).error;
-    } catch { /* as said above */ }
+    } catch { /* the server cannot be reached */ }
     this.note.textContent = `${failed}${why}.`;
   }
 }

@@ -1,11 +1,11 @@
-// Says when the list on the server is no longer the one on this page; the page itself stays as it is until it is asked for anew.
+// Says that the list on the server has changed. The page itself stays as it is until its reader asks for the new list.
 
 const EVERY = 5000; // milliseconds
 const news = document.getElementById("news");
 
 async function look() {
   if (document.hidden) return;
-  const reply = await fetch("/worklist/changes").catch(() => null); // a server that is away may come back
+  const reply = await fetch("/worklist/changes").catch(() => null); // the server may come back
   if (reply && !reply.ok) clearInterval(timer); // the session has ended
   if (!reply?.ok || (await reply.json()).changes === Number(news.dataset.changes) || news.firstChild) return;
   const link = document.createElement("a");

@@ -26,7 +26,6 @@ from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import build_index
-from retrieval.reports.audit_csv import COLUMNS, findings_table
 from retrieval.reports.audit_report import audit_report
 from retrieval.searcher import Searcher
 
@@ -101,8 +100,8 @@ def test_as_json(findings: Audit) -> None:
 
 
 def test_as_csv(findings: Audit) -> None:
-    rows = list(csv.DictReader(io.StringIO(findings_table(findings))))
-    assert tuple(rows[0]) == COLUMNS
+    rows = list(csv.DictReader(io.StringIO(findings.to_csv())))
+    assert list(rows[0]) == Audit.columns.split()
     by_kind = [(row["finding"], row["case"] or row["study"], row["other_case"]) for row in rows]
     assert by_kind == [
         ("unreadable", "bad.png", ""),
@@ -189,7 +188,7 @@ def test_what_was_encoded_before_an_interruption_is_kept(
     first.write_bytes(cv2.imencode(".jpg", texture(0, 80))[1].tobytes()[:-40])  # cut short: read with a warning
     encoder = Encoder.open(model)
     expected = encode_collection(planted, encoder)
-    assert [case for case, _ in expected.warnings] == [planted.cases[0].case]
+    assert [notice.view for notice in expected.notices] == [planted.cases[0].case]
 
     place = tmp_path / "cache" / "audit" / "one"
     with (
@@ -218,7 +217,7 @@ def test_what_was_encoded_before_an_interruption_is_kept(
         expected.thumbnails,
         expected.unreadable,
     )
-    assert again.warnings == expected.warnings
+    assert again.notices == expected.notices
     assert np.allclose(again.embeddings, expected.embeddings, atol=1e-6)
     assert np.allclose(again.logits, expected.logits, atol=1e-5)
 
@@ -242,9 +241,9 @@ def test_a_batch_that_was_not_added_is_warned_of_once(
             encode_collection(planted, encoder, cache=cache)
     with resume_cache(place, planted, encoder.bundle) as cache:
         assert cache is not None
-        assert cache.metadata("warnings")
+        assert cache.metadata("notices")
         found = encode_collection(planted, encoder, cache=cache)
-    assert [case for case, _ in found.warnings] == [planted.cases[0].case]
+    assert [notice.view for notice in found.notices] == [planted.cases[0].case]
 
 
 @pytest.mark.parametrize("change", ["file", "table"])

@@ -22,8 +22,8 @@ def test_each_way_is_counted_and_every_study_once() -> None:
     found = leakages(CASES, [("a", "c")], [("a", "d"), ("e", "f")])
     assert found == (Leakage("valid", 4, ("study c", "study d"), by_patient=1, by_file=1, by_copy=1),)
     assert verdict(found) == (
-        "Do not trust figures on the valid split as they stand: 2 of its 4 studies (50.0%) are tied to another split "
-        "(1 a patient, 1 a file, 1 a near copy)."
+        "Do not trust figures on the valid split as they are: 2 of its 4 studies (50.0%) are tied to another split "
+        "(1 by a patient, 1 by a file, 1 by a near duplicate)."
     )
 
 
@@ -37,17 +37,17 @@ def test_nothing_shared() -> None:
 def test_copies_that_nobody_looked_for_are_not_said_to_be_absent() -> None:
     (one,) = leakages([case("a", "train"), case("b", "valid")], [], None)
     assert one.by_copy is None
-    assert verdict([one]).endswith("near copies need --deep.")
+    assert verdict([one]).endswith("Near duplicates were not searched: use --deep.")
 
 
 def test_without_splits_nothing_leaks() -> None:
     for cases in ([case("a", ""), case("b", "")], [case("a", "train"), case("b", "train")]):
         assert leakages(cases, [("a", "b")], []) == ()
-    assert verdict(()) == "No two splits are named, so nothing can leak from one into another."
+    assert verdict(()) == "Fewer than two splits are named, so there is no leakage between splits."
 
 
 def test_two_splits_to_be_judged() -> None:
     cases = [case("a", "train"), case("b", "valid"), case("c", "test")]
     found = leakages(cases, [("b", "c")], [])
     assert [(one.split, one.leaking) for one in found] == [("test", ("study c",)), ("valid", ("study b",))]
-    assert verdict(found).startswith("Do not trust figures on the test split and the valid split as they stand: 1 of")
+    assert verdict(found).startswith("Do not trust figures on the test split and the valid split as they are: 1 of")

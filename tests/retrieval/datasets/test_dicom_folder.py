@@ -12,6 +12,7 @@ from retrieval.errors import CollectionError, EvaluationError
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
 from retrieval.indexing.update import add_to_index
+from retrieval.notices import Code
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey
 from retrieval.searcher import Searcher
 
@@ -113,15 +114,15 @@ def test_what_else_lies_in_an_archive_is_counted(archive: Path, put: Write) -> N
     collection = read_collection(archive, "dicom", keep_identifiers=True)
     assert len(collection.cases) == 7
     assert list(collection.notes) == [
-        "passed over, no DICOM: 1",
-        "passed over, DICOM but no radiograph: 2 (1 CT Image Storage, 1 Comprehensive SR Storage)",
+        "passed over, not DICOM: 1",
+        "passed over, DICOM but not radiographs: 2 (1 CT Image Storage, 1 Comprehensive SR Storage)",
         "passed over, DICOM that cannot be read: 1",
         "passed over, copies of a radiograph that is read: 1",
         "passed over, radiographs without a label: 1 (studies: 1)",
         "passed over, studies that name two patients: 1",
-        "radiographs that name no patient: 1 of 9; each of their studies counts as a patient of its own, so the same "
+        "radiographs that name no patient: 1 of 9; each of their studies counts as one patient, so the same "
         "patient can be on both sides of a comparison",
-        "radiographs that say that text is burnt into them: 1; it is seen in their thumbnails",
+        "radiographs that say that text is burnt into their pictures: 1; it may name patients, also in thumbnails",
         "rows of the table of labels whose study is not here: 1 of 8",
     ]
 
@@ -175,7 +176,7 @@ def test_dicomdir_names_what_is_missing(tmp_path: Path, label: Callable[..., Pat
     ("columns", "rows", "says"),
     [
         ("study,grade", ["1.1,normal"], "has no column 'label'"),
-        ("id,label", ["1.1,normal"], "has neither a column study nor accession"),
+        ("id,label", ["1.1,normal"], "has no column study or accession"),
         ("study,label", ["1.1,broken"], "has labels other than"),
         ("study,label", ["1.1,normal", "1.1,abnormal"], "gives one study two labels, in the lines 2 and 3"),
         ("study,accession,label", ["1.3,,normal", ",ACC,abnormal"], "gives one study two labels, in the lines 2 and 3"),
@@ -197,7 +198,7 @@ def test_a_table_that_cannot_be_used(
 
 
 def test_labels_belong_to_dicom(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match="belong to DICOM, not to the layout mura"):
+    with pytest.raises(CollectionError, match="are for DICOM, not for the layout mura"):
         read_collection(archive, "mura", labels=tmp_path / "labels.csv")
 
 
@@ -277,3 +278,58 @@ def test_an_index_of_hashes_says_no_path(place: Path) -> None:
     assert isinstance(about, dict)
     assert about["root"] == ""
     assert Collection(Path("a"), "dicom", (), site="x").site == "x"
+
+
+def test_linked_folders_are_read_and_loops_are_not(archive: Path, tmp_path: Path) -> None:
+    (archive / "w").rename(tmp_path / "share")
+    (archive / "w").symlink_to(tmp_path / "share")
+    (archive / "x/loop").symlink_to(archive)
+    (archive / "x/up").symlink_to(tmp_path)
+    cases = read_collection(archive, "dicom", keep_identifiers=True).cases
+    assert [case.case for case in cases if case.study == "1.4"] == ["w/1.2.840.1"]
+    assert len(cases) == 5
+
+
+@pytest.mark.parametrize("placeholder", ["ANONYMOUS", "0", "N/A", "Anonymous^Patient"])
+def test_a_placeholder_as_patient_names_nobody(put: Write, label: Write, tmp_path: Path, placeholder: str) -> None:
+    for number in range(4):
+        put(f"{number}", 20, study=f"1.{number}", patient=placeholder)
+    label(*(f"1.{number},normal" for number in range(4)))
+    for keep in (True, False):
+        collection = read_collection(tmp_path / "archive", "dicom", keep_identifiers=keep)
+        assert all(case.patient == case.study for case in collection.cases)
+        codes = [notice.code for notice in collection.notices]
+        assert codes[:2] == [Code.WITHOUT_PATIENT, Code.PLACEHOLDERS]
+        assert Code.ONE_PATIENT not in codes
+
+
+def test_identifiers_in_other_forms_are_one_patient(put: Write, label: Write, tmp_path: Path) -> None:
+    put("a", 20, study="1.1", patient="M\u00fcller", SpecificCharacterSet="ISO_IR 192")
+    put("b", 20, study="1.1", patient="Mu\u0308ller ", SpecificCharacterSet="ISO_IR 192")
+    label("1.1,normal")
+    (patient,) = {case.patient for case in read_collection(tmp_path / "archive", "dicom").cases}
+    key = SiteKey.find()
+    assert key is not None
+    assert patient == key.pseudonym("patient", "Mu\u0308ller")
+
+
+def test_numbers_that_lost_their_zeros_are_said_to(put: Write, label: Write, tmp_path: Path) -> None:
+    put("a", 20, study="1.1", AccessionNumber="0001234")
+    put("b", 20, study="1.2", AccessionNumber="77")
+    label("1234,normal", "77,normal", "1.23457E+14,normal", columns="accession,label")
+    collection = read_collection(tmp_path / "archive", "dicom")
+    details = {notice.code: dict(notice.detail) for notice in collection.notices}
+    assert details[Code.LABELS_ALIKE] == {"count": 1}
+    assert details[Code.CHANGED_IDENTIFIERS] == {"count": 1}  # what a table names may be a patient's number
+
+
+def test_one_patient_with_most_studies_is_not_named(put: Write, label: Write, tmp_path: Path) -> None:
+    for number in range(5):
+        put(f"{number}", 20, study=f"1.{number}", patient="SMITH")
+    label(*(f"1.{number},normal" for number in range(5)))
+    collection = read_collection(tmp_path / "archive", "dicom")
+    assert {notice.code: dict(notice.detail) for notice in collection.notices}[Code.ONE_PATIENT] == {
+        "count": 5,
+        "total": 5,
+    }
+    assert not any("SMITH" in note for note in collection.notes)

@@ -1,7 +1,7 @@
 import pytest
 
 from index.case import Case
-from retrieval.datasets.splits import draw, patient_folds, split_by_patient
+from retrieval.datasets.splits import draw, held_out_patients, patient_folds, split_by_patient
 
 
 def cases(patients: int) -> list[Case]:
@@ -24,6 +24,27 @@ def test_the_share_is_about_what_was_asked_and_the_seed_matters() -> None:
     assert {c.case for c in valid} != {
         c.case for c in split_by_patient(cases(2000), share=0.3, seed=1) if c.split == "valid"
     }
+
+
+@pytest.mark.parametrize(("patients", "abnormal"), [(2, 0), (4, 2), (30, 4), (40, 4), (60, 5), (100, 10), (100, 19)])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.3, 0.5])
+def test_few_patients_of_a_label_are_divided_by_their_share(patients: int, abnormal: int, share: float) -> None:
+    for name in range(50):
+        table = [
+            Case(f"{p}/{i}", f"s{p}/{i}", f"{name}-{p}", int(p < abnormal and i == 1))
+            for p in range(patients)
+            for i in range(2)
+        ]
+        held = held_out_patients(table, share, seed=1)
+        ill = {case.patient for case in table if case.label}
+        for stratum in (ill, {case.patient for case in table} - ill):
+            if 2 <= len(stratum) < 20:
+                expected = min(max(round(share * len(stratum)), 1), len(stratum) - 1)
+                assert len(held & stratum) == expected
+            elif len(stratum) >= 20:
+                assert 0 < len(held & stratum) < len(stratum)
+    alone = [Case("a", "a", "ill", 1), *(Case(f"{p}", f"{p}", f"p{p}", 0) for p in range(30))]
+    assert "ill" not in held_out_patients(alone, 0.3)  # one patient cannot be on both sides
 
 
 def test_the_draw_is_the_same_on_every_machine() -> None:

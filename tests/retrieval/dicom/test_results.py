@@ -21,7 +21,7 @@ from retrieval.dicom.storage_scp import NodeSettings, Peer, answering_node
 
 
 def test_a_file_in_the_way_of_a_folder_is_refused(ask_archive: Callable[..., Any], dicom_query: Path) -> None:
-    with pytest.raises(OutputError, match=r"cannot be written into: .*; name another folder"):
+    with pytest.raises(OutputError, match=r"cannot be written to: .*; name another folder"):
         require_folder(dicom_query)
     with pytest.raises(OutputError, match="cannot be written: "):
         write_instances(dicom_query, ask_archive(dicom_query).instances)

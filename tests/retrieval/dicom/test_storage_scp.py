@@ -165,7 +165,7 @@ def test_send(dicom_image: Any, tmp_path: Path) -> None:
 def test_a_port_that_is_taken(start_node: Any, recording: Recording, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = NodeSettings(tmp_path / "other", port=taken.getsockname()[1])
-        with pytest.raises(ArchiveError, match="cannot be listened at"):
+        with pytest.raises(ArchiveError, match="cannot listen at"):
             Node(settings, recording.handle, recording.deliver).start()
     shutil.rmtree(tmp_path / "other")
 

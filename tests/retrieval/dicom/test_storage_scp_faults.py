@@ -17,7 +17,8 @@ from retrieval.errors import ArchiveError, OutputError, RadiographError
 pynetdicom = pytest.importorskip("pynetdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pylibjpeg", reason="the extra dicom is not installed")
 
-from retrieval.dicom.storage_scp import Node  # noqa: E402  # only where they are installed
+from retrieval.dicom.spool import Spool  # noqa: E402  # only where they are installed
+from retrieval.dicom.storage_scp import Node  # noqa: E402
 from tests.retrieval.dicom.dicom_peer import CR, Recording, associate, leftovers, store, wait  # noqa: E402
 
 
@@ -211,11 +212,11 @@ def test_a_spool_that_cannot_be_worked_on_for_a_while_does_not_stop_it(
     store(node, dicom_image("1.2", "1.2.1"))
     shutil.rmtree(node.settings.spool / "in" / next((node.settings.spool / "in").iterdir()).name)  # by somebody else
 
-    def gone(self: Node) -> list[Path]:
+    def gone(self: Spool) -> list[Path]:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Node, "_whole_studies", gone)
+        patch.setattr(Spool, "take_complete", gone)
         wait(lambda: recording.said)
     store(node, dicom_image("1.3", "1.3.1"))
     wait(lambda: recording.studies == [["1.3.1"]])
@@ -230,7 +231,7 @@ def test_a_full_disk(start_node: Any, recording: Recording, dicom_image: Any, mo
 
     node = start_node()
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.dicom.storage_scp.write_whole", full)
+        patch.setattr("retrieval.dicom.spool.write_whole", full)
         assert store(node, dicom_image("1.2", "1.2.1")) == [0xA700]
     assert recording.said == ["a radiograph could not be kept: No space left on device"]
     assert store(node, dicom_image("1.2", "1.2.2")) == [0]

@@ -317,6 +317,8 @@ def test_finding(
 DETAILS: dict[str, Detail] = {
     "missing": "half", "kind": "pages", "reason": "/secret/place.dcm is damaged", "case": "secret", "patient": "secret",
     "prefix": "secret", "variable": "NAME", "views": 30, "chosen": " with part secret",
+    "names": "secret", "kinds": "3 CT", "count": 3, "total": 40, "studies": 2, "percent": 30,
+    "label": "normal", "folders": 2, "train_normal": 1, "train_abnormal": 1, "valid_normal": 1, "valid_abnormal": 1,
 }  # fmt: skip
 
 
@@ -356,7 +358,7 @@ def test_remarks_name_views_by_number(answered: Answer, dicom_query: Path) -> No
 def test_only_dicom_of_one_study_can_be_filed(
     ask_archive: Ask, dicom_query: Path, square: Write, write_dicom: Write, tmp_path: Path
 ) -> None:
-    with pytest.raises(DicomResultError, match=r"q\.png is no DICOM file, so there is no study"):
+    with pytest.raises(DicomResultError, match=r"q\.png is not a DICOM file; a DICOM result needs a study"):
         ask_archive(dicom_query, square("q.png", 80))
     other = write_dicom("other.dcm", gradient(), StudyInstanceUID="1.2.98", PatientID="Q7")
     with pytest.raises(DicomResultError, match=r"other\.dcm is of another study than .*q\.dcm"):
@@ -366,7 +368,7 @@ def test_only_dicom_of_one_study_can_be_filed(
         ask_archive(dicom_query, other)
     assert "SECRET" not in str(caught.value)
     for study in (None, "", "1.2.X"):
-        with pytest.raises(DicomResultError, match="names no StudyInstanceUID that could be referred to"):
+        with pytest.raises(DicomResultError, match="has no valid StudyInstanceUID"):
             ask_archive(write_dicom("no.dcm", gradient(), StudyInstanceUID=study))
 
 

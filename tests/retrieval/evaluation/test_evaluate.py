@@ -16,7 +16,9 @@ from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Evaluation, evaluate
 from retrieval.evaluation.metrics import METRICS
 from retrieval.indexing.build import build_index
+from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
+from retrieval.wording import sentence
 
 Squares = Callable[..., Collection]
 RULES = Rules(k=3, temperature=0.1, vote_threshold=0.4, slope=2.0, intercept=-1.0, classifier_threshold=0.45)
@@ -209,10 +211,12 @@ def test_one_label_gives_null_and_a_reason(searcher: Searcher, squares: Squares)
 
 
 def test_figures_on_synthetic_radiographs_say_so(searcher: Searcher, squares: Squares) -> None:
-    collection = dataclasses.replace(squares(UNSEEN, "unseen", synthetic=True), notes=("patients are inferred",))
-    notes = evaluate(searcher, collection, rounds=10).notes
-    assert notes[0] == "patients are inferred"
-    assert "synthetic" in notes[1]
+    inferred = Notice(Code.INFERRED_PATIENTS)
+    evaluation = evaluate(
+        searcher, dataclasses.replace(squares(UNSEEN, "unseen", synthetic=True), notices=(inferred,)), rounds=10
+    )
+    assert [notice.code for notice in evaluation.notices] == [Code.INFERRED_PATIENTS, Code.SYNTHETIC_FIGURES]
+    assert evaluation.to_dict()["notes"] == [*map(sentence, evaluation.notices)]
 
 
 def test_an_index_that_was_emptied_cannot_judge(searcher: Searcher, squares: Squares) -> None:

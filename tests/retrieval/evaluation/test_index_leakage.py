@@ -16,8 +16,8 @@ from index.case import Case
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.encoding.bundle import BUNDLED, Bundle, write_bundle
 from retrieval.evaluation.evaluate import evaluate
+from retrieval.evaluation.tables import figure_table
 from retrieval.indexing.build import build_index
-from retrieval.reports.evaluation_csv import figure_table, study_table
 from retrieval.reports.evaluation_report import evaluation_report
 from retrieval.searcher import Searcher
 from retrieval.synthetic.dataset import write_collection
@@ -85,7 +85,7 @@ def test_planted_copies_are_found_and_the_figures_without_them_are_those_of_the_
     assert told["without"]["classifier"]["auroc"] == alone.to_dict()["study"]["classifier"]["auroc"]  # type: ignore[index]
     assert alone.to_dict()["copies"] == {"studies": [], "pairs": [], "without": None}
 
-    rows = list(csv.DictReader(io.StringIO(study_table(found))))
+    rows = list(csv.DictReader(io.StringIO(found.to_csv())))
     assert {row["study"]: row["indexed_copy"] for row in rows if row["indexed_copy"]} == sources
     figures = {(row["level"], row["part"], row["reader"], row["figure"]): row["value"]
                for row in csv.DictReader(io.StringIO(figure_table(found)))}  # fmt: skip

@@ -116,7 +116,7 @@ def test_a_sweep_votes_with_other_numbers_of_studies_at_the_stored_threshold() -
     assert one.auroc == summarise(readings(), rounds=50).study["knn"]["auroc"]
     assert three.auroc.value == pytest.approx(roc_auc_score(labels, 1 - np.array(scores)))
     assert three.kappa.value == pytest.approx(cohen_kappa_score(labels, 1 - np.array(scores) > thresholds))
-    assert three.to_dict()["used"] is True
+    assert three.used
 
 
 def test_by_lesion_the_abnormal_studies_alone_count() -> None:

@@ -16,6 +16,8 @@ from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
+from retrieval.notices import Code, Notice
+from retrieval.wording import sentence
 
 Squares = Callable[..., Collection]
 TWO = [("p1", "s1", 0, [40, 50]), ("p2", "s2", 1, [200])]
@@ -49,7 +51,7 @@ def test_what_is_stored(squares: Squares, model: Path, tmp_path: Path) -> None:
             assert case.digest == file_digest(Path(case.path))
         assert index.metadata("rules") == report.rules.to_dict() == DEFAULTS.to_dict()
         stored = index.metadata("collection")
-        assert stored == {"root": str(collection.root), "layout": "csv", "notes": [], "synthetic": True}
+        assert stored == {"root": str(collection.root), "layout": "csv", "notes": 0, "synthetic": True}
         picture = cv2.imdecode(np.frombuffer(index.thumbnail("s2-1.png") or b"", np.uint8), cv2.IMREAD_UNCHANGED)
         assert picture is not None
         assert picture.mean() == pytest.approx(200, abs=1)
@@ -111,7 +113,23 @@ def test_a_radiograph_that_ends_early_is_indexed_with_a_warning(squares: Squares
     ((case, warning),) = report.warnings
     assert case == "s1-1.png"
     assert "ends early" in warning
-    assert report.to_dict()["warnings"] == [{"case": case, "warning": warning}]
+    content = json.loads(json.dumps(report.to_dict()))
+    assert content["warnings"] == [{"case": case, "warning": warning}]
+    (notice,) = content["notices"]
+    assert (notice["code"], notice["view"]) == ("ends-early", case)
+
+
+def test_an_index_keeps_no_name_of_a_missing_file(squares: Squares, model: Path, tmp_path: Path) -> None:
+    """It would stay there when the patient's radiographs are removed."""
+    missing = Notice(Code.LISTED_MISSING, detail={"count": 1, "names": "train/XR_FINGER/patient00007/image9.png"})
+    collection = dataclasses.replace(squares(TWO), notices=(missing,))
+    report = build_index(collection, tmp_path / "index", model=model)
+    assert "patient00007" in sentence(report.notices[0])
+    with IndexReader.open(tmp_path / "index") as index:
+        stored = index.metadata("collection")
+    assert isinstance(stored, dict)
+    assert stored["notes"] == ["images that image_paths.csv lists and that are missing: 1"]
+    assert not any(b"patient00007" in file.read_bytes() for file in (tmp_path / "index").rglob("*") if file.is_file())
 
 
 def test_nothing_readable_is_an_error_and_no_index(squares: Squares, model: Path, tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from index.case import Case
 from retrieval.datasets.collection import Collection
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
-from retrieval.reports.evaluation_gallery import MOST, wrong_predictions
-from retrieval.reports.evaluation_report import evaluation_report
+from retrieval.reports.evaluation_report import MOST, evaluation_report, wrong_predictions
 from retrieval.searcher import Searcher
 
 Squares = Callable[..., Collection]

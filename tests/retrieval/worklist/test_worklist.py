@@ -17,7 +17,7 @@ from retrieval.notices import Code
 from retrieval.reports.worklist_report import worklist_report
 from retrieval.searcher import Searcher
 from retrieval.worklist.folder_watcher import Watch
-from retrieval.worklist.worklist import Entry, find_studies, judge, ranked, worklist, worklist_table
+from retrieval.worklist.worklist import Entry, find_studies, query_study, ranked, worklist
 
 Squares = Callable[..., Collection]
 Square = Callable[..., Path]
@@ -147,7 +147,7 @@ def test_nothing_to_do_is_an_error(searcher: Searcher, tmp_path: Path) -> None:
 def test_table_and_json_say_the_same(searcher: Searcher, inbox: Path) -> None:
     result = worklist(searcher, inbox)
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    rows = list(csv.DictReader(io.StringIO(worklist_table(result))))
+    rows = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert told["schema"] == "mura-search/worklist/1"
     assert len(rows) == len(told["studies"]) == 3
     for row, study in zip(rows, told["studies"], strict=True):
@@ -243,8 +243,8 @@ def test_watching_waits_until_a_file_is_at_rest(tmp_path: Path, square: Square) 
 def test_what_is_read_again_takes_its_new_place(searcher: Searcher, square: Square, tmp_path: Path) -> None:
     square("in/a.png", 210)
     square("in/b.png", 30)
-    read = {one.study: judge(searcher, one) for one in find_studies(tmp_path / "in")[0]}
+    read = {one.study: query_study(searcher, one) for one in find_studies(tmp_path / "in")[0]}
     square("in/b.png", 240)
-    read["b.png"] = judge(searcher, next(one for one in find_studies(tmp_path / "in")[0] if one.study == "b.png"))
+    read["b.png"] = query_study(searcher, next(one for one in find_studies(tmp_path / "in")[0] if one.study == "b.png"))
     result = ranked(searcher, tmp_path / "in", read.values(), 0.0)
     assert [entry.study for entry in result.entries] == ["b.png", "a.png"]

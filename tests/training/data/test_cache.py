@@ -1,92 +1,113 @@
-"""The cache of prepared radiographs: what is listed is whole, whoever was killed and however many append at once."""
+"""The cache of prepared radiographs: whole pictures, whoever was killed or wrote at once, whatever was damaged."""
 
 import hashlib
 import multiprocessing
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 import pytest
-from numpy.typing import NDArray
 
 from retrieval.images.preprocessing import Preprocessing
-from training.data.cache import PictureCache, default_cache
+from training.data.cache import PictureCache, Prepared, default_cache
 
 HOW = Preprocessing(size=32)
-Made = tuple[str, NDArray[np.uint8], int, int]
 
 
-def made(number: int, channels: int = 1) -> Made:
+def digest(number: int) -> str:
+    return hashlib.sha256(f"{number}".encode()).hexdigest()
+
+
+def made(number: int, channels: int = 1) -> Prepared:
     """A picture that its own number fills."""
-    digest = hashlib.sha256(f"{number}".encode()).hexdigest()
-    return digest, np.full((32, 32, channels), number % 256, np.uint8), 100 + number, 50
+    return Prepared(np.full((32, 32, channels), number % 256, np.uint8), 100 + number, 50)
 
 
-def check(place: Path, numbers: range) -> None:
-    cache = PictureCache(place, HOW)
-    entries = cache.entries()
-    assert set(entries) >= {made(number)[0] for number in numbers}
-    for number in numbers:
-        entry = entries[made(number)[0]]
-        picture = cache.pictures(entry.kind)[entry.row]
-        assert (picture == number % 256).all()
-        assert (entry.height, entry.width) == (100 + number, 50)
+def check(folder: Path, number: int, channels: int = 1) -> None:
+    prepared = PictureCache(folder, HOW).read(digest(number))
+    assert prepared is not None
+    assert np.array_equal(prepared.picture, made(number, channels).picture)
+    assert (prepared.height, prepared.width) == (100 + number, 50)
 
 
 def test_pictures_come_back_by_digest_grey_and_colour(tmp_path: Path) -> None:
     cache = PictureCache(tmp_path, HOW)
-    assert cache.entries() == {}
-    assert cache.pictures("g").shape == (0, 32, 32, 1)
-    cache.append([made(1), made(2, channels=3), made(3)])
-    cache.append([made(3), made(4)])  # one is there already
-    check(tmp_path, range(1, 5))
-    assert [len(cache.pictures(kind)) for kind in "gc"] == [3, 1]
+    assert not cache.holds(digest(1))
+    assert cache.read(digest(1)) is None
+    for number, channels in ((1, 1), (2, 3), (3, 1), (3, 1)):
+        cache.write(digest(number), made(number, channels))
+        check(tmp_path, number, channels)
+    assert cache.holds(digest(1))
 
 
 def test_another_preprocessing_has_another_folder(tmp_path: Path) -> None:
-    PictureCache(tmp_path, HOW).append([made(1)])
-    assert PictureCache(tmp_path, Preprocessing(size=32, clahe=False)).entries() == {}
-    assert PictureCache(tmp_path, Preprocessing(size=64)).entries() == {}
+    PictureCache(tmp_path, HOW).write(digest(1), made(1))
+    assert not PictureCache(tmp_path, Preprocessing(size=32, clahe=False)).holds(digest(1))
+    assert not PictureCache(tmp_path, Preprocessing(size=64)).holds(digest(1))
 
 
-@pytest.mark.parametrize("pixels", [b"", b"half of a picture"])
-@pytest.mark.parametrize("line", [b"", b"abcdef,g,2", b"\xff\xfe"])
-def test_what_a_killed_process_left_is_overwritten(tmp_path: Path, pixels: bytes, line: bytes) -> None:
+def flipped(number: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:number] + bytes([data[number] ^ 1]) + data[number + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:10],
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: bytes(len(data)),
+        lambda data: data[:512] + bytes(len(data) - 512),
+        *(flipped(number) for number in (0, 4, 8, 12, 16, 700)),
+    ],
+)
+def test_a_damaged_picture_counts_as_missing(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     cache = PictureCache(tmp_path, HOW)
-    cache.append([made(1), made(2)])
-    for name, rest in (("grey.u8", pixels), ("rows.csv", line)):
-        with (cache.folder / name).open("ab") as file:
-            file.write(rest)
-    check(tmp_path, range(1, 3))
-    cache.append([made(3)])
-    check(tmp_path, range(1, 4))
-    assert len(cache.entries()) == 3
+    cache.write(digest(1), made(1))
+    (file,) = cache.folder.glob("*/*")
+    file.write_bytes(damage(file.read_bytes()))
+    assert cache.read(digest(1)) is None
+    cache.write(digest(1), made(1))
+    check(tmp_path, 1)
 
 
-def _append(place: Path, first: int) -> None:
+def test_a_picture_under_the_digest_of_another_counts_as_missing(tmp_path: Path) -> None:
+    cache = PictureCache(tmp_path, HOW)
+    cache.write(digest(1), made(1))
+    cache.write(digest(2), made(2))
+    (file,) = cache.folder.glob(f"*/{digest(1)}")
+    next(cache.folder.glob(f"*/{digest(2)}")).write_bytes(file.read_bytes())
+    assert cache.read(digest(2)) is None
+
+
+def _write(folder: Path, first: int) -> None:
     for number in range(first, first + 20):
-        PictureCache(place, HOW).append([made(number)])
+        PictureCache(folder, HOW).write(digest(number), made(number))
 
 
-def test_processes_append_at_once(tmp_path: Path) -> None:
+def test_processes_write_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append, args=(tmp_path, first)) for first in (0, 10, 20)]
+    writers = [context.Process(target=_write, args=(tmp_path, first)) for first in (0, 10, 20)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    check(tmp_path, range(40))
-    assert len(PictureCache(tmp_path, HOW).entries()) == 40
+    for number in range(40):
+        check(tmp_path, number)
+    assert len(list(tmp_path.rglob("*/*/*"))) == 40
 
 
 def test_files_are_their_owners_alone_and_name_nobody(tmp_path: Path) -> None:
     cache = PictureCache(tmp_path, HOW)
-    cache.append([made(1)])
-    assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
-    for file in cache.folder.iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
+    cache.write(digest(1), made(1))
+    files = [file for file in cache.folder.rglob("*") if file.is_file()]
+    assert [file.name for file in files] == [digest(1)]
+    for path in (cache.folder, *cache.folder.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
 def test_its_place_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

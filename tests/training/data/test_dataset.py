@@ -10,10 +10,9 @@ import pytest
 import torch
 
 import training.data.dataset
-from index.case import Case
 from retrieval.datasets.collection import read_collection
 from retrieval.images.preprocessing import Preprocessing, preprocess
-from retrieval.images.radiograph import read_radiograph
+from retrieval.images.radiograph import Radiograph, read_radiograph
 from retrieval.synthetic.dataset import write_collection
 from training.data.augment import augment
 from training.data.dataset import load_training_set
@@ -124,13 +123,12 @@ def test_several_processes_share_the_reading(tmp_path: Path, monkeypatch: pytest
     rank = {"RANK": "0", "WORLD_SIZE": "2"}
     monkeypatch.setattr(training.data.dataset, "_AT_ONCE", 1)
     monkeypatch.setattr(training.data.dataset, "rank_and_size", lambda: (int(rank["RANK"]), 2))
-    prepared = training.data.dataset._read
 
-    def noted(case: Case, how: Preprocessing) -> object:
-        read.append((rank["RANK"], case.case))
-        return prepared(case, how)
+    def noted(path: Path, name: str) -> Radiograph:
+        read.append((rank["RANK"], str(path.relative_to(collection.root))))
+        return read_radiograph(path, name)
 
-    monkeypatch.setattr(training.data.dataset, "_read", noted)
+    monkeypatch.setattr(training.data.dataset, "read_radiograph", noted)
 
     def second(done: int, total: int) -> None:
         if rank["RANK"] == "0" and done == 1:
@@ -144,6 +142,18 @@ def test_several_processes_share_the_reading(tmp_path: Path, monkeypatch: pytest
     assert [case.case for case in data.cases] == names
     middle = len(names) // 2
     assert read == [("0", names[0])] + [("1", name) for name in (*names[middle:], *names[1:middle])]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: bytes(len(data))])
+def test_a_damaged_picture_is_prepared_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    collection = read_collection(fracatlas(tmp_path / "data"))
+    whole, _ = load_training_set([collection], HOW, cache=tmp_path / "cache")
+    file = next(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(TrainingError, match="changed or damaged during the run"):
+        whole.take([0, 1])
+    again, _ = load_training_set([collection], HOW, cache=tmp_path / "cache")
+    assert all(np.array_equal(*pair) for pair in zip(again.take([0, 1]), whole.take([0, 1]), strict=True))
 
 
 def test_fracatlas_own_annotations_give_boxes(tmp_path: Path) -> None:

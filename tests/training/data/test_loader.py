@@ -52,5 +52,5 @@ def test_pictures_are_shown_as_they_are_where_nothing_else_is_said(
 
 @pytest.mark.parametrize("shown", [16, 65, -1])
 def test_no_picture_is_shown_larger_than_it_is_or_tiny(recipe: Recipe, shown: int) -> None:
-    with pytest.raises(TrainingError, match="32 pixels a side up to their size"):
+    with pytest.raises(TrainingError, match="shown must be 0, or from 32 to size"):
         replace(recipe, shown=shown)

@@ -53,7 +53,8 @@ def test_lists_stand_for_all_combinations(tmp_path: Path) -> None:
     assert grid.runs[4].recipe == Recipe(epochs=2, weights="", margin=1.0)
     assert (grid.folds, grid.part, grid.baseline) == (3, "hand", "a-64-false")
     (column,) = grid.tables[0].columns
-    assert (column.runs, column.published) == (("a-64-false", "a-96-false"), (0.5, None))
+    assert [column.run_in(row) for row in grid.tables[0].rows] == ["a-64-false", "a-96-false"]
+    assert [column.published_in(number) for number in (0, 1)] == [0.5, None]
     assert grid.figures[0].runs == ("a-64-true", "b")
 
 
@@ -124,7 +125,7 @@ def test_the_reports_grid_has_its_tables_and_figures(name: str) -> None:
     for line, table in zip(csv.reader(PUBLISHED.strip().splitlines()), grid.tables, strict=True):
         assert table.title.startswith(f"Table {line[0]}:")
         assert table.rows == ("256", "128")
-        found = [column.published[row] for row in (0, 1) for column in table.columns]
+        found = [column.published_in(row) for row in (0, 1) for column in table.columns]
         assert found == [float(number) for number in line[1:]]
     assert [figure.title.split(":")[0] for figure in grid.figures] == ["Figure 5.1", "Figure 5.2"]
     assert len(grid.runs) == 8

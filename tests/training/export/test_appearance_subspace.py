@@ -14,7 +14,7 @@ from training.data.dataset import TrainingSet
 from training.errors import TrainingError
 from training.export.appearance_subspace import LAYERS, share_with_looks
 from training.export.probes import AS_IS, INVERTED, LEFT, RIGHT, SPOILT, Shown, fit_appearance, show
-from training.loop.run import RunOptions, divide, train
+from training.loop.run import Division, RunOptions, train
 from training.model.siamese import SiameseHead
 from training.recipe import Recipe
 
@@ -150,7 +150,7 @@ def test_a_run_with_looks(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) ->
         assert trained is not None
         assert trained.export_difference < 1e-4
         encoder = Encoder.open(trained.model)
-        runs[share] = encoder, show(encoder, divide(blobs, recipe)[0], 0)
+        runs[share] = encoder, show(encoder, blobs.rows(np.array(Division.of_cases(blobs.cases, recipe).learning)), 0)
     (plain, seen), (shared, same) = runs[0.0], runs[0.5]
     assert same.features == pytest.approx(seen.features, abs=1e-5)  # the network is the same
     assert plain.head.projection_weight != pytest.approx(shared.head.projection_weight, abs=1e-3)
@@ -164,7 +164,7 @@ def test_a_run_with_looks(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) ->
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(TrainingError, match="share of the embedding, from 0 to below 1, not 1"):
+    with pytest.raises(TrainingError, match="looks must be less than 1, not 1"):
         Recipe(looks=1.0)
-    with pytest.raises(TrainingError, match="nothing would train the classifier"):
+    with pytest.raises(TrainingError, match="nothing trains the classifier"):
         Recipe(looks=0.5, second_stage=False, classification=1.0)

@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def toy() -> Siamese:
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("bf16", {"bf16"}), ("auto", {"bf16", "float32"})])
-def test_a_step_is_tried_and_leaves_the_model_alone(precision: str, expected: set[str]) -> None:
+def test_a_step_is_tried_and_leaves_the_model_alone(precision: Literal["auto", "bf16"], expected: set[str]) -> None:
     model, recipe = toy(), Recipe(size=64, epochs=3, identities=2, images=4, precision=precision)
     model.freeze_until("layers.1")
     before = copy.deepcopy(model.state_dict())

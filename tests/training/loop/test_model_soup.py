@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,9 +12,9 @@ from training.data.dataset import TrainingSet
 from training.distributed import joined
 from training.errors import TrainingError
 from training.loop.cost_estimate import make_plan, try_step
-from training.loop.model_soup import fit_all, mean_weights
-from training.loop.run import RunOptions, divide, train
-from training.loop.trainer import fit
+from training.loop.model_soup import fit_soup, mean_weights
+from training.loop.run import Division, RunOptions, train
+from training.loop.trainer import Trainer
 from training.model.backbone import load_backbone
 from training.model.siamese import Siamese
 from training.recipe import Recipe
@@ -42,7 +43,8 @@ def test_the_mean_of_weights_is_by_number_and_counters_stay() -> None:
 
 
 def test_a_soup_is_the_mean_of_runs_from_one_start(blobs: TrainingSet, pretrained: Recipe, tmp_path: Path) -> None:
-    learning, holdout = divide(blobs, pretrained)
+    division = Division.of_cases(blobs.cases, pretrained)
+    learning, holdout = blobs.rows(np.array(division.learning)), blobs.rows(np.array(division.holdout))
     backbone, channels = load_backbone(pretrained.backbone, pretrained.weights)
     start = Siamese(backbone, channels, pretrained.dimension, pretrained.hidden)
     before = copy.deepcopy(start.state_dict())
@@ -55,20 +57,16 @@ def test_a_soup_is_the_mean_of_runs_from_one_start(blobs: TrainingSet, pretraine
             told.append((done, total))
 
     with joined() as world:
-        epochs, soup = fit_all(start, learning, holdout, pretrained, plan, out=tmp_path, world=world, report=report)
-        alone = [
-            fit(
-                copy.deepcopy(start),
-                learning,
-                holdout,
-                replace(pretrained, seed=pretrained.seed + number),
-                plan,
-                checkpoint=tmp_path / f"alone-{number}.pt",
-                world=world,
-                report=quiet,
-            )
-            for number in range(2)
-        ]
+        trainer = Trainer(
+            learning=learning, holdout=holdout, recipe=pretrained, plan=plan, checkpoint=tmp_path / "checkpoint.pt",
+            world=world, report=report,
+        )  # fmt: skip
+        epochs, soup = fit_soup(start, trainer)
+        alone = []
+        for number in range(2):
+            recipe = replace(pretrained, seed=pretrained.seed + number)
+            own = replace(trainer, recipe=recipe, checkpoint=tmp_path / f"alone-{number}.pt", report=quiet)
+            alone.append(own.fit(copy.deepcopy(start)))
     first, second = (model.state_dict() for _, model in alone)
     name = "head.projection.weight"
     assert not torch.equal(first[name], second[name])  # they drew other batches
@@ -88,14 +86,14 @@ def test_an_interrupted_soup_goes_on_to_the_same_result(
 ) -> None:
     def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage == "train" and done == step:
-            assert total == 8
+            assert total == 10
             signal.raise_signal(signal.SIGTERM)
 
     whole = train(blobs, pretrained, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(blobs, pretrained, tmp_path / "parts", report=interrupt)
     left = {file.name for file in (tmp_path / "parts").glob("*.pt")}
-    assert left == ({"checkpoint.pt"} if step < 4 else {"checkpoint.pt", "member-1.pt"})
+    assert left == ({"checkpoint.pt"} if step < 5 else {"checkpoint.pt", "member-1.pt"})
     resumed = train(blobs, pretrained, tmp_path / "parts", RunOptions(resume=True))
     assert whole is not None
     assert resumed is not None
@@ -127,7 +125,7 @@ def test_a_soup_killed_before_a_checkpoint_was_removed_has_no_member_twice(
 
 
 def test_networks_from_scratch_are_not_averaged(recipe: Recipe) -> None:
-    with pytest.raises(TrainingError, match="start pretrained"):
+    with pytest.raises(TrainingError, match="needs pretrained weights"):
         replace(recipe, soup=2)
-    with pytest.raises(TrainingError, match="one run or more"):
+    with pytest.raises(TrainingError, match="soup must be greater than or equal to 1, not 0"):
         replace(recipe, soup=0)

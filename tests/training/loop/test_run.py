@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.case import Case
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from training.data.dataset import TrainingSet
 from training.errors import TrainingError
-from training.loop.run import RunOptions, Trained, divide, recorded_recipe, train
+from training.loop.run import Division, RunOptions, Trained, recorded_recipe, train
 from training.recipe import Recipe
 
 
@@ -30,6 +31,7 @@ def same_answers(a: Path, b: Path, data: TrainingSet) -> None:
     np.testing.assert_allclose(one.logits, two.logits, atol=1e-6)
 
 
+@pytest.mark.usefixtures("real_export")
 def test_a_run_gives_a_bundle_that_answers_as_torch_did(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     trained = finished(train(blobs, recipe, tmp_path / "run", RunOptions(name="blobs", provenance={"synthetic": True})))
     assert trained.export_difference <= 1e-4
@@ -61,8 +63,8 @@ def test_a_run_interrupted_within_an_epoch_ends_as_an_uninterrupted_one(
     recipe = replace(recipe, classification=1.0, precision="float32")
 
     def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if stage == "train" and done == 5:  # one step into the second epoch; it stops after the next
-            assert total == 8
+        if stage == "train" and done == 6:  # one step into the second epoch; it stops after the next
+            assert total == 10
             signal.raise_signal(number)
 
     whole = finished(train(blobs, recipe, tmp_path / "whole"))
@@ -79,7 +81,7 @@ def test_a_run_interrupted_within_an_epoch_ends_as_an_uninterrupted_one(
             report=lambda stage, done, total, figures: steps.append(done) if stage == "train" else None,
         )
     )
-    assert steps == [7, 8]
+    assert steps == [8, 9, 10]
     assert [dict(epoch) for epoch in resumed.epochs] == [dict(epoch) for epoch in whole.epochs]
     same_answers(whole.model, resumed.model, blobs)
 
@@ -185,16 +187,18 @@ def test_what_is_there_is_gone_on_with_only_when_asked(blobs: TrainingSet, recip
     assert (again.epochs, again.rules, again.model) == (done.epochs, done.rules, done.model)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
     assert recorded_recipe(tmp_path) == recipe
-    with pytest.raises(TrainingError, match="no run to go on with"):
+    with pytest.raises(TrainingError, match="no run to continue"):
         recorded_recipe(tmp_path / "nowhere")
 
 
 def test_whole_pictures_of_one_part_and_crops_of_all(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     cases = tuple(replace(c, part="hand" if int(c.patient[1:]) % 4 < 2 else "finger") for c in blobs.cases)
     mixed = replace(blobs, cases=cases)
-    learning, holdout = divide(mixed, replace(recipe, part="hand"))
+    division = Division.of_cases(cases, replace(recipe, part="hand"))
+    learning = mixed.rows(np.array(division.learning))
     assert {case.part for case in learning.cases} == {"hand", "finger"}
-    assert {case.part for case in holdout.cases} == {"hand"}
+    assert {cases[row].part for row in division.holdout} == {"hand"}
+    assert not {case.patient for case in learning.cases} & {cases[row].patient for row in division.holdout}
     told: list[tuple[int, int]] = []
     own = replace(recipe, part="hand", crop_epochs=1, crop=64, epochs=1)
 
@@ -208,12 +212,28 @@ def test_whole_pictures_of_one_part_and_crops_of_all(blobs: TrainingSet, recipe:
     assert told == [(step, steps) for step in range(1, steps + 1)]
     assert len(Bundle.open(trained.model).seen()) == len(learning.cases)  # crops were seen as well
     with pytest.raises(TrainingError, match="no radiograph of foot to learn from; there are: finger, hand"):
-        divide(mixed, replace(recipe, part="foot"))
+        Division.of_cases(cases, replace(recipe, part="foot"))
+
+
+def test_few_abnormal_patients_are_on_both_sides_and_counted(recipe: Recipe) -> None:
+    for name in range(20):
+        cases = [Case(f"{p}", f"s{p}", f"{name}-{p}", int(p < 2)) for p in range(40)]
+        division = Division.of_cases(cases, replace(recipe, holdout=0.2))
+        assert sum(cases[row].label for row in division.holdout) == 1
+        assert sorted(division.learning + division.holdout) == list(range(40))
+        learned, held = len(division.learning), len(division.holdout)
+        assert division.text(cases) == (
+            f"learning from {learned - 1} normal and 1 abnormal radiographs of {learned} patients; held out for "
+            f"validation and calibration: {held - 1} normal and 1 abnormal radiographs of {held} patients"
+        )
+    cases[1] = replace(cases[1], label=0)
+    with pytest.raises(TrainingError, match=r"no abnormal radiograph .* 1 of 40 patients"):
+        Division.of_cases(cases, recipe)
 
 
 def test_one_label_cannot_be_learned(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     normal = blobs.rows(np.flatnonzero([case.label == 0 for case in blobs.cases]))
-    with pytest.raises(TrainingError, match="one label"):
+    with pytest.raises(TrainingError, match="0 of 15 patients"):
         train(normal, recipe, tmp_path)
 
 

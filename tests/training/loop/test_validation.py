@@ -7,7 +7,7 @@ import torch
 from index.case import Case
 from training.data.dataset import TrainingSet
 from training.loop.objective import label_weights
-from training.loop.validation import embedding_loss, judge
+from training.loop.validation import embedding_loss, validate
 from training.model.losses import LOSSES
 from training.model.mining import valid_pairs
 from training.model.siamese import Output
@@ -33,13 +33,13 @@ def pictures(levels: list[int], labels: list[int]) -> TrainingSet:
 def test_a_perfect_reader_and_one_mistake(classification: float) -> None:
     recipe = Recipe(size=64, identities=2, images=2, classification=classification)
     labels = [0] * 12 + [1] * 12
-    good = judge(Bright(), pictures(list(range(10, 34)), labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
+    good = validate(Bright(), pictures(list(range(10, 34)), labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
     assert good["valid_auroc"] == good["valid_suspicion_auroc"] == 1
     # The vote errs in one of twelve studies, at the border between the labels: (11/12 - 1/2) / (1 - 1/2).
     assert good["valid_kappa"] == pytest.approx(1 if classification else 5 / 6)
     # The brightest two, one study, are normal: of 6 x 6 pairs of studies, and 12 x 12 of images, a sixth is wrong.
     levels = [*range(10, 32), 2, 3]
-    bad = judge(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
+    bad = validate(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
     assert bad["valid_auroc"] == pytest.approx(1 - 2 / 12)
 
 
@@ -48,7 +48,7 @@ def test_kappa_is_of_studies_not_of_images() -> None:
     recipe = Recipe(size=64, identities=2, images=2)
     labels = [0] * 8 + [1] * 8
     levels = [10, 60, 11, 61, 12, 62, 13, 63, 35, 86, 36, 87, 37, 88, 38, 89]
-    found = judge(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
+    found = validate(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
     assert found["valid_kappa"] == 1
     assert found["valid_auroc"] == 0.75  # of images
 
@@ -58,11 +58,11 @@ def test_the_vote_leaves_the_own_patient_out() -> None:
     recipe = Recipe(size=64, identities=2, images=2)
     labels = [0, 0, 1, 1] * 8
     levels = [20, 20, 21, 21] * 8
-    found = judge(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
+    found = validate(Bright(), pictures(levels, labels), recipe, torch.device("cpu"))  # type: ignore[arg-type]
     assert found["valid_vote_auroc"] == 1
     assert found["valid_kappa"] == 1
     alone = pictures([10, 10, 250, 250], [0, 0, 1, 1])
-    assert judge(Bright(), alone, recipe, torch.device("cpu"))["valid_vote_auroc"] == 0  # type: ignore[arg-type]
+    assert validate(Bright(), alone, recipe, torch.device("cpu"))["valid_vote_auroc"] == 0  # type: ignore[arg-type]
 
 
 def test_the_loss_of_embeddings_is_that_of_batches() -> None:

@@ -247,6 +247,5 @@ def test_the_description_names_every_route_and_holds_for_the_answers(client: "ht
     assert set(schemas["AnswerDocument"]["properties"]) == set(answer)
     AnswerDocument.model_validate(answer)
     AnswerDocument.model_validate(client.get(answer["remembered"]["study"]).json())
-    AnswerDocument.model_validate(schemas["AnswerDocument"]["example"])
     IndexSummary.model_validate(client.get("/api/index").json())
     CaseRecord.model_validate(client.get("/api/cases/s4-2.png").json())

@@ -23,7 +23,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
 from retrieval.worklist.folder_watcher import Watch
-from retrieval.worklist.worklist import Found, worklist
+from retrieval.worklist.worklist import StudyFiles, worklist
 from web.errors import Refused, ServerError
 from web.models import WorklistDocument
 from web.service.admission import Admission, Share
@@ -282,7 +282,7 @@ def test_a_look_that_fails_unexpectedly_is_said_and_not_the_last(
     monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
     look, broken = Watch.look, [True]
 
-    def failing(watch: Watch) -> tuple[list[Found], set[str]]:
+    def failing(watch: Watch) -> tuple[list[StudyFiles], set[str]]:
         if broken:
             raise RuntimeError("the file of Muster")
         return look(watch)
@@ -362,14 +362,15 @@ def test_limits_hold_for_it_and_the_log_names_nothing(
 def test_a_fault_that_nobody_expected_costs_one_study(
     serve: Serve, inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from retrieval.images.decoder_process import DecoderPool
     from retrieval.images.radiograph import Radiograph, read_frames
 
-    def read(path: Path, name: str, most: int) -> list[Radiograph]:
+    def read(_pool: DecoderPool, path: Path, name: str, most: int, *, abandoned: object) -> list[Radiograph]:
         if name == "dark.png":
             raise RuntimeError("the file of Muster")
         return read_frames(path, name, most)
 
-    monkeypatch.setattr("web.service.service.read_frames", read)
+    monkeypatch.setattr(DecoderPool, "read", read)
     with caplog.at_level(logging.INFO), httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
         page = ranked(client)
     assert studies(page) == ["bright", MURA]

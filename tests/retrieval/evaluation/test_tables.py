@@ -13,8 +13,8 @@ from retrieval.datasets.collection import Collection, read_collection
 from retrieval.evaluation.evaluate import Evaluation, evaluate
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.retrieval_metrics import Retrieved
+from retrieval.evaluation.tables import PREDICTORS, figure_table, prediction_table
 from retrieval.indexing.build import build_index
-from retrieval.reports.evaluation_csv import PREDICTORS, figure_table, prediction_table, study_table
 from retrieval.searcher import Searcher
 from retrieval.synthetic.dataset import write_collection
 
@@ -33,7 +33,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def test_a_study_a_line(evaluation: Evaluation) -> None:
-    rows = rows_of(study_table(evaluation))
+    rows = rows_of(evaluation.to_csv())
     assert [row["study"] for row in rows] == ["t,1", "t2", "t3"]
     assert [row["patient"] for row in rows] == ["eve", "fay", "gus"]
     assert [row["label"] for row in rows] == ["normal", "normal", "abnormal"]

@@ -1,0 +1,143 @@
+"""Connections to the server: how many are open, and how long a client may take for each step.
+
+A client has limited time for the TLS handshake and for the head of each request, and it must take what it is sent. The
+server accepts no connection beyond its limit: further clients wait in the queue of the operating system.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from retrieval.errors import RateLimitedLog
+from web.settings import Limits
+
+__all__ = ["Connections"]
+
+_PIECE = 128 << 10  # bytes of a reply that a client must take in `Limits.write` seconds
+_GRACE = 1.0  # seconds without a request, after which a connection may be closed for another client
+
+logger = logging.getLogger("mura-search")
+
+
+@dataclass(slots=True)
+class _Open:
+    transport: asyncio.Transport
+    answering: int = 0  # requests that the application has not finished
+    since: float = field(default_factory=time.monotonic)  # when the wait for the next request began
+    unsent: int = 0  # bytes of the reply that were left at the last look
+
+
+class Connections:
+    """The open connections, and an ASGI application around `app` that sees which of them wait for an answer."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app = app
+        self.limits = limits
+        self._open: dict[tuple[str, int], _Open] = {}  # by the client's address and port
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._full = RateLimitedLog(logger.warning)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = self._open.get(scope.get("client") or ("", 0))
+        if connection is None:
+            await self.app(scope, receive, send)
+            return
+
+        async def send_slowly(message: Message) -> None:
+            """Send a body in pieces, each within its time, so that little of it is copied for a client that waits."""
+            body, more = message.get("body", b""), message.get("more_body", False)
+            try:
+                for start in range(0, max(len(body), 1), _PIECE):
+                    piece = {"body": body[start : start + _PIECE], "more_body": more or start + _PIECE < len(body)}
+                    async with asyncio.timeout(self.limits.write):
+                        await send({**message, **piece} if message["type"] == "http.response.body" else message)
+            except TimeoutError:
+                connection.transport.abort()
+                await asyncio.sleep(0.05)  # until the protocol knows
+                raise ConnectionAbortedError("the client does not read its reply") from None
+
+        connection.answering += 1
+        try:
+            await self.app(scope, receive, send_slowly)
+        finally:
+            connection.answering -= 1
+            connection.since = time.monotonic()
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Note a connection whose handshake is complete."""
+        self._open[_client(transport)] = _Open(transport)
+
+    def closed(self, transport: asyncio.Transport) -> None:
+        self._open.pop(_client(transport), None)
+
+    async def accept(
+        self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
+    ) -> None:
+        """Accept connections until cancelled."""
+        listening.setblocking(False)
+        watching = asyncio.create_task(self._watch())
+        try:
+            while True:
+                await self._wait_for_room()
+                try:
+                    connection, _ = await asyncio.get_running_loop().sock_accept(listening)
+                except OSError as error:  # such as too many open files
+                    self._full.add(f"no connection can be accepted: {error.strerror}")
+                    await asyncio.sleep(1)
+                    continue
+                handshake = asyncio.create_task(self._connect(connection, protocol, tls))
+                self._handshakes.add(handshake)
+                handshake.add_done_callback(self._handshakes.discard)
+        finally:
+            watching.cancel()
+            for handshake in self._handshakes:
+                handshake.cancel()
+
+    async def _connect(
+        self, connection: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
+    ) -> None:
+        timeout = None if tls is None else self.limits.head
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol, connection, ssl=tls, ssl_handshake_timeout=timeout
+            )
+        except OSError:  # the client went away, or does not speak TLS
+            connection.close()
+
+    async def _wait_for_room(self) -> None:
+        """Wait while as many connections are open as may be; one that sends no request makes room for another."""
+        while len(self._open) + len(self._handshakes) >= self.limits.connections:
+            self._full.add(f"{self.limits.connections} connections are open, and further clients have to wait")
+            idle = [connection for connection in self._open.values() if not connection.answering]
+            oldest = min(idle, key=lambda connection: connection.since, default=None)
+            if oldest and time.monotonic() - oldest.since > min(_GRACE, self.limits.head):
+                oldest.transport.abort()
+            await asyncio.sleep(0.01)
+
+    async def _watch(self) -> None:
+        """End connections that send no request, or do not take the last part of a reply."""
+        while True:
+            await asyncio.sleep(min(1.0, self.limits.head / 4))
+            self._full.flush()
+            now = time.monotonic()
+            for connection in list(self._open.values()):
+                if connection.answering:
+                    continue
+                unsent, before = connection.transport.get_write_buffer_size(), connection.unsent
+                connection.unsent = unsent
+                if before and unsent < before:
+                    connection.since = now
+                if now - connection.since > (self.limits.write if unsent else self.limits.head):
+                    connection.transport.abort()
+
+
+def _client(transport: asyncio.Transport) -> tuple[str, int]:
+    """The client's address and port, as Uvicorn's scopes have them."""
+    host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
+    return str(host), int(port)
