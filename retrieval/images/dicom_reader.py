@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from zlib import MAX_WBITS, decompressobj
 
 import numpy as np
@@ -78,6 +78,8 @@ _PICTURE: list[str | int] = [
 ]  # fmt: skip
 
 
+_MOST_READS = 200_000  # of a file's header; real ones take a few thousand
+_MOST_TABLES = 2**22  # bytes
 _DECODING, _PREPARING = 12, 5  # bytes a sample: JPEG 2000 takes most; contrast enhancement in another colour space
 
 
@@ -145,7 +147,7 @@ def read_picture(
             else:
                 picture, doubts = colours(stored, ds, decoded, pixels)
             notices += [doubt for doubt in doubts if doubt not in notices]
-            pictures.append(np.ascontiguousarray(squared(picture, ds)))
+            pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
     return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices))
 
 
@@ -165,14 +167,17 @@ def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR lists, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
     with _as_sentence("is no DICOMDIR that can be read"):
-        ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False)
+        ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False, most_reads=100 * _MOST_READS)
         named = [record.get("ReferencedFileID") for record in ds.get("DirectoryRecordSequence") or []]
         return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
 
 
-def _dataset(file: BinaryIO, keywords: Sequence[str | int], most_bytes: int, *, pixels_too: bool) -> Any:
-    """Some elements of a file with or without preamble."""
+def _dataset(
+    file: BinaryIO, keywords: Sequence[str | int], most_bytes: int, *, pixels_too: bool, most_reads: int = _MOST_READS
+) -> Any:
+    """Some elements of a file with or without preamble. Raises DicomError where it has absurdly many."""
     be_silent()
+    file = cast(BinaryIO, _Bounded(file, most_reads))
     filereader.read_preamble(file, force=True)
     meta = filereader._read_file_meta_info(file)
     end = file.tell()
@@ -185,8 +190,26 @@ def _dataset(file: BinaryIO, keywords: Sequence[str | int], most_bytes: int, *, 
             raise DicomError(f"unpacks to more than the {most_bytes / 2**20:.0f} MiB that are read; export it smaller")
         if not unpacking.eof:
             raise DicomError("ends early; copy or export it again")
-        file = BytesIO(head + body)
-    return pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
+        file = cast(BinaryIO, _Bounded(BytesIO(head + body), most_reads))
+    ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
+    for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+        if keyword in ds and len(ds.get_item(keyword).value or b"") > _MOST_TABLES:
+            raise DicomError("has lookup tables that are too large; export it again")
+    return ds
+
+
+class _Bounded:
+    """A file that is read in a bounded number of pieces: each element costs two, and each of them time."""
+
+    def __init__(self, file: BinaryIO, most_reads: int) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._left = most_reads
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise DicomError("has more elements than a radiograph needs; export it again")
+        return self._read(size)
 
 
 def _syntax(ds: Any) -> str:

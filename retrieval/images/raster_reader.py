@@ -153,7 +153,7 @@ def _eight_bits(pixels: NDArray[Any], header: Header) -> tuple[NDArray[np.uint8]
     if pixels.dtype == np.uint8:  # libtiff itself has inverted an 8-bit TIFF
         if not header.white:
             return pixels, False
-        return look_up(np.minimum(np.rint(np.arange(256) * (255 / header.white)), 255).astype(np.uint8), pixels), False
+        return look_up(np.minimum(np.rint(np.arange(256) * 255 / header.white), 255).astype(np.uint8), pixels), False
     whole = pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2
     if whole:
         values, counts = all_values(pixels), count_values(pixels)
