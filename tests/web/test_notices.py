@@ -29,9 +29,10 @@ DETAILS: dict[str, Detail] = dict.fromkeys(
         "train_abnormal",
         "valid_normal",
         "valid_abnormal",
+        "instead",
     ),
     "this",
-) | {"views": 30, "count": 3, "total": 40, "studies": 2, "percent": 30, "folders": 2}
+) | {"views": 30, "bits": 12, "count": 3, "total": 40, "studies": 2, "percent": 30, "folders": 2}
 
 
 def test_every_notice_is_shown(
