@@ -10,7 +10,7 @@ from typer import Option
 from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
 from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
-from retrieval.wording import PREDICTORS, estimate_text, metric_title
+from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "print_evaluation"]
 
 # What fits a screen; JSON and HTML have all figures.
-BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "auroc")
+BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "precision", "npv", "auroc")
 HEADLINES = ("kappa", "auroc")
 RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
 FILE = "FILE"
@@ -76,6 +76,15 @@ def evaluate(
     options: CollectionOptions,
     files: FileOptions,
     index: IndexFolder = None,
+    sensitivity: Annotated[
+        float | None,
+        Option(
+            min=0.5,
+            max=0.999,
+            metavar="SHARE",
+            help="Also measure at thresholds that reach this sensitivity on the index's own studies, such as 0.95.",
+        ),
+    ] = None,
     rounds: Annotated[int, Option(min=1, metavar="N", help="How often the patients are resampled.")] = 10_000,
     seed: Annotated[int, Option(min=0, metavar="N", help="The random seed of the resampling.")] = 0,
     workers: Workers = None,
@@ -87,13 +96,23 @@ def evaluate(
     --json, --figures and --html have all figures.
     """
     from retrieval.evaluation.evaluate import evaluate as measure
+    from retrieval.evaluation.evaluate import frozen
     from retrieval.reports.evaluation_report import evaluation_report
     from retrieval.searcher import Searcher
 
     require_writable(files.csv, files.figures, files.predictions, files.html)
     collection = options.read(data)
-    with Searcher.open(index) as searcher, progress("evaluating") as show:
-        result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
+    with Searcher.open(index) as current, progress("evaluating") as show:
+        searcher = frozen(current)  # the report also shows the index that was judged
+        result = measure(
+            searcher,
+            collection,
+            sensitivity=sensitivity,
+            rounds=rounds,
+            seed=seed,
+            workers=workers,
+            progress=show,
+        )
         page = evaluation_report(result, searcher) if files.html else ""
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:
@@ -112,8 +131,11 @@ def print_evaluation(result: "Evaluation") -> None:
         ("image", result.image, result.images, result.abnormal_images, HEADLINES),
     ):
         out.print(f"by {level}: {items:,}, {abnormal:,} of them abnormal", style="bold")
-        out.print(predictors_table(figures, metrics))
-        out.print()
+        print_predictors(figures, metrics)
+    if point := result.operating_point:
+        learned = f"{point.thresholds.studies:,} studies of the index, {point.thresholds.abnormal:,} abnormal"
+        out.print(f"by study, thresholds for a sensitivity of {point.wanted:g} on {learned}", style="bold")
+        print_predictors(point.study, ("sensitivity", "specificity", "precision", "npv"))
     if len(result.parts) > 1:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
@@ -148,14 +170,18 @@ def print_evaluation(result: "Evaluation") -> None:
     )
 
 
-def predictors_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> "Table":
-    """A metric a line, a predictor a column: three columns fit a terminal of 80."""
+def print_predictors(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> None:
+    """A metric a line, a predictor a column: three columns fit a terminal of 80. Reasons of intervals come below."""
     table = bare_table("", *(PREDICTORS[reader] for reader in figures))
     for metric in metrics:
         table.add_row(
             metric_title(metric), *(estimate_text(of_reader[metric], digits=2) for of_reader in figures.values())
         )
-    return table
+    out = standard_output()
+    out.print(table)
+    for line in footnotes(own[metric] for own in figures.values() for metric in metrics):
+        out.print(line, style="dim")
+    out.print()
 
 
 def near_duplicates_line(studies: int, of: int) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "PREDICTORS",
     "anonymous_sentence",
     "estimate_text",
+    "footnotes",
     "label_word",
     "metric_title",
     "predicate",
@@ -32,6 +33,7 @@ PREDICTORS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
 
 _METRICS = {
     "f1": "F1",
+    "npv": "NPV",
     "auroc": "AUROC",
     "brier": "Brier score",
     "calibration_error": "expected calibration error",
@@ -72,14 +74,23 @@ def verdict(answer: "Answer") -> str:
 
 
 def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
-    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
+    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value.
+
+    A star marks an estimate that has a reason, which says what is special about its interval.
+    """
     plus = "+" if sign else ""
     if estimate.value is None:
         return f"undefined: {estimate.reason}" if estimate.reason else "undefined"
-    value = f"{estimate.value:{plus}.{max(3, digits)}f}"
+    value, star = f"{estimate.value:{plus}.{max(3, digits)}f}", "*" if estimate.reason else ""
     if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f})"
+        return f"{value}{star}"
+    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f}){star}"
+
+
+def footnotes(estimates: "Iterable[Estimate]") -> list[str]:
+    """The reasons of marked estimates, each once."""
+    reasons = (estimate.reason for estimate in estimates if estimate.value is not None and estimate.reason)
+    return [f"* {reason}" for reason in dict.fromkeys(reasons)]
 
 
 def metric_title(metric: str) -> str:

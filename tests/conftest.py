@@ -66,6 +66,7 @@ def write_model(
     seen: Sequence[str] = (),
     rules: dict[str, object] | None = None,
     appearance: Appearance | None = None,
+    hashes: NDArray[np.uint8] | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     (folder / "encoder.onnx").write_bytes(averaging_onnx())
@@ -88,6 +89,7 @@ def write_model(
         preprocessing=Preprocessing(size=SIZE, clahe=False, mean=(0.5,) * 3, std=(0.25,) * 3),
         rules=rules,
         seen=seen,
+        hashes=hashes,
     )
     return folder
 
@@ -154,10 +156,11 @@ def square(tmp_path: Path) -> Callable[..., Path]:
 
 
 def write_square(path: Path, brightness: int, mark: int = 0) -> None:
-    """A square of the model's size in two halves around a mean; `mark` makes its bytes unique."""
+    """A square of the model's size, a chessboard around a mean; `mark` makes its bytes unique."""
     contrast = min(20, brightness, 255 - brightness)  # without contrast it would be blank
     pixels = np.full((SIZE, SIZE), brightness + contrast, np.uint8)
-    pixels[::2] -= np.uint8(2 * contrast)
+    pixels[::2, ::2] -= np.uint8(2 * contrast)
+    pixels[1::2, 1::2] -= np.uint8(2 * contrast)
     pixels.ravel()[mark % pixels.size] ^= 1
     assert cv2.imwrite(str(path), pixels)
 
