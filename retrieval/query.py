@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.datasets.mura_paths import mura_patient, mura_study
 from retrieval.errors import RadiographError
+from retrieval.images.blank import BLANK_CODES, blank_notices
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, file_and_frame, is_dicom, read_frames
 from retrieval.notices import Code, Notice, of_view
 from retrieval.pseudonyms import is_placeholder, patient_names
@@ -20,6 +21,7 @@ __all__ = [
     "View",
     "count_distinct",
     "distinct_views",
+    "frame_notices",
     "frame_views",
     "left_out",
     "may_be_view",
@@ -63,6 +65,7 @@ def read_views(images: Images, read: Reader = read_frames) -> tuple[list[View], 
     for image in given:
         if isinstance(image, np.ndarray):
             views.append(View(f"array {len(views) + 1}", _checked(image)))
+            notices += of_view(views[-1].name, blank_notices(image))
             continue
         if not os.path.lexists(file_and_frame(Path(image))[0]):
             raise RadiographError(f"{image} does not exist; check its name")
@@ -77,8 +80,9 @@ def read_views(images: Images, read: Reader = read_frames) -> tuple[list[View], 
             except RadiographError as error:
                 failures.append((str(path), error))
                 continue
-            views += frame_views(str(path), frames, mura_patient(path), mura_study(path))
-            notices += of_view(str(path), frames[0].notices)
+            of_file = frame_views(str(path), frames, mura_patient(path), mura_study(path))
+            views += of_file
+            notices += frame_notices(str(path), of_file, frames)
     if not views:
         raise failures[0][1] if failures else RadiographError("no radiograph was given: name at least one file")
     views, repeated = distinct_views(views)
@@ -123,6 +127,18 @@ def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ..
         shown = f"{name}[{radiograph.frame}]" if len(frames) > 1 else name
         views.append(View(shown, radiograph.pixels, radiograph.digest, known, dicom, radiograph.study or study))
     return views
+
+
+def frame_notices(name: str, views: Sequence[View], frames: Sequence[Radiograph]) -> list[Notice]:
+    """What reading a file has to say: of the file, or of the one view that it concerns."""
+    shared = [notice for notice in frames[0].notices if notice.code not in BLANK_CODES]
+    blank = [
+        replace(notice, view=view.name)
+        for view, frame in zip(views, frames, strict=True)
+        for notice in frame.notices
+        if notice.code in BLANK_CODES
+    ]
+    return of_view(name, shared) + blank
 
 
 def _files(path: Path) -> list[Path]:

@@ -381,7 +381,6 @@ class Searcher:
             for view, seen in zip(views, same, strict=True)
             if seen or (view.digest and digest_number(view.digest) in digests)
         ]
-        notices += [Notice(Code.BLANK, view.name) for view in views if np.ptp(view.pixels) == 0]
         if count_distinct(view.patients for view in views) > 1:
             notices.append(Notice(Code.SEVERAL_PATIENTS))
         if len(views) > _MANY:

@@ -48,6 +48,8 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[31mb")
     'a\ufffd[31mb'
     """
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
