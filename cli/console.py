@@ -63,7 +63,7 @@ def print_json(value: Mapping[str, object], *, lines: bool = False) -> None:
 def print_result(as_json: bool, schema: str, content: Mapping[str, object], *lines: str) -> None:
     """Print a result as JSON, or in these lines."""
     if as_json:
-        print_json({"schema": f"mura-search/{schema}/1", **content})
+        print_json({"schema": schema, **content})
     else:
         print(*map(printable, lines), sep="\n")
 

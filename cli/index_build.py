@@ -12,6 +12,7 @@ from cli.options.common import AsJson, IndexFolder, Workers, index_path
 from cli.options.data import CollectionOptions, FetchOptions
 from cli.options.store import StoreOptions
 from index.errors import IndexFailure
+from index.lock import require_locks
 
 if TYPE_CHECKING:
     from retrieval.indexing.build import BuildReport
@@ -43,6 +44,7 @@ def build(
     from retrieval.indexing.build import build_index
     from retrieval.indexing.shards import Shard, build_shard
 
+    require_locks()
     arguments, target = store.arguments, index_path(index)
     with source.collection(collection) as cases, progress("indexing") as show:
         if shard is not None:
@@ -151,7 +153,7 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
     if differing and not as_json:
         note_few("differs", differing)
         lines.append(f"With another record than the index, which stays as it is: {len(differing):,}.")
-    print_result(as_json, "merge", {"added": added, "known": pairs, "differing": differences}, *lines)
+    print_result(as_json, "mura-search/merge/1", {"added": added, "known": pairs, "differing": differences}, *lines)
 
 
 def import_(

@@ -31,9 +31,10 @@ from retrieval.answer import (
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote, merged, study_vote
-from retrieval.encoding.batches import usable
+from retrieval.encoding.batches import thumbnail, usable
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoded, Encoder
+from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
@@ -93,7 +94,7 @@ class Searcher:
         self.index = index
         self.rules = rules
         self._source: IndexSource | None = None
-        self._seen: frozenset[int] | None = None  # the radiographs that the model was trained on
+        self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -329,11 +330,14 @@ class Searcher:
     def _notices(self, views: Sequence[View], scores: StudyScores, where: Filter | None) -> list[Notice]:
         """The notices about the views and the vote."""
         if self._seen is None:
-            self._seen = self.encoder.bundle.seen()
-        seen = self._seen
+            self._seen = self.encoder.bundle.seen(), self.encoder.bundle.seen_hashes()
+        digests, hashes = self._seen
+        same = same_picture(picture_hashes(thumbnail(view.pixels) for view in views), hashes)
         notices = [Notice(Code.SYNTHETIC)] if self.source.synthetic else []
         notices += [
-            Notice(Code.TRAINED_ON, view.name) for view in views if view.digest and digest_number(view.digest) in seen
+            Notice(Code.TRAINED_ON, view.name)
+            for view, seen in zip(views, same, strict=True)
+            if seen or (view.digest and digest_number(view.digest) in digests)
         ]
         notices += [Notice(Code.BLANK, view.name) for view in views if np.ptp(view.pixels) == 0]
         if len({view.patients for view in views if view.dicom}) > 1:

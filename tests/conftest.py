@@ -66,6 +66,7 @@ def write_model(
     seen: Sequence[str] = (),
     rules: dict[str, object] | None = None,
     appearance: Appearance | None = None,
+    hashes: NDArray[np.uint8] | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     (folder / "encoder.onnx").write_bytes(averaging_onnx())
@@ -88,6 +89,7 @@ def write_model(
         preprocessing=Preprocessing(size=SIZE, clahe=False, mean=(0.5,) * 3, std=(0.25,) * 3),
         rules=rules,
         seen=seen,
+        hashes=hashes,
     )
     return folder
 

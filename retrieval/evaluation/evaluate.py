@@ -17,6 +17,7 @@ from retrieval.decision.operating_point import Thresholds, learn_thresholds
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
+from retrieval.encoding.picture_hash import picture_hashes, same_picture
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
@@ -128,6 +129,7 @@ def evaluate(
     refuse_known(searcher, collection.cases)
     thresholds = None if sensitivity is None else _thresholds(searcher, sensitivity)
     predictions, skipped = predict_studies(searcher, collection, workers=workers, progress=progress)
+    refuse_trained(searcher, predictions)
     if not predictions:
         reason = skipped[0][1] if skipped else "there are none"
         raise EvaluationError(f"no radiograph of {len(collection.cases)} could be read; the first error: {reason}")
@@ -222,10 +224,26 @@ def _refuse_known_radiographs(searcher: Searcher, cases: Sequence[Case]) -> None
             f"{len(in_index)} of {len(cases)} radiographs are in the index under another patient ({_some(in_index)}); "
             "remove them from the index or from the collection (the command audit lists duplicates)"
         )
-    if in_training:
+    _refuse_trained_on(in_training, len(cases))
+
+
+def refuse_trained(searcher: Searcher, predictions: Sequence[StudyPrediction]) -> None:
+    """Raise EvaluationError where the model was trained on evaluated radiographs in other bytes, by their pictures."""
+    pictures = [
+        (case.case, thumbnail)
+        for prediction in predictions
+        for case, thumbnail in zip(prediction.cases, prediction.thumbnails, strict=True)
+    ]
+    hashes = picture_hashes(thumbnail for _, thumbnail in pictures)
+    same = same_picture(hashes, searcher.encoder.bundle.seen_hashes())
+    _refuse_trained_on([case for (case, _), seen in zip(pictures, same, strict=True) if seen], len(pictures))
+
+
+def _refuse_trained_on(cases: Sequence[str], number: int) -> None:
+    if cases:
         raise EvaluationError(
-            f"the model was trained on {len(in_training)} of {len(cases)} radiographs ({_some(in_training)}): the "
-            "figures would say nothing about new radiographs; evaluate other radiographs, or use another model"
+            f"the model was trained on {len(cases)} of {number} radiographs ({_some(cases)}): the figures would say "
+            "nothing about new radiographs; evaluate other radiographs, or use another model"
         )
 
 

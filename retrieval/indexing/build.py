@@ -143,7 +143,7 @@ def finish_build(build: IndexBuilder, path: Path, settings: Mapping[str, object]
         cases,
         build.embeddings(),
         build.logits(),
-        trained_on=bundle.seen(),
+        trained_on=bundle.seen_in(cases, (picture for batch in build.batches() for picture in batch.thumbnails)),
         fallback=bundle_rules(bundle),
         appearance=bundle.appearance(),
     )

@@ -12,10 +12,13 @@ import pytest
 from index.errors import IndexDamaged, IndexMissing
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import Rules
-from retrieval.encoding.batches import file_digest
+from retrieval.encoding.batches import file_digest, thumbnail
+from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import BundleError, RadiographError
 from retrieval.indexing.build import build_index
+from retrieval.notices import Code
 from retrieval.searcher import Searcher, default_index
+from retrieval.synthetic.dataset import draw_study
 
 Squares = Callable[..., Collection]
 RULES = Rules(k=3, temperature=0.1, vote_threshold=0.4, slope=2.0, intercept=-1.0, familiarity_limit=0.9, source="test")
@@ -213,6 +216,19 @@ def test_a_radiograph_that_the_model_was_trained_on_is_called_so(
     with Searcher.open(tmp_path / "index") as searcher:
         assert any(f"trained on {seen}" in warning for warning in searcher.search(seen).warnings)
         assert searcher.search(new).warnings == ()
+
+
+def test_a_radiograph_that_the_model_was_trained_on_is_known_in_other_bytes(
+    squares: Squares, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    seen, new = (phantom.pixels for phantom in draw_study(0, 1, abnormal=True)[:2])
+    model = make_model(tmp_path / "model", hashes=picture_hashes([thumbnail(seen)]))
+    build_index(squares(STUDIES), tmp_path / "index", model=model)
+    cv2.imwrite(str(tmp_path / "seen.jpg"), seen, (cv2.IMWRITE_JPEG_QUALITY, 60))
+    with Searcher.open(tmp_path / "index") as searcher:
+        for image in (tmp_path / "seen.jpg", seen):
+            assert [notice.code for notice in searcher.search(image).notices] == [Code.TRAINED_ON]
+        assert searcher.search(new).notices == ()
 
 
 def test_one_bad_view_of_several_is_left_out_and_said(searcher: Searcher, square: Callable[..., Path]) -> None:

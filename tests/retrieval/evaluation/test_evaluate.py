@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
@@ -11,13 +12,15 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.decision.rules import Rules
-from retrieval.encoding.batches import file_digest
+from retrieval.encoding.batches import file_digest, thumbnail
+from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Evaluation, evaluate
 from retrieval.evaluation.metrics import METRICS
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
+from retrieval.synthetic.dataset import draw_study
 from retrieval.wording import sentence
 
 Squares = Callable[..., Collection]
@@ -193,6 +196,23 @@ def test_radiographs_the_model_was_trained_on_are_refused(
     seen = [file_digest(Path(case.path)) for case in collection.cases[:2]]
     model = make_model(tmp_path / "model", seen=seen)
     build_index(squares(INDEXED), tmp_path / "index", model=model)
+    with (
+        Searcher.open(tmp_path / "index") as searcher,
+        pytest.raises(EvaluationError, match=r"trained on 2 of 10 radiographs \(t1-1\.png, t1-2\.png\)"),
+    ):
+        evaluate(searcher, collection)
+
+
+def test_radiographs_the_model_was_trained_on_are_refused_in_other_bytes(
+    squares: Squares, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    collection = squares(UNSEEN, "unseen")
+    pictures = [phantom.pixels for study in range(10) for phantom in draw_study(0, study, abnormal=False)]
+    for case, pixels in zip(collection.cases, pictures, strict=False):
+        cv2.imwrite(case.path, pixels)
+    jpegs = [cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 70))[1] for pixels in pictures[:2]]
+    hashes = picture_hashes(thumbnail(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)) for jpeg in jpegs)  # type: ignore[arg-type]
+    build_index(squares(INDEXED), tmp_path / "index", model=make_model(tmp_path / "model", hashes=hashes))
     with (
         Searcher.open(tmp_path / "index") as searcher,
         pytest.raises(EvaluationError, match=r"trained on 2 of 10 radiographs \(t1-1\.png, t1-2\.png\)"),

@@ -13,10 +13,12 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import encoded_batches, file_digest, thumbnail, usable
 from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import BundleError, CollectionError
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code, Notice
+from retrieval.synthetic.dataset import draw_study
 from retrieval.wording import sentence
 
 Squares = Callable[..., Collection]
@@ -51,7 +53,7 @@ def test_what_is_stored(squares: Squares, model: Path, tmp_path: Path) -> None:
             assert case.digest == file_digest(Path(case.path))
         assert index.metadata("rules") == report.rules.to_dict() == DEFAULTS.to_dict()
         stored = index.metadata("collection")
-        assert stored == {"root": str(collection.root), "layout": "csv", "notes": 0, "synthetic": True}
+        assert stored == {"root": str(collection.root), "layout": "csv", "notes": [], "synthetic": True}
         picture = cv2.imdecode(np.frombuffer(index.thumbnail("s2-1.png") or b"", np.uint8), cv2.IMREAD_UNCHANGED)
         assert picture is not None
         assert picture.mean() == pytest.approx(200, abs=1)
@@ -77,6 +79,12 @@ def test_the_bundles_rules_hold_where_too_little_teaches(
     seen = [file_digest(Path(case.path)) for case in collection.cases]
     model = make_model(tmp_path / "seen", rules=stored, seen=seen)
     assert build_index(collection, tmp_path / "other", model=model).rules == rules
+    # And where its training radiographs are indexed in other bytes.
+    pictures = [phantom.pixels for study in range(50) for phantom in draw_study(0, study, abnormal=False)]
+    for case, pixels in zip(collection.cases, pictures, strict=False):
+        cv2.imwrite(case.path, pixels)
+    model = make_model(tmp_path / "pictures", rules=stored, hashes=picture_hashes(map(thumbnail, pictures)))
+    assert build_index(collection, tmp_path / "third", model=model).rules == rules
 
 
 def test_rules_of_another_version_are_refused_before_anything_is_encoded(
@@ -139,7 +147,7 @@ def test_nothing_readable_is_an_error_and_no_index(squares: Squares, model: Path
         Path(path).write_bytes(b"text")
     with pytest.raises(CollectionError, match="none of the 3 radiographs could be read"):
         build_index(collection, tmp_path / "index", model=model)
-    assert not (tmp_path / "index").exists()
+    assert not (tmp_path / "index" / "cases.sqlite").exists()
     # Once the files are back, the same build succeeds.
     for path, data in kept.items():
         Path(path).write_bytes(data)
@@ -156,7 +164,7 @@ def test_an_interrupted_build_goes_on_and_says_so(squares: Squares, model: Path,
 
     with pytest.raises(KeyboardInterrupt, match=r"32 of 67 radiographs are done; the same command goes on"):
         build_index(collection, tmp_path / "index", model=model, progress=interrupt)
-    assert not (tmp_path / "index").exists()
+    assert not (tmp_path / "index" / "cases.sqlite").exists()
     report = build_index(collection, tmp_path / "index", model=model)
     assert report.resumed == 32
     assert report.cases == len(collection.cases)
@@ -230,3 +238,34 @@ def test_thumbnails_keep_the_shape_and_stay_small(shape: tuple[int, ...], wanted
     assert decoded is not None
     assert decoded.shape == wanted
     assert abs(int(decoded.mean()) - 77) <= 1
+
+
+def test_a_file_that_changed_during_an_interruption_is_encoded_again(
+    squares: Squares, square: Callable[..., Path], model: Path, tmp_path: Path
+) -> None:
+    collection = squares(many())
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index(collection, tmp_path / "index", model=model, progress=interrupt)
+    changed, missing = collection.cases[3], collection.cases[4]
+    square(str(Path(changed.path).relative_to(tmp_path)), 222, mark=7)
+    Path(missing.path).unlink()  # it was read then
+    report = build_index(collection, tmp_path / "index", model=model)
+    assert (report.cases, report.resumed) == (len(collection.cases), 31)
+    with IndexReader.open(tmp_path / "index") as index:
+        assert index.verify()
+        assert {case.case for case in index.cases()} == {case.case for case in collection.cases}
+        (case,) = index.find("case", [changed.case])
+        assert case.digest == file_digest(Path(changed.path))
+        embedding = index.embedding(changed.case)
+    alone = build_index(dataclasses.replace(collection, cases=(changed,)), tmp_path / "alone", model=model)
+    assert alone.cases == 1
+    with IndexReader.open(tmp_path / "alone") as index:
+        again = index.embedding(changed.case)
+        assert embedding is not None
+        assert again is not None
+        assert np.array_equal(again, embedding)
