@@ -74,15 +74,20 @@ class Collection:
             ) from error
         return record
 
+    def divided(self) -> "Collection":
+        """The collection itself if it names splits; else divided by patient into train and valid, with a notice."""
+        if any(case.split for case in self.cases):
+            return self
+        cases = split_by_patient(self.cases)
+        return replace(self, cases=cases, notices=(*self.notices, _drawn_splits(cases)))
+
     def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
         """Only the cases of one body part, of one split, or both; CollectionError if there are none.
 
         A collection without splits is divided by patient into train and valid (`datasets.splits`), with a notice.
         """
-        cases, notices = self.cases, self.notices
-        if split is not None and not any(case.split for case in cases):
-            cases = split_by_patient(cases)
-            notices += (_drawn_splits(cases),)
+        divided = self if split is None else self.divided()
+        cases, notices = divided.cases, divided.notices
         for field, wanted in (("part", part), ("split", split and split_name(split))):
             if wanted is not None:
                 names = sorted({getattr(case, field) for case in cases} - {""})
