@@ -121,6 +121,10 @@ class Audit(Tabular):
         """The notices about radiographs, as (case, sentence)."""
         return warnings_of_files(self.notices)
 
+    @property
+    def title(self) -> str:
+        return f"{self.images:,} radiographs of {self.studies:,} studies. {self.verdict}"
+
     def rows(self) -> Iterator[Row]:
         """The findings in the order of the terminal's lists; each of several identical files is paired with the first.
 
