@@ -54,7 +54,7 @@ def verify(index: IndexFolder = None, as_json: AsJson = False) -> None:
 
 def export(
     target: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The file to write: FILE.parquet (extra export) or FILE.csv.")
+        Path, typer.Argument(metavar="FILE", help="The file to write: FILE.parquet (extra analysis) or FILE.csv.")
     ],
     index: IndexFolder = None,
     as_json: AsJson = False,
