@@ -56,10 +56,12 @@ def experiment(
     from retrieval.datasets.collection import read_collection
 
     plan = read_grid(grid_named(grid))
-    judged, *others = [read_collection(path, layout, part if number == 0 else None) for number, path in enumerate(data)]
+    collection, *others = [
+        read_collection(path, layout, part if number == 0 else None) for number, path in enumerate(data)
+    ]
     with stages("training") as show:
         try:
-            results = run_experiment(plan, judged, others, out, cache=cache, tell=note, report=reporter(show))
+            results = run_experiment(plan, collection, others, out, cache=cache, tell=note, report=reporter(show))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command continues") from None
     if as_json:

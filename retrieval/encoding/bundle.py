@@ -4,14 +4,15 @@ model.json              schema, name, backbone, dimension, preprocessing, test-t
                         provenance, SHA-256 of the files
 encoder.onnx            (B, 3, S, S) float32 -> feature map (B, C, h, w)
 head.safetensors        see `retrieval.encoding.head`
-seen.safetensors        64 bits of the SHA-256 of each training file, so that a later evaluation on the same radiographs
-                        can be refused; nothing about a patient can be read from it
+seen.safetensors        64 bits of the SHA-256 of each training file, and a hash of 512 bits of each training picture
+                        (`encoding.picture_hash`; older bundles have none), so that a later evaluation on the same
+                        radiographs can be refused; no patient can be recognised by them
 appearance.safetensors  see `retrieval.encoding.probes`; a bundle may lack it
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import write_whole
+from index.case import Case
+from retrieval.encoding.picture_hash import BYTES, Hashes, picture_hashes, same_picture
 from retrieval.encoding.probes import Appearance
 from retrieval.errors import BundleError
 from retrieval.images.preprocessing import Preprocessing
@@ -96,16 +99,34 @@ class Bundle:
 
     def seen(self) -> frozenset[int]:
         """The digest numbers of the files that encoder or head was trained on. Raises BundleError."""
+        return frozenset(self._seen()[0].tolist())
+
+    def seen_hashes(self) -> Hashes:
+        """The hashes (N, 64) of the pictures that encoder or head was trained on; none in older bundles."""
+        return self._seen()[1]
+
+    def seen_in(self, cases: Sequence[Case], thumbnails: Iterable[bytes]) -> frozenset[int]:
+        """`seen`, and the digest numbers of the cases whose thumbnails show the same radiographs in other bytes."""
+        digests, hashes = self._seen()
+        known = frozenset(digests.tolist())
+        if not len(hashes):
+            return known
+        same = zip(cases, same_picture(picture_hashes(thumbnails), hashes), strict=True)
+        return known | {digest_number(case.digest) for case, seen in same if seen and case.digest}
+
+    def _seen(self) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         try:
-            digests = load(self.files["seen.safetensors"])["digests"]
+            tensors = load(self.files["seen.safetensors"])
+            digests, hashes = tensors["digests"], tensors.get("hashes", np.zeros((0, BYTES), np.uint8))
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise self._damaged(f"seen.safetensors does not read ({reason_text(error)})") from error
-        if digests.ndim != 1 or digests.dtype != np.uint64:
-            raise self._damaged("seen.safetensors holds something other than digests")
-        return frozenset(digests.tolist())
+        shapes = digests.ndim == 1 and hashes.ndim == 2 and hashes.shape[1] == BYTES
+        if not shapes or digests.dtype != np.uint64 or hashes.dtype != np.uint8:
+            raise self._damaged("seen.safetensors holds something other than digests and hashes")
+        return digests, hashes
 
     def _damaged(self, reason: str) -> BundleError:
         return BundleError(f"the model at {self.folder} is damaged: {reason}; copy or train it again")
@@ -232,16 +253,18 @@ def write_bundle(
     preprocessing: Preprocessing,
     rules: Mapping[str, Any] | None,
     seen: Iterable[str],
+    hashes: Hashes | None = None,
 ) -> None:
     """Complete a folder that holds encoder.onnx, head.safetensors and perhaps appearance.safetensors.
 
     It gets seen.safetensors, and model.json last. `about` gives name, backbone, dimension, provenance and, if it is not
-    "", test_time; `seen` the SHA-256 in hex of every training file.
+    "", test_time; `seen` the SHA-256 in hex of every training file; `hashes` (N, 64) those of their pictures.
     """
     from safetensors.numpy import save
 
     digests: NDArray[np.uint64] = np.array(sorted({digest_number(d) for d in seen}), np.uint64)
-    (folder / "seen.safetensors").write_bytes(save({"digests": digests}))
+    pictures = {} if hashes is None else {"hashes": np.unique(hashes, axis=0)}  # in an order that says nothing
+    (folder / "seen.safetensors").write_bytes(save({"digests": digests, **pictures}))
     files = (*FILES, APPEARANCE) if (folder / APPEARANCE).exists() else FILES
     manifest = {
         "schema": SCHEMA,

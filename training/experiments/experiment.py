@@ -73,7 +73,7 @@ class _Data:
 
 def run_experiment(
     grid: Grid,
-    judged: Collection,
+    collection: Collection,
     others: Sequence[Collection],
     out: Path,
     *,
@@ -81,15 +81,15 @@ def run_experiment(
     tell: Tell = lambda text: None,
     report: Report = lambda stage, done, total, figures: None,
 ) -> list[Mapping[str, Any]]:
-    """Train and evaluate every run of the grid on `judged`, write the report to OUT, and give the runs' results.
+    """Train and evaluate every run of the grid on `collection`, write the report to OUT, and give the runs' results.
 
-    With `grid.folds` of k, the patients of `judged` are divided into k folds, each evaluated with a model and an index
-    of the others, and the studies of all folds are counted together; else its split valid is evaluated with its split
-    train. `others` only train. A run that fails is reported and the others continue; `tell` is called with a sentence
+    With `grid.folds` of k, its patients are divided into k folds, each evaluated with a model and an index of the
+    others, and the studies of all folds are counted together; else its split valid is evaluated with its split train.
+    `others` only train. A run that fails is reported and the others continue; `tell` is called with a sentence
     as each run begins or ends. After an interruption the same call continues. Raises TrainingError where OUT holds
     other data.
     """
-    data = _Data(grid.folds, grid.part, _divided(judged, grid.folds), others, _data_sha256([judged, *others]))
+    data = _Data(grid.folds, grid.part, _divided(collection, grid.folds), others, _data_sha256([collection, *others]))
     results: list[Mapping[str, Any]] = []
     for number, run in enumerate(grid.runs, 1):
         folder = out / "runs" / run.name
@@ -109,19 +109,19 @@ def run_experiment(
     return results
 
 
-def _divided(judged: Collection, folds: int) -> list[tuple[Collection, Collection]]:
+def _divided(collection: Collection, folds: int) -> list[tuple[Collection, Collection]]:
     """(train, valid) of each fold."""
     if not folds:
-        return [(judged.select(split="train"), judged.select(split="valid"))]
-    fold_of = patient_folds(judged.cases, folds, SEED)
+        return [(collection.select(split="train"), collection.select(split="valid"))]
+    fold_of = patient_folds(collection.cases, folds, SEED)
 
-    if len({case.patient for case in judged.cases}) < folds:
-        raise TrainingError(f"{judged.root} has too few patients for {folds} folds; give fewer")
+    if len({case.patient for case in collection.cases}) < folds:
+        raise TrainingError(f"{collection.root} has too few patients for {folds} folds; give fewer")
 
     def side(number: int, split: str) -> Collection:
-        rows = zip(judged.cases, fold_of, strict=True)
+        rows = zip(collection.cases, fold_of, strict=True)
         chosen = (replace(case, split=split) for case, fold in rows if (fold == number) == (split == "valid"))
-        return replace(judged, cases=tuple(chosen))
+        return replace(collection, cases=tuple(chosen))
 
     return [(side(number, "train"), side(number, "valid")) for number in range(folds)]
 
