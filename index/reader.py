@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -282,10 +282,17 @@ class IndexReader(Closing):
 
     def read_whole(self, read: Callable[[], T]) -> T:
         """What `read` gives, which reads the whole index; if the index changes meanwhile, it is called again."""
+        damaged = False
         for _ in range(LONG_READS):
             self.refresh()
-            with suppress(IndexBusy):
+            try:
                 return read()
+            except IndexBusy:
+                pass
+            except IndexDamaged:
+                if damaged:
+                    raise
+                damaged = True  # or half of a change was read, which was rolled back since
         raise IndexBusy(f"{self.path} changes faster than it can be read as a whole; try again")
 
     def _verify(self) -> bool:

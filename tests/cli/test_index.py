@@ -200,6 +200,7 @@ def test_list_and_show(run: Run, place: Path) -> None:
     record = json.loads(run("index", "show", "s2-1.png", "--index", place, "--json").stdout)
     assert [case["case"] for case in record["cases"]] == ["s2-1.png"]
     assert record["quarantined"] == []
+    assert run("index", "list", "--label", "broken", "--index", place).exit_code == 2
     nobody = run("index", "show", "nobody", "--index", place)
     assert (nobody.exit_code, nobody.stderr) == (1, "error: the index holds no radiograph, study or patient nobody\n")
 
