@@ -12,6 +12,7 @@ from cli.console import note, print_json, progress
 from cli.options.common import AsJson, OpenPage, Port, Seed
 from cli.serve import ServerOptions, run_server
 from index.errors import MuraSearchError
+from index.lock import require_locks
 
 __all__ = ["demo"]
 
@@ -28,6 +29,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""
+    require_locks()
     if keep and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         raise MuraSearchError(f"{keep} is not an empty folder; give --keep a new folder or an empty one")
     folder = keep or Path(tempfile.mkdtemp(prefix="mura-search-demo-"))

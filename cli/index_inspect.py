@@ -39,7 +39,7 @@ def verify(index: IndexFolder = None, as_json: AsJson = False) -> None:
         count, _ = reader.size()
     content = {"path": str(reader.path), "cases": count, "whole": True, "every_byte": every_byte}
     text = f"Whole: {radiographs(count)}, their embeddings and pictures, the vectors and the model."
-    print_result(as_json, "verify", content, text)
+    print_result(as_json, "mura-search/verify/1", content, text)
     for folder in leftovers(reader.path):
         note(f"{folder} is an unfinished build and may hold removed patients: finish it with index build, or remove it")
     if every_byte:
@@ -73,7 +73,7 @@ def export(
     with index_reader(index) as reader, progress("exporting") as show:
         count = write(reader, target, progress=show)
     text = f"Wrote {radiographs(count)} to {target}."
-    print_result(as_json, "export", {"path": str(target), "cases": count}, text)
+    print_result(as_json, "mura-search/export/1", {"path": str(target), "cases": count}, text)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def list_(options: FilterOptions, index: IndexFolder = None, as_json: AsJson = F
         return
     table = bare_table("radiograph", "label", "part", "view", "study", "patient")
     for case in cases:
-        table.add_row(*map(printable, (case.case, case.label_name, case.part, case.view, case.study, case.patient)))
+        table.add_row(case.case, case.label_name, case.part, case.view, case.study, case.patient)
     standard_output().print(table)
     note(f"{radiographs(len(cases))}")
 

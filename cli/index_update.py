@@ -6,10 +6,11 @@ import typer
 
 from cli.console import note, note_few, print_json, print_result, progress, radiographs
 from cli.options.common import AsJson, IndexFolder, Workers, index_path, index_reader, index_writer
-from cli.options.data import CollectionOptions, Data
+from cli.options.data import CollectionOptions, Data, KeepBlank
 from cli.options.store import DemandOptions
 from index.case import LABEL_NAMES
 from index.errors import IndexFailure
+from index.lock import require_locks
 
 if TYPE_CHECKING:
     from index.writer import IndexWriter
@@ -23,6 +24,7 @@ def add(
     data: Data,
     options: CollectionOptions,
     index: IndexFolder = None,
+    keep_blank: KeepBlank = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,9 +35,10 @@ def add(
     """
     from retrieval.indexing.update import add_to_index
 
+    require_locks()
     collection = options.read_noted(data)
     with progress("adding") as show:
-        report = add_to_index(collection, index_path(index), workers=workers, progress=show)
+        report = add_to_index(collection, index_path(index), keep_blank=keep_blank, workers=workers, progress=show)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -67,7 +70,7 @@ def update(data: Data, options: CollectionOptions, index: IndexFolder = None, as
     if not as_json:
         note_few("not updated", report.refused)
     text = f"Updated {radiographs(report.updated)}; as in the index already: {report.same:,}."
-    print_result(as_json, "update", report.to_dict(), text)
+    print_result(as_json, "mura-search/update/1", report.to_dict(), text)
     note_behind(report.behind)
     if not report.updated and not report.same:
         raise IndexFailure("no radiograph could be updated")
@@ -124,7 +127,7 @@ def remove(
     removed = [{field: name, "removed": count} for (field, name), count in counts.items()]
     verb = "Would remove" if dry_run else "Removed"
     lines = [f"{verb} of {field} {name}: {radiographs(count)}." for (field, name), count in counts.items()]
-    print_result(as_json, "remove", {"removed": removed, "dry_run": dry_run}, *lines)
+    print_result(as_json, "mura-search/remove/1", {"removed": removed, "dry_run": dry_run}, *lines)
     if dry_run:
         return
     for folder, reason in writer.leftovers.items():
@@ -166,11 +169,11 @@ def relabel(
             raise IndexFailure(f"the index holds no study {study}{hashed_elsewhere(writer)}")
         changed = sum(writer.relabel(name, LABEL_NAMES.index(label)) for name in names)
     text = f"Study {study} is {label}. Changed: {radiographs(changed)}."
-    print_result(as_json, "relabel", {"study": study, "label": label, "changed": changed}, text)
+    print_result(as_json, "mura-search/relabel/1", {"study": study, "label": label, "changed": changed}, text)
 
 
 def compact(options: DemandOptions, index: IndexFolder = None, as_json: AsJson = False) -> None:
     """Free the disk space of removed radiographs, and make the search as fast as the options ask for."""
     with index_writer(index) as writer:
         saved = writer.compact(**options.demand())
-    print_result(as_json, "compact", {"bytes": saved}, f"Gave back {saved:,} bytes.")
+    print_result(as_json, "mura-search/compact/1", {"bytes": saved}, f"Gave back {saved:,} bytes.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from index.errors import IndexFailure
 __all__ = [
     "CASES",
     "MODEL",
+    "MODEL_FOLDER",
     "PARTIAL",
     "VECTORS",
     "copy_folder",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 CASES, VECTORS, MODEL = "cases.sqlite", "vectors.faiss", "model"  # the parts of an index
+MODEL_FOLDER = re.compile(f"{MODEL}(-[0-9a-f]{{8}})?")  # the second form, if an older index there has another model
 PARTIAL = ".partial"  # the folder in an index in which a new one is built
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -12,7 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, MODEL, PARTIAL, VECTORS, copy_folder, leftovers, refusals_named, remove_strays, sync
+from index.atomic import (
+    CASES,
+    MODEL,
+    MODEL_FOLDER,
+    PARTIAL,
+    VECTORS,
+    copy_folder,
+    leftovers,
+    refusals_named,
+    remove_strays,
+    sync,
+)
 from index.case import Case
 from index.checksums import SUMS, break_seal, file_digests, seal
 from index.closing import Closing
@@ -27,7 +37,7 @@ __all__ = ["IndexBuilder"]
 
 JOURNAL = f"{CASES}-journal"  # SQLite's journal, left by a writer that was killed
 # The names in an index's folder that are not hidden; lost+found is in every new volume.
-_PART = re.compile(f"{CASES}(-journal)?|{VECTORS}|{SUMS}|{MODEL}(-[0-9a-f]{{8}})?|lost[+]found")
+_PARTS = {CASES, JOURNAL, VECTORS, SUMS, "lost+found"}
 
 
 class IndexBuilder(Closing):
@@ -167,7 +177,7 @@ class IndexBuilder(Closing):
             former = self._put_in_place()
             seal(model, generation)
             for folder in self.path.iterdir():
-                if folder == self._partial or (folder.name.startswith(MODEL) and folder != model):
+                if folder == self._partial or (MODEL_FOLDER.fullmatch(folder.name) and folder != model):
                     shutil.rmtree(folder)
         if former.get("values", {}).get("store"):
             from index.milvus.sync import forget
@@ -233,7 +243,9 @@ def _require_free(path: Path, replace: bool) -> None:
     if not path.is_dir():
         raise IndexBusy(f"{path} is a file; give a folder for the index")
     names = {entry.name for entry in path.iterdir()}
-    others = sorted(name for name in names if not (name.startswith(".") or _PART.fullmatch(name)))
+    others = sorted(
+        name for name in names if not (name in _PARTS or name.startswith(".") or MODEL_FOLDER.fullmatch(name))
+    )
     if others or ({VECTORS, MODEL} & names and not {CASES, PARTIAL} & names):
         foreign = others[0] if others else sorted(names)[0]
         raise IndexBusy(f"{path} holds {foreign}, which is not part of an index; give a new or empty folder")

@@ -13,6 +13,7 @@ __all__ = [
     "as_text",
     "corrected",
     "difference",
+    "prefixed",
     "require_filter",
     "same_file",
 ]
@@ -77,6 +78,11 @@ def difference(indexed: Case, given: Case) -> str:
 
 def _shown(name: str, case: Case) -> str:
     return case.label_name if name == "label" else getattr(case, name) or "empty"
+
+
+def prefixed(case: Case, prefix: str) -> Case:
+    """The record as a merge with a prefix stores it: the prefix is before the names of case, study and patient."""
+    return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
 
 
 def same_file(given: Case, indexed: Sequence[Case]) -> Case:

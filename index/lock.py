@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "Lock", "locks_work"]
+__all__ = ["LOCK", "Lock", "locks_work", "require_locks"]
 
 LOCK = ".lock"  # in the folder that it locks, so that every path to this folder leads to the same lock
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -27,8 +27,7 @@ class Lock:
         Raises IndexBusy if this process or another holds it, IndexFailure if the system or its file system has no
         locks, and OSError.
         """
-        if fcntl is None:
-            raise IndexFailure("an index can be built and changed on Linux and macOS only; on Windows, use WSL")
+        require_locks()
         self.path = folder / LOCK
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -65,6 +64,12 @@ class Lock:
             return os.path.samestat(os.fstat(descriptor), self.path.stat())
         except FileNotFoundError:
             return False
+
+
+def require_locks() -> None:
+    """Raise IndexFailure on a system without flock(2)."""
+    if fcntl is None:
+        raise IndexFailure("an index can be built and changed on Linux and macOS only; on Windows, use WSL")
 
 
 def locks_work(file: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, MODEL, PARTIAL, VECTORS
+from index.atomic import CASES, MODEL, MODEL_FOLDER, PARTIAL, VECTORS
 from index.case import Case, require_filter
 from index.checksums import SUMS, check_bytes, file_digests, sealed, verify_seal
 from index.closing import Closing
@@ -269,8 +269,8 @@ class IndexReader(Closing):
     def history(self) -> list[dict[str, Any]]:
         """The changes of the index, oldest first, one entry a transaction.
 
-        Each has "generation", "at" (UTC), "action" ("add", "merge", "remove", "relabel", "synthetic" or "compact"),
-        "detail", and "cases", the number afterwards.
+        Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic" or
+        "compact"), "detail", and "cases", the number afterwards.
         """
         return self._database.history()
 
@@ -354,7 +354,8 @@ def _file(path: Path) -> _File:
 
 def model_folder(metadata: Mapping[str, Any]) -> str:
     """The name of the folder with the model that encoded an index."""
-    return str(metadata.get("model", {}).get("folder", MODEL))
+    name = str(metadata.get("model", {}).get("folder", MODEL))
+    return name if MODEL_FOLDER.fullmatch(name) else MODEL
 
 
 def _require_model(path: Path, metadata: Mapping[str, Any], limit: float = math.inf) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case, difference, require_filter, same_file
+from index.case import LABEL_NAMES, Case, difference, prefixed, require_filter, same_file
 from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
 from index.errors import IndexDamaged, IndexUnreachable
@@ -62,7 +62,7 @@ class IndexWriter(Closing):
         self._dimension = int(metadata["dimension"])
         database.remote = bool(metadata["values"].get("store"))
         self.leftovers: dict[Path, str] = {}  # that `remove` met: "" if it is removed now, else why it cannot be
-        self._compacted = self._tuned = self._erased = False
+        self._compacted = self._tuned = False
 
     @classmethod
     def open(cls, path: Path) -> "IndexWriter":
@@ -96,10 +96,14 @@ class IndexWriter(Closing):
                     self._update_milvus()
                 else:
                     self._update_vector_file()
+                if self._database.metadata().get("erased"):
+                    self._database.close()
+                    zero_gaps(self.path / CASES)
+                    self._database = CaseWriter(self.path / CASES)
+                    with self._database.transaction(writing=True):
+                        self._database.set_metadata(erased=False)
                 generation = self._database.generation()
                 self._database.close()
-                if self._erased:
-                    zero_gaps(self.path / CASES)
                 small = (self.path / CASES).stat().st_size <= SEALED
                 if not sealed(self.path, generation) and (self._compacted or small):
                     seal(self.model, generation)
@@ -171,10 +175,11 @@ class IndexWriter(Closing):
                 found = these if found is None else {row: case for row, case in found.items() if row in these}
             if found:
                 self._database.remove(list(found))
-            forgotten = self._database.forget_quarantined(where)
-        self._erased = True
+            names = [case.case for case in (found or {}).values()] + self._database.forget_quarantined(where)
+            if names:
+                self._database.set_metadata(erased=True)  # until `close` has zeroed what SQLite left of them
         self._remove_leftovers()
-        return [*(case.case for case in (found or {}).values()), *forgotten]
+        return names
 
     def _remove_leftovers(self) -> None:
         for folder in leftovers(self.path):
@@ -218,10 +223,10 @@ class IndexWriter(Closing):
                 return 0
             self._database.rewrite(new, "update")
             self._require_whole_studies(list(new.values()))
+            self._database.set_metadata(erased=True)
             if not self._database.remote and any(case.study != old[row].study for row, case in new.items()):
                 # vectors.faiss has the numbers of studies: it becomes that of another index, and is written again.
                 self._database.set_metadata(identity=secrets.token_hex(16))
-            self._erased = True
             return len(new)
 
     def merge(self, other: IndexReader, prefix: str = "") -> "Merged":
@@ -249,13 +254,13 @@ class IndexWriter(Closing):
                 new = []
                 for n, case in enumerate(batch.cases):
                     if case.digest in here:
-                        given = _prefixed(case, prefix)
+                        given = prefixed(case, prefix)
                         indexed = same_file(given, here[case.digest])
                         known.append((case.case, indexed.case))
                         differing += [(case.case, words)] if (words := difference(indexed, given)) else []
                     else:
                         new.append(n)
-                cases = [_prefixed(batch.cases[n], prefix) for n in new]
+                cases = [prefixed(batch.cases[n], prefix) for n in new]
                 pictures = [batch.thumbnails[n] for n in new]
                 self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
                 self._require_whole_studies(cases)
@@ -360,10 +365,6 @@ class IndexWriter(Closing):
         except IndexDamaged:
             snapshot = None
         return self._database.count() + 1 if snapshot is None else self._database.behind(snapshot.last)
-
-
-def _prefixed(case: Case, prefix: str) -> Case:
-    return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
 
 
 def _is_synthetic(about: object) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "PREDICTORS",
     "anonymous_sentence",
     "estimate_text",
+    "footnotes",
     "label_word",
     "metric_title",
     "predicate",
@@ -32,6 +33,7 @@ PREDICTORS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
 
 _METRICS = {
     "f1": "F1",
+    "npv": "NPV",
     "auroc": "AUROC",
     "brier": "Brier score",
     "calibration_error": "expected calibration error",
@@ -46,6 +48,8 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[31mb")
     'a\ufffd[31mb'
     """
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
@@ -70,14 +74,23 @@ def verdict(answer: "Answer") -> str:
 
 
 def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
-    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
+    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value.
+
+    A star marks an estimate that has a reason, which says what is special about its interval.
+    """
     plus = "+" if sign else ""
     if estimate.value is None:
         return f"undefined: {estimate.reason}" if estimate.reason else "undefined"
-    value = f"{estimate.value:{plus}.{max(3, digits)}f}"
+    value, star = f"{estimate.value:{plus}.{max(3, digits)}f}", "*" if estimate.reason else ""
     if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f})"
+        return f"{value}{star}"
+    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f}){star}"
+
+
+def footnotes(estimates: "Iterable[Estimate]") -> list[str]:
+    """The reasons of marked estimates, each once."""
+    reasons = (estimate.reason for estimate in estimates if estimate.value is not None and estimate.reason)
+    return [f"* {reason}" for reason in dict.fromkeys(reasons)]
 
 
 def metric_title(metric: str) -> str:
@@ -113,6 +126,7 @@ _OF_VIEW: dict[str, str] = {
 # What is said of the study and the index, in full, and without names for who may not see them.
 _OF_STUDY: dict[str, tuple[str, str]] = {
     Code.LEFT_OUT: ("left out: {reason}", "a file could not be read and is left out"),
+    Code.REPEATED_VIEW: ("{view} is given twice: it counts once", "{view} was given twice: it counts once"),
     Code.SYNTHETIC: (
         "the index holds synthetic radiographs: the answer shows how the tool works, no more",
         "model or index rest on synthetic radiographs: this shows how the tool works, no more",
@@ -132,7 +146,7 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "give --patient, or name the key with {variable}",
         "the patient's own studies could not be told from others, and may be among the similar ones",
     ),
-    Code.SEVERAL_PATIENTS: ("the headers name more than one patient: were these views of one study?",) * 2,
+    Code.SEVERAL_PATIENTS: ("the radiographs are of more than one patient: were these views of one study?",) * 2,
     Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; was it one?",) * 2,
     Code.NO_VOTE: (
         "nothing could vote: no study of another patient is indexed{chosen}",
@@ -159,7 +173,7 @@ _OF_COLLECTION: dict[str, str] = {
     Code.ALIKE_IDENTIFIERS: (
         "identifiers that differ only in zeros, case, punctuation or white space: {count}; one patient may count as two"
     ),
-    Code.ONE_LABEL: "all studies are {label}: an index of one label does not vote",
+    Code.ONE_LABEL: "all studies of the index are {label}, so they do not vote",
     Code.OTHER_SPLITS: "splits other than train, valid and test: {count}",
     Code.WITHOUT_SPLIT: "radiographs that name no split, though others do: {count} of {total}",
     Code.DRAWN_SPLITS: (

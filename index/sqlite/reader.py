@@ -65,6 +65,9 @@ class CaseReader:
                 f"{self.path} has index format {schema}, and this program reads formats up to {SCHEMA}; "
                 "build the index again, or use the mura-search that wrote it"
             )
+        others = self._sqlite.number("SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')")
+        if others or self._sqlite.number("SELECT count(*) FROM pragma_table_info('cases')") != WIDTH:
+            raise self._sqlite.damaged("its tables are not those that were written")
         if self.path.stat().st_size % self._sqlite.number("PRAGMA page_size"):
             raise self._sqlite.damaged("it ends early")
 

@@ -114,10 +114,13 @@ class _Candidate:
     bits: int
 
     def compare(self, pictures: tuple[bytes, bytes]) -> Match:
-        one, two = map(_grey, pictures)
-        one = without_border(one) if self.first_inside else one
-        two = without_border(two) if self.second_inside else two
-        return detail_match(self.orientation.applied(255 - one if self.inverted else one), two)
+        whole = [_grey(picture) for picture in pictures]
+        within = [without_border(picture) for picture in whole]
+        sides = zip(whole, within, (self.first_inside, self.second_inside), strict=True)
+        one, two = (inside if is_inside else outside for outside, inside, is_inside in sides)
+        framed = all(outside.shape != inside.shape for outside, inside in zip(whole, within, strict=True))
+        one = self.orientation.applied(255 - one if self.inverted else one)
+        return detail_match(one, two, framed=framed and not (self.first_inside or self.second_inside))
 
     def accepts(self, match: Match) -> bool:
         """Whether the two are the same radiograph."""
@@ -258,13 +261,11 @@ def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, ask
     """
     most = CLOSEST if asked is None else CLOSEST_ELSEWHERE
     rows, inside, upright = versions.rows, versions.inside, versions.hashes[:, 0]
-    framed = ~inside & np.isin(rows, rows[inside])
     own = len(rows) if asked is None else int(np.searchsorted(rows, asked))
     for number, orientation in enumerate(ORIENTATIONS):
         for start, distance in distances(upright[:own], versions.hashes[:, number]):
             here = slice(start, start + len(distance))
             others = rows[here, None] != rows
-            others &= ~(framed[here, None] & framed)  # frames are alike whatever they hold
             others[:, : 0 if asked is None else own] = False
             bits = distance.astype(np.float32)
             sure = np.where(inside[here, None] | inside | (orientation.turns > 0), CHANGED, SURE)

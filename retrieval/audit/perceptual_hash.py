@@ -17,7 +17,7 @@ __all__ = ["BITS", "ORIENTATIONS", "Orientation", "distances", "perceptual_hashe
 
 BITS = 64
 _SIDE = 32
-_FLAT = 1.0  # grey levels of standard deviation; below it the signs would be those of noise
+_FLAT = 1.0  # grey levels of standard deviation in these waves; below it the signs would be those of noise
 _CHUNK = 1 << 22  # distances at once
 _EVEN = 10  # grey levels by which a border may vary, as after a strong compression
 _BLURRED = 2  # pixels inside a border that have some of its grey
@@ -62,9 +62,9 @@ def perceptual_hashes(pixels: Grey) -> tuple[int, ...] | None:
     """The hashes of a picture (H, W) or (H, W, 3) BGR in each of `ORIENTATIONS`; None for a blank picture."""
     grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    if small.std() < _FLAT:
-        return None
     waves = cv2.dct(small)
+    if np.linalg.norm(waves[_ROWS, _COLUMNS]) < _FLAT * _SIDE:
+        return None
     hashes = []
     for orientation in ORIENTATIONS:
         turned = waves * _ODD if orientation.mirrored else waves
@@ -92,7 +92,7 @@ def _inside(picture: Grey) -> tuple[int, int]:
         edge = float(np.median(side[0]))
         same = (np.abs(side.astype(np.float32) - edge) <= _EVEN).all(axis=1)
         depth = 0 if same.all() else int(same.argmin())
-        limits.append(depth + _BLURRED if depth else 0)
+        limits.append(depth + _BLURRED if depth > 1 else 0)  # a single line is no border
     return limits[0], len(picture) - limits[1]
 
 

@@ -50,8 +50,10 @@ class Match:
         return self.correlation >= (_ALIGNED if self.aligned else _UNMOVED)
 
 
-def detail_match(one: Grey, two: Grey) -> Match:
+def detail_match(one: Grey, two: Grey, *, framed: bool = False) -> Match:
     """Compare the details of two grey pictures (H, W); their sizes may differ.
+
+    framed: both have a border. Unmoved, the edges of equal borders agree whatever is inside, so they do not count.
 
     First unmoved, also without the blank parts of either, since a file that ends early lacks its last rows; then
     aligned. The correlation is 0 if they cannot be laid over each other.
@@ -61,7 +63,8 @@ def detail_match(one: Grey, two: Grey) -> Match:
     identity = np.eye(2, 3, dtype=np.float32)
     correlation = _correlation(fine_one, fine_two, identity)
     if correlation >= _UNLIKE:
-        correlation = max(correlation, *(_correlation(fine_one, fine_two, identity, blank=level) for level in _BLANK))
+        within = [_correlation(fine_one, fine_two, identity, blank=level) for level in _BLANK]
+        correlation = max(within if framed else [correlation, *within])
     unmoved = Match(correlation, aligned=False)
     if unmoved.same:
         return unmoved

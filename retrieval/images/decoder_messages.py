@@ -109,7 +109,7 @@ def messages_of_opencv() -> Iterator[list[bytes]]:
                 os.close(2)
             file.seek(0)
             for line in file.read().splitlines(keepends=True):
-                if any(word in line for word in _OURS):
+                if line.startswith(b">") or any(word in line for word in _OURS):  # OpenCV goes on after ">"
                     heard.append(line)
                 elif before >= 0:
                     os.write(2, line)

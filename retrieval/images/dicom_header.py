@@ -234,9 +234,10 @@ def numbers(ds: Any, keyword: str) -> list[float | None]:
 
     The text is read here, since a decimal comma or an empty value makes pydicom refuse the whole element.
     """
-    element = ds.get_item(keyword) if keyword in ds else None
-    value = None if element is None else element.value
-    if isinstance(value, bytes) and element.VR in _BINARY_NUMBERS:
+    if keyword not in ds:
+        return []
+    value = ds.get_item(keyword).value
+    if isinstance(value, bytes) and ds.get_item(keyword).VR in _BINARY_NUMBERS:
         value = ds[keyword].value
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace").split("\\")

@@ -18,7 +18,7 @@ from retrieval.notices import Code, Notice
 
 __all__ = ["colours", "grey_levels", "squared", "without_unused_bits"]
 
-_ROWS_COMPARED = 512
+_ROWS_COMPARED, _SOME = 512, 256
 _MOST_GREY, _STRONG = 8, 24  # the mean difference between the channels of a grey and of a strongly coloured picture
 _SQUARE, _MOST_STRETCHED = 0.02, 10  # pixels that differ less count as square; more cannot be true
 
@@ -196,16 +196,20 @@ def colours(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> 
         values = np.arange(2**layout.stored, dtype=stored.dtype)
         table = _scaled(pixels.apply_color_lut(values, ds)[:, :3])
         return np.dstack([look_up(_padded(table[:, channel], stored), stored) for channel in (2, 1, 0)]), []
-    rgb = _scaled(stored, layout.stored)
-    ybr = np.asarray(pixels.convert_color_space(rgb, "YBR_FULL", "RGB"), np.uint8)
-    said, other = (ybr, rgb) if layout.photometric.startswith("YBR_FULL") else (rgb, ybr)
-    notices = []
-    if _colourfulness(said) > _MOST_GREY >= _colourfulness(other):
-        said = other
+    samples = _scaled(stored, layout.stored)
+    some = samples[:: max(1, len(samples) // _SOME), :: max(1, samples.shape[1] // _SOME)]
+    colourful = {
+        False: _colourfulness(some),
+        True: _colourfulness(pixels.convert_color_space(some, "YBR_FULL", "RGB")),
+    }
+    ybr, notices = layout.photometric.startswith("YBR_FULL"), []
+    if colourful[ybr] > _MOST_GREY >= colourful[not ybr]:
+        ybr = not ybr
         notices.append(Notice(Code.CONTRADICTORY_COLOURS))
-    elif _colourfulness(said) > _STRONG:
+    elif colourful[ybr] > _STRONG:
         notices.append(Notice(Code.COLOURED))
-    return said[..., ::-1], notices
+    rgb = pixels.convert_color_space(samples, "YBR_FULL", "RGB") if ybr else samples
+    return np.asarray(rgb[..., ::-1], np.uint8), notices
 
 
 def _scaled(stored: NDArray[Any], bits: int = 0) -> NDArray[np.uint8]:
@@ -223,21 +227,28 @@ def _padded(table: NDArray[np.uint8], stored: NDArray[Any]) -> NDArray[np.uint8]
     return np.concatenate([table, np.full(size - len(table), table[-1])])
 
 
-def _colourfulness(rgb: NDArray[np.uint8]) -> float:
+def _colourfulness(rgb: NDArray[Any]) -> float:
     """The mean difference between the channels, in grey levels."""
-    some = rgb[:: max(1, len(rgb) // 256), :: max(1, rgb.shape[1] // 256)].astype(np.int16)
-    return float(np.ptp(some, axis=2).mean())
+    return float(np.ptp(rgb.astype(np.int16), axis=2).mean())
 
 
-def squared(picture: NDArray[np.uint8], ds: Any) -> NDArray[np.uint8]:
-    """The picture with square pixels: the axis whose pixels lie farther apart is stretched."""
+def squared(picture: NDArray[np.uint8], ds: Any, most_pixels: int) -> NDArray[np.uint8]:
+    """The picture with square pixels: the axis whose pixels lie farther apart is stretched.
+
+    Where that gives more than `most_pixels`, the other axis is shrunk.
+    """
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
         sizes = numbers(ds, keyword)
         if len(sizes) == 2 and sizes[0] and sizes[1] and min(sizes[0], sizes[1]) > 0:
             height, width = picture.shape[:2]
             ratio = sizes[0] / sizes[1]
             if 1 + _SQUARE < max(ratio, 1 / ratio) <= _MOST_STRETCHED:
-                size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
-                return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+                stretched = height * width * max(ratio, 1 / ratio) <= most_pixels
+                if (ratio > 1) == stretched:
+                    height = max(1, round(height * ratio))
+                else:
+                    width = max(1, round(width / ratio))
+                how = cv2.INTER_LINEAR if stretched else cv2.INTER_AREA
+                return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
             return picture
     return picture

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from zlib import MAX_WBITS, decompressobj
 
 import numpy as np
@@ -44,7 +44,15 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "pydicom", "dicom") from error
 
-__all__ = ["DicomPicture", "be_silent", "listed_files", "read_elements", "read_picture", "read_record"]
+__all__ = [
+    "DicomPicture",
+    "be_silent",
+    "listed_files",
+    "memory_to_decode",
+    "read_elements",
+    "read_picture",
+    "read_record",
+]
 
 logger = logging.getLogger("mura-search")
 
@@ -60,7 +68,7 @@ _PALETTE = [
     for colour in ("Red", "Green", "Blue")
     for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-_PICTURE = [
+_PICTURE: list[str | int] = [
     *_IDENTIFYING, *_PALETTE, *OVERLAY_BITS,
     "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
@@ -68,6 +76,11 @@ _PICTURE = [
     "PresentationLUTShape", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
+
+
+_MOST_READS = 200_000  # of a file's header; real ones take a few thousand
+_MOST_TABLES = 2**22  # bytes
+_DECODING, _PREPARING = 12, 5  # bytes a sample: JPEG 2000 takes most; contrast enhancement in another colour space
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ class DicomPicture:
     count: int
     patient: str = field(repr=False)
     notices: tuple[Notice, ...] = ()
+    study: str = field(default="", repr=False)
 
 
 def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
@@ -134,21 +148,37 @@ def read_picture(
             else:
                 picture, doubts = colours(stored, ds, decoded, pixels)
             notices += [doubt for doubt in doubts if doubt not in notices]
-            pictures.append(np.ascontiguousarray(squared(picture, ds)))
-    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices))
+            pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
+    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
+
+
+def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
+    """An upper bound of the bytes that decoding the largest frame takes at any time, with the pixels of the others.
+
+    Raises DicomError as `read_picture` does.
+    """
+    with _as_sentence("has a header that cannot be read; export it again"):
+        ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
+        require_radiograph(ds)
+        layout = layout_of(ds, most_samples)
+    frame, colour = layout.rows * layout.columns, 1 if layout.samples == 1 and layout.photometric in GREY else 3
+    return len(data) + frame * (_DECODING * layout.samples + _PREPARING * colour) + frame * colour * layout.frames
 
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR lists, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
     with _as_sentence("is no DICOMDIR that can be read"):
-        ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False)
+        ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False, most_reads=100 * _MOST_READS)
         named = [record.get("ReferencedFileID") for record in ds.get("DirectoryRecordSequence") or []]
         return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
 
 
-def _dataset(file: BinaryIO, keywords: Sequence[str], most_bytes: int, *, pixels_too: bool) -> Any:
-    """Some elements of a file with or without preamble."""
+def _dataset(
+    file: BinaryIO, keywords: Sequence[str | int], most_bytes: int, *, pixels_too: bool, most_reads: int = _MOST_READS
+) -> Any:
+    """Some elements of a file with or without preamble. Raises DicomError where it has absurdly many."""
     be_silent()
+    file = cast(BinaryIO, _Bounded(file, most_reads))
     filereader.read_preamble(file, force=True)
     meta = filereader._read_file_meta_info(file)
     end = file.tell()
@@ -161,8 +191,26 @@ def _dataset(file: BinaryIO, keywords: Sequence[str], most_bytes: int, *, pixels
             raise DicomError(f"unpacks to more than the {most_bytes / 2**20:.0f} MiB that are read; export it smaller")
         if not unpacking.eof:
             raise DicomError("ends early; copy or export it again")
-        file = BytesIO(head + body)
-    return pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
+        file = cast(BinaryIO, _Bounded(BytesIO(head + body), most_reads))
+    ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
+    for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+        if keyword in ds and len(ds.get_item(keyword).value or b"") > _MOST_TABLES:
+            raise DicomError("has lookup tables that are too large; export it again")
+    return ds
+
+
+class _Bounded:
+    """A file that is read in a bounded number of pieces: each element costs two, and each of them time."""
+
+    def __init__(self, file: BinaryIO, most_reads: int) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._left = most_reads
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise DicomError("has more elements than a radiograph needs; export it again")
+        return self._read(size)
 
 
 def _syntax(ds: Any) -> str:
@@ -206,13 +254,13 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> tuple[NDA
 
 def _frame(ds: Any, layout: DicomLayout, index: int) -> bytes:
     """A compressed frame. Where each has one fragment, or there is one frame, a wrong offset table does not matter."""
-    fragments = list(generate_fragments(ds.PixelData))[1:]
+    fragments: list[bytes] = list(generate_fragments(ds.PixelData))[1:]
     if layout.frames == 1:
         return b"".join(fragments)
     if len(fragments) == layout.frames:
         return fragments[index]
     offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
-    return get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets)
+    return bytes(get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets))
 
 
 def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayout:

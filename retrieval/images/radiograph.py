@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
+from retrieval.images.blank import BLANK_CODES, blank_notices
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
-from retrieval.images.raster_reader import RasterError, read_raster
+from retrieval.images.raster_reader import RasterError, checked_header, read_raster
 from retrieval.notices import Code, Notice
 from retrieval.wording import predicate, printable
 
@@ -31,6 +32,7 @@ __all__ = [
     "file_and_frame",
     "file_digest",
     "is_dicom",
+    "memory_to_decode",
     "read_frames",
     "read_radiograph",
 ]
@@ -59,8 +61,8 @@ class Radiograph:
 
     `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits; for one
     of several frames, it is the SHA-256 of that and the frame's number. `notices` is empty for a file in order.
-    `patient` is DICOM's Patient ID, which must be neither shown nor stored. `frame` counts from 1; it is 0 where the
-    radiograph stands for the whole file.
+    `patient` and `study` are DICOM's Patient ID and Study Instance UID, which must be neither shown nor stored. `frame`
+    counts from 1; it is 0 where the radiograph stands for the whole file.
     """
 
     pixels: NDArray[np.uint8]
@@ -68,11 +70,17 @@ class Radiograph:
     notices: tuple[Notice, ...] = ()
     patient: str = field(default="", repr=False)
     frame: int = 0
+    study: str = field(default="", repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The notices in words, without a subject: "ends early: ..."."""
         return tuple(map(predicate, self.notices))
+
+    @property
+    def blank(self) -> bool:
+        """Whether the radiograph shows nothing, or almost nothing."""
+        return any(notice.code in BLANK_CODES for notice in self.notices)
 
 
 def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
@@ -123,6 +131,23 @@ def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
     where the extra that reads it is not installed.
     """
     return _first_picture(data, Path(name).suffix, printable(name))
+
+
+def memory_to_decode(data: bytes, name: str = "radiograph") -> int:
+    """An upper bound of the bytes that decoding and preparing a file takes at any time, from its header alone.
+
+    Raises RadiographError for what `decode_radiograph` refuses by its header, MissingExtra for DICOM without the extra.
+    """
+    shown = printable(name)
+    _require_bytes(data, shown)
+    try:
+        if not _is_dicom(data, Path(name).suffix):
+            return checked_header(data, MAX_PIXELS, MAX_MEMORY).memory
+        from retrieval.images import dicom_reader
+
+        return dicom_reader.memory_to_decode(data, MAX_BYTES, MAX_PIXELS)
+    except ValueError as error:  # RasterError or DicomError
+        raise RadiographError(f"{shown} {error}") from None
 
 
 def is_dicom(file: Path) -> bool:
@@ -192,6 +217,12 @@ def _require_size(size: int, shown: str) -> None:
         raise RadiographError(f"{shown} has {size / 2**20:,.0f} MiB, more than {limit}; export it alone, or smaller")
 
 
+def _require_bytes(data: bytes, shown: str) -> None:
+    if not data:
+        raise RadiographError(f"{shown} is empty; copy or export it again")
+    _require_size(len(data), shown)
+
+
 def _all_pictures(data: bytes, suffix: str, shown: str, frame: int | None, most: int | None) -> list[Radiograph]:
     return _dicom_frames(data, shown, frame, most) if _is_dicom(data, suffix) else [_raster(data, shown)]
 
@@ -203,18 +234,18 @@ def _first_picture(data: bytes, suffix: str, shown: str) -> Radiograph:
     picture = _dicom(data, shown, 1)
     several = (Notice(Code.SEVERAL_PICTURES, detail={"kind": "frames"}),) if picture.count > 1 else ()
     digest = hashlib.sha256(data).hexdigest()
-    return Radiograph(picture.frames[0], digest, picture.notices + several, picture.patient)
+    pixels = picture.frames[0]
+    notices = picture.notices + several + blank_notices(pixels)
+    return Radiograph(pixels, digest, notices, picture.patient, study=picture.study)
 
 
 def _raster(data: bytes, shown: str) -> Radiograph:
-    if not data:
-        raise RadiographError(f"{shown} is empty; copy or export it again")
-    _require_size(len(data), shown)
+    _require_bytes(data, shown)
     try:
         pixels, notices = read_raster(data, MAX_PIXELS, MAX_MEMORY)
     except RasterError as error:
         raise RadiographError(f"{shown} {error}") from error
-    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices)
+    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices + blank_notices(pixels))
 
 
 def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None = None) -> list[Radiograph]:
@@ -223,7 +254,14 @@ def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None =
     first = 0 if picture.count == 1 else frame or 1
     digest = hashlib.sha256(data).hexdigest()
     return [
-        Radiograph(pixels, _frame_digest(digest, number), picture.notices, picture.patient, number)
+        Radiograph(
+            pixels,
+            _frame_digest(digest, number),
+            picture.notices + blank_notices(pixels),
+            picture.patient,
+            number,
+            picture.study,
+        )
         for number, pixels in enumerate(picture.frames, first)
     ]
 

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from retrieval.images.codestream import (
     JPEG_FRAMES,
@@ -171,7 +172,8 @@ def _jpeg(kind: str, data: bytes) -> Header:
 
 def _all_sent(data: bytes, component: int) -> bool:
     """Whether the scans before the last one of a cut progressive JPEG hold every frequency of a component."""
-    scans = [segment.body for segment in jpeg_segments(data) if segment.marker == JPEG_SCAN]
+    segments = islice(jpeg_segments(data), _MOST_PARTS)
+    scans = [segment.body for segment in segments if segment.marker == JPEG_SCAN]
     sent: set[int] = set()
     for body in scans[:-1]:
         if component in body[1:-3:2]:
@@ -358,7 +360,7 @@ def _pnm(kind: str, data: bytes) -> Header:
     white = int(maximum[1]) if maximum else 255
     depth = 4 if form in b"fF" else 2 if white > 255 else 1
     channels = 3 if form in b"36F" else 1
-    white = white if white < 255 else 0
+    white = white if white < 255 and form in b"56" else 0  # OpenCV itself scales numbers that are written out
     return Header(kind, int(size[1]), int(size[2]), data, channels, depth, channels * depth, white=white)
 
 

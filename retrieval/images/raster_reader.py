@@ -37,8 +37,8 @@ def checked_header(data: bytes, most_pixels: int, most_memory: int) -> Header:
     if header.width * header.height > most_pixels:
         raise RasterError(f"has {size}, more than {most_pixels:,} in all; export it smaller")
     if header.memory > most_memory:
-        needed = f"{header.memory / 2**30:.1f} GiB of memory, more than the {most_memory / 2**30:.1f} GiB allowed"
-        raise RasterError(f"has {size} that take {needed}; export it smaller, in grey, or with 8 or 16 bits")
+        needed = f"{header.memory / 2**20:,.0f} MiB of memory, more than the {most_memory / 2**20:,.0f} MiB allowed"
+        raise RasterError(f"has {size} that take {needed}; export it smaller, or in grey of 8 or 16 bits")
     if header.cut and not header.measurable:
         raise RasterError("ends early, before all its detail was sent; copy or export it again")
     return header
@@ -153,7 +153,7 @@ def _eight_bits(pixels: NDArray[Any], header: Header) -> tuple[NDArray[np.uint8]
     if pixels.dtype == np.uint8:  # libtiff itself has inverted an 8-bit TIFF
         if not header.white:
             return pixels, False
-        return look_up(np.minimum(np.rint(np.arange(256) * (255 / header.white)), 255).astype(np.uint8), pixels), False
+        return look_up(np.minimum(np.rint(np.arange(256) * 255 / header.white), 255).astype(np.uint8), pixels), False
     whole = pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2
     if whole:
         values, counts = all_values(pixels), count_values(pixels)

@@ -12,6 +12,7 @@ from index.builder import IndexBuilder
 from index.case import FIELDS
 from index.errors import IndexFailure
 from index.reader import IndexReader
+from retrieval.csv_format import safe_text
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import Progress
 from retrieval.encoding.bundle import BUNDLED, Bundle
@@ -24,6 +25,7 @@ def write_csv(reader: IndexReader, target: Path, progress: Progress | None = Non
     """Write all records, logits and embeddings to a CSV table, completely or not at all; gives the number of cases.
 
     Columns: those of `Case`, the label by name; `logit`, the classifier's, uncalibrated; `e0`, `e1`, ... the embedding.
+    No name is a formula of a spreadsheet.
     Raises IndexBusy and IndexFailure as `index.export.write_parquet` does.
     """
     try:
@@ -41,7 +43,7 @@ def _write(reader: IndexReader, target: Path, progress: Progress | None) -> int:
         for batch in reader.batches():
             for case, logit, embedding in zip(batch.cases, batch.logits, batch.embeddings, strict=True):
                 record = [case.label_name if name == "label" else getattr(case, name) for name in FIELDS]
-                writer.writerow([*record, logit.item(), *embedding.tolist()])
+                writer.writerow([*map(safe_text, record), logit.item(), *embedding.tolist()])
             done += len(batch.cases)
             if progress:
                 progress(done, total)
@@ -85,7 +87,7 @@ def import_index(
             done += len(batch.cases)
             if progress:
                 progress(done, total)
-        values: dict[str, Any] = about["values"]
+        values: dict[str, Any] = about["values"] | {"store": {}}
         for key, value in values.items():
             build.set_metadata(key, value)
         cases, rules = build.cases(), Rules.from_dict(values["rules"])

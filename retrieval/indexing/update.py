@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from index.case import Case, corrected, difference, same_file
+from index.case import Case, corrected, difference, prefixed, same_file
 from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
@@ -58,14 +58,16 @@ def add_to_index(
     collection: Collection,
     path: Path,
     *,
+    keep_blank: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> AddReport:
     """Add the radiographs of a collection that the index does not hold yet; `progress` gets (done, all).
 
-    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if its name
-    is indexed with other bytes, and if its study is indexed with another label or patient. Every batch is on the disk
-    when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
+    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if it is
+    blank (unless `keep_blank`), if its name is indexed with other bytes, and if its study is indexed with another label
+    or patient. Every batch is on the disk when it is added, so the same call continues an interrupted one. The decision
+    rules stay as they are.
 
     Raises IndexFailure, BundleError, and CollectionError if the index names its patients in another way.
     """
@@ -83,7 +85,9 @@ def add_to_index(
         encoder = Encoder.open(writer.model)
         admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
-        report = encode_all(admitted, encoder, store, done=done, workers=workers, progress=progress)
+        report = encode_all(
+            admitted, encoder, store, done=done, keep_blank=keep_blank, workers=workers, progress=progress
+        )
     return AddReport(
         path=str(path),
         added=report.encoded,
@@ -110,6 +114,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     same = 0
     with IndexWriter.open(path) as writer:
         _require_site(writer.metadata("collection"), collection)
+        prefixes = _prefixes(writer)
         digests = {case.case: _digest(case) for case in collection.cases}
         by_digest = writer.known("digest", {*digests.values()} - {""})
         by_name = writer.known("case", {case.case for case in collection.cases})
@@ -120,7 +125,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
                 refused.append((case.case, "the index does not hold it; add it with mura-search index add"))
                 continue
             target = same_file(case, indexed)
-            record = corrected(target, collection.stored(case))
+            record = corrected(target, _as_merged(collection.stored(case), target, prefixes))
             if len(indexed) > 1 and target.case != case.case:
                 refused.append((case.case, f"the index holds it {len(indexed)} times, under other names"))
             elif changed.setdefault(target.case, record) != record:
@@ -133,6 +138,19 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
             raise IndexFailure(f"{error}; correct all radiographs of that study") from error
     behind = writer.behind if writer.remote else 0
     return UpdateReport(str(path), updated, same, tuple(refused), collection.notices, behind)
+
+
+def _prefixes(writer: IndexWriter) -> list[str]:
+    prefixes = writer.metadata("prefixes")
+    return prefixes if isinstance(prefixes, list) else []
+
+
+def _as_merged(given: Case, indexed: Case, prefixes: list[str]) -> Case:
+    """A record with the prefix of the index that brought the radiograph: without it two patients might become one."""
+    for prefix in prefixes:
+        if indexed.patient.startswith(prefix) and not given.patient.startswith(prefix):
+            return prefixed(given, prefix)
+    return given
 
 
 def _digest(case: Case) -> str:
@@ -188,12 +206,14 @@ def _admitted(
     names = writer.known("case", {case.case for case, _ in readable})
     studies = {case.study: case for case in writer.find("study", {case.study for case, _ in readable})}
     admitted: list[Case] = []
+    prefixes = _prefixes(writer)
     for case, digest in readable:
         study = studies.get(case.study, case)
         if digest in digests:
             indexed = same_file(case, digests[digest])
             known.append((case.case, indexed.case))
-            differing += [(case.case, words)] if (words := difference(indexed, collection.stored(case))) else []
+            given = _as_merged(collection.stored(case), indexed, prefixes)
+            differing += [(case.case, words)] if (words := difference(indexed, given)) else []
         elif case.case in names:
             refused.append((case.case, "another radiograph of this name is indexed; remove it, or rename this file"))
         elif (study.label, study.patient) != (case.label, case.patient):

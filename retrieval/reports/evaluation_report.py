@@ -10,6 +10,7 @@ from index.reader import Hit
 from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import METRICS
 from retrieval.evaluation.predictions import StudyPrediction
+from retrieval.evaluation.summary import AT_THRESHOLD
 from retrieval.reports.evaluation_charts import (
     forest_chart,
     map_chart,
@@ -50,6 +51,7 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
     wrong = wrong_predictions(evaluation.predictions)
     sections = [
         ("by-study", "By study"),
+        ("operating-point", "For a wanted sensitivity"),
         ("near-duplicates", "Near duplicates"),
         ("by-image", "By radiograph"),
         ("by-part", "By body part"),
@@ -62,10 +64,13 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         ("errors", "Worst errors"),
         ("method", "Method"),
     ]
+    shown = {"near-duplicates": evaluation.leakage.pairs, "operating-point": evaluation.operating_point}
+    hidden = [name for name, content in shown.items() if not content]
     return render(
         "evaluation.html",
         title=f"Evaluation of {evaluation.model.name}",
-        sections=[section for section in sections if evaluation.leakage.pairs or section[0] != "near-duplicates"],
+        sections=[section for section in sections if section[0] not in hidden],
+        at_threshold=AT_THRESHOLD,
         evaluation=evaluation,
         metrics=METRICS,
         predictors=PREDICTORS,

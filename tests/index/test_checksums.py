@@ -1,8 +1,12 @@
 """Verifying finds every byte that was changed, whatever the byte means."""
 
+import json
+import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index import checksums, reader
+from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure
 from index.reader import IndexReader
@@ -193,3 +198,72 @@ def test_stale_checksums_are_told_from_damage_and_renewed(place: Path, first_lin
             writer.compact()
     with IndexReader.open(place) as opened:
         assert opened.verify()
+
+
+@pytest.mark.parametrize("table", ["history", "quarantine", "model"])
+def test_without_the_sums_a_change_of_a_name_of_the_history_or_of_the_model_is_found(
+    tmp_path: Path, model: Path, sample: Sample, table: str
+) -> None:
+    place = tmp_path / "index"
+    with IndexBuilder.start(place, model=model, dimension=8, fingerprint="f") as build:
+        build.add(*sample)
+        build.quarantine([(Case("JaneRoe/1.png", "Roe-1", "JaneRoe", 0, path="/d/1.png"), "it is empty")])
+        build.finish()
+    (place / "SHA256SUMS").unlink()
+    with IndexReader.open(place) as reader:
+        assert not reader.verify()
+    if table == "model":
+        (place / "model" / "model.json").write_text("[]")
+        with pytest.raises(IndexDamaged, match=r"model\.json is damaged"):
+            IndexReader.open(place)
+        (place / "model" / "model.json").write_text("{}")
+        (place / "model" / "parts" / "encoder.onnx").unlink()
+        with pytest.raises(IndexDamaged, match=r"encoder\.onnx is damaged or missing"):
+            IndexReader.open(place)
+        return
+    file = place / "cases.sqlite"
+    data = file.read_bytes()
+    for word in (b"JaneRoe", b"Roe-1", b"it is empty") if table == "quarantine" else (b'{"cases": 60}', b"+00:00"):
+        at = data.rindex(word)
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with IndexReader.open(place) as reader, pytest.raises(IndexDamaged, match=rf"{table}|structure|not what"):
+            reader.verify()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE history SET generation = 7")
+    with IndexReader.open(place) as reader, pytest.raises(IndexDamaged):
+        reader.verify()
+
+
+def test_an_index_of_format_3_is_read_and_becomes_format_4_with_its_next_change(place: Path, sample: Sample) -> None:
+    with closing(sqlite3.connect(place / "cases.sqlite", isolation_level=None)) as connection:
+        document = json.loads(connection.execute("SELECT document FROM metadata").fetchone()[0])
+        del document["model"]
+        document["values"]["collection"] = {"layout": "mura", "notes": ["missing: train/patient7/image1.png"]}
+        text = json.dumps(document)
+        connection.execute("UPDATE metadata SET document = ?, crc = ?", (text, zlib.crc32(text.encode())))
+        bad = ("bad.png", "s", "patient9", "/d/bad.png", "it is empty")
+        for table in ("history", "quarantine"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN crc")
+        connection.execute("INSERT INTO quarantine VALUES (?, ?, ?, ?, ?)", bad)
+        connection.execute("PRAGMA user_version = 3")
+    sums = subprocess.run(
+        ["sha256sum", "cases.sqlite", "model/model.json", "model/parts/encoder.onnx", "vectors.faiss"],
+        cwd=place,
+        capture_output=True,
+        check=True,
+    )
+    (place / "SHA256SUMS").write_bytes(sums.stdout)
+    with IndexReader.open(place) as reader:
+        assert reader.verify()
+        assert reader.info()["schema"] == 3
+        before = reader.history()
+        assert reader.model_files().keys() == {"model.json", "parts/encoder.onnx"}
+    with IndexWriter.open(place) as writer:
+        writer.remove({"patient": ["patient7"]})
+    with IndexReader.open(place) as reader:
+        assert reader.verify()
+        assert reader.info()["schema"] == 4
+        assert reader.history()[:-1] == before
+        assert [case.case for case, _ in reader.set_aside()] == ["bad.png"]
+        assert reader.metadata("collection") == {"layout": "mura", "notes": []}
+    assert b"patient7/" not in (place / "cases.sqlite").read_bytes()

@@ -329,7 +329,7 @@ def test_a_writer_finds_what_is_indexed(place: Path, sample: Sample) -> None:
         assert writer.metadata("rules") == {"k": 15, "source": "a sentence"}
         assert writer.find("study", ["study4", "nowhere"]) == [case for case in cases if case.study == "study4"]
         first = next(case for case in cases if case.patient == "patient2")
-        assert writer.known("patient", ["patient2", "nobody"]) == {"patient2": first.case}
+        assert writer.known("patient", ["patient2", "nobody"])["patient2"][0] == first
         with pytest.raises(ValueError, match="no field"):
             writer.known("colour", ["grey"])
 
@@ -411,3 +411,82 @@ def test_a_removal_removes_unfinished_builds_that_may_hold_the_patient(
     with IndexWriter.open(place) as writer:
         writer.remove({"patient": ["patient4"]})
         assert writer.leftovers == {partial: "Read-only file system"}
+
+
+def test_corrected_records_are_taken_over_in_one_transaction(place: Path, sample: Sample) -> None:
+    cases, embeddings, thumbnails, _ = sample
+    study = [case for case in cases if case.study == "study7"]
+    new = [
+        replace(case, label=0, patient="JaneRoe", study="Roe-1", part="hand", path="/new", digest="") for case in study
+    ]
+    with IndexReader.open(place) as reader:
+        with IndexWriter.open(place) as writer:
+            assert writer.update(new) == len(new)
+            assert writer.update(new) == 0
+        given = {case.case: replace(case, digest=old.digest) for case, old in zip(new, study, strict=True)}
+        expected = [given.get(case.case, case) for case in cases]
+        hits = reader.search(embeddings[:5], 25, where={"part": ["hand"]})  # a reader that was open all the time
+        assert {hit.case.case for hit in hits[0]} <= given.keys()
+        assert [len(found) for found in hits] == [1] * 5  # one study, although vectors.faiss numbered it otherwise
+        assert reader.cases() == expected
+        assert reader.history()[-1]["action"] == "update"
+        assert reader.history()[-1]["detail"] == {"cases": len(new)}
+        assert reader.thumbnail(study[0].case) == thumbnails[cases.index(study[0])]
+    with IndexReader.open(place) as reader:
+        assert reader.verify()
+        assert len(reader.search(embeddings[:1], 99)[0]) == 25
+        assert reader.embeddings().tobytes() == embeddings.tobytes()
+
+
+def test_what_a_corrected_record_held_before_is_gone(place: Path, sample: Sample) -> None:
+    names = [case.case for case in sample[0] if case.patient == "patient3"]
+    with IndexWriter.open(place) as writer:
+        cases = writer.find("patient", ["patient3"])
+        writer.update([replace(case, patient="p3", study=f"p{case.study}", path="") for case in cases])
+    assert b"patient3" not in (place / "cases.sqlite").read_bytes()
+    with IndexReader.open(place) as reader:
+        assert [case.case for case in reader.find("patient", ["p3"])] == names
+
+
+def test_a_correction_that_would_split_a_study_changes_nothing(place: Path, sample: Sample) -> None:
+    first, *rest = [case for case in sample[0] if case.study == "study7"]
+    assert rest
+    with IndexWriter.open(place) as writer:
+        for wrong in (replace(first, label=1 - first.label), replace(first, patient="another")):
+            with pytest.raises(ValueError, match="study7"):
+                writer.update([wrong])
+        with pytest.raises(ValueError, match="holds no case unknown"):
+            writer.update([Case("unknown", "s", "p", 0)])
+        assert writer.cases() == sample[0]
+    with IndexReader.open(place) as reader:
+        assert reader.info()["generation"] == 1
+
+
+def test_a_merge_names_the_records_that_differ(tmp_path: Path, place: Path, write_index: Write, sample: Sample) -> None:
+    cases, embeddings, thumbnails, logits = chosen(sample, list(range(20)))
+    other = [replace(case, label=1 - case.label) if case.study == cases[0].study else case for case in cases]
+    south = write_index(tmp_path / "south", (other, embeddings, thumbnails, logits))
+    with IndexReader.open(south) as reader, IndexWriter.open(place) as writer:
+        merged = writer.merge(reader)
+        assert writer.cases() == sample[0]
+    expected = [case.case for case in cases if case.study == cases[0].study]
+    assert (merged.added, len(merged.known)) == (0, 20)
+    assert [case for case, _ in merged.differing] == expected
+    assert "label is" in merged.differing[0][1]
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_writer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[Path] = []
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("index.writer.zero_gaps", killed)
+    with pytest.raises(KeyboardInterrupt), IndexWriter.open(place) as writer:
+        writer.remove({"patient": ["patient3"]})
+    monkeypatch.setattr("index.writer.zero_gaps", cleaned.append)
+    for _ in range(2):
+        IndexWriter.open(place).close()
+    assert cleaned == [place / "cases.sqlite"]
+    with IndexReader.open(place) as reader:
+        assert reader.verify()

@@ -137,6 +137,21 @@ def test_nothing_is_tuned_and_what_was_used_is_said(searcher: Searcher, squares:
     assert "readings" not in content
 
 
+def test_an_index_that_changes_meanwhile_is_judged_as_it_was(searcher: Searcher, squares: Squares) -> None:
+    collection = squares(UNSEEN, "unseen")
+    before = dataclasses.replace(evaluate(searcher, collection, rounds=20), seconds=0)
+
+    def change(done: int, total: int) -> None:
+        with IndexWriter.open(searcher.index.path) as writer:
+            writer.relabel("s4", done % 2)
+            writer.remove({"study": ["s1"]})
+
+    meanwhile = dataclasses.replace(evaluate(searcher, collection, rounds=20, progress=change), seconds=0)
+    assert meanwhile == before
+    searcher.refresh()
+    assert dataclasses.replace(evaluate(searcher, collection, rounds=20), seconds=0) != before
+
+
 def test_the_same_seed_gives_the_same_figures(searcher: Searcher, squares: Squares) -> None:
     collection = squares(UNSEEN, "unseen")
 
@@ -246,3 +261,12 @@ def test_an_index_that_was_emptied_cannot_judge(searcher: Searcher, squares: Squ
     searcher.refresh()
     with pytest.raises(EvaluationError, match="is empty; add radiographs"):
         evaluate(searcher, squares([("new", "new", 0, [70])], "others"))
+
+
+def test_an_index_of_one_label_is_not_evaluated(squares: Squares, model: Path, tmp_path: Path) -> None:
+    build_index(squares([("p1", "s1", 0, [60]), ("p2", "s2", 0, [70])]), tmp_path / "normal", model=model)
+    with (
+        Searcher.open(tmp_path / "normal") as searcher,
+        pytest.raises(EvaluationError, match="are normal, so they do not"),
+    ):
+        evaluate(searcher, squares(UNSEEN, "unseen"), rounds=5)

@@ -25,7 +25,8 @@ def arm(top: int = 4000, height: int = 120, width: int = 90) -> NDArray[np.uint1
     limb = np.clip(1.6 - np.abs(x - 0.37) / 0.16, 0, 1) * (0.35 + 0.2 * y)
     bone = np.clip(1.6 - np.abs(x - 0.37) / 0.07, 0, 1) * (0.4 + 0.05 * y)
     picture = 0.03 * (1 + x) + limb + bone
-    return np.rint(picture / picture.max() * top).astype(np.uint16)
+    values: NDArray[np.uint16] = np.rint(picture / picture.max() * top).astype(np.uint16)
+    return values
 
 
 def read(path: Path) -> tuple[NDArray[np.int64], list[str]]:
