@@ -147,6 +147,6 @@ class FetchOptions:
             folder = self.data or scratch
             folder.mkdir(parents=True, exist_ok=True)
             with progress("fetching") as show:
-                for text in archive.fetch_labelled(options.labels, folder, show):
+                for text in archive.fetch_labelled(options.labels, folder, show, options.meanings):
                     note(text)
             yield options.read_noted(folder, "dicom")
