@@ -25,6 +25,7 @@ from retrieval.wording import predicate
 
 __all__ = [
     "Batch",
+    "Change",
     "EncodedCase",
     "EncodingReport",
     "Progress",
@@ -39,6 +40,9 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 """Called with the number of radiographs that are done and the number of all."""
+
+Change = Callable[[Case, NDArray[np.uint8]], NDArray[np.uint8]]
+"""Gives a changed radiograph for a case and its pixels as read."""
 
 THUMBNAIL_SIDE = 160
 # The number of radiographs read ahead. They are prepared and so small; memory is bounded by the working threads.
@@ -100,19 +104,20 @@ def encode_all(
     keep_blank: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    change: Change | None = None,
 ) -> EncodingReport:
     """Encode cases in their order, and pass each batch to `store`.
 
     store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
     radiographs that need no encoding; `progress` counts them as done. keep_blank: whether blank radiographs are stored
-    and not among the unreadable ones. workers: threads that read files. A
-    KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
+    and not among the unreadable ones. workers: threads that read files. change: what to encode instead of a radiograph.
+    A KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
     notices: list[Notice] = []
     try:
-        with closing(encoded_batches(cases, encoder, workers=workers)) as batches:
+        with closing(encoded_batches(cases, encoder, workers=workers, change=change)) as batches:
             for every in batches:
                 batch = every if keep_blank else _without_blank(every)
                 resumable = store(batch)
@@ -128,12 +133,17 @@ def encode_all(
 
 
 def encoded_batches(
-    cases: Sequence[Case], encoder: Encoder, *, size: int = 16, workers: int | None = None
+    cases: Sequence[Case],
+    encoder: Encoder,
+    *,
+    size: int = 16,
+    workers: int | None = None,
+    change: Change | None = None,
 ) -> Generator[Batch, None, None]:
     """Read, prepare and encode cases in their order; a batch holds up to `size` readable ones."""
     prepared: list[_Prepared] = []
     unreadable: list[tuple[Case, str]] = []
-    for item in _prepared(cases, encoder, workers):
+    for item in _prepared(cases, encoder, workers, change):
         if isinstance(item, _Prepared):
             prepared.append(item)
         else:
@@ -190,14 +200,14 @@ def shown_name(case: Case) -> str:
 
 
 def _prepared(
-    cases: Sequence[Case], encoder: Encoder, workers: int | None
+    cases: Sequence[Case], encoder: Encoder, workers: int | None, change: Change | None
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
     def prepare(case: Case) -> _Prepared | tuple[Case, str]:
         try:
             radiograph = read_radiograph(Path(case.path), shown_name(case))
         except RadiographError as error:
             return case, str(error)
-        pixels = radiograph.pixels
+        pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
         return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
 
