@@ -66,6 +66,12 @@ class FileOptions:
         Option(metavar="NAME", help="Whose predictions --predictions writes: classifier, vote or mean."),
     ] = Predictor.CLASSIFIER
 
+    def check(self) -> None:
+        """Raise OutputError if a file cannot be written, or its name does not end as what is written."""
+        require_writable(self.csv, self.figures, self.predictions, self.html)
+        require_ending([".csv"], self.csv, self.figures, self.predictions)
+        require_ending([".html", ".htm"], self.html)
+
     def write(self, result: "Evaluation", studies: int, layout: str, page: str) -> None:
         """Write the files that were asked for; `studies` is how many the collection has."""
         from retrieval.evaluation.tables import figure_table, prediction_table
@@ -119,9 +125,7 @@ def evaluate(
     from retrieval.reports.evaluation_report import evaluation_report
     from retrieval.searcher import Searcher
 
-    require_writable(files.csv, files.figures, files.predictions, files.html)
-    require_ending([".csv"], files.csv, files.figures, files.predictions)
-    require_ending([".html", ".htm"], files.html)
+    files.check()
     collection = options.read(data)
     if robustness:
         measure_robustness(index, collection, files, {"rounds": rounds, "seed": seed, "workers": workers}, as_json)
