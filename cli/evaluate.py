@@ -42,6 +42,16 @@ RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
 FILE = "FILE"
 
 
+Corrupted = Annotated[
+    bool,
+    Option(
+        "--robustness",
+        help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy and "
+        "so on. It takes fifty times as long. --csv writes a line a change.",
+    ),
+]
+
+
 class Predictor(StrEnum):
     """Who makes the predictions."""
 
@@ -104,14 +114,7 @@ def evaluate(
     ] = None,
     rounds: Annotated[int, Option(min=1, metavar="N", help="How often the patients are resampled.")] = 10_000,
     seed: Annotated[int, Option(min=0, metavar="N", help="The random seed of the resampling.")] = 0,
-    robustness: Annotated[
-        bool,
-        Option(
-            "--robustness",
-            help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy "
-            "and so on. It takes fifty times as long. --csv writes a line a change.",
-        ),
-    ] = False,
+    robustness: Corrupted = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -127,20 +130,14 @@ def evaluate(
 
     files.check()
     collection = options.read(data)
+    how: dict[str, Any] = {"rounds": rounds, "seed": seed, "workers": workers}
     if robustness:
-        measure_robustness(index, collection, files, {"rounds": rounds, "seed": seed, "workers": workers}, as_json)
+        measure_robustness(index, collection, files, how, as_json)
         return
     with Searcher.open(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged
-        result = measure(
-            searcher,
-            collection,
-            sensitivity=sensitivity,
-            rounds=rounds,
-            seed=seed,
-            workers=workers,
-            progress=show,
-        )
+
+        result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
         page = evaluation_report(result, searcher) if files.html else ""
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:

@@ -61,7 +61,7 @@ class CollectionOptions:
     labels_are: Annotated[
         str | None,
         Option(
-            metavar="NAME=LABEL,...",
+            metavar="VALUE=LABEL,...",
             help="What other labels mean, in tables and as names of folders: fracture=abnormal,no=normal.",
         ),
     ] = None
@@ -147,6 +147,6 @@ class FetchOptions:
             folder = self.data or scratch
             folder.mkdir(parents=True, exist_ok=True)
             with progress("fetching") as show:
-                for text in archive.fetch_labelled(options.labels, folder, show, options.meanings):
+                for text in archive.fetch_labelled(options.labels, folder, show):
                     note(text)
             yield options.read_noted(folder, "dicom")
