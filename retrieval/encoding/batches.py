@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.images.blank import is_nearly_blank
+from retrieval.images.blank import BLANK_CODES
 from retrieval.images.preprocessing import shrink
-from retrieval.images.radiograph import Radiograph, file_digest, read_radiograph
-from retrieval.notices import BLANKS, Code, Notice, of_view
+from retrieval.images.radiograph import file_digest, read_radiograph
+from retrieval.notices import Notice, of_view
 from retrieval.wording import predicate
 
 __all__ = [
@@ -168,7 +168,7 @@ def usable(encoded: Encoded) -> NDArray[np.bool_]:
 
 def _without_blank(batch: Batch) -> Batch:
     """The batch with its blank radiographs among the unreadable ones."""
-    reasons = {notice.view: predicate(notice) for notice in batch.notices if notice.code in BLANKS}
+    reasons = {notice.view: predicate(notice) for notice in batch.notices if notice.code in BLANK_CODES}
     if not reasons:
         return batch
     kept = [row for row, case in enumerate(batch.cases) if case.case not in reasons]
@@ -199,13 +199,6 @@ def shown_name(case: Case) -> str:
     return case.path if case.path.endswith(case.case) else case.case
 
 
-def _notices(case: Case, radiograph: Radiograph) -> list[Notice]:
-    notices = of_view(case.case, radiograph.notices)
-    if is_nearly_blank(radiograph.pixels) and not any(notice.code in BLANKS for notice in notices):
-        notices.append(Notice(Code.NEARLY_BLANK, case.case))
-    return notices
-
-
 def _prepared(
     cases: Sequence[Case], encoder: Encoder, workers: int | None, change: Change | None
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
@@ -216,7 +209,7 @@ def _prepared(
             return case, str(error)
         pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), _notices(case, radiograph))
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
