@@ -147,11 +147,10 @@ def test_a_tls_handshake_has_a_time_limit(serve: Serve, connections: list[socket
         assert client.get("/healthz").status_code == 200
 
 
-def test_what_happens_often_has_one_line_and_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_happens_often_has_one_line_and_a_count() -> None:
     now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
     lines: list[str] = []
-    log = RateLimitedLog(lines.append)
+    log = RateLimitedLog(lines.append, clock=lambda: now)
     for _ in range(1200):
         log.add("refused")
     log.add("another")
