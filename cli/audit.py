@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import bare_table, print_json, progress, require_writable, standard_output, write_file
-from cli.options.common import AsJson, Workers
+from cli.console import bare_table, print_json, progress, require_ending, require_writable, standard_output, write_file
+from cli.options.common import AsJson, Excel, Workers
 from cli.options.data import CollectionOptions, Data
 from retrieval.wording import printable
 
@@ -87,6 +87,7 @@ def audit(
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of the findings (HTML).")
     ] = None,
+    excel: Excel = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -100,10 +101,12 @@ def audit(
     if deep.model and deep.index:
         raise typer.BadParameter("an index has its own model: give --model or --index, not both")
     require_writable(table, sheet)
+    require_ending([".csv"], table)
+    require_ending([".html", ".htm"], sheet)
     collection = options.read(data)
     findings = deep.examine(collection, workers)
     if table:
-        write_file(table, findings.to_csv())
+        write_file(table, findings.to_csv(), mark=excel)
     if sheet:
         from retrieval.reports.audit_report import audit_report
 
@@ -119,7 +122,7 @@ def print_audit(findings: "Audit") -> None:
     print(printable(f"{findings.root} ({kind})"))
     print(f"{findings.images:,} radiographs, {findings.studies:,} studies, {findings.patients:,} patients")
     for text in findings.notes:
-        print(f"Note: {text}.")
+        print(printable(f"Note: {text}."))
     print()
     standard_output().print(counts(findings))
     print()

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from cli.console import note, print_json, progress
 from cli.options.common import AsJson, OpenPage, Port, Seed
 from cli.serve import ServerOptions, run_server
+from index.errors import MuraSearchError
+from index.lock import require_locks
 
 __all__ = ["demo"]
 
@@ -26,6 +29,9 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Draw synthetic radiographs, index them, ask about a study that is not indexed, and print the answer."""
+    require_locks()
+    if keep and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise MuraSearchError(f"{keep} is not an empty folder; give --keep a new folder or an empty one")
     folder = keep or Path(tempfile.mkdtemp(prefix="mura-search-demo-"))
     try:
         asked = run_demo(folder, patients, seed, as_json)
@@ -36,7 +42,7 @@ def demo(
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     if keep:
-        note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {keep / 'index'}")
+        note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {quote(str(keep / 'index'))}")
     else:
         note("\nThe radiographs and the index are removed; --keep FOLDER keeps them.")
 
@@ -68,10 +74,13 @@ def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:
             print_json(answer.to_dict())
         else:
             print_answer(answer)
-        all_asked = evaluate(searcher, valid)
-    right = {reader: figures["accuracy"].value or 0.0 for reader, figures in all_asked.study.items()}
+        evaluation = evaluate(searcher, valid)
+    right = {
+        predictor: (evaluation.study[predictor]["accuracy"].value or 0.0) * evaluation.studies
+        for predictor in ("classifier", "knn")
+    }
     note(
-        f"\nOf all {all_asked.studies} studies that are not indexed, the classifier called "
-        f"{right['classifier'] * all_asked.studies:.0f} right and the vote {right['knn'] * all_asked.studies:.0f}."
+        f"\nOf all {evaluation.studies} studies that are not indexed, the classifier is right on "
+        f"{right['classifier']:.0f} and the vote on {right['knn']:.0f}."
     )
     return Path(asked.path)

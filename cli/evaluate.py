@@ -1,34 +1,55 @@
 """`mura-search evaluate`: how well an index reads patients that it does not hold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import BadParameter, Option
 
-from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
-from cli.options.common import AsJson, IndexFolder, StudyTable, Workers
+from cli.console import (
+    bare_table,
+    note,
+    print_json,
+    progress,
+    require_ending,
+    require_writable,
+    standard_output,
+    write_file,
+)
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
-from retrieval.wording import PREDICTORS, estimate_text, metric_title
+from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
+    from retrieval.datasets.collection import Collection
     from retrieval.evaluation.agreement import Agreement
     from retrieval.evaluation.evaluate import Evaluation
     from retrieval.evaluation.metrics import Estimate
+    from retrieval.evaluation.robustness import Robustness
     from retrieval.evaluation.summary import Figures, PartFigures
 
 __all__ = ["evaluate", "print_evaluation"]
 
 # What fits a screen; JSON and HTML have all figures.
-BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "auroc")
+BY_STUDY = ("kappa", "accuracy", "sensitivity", "specificity", "precision", "npv", "auroc")
 HEADLINES = ("kappa", "auroc")
 RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
 FILE = "FILE"
+
+
+Corrupted = Annotated[
+    bool,
+    Option(
+        "--robustness",
+        help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy and "
+        "so on. It takes fifty times as long. --csv writes a line a change.",
+    ),
+]
 
 
 class Predictor(StrEnum):
@@ -44,6 +65,7 @@ class FileOptions:
     """The files to write."""
 
     csv: StudyTable = None
+    excel: Excel = False
     figures: Annotated[Path | None, Option(metavar=FILE, help="Write all figures as a CSV table.")] = None
     predictions: Annotated[Path | None, Option(metavar=FILE, help="Write the predictions in MURA's format.")] = None
     html: Annotated[
@@ -59,9 +81,9 @@ class FileOptions:
         from retrieval.evaluation.tables import figure_table, prediction_table
 
         if self.csv:
-            write_file(self.csv, result.to_csv())
+            write_file(self.csv, result.to_csv(), mark=self.excel)
         if self.figures:
-            write_file(self.figures, figure_table(result))
+            write_file(self.figures, figure_table(result), mark=self.excel)
         if self.predictions:
             write_file(self.predictions, prediction_table(result.predictions, layout, self.reader.value))
             if missing := studies - result.studies:
@@ -75,8 +97,18 @@ def evaluate(
     options: CollectionOptions,
     files: FileOptions,
     index: IndexFolder = None,
+    sensitivity: Annotated[
+        float | None,
+        Option(
+            min=0.5,
+            max=0.999,
+            metavar="SHARE",
+            help="Also measure at thresholds that reach this sensitivity on the index's own studies, such as 0.95.",
+        ),
+    ] = None,
     rounds: Annotated[int, Option(min=1, metavar="N", help="How often the patients are resampled.")] = 10_000,
     seed: Annotated[int, Option(min=0, metavar="N", help="The random seed of the resampling.")] = 0,
+    robustness: Corrupted = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -86,13 +118,28 @@ def evaluate(
     --json, --figures and --html have all figures.
     """
     from retrieval.evaluation.evaluate import evaluate as measure
+    from retrieval.evaluation.evaluate import frozen
     from retrieval.reports.evaluation_report import evaluation_report
     from retrieval.searcher import Searcher
 
     require_writable(files.csv, files.figures, files.predictions, files.html)
+    require_ending([".csv"], files.csv, files.figures, files.predictions)
+    require_ending([".html", ".htm"], files.html)
     collection = options.read(data)
-    with Searcher.open(index) as searcher, progress("evaluating") as show:
-        result = measure(searcher, collection, rounds=rounds, seed=seed, workers=workers, progress=show)
+    if robustness:
+        measure_robustness(index, collection, files, {"rounds": rounds, "seed": seed, "workers": workers}, as_json)
+        return
+    with Searcher.open(index) as current, progress("evaluating") as show:
+        searcher = frozen(current)  # the report also shows the index that was judged
+        result = measure(
+            searcher,
+            collection,
+            sensitivity=sensitivity,
+            rounds=rounds,
+            seed=seed,
+            workers=workers,
+            progress=show,
+        )
         page = evaluation_report(result, searcher) if files.html else ""
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:
@@ -103,6 +150,50 @@ def evaluate(
     print_evaluation(result)
 
 
+def measure_robustness(
+    index: Path | None, collection: "Collection", files: FileOptions, how: "Mapping[str, Any]", as_json: bool
+) -> None:
+    """Measure, print and write the figures under corruptions."""
+    from retrieval.evaluation.robustness import robustness
+    from retrieval.searcher import Searcher
+
+    if files.figures or files.predictions or files.html:
+        raise BadParameter("--robustness writes only --csv and --json; leave out --figures, --predictions and --html")
+    with Searcher.open(index) as searcher, progress("evaluating") as show:
+        result = robustness(searcher, collection, progress=show, **how)
+    if files.csv:
+        write_file(files.csv, result.to_csv(), mark=files.excel)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    for case, reason in result.skipped:
+        note(f"left out: {case}: {reason}")
+    standard_output().print(robustness_table(result))
+
+
+def robustness_table(result: "Robustness") -> "Table":
+    """Kappa, AUROC and specificity of both predictors under each corruption, and who is called unlike the index."""
+    table = bare_table(
+        "", "", "kappa, classifier", "kappa, vote", "AUROC, both", "specificity, both", "unfamiliar", "why"
+    )
+    for condition in result.conditions:
+        classifier, vote = condition.figures["classifier"], condition.figures["knn"]
+        both = [
+            " / ".join(estimate_text(replace(figures[name], low=None)) for figures in (classifier, vote))
+            for name in ("auroc", "specificity")
+        ]
+        table.add_row(
+            condition.corruption or "as it is",
+            f"{condition.amount:g}" if condition.amount is not None else "",
+            estimate_text(classifier["kappa"], digits=2),
+            estimate_text(vote["kappa"], digits=2),
+            *both,
+            f"{condition.unfamiliar.value or 0:.0%}",
+            next(iter(condition.reasons), ""),
+        )
+    return table
+
+
 def print_evaluation(result: "Evaluation") -> None:
     out = standard_output()
     out.print(f"{result.patients:,} patients that are not in the index; intervals are 95 % by resampling them.\n")
@@ -111,8 +202,11 @@ def print_evaluation(result: "Evaluation") -> None:
         ("image", result.image, result.images, result.abnormal_images, HEADLINES),
     ):
         out.print(f"by {level}: {items:,}, {abnormal:,} of them abnormal", style="bold")
-        out.print(predictors_table(figures, metrics))
-        out.print()
+        print_predictors(figures, metrics)
+    if point := result.operating_point:
+        learned = f"{point.thresholds.studies:,} studies of the index, {point.thresholds.abnormal:,} abnormal"
+        out.print(f"by study, thresholds for a sensitivity of {point.wanted:g} on {learned}", style="bold")
+        print_predictors(point.study, ("sensitivity", "specificity", "precision", "npv"))
     if len(result.parts) > 1:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
@@ -147,14 +241,18 @@ def print_evaluation(result: "Evaluation") -> None:
     )
 
 
-def predictors_table(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> "Table":
-    """A metric a line, a predictor a column: three columns fit a terminal of 80."""
+def print_predictors(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "Sequence[str]") -> None:
+    """A metric a line, a predictor a column: three columns fit a terminal of 80. Reasons of intervals come below."""
     table = bare_table("", *(PREDICTORS[reader] for reader in figures))
     for metric in metrics:
         table.add_row(
             metric_title(metric), *(estimate_text(of_reader[metric], digits=2) for of_reader in figures.values())
         )
-    return table
+    out = standard_output()
+    out.print(table)
+    for line in footnotes(own[metric] for own in figures.values() for metric in metrics):
+        out.print(line, style="dim")
+    out.print()
 
 
 def near_duplicates_line(studies: int, of: int) -> str:

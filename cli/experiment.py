@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = ["experiment"]
 
+GRIDS = Path(__file__).parents[1] / "training" / "experiments" / "grids"
+
+
+def included_grids() -> list[str]:
+    """The names of the grids that are installed. Only their folder is listed: `training` would import torch."""
+    return sorted(file.stem for file in GRIDS.glob("*.toml"))
+
 
 def experiment(
     grid: Annotated[
-        str, typer.Argument(metavar="GRID", help="A grid (TOML file), or the name of an included grid: report.")
+        str,
+        typer.Argument(
+            metavar="GRID", help=f"A grid (TOML file), or the name of an included one: {', '.join(included_grids())}."
+        ),
     ],
     data: Annotated[
         list[Path],
@@ -46,10 +56,12 @@ def experiment(
     from retrieval.datasets.collection import read_collection
 
     plan = read_grid(grid_named(grid))
-    judged, *others = [read_collection(path, layout, part if number == 0 else None) for number, path in enumerate(data)]
+    collection, *others = [
+        read_collection(path, layout, part if number == 0 else None) for number, path in enumerate(data)
+    ]
     with stages("training") as show:
         try:
-            results = run_experiment(plan, judged, others, out, cache=cache, tell=note, report=reporter(show))
+            results = run_experiment(plan, collection, others, out, cache=cache, tell=note, report=reporter(show))
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command continues") from None
     if as_json:
@@ -62,21 +74,19 @@ def experiment(
 
 
 def print_results(results: "Sequence[Mapping[str, Any]]") -> None:
+    from retrieval.evaluation.metrics import Estimate
+    from retrieval.wording import estimate_text
+
     table = bare_table("run", "classifier", "vote", "precision at 5")
     for result in results:
         if "error" in result:
             table.add_row(result["name"], f"failed: {result['error']}")
             continue
-        kappas = [result["study"][reader]["kappa"] for reader in ("classifier", "knn")]
-        table.add_row(result["name"], *(shown(kappa) for kappa in kappas), shown(result["retrieval"]["precision_at_5"]))
+        figures = (
+            *(result["study"][by]["kappa"] for by in ("classifier", "knn")),
+            result["retrieval"]["precision_at_5"],
+        )
+        table.add_row(result["name"], *(estimate_text(Estimate(**figure)) for figure in figures))
     out = standard_output()
     out.print("Cohen's kappa by study, with 95 % intervals by patient", style="bold")
     out.print(table)
-
-
-def shown(estimate: "Mapping[str, Any]") -> str:
-    if estimate["value"] is None:
-        return "undefined"
-    if estimate["low"] is None:
-        return f"{estimate['value']:.3f}"
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"

@@ -3,9 +3,9 @@
 import typer
 
 from cli.commands import Group, add_command
-from cli.index_build import build, merge
-from cli.index_inspect import export, info, verify
-from cli.index_update import add, compact, relabel, remove
+from cli.index_build import build, import_, merge
+from cli.index_inspect import export, info, list_, show, verify
+from cli.index_update import add, compact, relabel, remove, update
 
 __all__ = ["index"]
 
@@ -19,12 +19,16 @@ index = typer.Typer(
 for command, *lines in (
     (build, "index build MURA-v1.1 --split train --part finger", "index build cases.csv --index hand-index"),
     (add, "index add new-cases.csv", "index add MURA-v1.1 --split train --part wrist"),
+    (update, "index update corrected.csv"),
     (remove, "index remove --patient patient00042", "index remove --study s1 --study s2"),
     (relabel, "index relabel s1 abnormal"),
     (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
     (verify, "index verify", "index verify --index hand-index"),
     (compact, "index compact", "index compact --recall 0.999"),
-    (export, "index export embeddings.parquet"),
+    (export, "index export all.parquet", "index export all.csv"),
+    (import_, "index import all.parquet --index copy"),
+    (list_, "index list --part finger --label abnormal"),
+    (show, "index show s1"),
     (info, "index info", "index info --json"),
 ):
     add_command(index, command, None, *lines)

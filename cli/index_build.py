@@ -1,5 +1,6 @@
 """`mura-search index build` and `merge`: an index of labelled radiographs, of shards, or of other indexes."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,17 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from cli.console import note, print_json, print_result, progress, radiographs
+from cli.console import note, note_few, print_json, print_result, progress, radiographs
 from cli.options.common import AsJson, IndexFolder, Workers, index_path
-from cli.options.data import CollectionOptions, FetchOptions
+from cli.options.data import CollectionOptions, FetchOptions, KeepBlank
 from cli.options.store import StoreOptions
 from index.errors import IndexFailure
+from index.lock import require_locks
+from retrieval.notices import Code
+from retrieval.wording import sentence
 
 if TYPE_CHECKING:
     from retrieval.indexing.build import BuildReport
     from retrieval.indexing.shards import ShardReport
 
-__all__ = ["build", "merge"]
+__all__ = ["build", "import_", "merge"]
 
 
 def build(
@@ -33,6 +37,7 @@ def build(
         str | None,
         Option(metavar="I/N", help="Index only the I-th of N shards. mura-search index merge joins the shards."),
     ] = None,
+    keep_blank: KeepBlank = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +48,7 @@ def build(
     from retrieval.indexing.build import build_index
     from retrieval.indexing.shards import Shard, build_shard
 
+    require_locks()
     arguments, target = store.arguments, index_path(index)
     with source.collection(collection) as cases, progress("indexing") as show:
         if shard is not None:
@@ -50,11 +56,15 @@ def build(
                 piece = Shard.parse(shard)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
-            made = build_shard(cases, piece, target, model=model, replace=replace, workers=workers, progress=show)
+            made = build_shard(
+                cases, piece, target, model=model, replace=replace, keep_blank=keep_blank, workers=workers,
+                progress=show,
+            )  # fmt: skip
         else:
             report = build_index(
-                cases, target, model=model, replace=replace, workers=workers, progress=show, **arguments
-            )
+                cases, target, model=model, replace=replace, keep_blank=keep_blank, workers=workers, progress=show,
+                **arguments,
+            )  # fmt: skip
     if shard is not None:
         print_shard(made, as_json)
     else:
@@ -80,9 +90,15 @@ def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> Non
     resumed = f", {report.resumed:,} of them before an interruption" if report.resumed else ""
     print(f"Indexed {report.cases:,} radiographs of {report.studies:,} studies{resumed}, in {report.seconds:.1f} s.")
     if report.quarantined:
-        print(f"Not indexed: {len(report.quarantined):,} that cannot be read, listed above.")
+        print(f"Not indexed: {len(report.quarantined):,} that cannot be read or are blank, listed above.")
     print(f"Decision rules: {report.rules.source}.")
-    print(f"Ask it:  mura-search QUERY... --index {report.path}" if index else "Ask it:  mura-search QUERY...")
+    if warnings := len(report.warnings):
+        print(f"Read with a warning: {warnings:,}; mura-search audit lists them.")
+    for notice in report.notices:
+        if notice.code == Code.ONE_LABEL:
+            note(sentence(notice))
+    option = f" --index {shlex.quote(report.path)}" if index else ""
+    print(f"Ask it:  mura-search QUERY...{option}")
 
 
 def merge(
@@ -132,17 +148,43 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
     from index.writer import IndexWriter
     from retrieval.indexing.update import require_same_key
 
-    added, known = 0, list[tuple[str, str]]()
+    added, known, differing = 0, list[tuple[str, str]](), list[tuple[str, str]]()
     with IndexWriter.open(target) as writer:
         for other in others:
             with IndexReader.open(other) as reader:
                 if not prefix:
                     require_same_key(writer.metadata("collection"), reader.metadata("collection"))
                 try:
-                    more, there = writer.merge(reader, prefix)
+                    merged = writer.merge(reader, prefix)
                 except ValueError as error:
                     raise IndexFailure(f"{error}; nothing of {other} was merged") from error
-            added, known = added + more, known + there
+            added += merged.added
+            known += merged.known
+            differing += merged.differing
     pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
-    text = f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."
-    print_result(as_json, "merge", {"added": added, "known": pairs}, text)
+    differences = [{"case": case, "difference": words} for case, words in differing]
+    lines = [f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."]
+    if differing and not as_json:
+        note_few("differs", differing)
+        lines.append(f"With another record than the index, which stays as it is: {len(differing):,}.")
+    print_result(as_json, "mura-search/merge/1", {"added": added, "known": pairs, "differing": differences}, *lines)
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="The Parquet file that index export wrote.")],
+    index: IndexFolder = None,
+    model: Annotated[
+        Path | None, Option(metavar="FOLDER", help="The model of that index. By default it is the bundled model.")
+    ] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace an index that exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an index from an exported Parquet file, without the radiographs.
+
+    Records, embeddings, pictures and decision rules are those of the exported index.
+    """
+    from retrieval.indexing.exchange import import_index
+
+    with progress("importing") as show:
+        report = import_index(source, index_path(index), model=model, replace=replace, progress=show)
+    print_build(report, index, as_json)

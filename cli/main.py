@@ -3,28 +3,17 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 import retrieval
-from cli.audit import audit
 from cli.commands import Group, add_command, examples
 from cli.console import note
-from cli.demo import demo
-from cli.dicomweb import dicomweb
-from cli.evaluate import evaluate
-from cli.experiment import experiment
-from cli.index import index
-from cli.phantom import phantom
-from cli.query import query
-from cli.scp import scp
-from cli.serve import serve
-from cli.train import train
-from cli.worklist import worklist
 from index.errors import MuraSearchError
 from retrieval.wording import DISCLAIMER
 
@@ -33,10 +22,64 @@ __all__ = ["app", "main"]
 # The other commands multiply only small matrices. OpenBLAS's threads would wait busily for the next product, and take
 # the cores from the encoder: a heatmap takes twice as long with them (docs/heatmap.md), an index a quarter longer.
 LEARNING = ("train", "experiment")
+# What each command is for, and examples. Its module is imported when it is used, so that a query starts at once.
+COMMANDS = {
+    "query": ("Ask about a study.", "pa.png lateral.png", "study/ --heatmap heatmap.png --report answer.html"),
+    "demo": ("Try everything on synthetic radiographs.", "demo", "demo --keep demo --serve"),
+    "serve": (
+        "Serve the page to ask on, and the HTTP API.",
+        "serve --open",
+        "serve --host 0.0.0.0 --token-file token.txt",
+    ),
+    "worklist": (
+        "Rank the studies of a folder for reading.",
+        "worklist inbox --html list.html",
+        "worklist inbox --watch",
+    ),
+    "evaluate": (
+        "Measure how well an index reads new patients.",
+        "evaluate MURA-v1.1 --split valid --html report.html",
+    ),
+    "train": ("Train a model on labelled radiographs.", "train MURA-v1.1 --out run --dry-run"),
+    "experiment": ("Train and compare a grid of models.", "experiment report MURA-v1.1 --out runs"),
+    "audit": ("Check a collection of labelled radiographs.", "audit MURA-v1.1 --deep --sheet findings.html"),
+    "phantom": ("Draw synthetic radiographs.", "phantom synthetic --patients 200"),
+    "dicomweb": ("Ask about a study of an archive, by DICOMweb.", "dicomweb https://HOST/dicom-web --study 1.2.3.4"),
+    "scp": ("Answer for studies that are sent by DICOM.", "scp --spool spool --send-to PACS@10.1.0.2:104"),
+    "index": ("Build, change and check an index of labelled studies.",),
+}
+
+
+class Loaded(Mapping[str, Any]):
+    """The commands by name, each imported when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+    def __getitem__(self, name: str) -> Any:
+        short_help, *lines = COMMANDS[name]
+        command = getattr(import_module(f"cli.{name}"), name)
+        if isinstance(command, typer.Typer):
+            group = typer.main.get_group(command)
+            group.short_help = short_help
+            return group
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        add_command(app, command, short_help, *lines)
+        return typer.main.get_command(app)
 
 
 class Commands(Group):
     """Unless the first word is a command or an option of `mura-search` itself, the words are a query."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = Loaded()  # type: ignore[assignment]  # nobody adds to it
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and self.is_query(ctx, args[0]):
@@ -87,31 +130,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, short_help, *lines in (
-    (query, "Ask about a study.", "pa.png lateral.png", "study/ --heatmap heatmap.png --report answer.html"),
-    (demo, "Try everything on synthetic radiographs.", "demo", "demo --keep demo --serve"),
-    (
-        serve,
-        "Serve the page to ask on, and the HTTP API.",
-        "serve --open",
-        "serve --host 0.0.0.0 --token-file token.txt",
-    ),
-    (
-        worklist,
-        "Rank the studies of a folder for reading.",
-        "worklist inbox --html list.html",
-        "worklist inbox --watch",
-    ),
-    (evaluate, "Measure how well an index reads new patients.", "evaluate MURA-v1.1 --split valid --html report.html"),
-    (train, "Train a model on labelled radiographs.", "train MURA-v1.1 --out run --dry-run"),
-    (experiment, "Train and compare a grid of models.", "experiment report MURA-v1.1 --out runs"),
-    (audit, "Check a collection of labelled radiographs.", "audit MURA-v1.1 --deep --sheet findings.html"),
-    (phantom, "Draw synthetic radiographs.", "phantom synthetic --patients 200"),
-    (dicomweb, "Ask about a study of an archive, by DICOMweb.", "dicomweb https://HOST/dicom-web --study 1.2.3.4"),
-    (scp, "Answer for studies that are sent by DICOM.", "scp --spool spool --send-to PACS@10.1.0.2:104"),
-):
-    add_command(app, command, short_help, *lines)
-app.add_typer(index, short_help="Build, change and check an index of labelled studies.")
 
 
 def versions() -> Iterator[str]:

@@ -34,7 +34,7 @@ def phantom(
     counts = {"radiographs": len(cases), "studies": len(studies), "abnormal_studies": sum(studies.values())}
     print_result(
         as_json,
-        "phantom",
+        "mura-search/phantom/1",
         {"path": str(folder), "patients": patients, **counts},
         f"Drew {len(cases):,} radiographs of {len(studies):,} studies, {sum(studies.values()):,} abnormal: {folder}",
         "They are synthetic: no figure measured on them says anything about patients.",

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -171,7 +172,7 @@ def print_trained(trained: "Trained", as_json: bool) -> None:
         return
     print(f"Trained in {trained.seconds / 60:.1f} min; exported and torch differ by {trained.export_difference:.1e}.")
     print(f"Decision rules: {trained.rules.source}.")
-    print(f"Use it:  mura-search index build DATA --model {trained.model}")
+    print(f"Use it:  mura-search index build DATA --model {quote(str(trained.model))}")
 
 
 def say(text: str) -> None:

@@ -1,6 +1,5 @@
 """`mura-search worklist FOLDER`: the studies of a folder in the order in which to read them."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
-from cli.options.common import AsJson, IndexFolder, StudyTable
-from index.case import as_text
+from cli.console import (
+    bare_table,
+    note,
+    print_json,
+    progress,
+    require_ending,
+    require_writable,
+    standard_output,
+    write_file,
+)
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable
 from retrieval.wording import DISCLAIMER, printable
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ def worklist(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder with the studies.")],
     index: IndexFolder = None,
     csv: StudyTable = None,
+    excel: Excel = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for more studies, until Ctrl-C.")] = False,
     every: Annotated[
@@ -45,13 +53,15 @@ def worklist(
     from retrieval.worklist.worklist import worklist as rank_all
 
     require_writable(csv, html)
+    require_ending([".csv"], csv)
+    require_ending([".html", ".htm"], html)
     with Searcher.open(index) as searcher:
         if watch:
-            follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html))
+            follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html, excel))
             return
         with progress("reading") as show:
             result = rank_all(searcher, folder, show)
-        write_results(result, searcher, csv, html)
+        write_results(result, searcher, csv, html, excel)
     for skipped in result.skipped:
         note(f"left out: {skipped.study}: {skipped.reason}")
     if as_json:
@@ -60,9 +70,9 @@ def worklist(
         print_worklist(result)
 
 
-def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, html: Path | None) -> None:
+def write_results(result: "Worklist", searcher: "Searcher", csv: Path | None, html: Path | None, excel: bool) -> None:
     if csv:
-        write_file(csv, result.to_csv())
+        write_file(csv, result.to_csv(), mark=excel)
     if html:
         from retrieval.reports.worklist_report import worklist_report
 
@@ -115,7 +125,7 @@ def print_entry(entry: "Entry | Skipped", result: "Worklist", as_json: bool) -> 
         return
     rank = result.entries.index(entry) + 1
     if as_json:
-        print(as_text(json.dumps(entry.to_dict(rank), ensure_ascii=False, allow_nan=False)), flush=True)
+        print_json(entry.to_dict(rank), lines=True)
         return
     words = [f"{entry.mean:.2f}", call(entry), *(["unfamiliar"] if unfamiliar(entry) else []), entry.study]
     print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(words)}"), flush=True)

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,17 +14,21 @@ from index.errors import IndexFailure
 __all__ = [
     "CASES",
     "MODEL",
+    "MODEL_FOLDER",
+    "PARTIAL",
     "VECTORS",
     "copy_folder",
+    "leftovers",
     "refusals_named",
     "remove_strays",
-    "replace_folder",
     "sync",
     "whole_file",
     "write_whole",
 ]
 
 CASES, VECTORS, MODEL = "cases.sqlite", "vectors.faiss", "model"  # the parts of an index
+MODEL_FOLDER = re.compile(f"{MODEL}(-[0-9a-f]{{8}})?")  # the second form, if an older index there has another model
+PARTIAL = ".partial"  # the folder in an index in which a new one is built
 
 
 def sync(path: Path) -> None:
@@ -79,39 +83,13 @@ def copy_folder(source: Path, target: Path) -> None:
         sync(Path(folder))
 
 
-def replace_folder(new: Path, path: Path) -> None:
-    """Move the folder `new` to its neighbour `path`, and remove the folder that was there. Raises OSError.
+def leftovers(index: Path) -> list[Path]:
+    """What killed processes left of an index: an unfinished build in its folder, and what earlier versions left beside.
 
-    Linux swaps two folders in one step (renameat2(2) with RENAME_EXCHANGE). Other systems, and some file systems,
-    cannot; there the old folder is moved aside first, and for a moment nothing is at `path`.
+    Each holds records of its own, which a change of the index does not reach.
     """
-    aside = path.with_name(f".{path.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed
-    if not path.exists() or not any(path.iterdir()):
-        new.replace(path)  # rename(2) replaces an empty folder
-    elif _swapped(new, path):
-        new.replace(aside)
-    else:
-        path.replace(aside)
-        try:
-            new.replace(path)
-        except OSError:
-            aside.replace(path)
-            raise
-    sync(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _swapped(first: Path, second: Path) -> bool:
-    """Swap two folders; gives False if the system cannot."""
-    if sys.platform != "linux":
-        return False
-    import ctypes
-
-    at_fdcwd, rename_exchange = -100, 2  # from fcntl.h and linux/fs.h
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # since glibc 2.28 and musl 1.2.4
-    paths = os.fsencode(first.absolute()), os.fsencode(second.absolute())
-    return renameat2 is not None and renameat2(at_fdcwd, paths[0], at_fdcwd, paths[1], rename_exchange) == 0
+    beside = [index.with_name(f".{index.name}.{ending}") for ending in ("partial", "old")]
+    return [folder for folder in (index / PARTIAL, *beside) if (folder / CASES).is_file()]
 
 
 @contextlib.contextmanager

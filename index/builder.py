@@ -1,45 +1,56 @@
 """Builds an index beside its path, resumably, and moves it there when it is complete."""
 
 import contextlib
+import hashlib
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, MODEL, VECTORS, copy_folder, refusals_named, remove_strays, replace_folder, sync
+from index.atomic import (
+    CASES,
+    MODEL,
+    MODEL_FOLDER,
+    PARTIAL,
+    VECTORS,
+    copy_folder,
+    leftovers,
+    refusals_named,
+    remove_strays,
+    sync,
+)
 from index.case import Case
-from index.checksums import SUMS, break_seal, seal
+from index.checksums import SUMS, break_seal, file_digests, seal
 from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 from index.generation import make_vector_file
 from index.lock import Lock
-from index.sqlite.reader import Batch, CaseReader
+from index.sqlite.reader import Batch
 from index.sqlite.writer import CaseWriter, now
 from index.vectors.base import Demand, require_one_each
 
 __all__ = ["IndexBuilder"]
 
 JOURNAL = f"{CASES}-journal"  # SQLite's journal, left by a writer that was killed
-BUILDING = "building"  # an empty file that marks a partial index, unlike an old one that is about to be removed
-
-_PARTS = {CASES, JOURNAL, VECTORS, MODEL, SUMS, BUILDING}
+# The names in an index's folder that are not hidden; lost+found is in every new volume.
+_PARTS = {CASES, JOURNAL, VECTORS, SUMS, "lost+found"}
 
 
 class IndexBuilder(Closing):
-    """A new index, written to the hidden neighbour `.NAME.partial` of its path until `finish` moves it there.
+    """A new index, written to `PARTIAL` in its folder until `finish` puts it in the place of an older one, or of none.
 
     Every `add` and `quarantine` is on the disk when it returns. If the context ends without `finish`, or the process
-    dies, the next `start` with the same fingerprint goes on with the partial index.
+    dies, the next `start` with the same fingerprint goes on with the partial index. The folder may be a mount point.
     """
 
     def __init__(self, path: Path, model: Path, replace: bool, lock: Lock, database: CaseWriter) -> None:
         """`start` makes one."""
         self.path = path
-        self._partial = _partial(path)
+        self._partial = path / PARTIAL
         self._model = model
         self._replace = replace
         self._lock = lock
@@ -58,13 +69,17 @@ class IndexBuilder(Closing):
 
         Raises IndexBusy if the path is taken or another process is building there.
         """
-        path = path.resolve()  # behind a link, so that the neighbour is on the same file system
+        path = path.resolve()  # behind a link, so that one folder has one path
         with refusals_named(path):
             _require_free(path, replace)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            path.mkdir(parents=True, exist_ok=True)
+            lock = Lock(path)  # which also tells whether the folder can be written, before anything is encoded
             try:
-                partial = _partial(path)
+                _require_free(path, replace)
+                for folder in leftovers(path):
+                    if folder.parent != path:  # an earlier version's, in another format
+                        shutil.rmtree(folder, ignore_errors=True)
+                partial = path / PARTIAL
                 database = _resume(partial, dimension, fingerprint) or _begin(partial, dimension, fingerprint)
             except BaseException:
                 lock.release()
@@ -117,6 +132,12 @@ class IndexBuilder(Closing):
         """(N,), in row order."""
         return self._database.logits()
 
+    def forget(self, names: Collection[str]) -> None:
+        """Remove cases that were added, so that they can be added again."""
+        with self._database.transaction(writing=True):
+            self._database.remove(self._database.rows_where("case", names).tolist())
+            self._database.forget_removed()
+
     def batches(self) -> Iterator[Batch]:
         """Everything of all cases added so far, in row order, about a thousand at a time."""
         return self._database.batches(self._dimension)
@@ -133,17 +154,18 @@ class IndexBuilder(Closing):
             self._database.set_metadata(values=values | {key: value})
 
     def finish(self) -> None:
-        """Complete the index, move it to its path in one step, replacing an old one, and close the build.
+        """Complete the index, put it in its folder in one step, replacing an old one, and close the build.
 
-        Raises IndexBusy, and keeps the partial index, if the path was taken meanwhile.
+        Raises IndexBusy, and keeps the partial index, if the folder was taken meanwhile.
         """
         with refusals_named(self.path):
             _require_free(self.path, self._replace)
-            remove_strays(self._partial)
-            break_seal(self._partial)  # written by a process that was killed before the move
+            remove_strays(self.path)
+            model = self._copy_model()
             with self._database.transaction(writing=True):
-                self._database.set_metadata(created=now())
-            metadata = self._database.metadata()
+                about = {"folder": model.name, "files": file_digests(self._model)}
+                self._database.set_metadata(created=now(), model=about)
+            metadata, generation = self._database.metadata(), self._database.generation()
             if metadata["values"].get("store"):
                 from index.milvus.sync import fill
 
@@ -151,13 +173,12 @@ class IndexBuilder(Closing):
             else:
                 snapshot = make_vector_file(self._database, Demand(**metadata["values"].get("demand", {})))
                 snapshot.write(self._partial / VECTORS, bytes.fromhex(metadata["identity"]))
-            copy_folder(self._model, self._partial / MODEL)
-            sync(self._partial)
             self._database.close()
-            seal(self._partial)
-            former = _metadata(self.path)
-            replace_folder(self._partial, self.path)
-            (self.path / BUILDING).unlink()
+            former = self._put_in_place()
+            seal(model, generation)
+            for folder in self.path.iterdir():
+                if folder == self._partial or (MODEL_FOLDER.fullmatch(folder.name) and folder != model):
+                    shutil.rmtree(folder)
         if former.get("values", {}).get("store"):
             from index.milvus.sync import forget
 
@@ -169,19 +190,50 @@ class IndexBuilder(Closing):
         self._database.close()
         shutil.rmtree(self._partial)
         self.close()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()  # if nothing is in it
+
+    def _copy_model(self) -> Path:
+        """Copy the model into the index; gives the folder.
+
+        If an older index there has another model, the folder gets another name: the old index stays whole until its
+        cases.sqlite is replaced.
+        """
+        model = self.path / MODEL
+        files = file_digests(self._model)
+        if (self.path / CASES).exists() and file_digests(model) != files:
+            model = self.path / f"{MODEL}-{hashlib.sha256(repr(files).encode()).hexdigest()[:8]}"
+        if not model.is_dir() or file_digests(model) != files:
+            copy_folder(self._model, self._partial / MODEL)
+            shutil.rmtree(model, ignore_errors=True)
+            (self._partial / MODEL).replace(model)
+        return model
+
+    def _put_in_place(self) -> dict[str, Any]:
+        """Move the files of the partial index into the folder; gives the metadata of the old index.
+
+        Until cases.sqlite is moved, at the end, the folder holds the old index: its readers ignore a vectors.faiss that
+        is not its own.
+        """
+        former = _metadata(self.path)  # SQLite first rolls back what a killed writer left
+        (self.path / JOURNAL).unlink(missing_ok=True)  # of a cases.sqlite that is damaged
+        break_seal(self.path)
+        (self.path / VECTORS).unlink(missing_ok=True)
+        if (self._partial / VECTORS).exists():
+            (self._partial / VECTORS).replace(self.path / VECTORS)
+        sync(self.path)
+        (self._partial / CASES).replace(self.path / CASES)
+        sync(self.path)
+        return former
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     """The metadata of the index at a path; empty if they cannot be read."""
     if not (path / CASES).is_file():
         return {}
-    with contextlib.suppress(IndexFailure), contextlib.closing(CaseReader(path / CASES)) as database:
+    with contextlib.suppress(IndexFailure), contextlib.closing(CaseWriter(path / CASES)) as database:
         return database.metadata()
     return {}
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
 
 
 def _require_free(path: Path, replace: bool) -> None:
@@ -191,24 +243,19 @@ def _require_free(path: Path, replace: bool) -> None:
     if not path.is_dir():
         raise IndexBusy(f"{path} is a file; give a folder for the index")
     names = {entry.name for entry in path.iterdir()}
-    others = sorted(name for name in names - _PARTS if not name.startswith("."))
-    if others or (names and CASES not in names):
+    others = sorted(
+        name for name in names if not (name in _PARTS or name.startswith(".") or MODEL_FOLDER.fullmatch(name))
+    )
+    if others or ({VECTORS, MODEL} & names and not {CASES, PARTIAL} & names):
         foreign = others[0] if others else sorted(names)[0]
         raise IndexBusy(f"{path} holds {foreign}, which is not part of an index; give a new or empty folder")
-    if names and not replace:
+    if CASES in names and not replace:
         raise IndexBusy(f"{path} holds an index already; add --replace to build it again, or give another folder")
-
-
-def _lock(path: Path) -> Lock:
-    try:
-        return Lock(path.with_name(f".{path.name}.lock"))
-    except BlockingIOError:
-        raise IndexBusy(f"another process is building {path}; wait until it has finished, or end it") from None
 
 
 def _resume(partial: Path, dimension: int, fingerprint: str) -> CaseWriter | None:
     """The partial index with this fingerprint, or None if there is none or it is damaged."""
-    if not (partial / BUILDING).is_file() or not (partial / CASES).is_file():
+    if not (partial / CASES).is_file():
         return None
     database = None
     try:
@@ -234,7 +281,6 @@ def _begin(partial: Path, dimension: int, fingerprint: str) -> CaseWriter:
     with database.transaction(writing=True):
         identity = secrets.token_hex(16)
         database.set_metadata(identity=identity, dimension=dimension, fingerprint=fingerprint, created=now(), values={})
-    (partial / BUILDING).touch()
     sync(partial)
     sync(partial.parent)
     return database

@@ -1,10 +1,22 @@
 """One indexed radiograph with its record."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 
-__all__ = ["ABNORMAL", "FIELDS", "LABEL_NAMES", "NORMAL", "Case", "as_text", "require_filter"]
+__all__ = [
+    "ABNORMAL",
+    "FIELDS",
+    "LABEL_NAMES",
+    "NORMAL",
+    "Case",
+    "as_text",
+    "corrected",
+    "difference",
+    "prefixed",
+    "require_filter",
+    "same_file",
+]
 
 NORMAL, ABNORMAL = 0, 1
 LABEL_NAMES = ("normal", "abnormal")
@@ -37,6 +49,45 @@ class Case:
 
 
 FIELDS = tuple(field.name for field in fields_of(Case))
+
+
+# The fields that a corrected record may change: not its name, and not the digest of its file.
+CORRECTED = tuple(name for name in FIELDS if name not in {"case", "digest"})
+
+
+def corrected(indexed: Case, given: Case) -> Case:
+    """The indexed record with what is given of the same radiograph.
+
+    An empty field is not given, and neither is a study named as its radiograph, or a patient named as the study: a
+    table without these columns names them so.
+    """
+    values = {name: value for name in CORRECTED if (value := getattr(given, name)) != ""}
+    if given.study == given.case:
+        del values["study"]
+    if given.patient == given.study:
+        del values["patient"]
+    return replace(indexed, **values)
+
+
+def difference(indexed: Case, given: Case) -> str:
+    """What `corrected` would change, in words; "" for nothing."""
+    new = corrected(indexed, given)
+    pairs = [(name, _shown(name, indexed), _shown(name, new)) for name in CORRECTED]
+    return "; ".join(f"{name} is {was} in the index, {now} here" for name, was, now in pairs if was != now)
+
+
+def _shown(name: str, case: Case) -> str:
+    return case.label_name if name == "label" else getattr(case, name) or "empty"
+
+
+def prefixed(case: Case, prefix: str) -> Case:
+    """The record as a merge with a prefix stores it: the prefix is before the names of case, study and patient."""
+    return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
+
+
+def same_file(given: Case, indexed: Sequence[Case]) -> Case:
+    """Of the indexed cases whose files have the same bytes, the one of the same name, else the first."""
+    return next((case for case in indexed if case.case == given.case), indexed[0])
 
 
 def require_filter(field: str, values: Collection[str]) -> None:

@@ -36,6 +36,9 @@ class MissingExtra(MuraSearchError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
+        if package in {"fcntl", "resource"}:  # modules of Python that Windows lacks
+            super().__init__("this command needs Linux or macOS; on Windows, use WSL")
+            return
         super().__init__(f'{package} is not installed; run: pip install "mura-search[{extra}]"')
         self.package, self.extra = package, extra
 

@@ -1,22 +1,24 @@
 """An index opened for reading: `IndexReader.open(path).search(embeddings, k)`."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import hashlib
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, MODEL, VECTORS
+from index.atomic import CASES, MODEL, MODEL_FOLDER, PARTIAL, VECTORS
 from index.case import Case, require_filter
-from index.checksums import check_bytes, sealed, verify_seal
+from index.checksums import SUMS, check_bytes, file_digests, sealed, verify_seal
 from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
 from index.generation import Generation
+from index.lock import locks_work
 from index.sqlite.reader import Batch, CaseReader
-from index.sqlite.schema import SCHEMA
 from index.vectors.base import require_unit_rows
 from index.vectors.vector_file import VectorFile
 
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
     from index.milvus.store import MilvusStore
     from index.milvus.sync import RemoteGeneration
 
-__all__ = ["Hit", "IndexReader", "require_index"]
+__all__ = ["Hit", "IndexReader", "model_folder", "require_index"]
 
 CHECKED = 64 << 20  # bytes: a cases.sqlite up to this size is compared with its checksum when it is opened
 REMEMBERED = 50_000  # cases that are kept in memory after they were shown
+SMALL = 256 << 10  # bytes: a file of the model up to this size is compared with its checksum when the index is opened
 ATTEMPTS = 20  # to search while other processes change the index
+LONG_READS = 5  # attempts to read everything
 
+T = TypeVar("T")
 _File = tuple[int, int] | None
 
 
@@ -58,12 +63,12 @@ class IndexReader(Closing):
     ) -> None:
         """`open` makes one."""
         self.path = path
-        self.model = path / MODEL
         self._database = database
         self._generation = generation
         self._file = file
         self._remote = remote
         self._metadata = database.metadata()
+        self.model = path / model_folder(self._metadata)
 
     @classmethod
     def open(cls, path: Path) -> "IndexReader":
@@ -85,7 +90,9 @@ class IndexReader(Closing):
     @classmethod
     def _open(cls, path: Path, file: "_File") -> "IndexReader":
         """Open the index; if it is replaced meanwhile, it may look damaged."""
-        database = CaseReader(path / CASES)
+        # Without locks nothing can be changed there, and nobody need be kept from it.
+        locked = all(locks_work(file) for file in (path / SUMS, path / VECTORS) if file.exists())
+        database = CaseReader(path / CASES, "ro" if locked else "ro&immutable=1")
         remote = None
         try:
             with database.transaction():
@@ -93,10 +100,10 @@ class IndexReader(Closing):
                 database.generation()  # SQLite holds its lock from here to the end of the transaction
                 small = (path / CASES).stat().st_size <= CHECKED
                 if small and not check_bytes(path, CASES, database.image()):
-                    raise IndexDamaged(
-                        f"{path / CASES} is damaged: it does not have its checksum; "
-                        "build the index again, or restore it from a copy"
-                    )
+                    database.verify()  # tells a stale SHA256SUMS from damage
+                    if file != _file(path / CASES):
+                        raise IndexDamaged(f"{path} was replaced meanwhile; open it again")
+                _require_model(path, database.metadata(), SMALL)
                 remote = _remote(database)
                 generation = _read_generation(path, database, remote)
             return cls(path, database, generation, file, remote)
@@ -189,8 +196,8 @@ class IndexReader(Closing):
 
     def cases(self) -> list[Case]:
         """All cases, in row order. Raises IndexBusy if the index was changed since the last search or `refresh`."""
-        with self._unchanged():
-            return self._database.cases()
+        with self._unlocked() as database:
+            return database.cases()
 
     def embeddings(self) -> NDArray[np.float32]:
         """(N, D) unit rows in row order, bit for bit as they were added."""
@@ -198,13 +205,18 @@ class IndexReader(Closing):
 
     def logits(self) -> NDArray[np.float32]:
         """(N,) the classifier's uncalibrated logits in row order. Raises IndexBusy as `cases` does."""
-        with self._unchanged():
-            return self._database.logits()
+        with self._unlocked() as database:
+            return database.logits()
 
     def batches(self) -> Iterator[Batch]:
-        """All cases with their data, in row order, about a thousand at a time. Raises IndexBusy as `cases` does."""
-        with self._unchanged():
-            yield from self._database.batches(int(self._metadata["dimension"]))
+        """All cases with their data, in row order, about a thousand at a time. Raises IndexBusy as `cases` does.
+
+        All batches are of one generation. Nobody waits meanwhile.
+        """
+        with self._unlocked() as database:
+            for batch in database.batches(int(self._metadata["dimension"])):
+                self._require_unchanged()
+                yield batch
 
     def thumbnail(self, case: str) -> bytes | None:
         """The JPEG or PNG stored with a case; None if there is no such case, or no longer."""
@@ -249,16 +261,16 @@ class IndexReader(Closing):
             "quarantined": len(self._database.quarantined()),
             "store": self._generation.store.describe(),
             "generation": self._generation.number,
-            "schema": SCHEMA,
+            "schema": self._database.schema(),
             "created": self._metadata["created"],
-            "sealed": sealed(self.path),
+            "sealed": sealed(self.path, self._generation.number),
         }
 
     def history(self) -> list[dict[str, Any]]:
         """The changes of the index, oldest first, one entry a transaction.
 
-        Each has "generation", "at" (UTC), "action" ("add", "merge", "remove", "relabel", "synthetic" or "compact"),
-        "detail", and "cases", the number afterwards.
+        Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic" or
+        "compact"), "detail", and "cases", the number afterwards.
         """
         return self._database.history()
 
@@ -266,20 +278,42 @@ class IndexReader(Closing):
         """Compare every byte with its checksum, and vectors.faiss or Milvus with cases.sqlite.
 
         Gives whether every byte of every file was checked: False if the last writer left no checksums of whole files,
-        so that unused bytes of cases.sqlite could not be checked. Raises IndexDamaged at the first difference.
+        so that unused bytes of cases.sqlite could not be checked, or if they are stale. Nobody waits meanwhile. Raises
+        IndexDamaged at the first difference, and IndexBusy if the index changes again and again.
         """
-        whole = sealed(self.path)
-        with self._database.transaction():
-            self._database.verify()
+        return self.read_whole(self._verify)
+
+    def read_whole(self, read: Callable[[], T]) -> T:
+        """What `read` gives, which reads the whole index; if the index changes meanwhile, it is called again."""
+        for _ in range(LONG_READS):
+            self.refresh()
+            with suppress(IndexBusy):
+                return read()
+        raise IndexBusy(f"{self.path} changes faster than it can be read as a whole; try again")
+
+    def _verify(self) -> bool:
+        with self._unlocked() as database:
+            whole = sealed(self.path, self._generation.number)
+            database.verify()
+            _require_model(self.path, database.metadata())
             if self._remote:
                 from index.milvus.sync import require_same
 
-                require_same(self._database, self._remote)
+                require_same(database, self._remote)
             else:
-                _require_same(self.path, self._database)
-            if whole and sealed(self.path):
-                verify_seal(self.path)
-        return whole and sealed(self.path)
+                _require_same(self.path, database)
+            if whole:
+                verify_seal(self.model)
+            return whole
+
+    def model_files(self) -> dict[str, str]:
+        """The SHA-256 of each file of the model that encoded the index, by name."""
+        stored = self._metadata.get("model", {}).get("files")
+        return dict(stored) if stored else file_digests(self.model)
+
+    def all_metadata(self) -> dict[str, object]:
+        """All values that `metadata` gives, by key."""
+        return dict(self._metadata["values"])
 
     def metadata(self, key: str) -> object | None:
         """A JSON value stored when the index was built, such as "rules" or "collection", or None."""
@@ -287,11 +321,26 @@ class IndexReader(Closing):
         return value
 
     @contextmanager
-    def _unchanged(self) -> Iterator[None]:
-        with self._database.transaction():
-            if self._database.generation() != self._generation.number:
-                raise IndexBusy(f"{self.path} changed meanwhile; try again")
-            yield
+    def _unlocked(self) -> Iterator[CaseReader]:
+        """cases.sqlite without SQLite's locks, so that no change and no query waits for a long read.
+
+        Raises IndexBusy if the index was changed since the last search or `refresh`, also during the block.
+        """
+        self._require_unchanged()  # SQLite also rolls back what a killed writer left
+        if self.replaced():  # nobody writes to the file that is open here
+            yield self._database
+            return
+        with closing(CaseReader(self.path / CASES, "ro&immutable=1")) as database:
+            try:
+                yield database
+            except IndexDamaged:
+                self._require_unchanged()  # else half of a change was read
+                raise
+            self._require_unchanged()
+
+    def _require_unchanged(self) -> None:
+        if self._database.generation() != self._generation.number:
+            raise IndexBusy(f"{self.path} changed meanwhile; try again")
 
 
 def _file(path: Path) -> _File:
@@ -301,6 +350,28 @@ def _file(path: Path) -> _File:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def model_folder(metadata: Mapping[str, Any]) -> str:
+    """The name of the folder with the model that encoded an index."""
+    name = str(metadata.get("model", {}).get("folder", MODEL))
+    return name if MODEL_FOLDER.fullmatch(name) else MODEL
+
+
+def _require_model(path: Path, metadata: Mapping[str, Any], limit: float = math.inf) -> None:
+    """Raise IndexDamaged unless each file of the model, of up to `limit` bytes, has the checksum in cases.sqlite."""
+    model = path / model_folder(metadata)
+    for name, digest in metadata.get("model", {}).get("files", {}).items():
+        try:
+            file = model / name
+            same = file.stat().st_size > limit or hashlib.sha256(file.read_bytes()).hexdigest() == digest
+        except OSError:
+            same = False
+        if not same:
+            raise IndexDamaged(
+                f"{model / name} is damaged or missing: it does not have its checksum; build the index again, or "
+                "restore the file from a copy"
+            )
 
 
 def _remote(database: CaseReader) -> "MilvusStore | None":
@@ -348,6 +419,8 @@ def require_index(path: Path) -> None:
         names = set()
     except OSError as error:
         raise IndexFailure(f"{path} cannot be read: {error.strerror}") from error
+    if CASES not in names and PARTIAL in names:
+        raise IndexMissing(f"{path} holds an unfinished build; the same mura-search index build continues it")
     if CASES not in names and names & {VECTORS, MODEL}:
         raise IndexDamaged(f"{path / CASES} is missing; build the index again, or restore it from a copy")
     if CASES not in names:

@@ -1,32 +1,46 @@
 """Changes an index while it is in use: adds, removes and relabels cases, each change completely or not at all."""
 
 import contextlib
-import hashlib
+import secrets
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, MODEL, VECTORS, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case, require_filter
-from index.checksums import break_seal, seal, sealed
+from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
+from index.case import LABEL_NAMES, Case, difference, prefixed, require_filter, same_file
+from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
-from index.errors import IndexBusy, IndexDamaged, IndexUnreachable
+from index.errors import IndexDamaged, IndexUnreachable
 from index.generation import make_vector_file
 from index.lock import Lock
-from index.reader import IndexReader, require_index
+from index.reader import IndexReader, model_folder, require_index
+from index.sqlite.gaps import zero_gaps
 from index.sqlite.writer import CaseWriter
 from index.vectors.base import Demand, require_one_each
 from index.vectors.vector_file import VectorFile
 
-__all__ = ["IndexWriter"]
+__all__ = ["IndexWriter", "Merged"]
 
 AT_ONCE = 4_096  # pending cases: from here on they are sent to Milvus before the writer is closed
 SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written again after every change
 SEALED = 256 << 20  # bytes of cases.sqlite: up to here SHA256SUMS is written after every change
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge did: the number of cases added, and each other case with the case here that has the same bytes.
+
+    differing: those of them whose records differ, each with the difference in words.
+    """
+
+    added: int
+    known: list[tuple[str, str]]
+    differing: list[tuple[str, str]]
 
 
 class IndexWriter(Closing):
@@ -40,12 +54,14 @@ class IndexWriter(Closing):
     def __init__(self, path: Path, lock: Lock, database: CaseWriter) -> None:
         """`open` makes one."""
         self.path = path
+        self.model = path / model_folder(database.metadata())
         self.behind = 0  # after `close`: the number of changes that vectors.faiss or Milvus lacks
         self._lock = lock
         self._database = database
         metadata = database.metadata()
         self._dimension = int(metadata["dimension"])
         database.remote = bool(metadata["values"].get("store"))
+        self.leftovers: dict[Path, str] = {}  # that `remove` met: "" if it is removed now, else why it cannot be
         self._compacted = self._tuned = False
 
     @classmethod
@@ -55,13 +71,10 @@ class IndexWriter(Closing):
         Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy if another process is
         writing, and IndexFailure if the folder cannot be written.
         """
-        path = path.resolve()  # behind a link, so that every writer meets the same lock
+        path = path.resolve()
         require_index(path)
         with refusals_named(path):
-            try:
-                lock = Lock(path.with_name(f".{path.name}.lock"))
-            except BlockingIOError:
-                raise IndexBusy(f"another process is writing {path}; wait until it has finished, or end it") from None
+            lock = Lock(path)
         try:
             database = CaseWriter(path / CASES)
             try:
@@ -83,7 +96,17 @@ class IndexWriter(Closing):
                     self._update_milvus()
                 else:
                     self._update_vector_file()
-                self._seal()
+                if self._database.metadata().get("erased"):
+                    self._database.close()
+                    zero_gaps(self.path / CASES)
+                    self._database = CaseWriter(self.path / CASES)
+                    with self._database.transaction(writing=True):
+                        self._database.set_metadata(erased=False)
+                generation = self._database.generation()
+                self._database.close()
+                small = (self.path / CASES).stat().st_size <= SEALED
+                if not sealed(self.path, generation) and (self._compacted or small):
+                    seal(self.model, generation)
         finally:
             self._database.close()
             self._lock.release()
@@ -109,8 +132,8 @@ class IndexWriter(Closing):
         require_filter(field, values)
         return list(self._database.cases_where(field, values).values())
 
-    def known(self, field: str, values: Collection[str]) -> dict[str, str]:
-        """The values of a field that are indexed, each with the name of its first case."""
+    def known(self, field: str, values: Collection[str]) -> dict[str, list[Case]]:
+        """The values of a field that are indexed, each with its cases in row order."""
         require_filter(field, values)
         return self._database.known(field, values)
 
@@ -128,8 +151,8 @@ class IndexWriter(Closing):
         """
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._change():
-            self._require_whole_studies(cases)
             self._database.add(cases, embeddings, thumbnails, logits)
+            self._require_whole_studies(cases)
         if self._database.remote and len(self._database.pending()) >= AT_ONCE:
             self._update_milvus()
 
@@ -138,7 +161,8 @@ class IndexWriter(Closing):
 
         Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no search finds them. Their
         vectors leave vectors.faiss when it is written next (`behind`, `compact`). Cases set aside under these names are
-        forgotten too. Raises ValueError for an unknown field and for an empty `where`.
+        forgotten too, and unfinished builds are removed, which may hold them (`leftovers`). Raises ValueError for an
+        unknown field and for an empty `where`.
         """
         if not where:
             raise ValueError("name the cases to remove")
@@ -151,8 +175,19 @@ class IndexWriter(Closing):
                 found = these if found is None else {row: case for row, case in found.items() if row in these}
             if found:
                 self._database.remove(list(found))
-            forgotten = self._database.forget_quarantined(where)
-            return [*(case.case for case in (found or {}).values()), *forgotten]
+            names = [case.case for case in (found or {}).values()] + self._database.forget_quarantined(where)
+            if names:
+                self._database.set_metadata(erased=True)  # until `close` has zeroed what SQLite left of them
+        self._remove_leftovers()
+        return names
+
+    def _remove_leftovers(self) -> None:
+        for folder in leftovers(self.path):
+            try:
+                shutil.rmtree(folder)
+                self.leftovers[folder] = ""
+            except OSError as error:
+                self.leftovers[folder] = error.strerror or str(error)
 
     def relabel(self, study: str, label: int) -> int:
         """Give a study the label 0 (normal) or 1 (abnormal); gives how many of its cases had the other one.
@@ -165,35 +200,70 @@ class IndexWriter(Closing):
             found = self._database.cases_where("study", [study])
             if not found:
                 raise ValueError(f"the index holds no study {study}")
-            wrong = [row for row, case in found.items() if case.label != label]
+            wrong = {row: replace(case, label=label) for row, case in found.items() if case.label != label}
             if wrong:
-                self._database.relabel(wrong, label)
+                self._database.rewrite(wrong, "relabel", label=LABEL_NAMES[label])
             return len(wrong)
 
-    def merge(self, other: IndexReader, prefix: str = "") -> tuple[int, list[tuple[str, str]]]:
+    def update(self, cases: Sequence[Case]) -> int:
+        """Give indexed cases these records, all in one transaction; gives how many were changed.
+
+        A case is known by its name. Its digest, embedding and thumbnail stay. What the records held before is
+        overwritten. Raises ValueError, and changes none, for an unknown case, and for a study that would have two
+        labels or two patients.
+        """
+        with self._change():
+            old = self._database.cases_where("case", {case.case for case in cases})
+            rows = {case.case: row for row, case in old.items()}
+            if unknown := [case.case for case in cases if case.case not in rows]:
+                raise ValueError(f"the index holds no case {unknown[0]}")
+            new = {rows[case.case]: replace(case, digest=old[rows[case.case]].digest) for case in cases}
+            new = {row: case for row, case in new.items() if case != old[row]}
+            if not new:
+                return 0
+            self._database.rewrite(new, "update")
+            self._require_whole_studies(list(new.values()))
+            self._database.set_metadata(erased=True)
+            if not self._database.remote and any(case.study != old[row].study for row, case in new.items()):
+                # vectors.faiss has the numbers of studies: it becomes that of another index, and is written again.
+                self._database.set_metadata(identity=secrets.token_hex(16))
+            return len(new)
+
+    def merge(self, other: IndexReader, prefix: str = "") -> "Merged":
         """Add the cases of another index, all in one transaction, without those whose files are indexed here already.
 
         Both indexes need the same model: embeddings of two models cannot be compared. prefix: put before the names of
-        case, study and patient, as "north/", if two hospitals use the same names for different people. Gives the number
-        of cases added, and each other case with the case here that has the same bytes. Raises ValueError, and adds
-        none, for another model, for a case whose name is taken, and for a study with another label or patient.
+        case, study and patient, as "north/", if two hospitals use the same names for different people. Raises
+        ValueError, and adds none, for another model, for a case whose name is taken, and for a study with another label
+        or patient.
         """
         if other.path.resolve() == self.path:
             raise ValueError("an index cannot be merged with itself")
-        if _contents(other.model) != _contents(self.path / MODEL):
+        if other.model_files() != file_digests(self.model):
             raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
+        return other.read_whole(lambda: self._merge(other, prefix))
+
+    def _merge(self, other: IndexReader, prefix: str) -> "Merged":
         known: list[tuple[str, str]] = []
+        differing: list[tuple[str, str]] = []
         added = 0
         with self._change():
             last = self._database.last()  # a file that the other index holds twice is added twice
             for batch in other.batches():
-                digests = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
-                known += [(case.case, digests[case.digest]) for case in batch.cases if case.digest in digests]
-                new = [n for n, case in enumerate(batch.cases) if case.digest not in digests]
-                cases = [_prefixed(batch.cases[n], prefix) for n in new]
-                self._require_whole_studies(cases)
+                here = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
+                new = []
+                for n, case in enumerate(batch.cases):
+                    if case.digest in here:
+                        given = prefixed(case, prefix)
+                        indexed = same_file(given, here[case.digest])
+                        known.append((case.case, indexed.case))
+                        differing += [(case.case, words)] if (words := difference(indexed, given)) else []
+                    else:
+                        new.append(n)
+                cases = [prefixed(batch.cases[n], prefix) for n in new]
                 pictures = [batch.thumbnails[n] for n in new]
                 self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
+                self._require_whole_studies(cases)
                 added += len(new)
             if added:
                 self._database.record("merge", {"cases": added}, added)
@@ -202,7 +272,7 @@ class IndexWriter(Closing):
                 self._database.set_metadata(values=values | ({"prefixes": prefixes} if prefixes else {}))
                 if _is_synthetic(other.metadata("collection")):
                     self._mark()
-        return added, known
+        return Merged(added, known, differing)
 
     def mark_synthetic(self) -> None:
         """Mark the index as holding synthetic radiographs, before some are added."""
@@ -240,12 +310,13 @@ class IndexWriter(Closing):
         with refusals_named(self.path):
             break_seal(self.path)
             with self._database.transaction(writing=True):
+                self._database.upgrade(lambda: {"folder": self.model.name, "files": file_digests(self.model)})
                 yield
 
     def _require_whole_studies(self, cases: Sequence[Case]) -> None:
-        there = self._database.cases_where("study", {case.study for case in cases})
-        studies = {case.study: (case.label, case.patient) for case in there.values()}
-        for case in cases:
+        """Raise ValueError if the study of one of the cases, as indexed now, has two labels or two patients."""
+        studies: dict[str, tuple[int, str]] = {}
+        for case in self._database.cases_where("study", {case.study for case in cases}).values():
             if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
                 raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
 
@@ -287,10 +358,6 @@ class IndexWriter(Closing):
             bring_up_to_date(self._database, store)
         self.behind = len(self._database.pending())
 
-    def _seal(self) -> None:
-        if not sealed(self.path) and (self._compacted or (self.path / CASES).stat().st_size <= SEALED):
-            seal(self.path)
-
     def _behind(self, identity: bytes) -> int:
         """The number of changes that vectors.faiss lacks; all cases and one more if it is missing or damaged."""
         try:
@@ -298,20 +365,6 @@ class IndexWriter(Closing):
         except IndexDamaged:
             snapshot = None
         return self._database.count() + 1 if snapshot is None else self._database.behind(snapshot.last)
-
-
-def _prefixed(case: Case, prefix: str) -> Case:
-    return replace(case, case=prefix + case.case, study=prefix + case.study, patient=prefix + case.patient)
-
-
-def _contents(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a folder, by relative path."""
-    digests = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            with file.open("rb") as data:
-                digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(data, "sha256").hexdigest()
-    return digests
 
 
 def _is_synthetic(about: object) -> bool:

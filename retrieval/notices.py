@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["Code", "Detail", "Notice", "of_view"]
+__all__ = ["BLANKS", "Code", "Detail", "Notice", "of_view", "without_names"]
 
 Detail = str | int | float
 
@@ -19,9 +19,23 @@ class Code(StrEnum):
     CONTRADICTORY_POLARITY = "contradictory-polarity"
     BURNED_IN_TEXT = "burned-in-text"
     INVALID_WINDOW = "invalid-window"
+    UNFIT_WINDOW = "unfit-window"
+    TABLE_BITS = "table-bits"
+    OUTLIERS = "outliers"
+    INVALID_RESCALE = "invalid-rescale"
+    SEVERAL_RESCALES = "several-rescales"
+    CONTRADICTORY_BITS = "contradictory-bits"
+    VALUES_BEYOND_BITS = "values-beyond-bits"
+    STRAY_BITS = "stray-bits"
+    CONTRADICTORY_COLOURS = "contradictory-colours"
+    COLOURED = "coloured"
+    TRANSPARENT = "transparent"
+    DAMAGED = "damaged"
     BLANK = "blank"
+    NEARLY_BLANK = "nearly-blank"
     # A file was not read.
     LEFT_OUT = "left-out"
+    REPEATED_VIEW = "repeated-view"
     # The query and the index.
     SYNTHETIC = "synthetic"
     TRAINED_ON = "trained-on"
@@ -34,10 +48,19 @@ class Code(StrEnum):
     NO_VOTE = "no-vote"
     NO_SUCH_LABEL = "no-such-label"
     # A collection.
-    ROWS_WITHOUT_STUDY = "rows-without-study"
+    WITHOUT_STUDY = "without-study"
     WITHOUT_PATIENT = "without-patient"
     INFERRED_PATIENTS = "inferred-patients"
+    PLACEHOLDERS = "placeholders"
+    ONE_PATIENT = "one-patient"
+    CHANGED_IDENTIFIERS = "changed-identifiers"
+    ALIKE_IDENTIFIERS = "alike-identifiers"
+    ONE_LABEL = "one-label"
+    OTHER_SPLITS = "other-splits"
+    WITHOUT_SPLIT = "without-split"
     DRAWN_SPLITS = "drawn-splits"
+    MISSING_FILES = "missing-files"
+    PASSED_OVER = "passed-over"
     LISTED_MISSING = "listed-missing"
     UNLISTED_READ = "unlisted-read"
     UNLISTED_LEFT_OUT = "unlisted-left-out"
@@ -49,11 +72,15 @@ class Code(StrEnum):
     STUDIES_OF_TWO_PATIENTS = "studies-of-two-patients"
     BURNED_IN_TEXTS = "burned-in-texts"
     LABELS_WITHOUT_STUDY = "labels-without-study"
+    LABELS_ALIKE = "labels-alike"
     DICOMDIR_FILES_MISSING = "dicomdir-files-missing"
     PSEUDONYMS = "pseudonyms"
     # An evaluation.
     SYNTHETIC_FIGURES = "synthetic-figures"
     MERGED_PATIENTS = "merged-patients"
+
+
+BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +99,8 @@ class Notice:
 def of_view(view: str, notices: Iterable[Notice]) -> list[Notice]:
     """The notices about a file, with the name of its view or case."""
     return [replace(notice, view=view) for notice in notices]
+
+
+def without_names(notice: Notice) -> Notice:
+    """A notice of a collection without the names of files and patients."""
+    return replace(notice, detail={key: value for key, value in notice.detail.items() if key != "names"})

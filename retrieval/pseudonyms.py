@@ -10,16 +10,30 @@ import os
 import re
 import secrets
 import tempfile
+import unicodedata
 from functools import cached_property
 from pathlib import Path
 
 from retrieval.errors import SiteKeyError
 
-__all__ = ["KEY_VARIABLE", "SiteKey", "is_pseudonym", "patient_names"]
+__all__ = [
+    "KEY_VARIABLE",
+    "SiteKey",
+    "indexed_names",
+    "is_placeholder",
+    "is_pseudonym",
+    "normalised",
+    "patient_names",
+]
 
 KEY_VARIABLE = "MURA_SEARCH_SITE_KEY_FILE"
 _DIGITS = 20  # 80 bits: among a hundred million studies two have the same hash with odds of 4 in 10^9
 _KEY = re.compile(rb"[0-9a-f]{64,}")
+_PLACEHOLDER = re.compile(
+    "(anon|anonyme?|anonymi[sz]ed|anonymo?us|deidentified|empty|missing|no|redacted|removed|unknown|unnamed)"
+    "(patient|name|id|patientname|patientid)?|patient(name|id)?|na|nan|nat|nil|nobody|none|notavailable|null|ref|value|0*|"
+    "x{3,}"
+)
 
 
 class SiteKey:
@@ -80,8 +94,32 @@ class SiteKey:
 
     def pseudonym(self, kind: str, value: str) -> str:
         """The keyed hash of an identifier, 20 hexadecimal digits. A value has different hashes for different kinds."""
+        if kind != "image":  # the name of a file, which may differ from another only in its white space
+            value = normalised(value)
         message = f"{kind}\0{value}".encode("utf-8", "surrogatepass")
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def normalised(identifier: str) -> str:
+    r"""An identifier in one form of Unicode (NFC), without invisible characters, and with single spaces.
+
+    >>> normalised(" Doe\u00a0\u200bJane ")
+    'Doe Jane'
+    """
+    if not identifier.isascii():
+        composed = unicodedata.normalize("NFC", identifier)
+        identifier = "".join(character for character in composed if unicodedata.category(character) != "Cf")
+    return " ".join(identifier.replace("\0", " ").split())
+
+
+def is_placeholder(identifier: str) -> bool:
+    """Whether an identifier stands for a missing one, as "ANONYMOUS", "nan", "N/A", "-" and "0" do.
+
+    >>> [is_placeholder(name) for name in ("ANONYMOUS", "#N/A", "000", "Anon-17", "12")]
+    [True, True, True, False, False]
+    """
+    key = "".join(filter(str.isalnum, identifier.casefold()))
+    return _PLACEHOLDER.fullmatch(key) is not None
 
 
 def is_pseudonym(name: str) -> bool:
@@ -90,9 +128,18 @@ def is_pseudonym(name: str) -> bool:
 
 
 def patient_names(identifier: str) -> tuple[str, ...]:
-    """The names by which an index may know a patient: the identifier, and its pseudonym if the site has a key."""
+    """The names by which an index may know a patient: the identifier, and its pseudonym if the site has a key.
+
+    A placeholder names nobody.
+    """
+    return () if is_placeholder(identifier) else indexed_names("patient", identifier)
+
+
+def indexed_names(kind: str, identifier: str) -> tuple[str, ...]:
+    """The names by which an index may know a "patient", a "study" or a "case", whatever the identifier is."""
+    names = tuple(dict.fromkeys((identifier, normalised(identifier))))
     key = SiteKey.find()
-    return (identifier, key.pseudonym("patient", identifier)) if key else (identifier,)
+    return (*names, key.pseudonym("image" if kind == "case" else kind, identifier)) if key else names
 
 
 def _default_path() -> Path:

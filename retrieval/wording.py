@@ -17,10 +17,12 @@ __all__ = [
     "PREDICTORS",
     "anonymous_sentence",
     "estimate_text",
+    "footnotes",
     "label_word",
     "metric_title",
     "predicate",
     "printable",
+    "reason_text",
     "sentence",
     "verdict",
     "warnings_of_files",
@@ -31,6 +33,7 @@ PREDICTORS = {"classifier": "classifier", "knn": "vote", "mean": "mean of both"}
 
 _METRICS = {
     "f1": "F1",
+    "npv": "NPV",
     "auroc": "AUROC",
     "brier": "Brier score",
     "calibration_error": "expected calibration error",
@@ -45,7 +48,14 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[31mb")
     'a\ufffd[31mb'
     """
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def reason_text(error: object) -> str:
+    """The first line of an error of a library, printable and at most 200 characters."""
+    return printable(str(error).partition("\n")[0])[:200]
 
 
 def label_word(abnormal: bool | None) -> str:
@@ -63,13 +73,24 @@ def verdict(answer: "Answer") -> str:
     return f"undecided: the classifier says {classifier}, the vote says {vote}"
 
 
-def estimate_text(estimate: "Estimate", digits: int = 3) -> str:
-    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value."""
+def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
+    """An estimate, and its interval with `digits`: "0.659 (0.571 to 0.741)"; the reason where there is no value.
+
+    A star marks an estimate that has a reason, which says what is special about its interval.
+    """
+    plus = "+" if sign else ""
     if estimate.value is None:
-        return f"undefined: {estimate.reason}"
+        return f"undefined: {estimate.reason}" if estimate.reason else "undefined"
+    value, star = f"{estimate.value:{plus}.{max(3, digits)}f}", "*" if estimate.reason else ""
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+        return f"{value}{star}"
+    return f"{value} ({estimate.low:{plus}.{digits}f} to {estimate.high:{plus}.{digits}f}){star}"
+
+
+def footnotes(estimates: "Iterable[Estimate]") -> list[str]:
+    """The reasons of marked estimates, each once."""
+    reasons = (estimate.reason for estimate in estimates if estimate.value is not None and estimate.reason)
+    return [f"* {reason}" for reason in dict.fromkeys(reasons)]
 
 
 def metric_title(metric: str) -> str:
@@ -83,15 +104,29 @@ _OF_VIEW: dict[str, str] = {
     Code.SEVERAL_PICTURES: "holds several {kind}: the first is read",
     Code.FOR_PROCESSING: "is for processing, not for presentation: a radiologist would see another picture",
     Code.CONTRADICTORY_POLARITY: (
-        "is MONOCHROME1 with the presentation of MONOCHROME2: it is inverted; see that bone is bright"
+        "has a presentation that contradicts its photometric interpretation: it is inverted; check that bone is bright"
     ),
     Code.BURNED_IN_TEXT: "says that text is burnt into its picture: it may name the patient",
-    Code.INVALID_WINDOW: "has an invalid window: it is shown in its full range",
+    Code.INVALID_WINDOW: "has an invalid window: {instead} is shown",
+    Code.UNFIT_WINDOW: "has a window or lookup table that does not fit its values: {instead} is shown",
+    Code.TABLE_BITS: "has a lookup table whose entries need {bits} bits, not those declared: it is scaled to them",
+    Code.OUTLIERS: "has a few values far from all others, such as a marker: they do not set its range",
+    Code.INVALID_RESCALE: "has an invalid rescale slope or intercept: both are ignored",
+    Code.SEVERAL_RESCALES: "has several values of rescale slope or intercept: the first are used",
+    Code.CONTRADICTORY_BITS: "has bits that contradict each other in its header: they are read as its values suggest",
+    Code.VALUES_BEYOND_BITS: "has values of more bits than its header says: all bits are read",
+    Code.STRAY_BITS: "has bits beside its values that its header does not explain: they are ignored",
+    Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
+    Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
+    Code.TRANSPARENT: "is transparent everywhere: its transparency is ignored",
+    Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",
+    Code.NEARLY_BLANK: "is nearly blank: almost all of its pixels are alike",
 }
 # What is said of the study and the index, in full, and without names for who may not see them.
 _OF_STUDY: dict[str, tuple[str, str]] = {
     Code.LEFT_OUT: ("left out: {reason}", "a file could not be read and is left out"),
+    Code.REPEATED_VIEW: ("{view} is given twice: it counts once", "{view} was given twice: it counts once"),
     Code.SYNTHETIC: (
         "the index holds synthetic radiographs: the answer shows how the tool works, no more",
         "model or index rest on synthetic radiographs: this shows how the tool works, no more",
@@ -111,7 +146,7 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "give --patient, or name the key with {variable}",
         "the patient's own studies could not be told from others, and may be among the similar ones",
     ),
-    Code.SEVERAL_PATIENTS: ("the headers name more than one patient: were these views of one study?",) * 2,
+    Code.SEVERAL_PATIENTS: ("the radiographs are of more than one patient: were these views of one study?",) * 2,
     Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; was it one?",) * 2,
     Code.NO_VOTE: (
         "nothing could vote: no study of another patient is indexed{chosen}",
@@ -121,13 +156,33 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
 }
 # What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
 _OF_COLLECTION: dict[str, str] = {
-    Code.ROWS_WITHOUT_STUDY: "rows that name no study: {count} of {total}; each radiograph counts as one study",
+    Code.WITHOUT_STUDY: "radiographs that name no study: {count} of {total}; each counts as one study",
     Code.WITHOUT_PATIENT: (
         "radiographs that name no patient: {count} of {total}; each of their studies counts as one patient, so the "
         "same patient can be on both sides of a comparison"
     ),
     Code.INFERRED_PATIENTS: "FracAtlas publishes neither patients nor studies: both are inferred",
-    Code.DRAWN_SPLITS: "no splits are named: {percent} % of the patients, drawn by their names, are valid",
+    Code.PLACEHOLDERS: "patients who are named by a placeholder, which names nobody: {count} radiographs",
+    Code.ONE_PATIENT: (
+        "one patient has {count} of {total} studies: if the name stands for many people, no vote and no split by "
+        "patient means anything; leave the patient empty then"
+    ),
+    Code.CHANGED_IDENTIFIERS: (
+        "identifiers that look as if a spreadsheet had changed them: {count}; different people may have become one"
+    ),
+    Code.ALIKE_IDENTIFIERS: (
+        "identifiers that differ only in zeros, case, punctuation or white space: {count}; one patient may count as two"
+    ),
+    Code.ONE_LABEL: "all studies of the index are {label}, so they do not vote",
+    Code.OTHER_SPLITS: "splits other than train, valid and test: {count}",
+    Code.WITHOUT_SPLIT: "radiographs that name no split, though others do: {count} of {total}",
+    Code.DRAWN_SPLITS: (
+        "no splits are named: {percent} % of the patients, drawn by their names, are valid. Train has {train_normal} "
+        "normal and {train_abnormal} abnormal studies, valid {valid_normal} and {valid_abnormal}; a column "
+        "split chooses otherwise"
+    ),
+    Code.MISSING_FILES: "files that are missing: {count} of {total}",
+    Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
@@ -141,6 +196,10 @@ _OF_COLLECTION: dict[str, str] = {
         "radiographs that say that text is burnt into their pictures: {count}; it may name patients, also in thumbnails"
     ),
     Code.LABELS_WITHOUT_STUDY: "rows of the table of labels whose study is not here: {count} of {total}",
+    Code.LABELS_ALIKE: (
+        "rows of the table of labels that match a study but for zeros, case, punctuation or white space: {count}; a "
+        "spreadsheet may have removed zeros in front"
+    ),
     Code.DICOMDIR_FILES_MISSING: "files that DICOMDIR lists and that are missing: {count}",
     Code.PSEUDONYMS: "hashes with this site's key replace the names of patients and studies, and no path is stored",
     Code.SYNTHETIC_FIGURES: "the radiographs are synthetic: the figures say nothing about patients",

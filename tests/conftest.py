@@ -22,6 +22,7 @@ from retrieval.encoding.bundle import APPEARANCE, write_bundle
 from retrieval.encoding.head import Head
 from retrieval.encoding.probes import Appearance
 from retrieval.images.preprocessing import Preprocessing
+from tests.pictures import grey_square
 
 # How long an example takes is no test: a busy machine would fail it.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -66,6 +67,7 @@ def write_model(
     seen: Sequence[str] = (),
     rules: dict[str, object] | None = None,
     appearance: Appearance | None = None,
+    hashes: NDArray[np.uint8] | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     (folder / "encoder.onnx").write_bytes(averaging_onnx())
@@ -88,6 +90,7 @@ def write_model(
         preprocessing=Preprocessing(size=SIZE, clahe=False, mean=(0.5,) * 3, std=(0.25,) * 3),
         rules=rules,
         seen=seen,
+        hashes=hashes,
     )
     return folder
 
@@ -154,10 +157,8 @@ def square(tmp_path: Path) -> Callable[..., Path]:
 
 
 def write_square(path: Path, brightness: int, mark: int = 0) -> None:
-    """A square of the model's size in two halves around a mean; `mark` makes its bytes unique."""
-    contrast = min(20, brightness, 255 - brightness)  # without contrast it would be blank
-    pixels = np.full((SIZE, SIZE), brightness + contrast, np.uint8)
-    pixels[::2] -= np.uint8(2 * contrast)
+    """A `grey_square` of the model's size; `mark` makes its bytes unique."""
+    pixels = grey_square(brightness, SIZE)
     pixels.ravel()[mark % pixels.size] ^= 1
     assert cv2.imwrite(str(path), pixels)
 

@@ -22,7 +22,9 @@ MAY_IMPORT = {
 }
 # The order of the modules and sub-packages of each package: each imports only what stands before it, or its own.
 ORDER = {
-    "index": "case errors closing atomic checksums lock sqlite vectors milvus generation reader writer builder export",
+    "index": (
+        "case errors closing atomic checksums lock sqlite vectors milvus generation reader frozen writer builder export"
+    ),
     "retrieval": (
         "errors csv_format notices wording answer pseudonyms images encoding decision datasets query explain searcher "
         "indexing dicom audit evaluation worklist reports synthetic"

@@ -2,35 +2,30 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-__all__ = ["Interruption"]
+__all__ = ["interruptible"]
 
 
-class Interruption:
-    """Within it, Ctrl-C and SIGTERM are noted rather than raised; the loop asks `asked` between steps.
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Within it, Ctrl-C and SIGTERM set the event instead of raising; the loop looks at it between steps.
 
-    A second Ctrl-C interrupts at once. Outside the main thread, where Python delivers no signals, nothing is noted.
+    A second Ctrl-C interrupts at once. Outside the main thread, where Python delivers no signals, it is never set.
     """
+    asked = threading.Event()
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
             raise KeyboardInterrupt
-        self.asked = True
+        asked.set()
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "Excel",
     "IndexFolder",
     "OpenPage",
     "Port",
@@ -34,6 +35,9 @@ IndexFolder = Annotated[
         envvar="MURA_SEARCH_INDEX",
         help="The index. By default it is in your user data folder.",
     ),
+]
+Excel = Annotated[
+    bool, Option("--excel", help="Begin CSV files with a byte order mark, by which Excel recognises UTF-8.")
 ]
 OpenPage = Annotated[bool, Option("--open", help="Open the page in the browser when it is ready.")]
 Port = Annotated[int, Option(min=0, max=65535, metavar="N", help="The page's port; 0 takes any free port.")]
@@ -91,9 +95,19 @@ class SearchOptions:
         Option(metavar="FILE", help="Write the radiograph to this PNG file, with a heatmap of what looks abnormal."),
     ] = None
 
+    one_study: Annotated[
+        bool, Option("--one-study", help="Take radiographs that name several patients or studies as one study.")
+    ] = False
+
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The keyword arguments of `Searcher.search`."""
         parts = [name.strip().lower() for name in self.part or ()]  # as `--part` of other commands
         where = {field: values for field, values in (("part", parts), ("view", self.view)) if values}
-        return {"k": self.k, "patient": self.patient, "where": where or None, "heatmap": self.heatmap}
+        return {
+            "k": self.k,
+            "patient": self.patient,
+            "where": where or None,
+            "heatmap": self.heatmap,
+            "one_study": self.one_study,
+        }

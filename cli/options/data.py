@@ -13,17 +13,18 @@ from cli.console import note, progress
 from cli.options.dicom import DicomwebTls, open_archive
 
 if TYPE_CHECKING:
+    from retrieval.datasets.case_table import Meanings
     from retrieval.datasets.collection import Collection
 
-__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "Layout", "Part", "Split"]
+__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "KeepBlank", "Layout", "Part", "Split"]
 
 Data = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="A MURA, FracAtlas or DICOM folder, or a CSV case table."),
+    typer.Argument(metavar="DATA", help="A MURA, FracAtlas or DICOM folder, folders of labels, or a CSV case table."),
 ]
 Layout = Annotated[
     str | None,
-    Option(metavar="NAME", help="The layout of DATA, if it is not recognised: mura, fracatlas, csv or dicom."),
+    Option(metavar="NAME", help="The layout of DATA, if it is not recognised: mura, fracatlas, csv, folders or dicom."),
 ]
 Part = Annotated[str | None, Option(metavar="NAME", help="Read only this body part, such as finger.")]
 Split = Annotated[str | None, Option(metavar="NAME", help="Read only this split, such as train or valid.")]
@@ -33,6 +34,12 @@ Cache = Annotated[
         metavar="FOLDER",
         help="Keep prepared radiographs here between runs. By default in the cache folder (MURA_SEARCH_CACHE).",
     ),
+]
+
+
+KeepBlank = Annotated[
+    bool,
+    Option("--keep-blank", help="Index blank radiographs as well. By default they are listed, and left out."),
 ]
 
 
@@ -51,6 +58,13 @@ class CollectionOptions:
             "accession (Accession Number). By default it is DATA/labels.csv.",
         ),
     ] = None
+    labels_are: Annotated[
+        str | None,
+        Option(
+            metavar="VALUE=LABEL,...",
+            help="What other labels mean, in tables and as names of folders: fracture=abnormal,no=normal.",
+        ),
+    ] = None
     keep_identifiers: Annotated[
         bool,
         Option(
@@ -58,6 +72,16 @@ class CollectionOptions:
             help="DICOM only: keep the names of patients, studies and files. By default pseudonyms replace them.",
         ),
     ] = False
+
+    @property
+    def meanings(self) -> "Meanings | None":
+        """What `labels_are` says. Raises BadParameter."""
+        from retrieval.datasets.case_table import parse_meanings
+
+        try:
+            return parse_meanings(self.labels_are) if self.labels_are else None
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
 
     def read(self, data: Path, layout: str | None = None) -> "Collection":
         """The collection; `layout` counts where the user names none. Raises CollectionError."""
@@ -69,6 +93,7 @@ class CollectionOptions:
             self.part,
             self.split,
             labels=self.labels,
+            labels_are=self.meanings,
             keep_identifiers=self.keep_identifiers,
         )
 
@@ -88,8 +113,8 @@ class FetchOptions:
         Path | None,
         typer.Argument(
             metavar="DATA",
-            help="A MURA, FracAtlas or DICOM folder, or a CSV case table. With --dicomweb, the folder in which to "
-            "keep the radiographs.",
+            help="A MURA, FracAtlas or DICOM folder, folders of labels, or a CSV case table. With --dicomweb, the "
+            "folder in which to keep the radiographs.",
             show_default=False,
         ),
     ] = None

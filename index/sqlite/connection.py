@@ -38,7 +38,10 @@ class Connection:
     """
 
     def __init__(self, path: Path, mode: str) -> None:
-        """mode: "ro" to read, "rw" to write, "rwc" to write and to create a missing file."""
+        """mode: "ro" to read, "rw" to write, "rwc" to write and to create a missing file.
+
+        "ro&immutable=1" reads without locks: it makes nobody wait, and may see a change in part.
+        """
         self.path = path
         self._turn = threading.Lock()
         uri = f"{path.absolute().as_uri()}?mode={mode}"
@@ -53,6 +56,7 @@ class Connection:
             self.query("PRAGMA foreign_keys = ON")
             self.query("PRAGMA secure_delete = ON")  # removed data are overwritten
             self.query(f"PRAGMA cache_size = {-CACHE_KIB}")
+            self.query("PRAGMA temp_store = MEMORY")  # no copy of a record outside the index
 
     def close(self) -> None:
         self._sqlite.close()

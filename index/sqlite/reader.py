@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from index.case import LABEL_NAMES, Case
 from index.errors import IndexSchema
 from index.sqlite.connection import Connection, Row
-from index.sqlite.schema import APPLICATION, GENERATION, SCHEMA, WIDTH, case_of, intact, record_crc, text_crc
+from index.sqlite.schema import (
+    APPLICATION,
+    GENERATION,
+    READABLE,
+    SCHEMA,
+    WIDTH,
+    case_of,
+    intact,
+    record_crc,
+    row_crc,
+    text_crc,
+)
 
 __all__ = ["Batch", "CaseReader", "Stored"]
 
@@ -48,14 +59,21 @@ class CaseReader:
         """Raise IndexDamaged if this is not a case database, IndexSchema if it has another format."""
         if self._sqlite.number("PRAGMA application_id") != APPLICATION:
             raise self._sqlite.damaged("it is not a case database")
-        schema = self._sqlite.number("PRAGMA user_version")
-        if schema != SCHEMA:
+        schema = self.schema()
+        if schema not in READABLE:
             raise IndexSchema(
-                f"{self.path} has index format {schema}, and this program reads format {SCHEMA}; "
+                f"{self.path} has index format {schema}, and this program reads formats up to {SCHEMA}; "
                 "build the index again, or use the mura-search that wrote it"
             )
+        others = self._sqlite.number("SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')")
+        if others or self._sqlite.number("SELECT count(*) FROM pragma_table_info('cases')") != WIDTH:
+            raise self._sqlite.damaged("its tables are not those that were written")
         if self.path.stat().st_size % self._sqlite.number("PRAGMA page_size"):
             raise self._sqlite.damaged("it ends early")
+
+    def schema(self) -> int:
+        """The format of the file."""
+        return self._sqlite.number("PRAGMA user_version")
 
     def image(self) -> bytes:
         """The bytes of the database, read through SQLite, in a transaction.
@@ -118,11 +136,13 @@ class CaseReader:
         """The highest row number ever given; 0 if none was."""
         return self._sqlite.number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cases'")
 
-    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, str]:
-        """The values of a field that exist up to a row, each with its first case."""
-        statement = f'SELECT "{field}", "case", min(row) FROM cases WHERE "{field}" IN {{}} AND row <= ? GROUP BY 1'
-        found = self._sqlite.query_in(statement, values, last)
-        return {value: case for value, case, _ in found}
+    def known(self, field: str, values: Collection[str], last: int = 2**62) -> dict[str, list[Case]]:
+        """The values of a field that exist up to a row, each with its cases."""
+        known: dict[str, list[Case]] = {}
+        for row, case in self.cases_where(field, values).items():
+            if row <= last:
+                known.setdefault(getattr(case, field), []).append(case)
+        return known
 
     def counts(self, field: str) -> dict[str, int]:
         """The number of cases for each value of a field, sorted by value; labels by name."""
@@ -224,8 +244,8 @@ class CaseReader:
 
     def history(self) -> list[dict[str, Any]]:
         """The changes, oldest first: generation, at, action, detail and the number of cases afterwards."""
-        rows = self._sqlite.query("SELECT generation, at, action, detail, cases FROM history ORDER BY generation")
         names = ("generation", "at", "action", "detail", "cases")
+        rows = self._rows_with_crc("history", 5)
         try:
             return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in rows]
         except (TypeError, ValueError) as error:
@@ -233,12 +253,19 @@ class CaseReader:
 
     def quarantined(self) -> dict[str, str]:
         """The cases set aside, with their reasons."""
-        return dict(self._sqlite.query('SELECT "case", reason FROM quarantine ORDER BY "case"'))
+        return {case.case: reason for case, reason in self.set_aside()}
 
     def set_aside(self) -> list[tuple[Case, str]]:
         """The cases set aside, as `Case` with label 0, with their reasons."""
-        rows = self._sqlite.query('SELECT "case", study, patient, path, reason FROM quarantine ORDER BY "case"')
+        rows = self._rows_with_crc("quarantine", 5)
         return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
+
+    def _rows_with_crc(self, table: str, width: int) -> list[Row]:
+        """The rows of history or quarantine, in order, without their checksums."""
+        rows = self._sqlite.query(f"SELECT * FROM {table} ORDER BY 1")
+        if any(row[width:] not in {(), (row_crc(row[:width]),)} for row in rows):
+            raise self._sqlite.damaged(f"its {table} is not what was written")
+        return [row[:width] for row in rows]
 
     # Everything.
 
@@ -247,7 +274,9 @@ class CaseReader:
         if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
             raise self._sqlite.damaged("SQLite finds its structure broken")
         cases = sum(1 for _ in self._rows())
-        self.metadata(), self.history(), self.quarantined()
+        self.metadata(), self.quarantined()
+        if [entry["generation"] for entry in self.history()] != list(range(1, self.generation() + 1)):
+            raise self._sqlite.damaged("its history is not what was written")
         counts = []
         for table, column in (("embeddings", "vector"), ("thumbnails", "image")):
             count = 0

@@ -1,7 +1,7 @@
 """The tables of cases.sqlite, and the checksums of their rows.
 
-Every record, embedding and thumbnail has a CRC-32 that is checked when it is read, since SQLite notices only damage to
-its own structure. They are three tables, so that reading the records does not read the other two.
+Every row that means something has a CRC-32 that is checked when it is read, since SQLite notices only damage to its own
+structure. They are three tables, so that reading the records does not read the other two.
 """
 
 import zlib
@@ -12,7 +12,7 @@ from index.sqlite.connection import Row
 __all__ = [
     "APPLICATION",
     "GENERATION",
-    "LABEL",
+    "READABLE",
     "SCHEMA",
     "TABLES",
     "WIDTH",
@@ -20,15 +20,18 @@ __all__ = [
     "case_of",
     "intact",
     "record_crc",
+    "row_crc",
     "text_crc",
 ]
 
-SCHEMA = 3
+SCHEMA = 4
+READABLE = (3, 4)  # in format 3 the rows of history and quarantine had no checksums
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
-# A row of history is one transaction: "add", "merge", "remove", "relabel", "synthetic" or "compact". Its number is the
-# generation of the index. `detail` has the number of cases that it changed, `cases` the number of cases after it. The
-# row number of a case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get another case.
+# A row of history is one transaction: "add", "merge", "update", "remove", "relabel", "synthetic" or "compact". Its
+# number is the generation of the index. `detail` has the number of cases that it changed, `cases` the number of cases
+# after it. The row number of a case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get
+# another case.
 # `removed` has the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to
 # date in Milvus.
 TABLES = """
@@ -72,7 +75,8 @@ CREATE TABLE quarantine (
     study TEXT NOT NULL,
     patient TEXT NOT NULL,
     path TEXT NOT NULL,
-    reason TEXT NOT NULL
+    reason TEXT NOT NULL,
+    crc INTEGER
 );
 CREATE TABLE metadata (one INTEGER PRIMARY KEY CHECK (one = 1), document TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE history (
@@ -80,12 +84,12 @@ CREATE TABLE history (
     at TEXT NOT NULL,
     action TEXT NOT NULL,
     detail TEXT NOT NULL,
-    cases INTEGER NOT NULL
+    cases INTEGER NOT NULL,
+    crc INTEGER
 )
 """
 
 WIDTH = len(FIELDS) + 3  # columns of cases
-LABEL = 4  # the column of the label
 GENERATION = "(SELECT coalesce(max(generation), 0) FROM history)"
 _RECORD = "\x1f".join(["%s"] * (WIDTH - 1))  # a row of cases without its checksum, as one text
 
@@ -98,6 +102,11 @@ def case_of(row: Row) -> Case:
 def record_crc(record: Row) -> int:
     """Of a row of cases without its checksum."""
     return text_crc(_RECORD % record)
+
+
+def row_crc(row: Row) -> int:
+    """Of a row of history or quarantine without its checksum."""
+    return text_crc("\x1f".join(map(str, row)))
 
 
 def text_crc(text: str) -> int:

@@ -1,7 +1,8 @@
 """Writes cases.sqlite: adds, removes and relabels cases, and keeps the history."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, LABEL_NAMES, Case, as_text
+from index.case import FIELDS, Case, as_text
 from index.sqlite.connection import Row
 from index.sqlite.reader import CaseReader
-from index.sqlite.schema import APPLICATION, LABEL, SCHEMA, TABLES, WIDTH, blob_crc, record_crc, text_crc
+from index.sqlite.schema import (
+    APPLICATION,
+    SCHEMA,
+    TABLES,
+    WIDTH,
+    blob_crc,
+    record_crc,
+    row_crc,
+    text_crc,
+)
 
 __all__ = ["CaseWriter", "now"]
 
@@ -36,6 +46,21 @@ class CaseWriter(CaseReader):
             database._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
             database._write_document({})
         return database
+
+    def upgrade(self, model: Callable[[], Mapping[str, object]]) -> None:
+        """Bring a file of an older format to this one; `model` gives its metadata about the model."""
+        if self.schema() == SCHEMA:
+            return
+        for table, key in (("history", "generation"), ("quarantine", '"case"')):
+            rows = self._rows_with_crc(table, 5)
+            self._sqlite.query(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
+            checksums = [(row_crc(row), row[0]) for row in rows]
+            self._sqlite.write(f"UPDATE {table} SET crc = ? WHERE {key} = ?", checksums)
+        values = self.metadata()["values"]
+        if "notes" in (values.get("collection") or {}):  # they named files, and so patients
+            values["collection"]["notes"] = []
+        self.set_metadata(model=dict(model()), values=values)
+        self._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
 
     def add(
         self,
@@ -82,31 +107,32 @@ class CaseWriter(CaseReader):
             self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
         self.record("remove", {"cases": len(rows)}, -len(rows))
 
-    def relabel(self, rows: Collection[int], label: int) -> None:
-        """Give cases another label."""
+    def rewrite(self, cases: Mapping[int, Case], action: str, **detail: str) -> None:
+        """Give rows other records, with an entry in the history; their names stay."""
         changed = []
-        for row in self._sqlite.query_in("SELECT * FROM cases WHERE row IN {}", rows):
-            record: Row = (*row[:LABEL], label, *row[LABEL + 1 : -1])
-            changed.append((label, record_crc(record), row[0]))
-        self._sqlite.write("UPDATE cases SET label = ?, crc = ? WHERE row = ?", changed)
+        for old in self._sqlite.query_in("SELECT * FROM cases WHERE row IN {}", cases):
+            record: Row = (old[0], *(getattr(cases[old[0]], name) for name in FIELDS), old[-2])
+            changed.append((*record[2:], record_crc(record), old[0]))
+        fields = ", ".join(f"{name} = ?" for name in (*FIELDS[1:], "logit", "crc"))
+        self._sqlite.write(f"UPDATE cases SET {fields} WHERE row = ?", changed)
         if self.remote:
-            self.unsettle(rows)
-        self.record("relabel", {"cases": len(rows), "label": LABEL_NAMES[label]})
+            self.unsettle(cases)
+        self.record(action, {"cases": len(cases), **detail})
 
     def record(self, action: str, detail: Mapping[str, Any], more: int = 0) -> None:
         """Add an entry to the history; `more` is the change of the number of cases."""
         event = (self.generation() + 1, now(), action, json.dumps(detail), self.count() + more)
-        self._sqlite.write("INSERT INTO history VALUES (?, ?, ?, ?, ?)", [event])
+        self._sqlite.write("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)", [(*event, row_crc(event))])
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
         """Set cases aside with a reason each."""
         rows = [tuple(map(as_text, (case.case, case.study, case.patient, case.path, reason))) for case, reason in cases]
-        self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
+        checked = [(*row, row_crc(row)) for row in rows]
+        self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", checked)
 
     def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Forget the cases set aside that match "case", "study" and "patient"; gives their names."""
-        rows = self._sqlite.query('SELECT "case", study, patient FROM quarantine')
-        named = [dict(zip(("case", "study", "patient"), row, strict=True)) for row in rows]
+        named = [{"case": case.case, "study": case.study, "patient": case.patient} for case, _ in self.set_aside()]
         found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
         self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
         return found
@@ -134,6 +160,7 @@ class CaseWriter(CaseReader):
 
     def compact(self) -> None:
         """Write the file again without the space of removed cases. Call it outside a transaction."""
+        os.environ["SQLITE_TMPDIR"] = str(self.path.parent)  # not the system's, which may be small, or of another owner
         self._sqlite.query("VACUUM")
 
     def _write_document(self, document: dict[str, Any]) -> None:

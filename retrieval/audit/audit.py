@@ -89,7 +89,8 @@ class Audit(Tabular):
     """
 
     columns: ClassVar = (
-        "finding case other_case study other_study label across_splits across_patients across_labels mirrored bits "
+        "finding case other_case study other_study label across_splits across_patients across_labels mirrored turned "
+        "inverted border bits "
         "similarity match vote classifier other_label chance seconded detail"
     )
 

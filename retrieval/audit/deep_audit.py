@@ -171,7 +171,7 @@ def deep_findings(
     pairs = near_duplicates(
         cases, encoded.embeddings, encoded.thumbnails, limit.limit, workers=workers, progress=progress
     )
-    seen = bundle.seen()
+    seen = bundle.seen_in(cases, encoded.thumbnails)
     rules = encoded.rules or learn_rules(
         cases,
         encoded.embeddings,

@@ -1,14 +1,15 @@
-"""Near duplicates: the same radiograph twice, in another size, brightness, crop or encoding, or mirrored.
+"""Near duplicates: the same radiograph twice, changed in size, brightness, crop, encoding, orientation or polarity.
 
-Three sieves, each finer and dearer than the one before, so that 40,000 radiographs take minutes, not days: perceptual
-hashes and embeddings name candidates (`perceptual_hash`; all pairs, as blocks of NumPy), and a candidate is a near
-duplicate where the fine details of the two agree (`audit.registration`). N radiographs, D numbers of an embedding.
+Perceptual hashes and embeddings name candidates (`perceptual_hash`; all pairs, as blocks of NumPy). A candidate is a
+near duplicate if the fine details of the two agree (`audit.registration`). Each step is finer and slower than the one
+before, so that 40,000 radiographs take minutes. N radiographs, D numbers of an embedding; V versions: each radiograph,
+and once more without its border if it has one.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -16,26 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.audit.perceptual_hash import BITS, distances, perceptual_hashes
+from retrieval.audit.perceptual_hash import (
+    BITS,
+    ORIENTATIONS,
+    Orientation,
+    distances,
+    perceptual_hashes,
+    without_border,
+)
 from retrieval.audit.registration import Match, detail_match
+from retrieval.encoding.batches import Progress
 
 __all__ = ["NearDuplicate", "Pictures", "SimilarityLimit", "joined_patients", "near_duplicates", "similarity_limit"]
 
-SURE = 8  # bits: candidates whatever the model says; a strong compression can mislead it
-NEAR = 22  # bits: candidates where their embeddings are alike too, before those further apart
+SURE = 8  # bits: candidates without regard to their embeddings, since a strong compression can mislead the model
+CHANGED = 14  # bits: the same for turned and inverted pictures, and within borders, whose embeddings say nothing
+NEAR = 22  # bits: candidates if their embeddings are alike too, before those that are further apart
 CLOSEST = 5  # candidates of each kind for one radiograph
-# The same where copies are looked for elsewhere only: of 264 copies planted among FracAtlas's radiographs one candidate
-# finds 226, two find 237 and have twice as many pairs compared.
+# The same for a search in other radiographs: of 264 changed radiographs planted in FracAtlas one candidate finds 226;
+# two find 237, and twice as many pairs are compared.
 CLOSEST_ELSEWHERE = 1
-_SHARE = 0.1  # of the pairs of different patients lie above the limit of similarity
-_PAIRS = 200_000  # settle that limit
+_SHARE = 0.1  # of the pairs of different patients reach the limit of similarity
+_PAIRS = 200_000  # from which that limit is learned
+_INSIDE = 0.955  # correlation of aligned details within borders, where a thumbnail has fewer pixels for them
 _AT_ONCE = 256  # comparisons between two reports of progress
 
 Embeddings = NDArray[np.float32]
+Grey = NDArray[np.uint8]
 
 
 class Pictures(Protocol):
-    """N pictures as JPEG or PNG, such as a list of them. What is no picture counts as a blank one."""
+    """N pictures as JPEG or PNG, such as a list of them. Bytes that are no picture count as a blank picture."""
 
     def __iter__(self) -> Iterator[bytes]: ...
 
@@ -47,7 +59,7 @@ class SimilarityLimit:
     """The cosine of embeddings from which two radiographs are candidates.
 
     `limit` is the cosine that 10 % of the pairs of different patients reach, `within` the share of the pairs of one
-    patient that reach it. Both are None where there are no such pairs, and then all pairs are candidates.
+    patient that reach it. Both are None without such pairs; then all pairs are candidates.
     """
 
     limit: float | None
@@ -56,10 +68,11 @@ class SimilarityLimit:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """Two radiographs that are one. The first comes earlier in the collection.
+    """Two radiographs that are the same. The first comes earlier in the collection.
 
     `bits` of 64 differ between the perceptual hashes, `similarity` is the cosine of the embeddings, `match` the
-    correlation of the details; `mirrored` where one is the other's mirror image.
+    correlation of the details. The second is the first `mirrored` left to right, then `turned` counter-clockwise by
+    0, 90, 180 or 270 degrees, and `inverted`; `border` is True if either was compared without its border.
     """
 
     cases: tuple[str, str]
@@ -68,22 +81,89 @@ class NearDuplicate:
     similarity: float
     match: float
     mirrored: bool
+    turned: int
+    inverted: bool
+    border: bool
     across_splits: bool
     across_patients: bool
     across_studies: bool
     across_labels: bool
 
+    @property
+    def change(self) -> str:
+        """How the two differ, in words, such as "inverted, turned by 90 degrees"; "" for the rest."""
+        words = {
+            "mirrored": self.mirrored,
+            f"turned by {self.turned} degrees": self.turned > 0,
+            "inverted": self.inverted,
+            "without a border": self.border,
+        }
+        return ", ".join(word for word, applies in words.items() if applies)
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    one: int
-    two: int
+    """Two radiographs by their rows, and how the first is changed before it is compared."""
+
+    first: int
+    second: int
+    first_inside: bool  # without its border
+    second_inside: bool
+    orientation: Orientation
+    inverted: bool
     bits: int
-    mirrored: bool
+
+    def compare(self, pictures: tuple[bytes, bytes]) -> Match:
+        whole = [_grey(picture) for picture in pictures]
+        within = [without_border(picture) for picture in whole]
+        sides = zip(whole, within, (self.first_inside, self.second_inside), strict=True)
+        one, two = (inside if is_inside else outside for outside, inside, is_inside in sides)
+        framed = all(outside.shape != inside.shape for outside, inside in zip(whole, within, strict=True))
+        one = self.orientation.applied(255 - one if self.inverted else one)
+        return detail_match(one, two, framed=framed and not (self.first_inside or self.second_inside))
+
+    def accepts(self, match: Match) -> bool:
+        """Whether the two are the same radiograph."""
+        inside = self.first_inside or self.second_inside
+        return match.same or (inside and match.aligned and match.correlation >= _INSIDE)
+
+    def swapped(self) -> "_Candidate":
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            first_inside=self.second_inside,
+            second_inside=self.first_inside,
+            orientation=self.orientation.inverse,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Versions:
+    """The hashes (V, 8) of V versions in each of `ORIENTATIONS`, their rows (V,), and which lack a border (V,)."""
+
+    hashes: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, pictures: Pictures) -> "_Versions":
+        """The versions in the order of the pictures; blank pictures are like anything and have none."""
+        hashes, rows, inside = [], [], []
+        for row, data in enumerate(pictures):
+            picture = _grey(data)
+            within = without_border(picture)
+            for is_inside, version in ((False, picture), (True, within))[: 1 + (within.shape != picture.shape)]:
+                if own := perceptual_hashes(version):
+                    hashes.append(own)
+                    rows.append(row)
+                    inside.append(is_inside)
+        shape = (len(rows), len(ORIENTATIONS))
+        return cls(np.array(hashes, np.uint64).reshape(shape), np.array(rows, np.int64), np.array(inside, np.bool_))
 
 
 def similarity_limit(cases: Sequence[Case], embeddings: Embeddings, seed: int = 0) -> SimilarityLimit:
-    """Learn the limit from the pairs of radiographs; a sample of the pairs where there are many."""
+    """Learn the limit from the pairs of radiographs, or from a sample of many pairs."""
     patients = np.unique([case.patient for case in cases], return_inverse=True)[1]
     N = len(cases)
     if N * (N - 1) // 2 <= _PAIRS:
@@ -96,16 +176,10 @@ def similarity_limit(cases: Sequence[Case], embeddings: Embeddings, seed: int = 
         return SimilarityLimit(None, None)
     between = np.einsum("nd,nd->n", embeddings[one[apart]], embeddings[two[apart]])
     limit = float(np.quantile(between, 1 - _SHARE))
-    neighbours = _within(patients)
-    within = np.einsum("nd,nd->n", embeddings[neighbours[0]], embeddings[neighbours[1]])
-    return SimilarityLimit(limit, float((within >= limit).mean()) if len(within) else None)
-
-
-def _within(patients: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of one patient: each radiograph with the patient's next one."""
-    order = np.argsort(patients, kind="stable")
+    order = np.argsort(patients, kind="stable")  # each radiograph with the patient's next one
     same = patients[order[:-1]] == patients[order[1:]]
-    return order[:-1][same], order[1:][same]
+    within = np.einsum("nd,nd->n", embeddings[order[:-1][same]], embeddings[order[1:][same]])
+    return SimilarityLimit(limit, float((within >= limit).mean()) if len(within) else None)
 
 
 def near_duplicates(
@@ -116,40 +190,37 @@ def near_duplicates(
     *,
     asked: int | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[NearDuplicate]:
-    """Find near duplicates; files that are the same byte for byte (by their digests) are not listed again.
+    """Find near duplicates, in the order of the collection; files with the same digest are not listed again.
 
-    thumbnails: N pictures, read once in their order, then those of candidates; limit: as of `similarity_limit`
-    gives it; asked: look only for copies of the first so many radiographs among the others, by default for copies of
-    any among all. In the order of the collection. `progress` is called with (pairs compared, pairs to compare).
+    thumbnails: N pictures, read once in their order, then those of candidates. limit: that of `similarity_limit`.
+    asked: search the other radiographs for the first so many, by default all for all. `progress` is called with (pairs
+    compared, all).
     """
     candidates = [
-        one
-        for one in _candidates(thumbnails, embeddings, limit, asked)
-        if not cases[one.one].digest or cases[one.one].digest != cases[one.two].digest
+        pair
+        for pair in _candidates(thumbnails, embeddings, limit, asked)
+        if not cases[pair.first].digest or cases[pair.first].digest != cases[pair.second].digest
     ]
-
-    def compare(pair: _Candidate, pictures: tuple[bytes, bytes]) -> Match:
-        one, two = map(_grey, pictures)
-        return detail_match(np.ascontiguousarray(one[:, ::-1]) if pair.mirrored else one, two)
-
-    best: dict[tuple[int, int], NearDuplicate] = {}
+    best: dict[tuple[int, int], tuple[_Candidate, Match]] = {}
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         for start in range(0, len(candidates), _AT_ONCE):
             some = candidates[start : start + _AT_ONCE]
-            pictures = [(thumbnails[pair.one], thumbnails[pair.two]) for pair in some]
-            for pair, match in zip(some, pool.map(compare, some, pictures), strict=True):
-                known = best.get((pair.one, pair.two))
-                if match.copy and (known is None or match.correlation > known.match):
-                    similarity = float(embeddings[pair.one] @ embeddings[pair.two])
-                    best[pair.one, pair.two] = _twin(cases, pair, similarity, match.correlation)
+            pictures = [(thumbnails[pair.first], thumbnails[pair.second]) for pair in some]
+            for pair, match in zip(some, pool.map(_Candidate.compare, some, pictures), strict=True):
+                rows = pair.first, pair.second
+                if pair.accepts(match) and (rows not in best or match.correlation > best[rows][1].correlation):
+                    best[rows] = pair, match
             if progress:
                 progress(start + len(some), len(candidates))
-    finally:  # an interrupted audit does not go on comparing
+    finally:  # an interrupted audit compares no more
         pool.shutdown(cancel_futures=True)
-    return [best[pair] for pair in sorted(best)]
+    return [
+        _near_duplicate(cases[pair.first], cases[pair.second], pair, match, embeddings)
+        for _, (pair, match) in sorted(best.items())
+    ]
 
 
 def joined_patients(cases: Sequence[Case], pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -167,7 +238,7 @@ def joined_patients(cases: Sequence[Case], pairs: Sequence[tuple[str, str]]) -> 
     return [root(case.patient) for case in cases]
 
 
-def _grey(thumbnail: bytes) -> NDArray[np.uint8]:
+def _grey(thumbnail: bytes) -> Grey:
     picture = cv2.imdecode(np.frombuffer(thumbnail, np.uint8), cv2.IMREAD_GRAYSCALE) if thumbnail else None
     return np.zeros((1, 1), np.uint8) if picture is None else np.asarray(picture, np.uint8)
 
@@ -175,65 +246,64 @@ def _grey(thumbnail: bytes) -> NDArray[np.uint8]:
 def _candidates(
     thumbnails: Pictures, embeddings: Embeddings, limit: float | None, asked: int | None = None
 ) -> list[_Candidate]:
-    """Pairs worth comparing, each once for either way round; blank pictures are like anything and left out."""
-    hashed = [perceptual_hashes(_grey(thumbnail)) for thumbnail in thumbnails]
-    rows = np.array([row for row, pair in enumerate(hashed) if pair], np.int64)
-    upright = np.array([pair[0] for pair in hashed if pair], np.uint64)
-    mirrored = np.array([pair[1] for pair in hashed if pair], np.uint64)
-    own = None if asked is None else int(np.searchsorted(rows, asked))
-    found: dict[tuple[int, int, bool], int] = {}
-    for of_two, is_mirrored in ((upright, False), (mirrored, True)):
-        for one, two, bits in _close(upright, of_two, embeddings[rows], limit, own, is_mirrored=is_mirrored):
-            first, second = sorted((int(rows[one]), int(rows[two])))
-            found[first, second, is_mirrored] = bits
-    return [_Candidate(one, two, bits, is_mirrored) for (one, two, is_mirrored), bits in sorted(found.items())]
+    """Pairs worth comparing, each once for each way to change the first, the first rows first."""
+    versions = _Versions.of(thumbnails)
+    named = set()
+    for pair in _close(versions, embeddings[versions.rows], limit, asked):
+        named.add(pair if pair.first < pair.second else pair.swapped())
+    return sorted(named, key=lambda pair: (pair.first, pair.second, pair.bits))
 
 
-def _close(
-    hashes: NDArray[np.uint64],
-    others: NDArray[np.uint64],
-    embeddings: Embeddings,
-    limit: float | None,
-    asked: int | None,
-    *,
-    is_mirrored: bool,
-) -> Iterator[tuple[int, int, int]]:
-    """For each row the others nearest by hash, nearest by embedding, and so among those that hashes put near."""
-    everyone = np.arange(len(hashes))
+def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, asked: int | None) -> Iterator[_Candidate]:
+    """For each version the others nearest by hash; if alike by embedding too, further ones that hashes put near.
+
+    embeddings (V, D). A turned or inverted radiograph has another embedding, so there the hash alone decides.
+    """
     most = CLOSEST if asked is None else CLOSEST_ELSEWHERE
-    for start, bits in distances(hashes[:asked], others):
-        own = everyone[start : start + len(bits)]
-        bits[own - start, own] = BITS + 1  # a radiograph is not its own twin
-        bits[:, : asked or 0] = BITS + 1
-        yield from _least(bits.astype(np.float32), start, bits, bits <= SURE, most)
-        products = embeddings[own] @ embeddings.T
-        alike = (products >= (-2 if limit is None else limit)) & (bits <= BITS)
-        yield from _least(-products, start, bits, alike & (bits <= NEAR), most)
-        if not is_mirrored:  # whose embeddings would not be the nearest
-            yield from _least(-products, start, bits, alike, most)
+    rows, inside, upright = versions.rows, versions.inside, versions.hashes[:, 0]
+    own = len(rows) if asked is None else int(np.searchsorted(rows, asked))
+    for number, orientation in enumerate(ORIENTATIONS):
+        for start, distance in distances(upright[:own], versions.hashes[:, number]):
+            here = slice(start, start + len(distance))
+            others = rows[here, None] != rows
+            others[:, : 0 if asked is None else own] = False
+            bits = distance.astype(np.float32)
+            sure = np.where(inside[here, None] | inside | (orientation.turns > 0), CHANGED, SURE)
+            kinds = [(others & (bits <= sure), bits, False), (others & (bits >= BITS - CHANGED), -bits, True)]
+            if orientation.turns == 0:
+                products = embeddings[here] @ embeddings.T
+                alike = others & (products >= (-2 if limit is None else limit))
+                kinds.append((alike & (bits <= NEAR), -products, False))
+                if not orientation.mirrored:  # the embeddings of mirror images are not the nearest
+                    kinds.append((alike, -products, False))
+            for allowed, costs, inverted in kinds:
+                for row, two in _least(costs, allowed, most):
+                    one, differing = start + row, int(distance[row, two])
+                    differing = BITS - differing if inverted else differing
+                    names = int(rows[two]), int(rows[one]), bool(inside[two]), bool(inside[one])
+                    yield _Candidate(*names, orientation, inverted, differing)
 
 
-def _least(
-    costs: NDArray[np.float32], start: int, bits: NDArray[np.uint8], allowed: NDArray[np.bool_], most: int
-) -> Iterator[tuple[int, int, int]]:
-    """Of every row the few allowed columns of the lowest costs: (row, column, bits)."""
+def _least(costs: NDArray[np.float32], allowed: NDArray[np.bool_], most: int) -> Iterator[tuple[int, int]]:
+    """In every row the few allowed columns of the lowest costs: (row, column)."""
     for row in np.flatnonzero(allowed.any(axis=1)):
         columns = np.flatnonzero(allowed[row])
         if len(columns) > most:
             columns = columns[np.argpartition(costs[row, columns], most - 1)[:most]]
-        for column in columns:
-            yield start + int(row), int(column), int(bits[row, column])
+        yield from ((int(row), int(column)) for column in columns)
 
 
-def _twin(cases: Sequence[Case], pair: _Candidate, similarity: float, match: float) -> NearDuplicate:
-    one, two = cases[pair.one], cases[pair.two]
+def _near_duplicate(one: Case, two: Case, pair: _Candidate, match: Match, embeddings: Embeddings) -> NearDuplicate:
     return NearDuplicate(
         cases=(one.case, two.case),
         studies=(one.study, two.study),
         bits=pair.bits,
-        similarity=similarity,
-        match=match,
-        mirrored=pair.mirrored,
+        similarity=float(embeddings[pair.first] @ embeddings[pair.second]),
+        match=match.correlation,
+        mirrored=pair.orientation.mirrored,
+        turned=90 * pair.orientation.turns,
+        inverted=pair.inverted,
+        border=pair.first_inside or pair.second_inside,
         across_splits=len({one.split, two.split} - {""}) > 1,
         across_patients=one.patient != two.patient,
         across_studies=one.study != two.study,

@@ -1,10 +1,9 @@
-"""Whether two pictures are one radiograph: laid over each other, do their fine details agree?
+"""Registration: whether the fine details of two pictures agree once they are laid over each other.
 
-Radiographs of one protocol look much alike, so neither a hash nor an embedding can tell a copy from another patient's
-radiograph in the same pose. Their details can: trabeculae, edges and markers of a copy lie at the same places. Picture
-two is moved, zoomed and tilted onto picture one (Evangelidis and Psarakis 2008, "Parametric image alignment using
-enhanced correlation coefficient maximization"), and the correlation is taken of what remains when both lose their
-coarse shades.
+Radiographs of one protocol look much alike, so neither a hash nor an embedding can tell the same radiograph from
+another patient's in the same pose. Fine details can: trabeculae, edges and markers. The second picture is moved, zoomed
+and tilted onto the first (Evangelidis and Psarakis 2008, "Parametric image alignment using enhanced correlation
+coefficient maximization"), and the correlation is that of the pictures without their coarse shades.
 """
 
 from dataclasses import dataclass
@@ -15,20 +14,23 @@ from numpy.typing import NDArray
 
 __all__ = ["Match", "detail_match"]
 
-# Correlations from which two pictures are one, as they lie and aligned; alignment fits whatever can be fitted, so more
-# is asked of it. Chosen on copies of FracAtlas's radiographs and of phantoms; docs/audit.md has what they find.
-_LYING, _ALIGNED = 0.9, 0.97
-_COARSE, _FINE = 32, 112  # pixels a side
-# Correlations below which dearer looks are spared: of the details as they lie (copies that are cut short have 0.5 and
-# more), of the coarse pictures (0.96), and of the details aligned as the coarse pictures are (0.75).
+# Correlations from which two pictures are the same: without alignment, and with it, which fits whatever can be fitted.
+# Chosen on changed radiographs of FracAtlas and phantoms; docs/audit.md has what is found with them.
+_UNMOVED, _ALIGNED = 0.9, 0.97
+_COARSE, _LEAST_FINE, _FINE = 32, 64, 112  # pixels a side
+# Correlations below which slower steps are skipped: of the details unmoved (a file that ends early reaches 0.5), of the
+# coarse pictures (the same radiograph reaches 0.96), and of the details with the coarse alignment (0.75).
 _UNLIKE, _HOPELESS, _ROUGH = 0.3, 0.92, 0.5
-_ZOOMS = (1.0, 0.87)  # a search from here finds a crop of some 15 % in the whole
-_DETAIL = 3.0  # pixels of the finer pictures; what is smoother is no detail
-_GRAIN = 1.0  # pixels; what is finer is lost when a picture is moved by parts of a pixel
-_CLOSE = 0.92  # coarse correlation with which no other zoom is tried
-_MARGIN = 5  # pixels at the edge of either, where details are taken from what is not there
-_LEAST, _LEAST_LEFT = 1 / 3, 1 / 10  # of the picture has to overlap, and to be left without blank parts
-_BLANK = (0.3, 0.6)  # grey levels; what varies less is blank
+_ZOOMS = (1.0, 0.87)  # from here the search finds a crop of about 15 % in the whole picture
+_DETAIL = 3.0  # pixels of the fine pictures; smoother structures are no details
+_GRAIN = 1.0  # pixels; finer structures are lost when a picture is moved by parts of a pixel
+_CLOSE = 0.92  # coarse correlation from which no other zoom is tried
+_MARGIN = 5  # pixels at the edges, where details depend on pixels outside
+_LEAST, _LEAST_LEFT = (
+    1 / 3,
+    1 / 10,
+)  # least shares that overlap, and that are left without blanks
+_BLANK = (0.3, 0.6)  # grey levels; parts that vary less are blank
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
 
 Grey = NDArray[np.uint8]
@@ -37,69 +39,67 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How well the details of two pictures agree: a correlation, as they lie or `aligned`."""
+    """The correlation of the details of two pictures, unmoved or `aligned`."""
 
     correlation: float
     aligned: bool
 
     @property
-    def copy(self) -> bool:
-        """Whether the two are one radiograph."""
-        return self.correlation >= (_ALIGNED if self.aligned else _LYING)
+    def same(self) -> bool:
+        """Whether the two are the same radiograph."""
+        return self.correlation >= (_ALIGNED if self.aligned else _UNMOVED)
 
 
-def detail_match(one: Grey, two: Grey) -> Match:
-    """Compare the details of two grey pictures (H, W), sizes may differ.
+def detail_match(one: Grey, two: Grey, *, framed: bool = False) -> Match:
+    """Compare the details of two grey pictures (H, W); their sizes may differ.
 
-    First as they lie, without what is blank in either, for a file that ends early lacks its last rows; if that is no
-    copy, aligned. The correlation is 0 where they cannot be laid over each other.
+    framed: both have a border. Unmoved, the edges of equal borders agree whatever is inside, so they do not count.
+
+    First unmoved, also without the blank parts of either, since a file that ends early lacks its last rows; then
+    aligned. The correlation is 0 if they cannot be laid over each other.
     """
-    fine_one, fine_two = _square(one, _FINE), _square(two, _FINE)
-    unmoved = np.eye(2, 3, dtype=np.float32)
-    correlation = _correlation(fine_one, fine_two, unmoved)
+    side = max(_LEAST_FINE, min(_FINE, max(one.shape), max(two.shape)))  # as blurred as the smaller picture is
+    fine_one, fine_two = _square(one, side), _square(two, side)
+    identity = np.eye(2, 3, dtype=np.float32)
+    correlation = _correlation(fine_one, fine_two, identity)
     if correlation >= _UNLIKE:
-        correlation = max(correlation, *(_correlation(fine_one, fine_two, unmoved, blank=level) for level in _BLANK))
-    lying = Match(correlation, aligned=False)
-    if lying.copy:
-        return lying
-    # Either may be a crop of the other, and only a crop is found in the whole.
-    turns = [(_coarsely(_square(a, _COARSE), _square(b, _COARSE)), a, b) for a, b in ((one, two), (two, one))]
-    (warp, score), *pictures = max(turns, key=lambda turn: turn[0][1])
+        within = [_correlation(fine_one, fine_two, identity, blank=level) for level in _BLANK]
+        correlation = max(within if framed else [correlation, *within])
+    unmoved = Match(correlation, aligned=False)
+    if unmoved.same:
+        return unmoved
+    # Either may be a crop of the other, and the search only finds the crop in the whole picture.
+    searches = [(_coarse_search(_square(a, _COARSE), _square(b, _COARSE)), a, b) for a, b in ((one, two), (two, one))]
+    (warp, score), *pictures = max(searches, key=lambda search: search[0][1])
     if score < _HOPELESS:
-        return lying
-    warp[:, 2] *= _FINE / _COARSE
-    fine_one, fine_two = (_square(picture, _FINE) for picture in pictures)
+        return unmoved
+    warp[:, 2] *= side / _COARSE
+    fine_one, fine_two = (_square(picture, side) for picture in pictures)
     if _correlation(fine_one, fine_two, warp, grain=_GRAIN) < _ROUGH:
-        return lying
+        return unmoved
     warp, score = _aligned(fine_one, fine_two, warp)
     aligned = Match(_correlation(fine_one, fine_two, warp, grain=_GRAIN) if score > 0 else 0.0, aligned=True)
-    return max(lying, aligned, key=lambda match: match.correlation)
+    return max(unmoved, aligned, key=lambda match: match.correlation)
 
 
-def _coarsely(one: Floats, two: Floats) -> tuple[Floats, float]:
-    """The best warp of coarse pictures from several starts, and their correlation."""
-    warp, best = np.eye(2, 3, dtype=np.float32), -1.0
+def _coarse_search(one: Floats, two: Floats) -> tuple[Floats, float]:
+    """The best warp of coarse pictures, and their correlation."""
+    best = np.eye(2, 3, dtype=np.float32), -1.0
     for zoom in _ZOOMS:
-        found, score = _aligned(one, two, _zoomed(zoom))
-        if score > best:
-            warp, best = found, score
-        if best > _CLOSE:
+        shift = (1 - zoom) * (_COARSE - 1) / 2  # about the middle
+        start = np.array([[zoom, 0, shift], [0, zoom, shift]], np.float32)
+        best = max(best, _aligned(one, two, start), key=lambda result: result[1])
+        if best[1] > _CLOSE:
             break
-    return warp, best
+    return best
 
 
 def _square(picture: Grey, side: int) -> Floats:
     return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _zoomed(zoom: float) -> Floats:
-    """A zoom about the middle of the coarse picture."""
-    shift = (1 - zoom) * (_COARSE - 1) / 2
-    return np.array([[zoom, 0, shift], [0, zoom, shift]], np.float32)
-
-
 def _aligned(one: Floats, two: Floats, start: Floats) -> tuple[Floats, float]:
-    """The affine warp of two onto one found from `start`, and their correlation; -1 where there is none."""
+    """The affine warp of `two` onto `one` that a search from `start` ends at, and their correlation; -1 if it fails."""
     try:
         everywhere = np.ones(two.shape, np.uint8)
         score, warp = cv2.findTransformECC(one, two, start.copy(), cv2.MOTION_AFFINE, _STEPS, everywhere, 3)
@@ -109,7 +109,7 @@ def _aligned(one: Floats, two: Floats, start: Floats) -> tuple[Floats, float]:
 
 
 def _correlation(one: Floats, two: Floats, warp: Floats, *, blank: float = 0.0, grain: float = 0.0) -> float:
-    """Of the details coarser than `grain`, where both pictures are and neither varies by less than `blank`."""
+    """The correlation of details coarser than `grain`, where the pictures overlap and both vary by at least `blank`."""
     side = (one.shape[1], one.shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = np.asarray(cv2.warpAffine(two, warp, side, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32)
@@ -134,8 +134,8 @@ def _details(picture: Floats, grain: float) -> Floats:
 
 
 def _blank(picture: Floats, level: float) -> NDArray[np.bool_]:
-    """Where a picture hardly varies, and the edge around it."""
+    """The parts (H, W) of a picture that vary by less than `level`, and their edges."""
     mean = cv2.blur(picture, (7, 7))
     flat = (cv2.blur(picture * picture, (7, 7)) - mean * mean < level * level).astype(np.uint8)
-    large = cv2.erode(flat, np.ones((3, 3), np.uint8))  # a few pixels alike are no blank part
+    large = cv2.erode(flat, np.ones((3, 3), np.uint8))  # a few equal pixels are no blank part
     return np.asarray(cv2.dilate(large, np.ones((21, 21), np.uint8)) > 0)

@@ -1,57 +1,126 @@
 """The case table: one CSV row a radiograph. `read_table` also reads the other layouts' CSV files."""
 
+import codecs
 import csv
+import io
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from index.case import ABNORMAL, NORMAL, Case
+from retrieval.datasets.folders import PathFinder
+from retrieval.datasets.identifiers import placeholder_notices, some
+from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.notices import Code, Notice
+from retrieval.pseudonyms import is_placeholder, normalised
 
-__all__ = ["LABELS", "read_casetable", "read_lesions", "read_table", "some"]
+__all__ = [
+    "LABELS",
+    "Meanings",
+    "label_of",
+    "parse_meanings",
+    "read_casetable",
+    "read_lesions",
+    "read_table",
+    "unknown_labels",
+]
 
 LABELS = {
     "normal": NORMAL,
     "abnormal": ABNORMAL,
+    "negative": NORMAL,
+    "positive": ABNORMAL,
+    "false": NORMAL,
+    "true": ABNORMAL,
     "0": NORMAL,
     "1": ABNORMAL,
-    "positive": ABNORMAL,
-    "negative": NORMAL,
+}
+Meanings = Mapping[str, int]
+"""What further labels mean, by their text in lower case."""
+
+_SECOND = re.compile(r"(path|label|patient|study|part|view|laterality|split|lesion|accession)\.\d+")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # of Excel
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"} | {
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
-def read_casetable(table: Path) -> tuple[list[Case], list[Notice]]:
+def label_of(text: str, meanings: Meanings | None = None) -> int | None:
+    """The label that a text names; None for an unknown one. A number such as 1.0 is a label as well.
+
+    >>> [label_of(text) for text in ("Negative", "1.0", "TRUE", "2", "fracture")]
+    [0, 1, 1, None, None]
+    >>> label_of("Fracture", {"fracture": 1})
+    1
+    """
+    name = text.lower()
+    if name in (labels := LABELS | dict(meanings or {})):
+        return labels[name]
+    number = re.fullmatch(r"([01])[.,]0*", name)
+    return int(number[1]) if number else None
+
+
+def parse_meanings(text: str) -> dict[str, int]:
+    """The meanings of labels in a text such as "fracture=abnormal,no=normal". Raises ValueError."""
+    meanings = {}
+    for pair in text.split(","):
+        name, _, label = (word.strip().lower() for word in pair.partition("="))
+        if not name or label not in LABELS:
+            raise ValueError(f"the meaning of a label is written like fracture=abnormal or no=normal, not {pair!r}")
+        meanings[name] = LABELS[label]
+    return meanings
+
+
+def unknown_labels(table: Path, lines: Sequence[str]) -> str:
+    """The error of a table with labels that are not known, in these lines."""
+    return (
+        f"{table} has labels other than {', '.join(LABELS)}: {some(lines)}; "
+        "say what they mean with --labels-are, such as fracture=abnormal,no=normal"
+    )
+
+
+def read_casetable(table: Path, meanings: Meanings | None = None) -> tuple[list[Case], list[Notice]]:
     """The cases of a table in its order, and notices.
 
-    The columns `path` (absolute, or relative to the table's folder) and `label` (normal, negative or 0; abnormal,
-    positive or 1; in any case) are required. `patient`, `study`, `part`, `view`, `laterality` and `split` are optional,
-    as is `lesion` (see `read_lesions`). Other columns are not read. A row without a study is a study of its own, and a
-    study without a patient has a patient of its own.
+    The columns `path` (absolute, or relative to the table's folder) and `label` (normal, negative, false or 0;
+    abnormal, positive, true or 1; in any case; `meanings` adds others) are required. `patient`, `study`, `part`,
+    `view`, `laterality` and `split` are optional, as is `lesion` (see `read_lesions`). Other columns are not read. A
+    row without a study is one study, and a study without a patient, or with a placeholder such as "nan", one patient.
+    Files that are missing stay cases, which cannot be read.
 
-    Raises CollectionError for a missing column, an unknown label, a path that is listed twice, paths that do not exist
-    (counted, five named), a row longer than its header, and a file that is not UTF-8 text.
+    Raises CollectionError for a missing column, an unknown label, a path that is listed twice, a table of which no file
+    exists, and what `read_table` refuses.
     """
     rows = read_table(table, ("path", "label"))
-    bad = [f"line {line} has {row['label']!r}" for line, row in rows if row["label"].lower() not in LABELS]
+    bad = [f"line {line} has {row['label']!r}" for line, row in rows if label_of(row["label"], meanings) is None]
     if bad:
-        raise CollectionError(f"{table} has labels other than {', '.join(LABELS)}: {some(bad)}")
+        raise CollectionError(unknown_labels(table, bad))
     blank = [str(line) for line, row in rows if not row["path"]]
     if blank:
         raise CollectionError(f"{table} has rows without a path: line {some(blank)}")
 
-    cases = [_case(table.parent, row) for _, row in rows]
+    finder = PathFinder(table.parent)
+    found = [finder.find(row["path"]) for _, row in rows]
+    missing = [row["path"] for (_, row), path in zip(rows, found, strict=True) if path is None]
+    if rows and len(missing) == len(rows):
+        raise CollectionError(
+            f"none of the {len(rows)} radiographs that {table} names exists: {some(missing)}; "
+            "paths are relative to the table's folder"
+        )
+    cases = [_case(table.parent, row, path, meanings) for (_, row), path in zip(rows, found, strict=True)]
     twice = [name for name, times in Counter(case.case for case in cases).items() if times > 1]
     if twice:
         raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {some(twice)}")
-    missing = [row["path"] for (_, row), case in zip(rows, cases, strict=True) if not os.path.exists(case.path)]  # noqa: PTH110
+    notices = _notices([row for _, row in rows])
     if missing:
-        raise CollectionError(
-            f"{table} names {len(missing)} of {len(rows)} radiographs that do not exist: {some(missing)}"
-            "; paths are relative to the table's folder"
-        )
-    return cases, _notices([row for _, row in rows])
+        counts = {"count": len(missing), "total": len(rows)}
+        notices.append(Notice(Code.MISSING_FILES, detail={**counts, "names": some(missing)}))
+    return cases, notices
 
 
 def read_lesions(table: Path) -> dict[str, str]:
@@ -59,69 +128,100 @@ def read_lesions(table: Path) -> dict[str, str]:
 
     Raises CollectionError as `read_table` does.
     """
-    rows = read_table(table, ("path",))
-    return {_name(table.parent, row): row["lesion"].lower() for _, row in rows if row.get("lesion") and row["path"]}
+    finder = PathFinder(table.parent)
+    rows = [row for _, row in read_table(table, ("path",)) if row.get("lesion") and row["path"]]
+    return {_name(table.parent, row["path"], finder.find(row["path"])): row["lesion"].lower() for row in rows}
 
 
 def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file, each with its line number. Column names are in lower case, values are stripped.
+    """The rows of a CSV file, each with its line number. Column names are in lower case, values are `normalised`.
 
-    The separator is a comma, or a semicolon or tab where the header has more of those. Raises CollectionError where the
-    file is not UTF-8 text, lacks a required column, or has a row longer than the header.
+    The separator is the one that Excel's line sep= names, else a comma, or a semicolon or tab where the header has more
+    of those. The text is UTF-8, UTF-16, or UTF-32 with a byte order mark. Empty cells beyond the header are ignored.
+
+    Raises CollectionError if the file is not such text, lacks a required column, has two columns of one name (in any
+    case; pandas calls the second "name.1"), or has a row with more values than the header.
     """
     rows = []
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=header.count), strict=True)
-            names = [name.strip().lower() for name in next(reader, [])]
-            for name in required:
-                if name not in names:
-                    raise CollectionError(f"{table} has no column {name!r}; its first line must name its columns")
-            for values in reader:
-                if len(values) > len(names):
-                    raise CollectionError(
-                        f"{table} line {reader.line_num} has {len(values)} values for {len(names)} columns; "
-                        "put quotes around values with a comma"
-                    )
-                if any(values):
-                    padded = values + [""] * (len(names) - len(values))
-                    row = {name: value.strip() for name, value in zip(names, padded, strict=True)}
-                    rows.append((reader.line_num, row))
+        lines = io.StringIO(_text(table), newline="").readlines()
+        first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+        line = lines[first].strip() if lines else ""
+        separator = _SEPARATOR_LINE.fullmatch(line)
+        if separator:
+            first += 1
+            line = lines[first] if first < len(lines) else ""
+        delimiter = separator[1] if separator else max(",;\t", key=line.count)
+        reader = csv.reader(lines[first:], delimiter=delimiter, strict=True)
+        names = _columns(table, next(reader, []), required)
+        for values in reader:
+            number = first + reader.line_num
+            if any(value.strip() for value in values[len(names) :]):
+                raise CollectionError(
+                    f"{table} line {number} has {len(values)} values for {len(names)} columns; put quotes around "
+                    "values that contain the separator"
+                )
+            if any(values):
+                padded = [*values, *[""] * len(names)]
+                # The name of a file keeps its white space.
+                pairs = zip(names, padded, strict=False)
+                row = {name: value.strip() if name == "path" else normalised(value) for name, value in pairs}
+                rows.append((number, row))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CollectionError(f"{table} is not a CSV table in UTF-8: {error}; export it again") from error
+        raise CollectionError(f"{table} is not a CSV table in UTF-8 or UTF-16: {error}; export it again") from error
     return rows
 
 
-def some(names: Sequence[str]) -> str:
-    """The first five names, and the number of the others."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _text(table: Path) -> str:
+    data = table.read_bytes()
+    unmarked = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be" if data[:1] == b"\0" else "utf-8"
+    return data.decode(next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), unmarked))
 
 
-def _case(folder: Path, row: dict[str, str]) -> Case:
-    case = _name(folder, row)
-    study = row.get("study") or case
+def _columns(table: Path, header: Sequence[str], required: Sequence[str]) -> list[str]:
+    names = [normalised(name).lower() for name in header]
+    for name in required:
+        if name not in names:
+            raise CollectionError(f"{table} has no column {name!r}; its first line must name its columns")
+    stems = [second[1] if (second := _SECOND.fullmatch(name)) else name for name in names]
+    if twice := [name for name, times in Counter(stems).items() if name and times > 1]:
+        raise CollectionError(f"{table} has more than one column {twice[0]!r}; keep the right one")
+    return names
+
+
+def _case(folder: Path, row: Mapping[str, str], found: str | None, meanings: Meanings | None) -> Case:
+    case = _name(folder, row["path"], found)
+    study, patient = _study(row) or case, row.get("patient", "")
     return Case(
         case=case,
         study=study,
-        patient=row.get("patient") or study,
-        label=LABELS[row["label"].lower()],
+        patient=study if is_placeholder(patient) else patient,
+        label=label_of(row["label"], meanings) or NORMAL,
         part=row.get("part", "").lower(),
         view=row.get("view", "").lower(),
-        split=row.get("split", "").lower(),
-        path=os.path.normpath(folder / row["path"]),
+        split=split_name(row.get("split", "")),
+        path=found or os.path.normpath(folder / row["path"]),
         laterality=row.get("laterality", "").lower(),
     )
 
 
-def _name(folder: Path, row: dict[str, str]) -> str:
+def _study(row: Mapping[str, str]) -> str:
+    """The study that a row names, "" for a placeholder; a study may be numbered 0, though."""
+    study = row.get("study", "")
+    return "" if is_placeholder(study) and study.strip("0.") else study
+
+
+def _name(folder: Path, given: str, found: str | None) -> str:
     """The name of a row's case: its path, relative to the table's folder if it lies in there."""
-    path = os.path.normpath(folder / row["path"])
-    return Path(os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else row["path"]).as_posix()
+    path = os.path.normpath(found or folder / given)
+    inside = Path(path).is_relative_to(folder)
+    return unicodedata.normalize("NFC", Path(os.path.relpath(path, folder) if inside else given).as_posix())
 
 
-def _notices(rows: Sequence[dict[str, str]]) -> list[Notice]:
-    without = {Code.ROWS_WITHOUT_STUDY: "study", Code.WITHOUT_PATIENT: "patient"}
-    counts = {code: sum(not row.get(column) for row in rows) for code, column in without.items()}
-    return [Notice(code, detail={"count": count, "total": len(rows)}) for code, count in counts.items() if count]
+def _notices(rows: Sequence[Mapping[str, str]]) -> list[Notice]:
+    studies = sum(not _study(row) for row in rows)
+    patients = [row.get("patient", "") for row in rows]
+    nobody = sum(map(is_placeholder, patients))
+    counts = {Code.WITHOUT_STUDY: studies, Code.WITHOUT_PATIENT: nobody}
+    notices = [Notice(code, detail={"count": count, "total": len(rows)}) for code, count in counts.items() if count]
+    return notices + placeholder_notices(patients)

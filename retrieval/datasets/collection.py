@@ -1,30 +1,35 @@
 """A collection: labelled radiographs on disk, in any layout, as one table of cases."""
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from index.case import Case, as_text
-from retrieval.datasets.case_table import read_casetable, read_lesions
+from index.case import LABEL_NAMES, Case, as_text
+from retrieval.datasets.case_table import Meanings, read_casetable, read_lesions
 from retrieval.datasets.dicom_folder import is_dicom_folder, read_dicom_folder
 from retrieval.datasets.fracatlas import is_fracatlas, read_fracatlas
+from retrieval.datasets.identifiers import identifier_notices, some
+from retrieval.datasets.label_folders import has_label_folders, read_label_folders
 from retrieval.datasets.mura import find_mura, read_mura
-from retrieval.datasets.splits import VALID_SHARE, split_by_patient
+from retrieval.datasets.splits import SPLITS, VALID_SHARE, split_by_patient, split_name
 from retrieval.errors import CollectionError
 from retrieval.notices import Code, Notice
 from retrieval.wording import sentence
 
 __all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
 
-LAYOUTS = ("mura", "fracatlas", "csv", "dicom")
+LAYOUTS = ("mura", "fracatlas", "csv", "folders", "dicom")
 CASE_TABLE = "cases.csv"
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 LESIONS = "lesions.csv"
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 _EXPECTED = {
     "mura": "train/XR_FINGER/patient00001/study1_positive/image1.png and the like",
     "fracatlas": "dataset.csv beside images/Fractured and images/Non_fractured",
     "csv": f"a case table {CASE_TABLE} with the columns path and label, or the table's own name",
+    "folders": "folders named normal and abnormal, or as --labels-are says, alone or in train and valid",
     "dicom": "DICOM files, in folders or not, and a table of labels, labels.csv or named with --labels",
 }
 
@@ -77,8 +82,8 @@ class Collection:
         cases, notices = self.cases, self.notices
         if split is not None and not any(case.split for case in cases):
             cases = split_by_patient(cases)
-            notices += (Notice(Code.DRAWN_SPLITS, detail={"percent": round(100 * VALID_SHARE)}),)
-        for field, wanted in (("part", part), ("split", split)):
+            notices += (_drawn_splits(cases),)
+        for field, wanted in (("part", part), ("split", split and split_name(split))):
             if wanted is not None:
                 names = sorted({getattr(case, field) for case in cases} - {""})
                 cases = tuple(case for case in cases if getattr(case, field) == wanted.strip().lower())
@@ -95,13 +100,17 @@ def read_collection(
     split: str | None = None,
     *,
     labels: Path | None = None,
+    labels_are: Meanings | None = None,
     keep_identifiers: bool = False,
 ) -> Collection:
-    """Read a MURA or FracAtlas folder, a case table, or a DICOM archive; the layout is recognised unless it is named.
+    """Read a MURA or FracAtlas folder, a case table, folders named by labels, or a DICOM archive.
+
+    The layout is recognised unless it is named.
 
     A folder with a `cases.csv` is that case table. A folder that holds one collection stands for it. A split (`train`)
     or a part (`train/XR_FINGER`) of a MURA folder can be named. `part` and `split` select as `Collection.select` does.
-    `labels` and `keep_identifiers` are for DICOM: see `read_dicom_folder`.
+    `labels` and `keep_identifiers` are for DICOM: see `read_dicom_folder`. `labels_are` says what labels mean in tables
+    and names of folders besides `case_table.LABELS`: {"fracture": 1, "no": 0}.
 
     Raises CollectionError, one line, for a missing path, an unknown layout, a table that cannot be used, a study with
     two labels or two patients, and a collection without radiographs.
@@ -114,37 +123,65 @@ def read_collection(
         if layout != "dicom":
             raise CollectionError(f"--labels and --keep-identifiers are for DICOM, not for the layout {layout}")
     try:
-        path, recognised = _recognise(data, layout)
-        collection = _read_dicom(path, labels, keep_identifiers) if recognised == "dicom" else _read(path, recognised)
+        path, recognised = _recognise(data, layout, labels_are)
+        if recognised == "dicom":
+            collection = _read_dicom(path, labels, labels_are, keep_identifiers)
+        else:
+            collection = _read(path, recognised, labels_are)
     except OSError as error:
         raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
     if not collection.cases:
-        noted = "".join(f"; {note}" for note in collection.notes) if recognised == "dicom" else ""
+        noted = "".join(f"; {note}" for note in collection.notes)
         raise CollectionError(f"{data} holds no radiographs in the layout {recognised}{noted}")
     _check_studies(collection.cases)
-    return collection.select(part=part, split=split)
+    return replace(collection, notices=(*collection.notices, *_notices(collection))).select(part=part, split=split)
 
 
-def _recognise(data: Path, layout: str | None) -> tuple[Path, str]:
+def _notices(collection: Collection) -> Iterator[Notice]:
+    """The notices about identifiers and splits, which all layouts share."""
+    cases, layout = collection.cases, collection.layout
+    if layout in ("csv", "folders"):
+        patients = {case.study: case.patient for case in cases}
+        named = {case.patient for case in cases if case.patient not in (case.study, case.case)}
+        if layout == "csv":
+            named |= {case.study for case in cases if case.study != case.case}
+        yield from identifier_notices(patients, named)
+    if others := sorted({case.split for case in cases} - {"", *SPLITS}):
+        yield Notice(Code.OTHER_SPLITS, detail={"count": len(others), "names": some(others)})
+    unsplit = sum(not case.split for case in cases)
+    if 0 < unsplit < len(cases):
+        yield Notice(Code.WITHOUT_SPLIT, detail={"count": unsplit, "total": len(cases)})
+
+
+def _drawn_splits(cases: Iterable[Case]) -> Notice:
+    """The notice of splits that were drawn, with the studies of each label on each side."""
+    counts = Counter((split, label) for split, label, _ in {(case.split, case.label, case.study) for case in cases})
+    detail = {f"{split}_{name}": counts[split, label] for split in SPLITS[:2] for label, name in enumerate(LABEL_NAMES)}
+    return Notice(Code.DRAWN_SPLITS, detail={"percent": round(100 * VALID_SHARE), **detail})
+
+
+def _recognise(data: Path, layout: str | None, labels_are: Meanings | None) -> tuple[Path, str]:
     """The folder or table to read, and its layout."""
     if data.is_dir():
-        return _recognise_folder(data, layout)
+        return _recognise_folder(data, layout, labels_are)
     data.stat()  # raises OSError for a missing file
     if data.name.upper() == "DICOMDIR" and layout in (None, "dicom"):
         return data.parent, "dicom"
-    if data.suffix.lower() == ".csv" and layout in (None, "csv"):
+    if data.suffix.lower() in TABLE_SUFFIXES and layout in (None, "csv"):
         return data, "csv"
-    raise CollectionError(f"{data} is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)")
+    raise CollectionError(
+        f"{data} is a file; name a MURA, FracAtlas or DICOM folder, or a case table ({', '.join(TABLE_SUFFIXES)})"
+    )
 
 
-def _recognise_folder(folder: Path, layout: str | None) -> tuple[Path, str]:
+def _recognise_folder(folder: Path, layout: str | None, labels_are: Meanings | None) -> tuple[Path, str]:
     """The folder itself, or the one collection within it, and the layout."""
     if layout == "dicom":
         return folder, layout
-    if own := _layout_of(folder, layout):
+    if own := _layout_of(folder, layout, labels_are):
         return folder, own
     folders = sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
-    collections = [(inner, kind) for inner in folders if (kind := _layout_of(inner, layout))]
+    collections = [(inner, kind) for inner in folders if (kind := _layout_of(inner, layout, labels_are))]
     if len(collections) == 1:
         return collections[0]
     if collections:
@@ -152,11 +189,13 @@ def _recognise_folder(folder: Path, layout: str | None) -> tuple[Path, str]:
         raise CollectionError(f"{folder} holds {len(collections)} collections ({names}); name one of them")
     if layout is None and is_dicom_folder(folder):
         return folder, "dicom"
+    if len(folders) == 1 and not folders[0].is_symlink():  # such as an archive's folder in a folder of the same name
+        return _recognise_folder(folders[0], layout, labels_are)
     expected = "; ".join(f"{name} needs {files}" for name, files in _EXPECTED.items() if layout in (None, name))
     raise CollectionError(f"{folder} is not a collection: {expected}")
 
 
-def _layout_of(folder: Path, layout: str | None) -> str | None:
+def _layout_of(folder: Path, layout: str | None, labels_are: Meanings | None) -> str | None:
     """The layout of a folder; None if it has no layout, or not the wanted one."""
     try:
         if layout in (None, "csv") and (folder / CASE_TABLE).is_file():
@@ -165,20 +204,24 @@ def _layout_of(folder: Path, layout: str | None) -> str | None:
             return "fracatlas"
         if layout in (None, "mura") and find_mura(folder):
             return "mura"
+        if layout == "folders" or (layout is None and has_label_folders(folder, labels_are)):
+            return "folders"
     except PermissionError:  # another user's folder
         return None
     return None
 
 
-def _read(path: Path, layout: str) -> Collection:
+def _read(path: Path, layout: str, labels_are: Meanings | None) -> Collection:
     kinds = None
     if layout == "csv":
         kinds = table = path / CASE_TABLE if path.is_dir() else path
-        root, (cases, notices) = table.parent, read_casetable(table)
+        root, (cases, notices) = table.parent, read_casetable(table, labels_are)
         if is_fracatlas(root):
             notices.append(Notice(Code.INFERRED_PATIENTS))
     elif layout == "fracatlas":
         root, (cases, notices) = path, read_fracatlas(path)
+    elif layout == "folders":
+        root, (cases, notices) = path, read_label_folders(path, labels_are)
     else:
         mura = find_mura(path)
         if mura is None:
@@ -189,8 +232,8 @@ def _read(path: Path, layout: str) -> Collection:
     return Collection(root, layout, tuple(cases), tuple(notices), (root / SYNTHETIC_MARK).exists(), kinds)
 
 
-def _read_dicom(folder: Path, labels: Path | None, keep_identifiers: bool) -> Collection:
-    archive = read_dicom_folder(folder, labels, keep_identifiers)
+def _read_dicom(folder: Path, labels: Path | None, labels_are: Meanings | None, keep_identifiers: bool) -> Collection:
+    archive = read_dicom_folder(folder, labels, keep_identifiers, labels_are)
     synthetic = (folder / SYNTHETIC_MARK).exists()
     return Collection(folder, "dicom", archive.cases, archive.notices, synthetic=synthetic, site=archive.site)
 

@@ -5,19 +5,21 @@ them. The folders and files of an archive are often named after patients, so the
 or error of this module names one.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from index.case import Case
-from retrieval.datasets.case_table import LABELS, read_table, some
+from retrieval.datasets.case_table import Meanings, label_of, read_table, unknown_labels
+from retrieval.datasets.folders import walk
+from retrieval.datasets.identifiers import identifier_notices, look, placeholder_notices
+from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.images.dicom_header import DicomError, DicomRecord, NoRadiograph
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, is_dicom
-from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import SiteKey
+from retrieval.notices import Code, Notice, without_names
+from retrieval.pseudonyms import SiteKey, is_placeholder, normalised
 
 __all__ = ["DicomArchive", "is_dicom_folder", "labelled_studies", "read_dicom_folder"]
 
@@ -55,19 +57,18 @@ class _LabelTable:
     accessions: dict[str, _Label] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> "_LabelTable":
+    def read(cls, path: Path, meanings: Meanings | None = None) -> "_LabelTable":
         """Raises CollectionError."""
         rows = read_table(path, ("label",))
         if rows and not {"study", "accession"} & rows[0][1].keys():
             raise CollectionError(f"{path} has no column study or accession; its first line must name its columns")
-        bad = [f"line {line}" for line, row in rows if row["label"].lower() not in LABELS]
+        bad = [f"line {line}" for line, row in rows if label_of(row["label"], meanings) is None]
         if bad:
-            raise CollectionError(f"{path} has labels other than {', '.join(LABELS)}: {some(bad)}")
+            raise CollectionError(unknown_labels(path, bad))
         table = cls(path)
         for line, row in rows:
-            label = _Label(
-                line, LABELS[row["label"].lower()], row.get("part", "").lower(), row.get("split", "").lower()
-            )
+            number = label_of(row["label"], meanings) or 0
+            label = _Label(line, number, row.get("part", "").lower(), split_name(row.get("split", "")))
             if not (row.get("study") or row.get("accession")):
                 raise CollectionError(f"{path} line {line} names neither a study nor an accession number")
             for column, labels in (("study", table.studies), ("accession", table.accessions)):
@@ -76,7 +77,7 @@ class _LabelTable:
         return table
 
     def label_of(self, record: DicomRecord) -> _Label | None:
-        study, accession = self.studies.get(record.study), self.accessions.get(record.accession)
+        study, accession = self.studies.get(record.study), self.accessions.get(normalised(record.accession))
         if study and accession:
             self.require_same(study, accession)
         return study or accession
@@ -86,6 +87,16 @@ class _LabelTable:
             raise CollectionError(
                 f"{self.path} gives one study two labels, in the lines {first.line} and {second.line}"
             )
+
+    def alike(self, lines: set[int], records: Iterable[DicomRecord]) -> int:
+        """How many of the lines name a study or number that looks like that of one of the records."""
+        looks = {look(name) for record in records for name in (record.study, record.accession) if name}
+        names = (*self.studies.items(), *self.accessions.items())
+        return len({label.line for name, label in names if label.line in lines and look(name) in looks})
+
+    @property
+    def identifiers(self) -> set[str]:
+        return {*self.studies, *self.accessions}
 
     @property
     def lines(self) -> set[int]:
@@ -120,13 +131,18 @@ def is_dicom_folder(folder: Path) -> bool:
     return False
 
 
-def read_dicom_folder(folder: Path, labels: Path | None = None, keep_identifiers: bool = False) -> DicomArchive:
+def read_dicom_folder(
+    folder: Path,
+    labels: Path | None = None,
+    keep_identifiers: bool = False,
+    labels_are: Meanings | None = None,
+) -> DicomArchive:
     """Every labelled CR, DX and secondary capture in a folder and the folders in it, one case a frame, and notices.
 
     labels: a CSV table with the columns `study` (Study Instance UID) or `accession` (Accession Number), or both, and
-    `label` (as in a case table); `part` and `split` are optional. By default it is the folder's labels.csv. Other
-    files, radiographs without a label, copies of a radiograph, and studies that name two patients are passed over and
-    counted.
+    `label` (as in a case table, with `labels_are`); `part` and `split` are optional. By default it is the folder's
+    labels.csv. Other files, radiographs without a label, copies of a radiograph, and studies that name two patients are
+    passed over and counted. A placeholder such as ANONYMOUS as Patient ID names nobody. Links to folders are followed.
 
     Raises CollectionError if the table is missing, cannot be used, or gives a study two labels; SiteKeyError;
     MissingExtra.
@@ -137,7 +153,7 @@ def read_dicom_folder(folder: Path, labels: Path | None = None, keep_identifiers
             f"{table} does not exist: name a table with --labels, whose columns are study (Study Instance UID) or "
             "accession (Accession Number), and label (normal or abnormal)"
         )
-    named = _LabelTable.read(table)
+    named = _LabelTable.read(table, labels_are)
     read = _read_records(folder)
     key = None if keep_identifiers else SiteKey.find_or_make()
     pairs = [(path, record, named.label_of(record)) for path, record in read.radiographs]
@@ -150,19 +166,28 @@ def read_dicom_folder(folder: Path, labels: Path | None = None, keep_identifiers
         if record.study not in ambiguous
         for case in _cases(folder, path, record, label, key)
     ]
-    unlabelled = [record.study for _, record, label in pairs if not label]
+    unlabelled = [record for _, record, label in pairs if not label]
     without = named.lines - {label.line for _, _, label in labelled}
-    nobody = sum(not record.patient for record in records)
     counted = (
         *read.notices(),
-        Notice(Code.UNLABELLED, detail={"count": len(unlabelled), "studies": len(set(unlabelled))}),
+        Notice(
+            Code.UNLABELLED, detail={"count": len(unlabelled), "studies": len({record.study for record in unlabelled})}
+        ),
         Notice(Code.STUDIES_OF_TWO_PATIENTS, detail={"count": len(ambiguous)}),
-        Notice(Code.WITHOUT_PATIENT, detail={"count": nobody, "total": len(records)}),
+        Notice(
+            Code.WITHOUT_PATIENT,
+            detail={"count": sum(not _patient(record) for record in records), "total": len(records)},
+        ),
         Notice(Code.BURNED_IN_TEXTS, detail={"count": sum(record.burnt_in for record in records)}),
         Notice(Code.LABELS_WITHOUT_STUDY, detail={"count": len(without), "total": len(named.lines)}),
+        Notice(Code.LABELS_ALIKE, detail={"count": named.alike(without, unlabelled)}),
         Notice(Code.DICOMDIR_FILES_MISSING, detail={"count": _missing(folder)}),
     )
+    patients = {record.study: _patient(record) or record.study for record in records}
+    raw = identifier_notices(patients, {*map(_patient, records), *named.identifiers} - {""})
     notices = [notice for notice in counted if notice.detail["count"]]
+    notices += placeholder_notices(record.patient for record in records)
+    notices += map(without_names, raw) if key else raw
     if key:
         notices.append(Notice(Code.PSEUDONYMS))
     return DicomArchive(tuple(cases), tuple(notices), key.name if key else "")
@@ -210,11 +235,8 @@ def _read_records(folder: Path) -> _Records:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Every file in a folder and its folders by name, except hidden files and the table of labels."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and name.lower() != LABEL_TABLE:
-                yield Path(parent) / name
+    for parent, names in walk(folder):
+        yield from (parent / name for name in names if name.lower() != LABEL_TABLE)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -224,15 +246,21 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
+def _patient(record: DicomRecord) -> str:
+    """The Patient ID in one form, "" for a placeholder."""
+    return "" if is_placeholder(record.patient) else normalised(record.patient)
+
+
 def _with_two_patients(records: Iterable[DicomRecord]) -> set[str]:
     """The studies whose radiographs name more than one patient."""
-    pairs = {(record.study, record.patient) for record in records}
+    pairs = {(record.study, _patient(record)) for record in records}
     return {study for study, count in Counter(study for study, _ in pairs).items() if count > 1}
 
 
 def _cases(folder: Path, path: Path, record: DicomRecord, label: _Label, key: SiteKey | None) -> Iterator[Case]:
     name = path.relative_to(folder).as_posix()
-    study, patient, series = record.study, record.patient, record.series
+    study, series = record.study, record.series
+    patient = _patient(record)
     if key:
         name = key.pseudonym("image", record.image or name)
         patient = key.pseudonym("patient", patient) if patient else ""

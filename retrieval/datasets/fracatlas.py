@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from index.case import ABNORMAL, NORMAL, Case
-from retrieval.datasets.case_table import read_table, some
+from retrieval.datasets.case_table import label_of, read_table
+from retrieval.datasets.identifiers import some
 from retrieval.errors import CollectionError
 from retrieval.notices import Code, Notice
 
@@ -34,8 +35,8 @@ def read_fracatlas(folder: Path) -> tuple[list[Case], list[Notice]]:
     radiographs with consecutive numbers visibly show one limb. So consecutive numbers of one part are taken as one
     patient, who is named by the first number, and those of one label among them as one study.
 
-    Raises CollectionError for a missing column, an image that is listed twice or missing (counted, five named), and an
-    image in the folder of the other label.
+    Images that are missing stay cases, which cannot be read. Raises CollectionError for a missing column, an image that
+    is listed twice, an image in the folder of the other label, and a table of which no image exists.
     """
     table = folder / _TABLE
     rows = [row for _, row in read_table(table, ("image_id", "fractured"))]
@@ -44,6 +45,11 @@ def read_fracatlas(folder: Path) -> tuple[list[Case], list[Notice]]:
         for image in _images(folder / "images" / name):
             images[image] = (f"images/{name}/{image}", label)
     _check(table, rows, images)
+    missing = [row["image_id"] for row in rows if row["image_id"] not in images]
+    folders = {label: name for name, label in _FOLDERS.items()}
+    for row in rows:
+        label = _label(row)
+        images.setdefault(row["image_id"], (f"images/{folders[label]}/{row['image_id']}", label))
 
     cases: list[Case] = []
     previous, patient, studies = None, "", 0
@@ -59,6 +65,10 @@ def read_fracatlas(folder: Path) -> tuple[list[Case], list[Notice]]:
         cases.append(Case(path, study, patient, label, part, _view(row), path=str(folder / path)))
 
     notices = [Notice(Code.INFERRED_PATIENTS)]
+    if missing:
+        notices.append(
+            Notice(Code.MISSING_FILES, detail={"count": len(missing), "total": len(rows), "names": some(missing)})
+        )
     if unlisted := len(images.keys() - {row["image_id"] for row in rows}):
         notices.append(Notice(Code.UNLISTED_LEFT_OUT, detail={"count": unlisted}))
     return cases, notices
@@ -76,16 +86,20 @@ def _check(table: Path, rows: Sequence[dict[str, str]], images: dict[str, tuple[
     twice = [image for image, times in Counter(listed).items() if times > 1]
     if twice:
         raise CollectionError(f"{table} lists {len(twice)} images more than once: {some(twice)}")
-    missing = [image for image in listed if image not in images]
-    if missing:
-        raise CollectionError(
-            f"{table} names {len(missing)} of {len(rows)} images that do not exist in images/: {some(missing)}"
-        )
-    other = [row["image_id"] for row in rows if row["fractured"] != str(images[row["image_id"]][1])]
+    bad = [row["image_id"] for row in rows if label_of(row["fractured"]) is None]
+    if bad:
+        raise CollectionError(f"{table} has values other than 0 and 1 in the column fractured: of {some(bad)}")
+    if rows and not images.keys() & set(listed):
+        raise CollectionError(f"none of the {len(rows)} images that {table} names exists in images/: {some(listed)}")
+    other = [row["image_id"] for row in rows if images.get(row["image_id"], ("", _label(row)))[1] != _label(row)]
     if other:
         raise CollectionError(
             f"{table} and the folders in images/ give different labels to {len(other)} images: {some(other)}"
         )
+
+
+def _label(row: dict[str, str]) -> int:
+    return label_of(row["fractured"]) or NORMAL
 
 
 def _number(image: str) -> int:

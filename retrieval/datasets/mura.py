@@ -1,5 +1,8 @@
 """The MURA layout: SPLIT/XR_PART/patientNNNNN/studyN_LABEL/imageN.png, with or without its four CSV files.
 
+Copies are read under the names that people, other programs and `unzip` give: another name or case of a split, a part
+without XR_, "patient00004 - Copy", "00005", "study1-negative", "study1_positive (1)", images in a folder of the study.
+
 Rajpurkar et al. 2018, MURA: Large Dataset for Abnormality Detection in Musculoskeletal Radiographs, arXiv 1712.06957.
 """
 
@@ -8,59 +11,69 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from index.case import ABNORMAL, NORMAL, Case
-from retrieval.datasets.case_table import some
+from index.case import Case
+from retrieval.datasets.case_table import LABELS
+from retrieval.datasets.folders import reading_order, walk
+from retrieval.datasets.identifiers import passed_over, some
+from retrieval.datasets.mura_paths import COPIED, PATIENT, STUDY
+from retrieval.datasets.splits import SPLITS, split_name
 from retrieval.errors import CollectionError
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.notices import Code, Notice
 
-__all__ = ["MURA_PATIENT", "MuraFolder", "find_mura", "read_mura"]
+__all__ = ["MuraFolder", "find_mura", "is_image", "read_mura"]
 
-_SPLITS = ("train", "valid", "test")
-_PART = re.compile(r"XR_(\w+)", re.IGNORECASE)
-MURA_PATIENT = re.compile(r"patient\w+", re.IGNORECASE)  # a name stands for one patient throughout the data set
-_STUDY = re.compile(r"(study[a-z0-9]*)(?:_(positive|negative))?", re.IGNORECASE)
-_LABELS = {"positive": ABNORMAL, "negative": NORMAL}
+_PART = re.compile(r"XR[ _-](\w+)|(elbow|finger|forearm|hand|humerus|shoulder|wrist)", re.IGNORECASE)
+_NUMBER = re.compile(r"(\d{5})" + COPIED)  # a patient's folder without "patient"
+_MASKS = "masks"  # of lesions, beside the splits: `mura-search phantom` writes them
+_LISTS = re.compile(r"([a-z]+)_(image_paths|labeled_studies)\.csv", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class MuraFolder:
-    """The root of a copy of MURA, and the folders of parts to read, as (split, folder); the split may be ""."""
+    """The root of a copy of MURA, and the folder to read: the root itself, a split or a part."""
 
     root: Path
-    parts: tuple[tuple[str, Path], ...]
-
-    @property
-    def splits(self) -> list[str]:
-        return sorted({split for split, _ in self.parts} - {""})
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
 class _Study:
-    folder: str  # relative to the root: train/XR_FINGER/patient00001/study1_positive
+    """A study's folder relative to the root, and what its path says; `label` is None if it does not say it."""
+
+    folder: str
     split: str
-    name: str  # XR_FINGER/patient00001/study1
-    patient: str
     part: str
-    label: int | None  # as the folder's name says
-    images: tuple[str, ...]
+    patient: str
+    name: str  # XR_FINGER/patient00001/study1
+    label: int | None
+    images: list[str] = field(default_factory=list, compare=False)  # relative to the root
 
 
 def find_mura(folder: Path) -> MuraFolder | None:
     """The copy of MURA whose root, split or part `folder` is; None if it is none of these."""
-    splits = [(split, part) for split in _SPLITS for part in _subfolders(folder / split, _PART)]
-    if splits:
-        return MuraFolder(folder, tuple(splits))
-    parts = _subfolders(folder, _PART)
-    if not parts and _PART.fullmatch(folder.name) and _subfolders(folder, MURA_PATIENT):
-        parts, folder = [folder], folder.parent
-    if not parts:
-        return None
-    split = folder.name if folder.name in _SPLITS else ""
-    return MuraFolder(folder.parent if split else folder, tuple((split, part) for part in parts))
+    own = _folders(folder)
+    if any(_is_split(name) and _has_parts(folder / name) for name in own):
+        return MuraFolder(folder, folder)
+    if _has_parts(folder):
+        return MuraFolder(_root(folder), folder)
+    if _PART.fullmatch(folder.name) and any(map(_patient, own)):
+        return MuraFolder(_root(folder.parent), folder)
+    return None
+
+
+def _root(folder: Path) -> Path:
+    """The root above a folder of parts: the folder itself, unless its name is a split's."""
+    splits = [name for name in _folders(folder.parent) if _is_split(name)] if _is_split(folder.name) else []
+    return folder.parent if folder.name in SPLITS or len(splits) > 1 else folder
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's ending is that of an image, and its name can be stored and shown."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and name.isprintable()
 
 
 def read_mura(mura: MuraFolder) -> tuple[list[Case], list[Notice]]:
@@ -68,114 +81,183 @@ def read_mura(mura: MuraFolder) -> tuple[list[Case], list[Notice]]:
 
     The study folder ends in its label, `_positive` or `_negative`; else SPLIT_labeled_studies.csv has it. A study is
     named XR_PART/patientNNNNN/studyN, preceded by its split only if another split has a study of that name. Hidden
-    files (such as `._*`) and files that are not images are passed over. Notices say where SPLIT_image_paths.csv and the
-    folders differ.
+    files (such as `._*`) and files that are not images are passed over. Notices name folders with images whose path is
+    not that of a study, and images by which SPLIT_image_paths.csv and the folders differ.
 
     Raises CollectionError where a folder and a CSV file give different labels, and for a study without a label.
     """
-    studies = [study for split, part in mura.parts for study in _studies(mura.root, split, part)]
-    labels = _labels(mura, studies)
+    studies, others = _studies(mura)
+    lists = _Lists.read(mura.root, {study.split for study in studies})
+    labels = _labels(mura.root, studies, lists)
     splits_with = Counter(name for name, _ in {(study.name, study.split) for study in studies})
-
     cases = []
     for study in studies:
         name = study.name if splits_with[study.name] == 1 else f"{study.split}/{study.name}"
         for image in study.images:
-            case = f"{study.folder}/{image}"
-            path = str(mura.root / case)
+            path = str(mura.root / image)
             cases.append(
-                Case(case, name, study.patient, labels[study.folder], study.part, split=study.split, path=path)
+                Case(image, name, study.patient, labels[study.folder], study.part, split=study.split, path=path)
             )
-    return cases, _notices(mura, cases)
+    return cases, lists.notices(studies) + passed_over(others)
 
 
-def _studies(root: Path, split: str, part: Path) -> Iterator[_Study]:
-    for patient in _subfolders(part, MURA_PATIENT):
-        for folder in _subfolders(patient, _STUDY):
-            name, _, label = folder.name.partition("_")
-            yield _Study(
-                folder=folder.relative_to(root).as_posix(),
-                split=split,
-                name=f"{part.name}/{patient.name}/{name}",
-                patient=patient.name,
-                part=part.name[len("XR_") :].lower(),
-                label=_LABELS.get(label.lower()),
-                images=_images(folder),
-            )
+def _studies(mura: MuraFolder) -> tuple[list[_Study], dict[str, int]]:
+    """The studies in order, and the number of images in each folder that is not of a study."""
+    studies: dict[str, _Study] = {}
+    others: dict[str, int] = {}
+    for folder, files in walk(mura.folder):
+        images = [name for name in files if is_image(name)]
+        if not images:
+            continue
+        relative = folder.relative_to(mura.root).as_posix()
+        study = _study_of(relative)
+        if study is None and relative.split("/")[0] == _MASKS:
+            continue
+        if study is None:
+            others[relative] = len(images)
+        else:
+            studies.setdefault(study.folder, study).images.extend(f"{relative}/{image}" for image in images)
+    order = {split: number for number, split in enumerate(SPLITS)}
+
+    def key(study: _Study) -> tuple[int, list[list[tuple[str, int]]]]:
+        return order.get(study.split, len(order)), [reading_order(name) for name in study.folder.split("/")]
+
+    return sorted(studies.values(), key=key), others
 
 
-def _subfolders(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    names = [entry.name for entry in os.scandir(folder) if pattern.fullmatch(entry.name) and entry.is_dir()]
-    return [folder / name for name in sorted(names, key=_reading_order)]
+def _study_of(folder: str) -> _Study | None:
+    """The study that a folder relative to the root, or a folder in a study's folder, belongs to."""
+    names = folder.split("/")
+    split = split_name(names[0]) if _is_split(names[0]) else ""
+    own = names[bool(split) :]
+    if len(own) < 3:
+        return None
+    part, patient, study = _PART.fullmatch(own[0]), _patient(own[1]), STUDY.fullmatch(own[2])
+    if not (part and patient and study):
+        return None
+    return _Study(
+        folder="/".join(names[: bool(split) + 3]),
+        split=split,
+        part=(part[1] or part[2]).lower(),
+        patient=patient,
+        # A copy of a patient's or study's folder is a study beside the other, and of the same patient.
+        name=f"{_part_name(own[0])}/{patient if _is_plain(own[1]) else own[1]}/{_study_name(study)}",
+        label=LABELS.get((study[2] or "").lower()),
+    )
 
 
-def _images(folder: Path) -> tuple[str, ...]:
-    names = [entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
-    # A name that is not printable text cannot be stored or shown.
-    return tuple(sorted((name for name in names if name[0] != "." and name.isprintable()), key=_reading_order))
+def _part_name(folder: str) -> str:
+    """A part's folder as MURA names it, in capitals and with XR_; other folders as they are."""
+    part = _PART.fullmatch(folder)
+    return f"XR_{(part[1] or part[2]).upper()}" if part else folder
 
 
-def _reading_order(name: str) -> list[tuple[str, int]]:
-    """image2 before image10."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+def _is_split(name: str) -> bool:
+    return split_name(name) in SPLITS
 
 
-def _labels(mura: MuraFolder, studies: list[_Study]) -> dict[str, int]:
+def _has_parts(folder: Path) -> bool:
+    """Whether a folder holds folders of parts: by name with XR_, else only with a patient in it."""
+    parts = ((name, match) for name in _folders(folder) if (match := _PART.fullmatch(name)))
+    return any(match[1] or any(map(_patient, _folders(folder / name))) for name, match in parts)
+
+
+def _patient(folder: str) -> str:
+    """The patient that a folder's name stands for, "" if it is not a patient's."""
+    named = PATIENT.fullmatch(folder) or _NUMBER.fullmatch(folder)
+    return f"patient{named[1]}" if named else ""
+
+
+def _is_plain(folder: str) -> bool:
+    return not (PATIENT.fullmatch(folder) or _NUMBER.fullmatch(folder) or [""] * 3)[2]
+
+
+def _study_name(study: re.Match[str]) -> str:
+    return re.sub(r"[ _-]", "", study[1]).lower() + study[3]
+
+
+def _folders(folder: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if entry.is_dir()] if folder.is_dir() else []
+
+
+def _labels(root: Path, studies: list[_Study], lists: "_Lists") -> dict[str, int]:
     """The label of each study's folder: as its name says, compared with the CSV files if there are any."""
-    table = {folder: label for split in mura.splits for folder, label in _labelled_studies(mura.root, split)}
-    other = [study.folder for study in studies if None is not study.label != table.get(study.folder, study.label)]
+    listed = {study.folder: lists.labels.get((study.split, _below(study.folder))) for study in studies}
+    other = [s.folder for s in studies if None is not s.label != listed[s.folder] is not None]
     if other:
         raise CollectionError(
-            f"{mura.root}: the folder and labeled_studies.csv give different labels to {len(other)} studies: "
+            f"{root}: the folder and labeled_studies.csv give different labels to {len(other)} studies: "
             f"{some(other)}; correct one of them"
         )
-    unlabelled = [study.folder for study in studies if study.label is None and study.folder not in table]
+    labels = {study.folder: listed[study.folder] if study.label is None else study.label for study in studies}
+    unlabelled = [folder for folder, label in labels.items() if label is None]
     if unlabelled:
         raise CollectionError(
-            f"{mura.root}: {len(unlabelled)} studies have no label: {some(unlabelled)}; end the folder's name in "
+            f"{root}: {len(unlabelled)} studies have no label: {some(unlabelled)}; end the folder's name in "
             "_positive or _negative, or list it in labeled_studies.csv"
         )
-    return {study.folder: table[study.folder] if study.label is None else study.label for study in studies}
+    return {folder: label for folder, label in labels.items() if label is not None}
 
 
-def _labelled_studies(root: Path, split: str) -> Iterator[tuple[str, int]]:
-    table = root / f"{split}_labeled_studies.csv"
-    for row in _rows(table):
-        if len(row) != 2 or row[1].strip() not in ("0", "1"):
-            raise CollectionError(f"{table} has a line other than a study's folder and 0 or 1: {','.join(row)}")
-        yield _relative(row[0], levels=4), int(row[1])
+def _below(path: str) -> str:
+    """The part, patient and study of a path, and whatever follows, without the split and what stands before it."""
+    names = path.strip().replace("\\", "/").rstrip("/").split("/")
+    first = next((number for number, name in enumerate(names) if _PART.fullmatch(name)), 0)
+    return "/".join([*map(_part_name, names[first : first + 1]), *names[first + 1 :]])
 
 
-def _listed_images(root: Path, split: str) -> list[str]:
-    return [_relative(row[0], levels=5) for row in _rows(root / f"{split}_image_paths.csv")]
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """MURA's CSV files: the images of each split, and the labels of studies by split; paths begin with the part."""
+
+    images: dict[str, set[str]]
+    labels: dict[tuple[str, str], int]
+
+    @classmethod
+    def read(cls, root: Path, splits: set[str]) -> "_Lists":
+        """The lists of the splits that are read. Raises CollectionError."""
+        images: dict[str, set[str]] = {}
+        labels: dict[tuple[str, str], int] = {}
+        for table in sorted(path for path in root.iterdir() if _LISTS.fullmatch(path.name)):
+            name, _, kind = table.name.lower().partition("_")
+            split = split_name(name)
+            if split not in splits:
+                continue
+            for row in _rows(table):
+                if kind.startswith("image"):
+                    images.setdefault(split, set()).add(_below(row[0]))
+                elif len(row) != 2 or row[1].strip() not in ("0", "1"):
+                    raise CollectionError(f"{table} has a line other than a study's folder and 0 or 1: {','.join(row)}")
+                else:
+                    labels[split, _below(row[0])] = int(row[1])
+        return cls(images, labels)
+
+    def notices(self, studies: list[_Study]) -> list[Notice]:
+        parts = {(study.split, _below(study.folder).split("/")[0]) for study in studies}  # a copy may hold fewer
+        listed = {
+            f"{split}/{image}"
+            for split, images in self.images.items()
+            for image in images
+            if (split, image.split("/")[0]) in parts
+        }
+        here = {
+            f"{study.split}/{_below(image)}"
+            for study in studies
+            if study.split in self.images
+            for image in study.images
+        }
+        differences = {Code.LISTED_MISSING: listed - here, Code.UNLISTED_READ: here - listed}
+        return [
+            Notice(code, detail={"count": len(images), "names": some(sorted(images))})
+            for code, images in differences.items()
+            if images
+        ]
 
 
-def _rows(table: Path) -> list[list[str]]:
-    """The rows of a CSV file that are not empty; none if there is no file."""
-    if not table.is_file():
-        return []
+def _rows(table: Path) -> Iterator[list[str]]:
+    """The rows of a CSV file that are not empty."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            return [row for row in csv.reader(file) if row]
+            yield from (row for row in csv.reader(file) if row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise CollectionError(f"{table} is not a CSV table in UTF-8: {error}; copy it again") from error
-
-
-def _relative(path: str, levels: int) -> str:
-    """A path relative to the root, whatever the root's name was when the CSV file was written."""
-    return "/".join(path.strip().rstrip("/").split("/")[-levels:])
-
-
-def _notices(mura: MuraFolder, cases: list[Case]) -> list[Notice]:
-    lists = {split: images for split in mura.splits if (images := _listed_images(mura.root, split))}
-    folders = {f"{split}/{part.name}" for split, part in mura.parts}  # a copy may hold fewer parts than its lists
-    listed = {image for images in lists.values() for image in images if image.rsplit("/", 3)[0] in folders}
-    here = {case.case for case in cases if case.split in lists}
-    differences = {Code.LISTED_MISSING: listed - here, Code.UNLISTED_READ: here - listed}
-    return [
-        Notice(code, detail={"count": len(images), "names": some(sorted(images))})
-        for code, images in differences.items()
-        if images
-    ]

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from index.case import Case
 
-__all__ = ["VALID_SHARE", "draw", "held_out_patients", "patient_folds", "split_by_patient"]
+__all__ = ["SPLITS", "VALID_SHARE", "draw", "held_out_patients", "patient_folds", "split_by_patient", "split_name"]
 
+SPLITS = ("train", "valid", "test")
 VALID_SHARE = 0.3
 _MANY = 20  # patients: of so many, independent draws seldom hold out far too few or too many
 
@@ -61,3 +62,21 @@ def patient_folds(cases: Sequence[Case], k: int, seed: int = 0) -> list[int]:
     ordered = sorted(abnormal, key=lambda patient: (abnormal[patient], draw(patient, seed), patient))
     fold = {patient: number % k for number, patient in enumerate(ordered)}
     return [fold[case.patient] for case in cases]
+
+
+_SYNONYMS = {
+    "train": ("train", "training", "trn"),
+    "valid": ("valid", "val", "validation", "validate", "dev", "development"),
+    "test": ("test", "testing", "tst"),
+}
+_NAMES = {synonym: name for name, synonyms in _SYNONYMS.items() for synonym in synonyms}
+
+
+def split_name(text: str) -> str:
+    """One name for a split: "train", "valid" or "test" for their usual synonyms, else the text in lower case.
+
+    >>> split_name(" Validation "), split_name("fold 3")
+    ('valid', 'fold 3')
+    """
+    name = text.strip().lower()
+    return _NAMES.get(name.removesuffix("set").rstrip(" _-"), name)

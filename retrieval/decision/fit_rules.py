@@ -20,7 +20,7 @@ from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.probes import NOTHING, Appearance
 
-__all__ = ["FEWEST", "learn_rules"]
+__all__ = ["FEWEST", "learn_rules", "study_votes", "teachers"]
 
 Floats = NDArray[np.float64]
 
@@ -51,9 +51,7 @@ def learn_rules(
 
     Familiarity may give 1 % false alarms: each limit is the quantile of the teaching studies for its equal share of it.
     """
-    rows, study_of = _teachers(cases, trained_on)
-    labels = np.zeros(int(study_of.max(initial=-1)) + 1, np.int64)
-    labels[study_of] = [cases[row].label for row in rows]
+    rows, study_of, labels = teachers(cases, trained_on)
     if np.bincount(labels, minlength=2).min() < FEWEST:
         return _narrowed(fallback, cases, embeddings, appearance)
     ranked = ranked_studies(cases, embeddings, rows, max(NEIGHBOURS))
@@ -156,8 +154,10 @@ def _known_parts(cases: Sequence[Case], embeddings: NDArray[np.float32], appeara
     )
 
 
-def _teachers(cases: Sequence[Case], trained_on: Collection[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the radiographs that teach (V,), and for each the number of its study (V,), counted from 0."""
+def teachers(
+    cases: Sequence[Case], trained_on: Collection[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the radiographs that teach (V,), the number of the study of each (V,), and the studies' labels (S,)."""
     owners: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         owners[case.digest].add(case.patient)
@@ -172,20 +172,29 @@ def _teachers(cases: Sequence[Case], trained_on: Collection[int]) -> tuple[NDArr
         studies = [studies[i] for i in np.linspace(0, len(studies) - 1, MOST).astype(int)]
     number = {study: i for i, study in enumerate(studies)}
     rows = [row for row, case in enumerate(cases) if case.study in number]
-    return np.array(rows, np.int64), np.array([number[cases[row].study] for row in rows], np.int64)
+    study_of = np.array([number[cases[row].study] for row in rows], np.int64)
+    labels = np.zeros(len(studies), np.int64)
+    labels[study_of] = [cases[row].label for row in rows]
+    return np.array(rows, np.int64), study_of, labels
 
 
 def _best_vote(ranked: Ranked, study_of: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, float, Floats]:
     """Choose k and temperature of the lowest log loss of the studies' votes, and those votes (S,)."""
-    views = np.bincount(study_of)
     best = (np.inf, 0, 0.0, np.empty(0))
     for k in NEIGHBOURS:
         for temperature in TEMPERATURES:
-            weights = vote_weights(ranked.similarities[:, :k], temperature)
-            votes = np.bincount(study_of, (weights * (ranked.neighbour_labels[:, :k] == ABNORMAL)).sum(axis=1)) / views
+            votes = study_votes(ranked, study_of, k, temperature)
             # A vote can be 0 or 1 exactly; unbounded, one study would then decide.
             right = np.clip(np.where(labels == ABNORMAL, votes, 1 - votes), 0.01, 1)
             loss = -float(np.log(right).mean())
             if loss < best[0]:
-                best = (loss, k, temperature, np.clip(votes, 0, 1))
+                best = (loss, k, temperature, votes)
     return best[1:]
+
+
+def study_votes(ranked: Ranked, study_of: NDArray[np.int64], k: int, temperature: float) -> Floats:
+    """The votes (S,) on the studies of V ranked radiographs, whose studies have the numbers `study_of` (V,)."""
+    weights = vote_weights(ranked.similarities[:, :k], temperature)
+    abnormal = (weights * (ranked.neighbour_labels[:, :k] == ABNORMAL)).sum(axis=1)
+    votes: Floats = np.clip(np.bincount(study_of, abnormal) / np.bincount(study_of), 0, 1)
+    return votes

@@ -12,6 +12,7 @@ from retrieval.encoding.probes import MARGINS
 __all__ = ["DEFAULTS", "Rules"]
 
 Floats = NDArray[np.float64]
+_LARGEST = 1e6  # of any number in the rules, so that nothing computed with it overflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,13 @@ class Rules:
     source: str = "plain defaults: too few labelled studies to learn from, and none in the model bundle"
 
     def __post_init__(self) -> None:
-        numbers = [value for value in asdict(self).values() if not isinstance(value, str | tuple)]
-        numbers += self.appearance_limits
+        listed = ("parts", "appearance_limits", "source")
+        numbers = [value for name, value in asdict(self).items() if name not in listed] + [*self.appearance_limits]
         texts = (self.source, *self.parts)
-        finite = all(isinstance(n, int | float) and np.isfinite(n) for n in numbers)
+        finite = all(type(n) in (int, float) and abs(n) <= _LARGEST for n in numbers)  # NaN is not
         if not (finite and all(isinstance(text, str) for text in texts)):
             raise ValueError("decision rules must be finite numbers, body parts and a source")
-        if not isinstance(self.k, int) or self.k < 1 or self.temperature <= 0 or self.slope <= 0:
+        if type(self.k) is not int or self.k < 1 or min(self.temperature, self.slope) < 1 / _LARGEST:
             raise ValueError("decision rules need a whole k of at least 1, a positive temperature and a positive slope")
         if len(self.appearance_limits) not in (0, len(MARGINS)):
             raise ValueError(f"decision rules need a limit for each of {', '.join(MARGINS)}, or none")

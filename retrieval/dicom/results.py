@@ -46,6 +46,7 @@ def search_for_archive(
     patient: str | None = None,
     where: Filter | None = None,
     heatmap: Path | None = None,
+    one_study: bool = False,
     read: Reader = read_frames,
 ) -> ArchiveAnswer:
     """Answer as `Searcher.search` does, and make the instances.
@@ -58,7 +59,7 @@ def search_for_archive(
     from pydicom.uid import generate_uid
 
     answer, overlays = searcher.search_with_overlays(
-        list(images), k=k, patient=patient, where=where, heatmap=heatmap, draw=True, read=read
+        list(images), k=k, patient=patient, where=where, heatmap=heatmap, one_study=one_study, draw=True, read=read
     )
     origins = read_origins(answer.query.files)
     kept = searcher.layout == "dicom" and not searcher.site

@@ -4,14 +4,15 @@ model.json              schema, name, backbone, dimension, preprocessing, test-t
                         provenance, SHA-256 of the files
 encoder.onnx            (B, 3, S, S) float32 -> feature map (B, C, h, w)
 head.safetensors        see `retrieval.encoding.head`
-seen.safetensors        64 bits of the SHA-256 of each training file, so that a later evaluation on the same radiographs
-                        can be refused; nothing about a patient can be read from it
+seen.safetensors        64 bits of the SHA-256 of each training file, and a hash of 512 bits of each training picture
+                        (`encoding.picture_hash`; older bundles have none), so that a later evaluation on the same
+                        radiographs can be refused; no patient can be recognised by them
 appearance.safetensors  see `retrieval.encoding.probes`; a bundle may lack it
 """
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import write_whole
+from index.case import Case
+from retrieval.encoding.picture_hash import BYTES, Hashes, picture_hashes, same_picture
 from retrieval.encoding.probes import Appearance
 from retrieval.errors import BundleError
 from retrieval.images.preprocessing import Preprocessing
+from retrieval.wording import reason_text
 
 __all__ = ["APPEARANCE", "BUNDLED", "SCHEMA", "Bundle", "digest_number", "write_bundle"]
 
@@ -31,6 +35,7 @@ BUNDLED = Path(__file__).parents[1] / "model"
 FILES = ("encoder.onnx", "head.safetensors", "seen.safetensors")
 APPEARANCE = "appearance.safetensors"
 TEST_TIME = ("", "mirror")
+_LONGEST_NAME, _MOST_DIMENSIONS, _DEEPEST = 1000, 65_536, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +71,26 @@ class Bundle:
                 f"no model bundle at {folder}: model.json cannot be read; give --model a bundle's folder"
             ) from error
         try:
-            about = json.loads(manifest)
-            if about["schema"] != SCHEMA:
-                raise BundleError(
-                    f"the model at {folder} has schema {about['schema']}, this version reads {SCHEMA}; "
-                    "train it again, or use the version that wrote it"
-                )
-            if about.get("test_time", "") not in TEST_TIME:
-                raise BundleError(
-                    f"the model at {folder} asks for test-time augmentation {about['test_time']!r}, which this version "
-                    "does not know; use the version that wrote it"
-                )
+            about = json.loads(manifest, parse_constant=_refuse_constant)
+            _check_version(folder, about)
             how = Preprocessing.from_dict(about["preprocessing"])
-            bundle = cls(
-                folder, str(about["name"]), str(about["backbone"]), int(about["dimension"]), how,
-                about["rules"], about["provenance"], hashlib.sha256(manifest).hexdigest(),
-                {name: _read_checked(folder / name, about["files"][name]) for name in _names(about["files"])},
-                about.get("test_time", ""),
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _check_manifest(about)
+            names = (*FILES, APPEARANCE) if APPEARANCE in about["files"] else FILES
+            files = {name: _read_checked(folder / name, about["files"][name]) for name in names}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else reason_text(error)
             raise BundleError(
-                f"the model at {folder} is damaged: model.json does not read ({error!r}); copy or train it again"
+                f"the model at {folder} is damaged: model.json does not read ({reason}); copy or train it again"
             ) from error
-        return bundle
+        if has_external_data(files["encoder.onnx"]):
+            raise BundleError(
+                f"the model at {folder} keeps weights of encoder.onnx in another file, which no checksum covers; "
+                "export it again as one file"
+            )
+        return cls(
+            folder, about["name"], about["backbone"], about["dimension"], how, about["rules"], about["provenance"],
+            hashlib.sha256(manifest).hexdigest(), files, about.get("test_time", ""),
+        )  # fmt: skip
 
     def appearance(self) -> Appearance | None:
         """The probes of body part, polarity and turn, None where the bundle has none. Raises BundleError."""
@@ -96,14 +98,133 @@ class Bundle:
         return None if data is None else Appearance.parse(data, self.dimension)
 
     def seen(self) -> frozenset[int]:
-        """The digest numbers of the files that encoder or head was trained on."""
+        """The digest numbers of the files that encoder or head was trained on. Raises BundleError."""
+        return frozenset(self._seen()[0].tolist())
+
+    def seen_hashes(self) -> Hashes:
+        """The hashes (N, 64) of the pictures that encoder or head was trained on; none in older bundles."""
+        return self._seen()[1]
+
+    def seen_in(self, cases: Sequence[Case], thumbnails: Iterable[bytes]) -> frozenset[int]:
+        """`seen`, and the digest numbers of the cases whose thumbnails show the same radiographs in other bytes."""
+        digests, hashes = self._seen()
+        known = frozenset(digests.tolist())
+        if not len(hashes):
+            return known
+        same = zip(cases, same_picture(picture_hashes(thumbnails), hashes), strict=True)
+        return known | {digest_number(case.digest) for case, seen in same if seen and case.digest}
+
+    def _seen(self) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        return frozenset(load(self.files["seen.safetensors"])["digests"].tolist())
+        try:
+            tensors = load(self.files["seen.safetensors"])
+            digests, hashes = tensors["digests"], tensors.get("hashes", np.zeros((0, BYTES), np.uint8))
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise self._damaged(f"seen.safetensors does not read ({reason_text(error)})") from error
+        shapes = digests.ndim == 1 and hashes.ndim == 2 and hashes.shape[1] == BYTES
+        if not shapes or digests.dtype != np.uint64 or hashes.dtype != np.uint8:
+            raise self._damaged("seen.safetensors holds something other than digests and hashes")
+        return digests, hashes
+
+    def _damaged(self, reason: str) -> BundleError:
+        return BundleError(f"the model at {self.folder} is damaged: {reason}; copy or train it again")
 
 
-def _names(files: Collection[str]) -> tuple[str, ...]:
-    return (*FILES, APPEARANCE) if APPEARANCE in files else FILES
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _check_version(folder: Path, about: Mapping[str, Any]) -> None:
+    """Raise BundleError for a model of another version."""
+    if about["schema"] != SCHEMA:
+        raise BundleError(
+            f"the model at {folder} has schema {reason_text(about['schema'])}, this version reads {SCHEMA}; "
+            "train it again, or use the version that wrote it"
+        )
+    if about.get("test_time", "") not in TEST_TIME:
+        raise BundleError(
+            f"the model at {folder} asks for test-time augmentation {reason_text(about['test_time'])!r}, which this "
+            "version does not know; use the version that wrote it"
+        )
+
+
+def _check_manifest(about: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value in model.json that has another type or range. `Rules` checks the decision rules."""
+    for name in ("name", "backbone"):
+        text = about[name]
+        if not (isinstance(text, str) and text.isprintable() and len(text) <= _LONGEST_NAME):
+            raise ValueError(f"{name} must be printable text of at most {_LONGEST_NAME} characters")
+    if type(about["dimension"]) is not int or not 1 <= about["dimension"] <= _MOST_DIMENSIONS:
+        raise ValueError(f"dimension must be a whole number from 1 to {_MOST_DIMENSIONS}")
+    for name, kinds in (("provenance", (dict,)), ("files", (dict,)), ("rules", (dict, type(None)))):
+        if not isinstance(about[name], kinds):
+            raise ValueError(f"{name} has another type")
+
+
+def has_external_data(model: bytes) -> bool:
+    """Whether a tensor of an ONNX model lies in a file of its own.
+
+    The path of such a file is the value of the key "location" (onnx.proto, TensorProto.external_data), so that word is
+    sought first: a model without it has none. Raises ValueError where the model is not protobuf.
+    """
+    return b"location" in model and _external(memoryview(model), "model", 0)
+
+
+# The fields of onnx.proto, by number, that lead to a tensor.
+_TO_TENSOR = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_EXTERNAL_DATA = 13  # of a tensor
+
+
+def _external(message: memoryview, kind: str, depth: int) -> bool:
+    if depth > _DEEPEST:
+        raise ValueError("the network is nested too deeply")
+    if kind == "tensor":
+        return any(number == _EXTERNAL_DATA for number, _ in _protobuf_fields(message))
+    inner = _TO_TENSOR[kind]
+    return any(
+        number in inner and _external(content, inner[number], depth + 1)
+        for number, content in _protobuf_fields(message)
+    )
+
+
+def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The number and content of each field of a message; the content is empty but for length-delimited fields."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128 or shift > 63:
+                return value
+
+    try:
+        while at < len(message):
+            number, wire = divmod(varint(), 8)
+            size = {0: 0, 1: 8, 2: 0, 5: 4}[wire]
+            if wire == 0:
+                varint()
+            elif wire == 2:
+                size = varint()
+            content = message[at : at + size]
+            at += size
+            yield number, content if wire == 2 else message[:0]
+    except (IndexError, KeyError) as error:
+        raise ValueError("the network does not read") from error
 
 
 def _read_checked(path: Path, sha256: str) -> bytes:
@@ -132,22 +253,24 @@ def write_bundle(
     preprocessing: Preprocessing,
     rules: Mapping[str, Any] | None,
     seen: Iterable[str],
+    hashes: Hashes | None = None,
 ) -> None:
     """Complete a folder that holds encoder.onnx, head.safetensors and perhaps appearance.safetensors.
 
     It gets seen.safetensors, and model.json last. `about` gives name, backbone, dimension, provenance and, if it is not
-    "", test_time; `seen` the SHA-256 in hex of every training file.
+    "", test_time; `seen` the SHA-256 in hex of every training file; `hashes` (N, 64) those of their pictures.
     """
     from safetensors.numpy import save
 
     digests: NDArray[np.uint64] = np.array(sorted({digest_number(d) for d in seen}), np.uint64)
-    (folder / "seen.safetensors").write_bytes(save({"digests": digests}))
-    present = [file.name for file in folder.iterdir()]
+    pictures = {} if hashes is None else {"hashes": np.unique(hashes, axis=0)}  # in an order that says nothing
+    (folder / "seen.safetensors").write_bytes(save({"digests": digests, **pictures}))
+    files = (*FILES, APPEARANCE) if (folder / APPEARANCE).exists() else FILES
     manifest = {
         "schema": SCHEMA,
         **about,
         "preprocessing": preprocessing.to_dict(),
         "rules": rules,
-        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _names(present)},
+        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
     }
     write_whole(folder / "model.json", f"{json.dumps(manifest, indent=1)}\n".encode())

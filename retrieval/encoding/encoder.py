@@ -12,6 +12,7 @@ from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.head import Head
 from retrieval.errors import BundleError, MissingExtra
 from retrieval.images.preprocessing import Picture, normalise, preprocess
+from retrieval.wording import reason_text
 
 __all__ = ["Encoded", "Encoder"]
 
@@ -48,12 +49,32 @@ class Encoder:
         options.log_severity_level = 3
         offered = ort.get_available_providers()
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in offered]
-        failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_errors_of(state))
+        self._failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_errors_of(state))
         try:
             self._session: Any = ort.InferenceSession(bundle.files["encoder.onnx"], options, providers=providers)
-        except failures as error:
-            raise BundleError(f"the model at {bundle.folder} cannot be run: {str(error).splitlines()[0]}") from error
+        except self._failures as error:
+            raise self._unusable(error) from error
+        self._check_network()
         self._input = self._session.get_inputs()[0].name
+
+    def _check_network(self) -> None:
+        """Raise BundleError if the network does not take and give what model.json and head say."""
+        size, channels = self.bundle.preprocessing.size, self.head.features
+        for kind, ends, expected in (
+            ("input", self._session.get_inputs(), (3, size, size)),
+            ("output", self._session.get_outputs(), (channels, None, None)),
+        ):
+            fits = len(ends) == 1 and ends[0].type == "tensor(float)" and len(ends[0].shape) == 4
+            # A size that the network leaves open is a name or None.
+            sizes = zip(ends[0].shape[1:], expected, strict=True) if fits else ()
+            if not fits or any(own != wanted for own, wanted in sizes if isinstance(own, int) and wanted):
+                shape = ", ".join("any" if side is None else str(side) for side in (None, *expected))
+                raise self._unusable(f"its network needs one {kind} of ({shape}) float numbers")
+
+    def _unusable(self, reason: object) -> BundleError:
+        return BundleError(
+            f"the model at {self.bundle.folder} cannot be run: {reason_text(reason)}; copy or train it again"
+        )
 
     @classmethod
     def open(cls, folder: Path, threads: int = 0) -> "Encoder":
@@ -65,9 +86,15 @@ class Encoder:
         return preprocess(pixels, self.bundle.preprocessing)
 
     def maps(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """Feature maps (B, C, h, w) of prepared pictures."""
+        """Feature maps (B, C, h, w) of prepared pictures. Raises BundleError where the network fails."""
         batch = normalise(pictures, self.bundle.preprocessing)
-        return np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
+        try:
+            maps = np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
+        except self._failures as error:
+            raise self._unusable(error) from error
+        if maps.ndim != 4 or maps.shape[:2] != (len(batch), self.head.features) or not maps.size:
+            raise self._unusable(f"its network gives numbers of shape {maps.shape}")
+        return maps
 
     def views(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
         """The feature maps of prepared pictures and, if the bundle says "mirror", of their mirror images."""

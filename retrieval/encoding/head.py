@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from retrieval.errors import BundleError
+from retrieval.wording import reason_text
 
 __all__ = ["Head", "Pooled"]
 
@@ -60,15 +61,17 @@ class Head:
             tensors = load(data)
             head = cls(**{f.name: np.ascontiguousarray(tensors[f.name], np.float32) for f in fields(cls)})
             C, D, M = head.features, head.dimension, head.hidden_bias.size
-        except (SafetensorError, KeyError, ValueError, IndexError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
             raise BundleError(
-                f"head.safetensors is not a head of this version ({error}); train or fetch the model again"
+                f"head.safetensors is not a head of this version ({reason_text(error)}); train or fetch the model again"
             ) from error
         expected = ((C,), (1,), (D, 2 * C), (D,), (M, D), (M,), (M,), (1,))
         for field, shape in zip(fields(cls), expected, strict=True):
-            if getattr(head, field.name).shape != shape:
+            values = getattr(head, field.name)
+            if values.shape != shape or not values.size or not np.isfinite(values).all():
                 raise BundleError(
-                    f"head.safetensors: {field.name} is not of shape {shape}; train or fetch the model again"
+                    f"head.safetensors: {field.name} is not of shape {shape}, empty or not finite; train or fetch the "
+                    "model again"
                 )
         return head
 

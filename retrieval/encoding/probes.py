@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from retrieval.errors import BundleError
+from retrieval.wording import reason_text
 
 __all__ = ["MARGINS", "NOTHING", "Appearance"]
 
@@ -45,11 +46,12 @@ class Appearance:
             tensors = load(data)
             parts = tuple(map(str, json.loads(tensors["parts"].tobytes())))
             weight, bias = (np.ascontiguousarray(tensors[name], np.float32) for name in ("weight", "bias"))
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise BundleError(
-                f"appearance.safetensors does not read ({error}); train or fetch the model again"
+                f"appearance.safetensors does not read ({reason_text(error)}); train or fetch the model again"
             ) from error
-        if weight.shape != (len(parts) + 2, dimension) or bias.shape != (len(parts) + 2,):
+        shaped = weight.shape == (len(parts) + 2, dimension) and bias.shape == (len(parts) + 2,)
+        if not (shaped and np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise BundleError("appearance.safetensors has layers of another shape; train or fetch the model again")
         return cls(parts, weight, bias)
 

@@ -9,30 +9,42 @@ from typing import ClassVar
 import numpy as np
 
 from index.case import Case
+from index.frozen import FrozenReader
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
+from retrieval.decision.operating_point import Thresholds, learn_thresholds
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
+from retrieval.encoding.picture_hash import picture_hashes, same_picture
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
-from retrieval.evaluation.summary import LesionFigures, Summary, SweepPoint, lesions_of, summarise, sweep_of
+from retrieval.evaluation.summary import (
+    LesionFigures,
+    OperatingPoint,
+    Summary,
+    SweepPoint,
+    lesions_of,
+    operating_point,
+    summarise,
+    sweep_of,
+)
 from retrieval.evaluation.tables import STUDY_COLUMNS, study_row
 from retrieval.evaluation.triage import Triage, triage
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import sentence
 
-__all__ = ["Evaluation", "evaluate", "refuse_known"]
+__all__ = ["Evaluation", "evaluate", "frozen", "refuse_known"]
 
 SCHEMA = "mura-search/evaluation/1"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Summary, Tabular):
-    """A `Summary`, and what it rests on; as a table, a study a line.
+    """A `Summary`, and what it rests on; as a table, a study a line. `operating_point` is None if none was asked for.
 
     `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `leakage` the near
     duplicates in the index, with the figures of the studies without them. `unfamiliar` is the number of studies unlike
@@ -42,6 +54,7 @@ class Evaluation(Summary, Tabular):
 
     columns: ClassVar = STUDY_COLUMNS
 
+    operating_point: OperatingPoint | None
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
     worklist: Mapping[str, Triage]
@@ -72,6 +85,7 @@ class Evaluation(Summary, Tabular):
             "copies": self.leakage.to_dict(),
             "unfamiliar": self.unfamiliar,
             "worklist": plain(self.worklist),
+            "operating_point": plain(self.operating_point),
             "sweep": plain(self.sweep),
             "lesions": plain(self.lesions),
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
@@ -88,6 +102,7 @@ def evaluate(
     searcher: Searcher,
     collection: Collection,
     *,
+    sensitivity: float | None = None,
     rounds: int = 10_000,
     seed: int = 0,
     workers: int | None = None,
@@ -95,11 +110,14 @@ def evaluate(
 ) -> Evaluation:
     """Query each study of a collection as a user would, and measure the answers.
 
+    sensitivity: also measure at thresholds that reach this sensitivity on the index's own studies.
+
     Raises EvaluationError where the index holds a patient or a file of the collection, where the model was trained on
     such a file, and where no radiograph can be read. Near duplicates of indexed radiographs are evaluated and reported,
     since only a person who sees them can decide whether they are copies.
     """
     started = time.perf_counter()
+    searcher = frozen(searcher)
     hashed = searcher.site or searcher.layout == "dicom"
     if collection.layout == "dicom" and hashed and collection.site != searcher.site:
         raise EvaluationError(
@@ -108,14 +126,26 @@ def evaluate(
         )
     if not len(searcher.index.embeddings()):
         raise EvaluationError(f"the index {searcher.index.path} is empty; add radiographs, or name another index")
+    if len(searcher.labels) < 2:
+        raise EvaluationError(
+            f"all studies of the index {searcher.index.path} are {searcher.labels[0]}, so they do not vote; "
+            "build an index with normal and abnormal studies"
+        )
     refuse_known(searcher, collection.cases)
+    thresholds = None if sensitivity is None else _thresholds(searcher, sensitivity)
     predictions, skipped = predict_studies(searcher, collection, workers=workers, progress=progress)
+    refuse_trained(searcher, predictions)
     if not predictions:
         reason = skipped[0][1] if skipped else "there are none"
         raise EvaluationError(f"no radiograph of {len(collection.cases)} could be read; the first error: {reason}")
     summary = summarise(predictions, rounds=rounds, seed=seed)
     return Evaluation(
         **{field.name: getattr(summary, field.name) for field in fields(summary)},
+        operating_point=(
+            operating_point(predictions, sensitivity, thresholds, rounds=rounds, seed=seed)
+            if sensitivity is not None and thresholds
+            else None
+        ),
         sweep=sweep_of(predictions, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(predictions, rounds=rounds, seed=seed),
         worklist=_worklist(predictions, rounds, seed),
@@ -143,6 +173,25 @@ def _worklist(predictions: Sequence[StudyPrediction], rounds: int, seed: int) ->
         rounds=rounds,
         seed=seed,
     )
+
+
+def _thresholds(searcher: Searcher, sensitivity: float) -> Thresholds:
+    index = searcher.index
+    return learn_thresholds(
+        index.cases(),
+        index.embeddings(),
+        index.logits(),
+        searcher.rules,
+        sensitivity,
+        trained_on=searcher.encoder.bundle.seen(),
+    )
+
+
+def frozen(searcher: Searcher) -> Searcher:
+    """A searcher of the index as it is now: what is changed during an evaluation does not count."""
+    if isinstance(searcher.index, FrozenReader):
+        return searcher
+    return Searcher(searcher.encoder, FrozenReader(searcher.index), searcher.rules)
 
 
 def refuse_known(searcher: Searcher, cases: Sequence[Case]) -> None:
@@ -180,10 +229,26 @@ def _refuse_known_radiographs(searcher: Searcher, cases: Sequence[Case]) -> None
             f"{len(in_index)} of {len(cases)} radiographs are in the index under another patient ({_some(in_index)}); "
             "remove them from the index or from the collection (the command audit lists duplicates)"
         )
-    if in_training:
+    _refuse_trained_on(in_training, len(cases))
+
+
+def refuse_trained(searcher: Searcher, predictions: Sequence[StudyPrediction]) -> None:
+    """Raise EvaluationError where the model was trained on evaluated radiographs in other bytes, by their pictures."""
+    pictures = [
+        (case.case, thumbnail)
+        for prediction in predictions
+        for case, thumbnail in zip(prediction.cases, prediction.thumbnails, strict=True)
+    ]
+    hashes = picture_hashes(thumbnail for _, thumbnail in pictures)
+    same = same_picture(hashes, searcher.encoder.bundle.seen_hashes())
+    _refuse_trained_on([case for (case, _), seen in zip(pictures, same, strict=True) if seen], len(pictures))
+
+
+def _refuse_trained_on(cases: Sequence[str], number: int) -> None:
+    if cases:
         raise EvaluationError(
-            f"the model was trained on {len(in_training)} of {len(cases)} radiographs ({_some(in_training)}): the "
-            "figures would say nothing about new radiographs; evaluate other radiographs, or use another model"
+            f"the model was trained on {len(cases)} of {number} radiographs ({_some(cases)}): the figures would say "
+            "nothing about new radiographs; evaluate other radiographs, or use another model"
         )
 
 

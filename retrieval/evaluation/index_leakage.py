@@ -16,6 +16,9 @@ from retrieval.evaluation.summary import PartFigures, figures_of
 __all__ = ["IndexLeakage", "index_leakage"]
 
 
+_SHOWN = ("bits", "similarity", "match", "mirrored", "turned", "inverted", "border", "across_labels")
+
+
 @dataclass(frozen=True, slots=True)
 class IndexLeakage:
     """The evaluated studies with a near duplicate in the index, in their order, and the figures of the other studies.
@@ -89,9 +92,7 @@ class _Thumbnails:
     def __getitem__(self, row: int, /) -> bytes:
         if row < len(self._own):
             return self._own[row]
-        return (
-            self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""
-        )  # the case was removed: no picture
+        return self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""  # b"": the case was removed
 
 
 def _plain(pair: NearDuplicate) -> dict[str, object]:
@@ -100,9 +101,5 @@ def _plain(pair: NearDuplicate) -> dict[str, object]:
         "case": pair.cases[0],
         "indexed_study": pair.studies[1],
         "indexed_case": pair.cases[1],
-        "bits": pair.bits,
-        "similarity": pair.similarity,
-        "match": pair.match,
-        "mirrored": pair.mirrored,
-        "across_labels": pair.across_labels,
+        **{name: getattr(pair, name) for name in _SHOWN},
     }

@@ -3,10 +3,13 @@
 N items (studies or radiographs), R rounds. Label 1 is abnormal. A round draws patients with replacement, each with all
 its items (Efron and Tibshirani 1993, ch. 8: resample what is independent). The interval is the 2.5 and 97.5 percentile.
 There is no loop over rounds: a round is a column of counts, and each figure is made of sums over columns.
+
+A share that is 0 or 1 is so in every round. Its interval is then the exact one (Clopper and Pearson 1934) for as many
+trials as patients count for it. Any other figure that is the same in every round has no interval.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 import numpy as np
@@ -34,6 +37,7 @@ METRICS = (
     "sensitivity",
     "specificity",
     "precision",
+    "npv",
     "f1",
     "auroc",
     "average_precision",
@@ -43,6 +47,7 @@ METRICS = (
 BINS = 10  # of the calibration error, equally wide
 # Bytes of one (N, rounds) array of float32 in a chunk of rounds, so that all arrays of the chunk fit the cache.
 _CHUNK_BYTES = 1 << 20
+_SAME = 1e-9  # rounding between two figures that are the same
 _BOTH, _NOTHING = "needs both labels", "there are no items"
 _NO_ABNORMAL, _NO_PROBABILITIES = "no item is abnormal", "there are no items, or the scores are not probabilities"
 _REASONS = {
@@ -52,6 +57,7 @@ _REASONS = {
     "sensitivity": _NO_ABNORMAL,
     "specificity": "no item is normal",
     "precision": "no item is predicted abnormal",
+    "npv": "no item is predicted normal",
     "f1": "no item is abnormal or predicted abnormal",
     "auroc": _BOTH,
     "average_precision": _NO_ABNORMAL,
@@ -112,18 +118,25 @@ class Bootstrap:
     """The figures of several predictors on the same items and in the same rounds, so that differences are paired.
 
     `values[predictor][metric]` is the figure, NaN where undefined; `rounds[predictor][metric]` (R,) are the resampled
-    figures; `confusions` are the counts behind them.
+    figures; `confusions` are the counts behind them, `counted` the numbers of patients behind each share.
     """
 
     values: Mapping[str, Mapping[str, float]]
     rounds: Mapping[str, Mapping[str, Floats]]
     confusions: Mapping[str, Confusion]
     patients: int
+    counted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def estimates(self) -> dict[str, dict[str, Estimate]]:
         return {
             predictor: {
-                metric: _estimate(value, self.rounds[predictor][metric], self.patients, _REASONS[metric])
+                metric: _estimate(
+                    value,
+                    self.rounds[predictor][metric],
+                    self.patients,
+                    _REASONS[metric],
+                    self.counted.get(predictor, {}).get(metric, 0),
+                )
                 for metric, value in values.items()
             }
             for predictor, values in self.values.items()
@@ -177,6 +190,7 @@ def measure(labels: NDArray[np.int64], predictor: Predictor, weights: Weights | 
             "sensitivity": tp / positives,
             "specificity": tn / negatives,
             "precision": tp / (tp + fp),
+            "npv": tn / (tn + fn),
             "f1": 2 * tp / (2 * tp + fp + fn),
             "auroc": wins / (positives * negatives),
             "average_precision": gains / positives,
@@ -213,6 +227,9 @@ def bootstrap(
         },
         confusions={name: confusion(labels, predictor.predictions) for name, predictor in predictors.items()},
         patients=len(set(patients)),
+        counted={
+            name: _counted(labels == 1, predictor.predictions, patients) for name, predictor in predictors.items()
+        },
     )
 
 
@@ -235,11 +252,21 @@ def bootstrap_ratios(
         values = above / below
         chunks = [np.divide(*(parts @ weights)) for weights in _resampled(patients, rounds, seed)]
     resampled = np.concatenate([np.empty((len(names), 0)), *chunks], axis=1)
-    drawn = len(set(patients))
+    owners = np.asarray(patients, dtype=str)
+    counted = [len(set(owners[side > 0])) for side in parts[1]]
     return {
-        name: replace(_estimate(float(value), row, drawn, _NOTHING), chance=(chances or {}).get(name))
-        for name, value, row in zip(names, values, resampled, strict=True)
+        name: replace(_estimate(float(value), row, len(set(owners)), _NOTHING, count), chance=(chances or {}).get(name))
+        for name, value, row, count in zip(names, values, resampled, counted, strict=True)
     }
+
+
+def _counted(abnormal: NDArray[np.bool_], predicted: NDArray[np.bool_], patients: Sequence[str]) -> dict[str, int]:
+    """The number of patients with an item that counts for each share."""
+    owners = np.asarray(patients, dtype=str)
+    everyone = np.ones(len(owners), np.bool_)
+    shares = {"accuracy": everyone, "error": everyone, "sensitivity": abnormal, "specificity": ~abnormal}
+    shares |= {"precision": predicted, "npv": ~predicted}
+    return {metric: len(set(owners[items])) for metric, items in shares.items()}
 
 
 def _groups(abnormal: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Floats:
@@ -283,15 +310,27 @@ def _resampled(patients: Sequence[str], rounds: int, seed: int) -> Iterator[Weig
         yield np.ascontiguousarray(counts, np.float32)[owner]  # whole numbers, so exact
 
 
-def _estimate(value: float, rounds: Floats, patients: int, reason: str) -> Estimate:
+def _estimate(value: float, rounds: Floats, patients: int, reason: str, counted: int = 0) -> Estimate:
+    """An estimate from the rounds; counted: for a share, the number of patients behind it."""
     if not np.isfinite(value):
         return Estimate(None, reason=reason)
+    defined = rounds[np.isfinite(rounds)]
+    same = len(defined) == 0 or float(np.ptp(defined)) < _SAME
+    if counted and value in (0, 1) and (same or patients < 2):
+        tail = 0.025 ** (1 / counted)
+        low, high = (tail, 1.0) if value else (0.0, 1 - tail)
+        return Estimate(value, low, high, f"exact interval for {_patients(counted)}: no resampling differs")
     if patients < 2:
         return Estimate(value, reason="one patient gives no interval")
-    defined = rounds[np.isfinite(rounds)]
     if len(defined) == 0:
         return Estimate(value, reason="no interval: the figure is undefined in all resamplings")
+    if same:
+        return Estimate(value, reason="no interval: no resampling differs")
     low, high = np.quantile(defined, (0.025, 0.975))
-    left = len(rounds) - len(defined)
-    note = f"the interval leaves out {left} of {len(rounds)} resamplings, where the figure is undefined" if left else ""
+    left = 1 - len(defined) / len(rounds)
+    note = f"the interval leaves out {left:.2g} of the resamplings, where the figure is undefined" if left else ""
     return Estimate(value, float(low), float(high), note)
+
+
+def _patients(count: int) -> str:
+    return "1 patient" if count == 1 else f"{count:,} patients"

@@ -12,7 +12,7 @@ from typing import Unpack
 import numpy as np
 
 from index.atomic import write_whole
-from retrieval.csv_format import table
+from retrieval.csv_format import table, unsafe_text
 from retrieval.errors import CollectionError
 from retrieval.evaluation.metrics import Estimate, Predictor, Resampling, bootstrap
 from retrieval.evaluation.predictions import StudyPrediction
@@ -81,7 +81,7 @@ def read_predictions(file: Path) -> list[Prediction]:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             return [
-                Prediction(**{f.name: f.type(row[f.name]) for f in fields(Prediction)})  # type: ignore[operator]
+                Prediction(**{f.name: f.type(unsafe_text(row[f.name])) for f in fields(Prediction)})  # type: ignore[operator]
                 for row in csv.DictReader(lines)
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from index.case import ABNORMAL, Case
 from retrieval.answer import plain
+from retrieval.decision.operating_point import Thresholds
 from retrieval.evaluation.agreement import Agreement, agreement_of
 from retrieval.evaluation.metrics import (
     METRICS,
@@ -25,16 +26,22 @@ from retrieval.evaluation.metrics import (
 from retrieval.evaluation.predictions import StudyPrediction
 
 __all__ = [
+    "AT_THRESHOLD",
     "Figures",
     "LesionFigures",
+    "OperatingPoint",
     "PartFigures",
     "Summary",
     "SweepPoint",
     "figures_of",
     "lesions_of",
+    "operating_point",
     "summarise",
     "sweep_of",
 ]
+
+AT_THRESHOLD = ("sensitivity", "specificity", "precision", "npv", "kappa", "accuracy")
+"""The metrics that depend on a threshold."""
 
 Figures = Mapping[str, Mapping[str, Estimate]]
 
@@ -97,6 +104,15 @@ class LesionFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """The figures by study at thresholds that were learned on the index for a wanted sensitivity."""
+
+    wanted: float
+    thresholds: Thresholds
+    study: Figures
+
+
+@dataclass(frozen=True, slots=True)
 class SweepPoint:
     """The vote's kappa and AUROC by study with `k` voting studies; `used` marks the k of the index."""
 
@@ -142,6 +158,25 @@ def summarise(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, s
 def figures_of(predictions: Sequence[StudyPrediction], **resampling: Unpack[Resampling]) -> PartFigures:
     """The figures of the three predictors on at least one study."""
     return _part_figures(predictions, _by_study(predictions, **resampling), _by_image(predictions, **resampling))
+
+
+def operating_point(
+    predictions: Sequence[StudyPrediction], wanted: float, thresholds: Thresholds, **resampling: Unpack[Resampling]
+) -> OperatingPoint:
+    """Measure the predictions at other thresholds; the figures are those of `AT_THRESHOLD`."""
+    scores = {
+        "classifier": [prediction.probability for prediction in predictions],
+        "knn": [prediction.vote_probability for prediction in predictions],
+        "mean": [prediction.mean for prediction in predictions],
+    }
+    measured = bootstrap(
+        np.array([prediction.label for prediction in predictions]),
+        [prediction.patient for prediction in predictions],
+        {name: Predictor(np.array(own), np.array(own) > getattr(thresholds, name)) for name, own in scores.items()},
+        **resampling,
+    ).estimates()
+    figures = {name: {metric: own[metric] for metric in AT_THRESHOLD} for name, own in measured.items()}
+    return OperatingPoint(wanted, thresholds, figures)
 
 
 def sweep_of(

@@ -89,6 +89,9 @@ def _figures(evaluation: "Evaluation") -> Iterator[Row]:
         yield from _rows("study", "", f"retrieval of {kind}", lesions.retrieval)
         for predictor, estimate in lesions.sensitivity.items():
             yield from _rows("study", "", predictor, {f"sensitivity to {kind}": estimate})
+    if operating := evaluation.operating_point:
+        for predictor, estimates in operating.study.items():
+            yield from _rows("study", "", f"{predictor} at sensitivity {operating.wanted:g}", estimates)
     for point in evaluation.sweep:
         yield from _rows("study", "", f"knn with k {point.k}", {"kappa": point.kappa, "auroc": point.auroc})
 

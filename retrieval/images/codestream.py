@@ -10,12 +10,14 @@ three end in FF D9, which occurs nowhere within their data. RLE: PS3.5, annex G.
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 __all__ = [
     "JPEG_FRAMES",
     "JPEG_SCAN",
+    "JPEG_SCAN_START",
+    "MOST_SCANS",
     "STREAM_END",
     "Codestream",
     "Segment",
@@ -26,22 +28,30 @@ __all__ = [
 ]
 
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}  # F7 is JPEG-LS
-JPEG_SCAN = 0xDA
+JPEG_SCAN, JPEG_SCAN_START = 0xDA, b"\xff\xda"
+MOST_SCANS = 100
+"""The largest number of scans of a JPEG that is decoded: each costs a pass over all pixels. Encoders write up to 12."""
 STREAM_END = b"\xff\xd9"
 _JPEG_END, _JPEG_TEMPORARY = 0xD9, 0x01
 _JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # the data of a scan hold no such bytes
 _JPEG2000_START = b"\xff\x4f\xff\x51"  # its first marker and its SIZ segment
+_JPEG2000_CODING = b"\xff\x52"  # its COD segment: length, style, progression, layers (2), colour transform
 
 
 @dataclass(frozen=True, slots=True)
 class Codestream:
-    """Size in pixels, components a pixel, bits a component; `whole` where the end marker is present."""
+    """Size in pixels, components a pixel, bits a component; `whole` where the end marker is present.
+
+    `rgb` marks JPEG 2000 whose colour transform makes it decode to RGB (T.800, A.6.1).
+    """
 
     width: int
     height: int
     components: int
     bits: int
     whole: bool
+    rgb: bool = False
+    scans: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,10 @@ def read_jpeg2000(data: bytes, *, long_boxes: bool = True) -> Codestream | None:
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
     components, depth = struct.unpack_from(">HB", data, start + 40)
-    return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, data.rfind(STREAM_END) > start)
+    coding = data.find(_JPEG2000_CODING, start + 42 + 3 * components)  # it follows the SIZ segment
+    rgb = components == 3 and coding >= 0 and data[coding + 8 : coding + 9] == b"\1"
+    whole = data.rfind(STREAM_END) > start
+    return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, whole, rgb)
 
 
 def _after_boxes(data: bytes, long_boxes: bool) -> int:
@@ -114,7 +127,7 @@ def read_codestream(data: bytes) -> Codestream | None:
             if segment.start != position or (frame and segment.marker in JPEG_FRAMES):
                 return None
             if segment.marker == JPEG_SCAN:
-                return frame
+                return frame and replace(frame, scans=1 + data.count(JPEG_SCAN_START, segment.end))
             if segment.marker in JPEG_FRAMES:
                 bits, height, width, components = struct.unpack_from(">BHHB", segment.body)
                 frame = Codestream(width, height, components, bits, data.rfind(STREAM_END) > segment.start)

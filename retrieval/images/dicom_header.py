@@ -3,6 +3,8 @@
 No text of a header leaves this module except identifiers, which the caller hashes, and words of fixed tables.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from retrieval.notices import Code, Notice
 __all__ = [
     "COLOUR",
     "GREY",
+    "OVERLAY_BITS",
     "OWN_MODEL_NAME",
     "PALETTE",
     "RADIOGRAPH_CLASSES",
@@ -24,6 +27,7 @@ __all__ = [
     "NoRadiograph",
     "header_notices",
     "layout_of",
+    "numbers",
     "record_of",
     "registered_name",
     "require_radiograph",
@@ -47,7 +51,7 @@ _CAPTURES = {
 RADIOGRAPH_CLASSES = frozenset(_RADIOGRAPHS | _CAPTURES)
 """The SOP classes whose instances may be radiographs; secondary captures may be of anything."""
 
-_RADIOGRAPHY = {"CR", "DX", "RG"}
+_RADIOGRAPHY = {"CR", "DX", "RG", "DR", "RX", "XR"}  # the last three are no defined terms, but in use
 _CAPTURED = {"", "OT", "SC"} | _RADIOGRAPHY
 _OTHERS = {"CT", "ES", "IO", "MG", "MR", "NM", "OP", "PT", "PX", "RF", "SM", "SR", "US", "XA", "XC"}
 
@@ -73,6 +77,10 @@ SYNTAXES = {
     "1.2.840.10008.1.2.5": "RLE lossless",
 }
 """The transfer syntaxes that are read, by UID."""
+
+_BINARY_NUMBERS = {"FD", "FL", "SL", "SS", "UL", "US"}
+OVERLAY_BITS = [0x60000102 + (group << 16) for group in range(0, 0x20, 2)]
+"""The tags of Overlay Bit Position."""
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
 COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
@@ -109,7 +117,7 @@ class DicomRecord:
 
 @dataclass(frozen=True, slots=True)
 class DicomLayout:
-    """How pixels are stored."""
+    """How pixels are stored. `overlay_bits` are those that hold a drawing (PS3.3, C.9.2)."""
 
     rows: int
     columns: int
@@ -117,8 +125,10 @@ class DicomLayout:
     frames: int
     allocated: int
     stored: int
+    high: int
     signed: bool
     photometric: str
+    overlay_bits: tuple[int, ...] = ()
 
 
 def record_of(ds: Any, most_samples: int) -> DicomRecord:
@@ -175,23 +185,25 @@ def _require_size(rows: int, columns: int, samples: int, frames: int, most: int)
 
 def layout_of(ds: Any, most_samples: int) -> DicomLayout:
     """How the pixels are stored. Raises DicomError for a way that is not read."""
+    allocated = _whole(ds, "BitsAllocated")
+    stored = _whole(ds, "BitsStored") or _whole(ds, "HighBit", allocated - 1) + 1
     layout = DicomLayout(
         rows=_whole(ds, "Rows"),
         columns=_whole(ds, "Columns"),
         samples=_whole(ds, "SamplesPerPixel", 1),
         frames=_frames(ds),
-        allocated=_whole(ds, "BitsAllocated"),
-        stored=_whole(ds, "BitsStored", _whole(ds, "BitsAllocated")),
+        allocated=allocated,
+        stored=stored,
+        high=_whole(ds, "HighBit", stored - 1),
         signed=_whole(ds, "PixelRepresentation") == 1,
         photometric=text(ds, "PhotometricInterpretation").upper(),
+        overlay_bits=tuple(int(ds[tag].value or 0) for tag in OVERLAY_BITS if tag in ds),
     )
     _require_size(layout.rows, layout.columns, layout.samples, layout.frames, most_samples)
     if not ds.get("PixelData"):
         raise DicomError("holds no picture")
     if layout.allocated not in (8, 16) or not 2 <= layout.stored <= layout.allocated:
         raise DicomError(f"stores {layout.stored} of {layout.allocated} bits a sample; up to 16 are read")
-    if _whole(ds, "HighBit", layout.stored - 1) != layout.stored - 1:
-        raise DicomError("stores its values in the upper bits, which is not read; export it again")
     if layout.samples != (3 if layout.photometric in COLOUR else 1):
         raise DicomError("is damaged: its samples a pixel do not fit its photometric interpretation")
     if layout.photometric not in GREY | COLOUR | {PALETTE}:
@@ -203,7 +215,8 @@ def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
     codes = []
     if text(ds, "SOPClassUID") == _FOR_PROCESSING:
         codes.append(Code.FOR_PROCESSING)
-    if layout.photometric == "MONOCHROME1" and text(ds, "PresentationLUTShape").upper() == "IDENTITY":
+    shape = {"MONOCHROME1": "IDENTITY", "MONOCHROME2": "INVERSE"}.get(layout.photometric)
+    if shape and text(ds, "PresentationLUTShape").upper() == shape:
         codes.append(Code.CONTRADICTORY_POLARITY)
     if text(ds, "BurnedInAnnotation").upper() == "YES":
         codes.append(Code.BURNED_IN_TEXT)
@@ -214,6 +227,32 @@ def text(ds: Any, keyword: str) -> str:
     """An element's value as text, "" where it is missing."""
     value = ds.get(keyword)
     return "" if value is None else str(value).strip().strip("\0")
+
+
+def numbers(ds: Any, keyword: str) -> list[float | None]:
+    """An element's values, [] where it is missing or empty, None for each that is not a finite number.
+
+    The text is read here, since a decimal comma or an empty value makes pydicom refuse the whole element.
+    """
+    if keyword not in ds:
+        return []
+    value = ds.get_item(keyword).value
+    if isinstance(value, bytes) and ds.get_item(keyword).VR in _BINARY_NUMBERS:
+        value = ds[keyword].value
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace").split("\\")
+    elif isinstance(value, str) or not isinstance(value, Sequence):
+        value = ["" if value is None else value]
+    parts = [str(part).strip(" \0").replace(",", ".") for part in value]
+    return [_number(part) for part in parts] if any(parts) else []
+
+
+def _number(part: str) -> float | None:
+    try:
+        number = float(part)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _whole(ds: Any, keyword: str, default: int = 0) -> int:

@@ -1,57 +1,90 @@
-"""Stored values become what is seen: PS3.3, C.7.6.3 Image Pixel, C.11.1 Modality LUT, C.11.2 VOI LUT, C.11.6.
+"""From stored values to what a radiologist sees (PS3.3, C.7.6.3, C.11.1 Modality LUT, C.11.2 VOI LUT, C.11.6).
 
-Stored values have at most 16 bits, so grey levels are computed once for each possible value, then looked up.
-`pixels` is pydicom's module of that name, which only `retrieval.images.dicom_reader` imports.
+Stored values have at most 16 bits, so grey levels are computed once for each possible value, then looked up. `pixels`
+is pydicom's module of that name, which only `retrieval.images.dicom_reader` imports.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.images.dicom_header import PALETTE, DicomError, DicomLayout, sample, text
+from retrieval.images.dicom_header import PALETTE, DicomError, DicomLayout, numbers, sample, text
+from retrieval.images.grey_range import all_values, count_values, look_up, robust_range, shows_little
 from retrieval.notices import Code, Notice
 
-__all__ = ["colours", "grey_levels"]
+__all__ = ["colours", "grey_levels", "squared", "without_unused_bits"]
 
-_PIXELS_AT_ONCE = 2**20
+_ROWS_COMPARED, _SOME = 512, 256
+_MOST_GREY, _STRONG = 8, 24  # the mean difference between the channels of a grey and of a strongly coloured picture
+_SQUARE, _MOST_STRETCHED = 0.02, 10  # pixels that differ less count as square; more cannot be true
+
+Values = NDArray[np.float64]
 
 
-def grey_levels(
-    stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any
-) -> tuple[NDArray[np.uint8], list[Notice]]:
+def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
+    """The values among the bits that are stored, as the header says or, where that cannot be, as the values say.
+
+    Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not.
+    """
+    lowest, notices = layout.high + 1 - layout.stored, []
+    if lowest > 0 and layout.high < layout.allocated and not np.bitwise_or.reduce(stored, axis=None) & (2**lowest - 1):
+        stored = stored >> lowest
+    elif lowest:
+        notices.append(Notice(Code.CONTRADICTORY_BITS))
+        smaller = min(layout.stored, layout.high + 1)
+        layout = replace(layout, stored=smaller if _fits(stored, smaller, layout.signed) else layout.allocated)
+    if _fits(stored, layout.stored, layout.signed):
+        return stored, layout, notices
+    unused = 8 * stored.dtype.itemsize - layout.stored
+    masked = (stored << unused) >> unused
+    if _roughness(stored) < _roughness(masked):
+        return stored, replace(layout, stored=layout.allocated), [*notices, Notice(Code.VALUES_BEYOND_BITS)]
+    if not all(bit in layout.overlay_bits for bit in _bits_beyond(stored, layout.stored)):
+        notices.append(Notice(Code.STRAY_BITS))
+    return masked, layout, notices
+
+
+def _fits(stored: NDArray[Any], bits: int, signed: bool) -> bool:
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return bool(stored.min() >= least and stored.max() <= most)
+
+
+def _bits_beyond(stored: NDArray[Any], bits: int) -> list[int]:
+    used = int(np.bitwise_or.reduce(stored, axis=None))
+    return [bit for bit in range(bits, 8 * stored.dtype.itemsize) if used >> bit & 1]
+
+
+def _roughness(stored: NDArray[Any]) -> float:
+    """The mean difference of neighbours in a row."""
+    rows = stored[:: max(1, len(stored) // _ROWS_COMPARED)].astype(np.int32)
+    return float(np.abs(np.diff(rows, axis=1)).mean()) if rows.shape[1] > 1 else 0.0
+
+
+def grey_levels(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> tuple[NDArray[np.uint8], list[Notice]]:
     """Grey levels (H, W) as a radiologist sees them, and what to know about them."""
-    kind = np.iinfo(stored.dtype)
-    values = np.arange(kind.min, kind.max + 1)  # all possible ones; value v is at v - kind.min
+    values = all_values(stored)
     order = "<" if ds.original_encoding[1] else ">"
     padding = _padding(values, ds, order, layout.signed)
-    output = _modality(values, ds, order, pixels)
-    with np.errstate(all="ignore"):
-        seen, doubts = _of_interest(output, ds, order, pixels)
-        if seen is None:
-            low, high = _full_range(stored, values, output, padding, layout)
-            seen = (output - low) / (high - low if high > low else 1)
-        levels = np.rint(np.clip(np.nan_to_num(seen), 0, 1) * 255).astype(np.uint8)
+    counts = np.where(padding, 0, count_values(stored))
+    output, notices = _modality(values, ds, order)
+    seen, doubts = _of_interest(output, counts, ds, order)
+    if seen is None:
+        unfit = any(doubt.code == Code.UNFIT_WINDOW for doubt in doubts)
+        low, high, outliers = _range(values, output, counts, None if unfit else layout)
+        seen = np.clip((output - low) / (high - low if high > low else 1), 0, 1)
+        doubts += [Notice(Code.OUTLIERS)] if outliers else []
+    levels = np.rint(seen * 255).astype(np.uint8)
     if layout.photometric == "MONOCHROME1" or text(ds, "PresentationLUTShape").upper() == "INVERSE":
         levels = 255 - levels
     levels[padding] = 0
-    grey = np.empty(stored.shape, np.uint8)
-    for rows, positions in _positions(stored):
-        grey[rows] = levels[positions]
-    return grey, doubts
+    return look_up(levels, stored), notices + doubts
 
 
-def _positions(stored: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.intp]]]:
-    """The position of each pixel's value among all values, a few rows at a time, since a position takes eight bytes."""
-    least = np.iinfo(stored.dtype).min
-    at_once = max(1, _PIXELS_AT_ONCE // stored.shape[1])
-    for start in range(0, stored.shape[0], at_once):
-        rows = slice(start, start + at_once)
-        yield rows, stored[rows].astype(np.intp) - least
-
-
-def _padding(values: NDArray[Any], ds: Any, order: str, signed: bool) -> NDArray[np.bool_]:
+def _padding(values: Values, ds: Any, order: str, signed: bool) -> NDArray[np.bool_]:
     """Which stored values are padding around a picture that is not rectangular (PS3.3, C.7.5.1.1.2)."""
     first = sample(ds, "PixelPaddingValue", order, signed)
     last = sample(ds, "PixelPaddingRangeLimit", order, signed)
@@ -61,39 +94,65 @@ def _padding(values: NDArray[Any], ds: Any, order: str, signed: bool) -> NDArray
     return np.asarray((values >= low) & (values <= high))
 
 
-def _modality(values: NDArray[Any], ds: Any, order: str, pixels: Any) -> NDArray[np.float64]:
+def _modality(values: Values, ds: Any, order: str) -> tuple[Values, list[Notice]]:
     if ds.get("ModalityLUTSequence"):
-        return _looked_up(values, ds.ModalityLUTSequence[0], order)[0]
-    output = np.asarray(pixels.apply_rescale(values, ds), np.float64)
-    if not np.isfinite(output).all():
-        raise DicomError("is damaged: its rescale slope or intercept is no number")
-    return output
+        return _looked_up(values, ds.ModalityLUTSequence[0], order)[0], []
+    slopes, intercepts = numbers(ds, "RescaleSlope") or [1.0], numbers(ds, "RescaleIntercept") or [0.0]
+    slope, intercept = slopes[0], intercepts[0]
+    if not slope or intercept is None:
+        return values, [Notice(Code.INVALID_RESCALE)]
+    several = len(set(slopes)) > 1 or len(set(intercepts)) > 1
+    return values * slope + intercept, [Notice(Code.SEVERAL_RESCALES)] if several else []
 
 
-def _of_interest(
-    values: NDArray[np.float64], ds: Any, order: str, pixels: Any
-) -> tuple[NDArray[np.float64] | None, list[Notice]]:
-    """The values from 0, dark, to 1, bright, by the VOI LUT or the first window; None without either."""
-    tables = ds.get("VOILUTSequence")
-    if tables and tables[0].get("LUTData") is not None:
-        seen, bits = _looked_up(values, tables[0], order)
-        return seen / (2**bits - 1), []
-    if ds.get("WindowCenter") in (None, "") or ds.get("WindowWidth") in (None, ""):
-        return None, []
-    # Two values beyond all others show the range of the window's output.
-    ends = np.array([-1e30, 1e30])
-    try:
-        seen = pixels.apply_windowing(np.concatenate([values, ends]), ds)
-    except ValueError:  # a width below 1, a function that the standard does not have
-        return None, [Notice(Code.INVALID_WINDOW)]
-    low, high = seen[-2:]
-    if not np.isfinite([low, high]).all() or low == high:
-        return None, [Notice(Code.INVALID_WINDOW)]
-    return (seen[:-2] - low) / (high - low), []
+def _of_interest(output: Values, counts: NDArray[np.int64], ds: Any, order: str) -> tuple[Values | None, list[Notice]]:
+    """The values from 0, dark, to 1, bright, by the first VOI LUT or window that fits them; None where none does."""
+    doubts: list[Code] = []
+    for seen, notices in _windows(output, ds, order):
+        if seen is None or shows_little(seen, output, counts):
+            doubts.append(Code.INVALID_WINDOW if seen is None else Code.UNFIT_WINDOW)
+            continue
+        return seen, [*notices, *_instead(doubts, "another of its windows")]
+    return None, _instead(doubts, "its full range")
 
 
-def _looked_up(values: NDArray[Any], item: Any, order: str) -> tuple[NDArray[np.float64], int]:
-    """Values through a lookup table, and its bits (PS3.3, C.11.1.1 and C.11.2.1.1).
+def _instead(doubts: list[Code], shown: str) -> list[Notice]:
+    return [Notice(code, detail={"instead": shown}) for code in dict.fromkeys(doubts)]
+
+
+def _windows(output: Values, ds: Any, order: str) -> Iterator[tuple[Values | None, list[Notice]]]:
+    """What each VOI LUT, then each window, makes of the values, 0 to 1, with notices; None for an invalid one."""
+    for item in ds.get("VOILUTSequence") or []:
+        if item.get("LUTData") is not None:
+            entries, declared, needed = _looked_up(output, item, order)
+            notices = [] if needed == declared else [Notice(Code.TABLE_BITS, detail={"bits": needed})]
+            yield entries / (2**needed - 1), notices
+    function = text(ds, "VOILUTFunction").upper() or "LINEAR"
+    centers, widths = numbers(ds, "WindowCenter"), numbers(ds, "WindowWidth")
+    valid = [number for number in centers if number is not None], [number for number in widths if number is not None]
+    if (len(centers), len(widths)) != (len(valid[0]), len(valid[1])) or bool(centers) != bool(widths):
+        yield None, []
+    for center, width in zip(*valid, strict=False):
+        yield _windowed(output, center, width, function), []
+
+
+def _windowed(output: Values, center: float, width: float, function: str) -> Values | None:
+    """The values through a window, 0 to 1 (PS3.3, C.11.2.1.2 and C.11.2.1.3); None for an invalid one."""
+    if function == "LINEAR" and width > 1:
+        seen = (output - center + 0.5) / (width - 1) + 0.5
+    elif function == "LINEAR" and width == 1:
+        seen = np.where(output > center - 0.5, 1.0, 0.0)
+    elif function == "LINEAR_EXACT" and width > 0:
+        seen = (output - center) / width + 0.5
+    elif function == "SIGMOID" and width > 0:
+        seen = 1 / (1 + np.exp(np.clip(-4 * (output - center) / width, -500, 500)))
+    else:
+        return None
+    return np.clip(seen, 0, 1)
+
+
+def _looked_up(values: Values, item: Any, order: str) -> tuple[Values, int, int]:
+    """Values through a lookup table, its declared bits, and those that its entries need (PS3.3, C.11.1.1, C.11.2.1.1).
 
     pydicom's own functions misread tables of 8 bits with more than 256 entries.
     """
@@ -103,7 +162,7 @@ def _looked_up(values: NDArray[Any], item: Any, order: str) -> tuple[NDArray[np.
         first -= 2**16
     data = item.LUTData
     if isinstance(data, bytes):
-        entries = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
+        entries: NDArray[Any] = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
         if len(entries) < count <= len(data) and bits <= 8:
             entries = np.frombuffer(data, np.uint8)  # two in a word
     else:
@@ -111,36 +170,85 @@ def _looked_up(values: NDArray[Any], item: Any, order: str) -> tuple[NDArray[np.
     if len(entries) < count or not 1 <= bits <= 16:
         raise DicomError("is damaged: a lookup table is not whole")
     at = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
-    return entries[:count].astype(np.float64)[at], bits
+    return entries[:count].astype(np.float64)[at], bits, max(1, int(entries[:count].max()).bit_length())
 
 
-def _full_range(
-    stored: NDArray[Any],
-    values: NDArray[Any],
-    output: NDArray[np.float64],
-    padding: NDArray[np.bool_],
-    layout: DicomLayout,
-) -> tuple[float, float]:
-    """The least and the greatest output: of all values of up to 8 bits, of the frame's values for more bits."""
-    if layout.stored <= 8:
+def _range(
+    values: Values, output: Values, counts: NDArray[np.int64], layout: DicomLayout | None
+) -> tuple[float, float, bool]:
+    """The outputs that become black and white, and whether outliers were left out.
+
+    Those of all possible values, where `layout` has up to 8 bits; else those of the frame's values.
+    """
+    if layout is not None and layout.stored <= 8:
         half = 2 ** (layout.stored - 1)
-        counted = (values >= (-half if layout.signed else 0)) & (values < (half if layout.signed else 2 * half))
-    else:
-        counted = np.zeros(len(values), np.bool_)
-        for _, positions in _positions(stored):
-            counted[positions] = True
-        counted &= ~padding
-    present = output[counted] if counted.any() else output[:1]
-    return float(present.min()), float(present.max())
+        possible = output[
+            (values >= (-half if layout.signed else 0)) & (values < (half if layout.signed else 2 * half))
+        ]
+        return float(possible.min()), float(possible.max()), False
+    ascending = np.argsort(output, kind="stable")
+    return robust_range(output[ascending], counts[ascending])
 
 
-def colours(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> NDArray[np.uint8]:
-    """BGR (H, W, 3)."""
-    bits = layout.stored
+def colours(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> tuple[NDArray[np.uint8], list[Notice]]:
+    """BGR (H, W, 3), and what to know about it. `stored` is as decoded; `layout.photometric` says what that is."""
     if layout.photometric == PALETTE:
-        stored = pixels.apply_color_lut(stored, ds)[..., :3]
-        bits = 8 * stored.dtype.itemsize
-    if bits != 8:
-        levels = np.rint(np.minimum(np.arange(2**16) * (255 / (2**bits - 1)), 255)).astype(np.uint8)
-        stored = levels[stored.astype(np.uint16)]
-    return np.asarray(stored[..., ::-1], np.uint8)
+        values = np.arange(2**layout.stored, dtype=stored.dtype)
+        table = _scaled(pixels.apply_color_lut(values, ds)[:, :3])
+        return np.dstack([look_up(_padded(table[:, channel], stored), stored) for channel in (2, 1, 0)]), []
+    samples = _scaled(stored, layout.stored)
+    some = samples[:: max(1, len(samples) // _SOME), :: max(1, samples.shape[1] // _SOME)]
+    colourful = {
+        False: _colourfulness(some),
+        True: _colourfulness(pixels.convert_color_space(some, "YBR_FULL", "RGB")),
+    }
+    ybr, notices = layout.photometric.startswith("YBR_FULL"), []
+    if colourful[ybr] > _MOST_GREY >= colourful[not ybr]:
+        ybr = not ybr
+        notices.append(Notice(Code.CONTRADICTORY_COLOURS))
+    elif colourful[ybr] > _STRONG:
+        notices.append(Notice(Code.COLOURED))
+    rgb = pixels.convert_color_space(samples, "YBR_FULL", "RGB") if ybr else samples
+    return np.asarray(rgb[..., ::-1], np.uint8), notices
+
+
+def _scaled(stored: NDArray[Any], bits: int = 0) -> NDArray[np.uint8]:
+    """Samples of some bits, by default as many as the greatest needs, in 8 bits."""
+    bits = bits or max(8, int(stored.max()).bit_length())
+    if bits == 8:
+        return stored.astype(np.uint8)
+    levels = np.rint(np.minimum(np.arange(2 ** (8 * stored.dtype.itemsize)) * (255 / (2**bits - 1)), 255))
+    return look_up(levels.astype(np.uint8), stored)
+
+
+def _padded(table: NDArray[np.uint8], stored: NDArray[Any]) -> NDArray[np.uint8]:
+    """The table with an entry for each value of the type of `stored`."""
+    size = 2 ** (8 * stored.dtype.itemsize)
+    return np.concatenate([table, np.full(size - len(table), table[-1])])
+
+
+def _colourfulness(rgb: NDArray[Any]) -> float:
+    """The mean difference between the channels, in grey levels."""
+    return float(np.ptp(rgb.astype(np.int16), axis=2).mean())
+
+
+def squared(picture: NDArray[np.uint8], ds: Any, most_pixels: int) -> NDArray[np.uint8]:
+    """The picture with square pixels: the axis whose pixels lie farther apart is stretched.
+
+    Where that gives more than `most_pixels`, the other axis is shrunk.
+    """
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+        sizes = numbers(ds, keyword)
+        if len(sizes) == 2 and sizes[0] and sizes[1] and min(sizes[0], sizes[1]) > 0:
+            height, width = picture.shape[:2]
+            ratio = sizes[0] / sizes[1]
+            if 1 + _SQUARE < max(ratio, 1 / ratio) <= _MOST_STRETCHED:
+                stretched = height * width * max(ratio, 1 / ratio) <= most_pixels
+                if (ratio > 1) == stretched:
+                    height = max(1, round(height * ratio))
+                else:
+                    width = max(1, round(width / ratio))
+                how = cv2.INTER_LINEAR if stretched else cv2.INTER_AREA
+                return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+            return picture
+    return picture

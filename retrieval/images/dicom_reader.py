@@ -9,18 +9,19 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from zlib import MAX_WBITS, decompressobj
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import MissingExtra, redacted_traceback
-from retrieval.images.codestream import read_codestream, rle_fits
+from retrieval.images.codestream import MOST_SCANS, read_codestream, rle_fits
 from retrieval.images.dicom_header import (
     GREY,
+    OVERLAY_BITS,
     SYNTAXES,
     DicomError,
     DicomLayout,
@@ -32,18 +33,26 @@ from retrieval.images.dicom_header import (
     require_radiograph,
     text,
 )
-from retrieval.images.dicom_pixels import colours, grey_levels
+from retrieval.images.dicom_pixels import colours, grey_levels, squared, without_unused_bits
 from retrieval.notices import Notice
 
 try:
     import pydicom
     from pydicom import filereader, pixels
-    from pydicom.encaps import get_frame
+    from pydicom.encaps import encapsulate, generate_fragments, get_frame
     from pydicom.uid import UID
 except ImportError as error:
     raise MissingExtra(error.name or "pydicom", "dicom") from error
 
-__all__ = ["DicomPicture", "be_silent", "listed_files", "read_elements", "read_picture", "read_record"]
+__all__ = [
+    "DicomPicture",
+    "be_silent",
+    "listed_files",
+    "memory_to_decode",
+    "read_elements",
+    "read_picture",
+    "read_record",
+]
 
 logger = logging.getLogger("mura-search")
 
@@ -59,12 +68,19 @@ _PALETTE = [
     for colour in ("Red", "Green", "Blue")
     for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-_PICTURE = [
-    *_IDENTIFYING, *_PALETTE, "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
+_PICTURE: list[str | int] = [
+    *_IDENTIFYING, *_PALETTE, *OVERLAY_BITS,
+    "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
     "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
-    "PresentationLUTShape", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+    "PresentationLUTShape", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
+
+
+_MOST_READS = 200_000  # of a file's header; real ones take a few thousand
+_MOST_TABLES = 2**22  # bytes
+_DECODING, _PREPARING = 12, 5  # bytes a sample: JPEG 2000 takes most; contrast enhancement in another colour space
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,7 @@ class DicomPicture:
     count: int
     patient: str = field(repr=False)
     notices: tuple[Notice, ...] = ()
+    study: str = field(default="", repr=False)
 
 
 def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
@@ -122,28 +139,46 @@ def read_picture(
     pictures = []
     for index in range(layout.frames) if frame is None else [frame - 1]:
         with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
-            stored = _decoded(ds, syntax, layout, index)
+            stored, decoded = _decoded(ds, syntax, layout, index)
         with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
             if layout.photometric in GREY:
-                picture, doubts = grey_levels(stored, ds, layout, pixels)
-                notices += [doubt for doubt in doubts if doubt not in notices]
+                values, used, bits = without_unused_bits(stored, decoded)
+                picture, doubts = grey_levels(values, ds, used)
+                doubts = bits + doubts
             else:
-                picture = colours(stored, ds, layout, pixels)
-        pictures.append(np.ascontiguousarray(picture))
-    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices))
+                picture, doubts = colours(stored, ds, decoded, pixels)
+            notices += [doubt for doubt in doubts if doubt not in notices]
+            pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
+    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
+
+
+def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
+    """An upper bound of the bytes that decoding the largest frame takes at any time, with the pixels of the others.
+
+    Raises DicomError as `read_picture` does.
+    """
+    with _as_sentence("has a header that cannot be read; export it again"):
+        ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
+        require_radiograph(ds)
+        layout = layout_of(ds, most_samples)
+    frame, colour = layout.rows * layout.columns, 1 if layout.samples == 1 and layout.photometric in GREY else 3
+    return len(data) + frame * (_DECODING * layout.samples + _PREPARING * colour) + frame * colour * layout.frames
 
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR lists, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
     with _as_sentence("is no DICOMDIR that can be read"):
-        ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False)
+        ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False, most_reads=100 * _MOST_READS)
         named = [record.get("ReferencedFileID") for record in ds.get("DirectoryRecordSequence") or []]
         return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
 
 
-def _dataset(file: BinaryIO, keywords: Sequence[str], most_bytes: int, *, pixels_too: bool) -> Any:
-    """Some elements of a file with or without preamble."""
+def _dataset(
+    file: BinaryIO, keywords: Sequence[str | int], most_bytes: int, *, pixels_too: bool, most_reads: int = _MOST_READS
+) -> Any:
+    """Some elements of a file with or without preamble. Raises DicomError where it has absurdly many."""
     be_silent()
+    file = cast(BinaryIO, _Bounded(file, most_reads))
     filereader.read_preamble(file, force=True)
     meta = filereader._read_file_meta_info(file)
     end = file.tell()
@@ -156,8 +191,26 @@ def _dataset(file: BinaryIO, keywords: Sequence[str], most_bytes: int, *, pixels
             raise DicomError(f"unpacks to more than the {most_bytes / 2**20:.0f} MiB that are read; export it smaller")
         if not unpacking.eof:
             raise DicomError("ends early; copy or export it again")
-        file = BytesIO(head + body)
-    return pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
+        file = cast(BinaryIO, _Bounded(BytesIO(head + body), most_reads))
+    ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
+    for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+        if keyword in ds and len(ds.get_item(keyword).value or b"") > _MOST_TABLES:
+            raise DicomError("has lookup tables that are too large; export it again")
+    return ds
+
+
+class _Bounded:
+    """A file that is read in a bounded number of pieces: each element costs two, and each of them time."""
+
+    def __init__(self, file: BinaryIO, most_reads: int) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._left = most_reads
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise DicomError("has more elements than a radiograph needs; export it again")
+        return self._read(size)
 
 
 def _syntax(ds: Any) -> str:
@@ -172,37 +225,60 @@ def _syntax(ds: Any) -> str:
     return syntax
 
 
-def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> NDArray[Any]:
-    """One frame's stored values (H, W), or (H, W, 3) in RGB. Raises DicomError, and whatever pydicom raises."""
+def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> tuple[NDArray[Any], DicomLayout]:
+    """One frame's stored values, (H, W) or (H, W, 3), with all their bits, and how they are stored after decoding.
+
+    Raises DicomError, and whatever pydicom raises.
+    """
+    data, plugin, shape = ds.PixelData, "", layout
     if syntax not in _NATIVE:
-        offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
-        frame = get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets)
-        _require_frame(frame, syntax, layout)
+        frame = _frame(ds, layout, index)
+        layout = _checked_frame(frame, syntax, layout)
+        data, index, shape = encapsulate([frame]), 0, replace(layout, frames=1)
+        # A named plugin, so that a picture does not depend on other installed ones.
+        plugin = "pydicom" if syntax == _RLE else "pylibjpeg"
     decoder = pixels.get_decoder(UID(syntax))
-    ds.file_meta.TransferSyntaxUID = UID(syntax)
-    # A named plugin, so that a picture does not depend on other installed ones.
-    plugin = "" if syntax in _NATIVE else "pydicom" if syntax == _RLE else "pylibjpeg"
     if plugin and plugin not in decoder.available_plugins:
         raise MissingExtra("a plugin of pylibjpeg", "dicom")
-    stored, _ = decoder.as_array(ds, index=index, decoding_plugin=plugin)
+    stored, _ = decoder.as_array(
+        data, index=index, decoding_plugin=plugin, raw=True, correct_unused_bits=False, pixel_keyword="PixelData",
+        pixel_vr=ds["PixelData"].VR, rows=shape.rows, columns=shape.columns, samples_per_pixel=shape.samples,
+        number_of_frames=shape.frames, bits_allocated=shape.allocated, bits_stored=shape.stored,
+        photometric_interpretation=text(ds, "PhotometricInterpretation").upper(),
+        pixel_representation=int(shape.signed), planar_configuration=int(ds.get("PlanarConfiguration") or 0),
+    )  # fmt: skip
     if stored.shape[:2] != (layout.rows, layout.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         raise DicomError("is damaged: its picture is not of the size that its header says")
-    return np.asarray(stored)
+    return np.asarray(stored), layout
 
 
-def _require_frame(frame: bytes, syntax: str, layout: DicomLayout) -> None:
+def _frame(ds: Any, layout: DicomLayout, index: int) -> bytes:
+    """A compressed frame. Where each has one fragment, or there is one frame, a wrong offset table does not matter."""
+    fragments: list[bytes] = list(generate_fragments(ds.PixelData))[1:]
+    if layout.frames == 1:
+        return b"".join(fragments)
+    if len(fragments) == layout.frames:
+        return fragments[index]
+    offsets = (ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths) if "ExtendedOffsetTable" in ds else None
+    return bytes(get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets))
+
+
+def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayout:
     """Check a compressed frame against the header, before anything is allocated by the size in the frame."""
     if syntax == _RLE:
         if not rle_fits(frame, layout.rows * layout.columns):
             raise DicomError("is damaged: its compressed picture unpacks to more than the picture")
-        return
+        return layout
     stream = read_codestream(frame)
     if stream is None:
         raise DicomError("is damaged: its compressed picture has no header that can be read")
     if (stream.height, stream.width, stream.components) != (layout.rows, layout.columns, layout.samples):
         raise DicomError("is damaged: its compressed picture is of another size than its header says")
+    if stream.scans > MOST_SCANS:
+        raise DicomError(f"has a picture of {stream.scans:,} scans, more than {MOST_SCANS}; export it uncompressed")
     if not stream.whole:
         raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
+    return replace(layout, photometric="RGB") if stream.rgb else layout
 
 
 _PYDICOMS = r"pydicom(\.|$)|highdicom|dicomweb_client|pynetdicom|pylibjpeg|openjpeg|libjpeg|retrieval\.dicom\w*$"

@@ -56,10 +56,18 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if not 32 <= self.size <= 4096:
-            raise ValueError(f"size must be between 32 and 4096 pixels, not {self.size}")
-        if not (self.clip_limit > 0 and 1 <= self.tile_grid <= 64):
-            raise ValueError("clip_limit must be positive and tile_grid between 1 and 64")
+        whole = type(self.size) is int and type(self.tile_grid) is int and type(self.clahe) is bool
+        if not (whole and 32 <= self.size <= 4096 and 1 <= self.tile_grid <= 64):
+            raise ValueError(
+                "size must be a whole number from 32 to 4096 pixels, tile_grid from 1 to 64, clahe a boolean"
+            )
+        numbers = (self.clip_limit, *self.mean, *self.std)
+        if not all(type(number) in (int, float) and abs(number) <= 1000 for number in numbers):
+            raise ValueError("clip_limit, mean and std must be numbers up to 1000")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.clip_limit, *self.std) < 0.001:
+            raise ValueError(
+                "mean and std must have a number for each of three channels, std and clip_limit 0.001 or more"
+            )
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)

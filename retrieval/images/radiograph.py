@@ -6,14 +6,15 @@ import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
+from retrieval.images.blank import BLANK_CODES, blank_notices
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
-from retrieval.images.raster_reader import RasterError, read_raster
+from retrieval.images.raster_reader import RasterError, checked_header, read_raster
 from retrieval.notices import Code, Notice
 from retrieval.wording import predicate, printable
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_BYTES",
+    "MAX_MEMORY",
     "MAX_PIXELS",
     "Radiograph",
     "decode_frames",
@@ -30,6 +32,7 @@ __all__ = [
     "file_and_frame",
     "file_digest",
     "is_dicom",
+    "memory_to_decode",
     "read_frames",
     "read_radiograph",
 ]
@@ -40,10 +43,15 @@ MAX_BYTES = 128 * 2**20
 MAX_PIXELS = 64_000_000
 """The largest picture that is decoded, 8,000 x 8,000 pixels. In DICOM all samples of all frames count together."""
 
+MAX_MEMORY = 2**30
+"""The most memory that decoding one file may take, in bytes, by the size in its header and the decoder's own needs."""
+
 # The file may become a pipe after its status was read; opening it must not wait for a writer.
 _READ_AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _DICOM_STARTS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # the group of a first element, in either byte order
+_DICOM_HEAD = 512  # bytes, in which the first elements of DICOM without preamble lie
+_SHORT_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UI UL US".split())  # those of the first elements
 _FRAME = re.compile(r"(.+)\[([1-9]\d{0,5})\]", re.DOTALL)
 
 
@@ -53,8 +61,8 @@ class Radiograph:
 
     `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits; for one
     of several frames, it is the SHA-256 of that and the frame's number. `notices` is empty for a file in order.
-    `patient` is DICOM's Patient ID, which must be neither shown nor stored. `frame` counts from 1; it is 0 where the
-    radiograph stands for the whole file.
+    `patient` and `study` are DICOM's Patient ID and Study Instance UID, which must be neither shown nor stored. `frame`
+    counts from 1; it is 0 where the radiograph stands for the whole file.
     """
 
     pixels: NDArray[np.uint8]
@@ -62,11 +70,17 @@ class Radiograph:
     notices: tuple[Notice, ...] = ()
     patient: str = field(default="", repr=False)
     frame: int = 0
+    study: str = field(default="", repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The notices in words, without a subject: "ends early: ..."."""
         return tuple(map(predicate, self.notices))
+
+    @property
+    def blank(self) -> bool:
+        """Whether the radiograph shows nothing, or almost nothing."""
+        return any(notice.code in BLANK_CODES for notice in self.notices)
 
 
 def read_radiograph(path: Path, name: str | None = None) -> Radiograph:
@@ -119,10 +133,27 @@ def decode_radiograph(data: bytes, name: str = "radiograph") -> Radiograph:
     return _first_picture(data, Path(name).suffix, printable(name))
 
 
+def memory_to_decode(data: bytes, name: str = "radiograph") -> int:
+    """An upper bound of the bytes that decoding and preparing a file takes at any time, from its header alone.
+
+    Raises RadiographError for what `decode_radiograph` refuses by its header, MissingExtra for DICOM without the extra.
+    """
+    shown = printable(name)
+    _require_bytes(data, shown)
+    try:
+        if not _is_dicom(data, Path(name).suffix):
+            return checked_header(data, MAX_PIXELS, MAX_MEMORY).memory
+        from retrieval.images import dicom_reader
+
+        return dicom_reader.memory_to_decode(data, MAX_BYTES, MAX_PIXELS)
+    except ValueError as error:  # RasterError or DicomError
+        raise RadiographError(f"{shown} {error}") from None
+
+
 def is_dicom(file: Path) -> bool:
-    """Whether a file has DICOM's preamble, or DICOM's file name ending and first bytes. Raises OSError."""
+    """Whether a file has DICOM's preamble, or begins with DICOM's first elements, by any name. Raises OSError."""
     with file.open("rb") as opened:
-        return _is_dicom(opened.read(132), file.suffix)
+        return _is_dicom(opened.read(_DICOM_HEAD), file.suffix)
 
 
 def file_digest(path: Path) -> str:
@@ -142,7 +173,24 @@ def file_and_frame(path: Path) -> tuple[Path, int | None]:
 
 
 def _is_dicom(data: bytes, suffix: str) -> bool:
-    return data[128:132] == b"DICM" or (suffix.lower() in _DICOM_SUFFIXES and data.startswith(_DICOM_STARTS))
+    if data[128:132] == b"DICM":
+        return True
+    return data.startswith(_DICOM_STARTS) and (suffix.lower() in _DICOM_SUFFIXES or _begins_with_elements(data))
+
+
+def _begins_with_elements(data: bytes) -> bool:
+    """Whether the data begin with three elements of the groups 2 and 8 in ascending order, of plausible lengths."""
+    order: Literal["big", "little"] = "big" if data[0] == 0 else "little"
+    position, last = 0, -1
+    for _ in range(3):
+        group, element = (int.from_bytes(data[position + at : position + at + 2], order) for at in (0, 2))
+        tag = group << 16 | element
+        explicit = data[position + 4 : position + 6] in _SHORT_VRS
+        length = int.from_bytes(data[position + (6 if explicit else 4) : position + 8], order)
+        if group not in (2, 8) or tag <= last or length % 2 or position + 8 + length > min(len(data), _DICOM_HEAD):
+            return False
+        position, last = position + 8 + length, tag
+    return True
 
 
 def _frame_digest(digest: str, frame: int) -> str:
@@ -169,6 +217,12 @@ def _require_size(size: int, shown: str) -> None:
         raise RadiographError(f"{shown} has {size / 2**20:,.0f} MiB, more than {limit}; export it alone, or smaller")
 
 
+def _require_bytes(data: bytes, shown: str) -> None:
+    if not data:
+        raise RadiographError(f"{shown} is empty; copy or export it again")
+    _require_size(len(data), shown)
+
+
 def _all_pictures(data: bytes, suffix: str, shown: str, frame: int | None, most: int | None) -> list[Radiograph]:
     return _dicom_frames(data, shown, frame, most) if _is_dicom(data, suffix) else [_raster(data, shown)]
 
@@ -180,18 +234,18 @@ def _first_picture(data: bytes, suffix: str, shown: str) -> Radiograph:
     picture = _dicom(data, shown, 1)
     several = (Notice(Code.SEVERAL_PICTURES, detail={"kind": "frames"}),) if picture.count > 1 else ()
     digest = hashlib.sha256(data).hexdigest()
-    return Radiograph(picture.frames[0], digest, picture.notices + several, picture.patient)
+    pixels = picture.frames[0]
+    notices = picture.notices + several + blank_notices(pixels)
+    return Radiograph(pixels, digest, notices, picture.patient, study=picture.study)
 
 
 def _raster(data: bytes, shown: str) -> Radiograph:
-    if not data:
-        raise RadiographError(f"{shown} is empty; copy or export it again")
-    _require_size(len(data), shown)
+    _require_bytes(data, shown)
     try:
-        pixels, notices = read_raster(data, MAX_PIXELS)
+        pixels, notices = read_raster(data, MAX_PIXELS, MAX_MEMORY)
     except RasterError as error:
         raise RadiographError(f"{shown} {error}") from error
-    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices)
+    return Radiograph(pixels, hashlib.sha256(data).hexdigest(), notices + blank_notices(pixels))
 
 
 def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None = None) -> list[Radiograph]:
@@ -200,7 +254,14 @@ def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None =
     first = 0 if picture.count == 1 else frame or 1
     digest = hashlib.sha256(data).hexdigest()
     return [
-        Radiograph(pixels, _frame_digest(digest, number), picture.notices, picture.patient, number)
+        Radiograph(
+            pixels,
+            _frame_digest(digest, number),
+            picture.notices + blank_notices(pixels),
+            picture.patient,
+            number,
+            picture.study,
+        )
         for number, pixels in enumerate(picture.frames, first)
     ]
 

@@ -10,8 +10,17 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from retrieval.images.codestream import JPEG_FRAMES, JPEG_SCAN, STREAM_END, jpeg_segments, read_jpeg2000
+from retrieval.images.codestream import (
+    JPEG_FRAMES,
+    JPEG_SCAN,
+    JPEG_SCAN_START,
+    MOST_SCANS,
+    STREAM_END,
+    jpeg_segments,
+    read_jpeg2000,
+)
 
 __all__ = ["IMAGE_SUFFIXES", "Header", "HeaderError", "read_header"]
 
@@ -22,6 +31,9 @@ IMAGE_SUFFIXES = frozenset(
 """The endings, in small letters, of radiographs in a folder. A file's bytes decide what it is."""
 
 
+_MOST_PARTS = 100_000  # of a file, each of which costs time but may hold nothing
+
+
 class HeaderError(ValueError):
     """A broken header; `str(error)` completes "q.png cannot be read: ..."."""
 
@@ -30,22 +42,37 @@ class HeaderError(ValueError):
 class Header:
     """The header of an image file.
 
-    `kind` is the format's name. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, else
+    `kind` is the format's name. OpenCV decodes `channels` of `depth` bytes each, with `scratch` bytes a pixel for the
+    decoder itself. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, else
     "frames" or "pages". `cut` marks a JPEG whose data stop before its end marker, `measurable` one whose decoded rows
     show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha` one whose colours are not
-    yet multiplied by its alpha. `data` is what to decode: the file's bytes, or the part of them that makes the picture.
+    yet multiplied by its alpha. `white` is the value of white where that is not the greatest, else 0. `data` is what to
+    decode: the file's bytes, or the part of them that makes the picture.
     """
 
     kind: str
     width: int
     height: int
     data: bytes
+    channels: int = 1
+    depth: int = 1
+    scratch: int = 0
     orientation: int = 1
     pictures: str = ""
     cut: bool = False
     measurable: bool = True
     inverted: bool = False
     straight_alpha: bool = False
+    white: int = 0
+
+    @property
+    def memory(self) -> int:
+        """An upper bound of the bytes that decoding and preparing the picture takes at any time."""
+        stored, shown = self.channels * self.depth, 1 if self.channels == 1 else 3
+        to_eight_bits = 0 if self.depth == 1 and self.channels in (1, 3) else shown * self.depth + shown
+        statistics = 3 * 4 * self.channels if self.depth > 2 else 0
+        preparing = 5 * shown  # contrast enhancement in another colour space
+        return self.width * self.height * max(stored + self.scratch, stored + to_eight_bits + statistics, preparing)
 
 
 def read_header(data: bytes) -> Header | None:
@@ -67,6 +94,7 @@ def read_header(data: bytes) -> Header | None:
 
 # PNG: W3C, Portable Network Graphics, third edition.
 _PNG_PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3}  # OpenCV makes four of grey with alpha
 
 
 def _png(kind: str, data: bytes) -> Header:
@@ -77,6 +105,8 @@ def _png(kind: str, data: bytes) -> Header:
     kept, orientation, pictures = [data[:8]], 1, ""
     position, name = 8, b""
     while name != b"IEND":
+        if len(kept) > _MOST_PARTS:
+            raise HeaderError("it has too many parts")
         name, body = data[position + 4 : position + 8], position + 8
         end = body + int.from_bytes(data[position : position + 4], "big")
         if end + 4 > len(data):
@@ -90,8 +120,21 @@ def _png(kind: str, data: bytes) -> Header:
         elif name == b"acTL" and data[body : body + 4] > b"\0\0\0\1":
             pictures = "frames"
         position = end + 4
-    width, height = struct.unpack_from(">II", kept[1], 8)
-    return Header(kind, width, height, b"".join(kept), orientation, pictures)
+    width, height, bits, colour = struct.unpack_from(">IIBB", kept[1], 8)
+    transparent = any(chunk[4:8] == b"tRNS" for chunk in kept)
+    channels = 4 if transparent else _PNG_CHANNELS.get(colour, 4)
+    depth = 2 if bits == 16 else 1
+    return Header(
+        kind,
+        width,
+        height,
+        b"".join(kept),
+        channels,
+        depth,
+        channels * depth,
+        orientation=orientation,
+        pictures=pictures,
+    )
 
 
 _JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -100,7 +143,9 @@ _JPEG_EXIF = 0xE1
 
 def _jpeg(kind: str, data: bytes) -> Header:
     frame, orientation, scan = None, 1, 0
-    for segment in jpeg_segments(data):
+    for number, segment in enumerate(jpeg_segments(data)):
+        if number > _MOST_PARTS:
+            raise HeaderError("it has too many parts")
         if segment.marker in JPEG_FRAMES:
             frame = segment
         elif segment.marker == _JPEG_EXIF and segment.body.startswith(b"Exif\0\0"):
@@ -110,20 +155,25 @@ def _jpeg(kind: str, data: bytes) -> Header:
             break
     if frame is None or not scan:
         raise HeaderError("it ends before its picture")
-    height, width = struct.unpack_from(">HH", frame.body, 1)
-    header = Header(kind, width, height, data, orientation)
+    scans = data.count(JPEG_SCAN_START, scan)
+    if scans >= MOST_SCANS:
+        raise HeaderError(f"it has {scans + 1:,} scans, more than {MOST_SCANS}")
+    height, width, components = struct.unpack_from(">HHB", frame.body, 1)
+    channels, coefficients = 1 if components == 1 else 3, 2 * components * (scans > 0)
+    header = Header(kind, width, height, data, channels, 1, components + coefficients, orientation=orientation)
     if data.find(STREAM_END, scan) >= 0:
         return header
     # Interrupted copies are often filled up with zeros. libjpeg gives what it has when it meets an end marker.
     ended = data.rstrip(b"\0\xff") + STREAM_END
-    components, first = frame.body[5:7]  # CMYK has four components, and does not show what is missing
-    measurable = components < 4 and (frame.marker not in _JPEG_PROGRESSIVE or _all_sent(data, first))
+    colour = components < 4  # CMYK does not show what is missing
+    measurable = colour and (frame.marker not in _JPEG_PROGRESSIVE or _all_sent(data, frame.body[6]))
     return replace(header, data=ended, cut=True, measurable=measurable)
 
 
 def _all_sent(data: bytes, component: int) -> bool:
     """Whether the scans before the last one of a cut progressive JPEG hold every frequency of a component."""
-    scans = [segment.body for segment in jpeg_segments(data) if segment.marker == JPEG_SCAN]
+    segments = islice(jpeg_segments(data), _MOST_PARTS)
+    scans = [segment.body for segment in segments if segment.marker == JPEG_SCAN]
     sent: set[int] = set()
     for body in scans[:-1]:
         if component in body[1:-3:2]:
@@ -131,30 +181,44 @@ def _all_sent(data: bytes, component: int) -> bool:
     return len(sent) == 64
 
 
-# TIFF 6.0 and, in the same structure, EXIF 2.3.
-_TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}
+# TIFF 6.0, BigTIFF and, in the same structure, EXIF 2.3.
+_TIFF_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_TIFF_MOST_PAGES = 100
 
 
-def _directory(data: bytes) -> tuple[dict[int, int], int]:
-    """The first directory's tags, each with its first whole-number value, and the offset of the next directory.
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """A directory's tags, each with its first whole-number value and that value's offset; the next directory's offset.
 
     The first of several equal tags counts, as in libtiff.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    (start,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, start)
-    end = start + 2 + 12 * count
+
+    tags: dict[int, int]
+    offsets: dict[int, int]
+    following: int
+
+
+def _directory(data: bytes, start: int | None = None) -> _Directory:
+    """The directory at an offset, by default the first."""
+    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+    offset, counted, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
+    if start is None:
+        (start,) = struct.unpack_from(order + offset, data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + counted, data, start)
+    first = start + struct.calcsize(counted)
+    end = first + entry_size * min(count, _MOST_PARTS)
     tags: dict[int, int] = {}
-    for entry in range(start + 2, end, 12):
-        tag, form, values = struct.unpack_from(order + "HHI", data, entry)
-        if form in _TIFF_FORMATS:
-            at = entry + 8
-            if values * struct.calcsize(_TIFF_FORMATS[form]) > 4:
-                (at,) = struct.unpack_from(order + "I", data, at)
-            (value,) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
-            tags.setdefault(tag, value)
-    (following,) = struct.unpack_from(order + "I", data, end)
-    return tags, following
+    offsets: dict[int, int] = {}
+    for entry in range(first, end, entry_size):
+        tag, form, values = struct.unpack_from(f"{order}HH{offset}", data, entry)
+        if form in _TIFF_FORMATS and tag not in tags:
+            at = entry + entry_size - struct.calcsize(offset)
+            if values * struct.calcsize(_TIFF_FORMATS[form]) > struct.calcsize(offset):
+                (at,) = struct.unpack_from(order + offset, data, at)
+            (tags[tag],) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
+            offsets[tag] = at
+    (following,) = struct.unpack_from(order + offset, data, end)
+    return _Directory(tags, offsets, following)
 
 
 def _exif_orientation(exif: bytes) -> int:
@@ -162,31 +226,65 @@ def _exif_orientation(exif: bytes) -> int:
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
     try:
-        orientation = _directory(exif)[0].get(0x0112, 1)
+        orientation = _directory(exif).tags.get(0x0112, 1)
     except struct.error:
         return 1
     return orientation if 1 <= orientation <= 8 else 1
 
 
 def _tiff(kind: str, data: bytes) -> Header:
-    tags, following = _directory(data)
-    if tags.get(277, 1) == 2:
+    """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330."""
+    pages = _pages(data)
+    whole = [start for start, page in pages if not page.tags.get(254, 0) & 5 and page.tags.get(255) != 2]
+    start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])
+    tags = page.tags
+    samples, bits = tags.get(277, 1), tags.get(258, 1)
+    if samples == 2:
         raise HeaderError("it has an alpha channel beside grey, which OpenCV drops from a TIFF")
+    if samples > 2 and bits > 8 and tags.get(284) == 2:
+        raise HeaderError(f"it stores colours of {bits} bits in separate planes, which is not read")
+    changed = bytearray(data)
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    struct.pack_into(order + ("Q" if big else "I"), changed, 8 if big else 4, start)
+    straight = tags.get(338) == 2 and samples == 4
+    if straight and bits == 8:  # else libtiff multiplies the colours, and an alpha of 0 cannot be ignored
+        struct.pack_into(order + "H", changed, page.offsets[338], 1)
+    channels, depth = (1 if samples == 1 and tags.get(262) != 3 else 4 if straight else 3), max(1, bits // 8)
     return Header(
         kind,
         tags.get(256, 0),
         tags.get(257, 0),
-        data,  # OpenCV always applies the orientation of a TIFF
-        pictures="pages" if following else "",
+        bytes(changed),  # OpenCV always applies the orientation of a TIFF
+        channels,
+        depth,
+        4 * depth + samples * depth,
+        pictures="pages" if len(whole) > 1 else "",
         inverted=tags.get(262) == 0,
-        straight_alpha=tags.get(338) == 2 and tags.get(258, 1) > 8,  # libtiff itself multiplies 8-bit colours
+        straight_alpha=straight,
     )
+
+
+def _pages(data: bytes) -> list[tuple[int, _Directory]]:
+    """The offsets and directories of a TIFF's pages, and of the pages within its reduced pages."""
+    big, order = data[2:4] in (b"+\0", b"\0+"), "<" if data[:2] == b"II" else ">"
+    (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    pages: dict[int, _Directory] = {}
+    while following and following not in pages and len(pages) < _TIFF_MOST_PAGES:
+        start, page = following, _directory(data, following)
+        pages[start], following = page, page.following
+        inner = page.tags.get(330, 0) if page.tags.get(254, 0) & 1 else 0
+        if inner and inner not in pages:
+            pages[inner] = _directory(data, inner)
+    if not pages:
+        raise HeaderError("it has no page")
+    return list(pages.items())
 
 
 def _bmp(kind: str, data: bytes) -> Header:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
-    return Header(kind, width, abs(height), data)
+    return Header(kind, width, abs(height), data, 4, 1, 4)
 
 
 # GIF89a specification, appendix A.
@@ -196,7 +294,7 @@ _GIF_IMAGE, _GIF_EXTENSION = 0x2C, 0x21
 def _gif(kind: str, data: bytes) -> Header:
     """Reads the blocks until a second image begins."""
     width, height = struct.unpack_from("<HH", data, 6)
-    position, images = 13 + _gif_colours(data[10]), 0
+    position, images, parts = 13 + _gif_colours(data[10]), 0, 0
     while images < 2 and position < len(data) and data[position] in (_GIF_IMAGE, _GIF_EXTENSION):
         if data[position] == _GIF_IMAGE:
             images += 1
@@ -204,9 +302,11 @@ def _gif(kind: str, data: bytes) -> Header:
         else:
             position += 2
         while position < len(data) and data[position]:  # sub-blocks, each after its length
-            position += 1 + data[position]
+            position, parts = position + 1 + data[position], parts + 1
+            if parts > 10 * _MOST_PARTS:
+                raise HeaderError("it has too many parts")
         position += 1
-    return Header(kind, width, height, data, pictures="frames" if images > 1 else "")
+    return Header(kind, width, height, data, 3, 1, 8, pictures="frames" if images > 1 else "")
 
 
 def _gif_colours(flags: int) -> int:
@@ -219,10 +319,10 @@ def _webp(kind: str, data: bytes) -> Header:
     form = data[12:16]
     if form == b"VP8 ":
         width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
-        return Header(kind, width, height, data)
+        return Header(kind, width, height, data, 3, 1, 4)
     if form == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
-        return Header(kind, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, data)
+        return Header(kind, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, data, 4, 1, 4)
     if form != b"VP8X":
         raise HeaderError("its first chunk is not one of WebP's")
     width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
@@ -234,30 +334,40 @@ def _webp(kind: str, data: bytes) -> Header:
             orientation = _exif_orientation(exif.removeprefix(b"Exif\0\0"))
             break
         position += 8 + length + length % 2
-    return Header(kind, width, height, data, orientation, "frames" if data[20] & 0x02 else "")
+    pictures = "frames" if data[20] & 0x02 else ""
+    return Header(kind, width, height, data, 4, 1, 8, orientation=orientation, pictures=pictures)
 
 
 def _jpeg2000(kind: str, data: bytes) -> Header:
     stream = read_jpeg2000(data)
     if stream is None:
         raise HeaderError("it holds no codestream")
-    return Header(kind, stream.width, stream.height, data)
+    channels, depth = (1 if stream.components == 1 else max(3, stream.components)), 1 if stream.bits <= 8 else 2
+    return Header(kind, stream.width, stream.height, data, channels, depth, 8 * channels)
 
 
-_PNM_SIZE = re.compile(rb"P[1-6fF](?:\s|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})\s")
+_PNM_SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"
+_PNM_SIZE = re.compile(rb"P[1-6fF]" + _PNM_SPACE + rb"(\d{1,9})" + _PNM_SPACE + rb"(\d{1,9})\s")
+_PNM_WHITE = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d{1,5})\s")
 
 
 def _pnm(kind: str, data: bytes) -> Header:
     size = _PNM_SIZE.match(data, 0, 4096)
     if size is None:
         raise HeaderError("its header has no width and height")
-    return Header(kind, int(size[1]), int(size[2]), data)
+    form = data[1:2]
+    maximum = _PNM_WHITE.match(data, size.end() - 1, 8192) if form in b"2356" else None
+    white = int(maximum[1]) if maximum else 255
+    depth = 4 if form in b"fF" else 2 if white > 255 else 1
+    channels = 3 if form in b"36F" else 1
+    white = white if white < 255 and form in b"56" else 0  # OpenCV itself scales numbers that are written out
+    return Header(kind, int(size[1]), int(size[2]), data, channels, depth, channels * depth, white=white)
 
 
 _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[str, bytes], Header]], ...] = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
     ("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg),
-    ("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff),
+    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), _tiff),
     ("BMP", re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), _bmp),
     ("GIF", re.compile(rb"GIF8[79]a"), _gif),
     ("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _webp),

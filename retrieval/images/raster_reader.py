@@ -1,9 +1,5 @@
 """Image files other than DICOM, from bytes to grey levels or colours. OpenCV decodes."""
 
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,59 +8,84 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.images.codestream import STREAM_END
+from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
+from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
 from retrieval.images.raster_headers import Header, HeaderError, read_header
 from retrieval.notices import Code, Notice
 
-__all__ = ["RasterError", "read_raster"]
+__all__ = ["RasterError", "checked_header", "read_raster"]
 
-_BEYOND_RANGE = 0.001  # the share of an image's values, at either end, that its range leaves out
 _MISSING = 128  # libjpeg's value for a block that is missing in the file
 _MOST_ROWS_MISSING = 0.25  # the share of its rows that a cut JPEG may lack
+_ROWS_AT_ONCE = 256
+_MOST_COUNTED = 2**22  # of the pixels of other types than integers of 16 bits, for their range
 
 
 class RasterError(ValueError):
     """Bytes that give no picture; `str(error)` completes "q.png ..."."""
 
 
-def read_raster(data: bytes, most_pixels: int) -> tuple[NDArray[np.uint8], tuple[Notice, ...]]:
-    """The picture in a file's bytes, upright, (H, W) grey or (H, W, 3) BGR, and what to know about it.
-
-    For what is read see `retrieval.images.radiograph.decode_radiograph`. Raises RasterError.
-    """
+def checked_header(data: bytes, most_pixels: int, most_memory: int) -> Header:
+    """The header of an image file that may be decoded. Raises RasterError for unknown formats and large pictures."""
     try:
         header = read_header(data)
     except HeaderError as error:
         raise RasterError(f"cannot be read: {error}; copy or export it again") from error
     if header is None:
         raise RasterError("is no image that can be read; export the radiograph as PNG, JPEG or TIFF")
+    size = f"{header.width:,} x {header.height:,} pixels"
     if header.width * header.height > most_pixels:
-        size = f"{header.width:,} x {header.height:,} pixels"
         raise RasterError(f"has {size}, more than {most_pixels:,} in all; export it smaller")
+    if header.memory > most_memory:
+        needed = f"{header.memory / 2**20:,.0f} MiB of memory, more than the {most_memory / 2**20:,.0f} MiB allowed"
+        raise RasterError(f"has {size} that take {needed}; export it smaller, or in grey of 8 or 16 bits")
     if header.cut and not header.measurable:
         raise RasterError("ends early, before all its detail was sent; copy or export it again")
-    stored = _decode(header)
-    if stored is None or sorted(stored.shape[:2]) != sorted((header.height, header.width)):
+    return header
+
+
+def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArray[np.uint8], tuple[Notice, ...]]:
+    """The picture in a file's bytes, upright, (H, W) grey or (H, W, 3) BGR, and what to know about it.
+
+    For what is read see `retrieval.images.radiograph.decode_radiograph`. Raises RasterError.
+    """
+    header = checked_header(data, most_pixels, most_memory)
+    stored, messages = _decode(header)
+    if (
+        stored is None
+        or sorted(stored.shape[:2]) != sorted((header.height, header.width))
+        or (header.kind == "TIFF" and b"TIFF_Error" in messages)
+    ):
         raise RasterError(f"is a damaged {header.kind}, or of a kind that is not read; copy or export it again")
     notices = []
-    if header.cut or (header.kind == "JPEG" and _ran_out(header, stored)):
+    if header.cut or (b"premature end" in messages and _ran_out(header, stored)):
         notices.append(_without_missing_rows(stored))
+    if not header.cut and b"Corrupt JPEG data" in messages.replace(b"Corrupt JPEG data: bad ICC", b""):
+        notices.append(Notice(Code.DAMAGED))
     if header.pictures:
         notices.append(Notice(Code.SEVERAL_PICTURES, detail={"kind": header.pictures}))
-    pixels = _eight_bits(_on_black(stored), inverted=header.inverted)
+    opaque, transparent = _on_black(stored)
+    pixels, outliers = _eight_bits(opaque, header)
+    notices += [Notice(code) for code, said in ((Code.TRANSPARENT, transparent), (Code.OUTLIERS, outliers)) if said]
     return np.ascontiguousarray(_upright(pixels, header.orientation)), tuple(notices)
 
 
-def _decode(header: Header) -> NDArray[Any] | None:
-    """The picture as OpenCV decodes it, (H, W) or (H, W, 3 or 4) of any depth; None where OpenCV cannot."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    flags = cv2.IMREAD_UNCHANGED
-    if header.kind == "TIFF" and not header.straight_alpha:
+def _decode(header: Header) -> tuple[NDArray[Any] | None, bytes]:
+    """The picture as OpenCV decodes it, (H, W) or (H, W, 3 or 4) of any depth; None where it cannot; the messages."""
+    flags, tiff = cv2.IMREAD_UNCHANGED, header.kind == "TIFF"
+    if tiff and not header.straight_alpha:
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # "unchanged" would give CMYK as if it were BGR and alpha
-    try:
-        with _silent_stderr() if header.cut else nullcontext():
-            return cv2.imdecode(np.frombuffer(header.data, np.uint8), flags)
-    except cv2.error:
-        return None
+    stored = None
+    with messages_of_opencv() if tiff else messages_of_this_thread() as messages:
+        levels = cv2.utils.logging
+        levels.setLogLevel(levels.LOG_LEVEL_ERROR if tiff else levels.LOG_LEVEL_SILENT)
+        try:
+            stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flags)
+        except cv2.error:
+            pass
+        finally:
+            levels.setLogLevel(levels.LOG_LEVEL_SILENT)
+    return stored, b"".join(messages)
 
 
 def _ran_out(header: Header, stored: NDArray[Any]) -> bool:
@@ -76,7 +97,7 @@ def _ran_out(header: Header, stored: NDArray[Any]) -> bool:
     if not (stored[-1, -8:] == _MISSING).all():
         return False
     end = header.data.rfind(STREAM_END)
-    filled = _decode(replace(header, data=header.data[:end] + bytes(4096) + header.data[end:], cut=True))
+    filled, _ = _decode(replace(header, data=header.data[:end] + bytes(4096) + header.data[end:]))
     return filled is not None and not np.array_equal(stored, filled)
 
 
@@ -113,25 +134,48 @@ def _run(flags: NDArray[np.bool_]) -> int:
     return len(flags) if flags.all() else int(np.argmin(flags[::-1]))
 
 
-def _on_black(stored: NDArray[Any]) -> NDArray[Any]:
+def _on_black(stored: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """The picture laid on black, and whether its alpha is 0 everywhere, in which case that is ignored."""
     if stored.ndim == 2 or stored.shape[2] == 3:
-        return stored
-    colour, alpha = stored[..., :3].astype(np.float32), stored[..., 3:].astype(np.float32)
-    opaque = np.iinfo(stored.dtype).max if stored.dtype.kind in "iu" else 1.0
-    composed: NDArray[Any] = np.rint(colour * (alpha / opaque)).astype(stored.dtype)
-    return composed
+        return stored, False
+    if not stored[..., 3].any():
+        return stored[..., :3], True
+    composed = np.empty((*stored.shape[:2], 3), stored.dtype)
+    opaque = np.float32(np.iinfo(stored.dtype).max if stored.dtype.kind in "iu" else 1)
+    for start in range(0, len(stored), _ROWS_AT_ONCE):
+        rows = stored[start : start + _ROWS_AT_ONCE].astype(np.float32)
+        composed[start : start + _ROWS_AT_ONCE] = np.rint(rows[..., :3] * (rows[..., 3:] / opaque))
+    return composed, False
 
 
-def _eight_bits(pixels: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8:
-        return pixels  # libtiff itself has inverted an 8-bit TIFF
-    if pixels.dtype.kind == "f":
-        pixels = np.where(np.abs(pixels) < 1e30, pixels, 0)  # NaN and absurd values count as 0
-    values = pixels.astype(np.float32)
-    outermost = int(values.size * _BEYOND_RANGE)  # at either end
-    low, high = np.partition(values, (outermost, values.size - 1 - outermost), axis=None)[[outermost, -1 - outermost]]
-    scaled = np.clip((values - low) * (255 / max(high - low, 1e-12)), 0, 255)
-    return np.asarray(np.rint(255 - scaled if inverted else scaled), np.uint8)
+def _eight_bits(pixels: NDArray[Any], header: Header) -> tuple[NDArray[np.uint8], bool]:
+    """The picture in 8 bits, and whether outliers were left out to find its range."""
+    if pixels.dtype == np.uint8:  # libtiff itself has inverted an 8-bit TIFF
+        if not header.white:
+            return pixels, False
+        return look_up(np.minimum(np.rint(np.arange(256) * 255 / header.white), 255).astype(np.uint8), pixels), False
+    whole = pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2
+    if whole:
+        values, counts = all_values(pixels), count_values(pixels)
+    else:
+        step = 1 + pixels.size // _MOST_COUNTED
+        values, counts = np.unique(_finite(pixels).ravel()[::step].astype(np.float64), return_counts=True)
+    low, high, outliers = robust_range(values, counts)
+    scale = 255 / max(high - low, 1e-12)
+
+    def levels(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+        scaled = np.clip((numbers - low) * scale, 0, 255)
+        return np.rint(255 - scaled if header.inverted else scaled).astype(np.uint8)
+
+    if whole:
+        return look_up(levels(values), pixels), outliers
+    rows = [levels(_finite(pixels[at : at + _ROWS_AT_ONCE])) for at in range(0, len(pixels), _ROWS_AT_ONCE)]
+    return np.concatenate(rows), outliers
+
+
+def _finite(pixels: NDArray[Any]) -> NDArray[Any]:
+    """NaN and absurd values count as 0."""
+    return np.where(np.abs(pixels) < 1e30, pixels, 0) if pixels.dtype.kind == "f" else pixels
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -143,25 +187,3 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
-
-
-_STDERR = threading.Lock()
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keep libjpeg from writing to the terminal that a file ends early; a notice says so."""
-    with _STDERR:
-        try:
-            kept = os.dup(2)
-        except OSError:  # a process without stderr
-            yield
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)

@@ -26,6 +26,7 @@ from retrieval.indexing.build import (
     encode_remaining,
     fingerprint,
     finish_build,
+    resumed_cases,
 )
 from retrieval.notices import Notice
 
@@ -77,6 +78,7 @@ def build_shard(
     *,
     model: Path | None = None,
     replace: bool = False,
+    keep_blank: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
@@ -97,8 +99,8 @@ def build_shard(
         fingerprint=f"{whole} {shard.number}/{shard.count}",
         replace=replace,
     ) as build:
-        resumed = len(build.done())
-        notices = encode_remaining(build, piece, encoder, workers, progress)
+        resumed = resumed_cases(build, piece)
+        notices = encode_remaining(build, piece, encoder, keep_blank=keep_blank, workers=workers, progress=progress)
         count, quarantined = len(build.done()), build.quarantined()
         for key, value in settings.items():
             build.set_metadata(key, value)

@@ -1,12 +1,12 @@
-"""Add a collection to an index in use, which keeps its model and its decision rules."""
+"""Add a collection to an index in use, or correct its records; it keeps its model and its decision rules."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from index.atomic import MODEL
-from index.case import Case
+from index.case import Case, corrected, difference, prefixed, same_file
+from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
@@ -15,13 +15,14 @@ from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
 from retrieval.notices import Notice
 
-__all__ = ["AddReport", "add_to_index", "require_same_key"]
+__all__ = ["AddReport", "UpdateReport", "add_to_index", "require_same_key", "update_index"]
 
 
 @dataclass(frozen=True, slots=True)
 class AddReport(Report):
     """The result of an addition: `known` has (case, indexed case with the same bytes), `refused` (case, reason).
 
+    `differing` has the known cases whose record is another than the indexed one, each with the difference in words.
     `notices` are about the collection and the added radiographs. If Milvus holds the vectors and does not answer,
     `behind` changes have not reached it yet.
     """
@@ -34,20 +35,39 @@ class AddReport(Report):
     notices: tuple[Notice, ...]
     seconds: float
     behind: int = 0
+    differing: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport(Report):
+    """The result of an update: how many cases were `updated`, and how many `same` have this record already.
+
+    `refused` has (case, reason): the index does not hold the radiograph, or holds it more than once.
+    """
+
+    schema: ClassVar[str] = "mura-search/update/1"
+    path: str
+    updated: int
+    same: int
+    refused: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...]
+    behind: int = 0
 
 
 def add_to_index(
     collection: Collection,
     path: Path,
     *,
+    keep_blank: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> AddReport:
     """Add the radiographs of a collection that the index does not hold yet; `progress` gets (done, all).
 
-    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if its name
-    is indexed with other bytes, and if its study is indexed with another label or patient. Every batch is on the disk
-    when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
+    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if it is
+    blank (unless `keep_blank`), if its name is indexed with other bytes, and if its study is indexed with another label
+    or patient. Every batch is on the disk when it is added, so the same call continues an interrupted one. The decision
+    rules stay as they are.
 
     Raises IndexFailure, BundleError, and CollectionError if the index names its patients in another way.
     """
@@ -62,10 +82,12 @@ def add_to_index(
                 writer.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
             return True
 
-        encoder = Encoder.open(writer.path / MODEL)
-        admitted, known, refused = _admitted(collection.cases, writer)
+        encoder = Encoder.open(writer.model)
+        admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
-        report = encode_all(admitted, encoder, store, done=done, workers=workers, progress=progress)
+        report = encode_all(
+            admitted, encoder, store, done=done, keep_blank=keep_blank, workers=workers, progress=progress
+        )
     return AddReport(
         path=str(path),
         added=report.encoded,
@@ -74,7 +96,69 @@ def add_to_index(
         notices=(*collection.notices, *report.notices),
         seconds=time.perf_counter() - started,
         behind=writer.behind if writer.remote else 0,
+        differing=tuple(differing),
     )
+
+
+def update_index(collection: Collection, path: Path) -> UpdateReport:
+    """Take the records of a collection over into an index, without encoding a radiograph, all in one transaction.
+
+    A radiograph is known by its bytes, or by its name if its file is missing. Its label, patient, study, part, view,
+    split, laterality, series and path become those of the collection; an empty field changes nothing, and the name of
+    the radiograph stays. The decision rules stay as they are.
+
+    Raises IndexFailure, also if a study would have two labels or two patients, and CollectionError as `add_to_index`.
+    """
+    changed: dict[str, Case] = {}
+    refused: list[tuple[str, str]] = []
+    same = 0
+    with IndexWriter.open(path) as writer:
+        _require_site(writer.metadata("collection"), collection)
+        prefixes = _prefixes(writer)
+        digests = {case.case: _digest(case) for case in collection.cases}
+        by_digest = writer.known("digest", {*digests.values()} - {""})
+        by_name = writer.known("case", {case.case for case in collection.cases})
+        for case in collection.cases:
+            digest = digests[case.case]
+            indexed = by_digest.get(digest, []) if digest else by_name.get(case.case, [])
+            if not indexed:
+                refused.append((case.case, "the index does not hold it; add it with mura-search index add"))
+                continue
+            target = same_file(case, indexed)
+            record = corrected(target, _as_merged(collection.stored(case), target, prefixes))
+            if len(indexed) > 1 and target.case != case.case:
+                refused.append((case.case, f"the index holds it {len(indexed)} times, under other names"))
+            elif changed.setdefault(target.case, record) != record:
+                refused.append((case.case, f"an earlier row has another record of {target.case}"))
+            else:
+                same += record == target
+        try:
+            updated = writer.update([*changed.values()])
+        except ValueError as error:
+            raise IndexFailure(f"{error}; correct all radiographs of that study") from error
+    behind = writer.behind if writer.remote else 0
+    return UpdateReport(str(path), updated, same, tuple(refused), collection.notices, behind)
+
+
+def _prefixes(writer: IndexWriter) -> list[str]:
+    prefixes = writer.metadata("prefixes")
+    return prefixes if isinstance(prefixes, list) else []
+
+
+def _as_merged(given: Case, indexed: Case, prefixes: list[str]) -> Case:
+    """A record with the prefix of the index that brought the radiograph: without it two patients might become one."""
+    for prefix in prefixes:
+        if indexed.patient.startswith(prefix) and not given.patient.startswith(prefix):
+            return prefixed(given, prefix)
+    return given
+
+
+def _digest(case: Case) -> str:
+    """The digest of a case's file; "" if it cannot be read."""
+    try:
+        return file_digest(Path(case.path))
+    except OSError:
+        return ""
 
 
 def _mark_synthetic(writer: IndexWriter) -> None:
@@ -108,12 +192,12 @@ def require_same_key(first: object, second: object) -> None:
 
 
 def _admitted(
-    cases: tuple[Case, ...], writer: IndexWriter
-) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]]]:
-    """The cases to add; the known ones, each with the indexed case; and the refused ones, each with the reason."""
+    collection: Collection, writer: IndexWriter
+) -> tuple[list[Case], list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
+    """The cases to add; and in pairs with the indexed case or a reason: the known, the refused and the differing."""
     readable: list[tuple[Case, str]] = []
-    refused: list[tuple[str, str]] = []
-    for case in cases:
+    known, refused, differing = list[tuple[str, str]](), list[tuple[str, str]](), list[tuple[str, str]]()
+    for case in collection.cases:
         try:
             readable.append((case, file_digest(Path(case.path))))
         except OSError as error:
@@ -122,11 +206,14 @@ def _admitted(
     names = writer.known("case", {case.case for case, _ in readable})
     studies = {case.study: case for case in writer.find("study", {case.study for case, _ in readable})}
     admitted: list[Case] = []
-    known: list[tuple[str, str]] = []
+    prefixes = _prefixes(writer)
     for case, digest in readable:
         study = studies.get(case.study, case)
         if digest in digests:
-            known.append((case.case, digests[digest]))
+            indexed = same_file(case, digests[digest])
+            known.append((case.case, indexed.case))
+            given = _as_merged(collection.stored(case), indexed, prefixes)
+            differing += [(case.case, words)] if (words := difference(indexed, given)) else []
         elif case.case in names:
             refused.append((case.case, "another radiograph of this name is indexed; remove it, or rename this file"))
         elif (study.label, study.patient) != (case.label, case.patient):
@@ -134,7 +221,7 @@ def _admitted(
                 (case.case, f"study {case.study} is indexed as {study.label_name}, of patient {study.patient}")
             )
         else:
-            digests[digest] = case.case
+            digests[digest] = [collection.stored(case)]
             studies.setdefault(case.study, case)
             admitted.append(case)
-    return admitted, known, refused
+    return admitted, known, refused, differing

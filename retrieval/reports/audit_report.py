@@ -72,10 +72,9 @@ def audit_report(audit: Audit, collection: Collection) -> str:
 
 def near_duplicate_words(pair: NearDuplicate) -> str:
     """How alike two radiographs are, and what lies between them."""
-    mirrored = "mirrored, " if pair.mirrored else ""
     alike = f"details {pair.match:.3f}, embeddings {pair.similarity:.3f}, {pair.bits} of 64 bits differ"
     across = crossing(pair.across_splits, pair.across_patients, pair.across_labels, pair.across_studies)
-    return f"{mirrored}{across or 'within one study'}; {alike}"
+    return f"{'; '.join(filter(None, (pair.change, across or 'within one study', alike)))}"
 
 
 def duplicate_words(duplicate: Duplicate) -> str:

@@ -10,6 +10,7 @@ from index.reader import Hit
 from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import METRICS
 from retrieval.evaluation.predictions import StudyPrediction
+from retrieval.evaluation.summary import AT_THRESHOLD
 from retrieval.reports.evaluation_charts import (
     forest_chart,
     map_chart,
@@ -50,6 +51,7 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
     wrong = wrong_predictions(evaluation.predictions)
     sections = [
         ("by-study", "By study"),
+        ("operating-point", "For a wanted sensitivity"),
         ("near-duplicates", "Near duplicates"),
         ("by-image", "By radiograph"),
         ("by-part", "By body part"),
@@ -62,10 +64,13 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         ("errors", "Worst errors"),
         ("method", "Method"),
     ]
+    shown = {"near-duplicates": evaluation.leakage.pairs, "operating-point": evaluation.operating_point}
+    hidden = [name for name, content in shown.items() if not content]
     return render(
         "evaluation.html",
         title=f"Evaluation of {evaluation.model.name}",
-        sections=[section for section in sections if evaluation.leakage.pairs or section[0] != "near-duplicates"],
+        sections=[section for section in sections if section[0] not in hidden],
+        at_threshold=AT_THRESHOLD,
         evaluation=evaluation,
         metrics=METRICS,
         predictors=PREDICTORS,
@@ -113,7 +118,7 @@ def _near_duplicate_pictures(evaluation: Evaluation, searcher: Searcher) -> list
     pictures = []
     for pair in evaluation.leakage.pairs[:MOST]:
         labels = ", different labels" if pair.across_labels else ""
-        alike = f"match {pair.match:.3f}{', mirrored' if pair.mirrored else ''}{labels}"
+        alike = f"match {pair.match:.3f}{f', {pair.change}' if pair.change else ''}{labels}"
         stored = (thumbnails[pair.cases[0]], searcher.index.thumbnail(pair.cases[1]))
         for side, case, study, data in zip(("evaluated", "indexed"), pair.cases, pair.studies, stored, strict=True):
             missing = "no picture of the " if data is None else ""

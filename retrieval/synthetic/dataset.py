@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import replace_folder, sync
+from index.atomic import sync
 from retrieval.csv_format import table
 from retrieval.errors import CollectionError
 from retrieval.synthetic.acquisition import Acquisition, aim_camera, expose, random_acquisition
@@ -161,7 +161,8 @@ def write_collection(
     try:
         _write_studies(partial, folder.name, studies, seed, progress)
         partial.chmod(0o755)
-        replace_folder(partial, folder)
+        partial.replace(folder)  # rename(2) replaces an empty folder
+        sync(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

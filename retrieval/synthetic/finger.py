@@ -22,6 +22,7 @@ __all__ = [
     "Line",
     "Point",
     "Pose",
+    "Sizes",
     "Skeleton",
     "project_bones",
     "random_finger",
@@ -31,7 +32,7 @@ __all__ = [
 VIEWS = ("pa", "oblique", "lateral")
 
 Point = tuple[float, float]
-Sizes = tuple[float, float, float]  # at base, shaft and head
+Sizes = tuple[float, ...]  # three: at base, shaft and head, or of three joint spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,8 @@ class Bone:
         return 0.8 * self.depth[2]
 
     def scaled(self, factor: float) -> "Bone":
-        def times(sizes: Sizes) -> Sizes:
-            return sizes[0] * factor, sizes[1] * factor, sizes[2] * factor
-
-        return replace(self, length=self.length * factor, width=times(self.width), depth=times(self.depth))
+        width, depth = (tuple(size * factor for size in sizes) for sizes in (self.width, self.depth))
+        return replace(self, length=self.length * factor, width=width, depth=depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class Finger:
     """Metacarpal, proximal, middle and distal phalanx, the three joint spaces between them, and what surrounds them."""
 
     which: int  # 0 index to 3 little
-    bones: tuple[Bone, Bone, Bone, Bone]
+    bones: tuple[Bone, ...]  # four
     spaces: Sizes  # MCP, PIP, DIP
     girth: float  # scale of the soft tissue
     mineral: float  # scale of the bones' density
@@ -131,16 +130,13 @@ class Finger:
     dislocation: Dislocation | None = None
 
     def with_bone(self, number: int, bone: Bone) -> "Finger":
-        a, b, c, d = (bone if i == number else old for i, old in enumerate(self.bones))
-        return replace(self, bones=(a, b, c, d))
+        return replace(self, bones=tuple(bone if i == number else old for i, old in enumerate(self.bones)))
 
     def with_space(self, joint: int, space: float) -> "Finger":
-        a, b, c = (space if i == joint else old for i, old in enumerate(self.spaces))
-        return replace(self, spaces=(a, b, c))
+        return replace(self, spaces=tuple(space if i == joint else old for i, old in enumerate(self.spaces)))
 
     def scaled(self, factor: float) -> "Finger":
-        a, b, c, d = (bone.scaled(factor) for bone in self.bones)
-        return replace(self, bones=(a, b, c, d), girth=self.girth * factor)
+        return replace(self, bones=tuple(bone.scaled(factor) for bone in self.bones), girth=self.girth * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,30 +208,20 @@ def random_finger(patient: RandomStream, study_rng: RandomStream) -> Finger:
     scar = patient.uniform(0.3, 0.9) if not young and patient.chance(0.3) else 0.0
 
     def grown(sizes: Sizes) -> Sizes:
-        a, b, c = (thick * s * patient.around(1.0, 0.035) for s in sizes)
-        return a, b, c
+        return tuple(thick * size * patient.around(1.0, 0.035) for size in sizes)
 
     bones: list[Bone] = []
     for length, width, depth, (wall, cup, ridge), groove in ADULT:
         bone = Bone(
-            length * reach * patient.around(1.0, 0.03),
-            width=grown(width),
-            depth=grown(depth),
-            cortex=wall * cortex * thick,
-            cup=cup,
-            ridge=ridge,
-            groove=groove,
-            tuft=length < 20,
-            physis=physis,
-            scar=scar,
-        )
+            length * reach * patient.around(1.0, 0.03), grown(width), grown(depth), wall * cortex * thick,
+            cup, ridge, groove, tuft=length < 20, physis=physis, scar=scar,
+        )  # fmt: skip
         bones.append(replace(bone, lines=_marks(bone, study_rng)))
-    first, second, third, fourth = bones
-    mcp, pip, dip = (space * patient.around(1.0, 0.12) for space in SPACES)
+    spaces = tuple(space * patient.around(1.0, 0.12) for space in SPACES)
     return Finger(
         which,
-        (first, second, third, fourth),
-        (mcp, pip, dip),
+        tuple(bones),
+        spaces,
         girth=thick * patient.around(1.0, 0.06),
         mineral=patient.around(1.0, 0.1),
         sesamoid=patient.uniform(1.6, 2.6) if patient.chance(0.45) else 0.0,
@@ -279,9 +265,9 @@ def project_bones(finger: Finger, pose: Pose) -> Skeleton:
     for number, bone in enumerate(finger.bones):
         pitch += pose.flexion[number]
         turn += pose.yaw[number]
-        dislocation = (
-            finger.dislocation if finger.dislocation is not None and finger.dislocation.joint == number - 1 else None
-        )
+        dislocation = finger.dislocation
+        if dislocation is not None and dislocation.joint != number - 1:
+            dislocation = None
         off += dislocation.tilt * pose.shows(dislocation.side) if dislocation else 0.0
         frame = _direction(pitch, turn, pose).moved(centre, off)
         if number:

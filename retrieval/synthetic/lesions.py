@@ -50,17 +50,10 @@ def _fracture(finger: Finger, rng: RandomStream, theta: float) -> Lesion:
         # Displaced or not: a hairline fracture does not move, so only the line shows.
         step, bend = (rng.uniform(0.6, 2.2), rng.uniform(4.0, 18.0)) if rng.chance(0.6) else (0.4, 1.5)
         fracture = FracturePlane(
-            finger.bones[number].length * rng.uniform(0.28, 0.78),
-            along=cos(slant),
-            across=sin(slant),
-            side=side,
-            apart=rng.uniform(0.5, 0.95),
-            step=step,
-            bend=rng.sign() * radians(bend),
-            toward=side + rng.around(0.0, 0.5),
-            loose=False,
-            ragged=_ragged(rng, 0.28),
-        )
+            finger.bones[number].length * rng.uniform(0.28, 0.78), cos(slant), sin(slant), side,
+            apart=rng.uniform(0.5, 0.95), step=step, bend=rng.sign() * radians(bend),
+            toward=side + rng.around(0.0, 0.5), loose=False, ragged=_ragged(rng, 0.28),
+        )  # fmt: skip
     return Lesion("fracture", finger.with_bone(number, replace(finger.bones[number], fracture=fracture)))
 
 
@@ -71,17 +64,10 @@ def _avulsion(finger: Finger, number: int, side: float, rng: RandomStream) -> Fr
     long, deep = rng.uniform(2.6, 4.6), reach * rng.uniform(0.5, 0.85)
     along, across = -deep / hypot(long, deep), long / hypot(long, deep)
     return FracturePlane(
-        -(reach - deep) * across / along,
-        along,
-        across,
-        side,
-        apart=rng.uniform(0.35, 0.8),
-        step=rng.uniform(0.3, 1.4),
-        bend=rng.around(0.0, 0.15),
-        toward=side,
-        loose=True,
-        ragged=_ragged(rng, 0.15),
-    )
+        -(reach - deep) * across / along, along, across, side,
+        apart=rng.uniform(0.35, 0.8), step=rng.uniform(0.3, 1.4), bend=rng.around(0.0, 0.15),
+        toward=side, loose=True, ragged=_ragged(rng, 0.15),
+    )  # fmt: skip
 
 
 def _ragged(rng: RandomStream, height: float) -> tuple[float, ...]:
@@ -144,17 +130,10 @@ def _metal(finger: Finger, rng: RandomStream, theta: float) -> Lesion:
     if rng.chance(0.5):
         slant = rng.around(0.0, 0.3)
         fracture = FracturePlane(
-            bone.length * rng.uniform(0.4, 0.6),
-            along=cos(slant),
-            across=sin(slant),
-            side=theta,
-            apart=rng.uniform(0.2, 0.5),
-            step=rng.uniform(0.0, 0.4),
-            bend=0.0,
-            toward=theta,
-            loose=False,
-            ragged=_ragged(rng, 0.25),
-        )
+            bone.length * rng.uniform(0.4, 0.6), cos(slant), sin(slant), theta,
+            apart=rng.uniform(0.2, 0.5), step=rng.uniform(0.0, 0.4), bend=0.0,
+            toward=theta, loose=False, ragged=_ragged(rng, 0.25),
+        )  # fmt: skip
         bone = replace(bone, fracture=fracture)
     return Lesion("metal", finger.with_bone(number, bone), implants)
 

@@ -14,7 +14,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.synthetic.finger import Bone, Finger, FracturePlane, Frame, Line, Point, Pose, Skeleton, project_bones
+from retrieval.synthetic.finger import (
+    Bone,
+    Finger,
+    FracturePlane,
+    Frame,
+    Line,
+    Point,
+    Pose,
+    Sizes,
+    Skeleton,
+    project_bones,
+)
 from retrieval.synthetic.rng import RandomStream
 
 __all__ = ["Camera", "Map", "Tissue", "Window", "draw_finger", "draw_palm", "draw_ring", "mark_joint"]
@@ -93,10 +104,8 @@ def draw_finger(tissue: Tissue, finger: Finger, pose: Pose) -> Skeleton:
     skeleton = project_bones(finger, pose)
     _draw_soft(tissue, finger, skeleton, pose)
     for bone, frame, fragment in zip(finger.bones, skeleton.frames, skeleton.fragments, strict=True):
-        if fragment is None:
-            _draw_bone(tissue, bone, frame, pose, finger.mineral)
-        else:
-            _draw_bone(tissue, bone, frame, pose, finger.mineral, part=-1.0)
+        _draw_bone(tissue, bone, frame, pose, finger.mineral, part=0.0 if fragment is None else -1.0)
+        if fragment is not None:
             _draw_bone(tissue, bone, fragment, pose, finger.mineral, part=1.0)
     if finger.sesamoid:
         _draw_sesamoid(tissue, finger, skeleton.frames[0], pose)
@@ -150,29 +159,17 @@ def _draw_bone(tissue: Tissue, bone: Bone, frame: Frame, pose: Pose, mineral: fl
     tissue.bone[window] += np.maximum(total, 0.0) * mineral
 
 
-def _outline(bone: Bone, sizes: tuple[float, float, float]) -> Map:
+def _outline(bone: Bone, sizes: Sizes) -> Map:
     """Half-size at each of SAMPLES: flared ends, the waist beyond the middle, spurs and swellings."""
     base, shaft, head = sizes
-    size: tuple[float, ...]
     if bone.tuft:
         at = (0.0, 0.09, 0.25, 0.45, 0.66, 0.78, 0.88, 0.95, 1.0)
-        size = (
-            0.93 * base,
-            base,
-            0.5 * (base + shaft),
-            shaft * 1.12,
-            shaft,
-            0.5 * (shaft + head),
-            head,
-            head,
-            0.9 * head,
-        )
+        size = [0.93 * base, base, 0.5 * (base + shaft), shaft * 1.12, shaft]
+        size += [0.5 * (shaft + head), head, head, 0.9 * head]
     else:
         at = (0.0, 0.07, 0.18, 0.34, 0.57, 0.74, 0.86, 0.94, 1.0)
-        flare = (0.95, 1.0, 0.6, 0.16, 0.0)
-        size = tuple(shaft + f * (base - shaft) for f in flare) + tuple(
-            shaft + f * (head - shaft) for f in (0.17, 0.7, 1.0, 0.93)
-        )
+        size = [shaft + f * (base - shaft) for f in (0.95, 1.0, 0.6, 0.16, 0.0)]
+        size += [shaft + f * (head - shaft) for f in (0.17, 0.7, 1.0, 0.93)]
     even = np.interp(SAMPLES, at, size)[None, :]
     smooth = np.asarray(cv2.GaussianBlur(even, (0, 0), 3.5, borderType=cv2.BORDER_REPLICATE)[0], dtype=np.float64)
     smooth += bone.spurs[0] * np.maximum(0.0, 1.0 - np.abs(SAMPLES - 0.035) / 0.05)

@@ -2,8 +2,11 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -31,7 +34,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def test_all_commands_are_walked() -> None:
-    assert len(COMMANDS) == 20
+    assert len(COMMANDS) == 24
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -115,3 +118,21 @@ def test_an_option_name_that_is_used_twice_is_a_bug() -> None:
 
     with pytest.raises(ValueError, match="size"):
         expand(command)
+
+
+def test_paths_and_texts_are_read_without_pydantic() -> None:
+    script = (
+        "import sys\n"
+        "from cli.main import Loaded\n"
+        "query = Loaded()['query']\n"
+        "words = ['pa.png', 'lateral.png', '--index', 'hands', '--part', 'hand', '--part', 'wrist', '--json']\n"
+        "given = query.make_context('query', words).params\n"
+        "assert 'pydantic' not in sys.modules\n"
+        "print(given['files'], given['index'], given['part'], given['as_json'], given['patient'], given['k'])\n"
+        "print(query.make_context('query', ['pa.png', '--k', '7']).params['k'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"{[Path('pa.png'), Path('lateral.png')]} hands ['hand', 'wrist'] True None 5",
+        "7",
+    ]

@@ -55,6 +55,16 @@ def test_it_serves_what_it_drew_and_leaves_nothing_behind(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_what_is_kept_needs_an_empty_folder(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+        result = run("demo", "--patients", "20", "--keep", folder)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"{folder} is not an empty folder" in result.stderr.replace("\n", " ")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
 def test_the_model_comes_along() -> None:
     assert {"model.json", "encoder.onnx", "head.safetensors"} <= {file.name for file in BUNDLED.iterdir()}
     assert sum(file.stat().st_size for file in BUNDLED.iterdir()) <= 16_000_000

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import Result
 
@@ -181,3 +182,128 @@ def test_shards_and_export(run: Run, place: Path, squares: Callable[..., Collect
     told = json.loads(run("index", "export", tmp_path / "all.parquet", "--index", tmp_path / "joined", "--json").stdout)
     assert told["cases"] == 3
     assert (tmp_path / "all.parquet").stat().st_size > 500
+
+
+def test_list_and_show(run: Run, place: Path) -> None:
+    listed = run("index", "list", "--label", "abnormal", "--patient", "dee", "--index", place)
+    assert [line.rstrip() for line in listed.stdout.splitlines()[1:]] == [
+        "s4-1.png    abnormal  finger  view 1  s4     dee",
+        "s4-2.png    abnormal  finger  view 2  s4     dee",
+    ]
+    assert listed.stderr == "2 radiographs\n"
+    content = json.loads(run("index", "list", "--part", "finger", "--index", place, "--json").stdout)
+    assert len(content["cases"]) == 6
+    assert content["cases"][0]["label"] == "normal"
+    text = run("index", "show", "s1", "dee", "--index", place).stdout
+    assert text.count("patient      dee") == 2
+    assert text.count("study        s1") == 2
+    record = json.loads(run("index", "show", "s2-1.png", "--index", place, "--json").stdout)
+    assert [case["case"] for case in record["cases"]] == ["s2-1.png"]
+    assert record["quarantined"] == []
+    nobody = run("index", "show", "nobody", "--index", place)
+    assert (nobody.exit_code, nobody.stderr) == (1, "error: the index holds no radiograph, study or patient nobody\n")
+
+
+def test_unreadable_files_are_shown_and_removed(run: Run, table: Path, model: Path, tmp_path: Path) -> None:
+    (table.parent / "s1-2.png").write_bytes(b"")
+    run("index", "build", table, "--index", tmp_path / "new", "--model", model)
+    assert "not indexed: s1-2.png: " in run("index", "show", "ann", "--index", tmp_path / "new").stdout
+    assert run("index", "remove", "--dry-run", "--patient", "ann", "--index", tmp_path / "new").stdout == (
+        "Would remove of patient ann: 2 radiographs.\n"
+    )
+
+
+def test_a_dry_run_removes_nothing(run: Run, place: Path) -> None:
+    before = (place / "cases.sqlite").read_bytes()
+    result = run("index", "remove", "--dry-run", "--patient", "ann", "--study", "nothing", "--index", place, "--json")
+    assert json.loads(result.stdout)["removed"] == [
+        {"study": "nothing", "removed": 0},
+        {"patient": "ann", "removed": 2},
+    ]
+    assert (place / "cases.sqlite").read_bytes() == before
+
+
+def test_a_removal_says_what_becomes_of_unfinished_builds(
+    run: Run, place: Path, table: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("retrieval.indexing.build.learn_rules", interrupt)
+    assert run("index", "build", table, "--index", place, "--model", model, "--replace").exit_code == 130
+    named = run("index", "verify", "--index", place)
+    assert named.exit_code == 0
+    assert f"{place / '.partial'} is an unfinished build" in named.stderr
+    removed = run("index", "remove", "--patient", "ann", "--index", place)
+    assert f"the unfinished build {place / '.partial'} is removed too" in removed.stderr
+    assert not (place / ".partial").exists()
+
+
+def test_corrections(run: Run, place: Path, table: Path, tmp_path: Path) -> None:
+    table.write_text(table.read_text().replace("s2-1.png,normal", "s2-1.png,abnormal"))
+    added = run("index", "add", table, "--index", place)
+    assert "differs: s2-1.png: label is normal in the index, abnormal here\n" in added.stderr
+    assert "With another record than the index: 1." in added.stdout
+    assert added.exit_code == 0
+    updated = run("index", "update", table, "--index", place)
+    assert updated.stdout == "Updated 1 radiograph; as in the index already: 5.\n"
+    report = json.loads(run("index", "update", table, "--index", place, "--json").stdout)
+    assert (report["schema"], report["updated"], report["same"]) == ("mura-search/update/1", 0, 6)
+    (table.parent / "alone.csv").write_text("path,label,study,patient\ns2-1.png,normal,s2,bob\n")
+    alone = run("index", "add", table.parent / "alone.csv", "--index", place)
+    assert (alone.exit_code, alone.stderr.splitlines()[-1]) == (1, "error: no radiograph could be added")
+    (tmp_path / "empty").mkdir()
+    build_index_of = tmp_path / "empty" / "other.csv"
+    build_index_of.write_text(f"path,label\n{table},normal\n")
+    refused = run("index", "update", build_index_of, "--index", place)
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (1, "error: no radiograph could be updated")
+    assert "the index does not hold it" in refused.stderr
+
+
+def test_export_and_import(run: Run, place: Path, model: Path, tmp_path: Path) -> None:
+    assert run("index", "export", tmp_path / "all.txt", "--index", place).exit_code == 2
+    assert run("index", "export", tmp_path / "all.csv", "--index", place).stdout.startswith("Wrote 6 radiographs to ")
+    assert run("index", "export", tmp_path / "all.parquet", "--index", place).exit_code == 0
+    made = run("index", "import", tmp_path / "all.parquet", "--index", tmp_path / "copy", "--model", model)
+    assert made.stdout.startswith("Indexed 6 radiographs of 4 studies")
+    assert run("index", "verify", "--index", tmp_path / "copy").stdout.startswith("Whole: 6 radiographs")
+
+
+def test_identifiers_of_dicom_headers_are_known(
+    run: Run, write_dicom: Callable[..., Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a query knows them: hashed with the site key."""
+    pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    monkeypatch.setenv("MURA_SEARCH_SITE_KEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "key").write_text("ab" * 32)
+    rows = ["study,label"]
+    for number in range(4):
+        study = f"1.2.3.{number}"
+        pixels = np.full((32, 32), 40 + 40 * number, np.uint8)
+        pixels[:4] += 9
+        write_dicom(
+            f"archive/{number}.dcm",
+            pixels,
+            PatientID=f"ZQ{number}",
+            StudyInstanceUID=study,
+            SeriesInstanceUID=f"{study}.8",
+            SOPInstanceUID=f"{study}.9",
+        )
+        rows.append(f"{study},{('normal', 'abnormal')[number // 2]}")
+    (tmp_path / "archive" / "labels.csv").write_text("\n".join(rows) + "\n")
+    place = tmp_path / "new"
+    assert run("index", "build", tmp_path / "archive", "--index", place, "--model", model).exit_code == 0
+    assert run("index", "list", "--patient", "ZQ2", "--index", place).stderr == "1 radiograph\n"
+    assert "label        abnormal" in run("index", "show", "1.2.3.2", "--index", place).stdout
+    assert run("index", "relabel", "1.2.3.2", "normal", "--index", place).stdout == (
+        "Study 1.2.3.2 is normal. Changed: 1 radiograph.\n"
+    )
+    for option, name in (("--patient", "ZQ0"), ("--study", "1.2.3.1")):
+        assert "Would remove" in run("index", "remove", "--dry-run", option, name, "--index", place).stdout
+        assert run("index", "remove", option, name, "--index", place).stdout.endswith(": 1 radiograph.\n")
+    assert json.loads(run("index", "info", "--index", place, "--json").stdout)["cases"] == 2
+    (tmp_path / "key").write_text("cd" * 32)
+    for arguments in (["remove", "--patient", "ZQ2"], ["relabel", "1.2.3.2", "normal"]):
+        refused = run("index", *arguments, "--index", place)
+        assert refused.exit_code == 1
+        assert "hashed with a site key that is not here" in refused.stderr

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import Result
 
 import retrieval
-from index.errors import MuraSearchError
+from index.errors import MissingExtra, MuraSearchError
 from retrieval.encoding.bundle import BUNDLED, Bundle
 
 Run = Callable[..., Result]
@@ -180,3 +180,18 @@ def test_all_but_learning_multiplies_on_one_thread(words: list[str], threads: st
             [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
         )
         assert done.stdout.splitlines()[-1] == repr(wanted)  # what the user says holds
+
+
+@pytest.mark.parametrize("words", [["demo"], ["index", "build", "cases.csv"], ["index", "add", "cases.csv"]])
+def test_windows_is_told_at_once_what_does_not_work_there(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Windows has no module fcntl; nothing was tried on Windows itself."""
+    monkeypatch.setattr("index.lock.fcntl", None)
+    result = run(*words)
+    assert result.exit_code == 1
+    assert result.stderr == "error: an index can be built and changed on Linux and macOS only; on Windows, use WSL\n"
+
+
+def test_a_module_that_windows_lacks_is_not_offered_by_an_extra() -> None:
+    assert str(MissingExtra("fcntl", "train")) == "this command needs Linux or macOS; on Windows, use WSL"

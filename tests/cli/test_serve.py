@@ -59,10 +59,10 @@ def test_it_says_where_the_page_is_answers_and_ends_quietly(place: Path, square:
 def test_the_log_goes_on_while_a_cut_jpeg_silences_stderr() -> None:
     program = """
 import logging, os
-from retrieval.images.raster_reader import _silent_stderr
+from retrieval.images.decoder_messages import messages_of_opencv
 from web.server import _log_to_stderr
 _log_to_stderr()
-with _silent_stderr():
+with messages_of_opencv():
     os.write(2, b"Premature end of JPEG file")
     logging.getLogger("mura-search").info("GET / 200")
 """

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import index.atomic
 from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy, IndexFailure
@@ -85,17 +84,13 @@ def test_a_build_of_something_else_begins_anew(start: Start, sample: Sample, oth
         assert build.done() == set()
 
 
-@pytest.mark.parametrize("file", ["cases.sqlite", "building"])
-def test_a_damaged_partial_index_is_begun_anew(tmp_path: Path, start: Start, sample: Sample, file: str) -> None:
+def test_a_damaged_partial_index_is_begun_anew(tmp_path: Path, start: Start, sample: Sample) -> None:
     with start() as build:
         build.add(*sample)
-    partial = tmp_path / ".index.partial"
-    if file == "building":  # without it this is an old index that a killed process was about to remove
-        (partial / file).unlink()
-    else:
-        data = bytearray((partial / file).read_bytes())
-        data[data.index(sample[1][30].tobytes())] ^= 1  # within an embedding
-        (partial / file).write_bytes(data)
+    file = tmp_path / "index" / ".partial" / "cases.sqlite"
+    data = bytearray(file.read_bytes())
+    data[data.index(sample[1][30].tobytes())] ^= 1  # within an embedding
+    file.write_bytes(data)
     with start() as build:
         assert build.done() == set()
         build.add(*sample)
@@ -158,11 +153,11 @@ def test_one_builder_at_a_time(tmp_path: Path, start: Start) -> None:
             start()
         build.set_metadata("still", "mine")
     start().close()
-    assert names(tmp_path) == [".index.partial"]
+    assert names(tmp_path / "index") == [".partial"]
 
 
 def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Lock(tmp_path / "lock")
+    first = Lock(tmp_path)
     flock = fcntl.flock
 
     def release_first(descriptor: int, operation: int) -> None:
@@ -170,25 +165,20 @@ def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path: Path, monkeypatch
         flock(descriptor, operation)
 
     monkeypatch.setattr("fcntl.flock", release_first)
-    second = Lock(tmp_path / "lock")
+    second = Lock(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(BlockingIOError):
-        Lock(tmp_path / "lock")
+    with pytest.raises(IndexBusy):
+        Lock(tmp_path)
     second.release()
     second.release()
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("can_swap", [True, False])
-def test_an_index_is_replaced_only_on_request(
-    place: Path, start: Start, sample: Sample, monkeypatch: pytest.MonkeyPatch, can_swap: bool
-) -> None:
+def test_an_index_is_replaced_only_on_request(place: Path, start: Start, sample: Sample) -> None:
     before = contents(place.parent)
     with pytest.raises(IndexBusy, match="--replace"):
         start()
     assert contents(place.parent) == before
-    if not can_swap:
-        monkeypatch.setattr(index.atomic, "_swapped", lambda first, second: False)
     with IndexReader.open(place) as old:
         with start(replace=True) as build:
             build.add(*part(sample, 0, 5))
@@ -201,24 +191,52 @@ def test_an_index_is_replaced_only_on_request(
         assert new.cases() == sample[0][:5]
 
 
-def test_the_old_index_comes_back_where_the_new_one_cannot_be_moved(
-    tmp_path: Path, place: Path, start: Start, sample: Sample, monkeypatch: pytest.MonkeyPatch
+def test_the_old_index_stays_if_the_new_one_cannot_be_moved(
+    place: Path, start: Start, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace = Path.replace
 
     def refuse(path: Path, target: Path) -> Path:
-        if path.name == ".index.partial":
+        if path.name == "cases.sqlite":
             raise OSError(5, "Input/output error")
         return replace(path, target)
 
-    before = contents(place)
     with start(replace=True) as build:
         build.add(*part(sample, 0, 5))
-        monkeypatch.setattr(index.atomic, "_swapped", lambda first, second: False)
         monkeypatch.setattr(Path, "replace", refuse)
         with pytest.raises(IndexFailure, match="cannot be written"):
             build.finish()
-    assert contents(place) == before
+    with IndexReader.open(place) as old:
+        assert old.cases() == sample[0]
+        assert old.search(sample[1][3:4], 1)[0][0].case in sample[0]
+
+
+def test_another_model_does_not_touch_that_of_the_old_index(
+    tmp_path: Path, place: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the new index is there, the old one is whole; afterwards only the new model is left."""
+    another = tmp_path / "another"
+    another.mkdir()
+    (another / "model.json").write_text('{"another": 1}')
+    put_in_place = IndexBuilder._put_in_place
+
+    def looking(build: IndexBuilder) -> object:
+        with IndexReader.open(place) as old:
+            assert old.verify()
+            assert (old.model / "model.json").read_text() == "{}"
+        return put_in_place(build)
+
+    monkeypatch.setattr(IndexBuilder, "_put_in_place", looking)
+    first = shutil.copytree(place / "model", tmp_path / "first")
+    for model, expected in ((another, '{"another": 1}'), (first, "{}"), (another, '{"another": 1}')):
+        with IndexBuilder.start(place, model=model, dimension=8, fingerprint="f", replace=True) as build:
+            build.add(*part(sample, 0, 5))
+            build.finish()
+        with IndexReader.open(place) as new:
+            assert new.verify()
+            assert (new.model / "model.json").read_text() == expected
+        assert len(names(place)) == 4
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -245,11 +263,12 @@ def test_a_file_at_the_place(tmp_path: Path, start: Start) -> None:
 def test_a_place_taken_meanwhile(tmp_path: Path, start: Start, sample: Sample, template: Path) -> None:
     with start() as build:
         build.add(*sample)
-        shutil.copytree(template, tmp_path / "index")
+        shutil.copytree(template, tmp_path / "index", dirs_exist_ok=True)
         with pytest.raises(IndexBusy, match="holds an index already"):
             build.finish()
-    shutil.rmtree(tmp_path / "index")
-    (tmp_path / "index").mkdir()  # an empty folder is free
+    shutil.rmtree(tmp_path / "index" / "model")
+    for name in ("SHA256SUMS", "cases.sqlite", "vectors.faiss"):
+        (tmp_path / "index" / name).unlink()
     with start() as build:
         assert len(build.done()) == 60
         build.finish()
@@ -300,7 +319,7 @@ def test_a_partial_index_that_is_damaged_is_begun_again(
 ) -> None:
     with start() as build:
         build.add(*part(sample, 0, 20))
-    (tmp_path / ".index.partial" / "cases.sqlite").write_bytes(content)
+    (tmp_path / "index" / ".partial" / "cases.sqlite").write_bytes(content)
     for _ in range(2):
         with start() as build:
             assert build.done() == set()
@@ -326,7 +345,8 @@ def test_a_discarded_build_leaves_nothing(tmp_path: Path, start: Start, sample: 
 
 
 def test_a_build_that_cannot_begin_releases_its_lock(tmp_path: Path, start: Start) -> None:
-    (tmp_path / ".index.partial").write_text("a file")
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / ".partial").write_text("a file")
     with pytest.raises(IndexFailure, match="cannot be written"):
         start()
-    assert names(tmp_path) == [".index.partial"]
+    assert names(tmp_path / "index") == [".partial"]

@@ -1,8 +1,12 @@
 """Verifying finds every byte that was changed, whatever the byte means."""
 
+import json
+import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from index import checksums, reader
+from index.builder import IndexBuilder
 from index.case import Case
-from index.errors import IndexDamaged, IndexFailure
+from index.errors import IndexBusy, IndexDamaged, IndexFailure
 from index.reader import IndexReader
 from index.writer import IndexWriter
 
@@ -28,13 +33,13 @@ def edited(place: Path) -> Path:
     return place
 
 
-def is_refused(place: Path) -> bool:
+def is_noticed(place: Path) -> bool:
+    """Whether an index is refused, or said not to be checked in full."""
     try:
         with IndexReader.open(place) as opened:
-            opened.verify()
+            return not opened.verify()
     except IndexFailure:
         return True
-    return False
 
 
 def test_an_index_is_sealed_whenever_it_is_left(edited: Path) -> None:
@@ -60,11 +65,11 @@ def test_every_flipped_byte_is_found(edited: Path) -> None:
             changed = bytearray(original)
             changed[at] ^= 1 << (found % 8)
             file.write_bytes(changed)
-            assert is_refused(edited), f"{file.name}, byte {at}"
+            assert is_noticed(edited), f"{file.name}, byte {at}"
             found += 1
         file.write_bytes(original)
     assert found > 600
-    assert not is_refused(edited)
+    assert not is_noticed(edited)
 
 
 def test_zeros_and_free_pages_are_not_beneath_notice(edited: Path) -> None:
@@ -74,7 +79,7 @@ def test_zeros_and_free_pages_are_not_beneath_notice(edited: Path) -> None:
     page = original.find(bytes(4096)) + 1000  # within a page that is free
     assert page >= 1000
     cases.write_bytes(original[:page] + b"x" + original[page + 1 :])
-    assert is_refused(edited)
+    assert is_noticed(edited)
 
 
 def test_without_the_seal_what_means_something_is_still_checked(edited: Path, sample: Sample) -> None:
@@ -136,28 +141,129 @@ except sqlite3.OperationalError as error:
 """
 
 
-@pytest.mark.parametrize("what", ["open", "verify"])
 def test_nobody_writes_between_the_checksums_and_what_they_are_compared_with(
-    place: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To open and close a file ends all locks that a process has on it, SQLite's as well."""
-    told: list[str] = []
+    answers: list[str] = []
 
-    def writing(function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any) -> Any:
-            command = [sys.executable, "-c", WRITER, str(place / "cases.sqlite")]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            told.append(done.stdout.strip())
-            return function(*arguments)
+    def writing(*arguments: Any) -> Any:
+        command = [sys.executable, "-c", WRITER, str(place / "cases.sqlite")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        answers.append(done.stdout.strip())
+        return read_generation(*arguments)
 
-        return wrapped
+    read_generation = reader._read_generation
+    monkeypatch.setattr(reader, "_read_generation", writing)
+    IndexReader.open(place).close()
+    assert set(answers) == {"database is locked"}
 
-    if what == "open":
-        monkeypatch.setattr(reader, "_read_generation", writing(reader._read_generation))
-        IndexReader.open(place).close()
-    else:
-        with IndexReader.open(place) as opened:
-            monkeypatch.setattr(checksums, "_digest", writing(checksums._digest))
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_change_while_everything_is_verified(place: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """It is made at once, and is not taken for damage: the index is verified again."""
+    digest, labels = checksums._digest, iter([0, 1] * times)
+
+    def changed(file: Path) -> str:
+        if file.name == "vectors.faiss" and (label := next(labels, None)) is not None:
+            monkeypatch.setattr(checksums, "_digest", digest)
+            with IndexWriter.open(place) as writer:
+                assert writer.relabel("study7", label) > 0
+            monkeypatch.setattr(checksums, "_digest", changed)
+        return digest(file)
+
+    with IndexReader.open(place) as opened:
+        monkeypatch.setattr(checksums, "_digest", changed)
+        if times == 1:
             assert opened.verify()
-        assert len(told) > 3  # all files of an index
-    assert set(told) == {"database is locked"}
+        else:
+            with pytest.raises(IndexBusy, match="changes faster"):
+                opened.verify()
+
+
+@pytest.mark.parametrize("first_line", [b"# generation 7\n", b""])
+def test_stale_checksums_are_told_from_damage_and_renewed(place: Path, first_line: bytes) -> None:
+    """As two writers leave them whose locks did not exclude each other."""
+    lines = (place / "SHA256SUMS").read_bytes().splitlines(keepends=True)
+    (place / "SHA256SUMS").write_bytes(first_line + b"".join(lines[1:]).replace(b"a", b"b"))
+    with IndexReader.open(place) as opened:
+        assert len(opened.cases()) == 60
+        if first_line:
+            assert not opened.verify()
+        else:
+            with pytest.raises(IndexDamaged, match="index compact"):
+                opened.verify()
+    with IndexWriter.open(place) as writer:
+        if not first_line:
+            writer.compact()
+    with IndexReader.open(place) as opened:
+        assert opened.verify()
+
+
+@pytest.mark.parametrize("table", ["history", "quarantine", "model"])
+def test_without_the_sums_a_change_of_a_name_of_the_history_or_of_the_model_is_found(
+    tmp_path: Path, model: Path, sample: Sample, table: str
+) -> None:
+    place = tmp_path / "index"
+    with IndexBuilder.start(place, model=model, dimension=8, fingerprint="f") as build:
+        build.add(*sample)
+        build.quarantine([(Case("JaneRoe/1.png", "Roe-1", "JaneRoe", 0, path="/d/1.png"), "it is empty")])
+        build.finish()
+    (place / "SHA256SUMS").unlink()
+    with IndexReader.open(place) as reader:
+        assert not reader.verify()
+    if table == "model":
+        (place / "model" / "model.json").write_text("[]")
+        with pytest.raises(IndexDamaged, match=r"model\.json is damaged"):
+            IndexReader.open(place)
+        (place / "model" / "model.json").write_text("{}")
+        (place / "model" / "parts" / "encoder.onnx").unlink()
+        with pytest.raises(IndexDamaged, match=r"encoder\.onnx is damaged or missing"):
+            IndexReader.open(place)
+        return
+    file = place / "cases.sqlite"
+    data = file.read_bytes()
+    for word in (b"JaneRoe", b"Roe-1", b"it is empty") if table == "quarantine" else (b'{"cases": 60}', b"+00:00"):
+        at = data.rindex(word)
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with IndexReader.open(place) as reader, pytest.raises(IndexDamaged, match=rf"{table}|structure|not what"):
+            reader.verify()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE history SET generation = 7")
+    with IndexReader.open(place) as reader, pytest.raises(IndexDamaged):
+        reader.verify()
+
+
+def test_an_index_of_format_3_is_read_and_becomes_format_4_with_its_next_change(place: Path, sample: Sample) -> None:
+    with closing(sqlite3.connect(place / "cases.sqlite", isolation_level=None)) as connection:
+        document = json.loads(connection.execute("SELECT document FROM metadata").fetchone()[0])
+        del document["model"]
+        document["values"]["collection"] = {"layout": "mura", "notes": ["missing: train/patient7/image1.png"]}
+        text = json.dumps(document)
+        connection.execute("UPDATE metadata SET document = ?, crc = ?", (text, zlib.crc32(text.encode())))
+        bad = ("bad.png", "s", "patient9", "/d/bad.png", "it is empty")
+        for table in ("history", "quarantine"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN crc")
+        connection.execute("INSERT INTO quarantine VALUES (?, ?, ?, ?, ?)", bad)
+        connection.execute("PRAGMA user_version = 3")
+    sums = subprocess.run(
+        ["sha256sum", "cases.sqlite", "model/model.json", "model/parts/encoder.onnx", "vectors.faiss"],
+        cwd=place,
+        capture_output=True,
+        check=True,
+    )
+    (place / "SHA256SUMS").write_bytes(sums.stdout)
+    with IndexReader.open(place) as reader:
+        assert reader.verify()
+        assert reader.info()["schema"] == 3
+        before = reader.history()
+        assert reader.model_files().keys() == {"model.json", "parts/encoder.onnx"}
+    with IndexWriter.open(place) as writer:
+        writer.remove({"patient": ["patient7"]})
+    with IndexReader.open(place) as reader:
+        assert reader.verify()
+        assert reader.info()["schema"] == 4
+        assert reader.history()[:-1] == before
+        assert [case.case for case, _ in reader.set_aside()] == ["bad.png"]
+        assert reader.metadata("collection") == {"layout": "mura", "notes": []}
+    assert b"patient7/" not in (place / "cases.sqlite").read_bytes()

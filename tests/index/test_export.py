@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexFailure
-from index.export import write_parquet
+from index.export import read_parquet, write_parquet
 from index.reader import IndexReader
+from index.sqlite.reader import Batch, CaseReader
 from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
@@ -38,3 +40,55 @@ def test_a_place_that_cannot_be_written(template: Path, tmp_path: Path) -> None:
     with IndexReader.open(template) as folder, pytest.raises(IndexFailure, match="cannot be written"):
         write_parquet(folder, tmp_path / "nowhere" / "all.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_is_read_again(place: Path, sample: Sample, tmp_path: Path) -> None:
+    cases, embeddings, thumbnails, logits = sample
+    with IndexReader.open(place) as reader:
+        write_parquet(reader, tmp_path / "all.parquet")
+        model = reader.model_files()
+    about, count, batches = read_parquet(tmp_path / "all.parquet")
+    (batch,) = batches
+    assert (about["model"], about["generation"], count) == (model, 1, 60)
+    assert about["values"] == {"rules": {"k": 15, "source": "a sentence"}}
+    assert (batch.cases, batch.thumbnails) == (cases, thumbnails)
+    assert batch.embeddings.tobytes() == embeddings.tobytes()
+    assert batch.logits.tobytes() == logits.tobytes()
+
+
+@pytest.mark.parametrize("content", ["nothing", "of pandas", "text", "half"])
+def test_a_file_that_is_no_export(place: Path, tmp_path: Path, content: str) -> None:
+    import pandas
+
+    file = tmp_path / "all.parquet"
+    if content == "of pandas":
+        pandas.DataFrame({"case": ["a"]}).to_parquet(file)
+    elif content == "text":
+        file.write_text("case,label\n")
+    elif content == "half":
+        with IndexReader.open(place) as reader:
+            write_parquet(reader, file)
+        file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(IndexFailure, match=r"all\.parquet cannot be imported"):
+        read_parquet(file)
+
+
+def test_an_index_that_changes_during_an_export(
+    place: Path, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change is made at once; the file holds one generation, the later one."""
+    labels, batches = iter([0]), CaseReader.batches
+
+    def changed(reader: CaseReader, dimension: int) -> Iterator[Batch]:
+        for batch in batches(reader, dimension, 7):
+            for label in labels:
+                with IndexWriter.open(place) as writer:
+                    assert writer.relabel("study7", label) > 0
+            yield batch
+
+    monkeypatch.setattr(CaseReader, "batches", changed)
+    with IndexReader.open(place) as reader:
+        assert write_parquet(reader, tmp_path / "all.parquet") == 60
+    about, _, read = read_parquet(tmp_path / "all.parquet")
+    assert about["generation"] == 2
+    assert {case.label for batch in read for case in batch.cases if case.study == "study7"} == {0}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.case import Case
-from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing, MissingExtra
+from index.errors import IndexBusy, IndexFailure, IndexMissing, MissingExtra
 from index.generation import Generation
 from index.reader import Hit, IndexReader
 from index.sqlite.reader import CaseReader
@@ -126,7 +126,7 @@ def test_info(template: Path, sample: Sample) -> None:
         "quarantined": 0,
         "store": {"kind": "faiss-flat", "dimension": 8, "vectors": 60, "exact": True},
         "generation": 1,
-        "schema": 3,
+        "schema": 4,
         "sealed": True,
     }
 
@@ -321,8 +321,8 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_not_called_damaged(
         assert folder.cases() == cases[:5]
     assert len(asked) == 2
     monkeypatch.setattr("index.reader.check_bytes", lambda *_: False)
-    with pytest.raises(IndexDamaged, match="does not have its checksum"):
-        IndexReader.open(place)
+    with IndexReader.open(place) as folder:  # every record has its checksum: the sums are stale
+        assert folder.cases() == cases[:5]
 
 
 def test_a_picture_whose_case_is_removed_at_this_moment_is_none(

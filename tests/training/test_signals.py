@@ -4,16 +4,16 @@ import threading
 
 import pytest
 
-from training.signals import Interruption
+from training.signals import interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_noted_and_the_second_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with Interruption() as interruption:
-        assert not interruption.asked
+    with interruptible() as asked:
+        assert not asked.is_set()
         os.kill(os.getpid(), number)
-        assert interruption.asked
+        assert asked.is_set()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
@@ -21,7 +21,7 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(number: signal.Sign
 
 def test_handlers_come_back_after_an_error() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ZeroDivisionError), Interruption():
+    with pytest.raises(ZeroDivisionError), interruptible():
         _ = 1 / 0
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -30,8 +30,8 @@ def test_in_another_thread_nothing_is_noted() -> None:
     seen: list[bool] = []
 
     def work() -> None:
-        with Interruption() as interruption:
-            seen.append(interruption.asked)
+        with interruptible() as asked:
+            seen.append(asked.is_set())
 
     thread = threading.Thread(target=work)
     thread.start()

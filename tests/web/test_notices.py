@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from retrieval.notices import Code, Detail, Notice
+from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import sentence
+from tests.notice_details import DETAILS
 
 if TYPE_CHECKING:
     import httpx
-
-DETAILS: dict[str, Detail] = dict.fromkeys(
-    ("missing", "kind", "reason", "case", "patient", "prefix", "variable", "chosen", "kinds"), "this"
-) | {"views": 30, "count": 3, "total": 40, "studies": 2, "percent": 30}
 
 
 def test_every_notice_is_shown(

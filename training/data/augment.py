@@ -9,12 +9,12 @@ __all__ = ["augment"]
 
 
 def augment(pictures: Tensor, coverage: Tensor, seed: int, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Pictures (B, C, S, S) and lesion coverage (B, 1, s, s), both in [0, 1], each turned, scaled and lit anew.
+    """Pictures (B, C, S, S) and lesion coverage (B, 1, s, s), both in [0, 1], each turned, scaled and lit at random.
 
     Geometry: either side up or mirrored (a left hand is a mirrored right one), rotation within 25 degrees, scale within
-    15 %, shift within 6 %. Light: gamma, contrast and brightness (exposure), a little noise, and now and then inverted
+    15 %, shift within 6 %. Light: gamma, contrast and brightness (exposure), a little noise, and sometimes inverted
     polarity. `strength` multiplies all ranges; how often is mirrored and inverted stays. The same for the same seed on
-    the same kind of device; whatever random state the caller has stays as it is.
+    the same kind of device; the caller's random state is not changed.
 
     torchvision's v2 classes draw once for a whole batch; here every picture has a draw of its own, so its functions are
     called picture by picture.

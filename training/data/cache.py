@@ -3,8 +3,8 @@
 CACHE/KEY/AB/DIGEST   KEY follows from the preprocessing; DIGEST is the SHA-256 of the radiograph's file, AB its start
 
 A file begins with a checksum (CRC-32 of all that follows and of the digest), the height and width of the radiograph,
-and the number of channels; the pixels follow. A damaged file counts as missing. Nothing here names a patient or a path,
-and only their owner can read the files.
+the number of channels, and the hash of the radiograph (`encoding.picture_hash`); the pixels follow. A damaged file
+counts as missing. Nothing here names a patient or a path, and only their owner can read the files.
 """
 
 import hashlib
@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.datasets.cache_folder import cache_folder
+from retrieval.encoding.picture_hash import BYTES, Hashes
 from retrieval.images.preprocessing import Preprocessing
 
 __all__ = ["PictureCache", "Prepared", "default_cache"]
 
-_VERSION = 2
-_CHECKSUM, _HEADER = struct.Struct("<I"), struct.Struct("<III")
+_VERSION = 3
+_CHECKSUM, _HEADER = struct.Struct("<I"), struct.Struct(f"<III{BYTES}s")
 
 
 def default_cache() -> Path:
@@ -35,11 +36,12 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prepared picture (S, S, 1 or 3), and the height and width of its radiograph."""
+    """A prepared picture (S, S, 1 or 3), and the height, width and hash (64,) of its radiograph."""
 
     picture: NDArray[np.uint8]
     height: int
     width: int
+    hash: Hashes
 
 
 class PictureCache:
@@ -60,18 +62,20 @@ class PictureCache:
         try:
             data = self._file(digest).read_bytes()
             (checksum,) = _CHECKSUM.unpack_from(data)
-            height, width, channels = _HEADER.unpack_from(data, _CHECKSUM.size)
+            height, width, channels, hashed = _HEADER.unpack_from(data, _CHECKSUM.size)
         except (OSError, struct.error):
             return None
         body = memoryview(data)[_CHECKSUM.size :]
         if zlib.crc32(body, zlib.crc32(digest.encode())) != checksum:
             return None
         pixels = np.frombuffer(body, np.uint8, offset=_HEADER.size)
-        return Prepared(pixels.reshape(self.size, self.size, channels), height, width)
+        picture = pixels.reshape(self.size, self.size, channels)
+        return Prepared(picture, height, width, np.frombuffer(hashed, np.uint8))
 
     def write(self, digest: str, prepared: Prepared) -> None:
         """Keep a picture. Not synced: the checksum tells what a power failure has damaged. Raises OSError."""
-        body = _HEADER.pack(prepared.height, prepared.width, prepared.picture.shape[2]) + prepared.picture.tobytes()
+        about = prepared.height, prepared.width, prepared.picture.shape[2], prepared.hash.tobytes()
+        body = _HEADER.pack(*about) + prepared.picture.tobytes()
         file = self._file(digest)
         file.parent.mkdir(mode=0o700, exist_ok=True)
         neighbour = file.with_name(f".{digest}.{secrets.token_hex(4)}")

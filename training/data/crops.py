@@ -16,14 +16,14 @@ from training.errors import TrainingError
 __all__ = ["MARGIN", "crop_rows", "windows"]
 
 MARGIN = 1.5  # windows are so much wider than crops, so that turning them brings no empty corner in
-_LIMB = 40  # grey level above which a place is more likely limb than background
+_LIMB = 40  # grey level above which a pixel is more likely limb than background
 _TRIES = 20
 
 
 def crop_rows(data: TrainingSet, batch: int, count: int, rng: np.random.Generator) -> list[list[int]]:
     """Rows of `count` batches: the first half of each is to be cut around a lesion.
 
-    Raises TrainingError where no lesion's place is known, or all radiographs have one.
+    Raises TrainingError if it is unknown where lesions lie, or all radiographs have one.
     """
     labels = np.array([case.label for case in data.cases])
     abnormal, normal = np.flatnonzero((labels == 1) & data.known), np.flatnonzero(labels == 0)
@@ -64,10 +64,10 @@ def _centre(
     """Row and column, in steps of the coverage's grid of four pixels."""
     if coverage is not None and coverage.any():
         rows, columns = np.nonzero(coverage)
-        place = rng.integers(len(rows))
+        chosen = rng.integers(len(rows))
         reach = int(0.35 * crop / 4)
         away = rng.integers(-reach, reach + 1, 2)
-        return int(rows[place] + away[0]), int(columns[place] + away[1])
+        return int(rows[chosen] + away[0]), int(columns[chosen] + away[1])
     row, column = 0, 0
     for _ in range(_TRIES):
         row, column = rng.integers(0, picture.shape[0] // 4, 2).tolist()
@@ -79,14 +79,11 @@ def _centre(
 def _window(
     picture: NDArray[np.uint8], coverage: NDArray[np.uint8], side: int, centre: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    cut = np.zeros((side, side, picture.shape[2]), np.uint8)
-    covered = np.zeros((side // 4, side // 4), np.uint8)
-    for target, source, step in ((cut, picture, 4), (covered, coverage, 1)):
-        top, left = (step * place - target.shape[0] // 2 for place in centre)
-        rows = slice(max(0, top), min(source.shape[0], top + target.shape[0]))
-        columns = slice(max(0, left), min(source.shape[1], left + target.shape[1]))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            target[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = source[
-                rows, columns
-            ]
-    return cut, covered
+    """A window of a picture and of its coverage around a centre that is at most half a window outside; 0 beyond."""
+
+    def cut(image: NDArray[np.uint8], size: int, step: int) -> NDArray[np.uint8]:
+        padded = np.pad(image, [(size, size)] * 2 + [(0, 0)] * (image.ndim - 2))
+        top, left = (step * position + size // 2 for position in centre)
+        return padded[top : top + size, left : left + size]
+
+    return cut(picture, side, 4), cut(coverage, side // 4, 1)

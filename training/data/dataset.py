@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from index.case import ABNORMAL, Case
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import file_digest, shown_name
+from retrieval.encoding.batches import file_digest, shown_name, thumbnail
+from retrieval.encoding.picture_hash import Hashes, picture_hash, picture_hashes
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import Preprocessing, preprocess
 from retrieval.images.radiograph import read_radiograph
@@ -31,11 +32,12 @@ Progress = Callable[[int, int], None]
 
 
 class _Made(NamedTuple):
-    """A prepared radiograph: the digest of its file, and its height and width."""
+    """A prepared radiograph: the digest of its file, its height and width, and its hash (64,)."""
 
     digest: str
     height: int
     width: int
+    hash: Hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,12 @@ class TrainingSet:
 
     `known` (N,) says whose lesions are known: normal ones have none, abnormal ones where the collection gives boxes.
     `pictures` gives the picture of each case; its lesions are boxes in a radiograph of a size, or coverage as it is.
+    `hashes` (N, 64) are those of the radiographs (`encoding.picture_hash`).
     """
 
     cases: tuple[Case, ...]
     known: NDArray[np.bool_]
+    hashes: Hashes
     pictures: tuple[Callable[[], NDArray[np.uint8]], ...]
     lesions: tuple[tuple[Sequence[Box], int, int] | NDArray[np.uint8], ...]
 
@@ -55,14 +59,18 @@ class TrainingSet:
     def of_arrays(
         cls, cases: Sequence[Case], pictures: NDArray[np.uint8], coverage: NDArray[np.uint8], known: NDArray[np.bool_]
     ) -> "TrainingSet":
-        """One of arrays in memory: pictures (N, S, S, 1 or 3), coverage (N, S/4, S/4) of 0 to 255."""
-        return cls(tuple(cases), known, tuple(partial(np.asarray, picture) for picture in pictures), tuple(coverage))
+        """A set in memory: pictures (N, S, S, 1 or 3), coverage (N, S/4, S/4) of 0 to 255."""
+        hashes = picture_hashes(map(thumbnail, pictures))
+        return cls(
+            tuple(cases), known, hashes, tuple(partial(np.asarray, picture) for picture in pictures), tuple(coverage)
+        )
 
     def rows(self, taken: NDArray[np.int64]) -> "TrainingSet":
-        """Only these rows, in this order. No picture is copied."""
+        """Only these rows, in this order, without a copy of the pictures."""
         return TrainingSet(
             tuple(self.cases[i] for i in taken),
             self.known[taken],
+            self.hashes[taken],
             tuple(self.pictures[i] for i in taken),
             tuple(self.lesions[i] for i in taken),
         )
@@ -79,12 +87,14 @@ class TrainingSet:
 
     def fingerprint(self) -> str:
         """SHA-256 of all that a run learns from: radiographs, identities, patients, lesions, and their order."""
-        found = hashlib.sha256()
+        fingerprint = hashlib.sha256()
         for case, known, lesion in zip(self.cases, self.known, self.lesions, strict=True):
             listed = (case.digest, case.part, case.label, case.patient, case.study, bool(known))
-            found.update(f"{listed}\n{lesion if isinstance(lesion, tuple) else ''}\n".encode(errors="surrogateescape"))
-            found.update(b"" if isinstance(lesion, tuple) else lesion.tobytes())
-        return found.hexdigest()
+            fingerprint.update(
+                f"{listed}\n{lesion if isinstance(lesion, tuple) else ''}\n".encode(errors="surrogateescape")
+            )
+            fingerprint.update(b"" if isinstance(lesion, tuple) else lesion.tobytes())
+        return fingerprint.hexdigest()
 
     def take(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion."""
@@ -124,6 +134,7 @@ def load_training_set(
     return TrainingSet(
         tuple(replace(case, digest=made.digest) for case, _, made in listed),
         np.array([case.label != ABNORMAL or bool(lesions) for case, lesions, _ in listed]),
+        np.stack([made.hash for _, _, made in listed]),
         tuple(partial(_picture, store, made.digest) for _, _, made in listed),
         tuple((lesions, made.height, made.width) for _, lesions, made in listed),
     ), [(shown_name(case), result) for case, result in zip(cases, results, strict=True) if isinstance(result, str)]
@@ -131,9 +142,11 @@ def load_training_set(
 
 def listed_cases(collections: Sequence[Collection]) -> list[Case]:
     """The cases as `load_training_set` names them, none of them read."""
+    if len(collections) == 1:
+        return list(collections[0].cases)
     return [
-        _apart(case, number if len(collections) > 1 else None)
-        for number, collection in enumerate(collections)
+        replace(case, case=f"{n}/{case.case}", patient=f"{n}/{case.patient}", study=f"{n}/{case.study}")
+        for n, collection in enumerate(collections)
         for case in collection.cases
     ]
 
@@ -186,9 +199,12 @@ def _prepared(case: Case, digest: str, store: PictureCache, how: Preprocessing) 
             return str(error)
         picture = preprocess(radiograph.pixels, how)
         grey = bool((picture == picture[:, :, :1]).all())
-        digest, kept = radiograph.digest, Prepared(picture[:, :, : 1 if grey else 3], *radiograph.pixels.shape[:2])
+        hashed = picture_hash(thumbnail(radiograph.pixels))
+        H, W = radiograph.pixels.shape[:2]
+        kept = Prepared(picture[:, :, : 1 if grey else 3], H, W, hashed)
+        digest = radiograph.digest
         store.write(digest, kept)
-    return _Made(digest, kept.height, kept.width)
+    return _Made(digest, kept.height, kept.width, kept.hash)
 
 
 def _require_room(store: PictureCache, count: int) -> None:
@@ -198,11 +214,3 @@ def _require_room(store: PictureCache, count: int) -> None:
             f"{count:,} prepared radiographs need {needed / 2**30:.1f} GiB in {store.folder.parent}, where "
             f"{free / 2**30:.1f} GiB are free; name another folder with --cache or MURA_SEARCH_CACHE"
         )
-
-
-def _apart(case: Case, number: int | None) -> Case:
-    if number is None:
-        return case
-    return replace(
-        case, case=f"{number}/{case.case}", patient=f"{number}/{case.patient}", study=f"{number}/{case.study}"
-    )

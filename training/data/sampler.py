@@ -26,14 +26,11 @@ def batches(cases: Sequence[Case], P: int, K: int, rng: np.random.Generator) -> 
     proportional to the number of images of their rarer label, of which they can teach that much. With fewer parts than
     P / 2 all of them come, with more images of each: P * K in all, or a few less where that does not divide evenly.
 
-    Without replacement: an identity's images come in random order, and none comes again before all of them have come,
-    so within an identity the images' counts in an epoch differ by 1 at most. Between identities they differ more, since
-    labels are balanced and parts are drawn: images of a part's rarer label come round more often. Within a batch the
-    patients of an identity differ as far as those still to come allow, and an image comes twice only where its identity
-    has fewer than are asked for.
-
-    Several processes that share an epoch draw the same batches from equal generators, and take every n-th of them.
-    Raises TrainingError where no part has both labels.
+    Without replacement: an identity's images come in random order, and none comes again before all of them have come.
+    Images of a part's rarer label come more often, since labels are balanced. Within a batch the patients of an
+    identity differ as far as those still to come allow, and an image comes twice only if its identity has fewer than
+    the batch needs. Several processes draw the same batches from equal generators, and take every n-th of them. Raises
+    TrainingError if no part has both labels.
     """
     rows: dict[tuple[str, int], list[int]] = defaultdict(list)
     for row, case in enumerate(cases):

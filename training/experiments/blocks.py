@@ -1,4 +1,4 @@
-"""What a report is made of: headings, paragraphs, tables and charts, as HTML and as Markdown."""
+"""The parts of a report: headings, paragraphs, tables and charts, as HTML and as Markdown."""
 
 import re
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from typing import ClassVar
 from retrieval.reports.svg_chart import Chart
 from retrieval.reports.templating import render
 
-__all__ = ["Block", "Cell", "Heading", "Panel", "Panels", "Sheet", "Text", "as_html", "as_markdown", "row_of"]
+__all__ = ["Block", "Cell", "Heading", "Panels", "Sheet", "Text", "as_html", "as_markdown"]
 
 _TEMPLATES = (Path(__file__).parent / "templates",)
+Cell = str | tuple[str, str]  # a measured figure, or that and the published one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,6 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What was measured and, beside it, what was published, where anything was."""
-
-    measured: str
-    published: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Sheet:
     """A table; the first cell of a row names it."""
 
@@ -52,18 +45,12 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    title: str
-    chart: Chart
-
-
-@dataclass(frozen=True, slots=True)
 class Panels:
-    """Charts side by side; `file` is where their drawing lies, relative to the report."""
+    """Charts side by side, each with its title; `file` is the path of their drawing, relative to the report."""
 
     kind: ClassVar[str] = "chart"
     file: str
-    panels: Sequence[Panel]
+    panels: Sequence[tuple[str, Chart]]
     alt: str
     caption: str
 
@@ -96,15 +83,9 @@ def as_markdown(title: str, blocks: Sequence[Block]) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    measured = _plain(cell.measured)
-    return f"**{measured}** · {_plain(cell.published)}" if cell.published else measured
+    return _plain(cell) if isinstance(cell, str) else "**{}** · {}".format(*map(_plain, cell))
 
 
 def _plain(text: str) -> str:
     """Text in which nothing means anything to Markdown, on one line."""
     return re.sub(r"([\\`*<\[\]|~])", r"\\\1", " ".join(text.split()))
-
-
-def row_of(*cells: str) -> list[Cell]:
-    """A row of plain cells."""
-    return [Cell(cell) for cell in cells]

@@ -1,10 +1,10 @@
-"""A grid of runs, each trained, indexed and judged as a user would do it; what is done is not done again.
+"""A grid of runs, each trained, indexed and evaluated as a user would do it; finished runs are not repeated.
 
 OUT/
   runs/NAME/fold-1/       a training run (see `training.loop.run`), and its index
   runs/NAME/result.json   the run's figures; a run that has it is skipped
-  runs/NAME/calls.csv     what was said of each judged study
-  runs/NAME/embeddings.npz   of the judged radiographs, for the maps: embeddings (N, D) and labels (N,)
+  runs/NAME/calls.csv     the predictions for each study of the evaluation
+  runs/NAME/embeddings.npz   of the evaluation's radiographs, for the maps: embeddings (N, D) and labels (N,)
   report.md  results.csv  report.html  figures/
 """
 
@@ -51,14 +51,13 @@ SCHEMA = "mura-search/experiment-run/1"
 SEED = 0  # of the folds and of the resampling
 
 Tell = Callable[[str], None]
-Seen = tuple[Sequence[Case], NDArray[np.float32], NDArray[np.float64]]  # N cases, embeddings (N, D), probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """What every run of a grid learns from and is judged by: (train, valid) of each fold, and what only trains.
+    """The data of every run of a grid: (train, valid) of each fold, and collections that only train.
 
-    Only studies of `part` are indexed and judged, where one is named; those of all parts train.
+    If a part is named, only its studies are indexed and evaluated; those of all parts train.
     """
 
     folds: int
@@ -68,13 +67,13 @@ class _Data:
     sha256: str
 
     def record(self) -> dict[str, Any]:
-        """What a result must have in common with this data to be there already."""
+        """What the result of a finished run must say of its data."""
         return {"folds": self.folds, "part": self.part, "data_sha256": self.sha256}
 
 
 def run_experiment(
     grid: Grid,
-    judged: Collection,
+    collection: Collection,
     others: Sequence[Collection],
     out: Path,
     *,
@@ -82,14 +81,15 @@ def run_experiment(
     tell: Tell = lambda text: None,
     report: Report = lambda stage, done, total, figures: None,
 ) -> list[Mapping[str, Any]]:
-    """Train and judge every run of the grid on `judged`, write the report to OUT, and give the runs' results.
+    """Train and evaluate every run of the grid on `collection`, write the report to OUT, and give the runs' results.
 
-    With `grid.folds` of k, patients of `judged` are divided into k folds, each judged by a model and an index of the
-    others, and the studies of all folds are counted together; else its own split valid is judged by its split train.
-    `others` only ever train. A run that fails is reported and the others go on; `tell` is called with a sentence as
-    each run begins or ends. Interrupted, the same call goes on. Raises TrainingError where OUT holds other data.
+    With `grid.folds` of k, its patients are divided into k folds, each evaluated with a model and an index of the
+    others, and the studies of all folds are counted together; else its split valid is evaluated with its split train.
+    `others` only train. A run that fails is reported and the others continue; `tell` is called with a sentence
+    as each run begins or ends. After an interruption the same call continues. Raises TrainingError where OUT holds
+    other data.
     """
-    data = _Data(grid.folds, grid.part, _divided(judged, grid.folds), others, _data_sha256([judged, *others]))
+    data = _Data(grid.folds, grid.part, _divided(collection, grid.folds), others, _data_sha256([collection, *others]))
     results: list[Mapping[str, Any]] = []
     for number, run in enumerate(grid.runs, 1):
         folder = out / "runs" / run.name
@@ -103,25 +103,27 @@ def run_experiment(
                 result = {"name": run.name, "error": str(error)}
                 tell(f"{where}: failed: {error}")
         else:
-            tell(f"{where}: there already")
+            tell(f"{where}: done already")
         results.append(result)
         write_report(grid, results, out)
     return results
 
 
-def _divided(judged: Collection, folds: int) -> list[tuple[Collection, Collection]]:
+def _divided(collection: Collection, folds: int) -> list[tuple[Collection, Collection]]:
     """(train, valid) of each fold."""
     if not folds:
-        return [(judged.select(split="train"), judged.select(split="valid"))]
-    fold_of = patient_folds(judged.cases, folds, SEED)
+        return [(collection.select(split="train"), collection.select(split="valid"))]
+    fold_of = patient_folds(collection.cases, folds, SEED)
 
-    def of(number: int, inside: bool) -> Collection:
-        cases = tuple(c for c, fold in zip(judged.cases, fold_of, strict=True) if (fold == number) == inside)
-        if not cases:
-            raise TrainingError(f"{judged.root} has too few patients for {folds} folds; give fewer")
-        return replace(judged, cases=tuple(replace(c, split="valid" if inside else "train") for c in cases))
+    if len({case.patient for case in collection.cases}) < folds:
+        raise TrainingError(f"{collection.root} has too few patients for {folds} folds; give fewer")
 
-    return [(of(number, False), of(number, True)) for number in range(folds)]
+    def side(number: int, split: str) -> Collection:
+        rows = zip(collection.cases, fold_of, strict=True)
+        chosen = (replace(case, split=split) for case, fold in rows if (fold == number) == (split == "valid"))
+        return replace(collection, cases=tuple(chosen))
+
+    return [(side(number, "train"), side(number, "valid")) for number in range(folds)]
 
 
 def _done(folder: Path, run: Run, data: _Data) -> Mapping[str, Any] | None:
@@ -139,24 +141,35 @@ def _done(folder: Path, run: Run, data: _Data) -> Mapping[str, Any] | None:
 
 def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report) -> Mapping[str, Any]:
     seconds = 0.0
-    readings: list[StudyPrediction] = []
+    predictions: list[StudyPrediction] = []
     figures: list[dict[str, dict[str, float]]] = []
     for number, (learned, valid) in enumerate(data.divided, 1):
-        place = folder / f"fold-{number}"
+        fold = folder / f"fold-{number}"
         loaded, _ = load_training_set([learned, *data.others], run.recipe.preprocessing, cache=cache)
         options = RunOptions(name=run.name, resume=True, appearance=False)
-        trained = train(loaded, run.recipe, place, options, report)
+        trained = train(loaded, run.recipe, fold, options, report)
         assert trained is not None  # an experiment is one process
         began = time.monotonic()
         part = data.part or None
-        build_index(learned.select(part=part), place / "index", model=trained.model, replace=True)
-        with Searcher.open(place / "index") as searcher:
-            sides = {"train": _known(searcher), "valid": _read(searcher, valid.select(part=part), readings)}
-            figures.append({side: _by_image(seen, searcher.rules, run.recipe) for side, seen in sides.items()})
+        build_index(learned.select(part=part), fold / "index", model=trained.model, replace=True)
+        with Searcher.open(fold / "index") as searcher:
+            known, rules = searcher.index, searcher.rules
+            refuse_known(searcher, valid.select(part=part).cases)
+            studies, _ = predict_studies(searcher, valid.select(part=part))
+            train_side = known.cases(), known.embeddings(), rules.probabilities(known.logits())
+            valid_side = (
+                [case for study in studies for case in study.cases],
+                np.concatenate([study.embeddings for study in studies]),
+                np.concatenate([study.classifier for study in studies]),
+            )
+        figures.append(
+            {"train": _by_image(*train_side, rules, run.recipe), "valid": _by_image(*valid_side, rules, run.recipe)}
+        )
+        predictions += studies
         seconds += trained.seconds + time.monotonic() - began
         if number == 1:
-            cases, embeddings, _ = sides["valid"]
-            np.savez(folder / "embeddings.npz", embeddings=embeddings, labels=[case.label for case in cases])
+            labels = [case.label for case in valid_side[0]]
+            np.savez(folder / "embeddings.npz", embeddings=valid_side[1], labels=labels)
     result = {
         "schema": SCHEMA,
         "name": run.name,
@@ -164,60 +177,47 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
         "pretrained": bool(run.recipe.weights),
         **data.record(),
         "seconds": seconds,
-        **{side: _mean([of_fold[side] for of_fold in figures]) for side in ("train", "valid")},
-        **summarise(readings, rounds=10_000, seed=SEED).to_dict(),
+        **{side: _mean([fold[side] for fold in figures]) for side in ("train", "valid")},
+        **summarise(predictions, rounds=10_000, seed=SEED).to_dict(),
         "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "numpy", "onnxruntime")},
     }
-    write_predictions(predictions_of(readings), folder / "calls.csv")
+    write_predictions(predictions_of(predictions), folder / "calls.csv")
     write_whole(folder / "result.json", (json.dumps(plain(result), indent=1, allow_nan=False) + "\n").encode())
     return result
 
 
-def _known(searcher: Searcher) -> Seen:
-    """The radiographs that the index holds, as its model sees them."""
-    cases, embeddings = searcher.index.cases(), searcher.index.embeddings()
-    return cases, embeddings, searcher.rules.probabilities(searcher.index.logits())
-
-
-def _read(searcher: Searcher, valid: Collection, readings: list[StudyPrediction]) -> Seen:
-    """Judge the studies of `valid`, to be added to `readings`; and their radiographs as the model sees them."""
-    refuse_known(searcher, valid.cases)
-    read, _ = predict_studies(searcher, valid)
-    readings += read
-    return (
-        [case for one in read for case in one.cases],
-        np.concatenate([one.embeddings for one in read]),
-        np.concatenate([one.classifier for one in read]),
-    )
-
-
-def _by_image(seen: Seen, rules: Rules, recipe: Recipe) -> dict[str, float]:
+def _by_image(
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    probabilities: NDArray[np.float64],
+    rules: Rules,
+    recipe: Recipe,
+) -> dict[str, float]:
     """The report's figures: the embedding's loss, and accuracy, error and kappa of the classifier by image."""
-    cases, embeddings, probabilities = seen
-    calls = Predictor(probabilities, probabilities > rules.classifier_threshold)
-    found = measure(np.array([case.label for case in cases]), calls)
-    accuracy = float(found["accuracy"][0])
+    predicted = Predictor(probabilities, probabilities > rules.classifier_threshold)
+    figures = measure(np.array([case.label for case in cases]), predicted)
+    accuracy, kappa = (float(figures[name][0]) for name in ("accuracy", "kappa"))
     loss = embedding_loss(embeddings, cases, recipe)
-    return {"loss": loss, "accuracy": accuracy, "error": 1 - accuracy, "kappa": float(found["kappa"][0])}
+    return {"loss": loss, "accuracy": accuracy, "error": 1 - accuracy, "kappa": kappa}
 
 
 def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([of_fold[name] for of_fold in figures])) for name in figures[0]}
+    return {name: float(np.mean([fold[name] for fold in figures])) for name in figures[0]}
 
 
 def _data_sha256(collections: Sequence[Collection]) -> str:
-    """What the collections list, and where lesions are; radiographs are checked when a model is made of them.
+    """A fingerprint of the collections' tables and of where lesions lie; radiographs are checked in training.
 
-    A path begins below the folder that all radiographs of its collection lie in, so where that is, and where a case
-    table that lists them is, do not matter.
+    A path begins below the folder that all radiographs of its collection lie in, so neither the path of that folder nor
+    that of a case table matters.
     """
-    found = hashlib.sha256()
+    fingerprint = hashlib.sha256()
     for number, c in enumerate(collections):
-        places = [os.path.normpath(c.root.absolute() / x.case) for x in c.cases]
-        above = os.path.commonpath([Path(place).parent for place in places])
+        paths = [os.path.normpath(c.root.absolute() / x.case) for x in c.cases]
+        above = os.path.commonpath([Path(path).parent for path in paths])
         for line in sorted(
-            f"{number},{os.path.relpath(place, above)},{x.label},{x.patient},{x.study},{x.part},{x.split},{boxes}\n"
-            for place, x, boxes in zip(places, c.cases, boxes_of(c), strict=True)
+            f"{number},{os.path.relpath(path, above)},{x.label},{x.patient},{x.study},{x.part},{x.split},{boxes}\n"
+            for path, x, boxes in zip(paths, c.cases, boxes_of(c), strict=True)
         ):
-            found.update(line.encode(errors="surrogateescape"))
-    return found.hexdigest()
+            fingerprint.update(line.encode(errors="surrogateescape"))
+    return fingerprint.hexdigest()

@@ -1,4 +1,4 @@
-"""A trained network becomes a model bundle: exported, its embedding and classifier completed, calibrated, checked."""
+"""The model bundle of a trained network: exported, its embedding and classifier completed, calibrated, checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class BundleExport:
     """Writes the bundle of a run into `folder`.
 
     data: the radiographs of the recipe's part, those that the network learned from and those held out. about: what
-    model.json says. Without `appearance` the bundle cannot tell body part, polarity and rotation.
+    model.json says. Without `appearance` the bundle cannot recognise body part, polarity and rotation.
     """
 
     folder: Path
@@ -52,33 +52,33 @@ class BundleExport:
 
         self.folder.mkdir(exist_ok=True)
         export_encoder(model, recipe.size, self.folder / "encoder.onnx")
-        encoder = Encoder(self._write(head, seen))
+        encoder = Encoder(self._write(head, learning))
 
         shown = None
         if recipe.looks or self.appearance:
             shown = show(encoder, learning, recipe.seed, lambda done, total: self.report("look", done, total, {}))
         if shown and recipe.looks:
             share_with_looks(head, shown, recipe.looks)
-            encoder = Encoder(self._write(head, seen))
+            encoder = Encoder(self._write(head, learning))
 
         embeddings, logits = encode(encoder, data, self.report)
         if recipe.second_stage:
             labels = [data.cases[row].label for row in taught]
             fit_classifier(head, embeddings[taught], labels, recipe.seed)
-            logits = Encoder(self._write(head, seen)).head.classify(embeddings)
+            logits = Encoder(self._write(head, learning)).head.classify(embeddings)
 
         layers = None
         if shown and self.appearance:
             layers = fit_appearance(encoder.head.embed(shown.features), shown.parts)
             (self.folder / APPEARANCE).write_bytes(layers.dump())
 
-        trained_on = self._write(head, seen).seen()
+        trained_on = self._write(head, learning).seen()
         rules = learn_rules(data.cases, embeddings, logits, trained_on=trained_on, appearance=layers)
         sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
-        bundle = self._write(head, seen, rules)
+        bundle = self._write(head, learning, rules)
         return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
 
-    def _write(self, head: SiameseHead, seen: set[str], rules: Rules | None = None) -> Bundle:
+    def _write(self, head: SiameseHead, learning: TrainingSet, rules: Rules | None = None) -> Bundle:
         """Write the head and model.json as they are now, and open the bundle."""
         head.export().save(self.folder / "head.safetensors")
         write_bundle(
@@ -86,7 +86,8 @@ class BundleExport:
             about=self.about,
             preprocessing=self.recipe.preprocessing,
             rules=rules.to_dict() if rules else None,
-            seen=seen,
+            seen=[case.digest for case in learning.cases],
+            hashes=learning.hashes,
         )
         return Bundle.open(self.folder)
 

@@ -12,12 +12,12 @@ from training.model.siamese import SiameseHead
 __all__ = ["fit_classifier"]
 
 # The encoder has learned these very radiographs, so their embeddings lie further apart than new ones will: a classifier
-# that fits them closely is worse on others. Held-out patients' AUROC fell from 0.91 at 50 steps to 0.88 at 300.
+# that fits them closely is worse on others. Held-out AUROC fell from 0.91 at 50 steps to 0.88 at 300.
 STEPS = 50
 
 
 def fit_classifier(head: SiameseHead, embeddings: NDArray[np.float32], labels: Sequence[int], seed: int) -> None:
-    """The report's second stage: train the classifier's layers anew on frozen embeddings (N, D).
+    """The report's second stage: train the classifier's layers again on frozen embeddings (N, D).
 
     Abnormal and normal weigh the same. Full batches, stopped early.
     """

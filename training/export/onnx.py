@@ -1,4 +1,4 @@
-"""A trained network becomes a model bundle, checked against torch before it is called done."""
+"""Export of a trained network to ONNX, and the check of a bundle against torch."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def export_encoder(model: Siamese, size: int, file: Path) -> None:
 def check_export(model: Siamese, bundle: Bundle, pictures: NDArray[np.uint8]) -> float:
     """Compare bundle and torch on prepared pictures (B, S, S, 3): the largest difference of embedding and probability.
 
-    Raises TrainingError where it is above 1e-4: a model that answers differently after export is not written.
+    Raises TrainingError where it is above 1e-4: a model that differs after export must not be used.
     """
     encoded = Encoder(bundle).encode_prepared(list(pictures))
     views = [pictures, pictures[:, :, ::-1]] if bundle.test_time == "mirror" else [pictures]

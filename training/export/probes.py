@@ -1,8 +1,8 @@
-"""Learning to read body part, polarity and turn off the embeddings of a trained network (`retrieval.encoding.probes`).
+"""Learning the layers that recognise body part, polarity and turn in an embedding (`retrieval.encoding.probes`).
 
-The network is shown its own training radiographs as they are, inverted, turned by a quarter to either side, and spoilt
-so that they are none any more (`training.data.outliers`). Logistic regression (softmax over parts and none) with an L2
-penalty, on standardised vectors; their scale is folded into the weights.
+They learn from training radiographs as they are, inverted, turned by a quarter to either side, and spoilt so that they
+show none any more (`training.data.outliers`): logistic regression (softmax over parts and none) with an L2 penalty, on
+standardised vectors, whose scale is folded into the weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,19 +38,19 @@ class Shown:
 
 
 def show(
-    encoder: Encoder, data: TrainingSet, seed: int, progress: Callable[[int, int], None] = lambda done, of: None
+    encoder: Encoder, data: TrainingSet, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Shown:
     """Show an encoder radiographs that it was trained on, at most 2,000 of them, drawn by seed, in five ways each."""
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(data.cases))[:MOST]
-    found = []
+    features = []
     for start in range(0, len(rows), _AT_ONCE):
         some = rows[start : start + _AT_ONCE].tolist()
-        ways = [way for one in data.take(some)[0] for way in (*changed(one), spoilt(one, generator))]
+        ways = [way for picture in data.take(some)[0] for way in (*changed(picture), spoilt(picture, generator))]
         z, _ = encoder.head.pool(encoder.maps(ways))
-        found.append(z.reshape(len(some), -1, z.shape[1]))
+        features.append(z.reshape(len(some), -1, z.shape[1]))
         progress(start + len(some), len(rows))
-    return Shown(np.concatenate(found), tuple(data.cases[row].part for row in rows))
+    return Shown(np.concatenate(features), tuple(data.cases[row].part for row in rows))
 
 
 def changed(picture: Pictures) -> tuple[Pictures, ...]:
@@ -75,15 +75,15 @@ def fit_appearance(vectors: NDArray[np.float32], parts: Sequence[str]) -> Appear
     numbers = np.repeat([[names.index(part)] for part in parts], 4, axis=1)
     numbers[:, -1] = len(names) - 1
 
-    def of(*ways: int) -> NDArray[np.float32]:
+    def rows(*ways: int) -> NDArray[np.float32]:
         return vectors[:, ways].reshape(N * len(ways), -1)
 
     layers = [
-        fit_layer(of(AS_IS, LEFT, RIGHT, SPOILT), numbers.ravel(), len(names)),
-        fit_layer(of(AS_IS, INVERTED, LEFT, RIGHT), np.tile([0, 1, 0, 0], N)),
-        fit_layer(of(AS_IS, LEFT, RIGHT), np.tile([0, 1, 1], N)),
+        fit_layer(rows(AS_IS, LEFT, RIGHT, SPOILT), numbers.ravel(), len(names)),
+        fit_layer(rows(AS_IS, INVERTED, LEFT, RIGHT), np.tile([0, 1, 0, 0], N)),
+        fit_layer(rows(AS_IS, LEFT, RIGHT), np.tile([0, 1, 1], N)),
     ]
-    weight, bias = (np.concatenate(rows).astype(np.float32) for rows in zip(*layers, strict=True))
+    weight, bias = (np.concatenate(values).astype(np.float32) for values in zip(*layers, strict=True))
     return Appearance(names, weight, bias)
 
 

@@ -96,13 +96,13 @@ class State:
         self.average.update_parameters(self.model)
         self.step += 1
 
-    def close_epoch(self, figures: dict[str, float], judged: float | None) -> None:
-        """End the epoch with its figures; keep its weights where it was judged better than any before."""
+    def close_epoch(self, figures: dict[str, float], kappa: float | None) -> None:
+        """End the epoch with its figures; keep its weights where it was validated better than before."""
         self.epochs.append(figures)
         self.step, self.sums = 0, {}
-        if judged is not None and (self.best is None or judged > self.best["judged"]):
+        if kappa is not None and (self.best is None or kappa > self.best["judged"]):
             weights = {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
-            self.best = {"epoch": len(self.epochs), "judged": judged, "weights": weights}
+            self.best = {"epoch": len(self.epochs), "judged": kappa, "weights": weights}
 
     def save(self, file: Path) -> None:
         """Write everything, with the run's seed and the stage's number."""

@@ -1,4 +1,4 @@
-"""What a run will take, measured on a few steps before it begins."""
+"""The cost of a run, measured on a few steps before it begins."""
 
 import copy
 import resource
@@ -83,15 +83,7 @@ def try_step(model: Siamese, recipe: Recipe, device: torch.device, precision: st
     )
 
 
-def make_plan(
-    trial: Trial,
-    recipe: Recipe,
-    *,
-    learning: int,
-    holdout: int,
-    crops: int = 0,
-    processes: int = 1,
-) -> Plan:
+def make_plan(trial: Trial, recipe: Recipe, *, learning: int, holdout: int, crops: int = 0, processes: int = 1) -> Plan:
     """The plan of a run whose step was tried.
 
     `learning` and `holdout` count pictures, `crops` those that crops are cut from. Raises TrainingError where there is
@@ -113,7 +105,7 @@ def make_plan(
         crop_epochs=recipe.crop_epochs,
         soup=recipe.soup,
         processes=processes,
-        # A crop costs its share of a picture's pixels; judging is forward only, about a third of a step a picture.
+        # A crop costs its share of a picture's pixels; validation is forward only, about a third of a step a picture.
         seconds=recipe.soup
         * trial.step_seconds
         * (

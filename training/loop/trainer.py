@@ -4,6 +4,7 @@ import ctypes
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from training.loop.objective import Objective
 from training.loop.validation import validate
 from training.model.siamese import Siamese
 from training.recipe import Recipe
-from training.signals import Interruption
+from training.signals import interruptible
 from training.types import Report
 
 __all__ = ["Trainer", "keep_memory"]
@@ -64,7 +65,7 @@ class Trainer:
         model.to(self.world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         saved = self._saved()
         epochs: list[dict[str, float]] = []
-        with Interruption() as interruption:
+        with interruptible() as interrupted:
             for number, stage in enumerate(stages_of(self.recipe)):
                 if saved and saved["number"] > number:
                     continue
@@ -72,12 +73,12 @@ class Trainer:
                 state = State(model, self.recipe, number, steps, epochs)
                 if saved and saved["number"] == number:
                     state.load(saved)
-                self._train_stage(state, steps, interruption)
+                self._train_stage(state, steps, interrupted)
                 model.load_state_dict(state.kept)
                 epochs = state.epochs
         return epochs, model.cpu().eval()
 
-    def _train_stage(self, state: State, steps: int, interruption: Interruption) -> None:
+    def _train_stage(self, state: State, steps: int, interrupted: Event) -> None:
         stage, world = state.stage, self.world
         data = self.learning if stage.crop else self.learning.of_part(self.recipe.part)
         objective = Objective(data, self.recipe, stage, world.device)
@@ -98,12 +99,12 @@ class Trainer:
                 state.advance(loss, world.average)
                 for term, value in terms.items():
                     state.sums[term] = state.sums.get(term, 0) + value.detach()
-                if world.any(interruption.asked):
+                if world.any(interrupted.is_set()):
                     self._save(state)
                     raise KeyboardInterrupt
                 self.report("train", self.plan.steps_before(epoch - 1) + state.step, self.plan.all_steps, {})
             self._end_epoch(state, epoch, steps)
-            if world.any(interruption.asked):  # during validation or saving
+            if world.any(interrupted.is_set()):  # during validation or saving
                 raise KeyboardInterrupt
 
     def _end_epoch(self, state: State, epoch: int, steps: int) -> None:

@@ -154,10 +154,10 @@ def _mean(terms: Tensor, counted: Tensor) -> Tensor:
 def region_loss(suspicion: Tensor, coverage: Tensor, known: Tensor) -> Tensor:
     """Binary cross-entropy of the suspicion map against where lesions lie, lesion and background weighing the same.
 
-        L = mean over lesion places of log(1 + e^-s)  +  mean over the others of log(1 + e^s)
+        L = mean over lesion positions of log(1 + e^-s)  +  mean over the others of log(1 + e^s)
 
-    `suspicion` (B, h, w) logits; `coverage` (B, h, w) in [0, 1], the lesion's share of a place; `known` (B,) says for
-    which images the lesions are known (a normal one has none). 0 where nothing is known.
+    `suspicion` (B, h, w) logits; `coverage` (B, h, w) in [0, 1], the lesion's share of a position; `known` (B,) says
+    for which images the lesions are known (a normal one has none). 0 if nothing is known.
     """
     s, t = suspicion[known], coverage[known]
     lesion = (softplus(-s) * t).sum() / t.sum().clamp_min(1)

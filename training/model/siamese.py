@@ -34,7 +34,7 @@ class SiameseHead(nn.Module):
         self.reset_classifier()
 
     def reset_classifier(self) -> None:
-        """Start the classifier's layers anew. Embeddings have unit length, so activations get unit variance."""
+        """Start the classifier's layers again. Embeddings have unit length, so activations get unit variance."""
         self.hidden.reset_parameters()
         self.output.reset_parameters()
         nn.init.normal_(self.hidden.weight)

@@ -24,8 +24,8 @@ from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.radiograph import Radiograph, read_radiograph
-from retrieval.notices import Notice, of_view
-from retrieval.query import View, frame_views, left_out, mura_patient
+from retrieval.notices import Notice
+from retrieval.query import View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.metrics import Figure
@@ -288,10 +288,13 @@ class Service:
             if len(views) > self.limits.views:
                 raise too_many_views(self.limits.views)
             pictures += prepared
-            notices += of_view(source.name, said)
+            notices += said
         if not views:
             raise failures[0][1]
-        return views, pictures, notices + [left_out(*failure) for failure in failures]
+        distinct, repeated = distinct_views(views)
+        kept = {id(view) for view in distinct}
+        pictures = [picture for view, picture in zip(views, pictures, strict=True) if id(view) in kept]
+        return distinct, pictures, [*notices, *repeated, *(left_out(*failure) for failure in failures)]
 
     async def _decoded(
         self, searcher: Searcher, source: _Source
@@ -385,7 +388,8 @@ def _read_source(
             f"{source.name} is DICOM, which this server cannot read; export it as PNG, JPEG or TIFF"
         ) from error
     pictures = [searcher.encoder.prepare(frame.pixels) for frame in frames]
-    return frame_views(source.name, frames, source.patients), pictures, frames[0].notices
+    views = frame_views(source.name, frames, source.patients)
+    return views, pictures, tuple(frame_notices(source.name, views, frames))
 
 
 def _answer_again(searcher: Searcher, study: Study, question: Question) -> Answer:

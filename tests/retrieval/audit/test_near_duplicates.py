@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from index.case import Case
-from retrieval.audit import near_duplicates as twins
+from retrieval.audit import near_duplicates as near_duplicates_module
 from retrieval.audit.near_duplicates import NearDuplicate, joined_patients, near_duplicates, similarity_limit
-from retrieval.audit.perceptual_hash import perceptual_hashes
+from retrieval.audit.perceptual_hash import ORIENTATIONS, perceptual_hashes
 
 Draw = Callable[..., np.ndarray]
 
@@ -68,6 +68,39 @@ def test_a_mirror_image_is_found(texture: Draw) -> None:
     assert twin.bits <= 1
 
 
+CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], dict[str, object]]] = {
+    "inverted": (lambda picture: 255 - picture, {"inverted": True}),
+    "turned": (np.rot90, {"turned": 90}),
+    "turned right": (lambda picture: np.rot90(picture, -1), {"turned": 270}),
+    "upside down": (lambda picture: picture[::-1, ::-1], {"turned": 180}),
+    "flipped": (lambda picture: picture[::-1], {"turned": 180, "mirrored": True}),
+    "inverted and turned": (lambda picture: 255 - np.rot90(picture), {"inverted": True, "turned": 90}),
+    "black border": (lambda picture: np.pad(picture, 20), {"border": True}),
+    "white border": (lambda picture: np.pad(picture, ((0, 30), (15, 0)), constant_values=255), {"border": True}),
+    "letterboxed": (lambda picture: np.pad(picture, ((0, 0), (30, 30))), {"border": True}),
+    "border, then inverted": (lambda picture: 255 - np.pad(picture, 20), {"border": True, "inverted": True}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_radiograph_is_found_with_its_change(texture: Draw, change: str) -> None:
+    """The embeddings of the two say nothing: a turned or inverted radiograph has another one."""
+    changed, fields = CHANGES[change]
+    pictures = [texture(1), texture(2), np.ascontiguousarray(changed(texture(1))), texture(3)]
+    embeddings = unit(np.eye(4))
+    pairs = near_duplicates([case(name) for name in "abcd"], embeddings, [png(picture) for picture in pictures], 0.9)
+    (pair,) = pairs
+    assert pair.cases == ("a", "c")
+    plain: dict[str, object] = {"mirrored": False, "turned": 0, "inverted": False, "border": False}
+    assert {name: getattr(pair, name) for name in plain} == plain | fields
+
+
+def test_the_same_frame_around_two_radiographs_makes_no_near_duplicate(texture: Draw) -> None:
+    framed = [np.pad(texture(seed), ((30, 20), (10, 40)), constant_values=255) for seed in (1, 2, 3)]
+    assert found([case("a"), case("b"), case("c")], framed) == []
+    assert [pair.cases for pair in found([case("a"), case("b")], [framed[0]] * 2)] == [("a", "b")]
+
+
 def test_files_that_are_the_same_are_not_listed_again(texture: Draw) -> None:
     cases = [case("a", digest="1"), case("b", digest="1"), case("c", digest="2")]
     assert [twin.cases for twin in found(cases, [texture(1)] * 3)] == [("a", "c"), ("b", "c")]
@@ -97,7 +130,7 @@ def test_pictures_not_near_by_hash_need_alike_embeddings(texture: Draw) -> None:
     hashes = [perceptual_hashes(picture) for picture in pictures]
     assert hashes[0]
     assert hashes[1]
-    assert twins.SURE < (hashes[0][0] ^ hashes[1][0]).bit_count() <= twins.NEAR
+    assert near_duplicates_module.SURE < (hashes[0][0] ^ hashes[1][0]).bit_count() <= near_duplicates_module.NEAR
     cases, thumbnails = [case("a"), case("b")], [png(picture) for picture in pictures]
     for vectors, count in (([[1, 0.1], [1, 0]], 1), ([[1, 0], [0, 1]], 0)):
         assert len(near_duplicates(cases, unit(np.array(vectors)), thumbnails, 0.9)) == count
@@ -113,34 +146,37 @@ def test_candidates_are_those_of_a_plain_loop(
     monkeypatch.setattr("retrieval.audit.perceptual_hash._CHUNK", 20)
     pictures = [texture(seed) for seed in range(10)]
     pictures += [cropped(picture) for picture in pictures[:5]] + [np.ascontiguousarray(pictures[7][:, ::-1])]
+    pictures += [np.ascontiguousarray(np.rot90(pictures[0])), 255 - pictures[1]]
     embeddings = unit(np.random.default_rng(0).normal(size=(len(pictures), 3)))
     embeddings[10:13] = embeddings[:3]
+    hashes = [perceptual_hashes(picture) or () for picture in pictures]
     wanted = set()
-    for two, second in enumerate(pictures):
-        for one, first in enumerate(pictures[:two]):
+    for two in range(len(pictures)):
+        for one in range(two):
             if asked is not None and not one < asked <= two:
                 continue
-            for mirrored in (False, True):
-                a, b = perceptual_hashes(first), perceptual_hashes(second)
-                assert a
-                assert b
-                bits = (a[0] ^ b[mirrored]).bit_count()
-                alike = limit is None or float(embeddings[one] @ embeddings[two]) >= limit
-                if bits <= twins.SURE or (alike and (bits <= twins.NEAR or not mirrored)):
-                    wanted.add((one, two, mirrored, bits))
-    got = twins._candidates([png(picture) for picture in pictures], embeddings, limit, asked)
-    assert {(one.one, one.two, one.mirrored, one.bits) for one in got} == wanted
-    assert len(got) == len(wanted)
-    assert {(0, 10), (1, 11), (2, 12), (7, 15)} <= {(one.one, one.two) for one in got}
+            alike = limit is None or float(embeddings[one] @ embeddings[two]) >= limit
+            for number, orientation in enumerate(ORIENTATIONS):
+                bits = (hashes[one][number] ^ hashes[two][0]).bit_count()
+                upright = alike and not orientation.turns and (bits <= near_duplicates_module.NEAR or number == 0)
+                changed = near_duplicates_module.CHANGED
+                if bits <= (changed if orientation.turns else near_duplicates_module.SURE) or upright:
+                    wanted.add((one, two, orientation, False))
+                if 64 - bits <= changed:
+                    wanted.add((one, two, orientation, True))
+    got = near_duplicates_module._candidates([png(picture) for picture in pictures], embeddings, limit, asked)
+    assert {(pair.first, pair.second, pair.orientation, pair.inverted) for pair in got} == wanted
+    pairs = {(pair.first, pair.second) for pair in got}
+    assert {(0, 10), (1, 11), (2, 12), (7, 15), (0, 16), (1, 17)} <= pairs
 
 
 def test_only_the_closest_are_compared(texture: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retrieval.audit.near_duplicates.CLOSEST", 1)
     embeddings = unit([[1, 0], [1, 0.5], [1, 0.4], [1, 0.1]])
     thumbnails = [png(cropped(texture(1))), *[png(texture(1))] * 3]
-    got = twins._candidates(thumbnails, embeddings, None)
-    assert (0, 3) in {(one.one, one.two) for one in got}  # nearest to the first
-    assert (0, 1) not in {(one.one, one.two) for one in got}
+    got = near_duplicates_module._candidates(thumbnails, embeddings, None)
+    assert (0, 3) in {(pair.first, pair.second) for pair in got}  # nearest to the first
+    assert (0, 1) not in {(pair.first, pair.second) for pair in got}
 
 
 def test_progress_is_told(texture: Draw) -> None:

@@ -45,25 +45,25 @@ def fingers() -> list[np.ndarray]:
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_finger_is_still_the_same(fingers: list[np.ndarray], change: str) -> None:
     for finger in fingers:
-        assert detail_match(CHANGES[change](finger), finger).copy
-        assert detail_match(finger, CHANGES[change](finger)).copy
+        assert detail_match(CHANGES[change](finger), finger).same
+        assert detail_match(finger, CHANGES[change](finger)).same
 
 
 def test_other_fingers_are_not(fingers: list[np.ndarray]) -> None:
     for number, finger in enumerate(fingers):
         for other in fingers[:number]:
-            assert not detail_match(finger, other).copy
+            assert not detail_match(finger, other).same
 
 
 def test_the_mirror_image_is_another_picture(fingers: list[np.ndarray]) -> None:
     for finger in fingers:
-        assert not detail_match(np.ascontiguousarray(finger[:, ::-1]), finger).copy
+        assert not detail_match(np.ascontiguousarray(finger[:, ::-1]), finger).same
 
 
 def test_the_same_to_the_last_bit(texture: Draw) -> None:
     match = detail_match(texture(1), texture(1))
     assert match.correlation == pytest.approx(1)
-    assert match.copy
+    assert match.same
     assert not match.aligned
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from index.case import Case
-from retrieval.datasets.case_table import read_lesions
+from retrieval.datasets.case_table import parse_meanings, read_lesions
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.errors import CollectionError
+from retrieval.notices import Code
 
 Write = Callable[..., Path]
 
@@ -61,7 +62,7 @@ def test_path_and_label_alone(write: Write) -> None:
         ("a.png", "a.png", 1),
         ("b.png", "b.png", 0),
     ]
-    assert found.notes[0].startswith("rows that name no study: 2 of 2; each radiograph counts as one study")
+    assert found.notes[0].startswith("radiographs that name no study: 2 of 2; each counts as one study")
     assert found.notes[1].startswith(
         "radiographs that name no patient: 2 of 2; each of their studies counts as one patient"
     )
@@ -111,16 +112,23 @@ def test_a_column_missing(write: Write) -> None:
 
 def test_labels_that_are_none(write: Write) -> None:
     table = write("path,label", "a.png,fracture", "b.png,1", "c.png,", "d.png,2", "e.png,3", "f.png,4", "g.png,0.0")
-    wanted = "labels other than normal, abnormal, 0, 1, positive, negative"
+    wanted = "labels other than normal, abnormal, negative, positive, false, true, 0, 1"
     assert wanted in refusal(table)
-    assert refusal(table).endswith(
-        "line 2 has 'fracture', line 4 has '', line 5 has '2', line 6 has '3', line 7 has '4' and 1 more"
-    )
+    listed = "line 2 has 'fracture', line 4 has '', line 5 has '2', line 6 has '3', line 7 has '4'; say"
+    assert listed in refusal(table)
 
 
 def test_paths_that_do_not_exist(write: Write) -> None:
     table = write("path,label", *(f"{name}.png,1" for name in ("a", "n", "o", "p", "q", "r", "s")))
-    assert "names 6 of 7 radiographs that do not exist: n.png, o.png, p.png, q.png, r.png and 1 more" in refusal(table)
+    collection = read(table)
+    (notice,) = (notice for notice in collection.notices if notice.code == Code.MISSING_FILES)
+    assert notice.detail == {"count": 6, "total": 7, "names": "n.png, o.png, p.png, q.png, r.png and 1 more"}
+    assert [case.case for case in collection.cases] == [
+        f"{name}.png" for name in "anopqrs"
+    ]  # they are listed as missing
+    table = write("path,label", "x/a.png,1", "x/b.png,1")
+    assert "none of the 2 radiographs that" in refusal(table)
+    assert "paths are relative to the table's folder" in refusal(table)
 
 
 def test_rows_that_are_none(write: Write) -> None:
@@ -137,13 +145,156 @@ def test_a_study_of_two_labels_or_patients(write: Write) -> None:
     assert "study S has two patients: a.png is of P, b.png of Q" in refusal(table)
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_no_utf8(write: Write, encoding: str) -> None:
-    assert "is not a CSV table in UTF-8" in refusal(write("path,label,view", "a.png,1,schräg", encoding=encoding))
+def test_no_utf8(write: Write) -> None:
+    assert "is not a CSV table in UTF-8" in refusal(write("path,label,view", "a.png,1,schräg", encoding="latin-1"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings(write: Write, encoding: str) -> None:
+    """Excel's "Unicode text" is UTF-16 with tabs."""
+    (case,) = read(write("path\tlabel\tview", "a.png\t1\tschräg", encoding=encoding)).cases
+    assert (case.case, case.view) == ("a.png", "schräg")
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;", "sep=;;;"])
+def test_excels_line_of_the_separator(write: Write, line: str) -> None:
+    table = write(line, "path;label;part", "a.png;0,0;hand, left")
+    (case,) = read(table).cases
+    assert (case.label, case.part) == (0, "hand, left")
+    assert "line 3 has 'x'" in refusal(write(line, "path;label", "a.png;x"))
+
+
+def test_empty_cells_beyond_the_header_are_ignored(write: Write) -> None:
+    assert [case.label for case in read(write("path,label", "a.png,1,", "b.png,0,, ")).cases] == [1, 0]
+    assert [case.label for case in read(write("path,label,,", "a.png,1,,", "b.png,0,,")).cases] == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["label", "Label", " LABEL ", "label.1"])
+@pytest.mark.parametrize("column", ["path", "label", "patient", "split"])
+def test_two_columns_of_one_name(write: Write, column: str, name: str) -> None:
+    name = name.replace("label", column).replace("Label", column.title()).replace("LABEL", column.upper())
+    table = write(f"path,label,patient,split,{name}", "a.png,1,p,train,x")
+    assert refusal(table).endswith(f"has more than one column '{column}'; keep the right one")
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("0", 0),
+        ("1", 1),
+        ("0.0", 0),
+        ("1.0", 1),
+        ("1,0", 1),
+        ("True", 1),
+        ("FALSE", 0),
+        ("Positive", 1),
+        ("NEGATIVE", 0),
+    ],
+)
+def test_forms_of_labels(write: Write, text: str, label: int) -> None:
+    assert read(write("path;label", f"a.png;{text}")).cases[0].label == label
+
+
+def test_what_labels_mean_can_be_said(write: Write) -> None:
+    table = write("path,label", "a.png,Fracture", "b.png,no", "c.png,1")
+    assert "--labels-are" in refusal(table)
+    meanings = parse_meanings("fracture=abnormal, no=normal")
+    assert [case.label for case in read_collection(table, labels_are=meanings).cases] == [1, 0, 1]
+    for bad in ("fracture", "fracture=2", "=normal", ""):
+        with pytest.raises(ValueError, match="is written like fracture=abnormal"):
+            parse_meanings(bad)
+
+
+def test_splits_by_their_usual_names(write: Write) -> None:
+    given = ("train", "Training", "val", "validation", "DEV", "test", "trainset", "fold2", "")
+    names = "abcdefghi"
+    for name in names:
+        (write("path,label").parent / f"{name}.png").touch()
+    rows = (f"{name}.png,1,{split}" for name, split in zip(names, given, strict=True))
+    collection = read(write("path,label,split", *rows))
+    expected = ["train", "train", "valid", "valid", "valid", "test", "train", "fold2", ""]
+    assert [case.split for case in collection.cases] == expected
+    details = {notice.code: notice.detail for notice in collection.notices}
+    assert details[Code.OTHER_SPLITS] == {"count": 1, "names": "fold2"}
+    assert details[Code.WITHOUT_SPLIT] == {"count": 1, "total": 9}
+    assert len(collection.select(split="Validation").cases) == 3
+
+
+@pytest.mark.parametrize("placeholder", ["nan", "N/A", "ANONYMOUS", "0", "#N/A", "-", "None", "unknown"])
+def test_a_placeholder_is_no_patient(write: Write, placeholder: str) -> None:
+    table = write("path,label,study,patient", f"a.png,1,0,{placeholder}", f"b.png,0,1,{placeholder}")
+    collection = read(table)
+    assert [case.patient for case in collection.cases] == ["0", "1"]
+    assert [case.study for case in collection.cases] == ["0", "1"]
+    details = {notice.code: notice.detail for notice in collection.notices}
+    assert details[Code.PLACEHOLDERS] == {"count": 2, "names": placeholder}
+    assert details[Code.WITHOUT_PATIENT] == {"count": 2, "total": 2}
+
+
+@pytest.mark.parametrize(
+    "other", ["M\u00fcller^J\u00f6rg ", "Mu\u0308ller^Jo\u0308rg", "\u200bM\u00fcller^J\u00f6rg\u00ad"]
+)
+def test_one_patient_in_several_forms_of_unicode(write: Write, other: str) -> None:
+    table = write("path,label,study,patient", "a.png,1,s,M\u00fcller^J\u00f6rg", f"b.png,0,t,{other}")
+    assert {case.patient for case in read(table).cases} == {"M\u00fcller^J\u00f6rg"}
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [("12", "12.0"), ("00012", "12"), ("P12a", "p12A"), ("P-12", "P12"), ("Doe Jane", "doe\u00a0jane")]
+)
+def test_patients_that_look_alike_are_named(write: Write, one: str, two: str) -> None:
+    table = write("path,label,study,patient", f"a.png,1,s,{one}", f"b.png,0,t,{two}")
+    (alike,) = (notice for notice in read(table).notices if notice.code == Code.ALIKE_IDENTIFIERS)
+    assert alike.detail["count"] == 1
+    assert one in str(alike.detail["names"])
+
+
+def test_numbers_that_a_spreadsheet_wrote_are_named(write: Write) -> None:
+    table = write("path,label,patient", "a.png,1,1.23457E+14", "b.png,0,1.23457E+14")
+    (changed,) = (notice for notice in read(table).notices if notice.code == Code.CHANGED_IDENTIFIERS)
+    assert changed.detail == {"count": 1, "names": "1.23457E+14"}
+    table = write("path,label,study", "a.png,1,1.23457E+14", "b.png,1,1.23457E+14")
+    assert any(notice.code == Code.CHANGED_IDENTIFIERS for notice in read(table).notices)
+
+
+def test_one_patient_with_most_studies_is_named(write: Write) -> None:
+    folder = write("path,label").parent
+    for number in range(6):
+        (folder / f"{number}.png").touch()
+    owners = ("p", "p", "p", "p", "q", "r")
+    rows = (f"{number}.png,1,s{number},{owner}" for number, owner in enumerate(owners))
+    (notice,) = read(write("path,label,study,patient", *rows)).notices
+    assert (notice.code, notice.detail) == (Code.ONE_PATIENT, {"count": 4, "total": 6, "names": "p"})
+
+
+@pytest.mark.parametrize(
+    "given", ["img\\Gr\u00f6\u00dfe.PNG", "IMG/Gro\u0308\u00dfe.png", "./img//gr\u00f6\u00dfe.png"]
+)
+def test_paths_as_other_systems_write_them(tmp_path: Path, given: str) -> None:
+    """Composed and decomposed umlauts, backslashes, another case."""
+    (tmp_path / "img").mkdir()
+    file = tmp_path / "img" / "Gro\u0308\u00dfe.png"
+    file.touch()
+    table = tmp_path / "cases.csv"
+    table.write_text(f"path,label,lesion\n{given},1,fracture\n", encoding="utf-8")
+    collection = read_collection(table)
+    (case,) = collection.cases
+    assert (case.path, case.case) == (str(file), "img/Gr\u00f6\u00dfe.png")
+    assert collection.lesions() == {case.case: "fracture"}
+
+
+def test_a_path_that_can_mean_two_files_is_missing(tmp_path: Path) -> None:
+    for name in ("a.png", "A.png", "b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "cases.csv").write_text("path,label\na.PNG,1\nb.PNG,0\n", encoding="utf-8")
+    (missing,) = (notice for notice in read_collection(tmp_path).notices if notice.code == Code.MISSING_FILES)
+    assert missing.detail["names"] == "a.PNG"
 
 
 def test_a_quote_left_open(write: Write) -> None:
-    assert "is not a CSV table in UTF-8: unexpected end of data" in refusal(write("path,label", '"a.png,1', "b.png,1"))
+    assert "is not a CSV table in UTF-8 or UTF-16: unexpected end of data" in refusal(
+        write("path,label", '"a.png,1', "b.png,1")
+    )
 
 
 def test_kinds_of_lesions_are_named_by_case(tmp_path: Path) -> None:

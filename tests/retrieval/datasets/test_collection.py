@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from index.case import Case
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.errors import CollectionError
+from retrieval.notices import Code
 
 # split, part, patient, study, label, number of images
 Study = tuple[str, str, int, int, int, int]
@@ -285,9 +286,14 @@ def test_fracatlas_with_images_missing_unlisted_or_in_the_other_folder(tmp_path:
     assert read_collection(root).notes[1] == "left out, images that dataset.csv does not list: 1"
     (images / "Non_fractured/IMG0000003.jpg").rename(images / "Fractured/IMG0000003.jpg")
     assert "different labels to 1 images: IMG0000003.jpg" in refusal(root)
-    shutil.rmtree(images / "Non_fractured")
-    assert "names 7 of 8 images that do not exist" in refusal(root)
-    assert "IMG0000006.jpg and 2 more" in refusal(root)
+    (images / "Fractured/IMG0000003.jpg").unlink()
+    for number in range(2, 9):
+        (images / f"Non_fractured/IMG000000{number}.jpg").unlink(missing_ok=True)
+    (missing,) = (notice for notice in read_collection(root).notices if notice.code == Code.MISSING_FILES)
+    assert (missing.detail["count"], missing.detail["total"]) == (7, 8)
+    assert str(missing.detail["names"]).endswith("IMG0000006.jpg and 2 more")
+    (images / "Non_fractured/IMG0000001.jpg").unlink()
+    assert "none of the 8 images" in refusal(root)
 
 
 def test_fracatlas_listing_an_image_twice(tmp_path: Path) -> None:
@@ -348,9 +354,11 @@ def test_what_is_no_collection(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nothing") == f"{tmp_path}/nothing cannot be read: No such file or directory"
     assert "is not a collection: mura needs train/XR_FINGER/" in refusal(tmp_path)
     assert "is not a collection: fracatlas needs dataset.csv" in refusal(tmp_path, layout="fracatlas")
-    assert "layout 'nifti' is unknown; choose one of: mura, fracatlas, csv, dicom" in refusal(tmp_path, layout="nifti")
+    assert "layout 'nifti' is unknown; choose one of: mura, fracatlas, csv, folders, dicom" in refusal(
+        tmp_path, layout="nifti"
+    )
     (tmp_path / "q.png").touch()
-    assert "q.png is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv)" in refusal(
+    assert "q.png is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv, .tsv, .txt)" in refusal(
         tmp_path / "q.png"
     )
     (tmp_path / "train/XR_FINGER/patient00001/study1_positive").mkdir(parents=True)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from retrieval.datasets.collection import Collection, read_collection
-from retrieval.errors import CollectionError, EvaluationError
+from retrieval.errors import CollectionError, EvaluationError, RadiographError
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
 from retrieval.indexing.update import add_to_index
+from retrieval.notices import Code
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey
 from retrieval.searcher import Searcher
+from tests.pictures import grey_square
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pylibjpeg", reason="the extra dicom is not installed")
@@ -27,7 +29,7 @@ def put(write_dicom: Write) -> Write:
     """Writes a plain square of the archive: `put("a/1", 200, study="1.2", patient="P")`."""
 
     def write(name: str, brightness: int, *, study: str, patient: str = "P", **elements: Any) -> Path:
-        pixels = np.full((32, 32), brightness, np.uint8)
+        pixels = grey_square(brightness)
         return write_dicom(f"archive/{name}", pixels, StudyInstanceUID=study, PatientID=patient, **elements)
 
     return write
@@ -135,7 +137,7 @@ def test_of_two_copies_the_larger_is_read(archive: Path) -> None:
 
 
 def test_each_frame_is_a_case(write_dicom: Write, label: Callable[..., Path], tmp_path: Path, model: Path) -> None:
-    frames = np.stack([np.full((32, 32), level, np.uint8) for level in (10, 200)])
+    frames = np.stack([grey_square(level) for level in (30, 200)])
     write_dicom("archive/run.dcm", frames, StudyInstanceUID="1.1")
     label("1.1,abnormal")
     collection = read_collection(tmp_path / "archive", "dicom", keep_identifiers=True)
@@ -229,10 +231,16 @@ def test_the_own_patient_is_left_out_by_the_hash_of_its_number(place: Path, put:
         assert by_number.query.excluded_patients == (key.pseudonym("patient", "A"),)
 
 
-def test_views_of_two_patients_are_noticed(place: Path, put: Write) -> None:
-    views = [put(f"../{name}.dcm", 210, study="7.7", patient=name) for name in ("A", "B", "A2")]
+def test_views_of_two_patients_or_studies_are_refused(place: Path, put: Write) -> None:
+    views = [put(f"../{name}.dcm", 210, study="7.7", patient=name) for name in ("A", "B")]
+    other = put("../other.dcm", 215, study="7.8", patient="A")
     with Searcher.open(place) as searcher:
-        assert any("more than one patient" in warning for warning in searcher.search(views[:2]).warnings)
+        with pytest.raises(RadiographError, match=r"of 2 patients: ask about one study .* mura-search worklist FOLDER"):
+            searcher.search(views)
+        with pytest.raises(RadiographError, match="of 2 studies: ask about one study at a time"):
+            searcher.search([views[0], other])
+        answer = searcher.search(views, one_study=True)
+        assert Code.SEVERAL_PATIENTS in [notice.code for notice in answer.notices]
         assert not any("more than one patient" in warning for warning in searcher.search(views[0]).warnings)
 
 
@@ -277,3 +285,58 @@ def test_an_index_of_hashes_says_no_path(place: Path) -> None:
     assert isinstance(about, dict)
     assert about["root"] == ""
     assert Collection(Path("a"), "dicom", (), site="x").site == "x"
+
+
+def test_linked_folders_are_read_and_loops_are_not(archive: Path, tmp_path: Path) -> None:
+    (archive / "w").rename(tmp_path / "share")
+    (archive / "w").symlink_to(tmp_path / "share")
+    (archive / "x/loop").symlink_to(archive)
+    (archive / "x/up").symlink_to(tmp_path)
+    cases = read_collection(archive, "dicom", keep_identifiers=True).cases
+    assert [case.case for case in cases if case.study == "1.4"] == ["w/1.2.840.1"]
+    assert len(cases) == 5
+
+
+@pytest.mark.parametrize("placeholder", ["ANONYMOUS", "0", "N/A", "Anonymous^Patient"])
+def test_a_placeholder_as_patient_names_nobody(put: Write, label: Write, tmp_path: Path, placeholder: str) -> None:
+    for number in range(4):
+        put(f"{number}", 20, study=f"1.{number}", patient=placeholder)
+    label(*(f"1.{number},normal" for number in range(4)))
+    for keep in (True, False):
+        collection = read_collection(tmp_path / "archive", "dicom", keep_identifiers=keep)
+        assert all(case.patient == case.study for case in collection.cases)
+        codes = [notice.code for notice in collection.notices]
+        assert codes[:2] == [Code.WITHOUT_PATIENT, Code.PLACEHOLDERS]
+        assert Code.ONE_PATIENT not in codes
+
+
+def test_identifiers_in_other_forms_are_one_patient(put: Write, label: Write, tmp_path: Path) -> None:
+    put("a", 20, study="1.1", patient="M\u00fcller", SpecificCharacterSet="ISO_IR 192")
+    put("b", 20, study="1.1", patient="Mu\u0308ller ", SpecificCharacterSet="ISO_IR 192")
+    label("1.1,normal")
+    (patient,) = {case.patient for case in read_collection(tmp_path / "archive", "dicom").cases}
+    key = SiteKey.find()
+    assert key is not None
+    assert patient == key.pseudonym("patient", "Mu\u0308ller")
+
+
+def test_numbers_that_lost_their_zeros_are_said_to(put: Write, label: Write, tmp_path: Path) -> None:
+    put("a", 20, study="1.1", AccessionNumber="0001234")
+    put("b", 20, study="1.2", AccessionNumber="77")
+    label("1234,normal", "77,normal", "1.23457E+14,normal", columns="accession,label")
+    collection = read_collection(tmp_path / "archive", "dicom")
+    details = {notice.code: dict(notice.detail) for notice in collection.notices}
+    assert details[Code.LABELS_ALIKE] == {"count": 1}
+    assert details[Code.CHANGED_IDENTIFIERS] == {"count": 1}  # what a table names may be a patient's number
+
+
+def test_one_patient_with_most_studies_is_not_named(put: Write, label: Write, tmp_path: Path) -> None:
+    for number in range(5):
+        put(f"{number}", 20, study=f"1.{number}", patient="SMITH")
+    label(*(f"1.{number},normal" for number in range(5)))
+    collection = read_collection(tmp_path / "archive", "dicom")
+    assert {notice.code: dict(notice.detail) for notice in collection.notices}[Code.ONE_PATIENT] == {
+        "count": 5,
+        "total": 5,
+    }
+    assert not any("SMITH" in note for note in collection.notes)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
@@ -11,13 +12,15 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.decision.rules import Rules
-from retrieval.encoding.batches import file_digest
+from retrieval.encoding.batches import file_digest, thumbnail
+from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Evaluation, evaluate
 from retrieval.evaluation.metrics import METRICS
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
+from retrieval.synthetic.dataset import draw_study
 from retrieval.wording import sentence
 
 Squares = Callable[..., Collection]
@@ -134,6 +137,21 @@ def test_nothing_is_tuned_and_what_was_used_is_said(searcher: Searcher, squares:
     assert "readings" not in content
 
 
+def test_an_index_that_changes_meanwhile_is_judged_as_it_was(searcher: Searcher, squares: Squares) -> None:
+    collection = squares(UNSEEN, "unseen")
+    before = dataclasses.replace(evaluate(searcher, collection, rounds=20), seconds=0)
+
+    def change(done: int, total: int) -> None:
+        with IndexWriter.open(searcher.index.path) as writer:
+            writer.relabel("s4", done % 2)
+            writer.remove({"study": ["s1"]})
+
+    meanwhile = dataclasses.replace(evaluate(searcher, collection, rounds=20, progress=change), seconds=0)
+    assert meanwhile == before
+    searcher.refresh()
+    assert dataclasses.replace(evaluate(searcher, collection, rounds=20), seconds=0) != before
+
+
 def test_the_same_seed_gives_the_same_figures(searcher: Searcher, squares: Squares) -> None:
     collection = squares(UNSEEN, "unseen")
 
@@ -185,6 +203,23 @@ def test_radiographs_the_model_was_trained_on_are_refused(
         evaluate(searcher, collection)
 
 
+def test_radiographs_the_model_was_trained_on_are_refused_in_other_bytes(
+    squares: Squares, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    collection = squares(UNSEEN, "unseen")
+    pictures = [phantom.pixels for study in range(10) for phantom in draw_study(0, study, abnormal=False)]
+    for case, pixels in zip(collection.cases, pictures, strict=False):
+        cv2.imwrite(case.path, pixels)
+    jpegs = [cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 70))[1] for pixels in pictures[:2]]
+    hashes = picture_hashes(thumbnail(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)) for jpeg in jpegs)  # type: ignore[arg-type]
+    build_index(squares(INDEXED), tmp_path / "index", model=make_model(tmp_path / "model", hashes=hashes))
+    with (
+        Searcher.open(tmp_path / "index") as searcher,
+        pytest.raises(EvaluationError, match=r"trained on 2 of 10 radiographs \(t1-1\.png, t1-2\.png\)"),
+    ):
+        evaluate(searcher, collection)
+
+
 def test_unreadable_radiographs_are_skipped_and_reported(searcher: Searcher, squares: Squares) -> None:
     collection = squares(UNSEEN, "unseen")
     Path(collection.cases[0].path).write_bytes(b"no radiograph")  # one view of two
@@ -226,3 +261,12 @@ def test_an_index_that_was_emptied_cannot_judge(searcher: Searcher, squares: Squ
     searcher.refresh()
     with pytest.raises(EvaluationError, match="is empty; add radiographs"):
         evaluate(searcher, squares([("new", "new", 0, [70])], "others"))
+
+
+def test_an_index_of_one_label_is_not_evaluated(squares: Squares, model: Path, tmp_path: Path) -> None:
+    build_index(squares([("p1", "s1", 0, [60]), ("p2", "s2", 0, [70])]), tmp_path / "normal", model=model)
+    with (
+        Searcher.open(tmp_path / "normal") as searcher,
+        pytest.raises(EvaluationError, match="are normal, so they do not"),
+    ):
+        evaluate(searcher, squares(UNSEEN, "unseen"), rounds=5)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest  # type: ignore[import-untyped]  # no stubs
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
@@ -53,6 +54,7 @@ def test_by_hand() -> None:
         "sensitivity": 0.75,
         "specificity": 4 / 6,
         "precision": 0.6,
+        "npv": 4 / 5,
         "f1": 6 / 9,
         "auroc": 17 / 24,
         "average_precision": (1 / 2 + 2 / 3 + 3 / 4 + 4 / 9) / 4,
@@ -87,6 +89,7 @@ def test_weighted_figures_are_those_of_scikit_learn(rows: list[tuple[int, float,
         "sensitivity": recall_score(labels, calls),
         "specificity": recall_score(labels, calls, pos_label=0),
         "precision": precision_score(labels, calls, zero_division=np.nan),
+        "npv": precision_score(labels, calls, pos_label=0, zero_division=np.nan),
         "f1": f1_score(labels, calls),
         "auroc": roc_auc_score(labels, scores),
         "average_precision": average_precision_score(labels, scores),
@@ -201,7 +204,8 @@ def test_a_paired_difference_of_a_reader_with_itself_is_exactly_zero() -> None:
     labels, owners, scores = sample(50, 30)
     found = bootstrap(labels, owners, {"x": reader(list(scores)), "y": reader(list(scores))}, rounds=300)
     difference = found.difference("x", "y", "kappa")
-    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+    assert (difference.value, difference.low, difference.high) == (0.0, None, None)
+    assert difference.reason == "no interval: no resampling differs"
 
 
 def test_a_paired_difference_is_narrower_than_unpaired_ones_of_like_readers() -> None:
@@ -225,10 +229,46 @@ def test_one_patient_gives_a_value_without_interval() -> None:
 def test_rounds_without_a_label_are_left_out_and_counted() -> None:
     # Two patients of one label each: a round draws both of them, or one label alone, with chance 1/2.
     found = bootstrap(np.array([0, 1]), ["a", "b"], {"x": reader([0.1, 0.9])}, rounds=1000).estimates()["x"]["auroc"]
-    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
-    left = int(found.reason.split()[4])
-    assert 400 < left < 600
-    assert "of 1000" in found.reason
+    assert (found.value, found.low, found.high) == (1.0, None, None)  # a round of both has an AUROC of 1
+    found = bootstrap(np.array([0, 1, 1]), ["a", "b", "c"], {"x": reader([0.5, 0.9, 0.1])}, rounds=1000).estimates()[
+        "x"
+    ]["auroc"]
+    assert (found.low, found.high) == (0, 1)
+    left = float(found.reason.split()[4])
+    assert 0.27 < left < 0.39  # a alone with chance 1/27, and no a with chance 8/27
+
+
+@pytest.mark.parametrize(
+    ("labels", "wrong", "metric", "value", "counted"),
+    [
+        ([1, 0, 0, 0], [], "sensitivity", 1, 1),
+        ([1, 1, 1, 0], [], "sensitivity", 1, 3),
+        ([1, 0], [0, 1], "sensitivity", 0, 1),
+        ([1, 0, 0], [], "specificity", 1, 2),
+        ([1, 0, 0, 0], [], "accuracy", 1, 4),
+        ([1, 0, 0, 0], [], "error", 0, 4),
+        ([1, 0, 0], [], "precision", 1, 1),
+        ([1, 0, 0], [], "npv", 1, 2),
+        ([1], [], "sensitivity", 1, 1),
+    ],
+)
+def test_a_share_that_no_round_changes_has_its_exact_interval(
+    labels: list[int], wrong: list[int], metric: str, value: int, counted: int
+) -> None:
+    scores = [0.9 if label ^ (item in wrong) else 0.1 for item, label in enumerate(labels)]
+    patients = [f"p{item}" for item in range(len(labels))]
+    estimates = bootstrap(np.array(labels), patients, {"x": reader(scores)}, rounds=200).estimates()["x"]
+    exact = binomtest(value * counted, counted).proportion_ci(method="exact")
+    found = estimates[metric]
+    assert (found.value, found.low, found.high) == pytest.approx((value, exact.low, exact.high))
+    assert found.reason.startswith(f"exact interval for {counted} patient")
+    assert estimates["auroc"].low is None
+    assert estimates["brier"].low is None
+
+
+def test_patients_count_once_for_an_exact_interval() -> None:
+    estimates = bootstrap(np.ones(6, np.int64), ["a", "a", "a", "b", "b", "b"], {"x": reader([0.9] * 6)}, rounds=50)
+    assert estimates.estimates()["x"]["sensitivity"].low == pytest.approx(0.025**0.5)
 
 
 def test_ratios_over_patients() -> None:
@@ -239,7 +279,6 @@ def test_ratios_over_patients() -> None:
     found = bootstrap_ratios(figures, patients, chances={"mean": 0.25}, rounds=2000)
     mean, of_b, of_none = found["mean"], found["of b"], found["of none"]
     assert (mean.value, mean.low, mean.high, mean.chance) == (0.5, 0.0, 1.0, 0.25)
-    assert (of_b.value, of_b.low, of_b.high, of_b.chance) == (1.0, 1.0, 1.0, None)
-    assert 400 < int(of_b.reason.split()[4]) < 600  # rounds that draw patient a alone
+    assert (of_b.value, of_b.low, of_b.high, of_b.chance) == (1.0, 0.025, 1.0, None)  # of one patient
     assert of_none.value is None
     assert bootstrap_ratios({"mean": (np.empty(0), np.empty(0))}, [])["mean"].value is None

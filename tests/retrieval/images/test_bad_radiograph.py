@@ -279,7 +279,9 @@ def test_a_progressive_jpeg_is_refused_before_all_its_detail() -> None:
 
 
 def test_a_grey_picture_does_not_end_early() -> None:
-    assert decode_radiograph(encode(".jpg", np.full((64, 64), 128, np.uint8))).warnings == ()
+    assert decode_radiograph(encode(".jpg", np.full((64, 64), 128, np.uint8))).warnings == (
+        "is blank: every pixel is alike",
+    )
 
 
 def test_what_a_jpeg_says_of_its_end_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:

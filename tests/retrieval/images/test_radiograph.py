@@ -243,7 +243,7 @@ def test_the_first_frame_of_a_gif_is_read() -> None:
     )
     radiograph = decode_radiograph(data)
     np.testing.assert_array_equal(radiograph.pixels, np.full((4, 4, 3), 200))
-    assert radiograph.warnings == ("holds several frames: the first is read",)
+    assert [notice.code for notice in radiograph.notices] == ["several-pictures", "blank"]
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".png"])
@@ -256,7 +256,7 @@ def test_the_first_frame_is_read(suffix: str) -> None:
     radiograph = decode_radiograph(data.tobytes())
     assert radiograph.pixels.shape == (16, 16, 3)
     assert (radiograph.pixels >= 253).all()  # lossy
-    assert radiograph.warnings == ("holds several frames: the first is read",)
+    assert next(notice.code for notice in radiograph.notices) == "several-pictures"
 
 
 def test_the_first_page_is_read() -> None:

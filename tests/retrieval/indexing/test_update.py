@@ -7,13 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from index.errors import IndexFailure
 from index.reader import IndexReader
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.errors import CollectionError
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
-from retrieval.indexing.update import add_to_index, require_same_key
+from retrieval.indexing.update import add_to_index, require_same_key, update_index
 from retrieval.searcher import Searcher
 
 Squares = Callable[..., Collection]
@@ -181,3 +182,97 @@ def test_a_patient_of_a_merged_hospital_is_left_out_under_either_name(
             "merged with a prefix" in note and note.endswith("(north/)")
             for note in evaluate(searcher, others, rounds=5).notes
         )
+
+
+def corrected(collection: Collection, study: str, **changes: object) -> Collection:
+    cases = (replace(case, **changes) if case.study == study else case for case in collection.cases)  # type: ignore[arg-type]
+    return replace(collection, cases=tuple(cases))
+
+
+def test_known_radiographs_whose_records_differ_are_named(first: Collection, place: Path) -> None:
+    before = held(place)
+    wrong = corrected(first, "s1", label=1, patient="Jane", view="")
+    report = add_to_index(wrong, place)
+    assert (report.added, len(report.known)) == (0, 3)
+    words = "patient is p1 in the index, Jane here; label is normal in the index, abnormal here"
+    assert report.differing == (("s1-1.png", words), ("s1-2.png", words))
+    assert report.to_dict()["differing"] == [{"case": case, "difference": words} for case, words in report.differing]
+    assert held(place) == before
+
+
+def test_two_rows_of_the_same_bytes_that_differ_are_named(squares: Squares, place: Path) -> None:
+    new = squares([("p3", "s3", 0, [60])], "new")
+    again = replace(new.cases[0], case="again.png", label=1)
+    report = add_to_index(replace(new, cases=(*new.cases, again)), place)
+    assert (report.added, report.known) == (1, (("again.png", "s3-1.png"),))
+    assert report.differing == (("again.png", "label is normal in the index, abnormal here"),)
+
+
+def test_corrections_are_taken_over_without_encoding(
+    first: Collection, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("retrieval.encoding.encoder.Encoder.open", lambda *_: pytest.fail("nothing is encoded"))
+    moved = tmp_path / "moved"
+    shutil.copytree(first.root, moved)
+    cases = tuple(replace(case, path=str(moved / case.case), view="", part="") for case in first.cases)
+    new = corrected(replace(first, root=moved, cases=cases), "s1", label=1, laterality="left", split="train")
+    report = update_index(new, place)
+    assert (report.updated, report.same, report.refused) == (3, 0, ())
+    again = update_index(new, place)
+    assert (again.updated, again.same) == (0, 3)
+    with IndexReader.open(place) as reader:
+        assert reader.verify()
+        one, _, last = reader.cases()
+        assert (one.label, one.laterality, one.split, one.path) == (1, "left", "train", str(moved / "s1-1.png"))
+        assert (one.view, one.part) == ("view 1", "finger")  # an empty field changes nothing
+        assert (last.label, last.path) == (1, str(moved / "s2-1.png"))
+        assert [entry["action"] for entry in reader.history()] == ["add", "update"]
+
+
+def test_a_table_without_patients_and_studies_does_not_change_them(first: Collection, place: Path) -> None:
+    """Such a table names each radiograph's study and patient after its file."""
+    cases = tuple(replace(case, study=case.case, patient=case.case, label=0) for case in first.cases)
+    report = update_index(replace(first, cases=cases), place)
+    assert (report.updated, report.same) == (1, 2)
+    assert [case.study for case in IndexReader.open(place).cases()] == ["s1", "s1", "s2"]
+
+
+def test_corrections_that_cannot_be_taken_over(squares: Squares, first: Collection, place: Path) -> None:
+    one, two, three = first.cases
+    Path(three.path).unlink()  # it is known by its name
+    unknown = squares([("p9", "s9", 0, [99])], "new").cases[0]
+    rows = (one, two, replace(three, label=0), replace(one, case="copy.png", view="other"), unknown)
+    report = update_index(replace(first, cases=rows), place)
+    assert (report.updated, report.same) == (1, 2)
+    assert [case for case, _ in report.refused] == ["copy.png", "s9-1.png"]
+    with pytest.raises(IndexFailure, match="correct all radiographs of that study"):
+        update_index(replace(first, cases=(replace(two, patient="Jane"),)), place)
+    assert update_index(
+        replace(first, cases=(replace(one, label=1, case="s1-1.png"), replace(two, label=1))), place
+    ).updated
+
+
+def test_an_index_that_holds_a_file_twice(first: Collection, place: Path, model: Path, tmp_path: Path) -> None:
+    with IndexWriter.open(place) as writer, IndexReader.open(place) as reader:
+        (batch,) = reader.batches()
+        twice = replace(batch.cases[0], case="twice.png")
+        writer.add([twice], batch.embeddings[:1], batch.thumbnails[:1], batch.logits[:1])
+    other = replace(first.cases[0], case="elsewhere.png", view="other")
+    report = update_index(replace(first, cases=(other,)), place)
+    assert report.refused == (("elsewhere.png", "the index holds it 2 times, under other names"),)
+    assert update_index(replace(first, cases=(replace(other, case="twice.png"),)), place).updated == 1
+
+
+def test_corrections_of_a_merged_index_keep_its_prefix(
+    squares: Squares, place: Path, model: Path, tmp_path: Path
+) -> None:
+    """Two hospitals use the same names for different people."""
+    north = squares([("p1", "s1", 0, [60, 65])], "north")
+    build_index(north, tmp_path / "other", model=model)
+    with IndexWriter.open(place) as writer, IndexReader.open(tmp_path / "other") as other:
+        writer.merge(other, "north/")
+    assert add_to_index(north, place).differing == ()
+    assert update_index(corrected(north, "s1", label=1), place).updated == 2
+    with IndexReader.open(place) as reader:
+        labels = {(case.study, case.patient): case.label for case in reader.cases()}
+    assert labels == {("s1", "p1"): 0, ("s2", "p2"): 1, ("north/s1", "north/p1"): 1}

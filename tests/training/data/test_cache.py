@@ -22,7 +22,9 @@ def digest(number: int) -> str:
 
 def made(number: int, channels: int = 1) -> Prepared:
     """A picture that its own number fills."""
-    return Prepared(np.full((32, 32, channels), number % 256, np.uint8), 100 + number, 50)
+    return Prepared(
+        np.full((32, 32, channels), number % 256, np.uint8), 100 + number, 50, np.full(64, number, np.uint8)
+    )
 
 
 def check(folder: Path, number: int, channels: int = 1) -> None:
@@ -30,6 +32,7 @@ def check(folder: Path, number: int, channels: int = 1) -> None:
     assert prepared is not None
     assert np.array_equal(prepared.picture, made(number, channels).picture)
     assert (prepared.height, prepared.width) == (100 + number, 50)
+    assert (prepared.hash == number).all()
 
 
 def test_pictures_come_back_by_digest_grey_and_colour(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def flipped(number: int) -> Callable[[bytes], bytes]:
         lambda data: data + b"\0",
         lambda data: bytes(len(data)),
         lambda data: data[:512] + bytes(len(data) - 512),
-        *(flipped(number) for number in (0, 4, 8, 12, 16, 700)),
+        *(flipped(number) for number in (0, 4, 8, 12, 16, 50, 700)),
     ],
 )
 def test_a_damaged_picture_counts_as_missing(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:

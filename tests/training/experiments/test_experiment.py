@@ -95,7 +95,7 @@ def test_a_grid_ends_in_a_report_and_is_not_run_twice(
     told = []
     again = run_experiment(grid, phantoms, [], out, tell=told.append)
     assert again == json.loads(json.dumps(results))
-    assert all(text.endswith("there already") for text in told)
+    assert all(text.endswith("done already") for text in told)
     assert files(out / "runs") == before
     changed = replace(grid, runs=(replace(grid.runs[0], recipe=replace(grid.runs[0].recipe, seed=9)),))
     with pytest.raises(TrainingError, match="another recipe or other data"):
@@ -130,7 +130,7 @@ def test_an_interrupted_grid_goes_on(grid: Grid, phantoms: Collection, tmp_path:
         run_experiment(two, phantoms, [], tmp_path, report=interrupt)
     told: list[str] = []
     results = run_experiment(two, phantoms, [], tmp_path, tell=told.append)
-    assert told[0].endswith("there already")
+    assert told[0].endswith("done already")
     assert [text.split(": ")[1] for text in told[1:]] == ["begun"]
     assert all("error" not in result for result in results)
 

@@ -164,7 +164,7 @@ def test_a_run_with_looks(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) ->
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(TrainingError, match="share of the embedding, from 0 to below 1, not 1"):
+    with pytest.raises(TrainingError, match="looks must be less than 1, not 1"):
         Recipe(looks=1.0)
-    with pytest.raises(TrainingError, match="nothing would train the classifier"):
+    with pytest.raises(TrainingError, match="nothing trains the classifier"):
         Recipe(looks=0.5, second_stage=False, classification=1.0)

@@ -1,0 +1,57 @@
+"""Folders named by labels: normal/ and abnormal/ with radiographs, alone or in folders of splits (train/normal/...)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from index.case import Case
+from retrieval.datasets.case_table import Meanings, label_of
+from retrieval.datasets.folders import walk
+from retrieval.datasets.identifiers import passed_over
+from retrieval.datasets.mura import is_image
+from retrieval.datasets.splits import SPLITS, split_name
+from retrieval.notices import Code, Detail, Notice
+
+__all__ = ["has_label_folders", "read_label_folders"]
+
+
+def has_label_folders(folder: Path, meanings: Meanings | None = None) -> bool:
+    """Whether a folder, or a folder of a split in it, has folders of both labels."""
+    inner = [path for path in folder.iterdir() if path.is_dir()]
+    splits = [path for path in inner if split_name(path.name) in SPLITS]
+    return any(_labels(names, meanings) == {0, 1} for names in (inner, *([*split.iterdir()] for split in splits)))
+
+
+def read_label_folders(folder: Path, meanings: Meanings | None = None) -> tuple[list[Case], list[Notice]]:
+    """The cases by folder and name, and notices.
+
+    Each image directly in a label's folder is one study. A folder within it is one study, and of the patient whom the
+    first folder names, or the folder itself where it lies directly in the label's folder.
+    """
+    cases: list[Case] = []
+    others: dict[str, int] = {}
+    for parent, files in walk(folder):
+        images = [name for name in files if is_image(name)]
+        names = parent.relative_to(folder).parts
+        split = split_name(names[0]) if names and split_name(names[0]) in SPLITS else ""
+        own = names[bool(split) :]
+        label = label_of(own[0], meanings) if own else None
+        if label is None:
+            others |= {parent.relative_to(folder).as_posix(): len(images)} if images else {}
+            continue
+        for image in images:
+            case = "/".join((*names, image))
+            study = "/".join(names) if own[1:] else case
+            patient = own[1] if own[1:] else case
+            cases.append(Case(case, study, patient, label, split=split, path=str(parent / image)))
+    return cases, _notices(cases) + passed_over(others)
+
+
+def _labels(paths: list[Path], meanings: Meanings | None) -> set[int | None]:
+    # Folders named 0 and 1 may as well be numbered.
+    return {label_of(path.name, meanings) for path in paths if path.is_dir() and not path.name.isdigit()} - {None}
+
+
+def _notices(cases: list[Case]) -> list[Notice]:
+    alone = sum(case.study == case.case for case in cases)
+    detail: Mapping[str, Detail] = {"count": alone, "total": len(cases)}
+    return [Notice(code, detail=detail) for code in (Code.WITHOUT_STUDY, Code.WITHOUT_PATIENT) if alone]

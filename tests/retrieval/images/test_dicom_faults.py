@@ -1,0 +1,329 @@
+"""DICOM whose header contradicts its values: read rightly, with a notice, or refused; never wrong in silence."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+
+from retrieval.images.radiograph import decode_radiograph, is_dicom, read_frames, read_radiograph  # noqa: E402
+from tests.dicom_files import BIG, IMPLICIT, RLE, refusal  # noqa: E402
+
+Write = Callable[..., Path]
+J2K = "1.2.840.10008.1.2.4.90"
+
+
+def arm(top: int = 4000, height: int = 120, width: int = 90) -> NDArray[np.uint16]:
+    """A smooth picture: dark air, a grey limb, a bright bone, each with a slope, up to `top`."""
+    y, x = np.mgrid[0:height, 0:width] / (height - 1)
+    limb = np.clip(1.6 - np.abs(x - 0.37) / 0.16, 0, 1) * (0.35 + 0.2 * y)
+    bone = np.clip(1.6 - np.abs(x - 0.37) / 0.07, 0, 1) * (0.4 + 0.05 * y)
+    picture = 0.03 * (1 + x) + limb + bone
+    values: NDArray[np.uint16] = np.rint(picture / picture.max() * top).astype(np.uint16)
+    return values
+
+
+def read(path: Path) -> tuple[NDArray[np.int64], list[str]]:
+    radiograph = read_radiograph(path)
+    return radiograph.pixels.astype(int), [str(notice.code) for notice in radiograph.notices]
+
+
+FULL = {"BitsStored": 12, "WindowCenter": 2048, "WindowWidth": 4096}
+
+
+@pytest.fixture
+def right(write_dicom: Write) -> NDArray[np.int64]:
+    """The arm through the window of all 12 bits."""
+    pixels, codes = read(write_dicom("right.dcm", arm(), **FULL))
+    assert codes == []
+    assert pixels.max() > 240
+    return pixels
+
+
+@pytest.mark.parametrize("extra", [1, 2, 4])
+@pytest.mark.parametrize("signed", [False, True])
+def test_values_of_more_bits_than_stored(write_dicom: Write, extra: int, signed: bool) -> None:
+    """Bright bone wraps to black where only the stored bits are read."""
+    values = arm(2 ** (12 + extra - signed) - 96, 480, 360).astype(np.int16 if signed and extra < 4 else np.uint16)
+    half = 2 ** (11 + extra - signed)
+    pixels, codes = read(write_dicom("q.dcm", values, BitsStored=12, WindowCenter=half, WindowWidth=2 * half))
+    wide, none = read(write_dicom("r.dcm", values, BitsStored=16, WindowCenter=half, WindowWidth=2 * half))
+    np.testing.assert_array_equal(pixels, wide)
+    assert (codes, none) == (["values-beyond-bits"], [])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_drawing_in_unused_bits(
+    write_dicom: Write, right: NDArray[np.int64], compressed: bool, declared: bool
+) -> None:
+    values = arm()
+    values[10:40, 10:60] |= 1 << 13
+    group: dict[str, Any] = {}
+    if compressed:
+        group = {"syntax": J2K, "frames": [cv2.imencode(".jp2", values, LOSSLESS)[1].tobytes()]}
+    path = write_dicom("q.dcm", values, **FULL, **group)
+    if declared:
+        ds = pydicom.dcmread(path)
+        ds.add_new(0x60000102, "US", 13)
+        ds.save_as(path)
+    pixels, codes = read(path)
+    np.testing.assert_array_equal(pixels, right)
+    assert codes == [] if declared else ["stray-bits"]
+
+
+LOSSLESS = (cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)
+
+
+@pytest.mark.parametrize(
+    ("shift", "header", "codes"),
+    [
+        (4, {"BitsStored": 12, "HighBit": 15}, []),
+        (0, {"BitsStored": 12, "HighBit": 15}, ["contradictory-bits"]),
+        (0, {"BitsStored": 16, "HighBit": 11}, ["contradictory-bits"]),
+        (0, {"BitsStored": 12, "HighBit": 10}, ["contradictory-bits"]),
+    ],
+)
+def test_high_bit(
+    write_dicom: Write, right: NDArray[np.int64], shift: int, header: dict[str, int], codes: list[str]
+) -> None:
+    for values in (arm() << shift, (arm() << shift).astype(np.int16)):
+        if values.dtype == np.int16 and shift:
+            continue
+        pixels, said = read(write_dicom("q.dcm", values, **FULL | header))
+        np.testing.assert_array_equal(pixels, right)
+        assert said == codes
+
+
+def test_bits_stored_is_missing(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    path = write_dicom("q.dcm", arm(), **FULL)
+    ds = pydicom.dcmread(path)
+    del ds.BitsStored
+    ds.save_as(path)
+    np.testing.assert_array_equal(read(path)[0], right)
+
+
+@pytest.mark.parametrize(
+    ("center", "width"), [(512, 1024), (8192, 16384), (128, 255), (2000, 1), (9000, 2000), (-500, 90)]
+)
+def test_a_window_that_does_not_fit(write_dicom: Write, center: int, width: int) -> None:
+    full, _ = read(write_dicom("full.dcm", arm(), BitsStored=12))
+    pixels, codes = read(write_dicom("q.dcm", arm(), BitsStored=12, WindowCenter=center, WindowWidth=width))
+    np.testing.assert_array_equal(pixels, full)
+    assert codes == ["unfit-window"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 4095), (150, 3600), (100, 2800), (-1000, 5000)])
+def test_a_window_that_cuts_little_is_used(write_dicom: Write, low: int, high: int) -> None:
+    window = {"WindowCenter": (low + high) / 2, "WindowWidth": high - low, "VOILUTFunction": "LINEAR_EXACT"}
+    pixels, codes = read(write_dicom("q.dcm", arm(), BitsStored=12, **window))
+    assert np.abs(pixels - np.clip((arm().astype(float) - low) / (high - low), 0, 1) * 255).max() < 0.51
+    assert codes == []
+
+
+def test_the_next_window_that_fits_is_used(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    path = write_dicom("q.dcm", arm(), BitsStored=12, WindowCenter=[128, 2048, 7], WindowWidth=[255, 4096, 3])
+    radiograph = read_radiograph(path)
+    np.testing.assert_array_equal(radiograph.pixels, right)
+    assert radiograph.warnings == (
+        "has a window or lookup table that does not fit its values: another of its windows is shown",
+    )
+
+
+def table(entries: NDArray[np.uint16], bits: int) -> Any:
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries) % 65536, 0, bits])
+    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    return pydicom.Sequence([item])
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_a_table_of_fewer_bits_than_declared(write_dicom: Write, right: NDArray[np.int64], bits: int) -> None:
+    entries = np.rint(np.arange(4096) * ((2**bits - 1) / 4095)).astype(np.uint16)
+    pixels, codes = read(write_dicom("q.dcm", arm(), BitsStored=12, VOILUTSequence=table(entries, 16)))
+    assert np.abs(pixels - right).max() <= 1
+    assert codes == ["table-bits"]
+
+
+def test_a_table_that_does_not_fit_gives_way_to_a_window(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    entries = np.full(4096, 65535, np.uint16)
+    entries[:40] = 0
+    pixels, codes = read(write_dicom("q.dcm", arm(), **FULL, VOILUTSequence=table(entries, 16)))
+    np.testing.assert_array_equal(pixels, right)
+    assert codes == ["unfit-window"]
+
+
+@pytest.mark.parametrize("maximum", [255, 65535])
+def test_a_palette_of_fewer_bits_than_declared(write_dicom: Write, maximum: int) -> None:
+    grey = (np.arange(256) * (maximum // 255)).astype("<u2").tobytes()
+    tables = {f"{c}PaletteColorLookupTable{part}": value for c in ("Red", "Green", "Blue")
+              for part, value in (("Descriptor", [256, 0, 16]), ("Data", grey))}  # fmt: skip
+    pixels = (arm() // 16).astype(np.uint8)
+    path = write_dicom("q.dcm", pixels, PhotometricInterpretation="PALETTE COLOR", **tables)
+    np.testing.assert_array_equal(read(path)[0][..., 1], pixels)
+
+
+@pytest.mark.parametrize("values", [1, 40, 70])
+def test_hot_pixels_and_markers_do_not_set_the_range(write_dicom: Write, values: int) -> None:
+    plain, _ = read(write_dicom("plain.dcm", arm()))
+    marked = arm()
+    marked[:1, :values] = 65535
+    marked[-1, :1] = 60000
+    pixels, codes = read(write_dicom("q.dcm", marked))
+    assert np.abs(pixels - plain)[1:-1].max() <= 2
+    assert codes == ["outliers"] * (values > 11)  # 0.1 % of the pixels are 10.8
+
+
+def set_text(path: Path, keyword: str, text: str) -> Path:
+    """Give an element a text that pydicom would not write."""
+    ds = pydicom.dcmread(path)
+    ds[keyword] = pydicom.DataElement(pydicom.tag.Tag(keyword), "LO", text, already_converted=True)
+    ds.save_as(path, enforce_file_format=True)
+    data = path.read_bytes()
+    tag = pydicom.tag.Tag(keyword)
+    head = tag.group.to_bytes(2, "little") + tag.elem.to_bytes(2, "little")
+    path.write_bytes(data.replace(head + b"LO", head + b"DS"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "codes"),
+    [
+        ("RescaleSlope", "", []),
+        ("RescaleSlope", "1,0", []),
+        ("RescaleSlope", "1\\1", []),
+        ("RescaleSlope", "1\\2", ["several-rescales"]),
+        ("RescaleSlope", "0", ["invalid-rescale"]),
+        ("RescaleSlope", "nan", ["invalid-rescale"]),
+        ("RescaleIntercept", "none", ["invalid-rescale"]),
+        ("RescaleIntercept", "", []),
+        ("WindowCenter", "2048,0", []),
+        ("WindowCenter", "\\2048", ["invalid-window"]),
+        ("WindowCenter", "auto\\2048", ["invalid-window"]),
+        ("VOILUTFunction", "", []),
+    ],
+)
+def test_numbers_that_are_none(
+    write_dicom: Write, right: NDArray[np.int64], keyword: str, text: str, codes: list[str]
+) -> None:
+    path = write_dicom("q.dcm", arm(), **FULL, RescaleSlope=1, RescaleIntercept=0)
+    pixels, said = read(set_text(path, keyword, text))
+    np.testing.assert_array_equal(pixels, right)
+    assert said == codes
+
+
+@pytest.mark.parametrize(("center", "width"), [("auto", "4096"), ("2048", ""), ("2048", "nan")])
+def test_a_window_without_a_number(write_dicom: Write, center: str, width: str) -> None:
+    full, _ = read(write_dicom("full.dcm", arm(), BitsStored=12))
+    path = write_dicom("q.dcm", arm(), **FULL)
+    pixels, codes = read(set_text(set_text(path, "WindowCenter", center), "WindowWidth", width))
+    np.testing.assert_array_equal(pixels, full)
+    assert codes == ["invalid-window"]
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"]
+)
+@pytest.mark.parametrize("colour", [False, True])
+def test_pixels_are_made_square(write_dicom: Write, keyword: str, colour: bool) -> None:
+    values = (arm() // 16).astype(np.uint8)
+    values = np.dstack([values] * 3) if colour else values
+    whole = read(write_dicom("whole.dcm", values))[0]
+    tall, _ = read(write_dicom("tall.dcm", values[::2], **{keyword: [2, 1]}))
+    assert tall.shape == whole.shape
+    assert np.abs(tall - whole).mean() < 2
+    wide, _ = read(write_dicom("wide.dcm", np.ascontiguousarray(values[:, ::2]), **{keyword: [1, 2]}))
+    assert wide.shape == whole.shape
+    for unchanged in ([1, 1.01], [0, 1], [1, 50]):
+        if keyword != "PixelAspectRatio":
+            assert read(write_dicom("same.dcm", values, **{keyword: unchanged}))[0].shape == whole.shape
+
+
+@pytest.mark.parametrize("said", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("stored", ["RGB", "YBR_FULL"])
+def test_a_grey_picture_in_another_colour_space_than_said(write_dicom: Write, said: str, stored: str) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    other = grey if stored == "RGB" else np.full_like(grey, 128)
+    path = write_dicom("q.dcm", np.dstack([grey, other, other]), PhotometricInterpretation=said)
+    pixels, codes = read(path)
+    assert np.abs(pixels - grey[..., None]).max() <= 1
+    assert codes == ["contradictory-colours"] * (said != stored)
+
+
+def test_the_transform_of_jpeg_2000_counts_for_more_than_the_header(write_dicom: Write) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    path = write_dicom("q.dcm", np.dstack([grey] * 3))
+    ds = pydicom.dcmread(path)
+    ds.PhotometricInterpretation = "YBR_RCT"
+    ds.compress(J2K)
+    ds.PhotometricInterpretation = "YBR_FULL"
+    ds.save_as(path)
+    pixels, codes = read(path)
+    np.testing.assert_array_equal(pixels[..., 0], grey)
+    assert codes == []
+
+
+def test_a_coloured_picture_is_named(write_dicom: Write) -> None:
+    path = write_dicom("q.dcm", np.full((20, 20, 3), (20, 200, 20), np.uint8))
+    assert "coloured" in read(path)[1]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_wrong_offset_table_does_not_matter(write_dicom: Write, frames: int) -> None:
+    values = np.stack([(arm() // 16).astype(np.uint8) // (1 + number) for number in range(frames)])
+    streams = [cv2.imencode(".jp2", frame, LOSSLESS)[1].tobytes() for frame in values]
+    path = write_dicom("q.dcm", values if frames > 1 else values[0], syntax=J2K, frames=streams)
+    ds = pydicom.dcmread(path)
+    assert ds.PixelData[4:8] == (4 * frames).to_bytes(4, "little")
+    ds.PixelData = ds.PixelData[:8] + b"\x77\x77\x07\0" * frames + ds.PixelData[8 + 4 * frames :]
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
+    for radiograph, frame in zip(read_frames(path), values, strict=True):
+        np.testing.assert_array_equal(radiograph.pixels, frame)
+
+
+@pytest.mark.parametrize("modality", ["XR", "DR", "RX", "DX"])
+def test_a_secondary_capture_of_a_radiograph(write_dicom: Write, modality: str) -> None:
+    path = write_dicom("q.dcm", arm(), SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality=modality)
+    assert read(path)[0].max() == 255
+
+
+@pytest.mark.parametrize("name", ["IM000001", "a.ima", "a.dic", "1.2.840.113619"])
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", IMPLICIT, BIG])
+def test_without_preamble_by_its_first_elements(write_dicom: Write, name: str, syntax: str) -> None:
+    path = write_dicom(name, arm(), syntax=syntax, preamble=False)
+    assert path.read_bytes()[128:132] != b"DICM"
+    assert is_dicom(path)
+    np.testing.assert_array_equal(read(path)[0], read(write_dicom("p.dcm", arm()))[0])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x08\0", b"\x08\0\x05\0CS\xff\xff" + bytes(200), b"\x08\0\x05\0\x0a\0\0\0" + b"words that are no tag" * 9,
+     b"\x02\0\0\0UL\4\0\xb2\0\0\0hello" * 9, bytes(300)],
+)  # fmt: skip
+def test_other_bytes_are_not_taken_for_dicom(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "notes").write_bytes(data)
+    assert not is_dicom(tmp_path / "notes")
+
+
+def test_rle_of_16_bits_with_a_drawing(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    values = arm()
+    values[5:9, 5:30] |= 1 << 14
+    path = write_dicom("q.dcm", values, **FULL)
+    ds = pydicom.dcmread(path)
+    ds.compress(RLE)
+    ds.save_as(path)
+    np.testing.assert_array_equal(read(path)[0], right)
+
+
+def test_an_unknown_frame_is_named(write_dicom: Write) -> None:
+    path = write_dicom("q.dcm", arm())
+    assert refusal(path.with_name("q.dcm[2]")) == "has no frame 2: it has 1"
+    assert decode_radiograph(path.read_bytes(), "q.dcm").frame == 0
