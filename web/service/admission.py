@@ -32,6 +32,16 @@ class Share:
         self._admission.bytes += count
         self.bytes += count
 
+    @contextmanager
+    def lend(self, count: int) -> Iterator[None]:
+        """Take bytes for a while. Raises Refused."""
+        self.take(count)
+        try:
+            yield
+        finally:
+            self._admission.bytes -= count
+            self.bytes -= count
+
 
 class Admission:
     """Lets in up to `requests` at once, which share `memory` bytes, if they are to be answered within `wait` seconds.
