@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import bare_table, print_json, progress, require_writable, standard_output, write_file
+from cli.console import bare_table, print_json, progress, require_ending, require_writable, standard_output, write_file
 from cli.options.common import AsJson, Excel, Workers
 from cli.options.data import CollectionOptions, Data
 from retrieval.wording import printable
@@ -101,6 +101,8 @@ def audit(
     if deep.model and deep.index:
         raise typer.BadParameter("an index has its own model: give --model or --index, not both")
     require_writable(table, sheet)
+    require_ending([".csv"], table)
+    require_ending([".html", ".htm"], sheet)
     collection = options.read(data)
     findings = deep.examine(collection, workers)
     if table:

@@ -28,6 +28,7 @@ __all__ = [
     "progress",
     "radiographs",
     "require_apart",
+    "require_ending",
     "require_writable",
     "stages",
     "standard_output",
@@ -143,6 +144,13 @@ def require_writable(*files: Path | None) -> None:
             raise OutputError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
     if len({os.path.realpath(file) for file in named}) < len(named):
         raise OutputError("two results would be written to the same file; name another file for one of them")
+
+
+def require_ending(endings: Sequence[str], *files: Path | None) -> None:
+    """Raise OutputError if a file that is named has another ending; devices and pipes may have any name."""
+    for file in files:
+        if file is not None and file.suffix.lower() not in endings and (file.is_file() or not file.exists()):
+            raise OutputError(f"{file} does not end in {' or '.join(endings)}, but that is what is written; rename it")
 
 
 def require_apart(file: Path, read: Iterable[Path]) -> None:

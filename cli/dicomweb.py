@@ -1,7 +1,5 @@
 """`mura-search dicomweb`: asks about a study of an archive, and stores the answer where that is wanted."""
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,13 +26,14 @@ def dicomweb(
 ) -> None:
     """Ask about a study of a DICOMweb archive. Its radiographs are removed from this machine afterwards."""
     from retrieval.dicom.results import renamed, search_for_archive
+    from retrieval.dicom.scratch import scratch_folder
     from retrieval.errors import DicomResultError, RadiographError
     from retrieval.searcher import Searcher
 
     source = open_archive(url, results.dicomweb_tls)
     target = results.open()
-    with Searcher.open(search.index) as searcher, tempfile.TemporaryDirectory(prefix="mura-search-") as scratch:
-        files = sorted(source.fetch(study, Path(scratch)))
+    with Searcher.open(search.index) as searcher, scratch_folder() as scratch:
+        files = sorted(source.fetch(study, scratch))
         if not files:
             raise RadiographError(f"{source.url} has no radiograph of this study; check its Study Instance UID")
         names = {str(file): f"image {number}" for number, file in enumerate(files, start=1)}

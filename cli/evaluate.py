@@ -1,13 +1,22 @@
 """`mura-search evaluate`: how well an index reads patients that it does not hold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+from typer import BadParameter, Option
 
-from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
+from cli.console import (
+    bare_table,
+    note,
+    print_json,
+    progress,
+    require_ending,
+    require_writable,
+    standard_output,
+    write_file,
+)
 from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
 from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title
@@ -17,9 +26,11 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from retrieval.datasets.collection import Collection
     from retrieval.evaluation.agreement import Agreement
     from retrieval.evaluation.evaluate import Evaluation
     from retrieval.evaluation.metrics import Estimate
+    from retrieval.evaluation.robustness import Robustness
     from retrieval.evaluation.summary import Figures, PartFigures
 
 __all__ = ["evaluate", "print_evaluation"]
@@ -87,6 +98,14 @@ def evaluate(
     ] = None,
     rounds: Annotated[int, Option(min=1, metavar="N", help="How often the patients are resampled.")] = 10_000,
     seed: Annotated[int, Option(min=0, metavar="N", help="The random seed of the resampling.")] = 0,
+    robustness: Annotated[
+        bool,
+        Option(
+            "--robustness",
+            help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy "
+            "and so on. It takes fifty times as long. --csv writes a line a change.",
+        ),
+    ] = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +120,12 @@ def evaluate(
     from retrieval.searcher import Searcher
 
     require_writable(files.csv, files.figures, files.predictions, files.html)
+    require_ending([".csv"], files.csv, files.figures, files.predictions)
+    require_ending([".html", ".htm"], files.html)
     collection = options.read(data)
+    if robustness:
+        measure_robustness(index, collection, files, {"rounds": rounds, "seed": seed, "workers": workers}, as_json)
+        return
     with Searcher.open(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged
         result = measure(
@@ -121,6 +145,50 @@ def evaluate(
     for case, reason in result.skipped:
         note(f"left out: {case}: {reason}")
     print_evaluation(result)
+
+
+def measure_robustness(
+    index: Path | None, collection: "Collection", files: FileOptions, how: "Mapping[str, Any]", as_json: bool
+) -> None:
+    """Measure, print and write the figures under corruptions."""
+    from retrieval.evaluation.robustness import robustness
+    from retrieval.searcher import Searcher
+
+    if files.figures or files.predictions or files.html:
+        raise BadParameter("--robustness writes only --csv and --json; leave out --figures, --predictions and --html")
+    with Searcher.open(index) as searcher, progress("evaluating") as show:
+        result = robustness(searcher, collection, progress=show, **how)
+    if files.csv:
+        write_file(files.csv, result.to_csv(), mark=files.excel)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    for case, reason in result.skipped:
+        note(f"left out: {case}: {reason}")
+    standard_output().print(robustness_table(result))
+
+
+def robustness_table(result: "Robustness") -> "Table":
+    """Kappa, AUROC and specificity of both predictors under each corruption, and who is called unlike the index."""
+    table = bare_table(
+        "", "", "kappa, classifier", "kappa, vote", "AUROC, both", "specificity, both", "unfamiliar", "why"
+    )
+    for condition in result.conditions:
+        classifier, vote = condition.figures["classifier"], condition.figures["knn"]
+        both = [
+            " / ".join(estimate_text(replace(figures[name], low=None)) for figures in (classifier, vote))
+            for name in ("auroc", "specificity")
+        ]
+        table.add_row(
+            condition.corruption or "as it is",
+            f"{condition.amount:g}" if condition.amount is not None else "",
+            estimate_text(classifier["kappa"], digits=2),
+            estimate_text(vote["kappa"], digits=2),
+            *both,
+            f"{condition.unfamiliar.value or 0:.0%}",
+            next(iter(condition.reasons), ""),
+        )
+    return table
 
 
 def print_evaluation(result: "Evaluation") -> None:

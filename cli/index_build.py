@@ -1,5 +1,6 @@
 """`mura-search index build` and `merge`: an index of labelled radiographs, of shards, or of other indexes."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +10,12 @@ from typer import Option
 
 from cli.console import note, note_few, print_json, print_result, progress, radiographs
 from cli.options.common import AsJson, IndexFolder, Workers, index_path
-from cli.options.data import CollectionOptions, FetchOptions
+from cli.options.data import CollectionOptions, FetchOptions, KeepBlank
 from cli.options.store import StoreOptions
 from index.errors import IndexFailure
 from index.lock import require_locks
+from retrieval.notices import Code
+from retrieval.wording import sentence
 
 if TYPE_CHECKING:
     from retrieval.indexing.build import BuildReport
@@ -34,6 +37,7 @@ def build(
         str | None,
         Option(metavar="I/N", help="Index only the I-th of N shards. mura-search index merge joins the shards."),
     ] = None,
+    keep_blank: KeepBlank = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,11 +56,15 @@ def build(
                 piece = Shard.parse(shard)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
-            made = build_shard(cases, piece, target, model=model, replace=replace, workers=workers, progress=show)
+            made = build_shard(
+                cases, piece, target, model=model, replace=replace, keep_blank=keep_blank, workers=workers,
+                progress=show,
+            )  # fmt: skip
         else:
             report = build_index(
-                cases, target, model=model, replace=replace, workers=workers, progress=show, **arguments
-            )
+                cases, target, model=model, replace=replace, keep_blank=keep_blank, workers=workers, progress=show,
+                **arguments,
+            )  # fmt: skip
     if shard is not None:
         print_shard(made, as_json)
     else:
@@ -82,9 +90,15 @@ def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> Non
     resumed = f", {report.resumed:,} of them before an interruption" if report.resumed else ""
     print(f"Indexed {report.cases:,} radiographs of {report.studies:,} studies{resumed}, in {report.seconds:.1f} s.")
     if report.quarantined:
-        print(f"Not indexed: {len(report.quarantined):,} that cannot be read, listed above.")
+        print(f"Not indexed: {len(report.quarantined):,} that cannot be read or are blank, listed above.")
     print(f"Decision rules: {report.rules.source}.")
-    print(f"Ask it:  mura-search QUERY... --index {report.path}" if index else "Ask it:  mura-search QUERY...")
+    if warnings := len(report.warnings):
+        print(f"Read with a warning: {warnings:,}; mura-search audit lists them.")
+    for notice in report.notices:
+        if notice.code == Code.ONE_LABEL:
+            note(sentence(notice))
+    option = f" --index {shlex.quote(report.path)}" if index else ""
+    print(f"Ask it:  mura-search QUERY...{option}")
 
 
 def merge(

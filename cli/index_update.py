@@ -6,7 +6,7 @@ import typer
 
 from cli.console import note, note_few, print_json, print_result, progress, radiographs
 from cli.options.common import AsJson, IndexFolder, Workers, index_path, index_reader, index_writer
-from cli.options.data import CollectionOptions, Data
+from cli.options.data import CollectionOptions, Data, KeepBlank
 from cli.options.store import DemandOptions
 from index.case import LABEL_NAMES
 from index.errors import IndexFailure
@@ -24,6 +24,7 @@ def add(
     data: Data,
     options: CollectionOptions,
     index: IndexFolder = None,
+    keep_blank: KeepBlank = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,7 +38,7 @@ def add(
     require_locks()
     collection = options.read_noted(data)
     with progress("adding") as show:
-        report = add_to_index(collection, index_path(index), workers=workers, progress=show)
+        report = add_to_index(collection, index_path(index), keep_blank=keep_blank, workers=workers, progress=show)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import print_json, require_apart, require_writable, write_file
+from cli.console import print_json, require_apart, require_ending, require_writable, write_file
 from cli.options.common import AsJson, SearchOptions
 from cli.options.dicom import ResultOptions
 
@@ -35,6 +35,7 @@ def query(
     if report:
         require_writable(report, search.heatmap)
         require_apart(report, files)
+        require_ending([".html", ".htm"], report)
     archive = results.open()
     instances: Sequence[Any] = ()
     with Searcher.open(search.index) as searcher:

@@ -1,5 +1,6 @@
 """An answer in the terminal: the verdict first, then the evidence, also in 80 columns and without colour."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,12 +38,12 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
         out.print(similar(answer.cases))
         out.print()
         for case in answer.cases:  # paths are too long for the table, and are not broken, so that they can be copied
-            out.print(line_of(f"{case.rank}  {shortest(case.path or case.case)}", "dim"), soft_wrap=True)
+            out.print(line_of(f"{case.rank}  {location(case)}", "dim"), soft_wrap=True)
     else:
         out.print(line_of("No study of the index fits what was asked for."))
-    drawn = [f"heatmap  {shortest(view.heatmap)}" for view in answer.views if view.heatmap is not None]
+    drawn = [f"heatmap  {quoted(shortest(view.heatmap))}" for view in answer.views if view.heatmap is not None]
     if answer.report is not None:
-        drawn.append(f"report   {shortest(answer.report)}")
+        drawn.append(f"report   {quoted(shortest(answer.report))}")
     if drawn:
         out.print()
     for text in drawn:
@@ -52,6 +53,20 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
         out.print(line_of(text, "yellow"))
     out.print(line_of(sources(answer), "dim"))
     out.print(line_of(DISCLAIMER, "dim"))
+
+
+def location(case: "SimilarCase") -> str:
+    """Where the radiograph of a case is; where it was if its file is missing."""
+    from retrieval.images.radiograph import file_and_frame
+
+    if not case.path:
+        return case.case
+    return quoted(shortest(case.path)) + ("" if file_and_frame(Path(case.path))[0].exists() else "  (missing)")
+
+
+def quoted(path: str) -> str:
+    """A path that can be copied into a command: one with blanks is quoted."""
+    return shlex.quote(path) if " " in path else path
 
 
 def line_of(text: str, style: str = "") -> "Text":

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import bare_table, note, print_json, progress, require_writable, standard_output, write_file
+from cli.console import (
+    bare_table,
+    note,
+    print_json,
+    progress,
+    require_ending,
+    require_writable,
+    standard_output,
+    write_file,
+)
 from cli.options.common import AsJson, Excel, IndexFolder, StudyTable
 from retrieval.wording import DISCLAIMER, printable
 
@@ -44,6 +53,8 @@ def worklist(
     from retrieval.worklist.worklist import worklist as rank_all
 
     require_writable(csv, html)
+    require_ending([".csv"], csv)
+    require_ending([".html", ".htm"], html)
     with Searcher.open(index) as searcher:
         if watch:
             follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html, excel))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["Code", "Detail", "Notice", "of_view", "without_names"]
+__all__ = ["BLANKS", "Code", "Detail", "Notice", "of_view", "without_names"]
 
 Detail = str | int | float
 
@@ -35,6 +35,7 @@ class Code(StrEnum):
     NEARLY_BLANK = "nearly-blank"
     # A file was not read.
     LEFT_OUT = "left-out"
+    REPEATED_VIEW = "repeated-view"
     # The query and the index.
     SYNTHETIC = "synthetic"
     TRAINED_ON = "trained-on"
@@ -77,6 +78,9 @@ class Code(StrEnum):
     # An evaluation.
     SYNTHETIC_FIGURES = "synthetic-figures"
     MERGED_PATIENTS = "merged-patients"
+
+
+BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
 
 
 @dataclass(frozen=True, slots=True)

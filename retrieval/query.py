@@ -1,23 +1,38 @@
 """The views of one study, which a query gives as files, a study's folder, or pixels."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.datasets.mura import mura_patient
+from retrieval.datasets.mura_paths import mura_patient, mura_study
 from retrieval.errors import RadiographError
 from retrieval.images.blank import BLANK_CODES, blank_notices
-from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, is_dicom, read_frames
+from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, file_and_frame, is_dicom, read_frames
 from retrieval.notices import Code, Notice, of_view
-from retrieval.pseudonyms import patient_names
+from retrieval.pseudonyms import is_placeholder, patient_names
 
-__all__ = ["Images", "View", "frame_notices", "frame_views", "left_out", "may_be_view", "mura_patient", "read_views"]
+__all__ = [
+    "Images",
+    "Reader",
+    "View",
+    "count_distinct",
+    "distinct_views",
+    "frame_notices",
+    "frame_views",
+    "left_out",
+    "may_be_view",
+    "mura_patient",
+    "read_views",
+]
 
 Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
+Reader = Callable[[Path], list[Radiograph]]
+"""Reads all frames of a file, as `read_frames` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +40,7 @@ class View:
     """A radiograph that was read. `digest` is "" for pixels without a file.
 
     `patients` are the names by which an index may know its patient; they are looked up there and never shown. `dicom`
-    is true if a DICOM header named the patient.
+    is true if a DICOM header named the patient. `study` tells studies apart, and is never shown; "" if it is unknown.
     """
 
     name: str
@@ -33,13 +48,15 @@ class View:
     digest: str = ""
     patients: tuple[str, ...] = field(default=(), repr=False)
     dicom: bool = False
+    study: str = field(default="", repr=False)
 
 
-def read_views(images: Images) -> tuple[list[View], list[Notice]]:
+def read_views(images: Images, read: Reader = read_frames) -> tuple[list[View], list[Notice]]:
     """Read the views; gives them and the notices about them.
 
     A folder stands for the radiographs in it, a DICOM file for all its frames. Files that cannot be read are left out
-    with a notice. Raises RadiographError if no file can be read.
+    with a notice, and a view that is given twice counts once. Raises RadiographError for a file that does not exist,
+    and if no file can be read.
     """
     given = [images] if isinstance(images, Path | str | np.ndarray) else list(images)
     views: list[View] = []
@@ -50,6 +67,8 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
             views.append(View(f"array {len(views) + 1}", _checked(image)))
             notices += of_view(views[-1].name, blank_notices(image))
             continue
+        if not os.path.lexists(file_and_frame(Path(image))[0]):
+            raise RadiographError(f"{image} does not exist; check its name")
         try:
             files = _files(Path(image))
         except RadiographError as error:
@@ -57,16 +76,41 @@ def read_views(images: Images) -> tuple[list[View], list[Notice]]:
             continue
         for path in files:
             try:
-                frames = read_frames(path)
+                frames = read(path)
             except RadiographError as error:
                 failures.append((str(path), error))
                 continue
-            of_file = frame_views(str(path), frames, mura_patient(path))
+            of_file = frame_views(str(path), frames, mura_patient(path), mura_study(path))
             views += of_file
             notices += frame_notices(str(path), of_file, frames)
     if not views:
         raise failures[0][1] if failures else RadiographError("no radiograph was given: name at least one file")
-    return views, notices + [left_out(*failure) for failure in failures]
+    views, repeated = distinct_views(views)
+    return views, [*notices, *repeated, *(left_out(*failure) for failure in failures)]
+
+
+def distinct_views(views: Sequence[View]) -> tuple[list[View], list[Notice]]:
+    """The views without those whose file, or array, is that of an earlier one, and notices about these."""
+    distinct: dict[object, View] = {}
+    repeated = []
+    for view in views:
+        key = view.digest or (view.pixels.shape, view.pixels.tobytes())
+        if distinct.setdefault(key, view) is not view:
+            repeated.append(Notice(Code.REPEATED_VIEW, view.name))
+    return list(distinct.values()), repeated
+
+
+def count_distinct(names: Iterable[Iterable[str]]) -> int:
+    """How many people or studies sets of names mean: sets that share a name mean the same, an empty one is unknown.
+
+    >>> count_distinct([["a", "b"], ["b"], [], ["c"]])
+    2
+    """
+    groups: list[set[str]] = []
+    for own in filter(None, map(set, names)):
+        same = [group for group in groups if group & own]
+        groups = [group for group in groups if not group & own] + [own.union(*same)]
+    return len(groups)
 
 
 def left_out(file: str, error: RadiographError) -> Notice:
@@ -74,13 +118,14 @@ def left_out(file: str, error: RadiographError) -> Notice:
     return Notice(Code.LEFT_OUT, file, {"reason": str(error)})
 
 
-def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ...] = ()) -> list[View]:
-    """A file's frames as views; `patients` are names of its patient from elsewhere than the header."""
+def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ...] = (), study: str = "") -> list[View]:
+    """A file's frames as views; `patients` and `study` are what names its patient and study besides the header."""
     views = []
     for radiograph in frames:
-        known = patients + (patient_names(radiograph.patient) if radiograph.patient else ())
+        dicom = not is_placeholder(radiograph.patient)
+        known = patients + (patient_names(radiograph.patient) if dicom else ())
         shown = f"{name}[{radiograph.frame}]" if len(frames) > 1 else name
-        views.append(View(shown, radiograph.pixels, radiograph.digest, known, dicom=bool(radiograph.patient)))
+        views.append(View(shown, radiograph.pixels, radiograph.digest, known, dicom, radiograph.study or study))
     return views
 
 
@@ -101,7 +146,10 @@ def _files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and may_be_view(file))
     if not files:
-        raise RadiographError(f"{path}: no radiograph in this folder; give files, or the folder of one study")
+        raise RadiographError(
+            f"{path}: no radiograph in this folder; give files, or the folder of one study. To rank the "
+            "studies in a folder:  mura-search worklist FOLDER"
+        )
     return files
 
 

@@ -38,9 +38,10 @@ from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
+from retrieval.images.radiograph import read_frames
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
-from retrieval.query import Images, View, read_views
+from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
+from retrieval.query import Images, Reader, View, count_distinct, read_views
 
 __all__ = ["Searcher", "StudyScores", "default_index"]
 
@@ -95,6 +96,7 @@ class Searcher:
         self.rules = rules
         self._source: IndexSource | None = None
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
+        self._labels: tuple[str, ...] | None = None
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -155,6 +157,7 @@ class Searcher:
         patient: str | None = None,
         where: Filter | None = None,
         heatmap: Path | str | None = None,
+        one_study: bool = False,
     ) -> Answer:
         """Answer for one study.
 
@@ -166,10 +169,14 @@ class Searcher:
 
         The query's own patient is neither shown nor votes: `patient`, the patient of an indexed radiograph with the
         same bytes, the patient folder of MURA in the path, and DICOM's Patient ID, as it is and as this site's key
-        hashes it. Raises RadiographError if no view can be read, SiteKeyError, ValueError for k below 1 or an unknown
-        field, and HeatmapError if the heatmap cannot be written.
+        hashes it. one_study: take radiographs of several known patients or studies as one study.
+
+        Raises RadiographError if a file does not exist, if none can be read, and if the radiographs are of several
+        studies; SiteKeyError, ValueError for k below 1 or an unknown field, HeatmapError.
         """
-        return self.search_with_overlays(images, k=k, patient=patient, where=where, heatmap=heatmap)[0]
+        return self.search_with_overlays(
+            images, k=k, patient=patient, where=where, heatmap=heatmap, one_study=one_study
+        )[0]
 
     def search_with_overlays(
         self,
@@ -179,18 +186,22 @@ class Searcher:
         patient: str | None = None,
         where: Filter | None = None,
         heatmap: Path | str | None = None,
+        one_study: bool = False,
         draw: bool = False,
+        read: Reader = read_frames,
     ) -> tuple[Answer, list[NDArray[np.uint8]]]:
         """Answer as `search` does, and give each view's heatmap over its radiograph, (H, W, 3) BGR.
 
-        The list is empty unless `draw` is true or `heatmap` names a file.
+        The list is empty unless `draw` is true or `heatmap` names a file. read: reads a file.
         """
         shown = SHOWN if k is None else k
         if shown < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
         self.refresh()
-        views, notices = read_views(images)
+        views, notices = read_views(images, read)
+        if not one_study:
+            self.require_one_study(views)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
         maps = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
         encoded = self.encoder.pool(maps)
@@ -211,6 +222,28 @@ class Searcher:
             drawn = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=True))
             answer = replace(answer, views=tuple(drawn))
         return replace(answer, seconds=seconds), overlays
+
+    def require_one_study(self, views: Sequence[View]) -> None:
+        """Raise RadiographError if the views are known to be of several patients or studies."""
+        if len(views) < 2:
+            return
+        indexed = [self.index.find_digest(view.digest) for view in views]
+        counts = {
+            "patients": (
+                count_distinct(view.patients for view in views),
+                count_distinct([case.patient for case in cases] for cases in indexed),
+            ),
+            "studies": (
+                count_distinct([view.study] if view.study else [] for view in views),
+                count_distinct([case.study for case in cases] for cases in indexed),
+            ),
+        }
+        for what, numbers in counts.items():
+            if max(numbers) > 1:
+                raise RadiographError(
+                    f"the radiographs are of {max(numbers)} {what}: ask about one study at a time, rank all studies of "
+                    "a folder with  mura-search worklist FOLDER,  or say that they are one study with --one-study"
+                )
 
     def answer(
         self,
@@ -256,9 +289,11 @@ class Searcher:
         voting = search(max(rules.k, shown), where=voters or None)
         neighbours = search(shown, where=where) if shown and where and "label" in where else voting
         comparable = search(1) if voters else voting  # a query is familiar if it is like anything indexed
+        alike = len({hit.case.label for row in voting for hit in row}) < 2
+        voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
         return StudyScores(
             classifier=tuple(rules.probabilities(encoded.logits).tolist()),
-            vote=study_vote([row[: rules.k] for row in voting], rules.temperature),
+            vote=study_vote(voters_of_views, rules.temperature),
             nearest=_similarities(voting),
             neighbours=tuple(merged(neighbours)),
             familiarity=familiarity(embeddings, _similarities(comparable), rules, self.encoder.appearance),
@@ -275,6 +310,13 @@ class Searcher:
             synthetic = bool(self._collection.get("synthetic"))
             self._source = IndexSource(str(self.index.path), *self.index.size(), synthetic)
         return self._source
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the index's cases: "normal", "abnormal". An index of one label does not vote."""
+        if self._labels is None:
+            self._labels = tuple(name for name, count in self.index.counts("label").items() if count)
+        return self._labels
 
     @property
     def _collection(self) -> dict[str, object]:
@@ -300,7 +342,7 @@ class Searcher:
     def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
         """The indexed patients to leave out, and the notices about them."""
         # The user names a patient as the index does, or as the site does.
-        asked = () if not patient else patient_names(patient) if self.site else (patient,)
+        asked = () if not patient else patient_names(patient) if self.site else (patient, normalised(patient))
         named = {name for view in views for name in view.patients}.union(asked)
         own = {case.patient for case in self.index.find("patient", named)} if named else set()
         from_others = {
@@ -339,11 +381,13 @@ class Searcher:
             for view, seen in zip(views, same, strict=True)
             if seen or (view.digest and digest_number(view.digest) in digests)
         ]
-        if len({view.patients for view in views if view.dicom}) > 1:
+        if count_distinct(view.patients for view in views) > 1:
             notices.append(Notice(Code.SEVERAL_PATIENTS))
         if len(views) > _MANY:
             notices.append(Notice(Code.MANY_VIEWS, detail={"views": len(views)}))
-        if scores.vote.probability is None:
+        if scores.vote.probability is None and scores.neighbours and len(self.labels) == 1:
+            notices.append(Notice(Code.ONE_LABEL, detail={"label": self.labels[0]}))
+        elif scores.vote.probability is None:
             chosen = ", ".join(f"{field} {' or '.join(values)}" for field, values in (where or {}).items())
             notices.append(Notice(Code.NO_VOTE, detail={"chosen": f" with {chosen}" if chosen else ""}))
         elif not scores.neighbours:

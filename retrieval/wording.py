@@ -126,6 +126,7 @@ _OF_VIEW: dict[str, str] = {
 # What is said of the study and the index, in full, and without names for who may not see them.
 _OF_STUDY: dict[str, tuple[str, str]] = {
     Code.LEFT_OUT: ("left out: {reason}", "a file could not be read and is left out"),
+    Code.REPEATED_VIEW: ("{view} is given twice: it counts once", "{view} was given twice: it counts once"),
     Code.SYNTHETIC: (
         "the index holds synthetic radiographs: the answer shows how the tool works, no more",
         "model or index rest on synthetic radiographs: this shows how the tool works, no more",
@@ -145,7 +146,7 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "give --patient, or name the key with {variable}",
         "the patient's own studies could not be told from others, and may be among the similar ones",
     ),
-    Code.SEVERAL_PATIENTS: ("the headers name more than one patient: were these views of one study?",) * 2,
+    Code.SEVERAL_PATIENTS: ("the radiographs are of more than one patient: were these views of one study?",) * 2,
     Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; was it one?",) * 2,
     Code.NO_VOTE: (
         "nothing could vote: no study of another patient is indexed{chosen}",
@@ -172,7 +173,7 @@ _OF_COLLECTION: dict[str, str] = {
     Code.ALIKE_IDENTIFIERS: (
         "identifiers that differ only in zeros, case, punctuation or white space: {count}; one patient may count as two"
     ),
-    Code.ONE_LABEL: "all studies are {label}: an index of one label does not vote",
+    Code.ONE_LABEL: "all studies of the index are {label}, so they do not vote",
     Code.OTHER_SPLITS: "splits other than train, valid and test: {count}",
     Code.WITHOUT_SPLIT: "radiographs that name no split, though others do: {count} of {total}",
     Code.DRAWN_SPLITS: (

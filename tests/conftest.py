@@ -22,6 +22,7 @@ from retrieval.encoding.bundle import APPEARANCE, write_bundle
 from retrieval.encoding.head import Head
 from retrieval.encoding.probes import Appearance
 from retrieval.images.preprocessing import Preprocessing
+from tests.pictures import grey_square
 
 # How long an example takes is no test: a busy machine would fail it.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -156,11 +157,8 @@ def square(tmp_path: Path) -> Callable[..., Path]:
 
 
 def write_square(path: Path, brightness: int, mark: int = 0) -> None:
-    """A square of the model's size, a chessboard around a mean; `mark` makes its bytes unique."""
-    contrast = min(20, brightness, 255 - brightness)  # without contrast it would be blank
-    pixels = np.full((SIZE, SIZE), brightness + contrast, np.uint8)
-    pixels[::2, ::2] -= np.uint8(2 * contrast)
-    pixels[1::2, 1::2] -= np.uint8(2 * contrast)
+    """A `grey_square` of the model's size; `mark` makes its bytes unique."""
+    pixels = grey_square(brightness, SIZE)
     pixels.ravel()[mark % pixels.size] ^= 1
     assert cv2.imwrite(str(path), pixels)
 

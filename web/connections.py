@@ -5,9 +5,12 @@ server accepts no connection beyond its limit: further clients wait in the queue
 """
 
 import asyncio
+import contextlib
 import logging
+import math
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +27,9 @@ _GRACE = 1.0  # seconds without a request, after which a connection may be close
 
 logger = logging.getLogger("mura-search")
 
+Client = tuple[str, int]
+"""A client's address and port."""
+
 
 @dataclass(slots=True)
 class _Open:
@@ -39,8 +45,8 @@ class Connections:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
         self.limits = limits
-        self._open: dict[tuple[str, int], _Open] = {}  # by the client's address and port
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._open: dict[Client, _Open] = {}
+        self._handshakes: dict[asyncio.Task[None], float] = {}  # and when they began
         self._full = RateLimitedLog(logger.warning)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +64,7 @@ class Connections:
                     async with asyncio.timeout(self.limits.write):
                         await send({**message, **piece} if message["type"] == "http.response.body" else message)
             except TimeoutError:
-                connection.transport.abort()
+                _reset(connection.transport)
                 await asyncio.sleep(0.05)  # until the protocol knows
                 raise ConnectionAbortedError("the client does not read its reply") from None
 
@@ -69,12 +75,15 @@ class Connections:
             connection.answering -= 1
             connection.since = time.monotonic()
 
-    def opened(self, transport: asyncio.Transport) -> None:
-        """Note a connection whose handshake is complete."""
-        self._open[_client(transport)] = _Open(transport)
+    def opened(self, transport: asyncio.Transport) -> Client:
+        """Note a connection whose handshake is complete; gives its name for `closed`."""
+        host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
+        client = (str(host), int(port))  # as Uvicorn's scopes have it
+        self._open[client] = _Open(transport)
+        return client
 
-    def closed(self, transport: asyncio.Transport) -> None:
-        self._open.pop(_client(transport), None)
+    def closed(self, client: Client) -> None:
+        self._open.pop(client, None)
 
     async def accept(
         self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
@@ -92,12 +101,15 @@ class Connections:
                     await asyncio.sleep(1)
                     continue
                 handshake = asyncio.create_task(self._connect(connection, protocol, tls))
-                self._handshakes.add(handshake)
-                handshake.add_done_callback(self._handshakes.discard)
+                self._handshakes[handshake] = time.monotonic()
+                handshake.add_done_callback(self._forget)
         finally:
             watching.cancel()
             for handshake in self._handshakes:
                 handshake.cancel()
+
+    def _forget(self, handshake: asyncio.Task[None]) -> None:
+        self._handshakes.pop(handshake, None)
 
     async def _connect(
         self, connection: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
@@ -111,14 +123,33 @@ class Connections:
             connection.close()
 
     async def _wait_for_room(self) -> None:
-        """Wait while as many connections are open as may be; one that sends no request makes room for another."""
-        while len(self._open) + len(self._handshakes) >= self.limits.connections:
-            self._full.add(f"{self.limits.connections} connections are open, and further clients have to wait")
-            idle = [connection for connection in self._open.values() if not connection.answering]
-            oldest = min(idle, key=lambda connection: connection.since, default=None)
-            if oldest and time.monotonic() - oldest.since > min(_GRACE, self.limits.head):
-                oldest.transport.abort()
+        """Wait while as many connections are open as may be; those that send no request make room for others."""
+        most, waiting = self.limits.connections, False
+        while len(self._open) + len(self._handshakes) >= most:
+            if self._close_idle():
+                await asyncio.sleep(0)
+                continue
+            if not waiting:
+                self._full.add(f"{most} connections are open: another client has to wait")
+            waiting = True
             await asyncio.sleep(0.01)
+
+    def _close_idle(self) -> bool:
+        """Close the connection that has waited longest without a request, or for its handshake; false if none has."""
+        now, grace = time.monotonic(), min(_GRACE, self.limits.head)
+        idle = (connection for connection in self._open.values() if not connection.answering)
+        oldest = min(idle, key=lambda connection: connection.since, default=None)
+        handshake, started = next(iter(self._handshakes.items()), (None, now))
+        if oldest and now - oldest.since > grace:
+            oldest.since = math.inf  # until the protocol knows
+            _reset(oldest.transport)
+        elif handshake and now - started > 3 * grace:
+            del self._handshakes[handshake]
+            handshake.cancel()
+        else:
+            return False
+        self._full.add("too many connections are open: one without a request is closed for another client")
+        return True
 
     async def _watch(self) -> None:
         """End connections that send no request, or do not take the last part of a reply."""
@@ -134,10 +165,12 @@ class Connections:
                 if before and unsent < before:
                     connection.since = now
                 if now - connection.since > (self.limits.write if unsent else self.limits.head):
-                    connection.transport.abort()
+                    _reset(connection.transport)
 
 
-def _client(transport: asyncio.Transport) -> tuple[str, int]:
-    """The client's address and port, as Uvicorn's scopes have them."""
-    host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
-    return str(host), int(port)
+def _reset(transport: asyncio.Transport) -> None:
+    """End a connection at once, also for the operating system, which would keep what the client does not read."""
+    if (connection := transport.get_extra_info("socket")) is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -3,9 +3,11 @@
 import asyncio
 import functools
 import logging
+import math
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +26,7 @@ from web.settings import Settings
 __all__ = ["Server", "serve"]
 
 _QUEUE = 2048  # clients that the operating system lets wait
+_LONGEST_END = 30.0  # seconds for the requests at work and all threads to end
 _FILES = 4096  # files and connections that the process may have open, if the system allows it
 
 
@@ -52,6 +55,7 @@ class Server(uvicorn.Server):
             super().__init__(_config(self._connections, settings))
             opened.pop_all()
         self._accepting: asyncio.Task[None] | None = None
+        self.end_in = math.inf  # seconds after which the whole process ends, whatever still runs in it
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])  # the connections are accepted here
@@ -63,6 +67,10 @@ class Server(uvicorn.Server):
         self._ready(address(self.config.host, self._listening.getsockname()[1], tls=self.config.is_ssl))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.end_in < math.inf:
+            end = threading.Timer(self.end_in, os._exit, (1,))
+            end.daemon = True
+            end.start()
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
@@ -79,14 +87,14 @@ class _Protocol(H11Protocol):
 
     def __init__(self, connections: Connections, **uvicorn_state: Any) -> None:
         super().__init__(**uvicorn_state)
-        self._watched_by = connections
+        self._connections = connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._watched_by.opened(transport)
+        self._name = self._connections.opened(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._watched_by.closed(self.transport)
+        self._connections.closed(self._name)
         super().connection_lost(exc)
 
 
@@ -97,6 +105,7 @@ def serve(
     _allow_many_files()
     server = Server(index, settings, ready=ready, report=report)
     _log_to_stderr()
+    server.end_in = _LONGEST_END
     server.run()
 
 

@@ -28,8 +28,8 @@ class Limits(BaseModel):
     pictures: int = 128  # that wait for the encoder
     batch: int = 8  # pictures encoded together
     gather: float = 0.004  # time in which the pictures of a batch arrive
-    wait: float = 5  # for the answer while others are at work, as far as that can be expected
-    decode: float = 20  # to decode one file
+    wait: float = 5  # for a turn while others are at work; beyond it, or if it is expected, a request is refused
+    decode: float = 10  # of processor time to decode one file
     head: float = 10  # for the TLS handshake, and for a request's head
     write: float = 10  # for a client to take 128 KiB of a reply
     upload: float = 60  # for its body

@@ -95,9 +95,19 @@ class SearchOptions:
         Option(metavar="FILE", help="Write the radiograph to this PNG file, with a heatmap of what looks abnormal."),
     ] = None
 
+    one_study: Annotated[
+        bool, Option("--one-study", help="Take radiographs that name several patients or studies as one study.")
+    ] = False
+
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The keyword arguments of `Searcher.search`."""
         parts = [name.strip().lower() for name in self.part or ()]  # as `--part` of other commands
         where = {field: values for field, values in (("part", parts), ("view", self.view)) if values}
-        return {"k": self.k, "patient": self.patient, "where": where or None, "heatmap": self.heatmap}
+        return {
+            "k": self.k,
+            "patient": self.patient,
+            "where": where or None,
+            "heatmap": self.heatmap,
+            "one_study": self.one_study,
+        }

@@ -1,6 +1,5 @@
 """Options that choose a labelled collection, and the way to read it or to fetch it by DICOMweb."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from retrieval.datasets.case_table import Meanings
     from retrieval.datasets.collection import Collection
 
-__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "Layout", "Part", "Split"]
+__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "KeepBlank", "Layout", "Part", "Split"]
 
 Data = Annotated[
     Path,
@@ -35,6 +34,12 @@ Cache = Annotated[
         metavar="FOLDER",
         help="Keep prepared radiographs here between runs. By default in the cache folder (MURA_SEARCH_CACHE).",
     ),
+]
+
+
+KeepBlank = Annotated[
+    bool,
+    Option("--keep-blank", help="Index blank radiographs as well. By default they are listed, and left out."),
 ]
 
 
@@ -135,9 +140,11 @@ class FetchOptions:
             raise typer.BadParameter("--dicomweb needs --labels, which names the studies to fetch")
         if options.keep_identifiers and self.data is None:
             raise typer.BadParameter("--keep-identifiers needs the folder DATA, in which the radiographs are kept")
+        from retrieval.dicom.scratch import scratch_folder
+
         archive = open_archive(self.dicomweb, self.dicomweb_tls)
-        with tempfile.TemporaryDirectory(prefix="mura-search-") as scratch:
-            folder = self.data or Path(scratch)
+        with scratch_folder() as scratch:
+            folder = self.data or scratch
             folder.mkdir(parents=True, exist_ok=True)
             with progress("fetching") as show:
                 for text in archive.fetch_labelled(options.labels, folder, show):

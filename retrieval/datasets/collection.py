@@ -189,6 +189,8 @@ def _recognise_folder(folder: Path, layout: str | None, labels_are: Meanings | N
         raise CollectionError(f"{folder} holds {len(collections)} collections ({names}); name one of them")
     if layout is None and is_dicom_folder(folder):
         return folder, "dicom"
+    if len(folders) == 1 and not folders[0].is_symlink():  # such as an archive's folder in a folder of the same name
+        return _recognise_folder(folders[0], layout, labels_are)
     expected = "; ".join(f"{name} needs {files}" for name, files in _EXPECTED.items() if layout in (None, name))
     raise CollectionError(f"{folder} is not a collection: {expected}")
 

@@ -18,18 +18,16 @@ from index.case import Case
 from retrieval.datasets.case_table import LABELS
 from retrieval.datasets.folders import reading_order, walk
 from retrieval.datasets.identifiers import passed_over, some
+from retrieval.datasets.mura_paths import COPIED, PATIENT, STUDY
 from retrieval.datasets.splits import SPLITS, split_name
 from retrieval.errors import CollectionError
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.notices import Code, Notice
 
-__all__ = ["MuraFolder", "find_mura", "is_image", "mura_patient", "read_mura"]
+__all__ = ["MuraFolder", "find_mura", "is_image", "read_mura"]
 
-_COPIED = r"((?:[ _-]*(?:\(\d+\)|copy|copie|kopie|copia))*)"  # what file managers add to the name of a copy
 _PART = re.compile(r"XR[ _-](\w+)|(elbow|finger|forearm|hand|humerus|shoulder|wrist)", re.IGNORECASE)
-_PATIENT = re.compile(r"(patient\w+?)" + _COPIED, re.IGNORECASE)
-_NUMBER = re.compile(r"(\d{5})" + _COPIED)  # a patient's folder without "patient"
-_STUDY = re.compile(r"(study[ _-]?[a-z0-9]*?)(?:[ _-]*(positive|negative|abnormal|normal))?" + _COPIED, re.IGNORECASE)
+_NUMBER = re.compile(r"(\d{5})" + COPIED)  # a patient's folder without "patient"
 _MASKS = "masks"  # of lesions, beside the splits: `mura-search phantom` writes them
 _LISTS = re.compile(r"([a-z]+)_(image_paths|labeled_studies)\.csv", re.IGNORECASE)
 
@@ -71,12 +69,6 @@ def _root(folder: Path) -> Path:
     """The root above a folder of parts: the folder itself, unless its name is a split's."""
     splits = [name for name in _folders(folder.parent) if _is_split(name)] if _is_split(folder.name) else []
     return folder.parent if folder.name in SPLITS or len(splits) > 1 else folder
-
-
-def mura_patient(path: Path) -> tuple[str, ...]:
-    """The patients whom the parts of a path may name, as MURA's folders do; an index may or may not hold them."""
-    names = (_PATIENT.fullmatch(part) for part in path.absolute().parts)
-    return tuple(name[1] for name in names if name)
 
 
 def is_image(name: str) -> bool:
@@ -140,7 +132,7 @@ def _study_of(folder: str) -> _Study | None:
     own = names[bool(split) :]
     if len(own) < 3:
         return None
-    part, patient, study = _PART.fullmatch(own[0]), _patient(own[1]), _STUDY.fullmatch(own[2])
+    part, patient, study = _PART.fullmatch(own[0]), _patient(own[1]), STUDY.fullmatch(own[2])
     if not (part and patient and study):
         return None
     return _Study(
@@ -155,9 +147,9 @@ def _study_of(folder: str) -> _Study | None:
 
 
 def _part_name(folder: str) -> str:
-    """A part's folder as MURA names it, with XR_; other folders as they are."""
+    """A part's folder as MURA names it, in capitals and with XR_; other folders as they are."""
     part = _PART.fullmatch(folder)
-    return f"XR_{folder.upper()}" if part and part[2] else folder
+    return f"XR_{(part[1] or part[2]).upper()}" if part else folder
 
 
 def _is_split(name: str) -> bool:
@@ -172,17 +164,16 @@ def _has_parts(folder: Path) -> bool:
 
 def _patient(folder: str) -> str:
     """The patient that a folder's name stands for, "" if it is not a patient's."""
-    if named := _PATIENT.fullmatch(folder):
-        return named[1]
-    return f"patient{number[1]}" if (number := _NUMBER.fullmatch(folder)) else ""
+    named = PATIENT.fullmatch(folder) or _NUMBER.fullmatch(folder)
+    return f"patient{named[1]}" if named else ""
 
 
 def _is_plain(folder: str) -> bool:
-    return not (_PATIENT.fullmatch(folder) or _NUMBER.fullmatch(folder) or [""] * 3)[2]
+    return not (PATIENT.fullmatch(folder) or _NUMBER.fullmatch(folder) or [""] * 3)[2]
 
 
 def _study_name(study: re.Match[str]) -> str:
-    return re.sub(r"[ _-]", "", study[1]) + study[3]
+    return re.sub(r"[ _-]", "", study[1]).lower() + study[3]
 
 
 def _folders(folder: Path) -> list[str]:

@@ -14,7 +14,9 @@ from retrieval.dicom.secondary_capture import secondary_capture
 from retrieval.dicom.source_instances import read_origins
 from retrieval.dicom.structured_report import priors_of, structured_report
 from retrieval.errors import OutputError
+from retrieval.images.radiograph import read_frames
 from retrieval.notices import Notice
+from retrieval.query import Reader
 from retrieval.searcher import Filter, Searcher
 
 __all__ = [
@@ -44,18 +46,20 @@ def search_for_archive(
     patient: str | None = None,
     where: Filter | None = None,
     heatmap: Path | None = None,
+    one_study: bool = False,
+    read: Reader = read_frames,
 ) -> ArchiveAnswer:
     """Answer as `Searcher.search` does, and make the instances.
 
     A similar study is referred to if the index was built with kept identifiers and its file still exists, and named by
-    its pseudonym if the index has pseudonyms. Otherwise only its label and similarity are written.
+    its pseudonym if the index has pseudonyms. Otherwise only its label and similarity are written. read: reads a file.
 
     Raises DicomResultError unless the views are DICOM files of one study of one patient, and what `search` raises.
     """
     from pydicom.uid import generate_uid
 
     answer, overlays = searcher.search_with_overlays(
-        list(images), k=k, patient=patient, where=where, heatmap=heatmap, draw=True
+        list(images), k=k, patient=patient, where=where, heatmap=heatmap, one_study=one_study, draw=True, read=read
     )
     origins = read_origins(answer.query.files)
     kept = searcher.layout == "dicom" and not searcher.site

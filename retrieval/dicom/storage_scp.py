@@ -24,6 +24,7 @@ from retrieval.dicom.results import read_instances, search_for_archive, write_in
 from retrieval.dicom.source_instances import InvalidUid, identifying_header
 from retrieval.dicom.spool import Conflict, Spool
 from retrieval.errors import ArchiveError, MissingExtra, OutputError, RateLimitedLog, redacted_traceback
+from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
 from retrieval.images.dicom_reader import be_silent, read_record
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
@@ -49,6 +50,7 @@ _ENDIAN = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _SUCCESS, _OUT_OF_RESOURCES, _DOES_NOT_MATCH, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 _DUPLICATE, _INVALID_INSTANCE = 0x0111, 0x0117  # PS3.7, annex C
 _SECONDS = 30.0  # for a peer to answer, and for a PDU or a message to arrive
+_DECODING = 30.0  # seconds of processor time for a radiograph
 _IDLE = 60.0  # seconds before a silent association ends
 _NEGOTIATION = 10.0  # seconds; pynetdicom notices no sooner that a connection was cut before it began
 _ASSOCIATIONS = 100
@@ -119,7 +121,7 @@ class Node:
 
     handle: is given the files of a study and a folder for the instances to deliver; called in one thread, a study at a
     time. deliver: is given the written files; if it raises an error, it is called again with the same after
-    `NodeSettings.retry` seconds. tell: is called with sentences, which name no patient.
+    `NodeSettings.retry` seconds. tell: is called with sentences, which name no patient. stopped: is called at the end.
     """
 
     def __init__(
@@ -128,11 +130,12 @@ class Node:
         handle: Callable[[list[Path], Path], object],
         deliver: Callable[[list[Path]], object],
         tell: Callable[[str], object] = lambda text: None,
+        stopped: Callable[[], object] = lambda: None,
     ) -> None:
         be_silent()
         self.settings = settings
         self.counts: Counter[str] = Counter()
-        self._handle, self._deliver, self._tell = handle, deliver, tell
+        self._handle, self._deliver, self._tell, self._stopped = handle, deliver, tell, stopped
         self._spool = Spool(settings.spool, settings.quiet, settings.retry)
         self._refused = RateLimitedLog(tell)
         self._later: dict[str, float] = {}  # monotonic time of the next try to deliver each result
@@ -159,7 +162,7 @@ class Node:
             thread.start()
 
     def stop(self) -> None:
-        """Listen no more; the study that is being answered is answered. The others stay in the spool."""
+        """Listen no more. The study that is being answered has half a minute; the others stay in the spool."""
         self._stopping.set()
         server, self._server = self._server, None
         if server is not None:
@@ -167,7 +170,8 @@ class Node:
             for association in server.active_associations:
                 association.abort()
         for thread in self._threads:
-            thread.join()
+            thread.join(_SECONDS)
+        self._stopped()
 
     @property
     def port(self) -> int:
@@ -382,8 +386,10 @@ def answering_node(
     if not (peer or archive or folder):
         raise ValueError("say where results go: a node, a DICOMweb server or a folder")
 
+    decoders = DecoderPool(1, _DECODING)
+
     def answer(files: list[Path], out: Path) -> None:
-        write_instances(out, search_for_archive(searcher, files).instances)
+        write_instances(out, search_for_archive(searcher, files, read=decoders.read).instances)
 
     def deliver(files: list[Path]) -> None:
         instances = read_instances(files)
@@ -394,7 +400,7 @@ def answering_node(
         if archive:
             archive.store(instances)
 
-    return Node(settings, answer, deliver, tell)
+    return Node(settings, answer, deliver, tell, decoders.close)
 
 
 def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> None:

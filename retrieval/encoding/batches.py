@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
+from retrieval.images.blank import is_nearly_blank
 from retrieval.images.preprocessing import shrink
-from retrieval.images.radiograph import file_digest, read_radiograph
-from retrieval.notices import Notice, of_view
+from retrieval.images.radiograph import Radiograph, file_digest, read_radiograph
+from retrieval.notices import BLANKS, Code, Notice, of_view
+from retrieval.wording import predicate
 
 __all__ = [
     "Batch",
+    "Change",
     "EncodedCase",
     "EncodingReport",
     "Progress",
@@ -37,6 +40,9 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 """Called with the number of radiographs that are done and the number of all."""
+
+Change = Callable[[Case, NDArray[np.uint8]], NDArray[np.uint8]]
+"""Gives a changed radiograph for a case and its pixels as read."""
 
 THUMBNAIL_SIDE = 160
 # The number of radiographs read ahead. They are prepared and so small; memory is bounded by the working threads.
@@ -95,21 +101,25 @@ def encode_all(
     store: Callable[[Batch], bool],
     *,
     done: int = 0,
+    keep_blank: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
+    change: Change | None = None,
 ) -> EncodingReport:
     """Encode cases in their order, and pass each batch to `store`.
 
     store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
-    radiographs that need no encoding; `progress` counts them as done. workers: threads that read files. A
-    KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
+    radiographs that need no encoding; `progress` counts them as done. keep_blank: whether blank radiographs are stored
+    and not among the unreadable ones. workers: threads that read files. change: what to encode instead of a radiograph.
+    A KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
     notices: list[Notice] = []
     try:
-        with closing(encoded_batches(cases, encoder, workers=workers)) as batches:
-            for batch in batches:
+        with closing(encoded_batches(cases, encoder, workers=workers, change=change)) as batches:
+            for every in batches:
+                batch = every if keep_blank else _without_blank(every)
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
@@ -123,12 +133,17 @@ def encode_all(
 
 
 def encoded_batches(
-    cases: Sequence[Case], encoder: Encoder, *, size: int = 16, workers: int | None = None
+    cases: Sequence[Case],
+    encoder: Encoder,
+    *,
+    size: int = 16,
+    workers: int | None = None,
+    change: Change | None = None,
 ) -> Generator[Batch, None, None]:
     """Read, prepare and encode cases in their order; a batch holds up to `size` readable ones."""
     prepared: list[_Prepared] = []
     unreadable: list[tuple[Case, str]] = []
-    for item in _prepared(cases, encoder, workers):
+    for item in _prepared(cases, encoder, workers, change):
         if isinstance(item, _Prepared):
             prepared.append(item)
         else:
@@ -151,6 +166,23 @@ def usable(encoded: Encoded) -> NDArray[np.bool_]:
     return np.asarray((np.abs(lengths - 1) < 1e-3) & np.isfinite(encoded.logits), np.bool_)  # NaN is in no range
 
 
+def _without_blank(batch: Batch) -> Batch:
+    """The batch with its blank radiographs among the unreadable ones."""
+    reasons = {notice.view: predicate(notice) for notice in batch.notices if notice.code in BLANKS}
+    if not reasons:
+        return batch
+    kept = [row for row, case in enumerate(batch.cases) if case.case not in reasons]
+    blank = [(case, f"{shown_name(case)} {reasons[case.case]}") for case in batch.cases if case.case in reasons]
+    return Batch(
+        cases=[batch.cases[row] for row in kept],
+        embeddings=batch.embeddings[kept],
+        logits=batch.logits[kept],
+        thumbnails=[batch.thumbnails[row] for row in kept],
+        notices=batch.notices,
+        unreadable=[*batch.unreadable, *blank],
+    )
+
+
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """A radiograph as JPEG, at most 160 pixels on the long side."""
     return cv2.imencode(".jpg", shrink(pixels, THUMBNAIL_SIDE), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
@@ -167,17 +199,24 @@ def shown_name(case: Case) -> str:
     return case.path if case.path.endswith(case.case) else case.case
 
 
+def _notices(case: Case, radiograph: Radiograph) -> list[Notice]:
+    notices = of_view(case.case, radiograph.notices)
+    if is_nearly_blank(radiograph.pixels) and not any(notice.code in BLANKS for notice in notices):
+        notices.append(Notice(Code.NEARLY_BLANK, case.case))
+    return notices
+
+
 def _prepared(
-    cases: Sequence[Case], encoder: Encoder, workers: int | None
+    cases: Sequence[Case], encoder: Encoder, workers: int | None, change: Change | None
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
     def prepare(case: Case) -> _Prepared | tuple[Case, str]:
         try:
             radiograph = read_radiograph(Path(case.path), shown_name(case))
         except RadiographError as error:
             return case, str(error)
-        pixels = radiograph.pixels
+        pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), _notices(case, radiograph))
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()

@@ -126,6 +126,11 @@ def evaluate(
         )
     if not len(searcher.index.embeddings()):
         raise EvaluationError(f"the index {searcher.index.path} is empty; add radiographs, or name another index")
+    if len(searcher.labels) < 2:
+        raise EvaluationError(
+            f"all studies of the index {searcher.index.path} are {searcher.labels[0]}, so they do not vote; "
+            "build an index with normal and abnormal studies"
+        )
     refuse_known(searcher, collection.cases)
     thresholds = None if sensitivity is None else _thresholds(searcher, sensitivity)
     predictions, skipped = predict_studies(searcher, collection, workers=workers, progress=progress)

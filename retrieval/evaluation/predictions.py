@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.reader import Hit
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import Batch, EncodedCase, encode_all, stack
+from retrieval.encoding.batches import Batch, Change, EncodedCase, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.searcher import Searcher
 
@@ -23,9 +23,10 @@ class StudyPrediction:
     `classifier` and `vote` (V) are the radiographs' probabilities of abnormality; the study has their means (MURA's
     protocol). Above its threshold a probability predicts abnormal. `retrieved` has the metrics of retrieval,
     `neighbours` the nearest studies, nearest first. `similarity` is that of the least familiar view to its nearest
-    indexed radiograph; `familiar` says whether the study is like the index in all respects. Both are None where
-    nothing could be compared. `sweep` has each view's vote by the number of voting studies, `lesion` the kind of
-    lesion where the collection names one. `embeddings` (V, D); `thumbnails` (V) as an index stores them.
+    indexed radiograph; `familiar` says whether the study is like the index in all respects, `reasons` why it is not.
+    `similarity` and `familiar` are None where nothing could be compared. `sweep` has each view's vote by the number of
+    voting studies, `lesion` the kind of lesion where the collection names one. `embeddings` (V, D); `thumbnails` (V) as
+    an index stores them.
     """
 
     cases: tuple[Case, ...]
@@ -38,6 +39,7 @@ class StudyPrediction:
     neighbours: tuple[Hit, ...] = ()
     similarity: float | None = None
     familiar: bool | None = None
+    reasons: tuple[str, ...] = ()
     sweep: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     lesion: str = ""
     thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
@@ -90,10 +92,11 @@ def predict_studies(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    change: Change | None = None,
 ) -> tuple[list[StudyPrediction], list[tuple[str, str]]]:
     """Query each study of a collection as a user would; also (case, reason) of each radiograph that is unreadable.
 
-    `progress` is called with (radiographs done, all).
+    `progress` is called with (radiographs done, all). change: what to query instead of a radiograph.
     """
     studies: dict[str, list[EncodedCase]] = {}
 
@@ -102,7 +105,7 @@ def predict_studies(
             studies.setdefault(row.case.study, []).append(row)
         return False
 
-    report = encode_all(collection.cases, searcher.encoder, store, workers=workers, progress=progress)
+    report = encode_all(collection.cases, searcher.encoder, store, workers=workers, progress=progress, change=change)
     ranking, lesions = Ranking(searcher.index.cases(), searcher.index.embeddings()), collection.lesions()
     return [_predict(searcher, ranking, views, lesions) for views in studies.values()], report.unreadable
 
@@ -126,6 +129,7 @@ def _predict(
         neighbours=judgement.neighbours[: max(DEPTHS)],
         similarity=judgement.familiarity.similarity,
         familiar=judgement.familiarity.familiar,
+        reasons=judgement.familiarity.reasons,
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
         thumbnails=tuple(view.thumbnail for view in views),

@@ -31,14 +31,14 @@ __all__ = ["DecoderPool", "main"]
 
 _START = "import sys; sys.path[:] = {!r}; from retrieval.images.decoder_process import main; main({}, {})"
 _OFTEN = 0.1  # seconds between two looks whether the question was abandoned
-_SLACK = 2.0  # seconds beyond the time limit, after which the process is ended from outside
+_SLOWED = 3  # times the time limit, after which the process is ended on a busy machine
 
 
 class DecoderPool:
     """Processes that decode one file each at a time; methods may be called from several threads."""
 
     def __init__(self, count: int, seconds: float) -> None:
-        """count: how many files are decoded at once. seconds: the time limit of each."""
+        """count: how many files are decoded at once. seconds: of processor time for each."""
         self._seconds = seconds
         self._idle: queue.LifoQueue[_Decoder] = queue.LifoQueue()
         self._all = [_Decoder(seconds) for _ in range(count)]
@@ -85,8 +85,8 @@ class DecoderPool:
             return decoder.ask(question, data, abandoned or threading.Event())
         except (EOFError, OSError) as error:
             decoder.end()
-            ended = f"takes longer than {self._seconds:.0f} s to decode, or stops the decoder"
-            raise RadiographError(f"{name} {ended}; export it again as PNG or uncompressed DICOM") from error
+            why = f"needs more than {self._seconds:.0f} s to be decoded, or stops the decoder"
+            raise RadiographError(f"{name} {why}; export it again as PNG or uncompressed DICOM") from error
         finally:
             self._idle.put(decoder)
 
@@ -132,7 +132,7 @@ class _Decoder:
         connection = self.start()
         connection.send_bytes(json.dumps({**question, "seconds": self._seconds}).encode())
         connection.send_bytes(data)
-        until = time.monotonic() + self._seconds + _SLACK
+        until = time.monotonic() + _SLOWED * self._seconds
         while not connection.poll(_OFTEN):
             if abandoned.is_set() or time.monotonic() > until:
                 raise TimeoutError
@@ -175,7 +175,7 @@ def main(socket_descriptor: int, memory: int) -> None:
     with contextlib.suppress(EOFError, OSError):  # the server is gone
         while True:
             question, data = json.loads(connection.recv_bytes()), connection.recv_bytes()
-            signal.setitimer(signal.ITIMER_REAL, question["seconds"])  # its signal ends the process, also in a decoder
+            signal.setitimer(signal.ITIMER_PROF, question["seconds"])  # its signal ends the process, also in a decoder
             try:
                 frames = _frames(question, data)
                 reply: dict[str, Any] = {"frames": [_described(frame) for frame in frames]}
@@ -188,7 +188,7 @@ def main(socket_descriptor: int, memory: int) -> None:
             start = 0
             for frame in frames:
                 start += os.pwrite(memory, np.ascontiguousarray(frame.pixels).data.cast("B"), start)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             connection.send_bytes(json.dumps(reply).encode())
             del frames
 

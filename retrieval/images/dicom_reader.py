@@ -91,6 +91,7 @@ class DicomPicture:
     count: int
     patient: str = field(repr=False)
     notices: tuple[Notice, ...] = ()
+    study: str = field(default="", repr=False)
 
 
 def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
@@ -148,7 +149,7 @@ def read_picture(
                 picture, doubts = colours(stored, ds, decoded, pixels)
             notices += [doubt for doubt in doubts if doubt not in notices]
             pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
-    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices))
+    return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
 
 
 def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:

@@ -61,8 +61,8 @@ class Radiograph:
 
     `pixels` is (H, W) grey or (H, W, 3) BGR, uint8. `digest` is the SHA-256 of the file's bytes, 64 hex digits; for one
     of several frames, it is the SHA-256 of that and the frame's number. `notices` is empty for a file in order.
-    `patient` is DICOM's Patient ID, which must be neither shown nor stored. `frame` counts from 1; it is 0 where the
-    radiograph stands for the whole file.
+    `patient` and `study` are DICOM's Patient ID and Study Instance UID, which must be neither shown nor stored. `frame`
+    counts from 1; it is 0 where the radiograph stands for the whole file.
     """
 
     pixels: NDArray[np.uint8]
@@ -70,6 +70,7 @@ class Radiograph:
     notices: tuple[Notice, ...] = ()
     patient: str = field(default="", repr=False)
     frame: int = 0
+    study: str = field(default="", repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -234,7 +235,8 @@ def _first_picture(data: bytes, suffix: str, shown: str) -> Radiograph:
     several = (Notice(Code.SEVERAL_PICTURES, detail={"kind": "frames"}),) if picture.count > 1 else ()
     digest = hashlib.sha256(data).hexdigest()
     pixels = picture.frames[0]
-    return Radiograph(pixels, digest, picture.notices + several + blank_notices(pixels), picture.patient)
+    notices = picture.notices + several + blank_notices(pixels)
+    return Radiograph(pixels, digest, notices, picture.patient, study=picture.study)
 
 
 def _raster(data: bytes, shown: str) -> Radiograph:
@@ -253,7 +255,12 @@ def _dicom_frames(data: bytes, shown: str, frame: int | None, most: int | None =
     digest = hashlib.sha256(data).hexdigest()
     return [
         Radiograph(
-            pixels, _frame_digest(digest, number), picture.notices + blank_notices(pixels), picture.patient, number
+            pixels,
+            _frame_digest(digest, number),
+            picture.notices + blank_notices(pixels),
+            picture.patient,
+            number,
+            picture.study,
         )
         for number, pixels in enumerate(picture.frames, first)
     ]

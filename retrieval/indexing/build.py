@@ -19,7 +19,7 @@ from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
-from retrieval.notices import Notice
+from retrieval.notices import Code, Notice
 from retrieval.wording import anonymous_sentence, warnings_of_files
 
 __all__ = [
@@ -91,6 +91,7 @@ def build_index(
     replace: bool = False,
     demand: Mapping[str, float] | None = None,
     store: Mapping[str, str] | None = None,
+    keep_blank: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -98,9 +99,10 @@ def build_index(
 
     demand: the recall and speed that the search must reach, as fields of `vectors.base.Demand`. store: where the
     vectors are kept if not in the index: {"kind": "milvus", "uri": ...} and other fields of `MilvusSettings`, without a
-    token. `progress` is called with (radiographs done, all). An unreadable radiograph is quarantined and reported.
-    Until the build is finished, `path` holds no index, or the former one. The same call continues an interrupted build,
-    and encodes those radiographs again whose files have changed since.
+    token. keep_blank: index blank radiographs as well, which are quarantined otherwise. `progress` is called with
+    (radiographs done, all). An unreadable radiograph is quarantined and reported. Until the build is finished, `path`
+    holds no index, or the former one. The same call continues an interrupted build, and encodes those radiographs again
+    whose files have changed since.
 
     Raises IndexBusy if `path` holds an index and `replace` is false, BundleError, and CollectionError if no radiograph
     can be read.
@@ -117,12 +119,14 @@ def build_index(
         replace=replace,
     ) as build:
         resumed = resumed_cases(build, collection)
-        notices = encode_remaining(build, collection, encoder, workers, progress)
+        notices = encode_remaining(
+            build, collection, encoder, keep_blank=keep_blank, workers=workers, progress=progress
+        )
         settings = collection_metadata(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
         report = finish_build(build, path, settings, bundle)
     return replaced(
         report,
-        notices=(*collection.notices, *notices),
+        notices=(*collection.notices, *report.notices, *notices),
         resumed=resumed,
         synthetic=collection.synthetic,
         seconds=time.perf_counter() - started,
@@ -147,12 +151,14 @@ def finish_build(build: IndexBuilder, path: Path, settings: Mapping[str, object]
         fallback=bundle_rules(bundle),
         appearance=bundle.appearance(),
     )
+    names = sorted({case.label_name for case in cases})
     for key, value in {**settings, "rules": rules.to_dict()}.items():
         build.set_metadata(key, value)
     build.finish()
     return BuildReport(
         path=str(path),
         cases=len(cases),
+        notices=tuple(Notice(Code.ONE_LABEL, detail={"label": name}) for name in names if len(names) == 1),
         studies=len({case.study for case in cases}),
         patients=len({case.patient for case in cases}),
         quarantined=tuple(quarantined.items()),
@@ -189,6 +195,8 @@ def encode_remaining(
     build: IndexBuilder,
     collection: Collection,
     encoder: Encoder,
+    *,
+    keep_blank: bool,
     workers: int | None,
     progress: Progress | None,
 ) -> list[Notice]:
@@ -202,7 +210,10 @@ def encode_remaining(
 
     done = build.done()
     remaining = [case for case in collection.cases if case.case not in done]  # unreadable files are tried again
-    return encode_all(remaining, encoder, store, done=len(done), workers=workers, progress=progress).notices
+    report = encode_all(
+        remaining, encoder, store, done=len(done), keep_blank=keep_blank, workers=workers, progress=progress
+    )
+    return report.notices
 
 
 def fingerprint(collection: Collection, bundle: Bundle) -> str:

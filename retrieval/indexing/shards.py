@@ -78,6 +78,7 @@ def build_shard(
     *,
     model: Path | None = None,
     replace: bool = False,
+    keep_blank: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
@@ -99,7 +100,7 @@ def build_shard(
         replace=replace,
     ) as build:
         resumed = resumed_cases(build, piece)
-        notices = encode_remaining(build, piece, encoder, workers, progress)
+        notices = encode_remaining(build, piece, encoder, keep_blank=keep_blank, workers=workers, progress=progress)
         count, quarantined = len(build.done()), build.quarantined()
         for key, value in settings.items():
             build.set_metadata(key, value)

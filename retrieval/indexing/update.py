@@ -58,14 +58,16 @@ def add_to_index(
     collection: Collection,
     path: Path,
     *,
+    keep_blank: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> AddReport:
     """Add the radiographs of a collection that the index does not hold yet; `progress` gets (done, all).
 
-    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if its name
-    is indexed with other bytes, and if its study is indexed with another label or patient. Every batch is on the disk
-    when it is added, so the same call continues an interrupted one. The decision rules stay as they are.
+    A radiograph whose bytes are indexed already is skipped. A radiograph is refused if it cannot be read, if it is
+    blank (unless `keep_blank`), if its name is indexed with other bytes, and if its study is indexed with another label
+    or patient. Every batch is on the disk when it is added, so the same call continues an interrupted one. The decision
+    rules stay as they are.
 
     Raises IndexFailure, BundleError, and CollectionError if the index names its patients in another way.
     """
@@ -83,7 +85,9 @@ def add_to_index(
         encoder = Encoder.open(writer.model)
         admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
-        report = encode_all(admitted, encoder, store, done=done, workers=workers, progress=progress)
+        report = encode_all(
+            admitted, encoder, store, done=done, keep_blank=keep_blank, workers=workers, progress=progress
+        )
     return AddReport(
         path=str(path),
         added=report.encoded,

@@ -199,7 +199,7 @@ def find_studies(folder: Path) -> tuple[list[StudyFiles], list[Skipped]]:
 def query_study(searcher: Searcher, study: StudyFiles) -> Entry | Skipped:
     """Ask about one study. Views that cannot be read are left out, and the answer's notices say so."""
     try:
-        return Entry(study.study, searcher.search(study.files, k=1))
+        return Entry(study.study, searcher.search(study.files, k=1, one_study=True))
     except (RadiographError, IndexBusy) as error:
         return Skipped(study.study, str(error))
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import Result
+
+from tests.pictures import grey_square
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pylibjpeg", reason="the extra dicom is not installed")
@@ -55,7 +56,7 @@ def archive(tmp_path: Path, write_dicom: Write) -> Path:
     rows = ["study,label"]
     for number in range(8):
         level = 30 + 20 * number
-        pixels = np.full((32, 32), level, np.uint8)
+        pixels = grey_square(level)
         pixels[:4] = level + 10
         path = write_dicom(f"archive/{NAME}/{NAME}^{number}", pixels)
         ds = pydicom.dcmread(path)

@@ -22,6 +22,7 @@ for library in ("highdicom", "dicomweb_client", "pylibjpeg"):
 from retrieval.dicom.dicomweb import TOKEN_VARIABLE, WebArchive  # noqa: E402
 from retrieval.errors import ArchiveError  # noqa: E402
 from tests.cli.orthanc import Orthanc, free_port, value  # noqa: E402
+from tests.pictures import grey_square  # noqa: E402
 
 Run = Callable[..., Result]
 Make = Callable[..., bytes]
@@ -31,7 +32,7 @@ QUERY = "1.2.826.9.99"
 def studies(make: Make) -> Iterator[tuple[str, bytes]]:
     """Eight labelled studies of four made-up patients, one with two views, a CT, and a study to ask about."""
     for number in range(8):
-        pixels = np.full((32, 32), 30 + 25 * number, np.uint8)
+        pixels = grey_square(30 + 25 * number)
         study = f"1.2.826.9.{number}"
         for view in range(1 + (number == 3)):
             yield study, make(
@@ -160,7 +161,7 @@ def test_fetched_files_are_those_that_were_put(orthanc: Orthanc, tmp_path: Path)
     [file] = WebArchive(orthanc.url).fetch("1.2.826.9.5", tmp_path)
     fetched = pydicom.dcmread(file)
     assert file == tmp_path / "1.2.826.9.5" / "1.2.826.9.5.1" / "1.2.826.9.5.1.0.dcm"
-    assert np.array_equal(fetched.pixel_array, np.full((32, 32), 155))
+    assert np.array_equal(fetched.pixel_array, grey_square(155))
 
 
 def test_accession_numbers_are_taken_as_they_stand(orthanc: Orthanc) -> None:

@@ -176,3 +176,39 @@ def test_a_report_that_cannot_be_written_is_one_line(run: Run, place: Path, squa
     assert result.exit_code == 1
     assert "is a radiograph of the query" in result.stderr
     assert view.read_bytes() == before
+
+
+def test_a_name_that_is_no_file_is_an_error(run: Run, place: Path, square: Square) -> None:
+    query = square("pa.png", 210)
+    for names in ((query, "latral.png"), ("search", query)):
+        result = run(*names, "--index", place)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.endswith("does not exist; check its name\n")
+
+
+def test_several_studies_are_refused_unless_they_are_one(run: Run, place: Path, square: Square) -> None:
+    one = square("XR_HAND/patient00001/study1_positive/image1.png", 210)
+    two = square("XR_HAND/patient00002/study1_positive/image1.png", 200)
+    result = run(one, two, "--index", place)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "mura-search worklist FOLDER" in result.stderr
+    result = run(one, two, "--index", place, "--one-study")
+    assert result.exit_code == 0
+    assert "of more than one patient" in result.stdout
+
+
+def test_a_report_ends_in_html(run: Run, place: Path, square: Square, tmp_path: Path) -> None:
+    result = run(square("pa.png", 210), "--index", place, "--report", tmp_path / "answer.pdf")
+    assert result.exit_code == 1
+    assert "answer.pdf does not end in .html or .htm" in result.stderr
+
+
+def test_paths_with_blanks_can_be_copied_and_missing_files_are_said_to_be(
+    run: Run, place: Path, square: Square, tmp_path: Path
+) -> None:
+    shown = run(square("my query.png", 210), "--index", place, "--heatmap", tmp_path / "my map.png").stdout
+    assert f"heatmap  '{tmp_path}/my map.png'" in shown
+    with Searcher.open(place) as searcher:
+        (case,) = searcher.search(square("query.png", 210), k=1).cases
+    Path(case.path).unlink()
+    assert f"{case.path}  (missing)" in run(square("query.png", 210), "--index", place).stdout

@@ -83,7 +83,7 @@ def test_views_cases_and_files() -> None:
         ["1", "0.990", "25%", "abnormal", "XR_FINGER/patient00011/study1", "finger", "pa"],
         ["2", "0.980", "12%", "normal", "XR_FINGER/patient00012/study1", "finger", "lateral"],
     ]
-    assert f"1  {ANSWER.cases[0].path}" in lines  # in one piece, so that it can be copied
+    assert f"1  {ANSWER.cases[0].path}  (missing)" in lines  # in one piece, so that it can be copied
 
 
 def test_it_fits_80_columns_but_for_paths() -> None:

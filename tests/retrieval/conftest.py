@@ -12,6 +12,7 @@ import pytest
 from retrieval.datasets.collection import read_collection
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
+from tests.pictures import grey_square
 
 if TYPE_CHECKING:
     from retrieval.dicom.results import ArchiveAnswer
@@ -71,7 +72,7 @@ def dicom_archive(write_dicom: Callable[..., Path], tmp_path: Path) -> Path:
     """Eight studies of four patients: four dark, normal ones and four bright, abnormal ones."""
     rows = ["study,label"]
     for number in range(8):
-        pixels = np.full((32, 32), 30 + 25 * number, np.uint8)
+        pixels = grey_square(30 + 25 * number)
         study = f"1.2.{number}"
         write_dicom(
             f"archive/{number}", pixels, StudyInstanceUID=study, SeriesInstanceUID=f"{study}.1",
@@ -87,12 +88,14 @@ def ask_archive(dicom_archive: Path, model: Path, tmp_path: Path) -> "Callable[.
     """Asks an index of the archive: `ask_archive(file, ...)`; with keep=True, one that keeps identifiers."""
     from retrieval.dicom.results import search_for_archive
 
-    def search(*files: Path, keep: bool = False, heatmap: Path | None = None) -> "ArchiveAnswer":
+    def search(
+        *files: Path, keep: bool = False, heatmap: Path | None = None, one_study: bool = False
+    ) -> "ArchiveAnswer":
         place = tmp_path / f"index-{keep}"
         if not place.exists():
             build_index(read_collection(dicom_archive, "dicom", keep_identifiers=keep), place, model=model)
         with Searcher.open(place) as searcher:
-            return search_for_archive(searcher, list(files), heatmap=heatmap)
+            return search_for_archive(searcher, list(files), heatmap=heatmap, one_study=one_study)
 
     return search
 

@@ -14,9 +14,10 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest, thumbnail
 from retrieval.encoding.picture_hash import picture_hashes
-from retrieval.errors import BundleError, RadiographError
+from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
-from retrieval.notices import Code
+from retrieval.indexing.update import add_to_index
+from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher, default_index
 from retrieval.synthetic.dataset import draw_study
 
@@ -271,7 +272,7 @@ def test_damage_is_named_on_opening(place: Path, tmp_path: Path) -> None:
     with pytest.raises(IndexMissing, match="no index"):
         Searcher.open(tmp_path / "nowhere")
     (place / "model" / "head.safetensors").write_bytes(b"other")
-    with pytest.raises(BundleError, match="damaged"):
+    with pytest.raises(IndexDamaged, match="damaged"):
         Searcher.open(place)
 
 
@@ -323,3 +324,69 @@ def test_whatever_muras_reader_takes_for_a_patient_is_one(
         answer = searcher.search(square(f"MURA/XR_FINGER/{name}/study2/image1.png", 61))
     assert answer.query.excluded_patients == (name,)
     assert [case.study for case in answer.cases] == ["far"]
+
+
+def test_a_named_file_that_does_not_exist_is_an_error(
+    searcher: Searcher, square: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = square("pa.png", 100)
+    for missing in (tmp_path / "latral.png", tmp_path / "search", tmp_path / "run.dcm[2]"):
+        with pytest.raises(RadiographError, match="does not exist; check its name"):
+            searcher.search([good, missing])
+    (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")  # a file of a folder that went away
+    assert Code.LEFT_OUT in [notice.code for notice in searcher.search([good, tmp_path / "broken.png"]).notices]
+
+
+def test_a_view_given_twice_counts_once(searcher: Searcher, square: Callable[..., Path], tmp_path: Path) -> None:
+    one, two = square("pa.png", 60), square("lateral.png", 220)
+    expected = searcher.search([one, two])
+    copy = tmp_path / "copy.png"
+    shutil.copy(one, copy)
+    answer = searcher.search([one, one, copy, two])
+    assert (answer.query.files, answer.classifier, answer.knn) == (
+        expected.query.files,
+        expected.classifier,
+        expected.knn,
+    )
+    assert [(n.code, n.view) for n in answer.notices if n.code == Code.REPEATED_VIEW] == [
+        (Code.REPEATED_VIEW, str(one)),
+        (Code.REPEATED_VIEW, str(copy)),
+    ]
+    assert searcher.search([np.zeros((9, 9), np.uint8)] * 2).query.views == 1
+
+
+def test_studies_of_mura_are_not_one_study(searcher: Searcher, square: Callable[..., Path]) -> None:
+    one = square("XR_HAND/patient00090/study1_positive/image1.png", 60)
+    two = square("XR_HAND/patient00090/study2_negative/image1.png", 220)
+    other = square("XR_HAND/patient00091/study1_negative/image1.png", 230)
+    with pytest.raises(RadiographError, match="of 2 studies: ask about one study at a time"):
+        searcher.search([one, two])
+    with pytest.raises(RadiographError, match="of 2 patients: ask about one study at a time"):
+        searcher.search([one, other])
+    answer = searcher.search([one, other], one_study=True)
+    assert Code.SEVERAL_PATIENTS in [notice.code for notice in answer.notices]
+    assert searcher.search([one, square("XR_HAND/patient00090/study1_positive/image2.png", 61)]).query.views == 2
+
+
+def test_indexed_radiographs_of_two_patients_are_not_one_study(searcher: Searcher, tmp_path: Path) -> None:
+    files = sorted((tmp_path / "data").glob("*.png"))
+    own = {case.patient: file for file in files for case in searcher.index.find("case", [file.name])}
+    with pytest.raises(RadiographError, match="of 2 patients"):
+        searcher.search(list(own.values())[:2])
+
+
+@pytest.mark.parametrize(("label", "name"), [(0, "normal"), (1, "abnormal")])
+def test_an_index_of_one_label_does_not_vote(
+    squares: Callable[..., Collection], model: Path, square: Callable[..., Path], tmp_path: Path, label: int, name: str
+) -> None:
+    collection = squares([(f"p{number}", f"s{number}", label, [60 + number]) for number in range(4)])
+    report = build_index(collection, tmp_path / "single", model=model)
+    assert Notice(Code.ONE_LABEL, detail={"label": name}) in report.notices
+    with Searcher.open(tmp_path / "single") as single:
+        answer = single.search(square("query.png", 62))
+        assert (answer.knn.probability, answer.knn.abnormal, answer.agreement) == (None, None, None)
+        assert Notice(Code.ONE_LABEL, detail={"label": name}) in answer.notices
+        assert len(answer.cases) == 4
+        both = squares([("p9", "s9", 1 - label, [200])], "more")
+        add_to_index(both, tmp_path / "single")
+        assert single.search(square("query.png", 62)).knn.probability is not None

@@ -2,20 +2,14 @@
 
 import pytest
 
-from retrieval.notices import Code, Detail, Notice
+from retrieval.notices import Code, Notice
 from retrieval.wording import anonymous_sentence, sentence, warnings_of_files
-
-DETAIL: dict[str, Detail] = {
-    **dict.fromkeys(("case", "patient", "prefix", "reason", "names", "chosen"), "secret"),
-    **dict.fromkeys(("missing", "kind", "kinds", "variable", "label"), "this"),
-    **dict.fromkeys(("train_normal", "train_abnormal", "valid_normal", "valid_abnormal", "folders"), 7),
-    **dict.fromkeys(("views", "count", "total", "studies", "percent"), 7),
-}
+from tests.notice_details import DETAILS
 
 
 @pytest.mark.parametrize("code", Code)
 def test_each_code_has_both_sentences(code: Code) -> None:
-    notice = Notice(code, "secret/1.png", DETAIL)
+    notice = Notice(code, "secret/1.png", DETAILS)
     for text in (sentence(notice), anonymous_sentence(notice, "view 1")):
         assert text
         assert f"notice {code}" not in text
@@ -24,7 +18,7 @@ def test_each_code_has_both_sentences(code: Code) -> None:
 
 @pytest.mark.parametrize("code", ["of-a-later-version"])
 def test_an_unknown_code_is_shown(code: str) -> None:
-    notice = Notice(code, "secret/1.png", DETAIL)
+    notice = Notice(code, "secret/1.png", DETAILS)
     assert code in sentence(notice)
     assert code in anonymous_sentence(notice, "view 1")
     assert "secret" not in anonymous_sentence(notice, "view 1")
@@ -37,5 +31,7 @@ def test_names_follow_the_sentence_of_a_collection() -> None:
 
 
 def test_warnings_of_files() -> None:
-    notices = [Notice(Code.PSEUDONYMS), Notice(Code.INVALID_WINDOW, "a.dcm")]
-    assert warnings_of_files(notices) == (("a.dcm", "has an invalid window: it is shown in its full range"),)
+    notices = [Notice(Code.PSEUDONYMS), Notice(Code.BURNED_IN_TEXT, "a.dcm")]
+    assert warnings_of_files(notices) == (
+        ("a.dcm", "says that text is burnt into its picture: it may name the patient"),
+    )

@@ -6,33 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from retrieval.notices import Code, Detail, Notice
+from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import sentence
+from tests.notice_details import DETAILS
 
 if TYPE_CHECKING:
     import httpx
-
-DETAILS: dict[str, Detail] = dict.fromkeys(
-    (
-        "missing",
-        "kind",
-        "reason",
-        "case",
-        "patient",
-        "prefix",
-        "variable",
-        "chosen",
-        "kinds",
-        "label",
-        "train_normal",
-        "train_abnormal",
-        "valid_normal",
-        "valid_abnormal",
-        "instead",
-    ),
-    "this",
-) | {"views": 30, "bits": 12, "count": 3, "total": 40, "studies": 2, "percent": 30, "folders": 2}
 
 
 def test_every_notice_is_shown(

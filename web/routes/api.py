@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from retrieval.answer import Answer
 from web.errors import Refused
 from web.models import REFUSALS, AnswerDocument, CaseRecord, IndexSummary, Label, StudyQuestion, WorklistDocument
-from web.routes.query_form import FORM, ask
+from web.routes.query_form import FORM, ask, while_connected
 from web.service.service import Service
 from web.service.worklist import Worklist
 from web.settings import TOKEN_VARIABLE
@@ -55,19 +55,20 @@ async def forget(study: str, request: Request) -> None:
 
 @api.get(_VIEW + "/image", summary="A view of a remembered study", response_class=Png)
 async def view_image(study: str, number: int, request: Request) -> Png:
-    return Png(await service_of(request).picture(study, number))
+    return Png(await while_connected(request, service_of(request).picture(study, number)))
 
 
 @api.get(_VIEW + "/heatmap", summary="What speaks for abnormal, or for normal", response_class=Png)
 async def heatmap(study: str, number: int, request: Request, target: Label = "abnormal") -> Png:
-    return Png(await service_of(request).class_heatmap(study, number, target))
+    return Png(await while_connected(request, service_of(request).class_heatmap(study, number, target)))
 
 
 @api.get(_VIEW + "/likeness", summary="What makes a view and a case alike", response_class=Png)
 async def likeness(
     study: str, number: int, request: Request, case: str, where: Literal["view", "case"] = "view"
 ) -> Png:
-    return Png(await service_of(request).likeness(study, number, case, inside=where == "case"))
+    work = service_of(request).likeness(study, number, case, inside=where == "case")
+    return Png(await while_connected(request, work))
 
 
 @api.get("/api/index", summary="What the index holds")
@@ -82,7 +83,7 @@ async def index(request: Request) -> IndexSummary:
     responses={200: {"content": {"image/jpeg": {"schema": {"type": "string"}}}}},
 )
 async def case_image(case: str, request: Request, small: Literal["true", "false"] = "false") -> Response:
-    data, kind = await service_of(request).case_picture(case, small=small == "true")
+    data, kind = await while_connected(request, service_of(request).case_picture(case, small=small == "true"))
     return Response(data, media_type=kind)
 
 

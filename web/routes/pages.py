@@ -15,7 +15,7 @@ from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
 from web.responses import page
 from web.routes.api import service_of
-from web.routes.query_form import ask
+from web.routes.query_form import ask, while_connected
 from web.security.middleware import client_address
 from web.security.session import COOKIE, LIFETIME, Sessions
 from web.service.study_store import Study
@@ -64,7 +64,7 @@ async def report(study: str, request: Request, question: Annotated[Question, Que
     make: Report | None = request.app.state.report
     if make is None:
         raise Refused(404, "this server makes no reports")
-    text = await service_of(request).report(study, question, make)
+    text = await while_connected(request, service_of(request).report(study, question, make))
     return HTMLResponse(text, headers={"content-disposition": 'attachment; filename="report.html"'})
 
 

@@ -43,7 +43,7 @@ _HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 _DRAIN = 2.0  # seconds to receive the rest of a refused upload: without it, a browser shows no refusal
-_STRANGERS = (401, 403, 421, 429)  # refusals that a flood of requests without a token gets
+_STRANGERS = (401, 403, 421, 429)  # refusals of requests without a token
 
 logger = logging.getLogger("mura-search")
 
@@ -102,14 +102,14 @@ class SecurityMiddleware:
             self._note(scope, status, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request and write its line in the log; refusals of strangers have one line a minute."""
+        """Count a request and write it to the log: what anybody may send without a token has one line a minute."""
         route = getattr(scope.get("route"), "path", "")
         if not route:
             route = "/static" if scope["path"].startswith("/static/") and status < 400 else "(refused)"
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE") else "other"
         self.metrics.count(method, route, status, seconds)
         self._flood.flush()
-        if status in _STRANGERS:
+        if status in _STRANGERS or route == "/static" or route in OPEN:
             self._flood.add(f"{method} {route} {status}")
         else:
             logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)

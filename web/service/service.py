@@ -25,12 +25,12 @@ from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.radiograph import Radiograph, read_radiograph
 from retrieval.notices import Notice
-from retrieval.query import View, frame_notices, frame_views, left_out, mura_patient
+from retrieval.query import View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.metrics import Figure
 from web.models import IndexSummary, ModelName, Question, Upload, shown_name, too_many_views
-from web.service.admission import Admission, Share
+from web.service.admission import Admission, Share, busy
 from web.service.batcher import Batcher
 from web.service.searcher_pool import SearcherPool
 from web.service.study_store import Study, StudyStore
@@ -41,7 +41,7 @@ __all__ = ["Service"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_DRAWINGS = 16  # heatmaps that may wait to be drawn
+_DRAWINGS, _PICTURES = 16, 64  # heatmaps and radiographs that may wait to be drawn
 _LONGEST = 2048  # pixels on the long side of a radiograph
 _HEAT = 768, 255  # the same of a heatmap, and its levels of colour
 
@@ -67,11 +67,14 @@ class Service:
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
         self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
         self._drawings = Admission(_DRAWINGS, limits.memory)
+        self._pictures = Admission(_PICTURES, limits.memory)
         readers = max(2, os.cpu_count() or 2)
         self._decoders = DecoderPool(readers, limits.decode)
+        self._turns = asyncio.Semaphore(readers)
         self._decoding = ThreadPoolExecutor(readers, thread_name_prefix="decode")
         self._threads = ThreadPoolExecutor(readers, thread_name_prefix="read")
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self._painter = ThreadPoolExecutor(1, thread_name_prefix="picture")
 
     def start(self) -> None:
         """Start the processes that decode."""
@@ -81,7 +84,7 @@ class Service:
         """Answer nothing more. Files that are being decoded are abandoned; an encoding or a drawing is completed."""
         self._decoders.close()
         await self.batcher.close()
-        for pool in (self._decoding, self._threads, self._drawer):
+        for pool in (self._decoding, self._threads, self._drawer, self._painter):
             pool.shutdown(wait=True, cancel_futures=True)
         self.pool.close()
 
@@ -126,7 +129,9 @@ class Service:
 
     async def picture(self, name: str, number: int) -> bytes:
         """A view, 1 to V, of a remembered study, as PNG. Raises Refused."""
-        return await self._in_thread(radiograph_png, self._view(name, number).pixels, _LONGEST)
+        pixels = self._view(name, number).pixels
+        with self._pictures.enter():
+            return await self._run(self._painter, radiograph_png, pixels, _LONGEST)
 
     async def class_heatmap(self, name: str, number: int, target: str) -> bytes:
         """What speaks for the target in a view of a remembered study, as PNG. Raises Refused."""
@@ -195,8 +200,9 @@ class Service:
                 raise _no_case()
             return stored, "image/png" if stored.startswith(b"\x89PNG") else "image/jpeg"
 
-        async with self._searcher() as searcher:
-            return await self._in_thread(picture, searcher)
+        with self._pictures.enter():
+            async with self._searcher() as searcher:
+                return await self._run(self._painter, picture, searcher)
 
     async def about(self) -> IndexSummary:
         """What the index holds, its model, and whether all of it is synthetic."""
@@ -285,18 +291,30 @@ class Service:
             notices += said
         if not views:
             raise failures[0][1]
-        return views, pictures, notices + [left_out(*failure) for failure in failures]
+        distinct, repeated = distinct_views(views)
+        kept = {id(view) for view in distinct}
+        pictures = [picture for view, picture in zip(views, pictures, strict=True) if id(view) in kept]
+        return distinct, pictures, [*notices, *repeated, *(left_out(*failure) for failure in failures)]
 
     async def _decoded(
         self, searcher: Searcher, source: _Source
     ) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
-        """A file as `_read_source` gives it; if nobody waits for it any more, its process is ended."""
+        """A file as `_read_source` gives it, in its turn; if nobody waits for it any more, its process is ended.
+
+        Raises Refused if its turn does not come in time.
+        """
         abandoned = threading.Event()
         loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.limits.wait):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise busy(self.limits.wait) from error
         try:
             return await loop.run_in_executor(self._decoding, _read_source, searcher, source, abandoned)
         finally:
             abandoned.set()
+            self._turns.release()
 
     def _view(self, name: str, number: int) -> View:
         views = self.studies.get(name).views
@@ -317,11 +335,13 @@ class Service:
     async def _draw(self, draw: Callable[[Searcher], bytes]) -> bytes:
         with self._drawings.enter():
             async with self._searcher() as searcher:
-                return await asyncio.get_running_loop().run_in_executor(self._drawer, draw, searcher)
+                return await self._run(self._drawer, draw, searcher)
 
     async def _in_thread(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        work = functools.partial(call, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await self._run(self._threads, call, *arguments, **named)
+
+    async def _run(self, threads: ThreadPoolExecutor, call: Callable[P, R], *values: P.args, **named: P.kwargs) -> R:
+        return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(call, *values, **named))
 
 
 def require_case(searcher: Searcher, name: str) -> Case:

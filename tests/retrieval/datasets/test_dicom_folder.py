@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from retrieval.datasets.collection import Collection, read_collection
-from retrieval.errors import CollectionError, EvaluationError
+from retrieval.errors import CollectionError, EvaluationError, RadiographError
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey
 from retrieval.searcher import Searcher
+from tests.pictures import grey_square
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("pylibjpeg", reason="the extra dicom is not installed")
@@ -28,7 +29,7 @@ def put(write_dicom: Write) -> Write:
     """Writes a plain square of the archive: `put("a/1", 200, study="1.2", patient="P")`."""
 
     def write(name: str, brightness: int, *, study: str, patient: str = "P", **elements: Any) -> Path:
-        pixels = np.full((32, 32), brightness, np.uint8)
+        pixels = grey_square(brightness)
         return write_dicom(f"archive/{name}", pixels, StudyInstanceUID=study, PatientID=patient, **elements)
 
     return write
@@ -136,7 +137,7 @@ def test_of_two_copies_the_larger_is_read(archive: Path) -> None:
 
 
 def test_each_frame_is_a_case(write_dicom: Write, label: Callable[..., Path], tmp_path: Path, model: Path) -> None:
-    frames = np.stack([np.full((32, 32), level, np.uint8) for level in (10, 200)])
+    frames = np.stack([grey_square(level) for level in (30, 200)])
     write_dicom("archive/run.dcm", frames, StudyInstanceUID="1.1")
     label("1.1,abnormal")
     collection = read_collection(tmp_path / "archive", "dicom", keep_identifiers=True)
@@ -230,10 +231,16 @@ def test_the_own_patient_is_left_out_by_the_hash_of_its_number(place: Path, put:
         assert by_number.query.excluded_patients == (key.pseudonym("patient", "A"),)
 
 
-def test_views_of_two_patients_are_noticed(place: Path, put: Write) -> None:
-    views = [put(f"../{name}.dcm", 210, study="7.7", patient=name) for name in ("A", "B", "A2")]
+def test_views_of_two_patients_or_studies_are_refused(place: Path, put: Write) -> None:
+    views = [put(f"../{name}.dcm", 210, study="7.7", patient=name) for name in ("A", "B")]
+    other = put("../other.dcm", 215, study="7.8", patient="A")
     with Searcher.open(place) as searcher:
-        assert any("more than one patient" in warning for warning in searcher.search(views[:2]).warnings)
+        with pytest.raises(RadiographError, match=r"of 2 patients: ask about one study .* mura-search worklist FOLDER"):
+            searcher.search(views)
+        with pytest.raises(RadiographError, match="of 2 studies: ask about one study at a time"):
+            searcher.search([views[0], other])
+        answer = searcher.search(views, one_study=True)
+        assert Code.SEVERAL_PATIENTS in [notice.code for notice in answer.notices]
         assert not any("more than one patient" in warning for warning in searcher.search(views[0]).warnings)
 
 

@@ -55,13 +55,15 @@ def test_a_part_that_lost_its_prefix(tmp_path: Path) -> None:
         ("patient00002/study1_positive (1)", "patient00002", "patient00002/study1 (1)", 1),
         ("patient00002/study1_positive - Copy (2)", "patient00002", "patient00002/study1 - Copy (2)", 1),
         ("patient00003/study1-negative", "patient00003", "patient00003/study1", 0),
-        ("patient00003/Study 1 Negative", "patient00003", "patient00003/Study1", 0),
+        ("patient00003/Study 1 Negative", "patient00003", "patient00003/study1", 0),
         ("patient00003/study1_normal", "patient00003", "patient00003/study1", 0),
         ("patient00006/study_1_abnormal", "patient00006", "patient00006/study1", 1),
         ("patient00004 - Copy/study1_negative", "patient00004", "patient00004 - Copy/study1", 0),
         ("patient00004_copy/study1_negative", "patient00004", "patient00004_copy/study1", 0),
         ("patient00004 (2)/study1_negative", "patient00004", "patient00004 (2)/study1", 0),
         ("00005/study1_negative", "patient00005", "patient00005/study1", 0),
+        ("Patient_00007/study1_negative", "patient00007", "patient00007/study1", 0),
+        ("patient-00007/STUDY1_POSITIVE", "patient00007", "patient00007/study1", 1),
     ],
 )
 def test_folders_off_the_pattern(tmp_path: Path, folder: str, patient: str, study: str, label: int) -> None:
@@ -109,6 +111,14 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     (root / "train/XR_HAND/patient00001/study1_positive/loop").symlink_to(root)
     (root / "train/up").symlink_to(tmp_path)
     assert [case.patient for case in read_collection(root).cases] == ["patient00001", "patient00002"]
+
+
+@pytest.mark.parametrize("part", ["XR_HAND", "xr_hand", "XR-Hand", "hand", "Hand"])
+def test_a_part_has_one_name(tmp_path: Path, part: str) -> None:
+    root = put(tmp_path / "MURA (1)" / "MURA-v1.1", f"train/{part}/patient00001/study1_positive")
+    (case,) = read_collection(tmp_path).cases  # an archive unpacked into a folder of its own
+    assert (case.part, case.study) == ("hand", "XR_HAND/patient00001/study1")
+    assert case.path.startswith(str(root))
 
 
 def test_a_folder_that_is_only_called_like_a_split_is_the_root(tmp_path: Path) -> None:

@@ -29,10 +29,11 @@ from retrieval.dicom.results import ArchiveAnswer, search_for_archive  # noqa: E
 from retrieval.dicom.source_instances import read_origins  # noqa: E402  # only where they are installed
 from retrieval.dicom.structured_report import SCHEME, remarks, structured_report  # noqa: E402
 from retrieval.notices import Code as Notices  # noqa: E402
-from retrieval.notices import Detail, Notice  # noqa: E402
+from retrieval.notices import Notice  # noqa: E402
 from retrieval.reports.answer_report import _notes  # noqa: E402
 from retrieval.reports.templating import render  # noqa: E402
 from retrieval.wording import DISCLAIMER, sentence  # noqa: E402
+from tests.notice_details import DETAILS  # noqa: E402
 from tests.retrieval.dicom.dicom_results import FULL, gradient, read_back  # noqa: E402
 
 Write = Callable[..., Path]
@@ -314,14 +315,6 @@ def test_finding(
     assert ("VOTE-P" in said) == (vote is not None)
 
 
-DETAILS: dict[str, Detail] = {
-    "missing": "half", "kind": "pages", "reason": "/secret/place.dcm is damaged", "case": "secret", "patient": "secret",
-    "prefix": "secret", "variable": "NAME", "views": 30, "chosen": " with part secret",
-    "names": "secret", "kinds": "3 CT", "count": 3, "total": 40, "studies": 2, "percent": 30,
-    "label": "normal", "folders": 2, "train_normal": 1, "train_abnormal": 1, "valid_normal": 1, "valid_abnormal": 1,
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("code", [*Notices, "of-a-later-version"])
 def test_every_notice_reaches_every_output(code: str, answered: Answer, dicom_query: Path) -> None:
     """Sentences name files and cases; a report for the archive has the number of the view instead."""
@@ -335,7 +328,7 @@ def test_every_notice_reaches_every_output(code: str, answered: Answer, dicom_qu
     assert line == (line[:1].upper() + line[1:]).rstrip(".") + "."
     assert "secret" not in line
     assert str(dicom_query) not in line
-    console = Console(width=400, record=True, file=io.StringIO())
+    console = Console(width=1000, record=True, file=io.StringIO())
     print_answer(answer, console)
     assert words in console.export_text()
     head = render("answer_head.html", answer=answer, verdict="", notes=_notes(answer))
@@ -361,11 +354,13 @@ def test_only_dicom_of_one_study_can_be_filed(
     with pytest.raises(DicomResultError, match=r"q\.png is not a DICOM file; a DICOM result needs a study"):
         ask_archive(dicom_query, square("q.png", 80))
     other = write_dicom("other.dcm", gradient(), StudyInstanceUID="1.2.98", PatientID="Q7")
-    with pytest.raises(DicomResultError, match=r"other\.dcm is of another study than .*q\.dcm"):
+    with pytest.raises(RadiographError, match="of 2 studies: ask about one study"):
         ask_archive(dicom_query, other)
+    with pytest.raises(DicomResultError, match=r"other\.dcm is of another study than .*q\.dcm"):
+        ask_archive(dicom_query, other, one_study=True)
     other = write_dicom("other.dcm", gradient(), StudyInstanceUID="1.2.99", PatientID="SECRET")
     with pytest.raises(DicomResultError, match="is of another patient") as caught:
-        ask_archive(dicom_query, other)
+        ask_archive(dicom_query, other, one_study=True)
     assert "SECRET" not in str(caught.value)
     for study in (None, "", "1.2.X"):
         with pytest.raises(DicomResultError, match="has no valid StudyInstanceUID"):

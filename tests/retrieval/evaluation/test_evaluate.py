@@ -261,3 +261,12 @@ def test_an_index_that_was_emptied_cannot_judge(searcher: Searcher, squares: Squ
     searcher.refresh()
     with pytest.raises(EvaluationError, match="is empty; add radiographs"):
         evaluate(searcher, squares([("new", "new", 0, [70])], "others"))
+
+
+def test_an_index_of_one_label_is_not_evaluated(squares: Squares, model: Path, tmp_path: Path) -> None:
+    build_index(squares([("p1", "s1", 0, [60]), ("p2", "s2", 0, [70])]), tmp_path / "normal", model=model)
+    with (
+        Searcher.open(tmp_path / "normal") as searcher,
+        pytest.raises(EvaluationError, match="are normal, so they do not"),
+    ):
+        evaluate(searcher, squares(UNSEEN, "unseen"), rounds=5)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from index.errors import IndexBusy
+from index.errors import IndexBusy, IndexMissing
 from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
@@ -17,6 +17,7 @@ from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import BundleError, CollectionError
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
+from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice
 from retrieval.synthetic.dataset import draw_study
 from retrieval.wording import sentence
@@ -147,7 +148,8 @@ def test_nothing_readable_is_an_error_and_no_index(squares: Squares, model: Path
         Path(path).write_bytes(b"text")
     with pytest.raises(CollectionError, match="none of the 3 radiographs could be read"):
         build_index(collection, tmp_path / "index", model=model)
-    assert not (tmp_path / "index" / "cases.sqlite").exists()
+    with pytest.raises(IndexMissing):
+        IndexReader.open(tmp_path / "index")
     # Once the files are back, the same build succeeds.
     for path, data in kept.items():
         Path(path).write_bytes(data)
@@ -164,7 +166,8 @@ def test_an_interrupted_build_goes_on_and_says_so(squares: Squares, model: Path,
 
     with pytest.raises(KeyboardInterrupt, match=r"32 of 67 radiographs are done; the same command goes on"):
         build_index(collection, tmp_path / "index", model=model, progress=interrupt)
-    assert not (tmp_path / "index" / "cases.sqlite").exists()
+    with pytest.raises(IndexMissing):
+        IndexReader.open(tmp_path / "index")
     report = build_index(collection, tmp_path / "index", model=model)
     assert report.resumed == 32
     assert report.cases == len(collection.cases)
@@ -269,3 +272,34 @@ def test_a_file_that_changed_during_an_interruption_is_encoded_again(
         assert embedding is not None
         assert again is not None
         assert np.array_equal(again, embedding)
+
+
+def write_blank(collection: Collection) -> None:
+    """The first file black, the second black but for a mark."""
+    black = np.zeros((90, 90), np.uint8)
+    assert cv2.imwrite(collection.cases[0].path, black)
+    black[:9, :9] = 255
+    assert cv2.imwrite(collection.cases[1].path, black)
+
+
+def test_blank_radiographs_are_listed_and_do_not_vote(squares: Squares, model: Path, tmp_path: Path) -> None:
+    collection = squares([(f"p{number}", f"s{number}", number % 2, [60 + 9 * number]) for number in range(6)])
+    write_blank(collection)
+    report = build_index(collection, tmp_path / "index", model=model)
+    names = [case.case for case in collection.cases]
+    assert [case for case, _ in report.quarantined] == names[:2]
+    assert all("blank" in reason for _, reason in report.quarantined)
+    with IndexReader.open(tmp_path / "index") as index:
+        assert [case.case for case in index.cases()] == names[2:]
+    added = add_to_index(collection, tmp_path / "index")
+    assert (added.added, [case for case, _ in added.refused]) == (0, names[:2])
+    assert build_index(collection, tmp_path / "all", model=model, keep_blank=True).cases == 6
+    assert add_to_index(collection, tmp_path / "index", keep_blank=True).added == 2
+
+
+def test_missing_files_are_listed(squares: Squares, model: Path, tmp_path: Path) -> None:
+    collection = squares(TWO)
+    Path(collection.cases[0].path).unlink()
+    report = build_index(collection, tmp_path / "index", model=model)
+    assert report.cases == len(collection.cases) - 1
+    assert [case for case, _ in report.quarantined] == [collection.cases[0].case]

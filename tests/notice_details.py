@@ -1,0 +1,19 @@
+"""A value for each detail that a sentence may name; "secret" for those that may name a file, a patient or a case."""
+
+from string import Formatter
+
+from retrieval import wording
+from retrieval.notices import Detail
+
+__all__ = ["DETAILS"]
+
+_SECRET = ("case", "patient", "prefix", "reason", "names", "chosen")
+
+
+def _fields() -> set[str]:
+    pairs = [sentence for sentences in wording._OF_STUDY.values() for sentence in sentences]
+    texts = [*wording._OF_VIEW.values(), *wording._OF_COLLECTION.values(), *pairs]
+    return {name for text in texts for _, name, _, _ in Formatter().parse(text) if name} - {"view"}
+
+
+DETAILS: dict[str, Detail] = {**dict.fromkeys(_fields(), 7), **dict.fromkeys(_SECRET, "secret")}
