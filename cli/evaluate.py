@@ -42,6 +42,16 @@ RETRIEVAL = ("precision_at_1", "precision_at_5", "precision_at_10", "map_at_r")
 FILE = "FILE"
 
 
+Corrupted = Annotated[
+    bool,
+    Option(
+        "--robustness",
+        help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy and "
+        "so on. It takes fifty times as long. --csv writes a line a change.",
+    ),
+]
+
+
 class Predictor(StrEnum):
     """Who makes the predictions."""
 
@@ -98,14 +108,7 @@ def evaluate(
     ] = None,
     rounds: Annotated[int, Option(min=1, metavar="N", help="How often the patients are resampled.")] = 10_000,
     seed: Annotated[int, Option(min=0, metavar="N", help="The random seed of the resampling.")] = 0,
-    robustness: Annotated[
-        bool,
-        Option(
-            "--robustness",
-            help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy "
-            "and so on. It takes fifty times as long. --csv writes a line a change.",
-        ),
-    ] = False,
+    robustness: Corrupted = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:

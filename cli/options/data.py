@@ -61,7 +61,7 @@ class CollectionOptions:
     labels_are: Annotated[
         str | None,
         Option(
-            metavar="TEXT=LABEL,...",
+            metavar="VALUE=LABEL,...",
             help="What other labels mean, in tables and as names of folders: fracture=abnormal,no=normal.",
         ),
     ] = None
