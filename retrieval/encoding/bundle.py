@@ -164,7 +164,7 @@ def _check_manifest(about: Mapping[str, Any]) -> None:
         raise ValueError(f"dimension must be a whole number from 1 to {_MOST_DIMENSIONS}")
     for name, kinds in (("provenance", (dict,)), ("files", (dict,)), ("rules", (dict, type(None)))):
         if not isinstance(about[name], kinds):
-            raise ValueError(f"{name} has another type")
+            raise ValueError(f"{name} must be an object of named values")
 
 
 def has_external_data(model: bytes) -> bool:
