@@ -145,7 +145,8 @@ def read_collection(
         raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
     if not collection.cases:
         noted = "".join(f"; {note}" for note in collection.notes)
-        raise CollectionError(f"{data} holds no radiographs in the layout {recognised}{noted}")
+        hint = "; DICOM needs --layout dicom and a table of labels" if recognised == "folders" else ""
+        raise CollectionError(f"{data} holds no radiographs in the layout {recognised}{noted}{hint}")
     return _checked(collection).select(part=part, split=split)
 
 
