@@ -82,7 +82,7 @@ def print_shard(report: "ShardReport", as_json: bool) -> None:
 
 
 def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> None:
-    from retrieval.images.blank import BLANK_CODES
+    from retrieval.notices import BLANKS
 
     if as_json:
         print_json(report.to_dict())
@@ -93,7 +93,7 @@ def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> Non
     print(f"Indexed {report.cases:,} radiographs of {report.studies:,} studies{resumed}, in {report.seconds:.1f} s.")
     if report.quarantined:
         print(f"Not indexed: {len(report.quarantined):,} that cannot be read or are blank, listed above.")
-    if blank := sum(notice.code in BLANK_CODES for notice in report.notices):
+    if blank := sum(notice.code in BLANKS for notice in report.notices):
         print(f"Blank: {blank:,}. --keep-blank indexes blank radiographs as well.")
     print(f"Decision rules: {report.rules.source}.")
     if warnings := len(report.warnings):

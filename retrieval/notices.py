@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["Code", "Detail", "Notice", "of_view", "without_names"]
+__all__ = ["BLANKS", "Code", "Detail", "Notice", "of_view", "without_names"]
 
 Detail = str | int | float
 
@@ -78,6 +78,9 @@ class Code(StrEnum):
     # An evaluation.
     SYNTHETIC_FIGURES = "synthetic-figures"
     MERGED_PATIENTS = "merged-patients"
+
+
+BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.images.blank import BLANK_CODES
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
-from retrieval.notices import Notice, of_view
+from retrieval.notices import BLANKS, Notice, of_view
 from retrieval.wording import predicate
 
 __all__ = [
@@ -168,7 +167,7 @@ def usable(encoded: Encoded) -> NDArray[np.bool_]:
 
 def _without_blank(batch: Batch) -> Batch:
     """The batch with its blank radiographs among the unreadable ones."""
-    reasons = {notice.view: predicate(notice) for notice in batch.notices if notice.code in BLANK_CODES}
+    reasons = {notice.view: predicate(notice) for notice in batch.notices if notice.code in BLANKS}
     if not reasons:
         return batch
     kept = [row for row, case in enumerate(batch.cases) if case.case not in reasons]

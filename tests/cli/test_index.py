@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import Result
 
 from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
+from tests.pictures import grey_square
 
 Run = Callable[..., Result]
 
@@ -280,7 +280,7 @@ def test_identifiers_of_dicom_headers_are_known(
     rows = ["study,label"]
     for number in range(4):
         study = f"1.2.3.{number}"
-        pixels = np.random.default_rng(number).integers(30 + 40 * number, 90 + 40 * number, (32, 32), np.uint8)
+        pixels = grey_square(40 + 40 * number)
         write_dicom(
             f"archive/{number}.dcm",
             pixels,
