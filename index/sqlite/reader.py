@@ -151,6 +151,11 @@ class CaseReader:
             raise self._sqlite.damaged("its case records are not those that were written")
         return {LABEL_NAMES[value] if field == "label" else value: count for value, count in found}
 
+    def labels(self) -> tuple[str, ...]:
+        """The labels that any case has. This stops at the first case of each, since an index may be large."""
+        statement = "SELECT EXISTS(SELECT 1 FROM cases WHERE label = ?)"
+        return tuple(name for label, name in enumerate(LABEL_NAMES) if self._sqlite.number(statement, [label]))
+
     def distinct(self, field: str) -> int:
         """The number of different values of a field."""
         return self._sqlite.number(f'SELECT count(*) FROM (SELECT DISTINCT "{field}" FROM cases)')
