@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from retrieval.datasets.mura_paths import mura_patient, mura_study
 from retrieval.errors import RadiographError
-from retrieval.images.blank import BLANK_CODES, blank_notices
+from retrieval.images.blank import blank_notices
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, file_and_frame, is_dicom, read_frames
-from retrieval.notices import Code, Notice, of_view
+from retrieval.notices import BLANKS, Code, Notice, of_view
 from retrieval.pseudonyms import is_placeholder, patient_names
 
 __all__ = [
@@ -131,12 +131,12 @@ def frame_views(name: str, frames: Sequence[Radiograph], patients: tuple[str, ..
 
 def frame_notices(name: str, views: Sequence[View], frames: Sequence[Radiograph]) -> list[Notice]:
     """What reading a file has to say: of the file, or of the one view that it concerns."""
-    shared = [notice for notice in frames[0].notices if notice.code not in BLANK_CODES]
+    shared = [notice for notice in frames[0].notices if notice.code not in BLANKS]
     blank = [
         replace(notice, view=view.name)
         for view, frame in zip(views, frames, strict=True)
         for notice in frame.notices
-        if notice.code in BLANK_CODES
+        if notice.code in BLANKS
     ]
     return of_view(name, shared) + blank
 

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.images.blank import is_nearly_blank
 from retrieval.images.preprocessing import shrink
-from retrieval.images.radiograph import Radiograph, file_digest, read_radiograph
-from retrieval.notices import BLANKS, Code, Notice, of_view
+from retrieval.images.radiograph import file_digest, read_radiograph
+from retrieval.notices import BLANKS, Notice, of_view
 from retrieval.wording import predicate
 
 __all__ = [
@@ -199,13 +198,6 @@ def shown_name(case: Case) -> str:
     return case.path if case.path.endswith(case.case) else case.case
 
 
-def _notices(case: Case, radiograph: Radiograph) -> list[Notice]:
-    notices = of_view(case.case, radiograph.notices)
-    if is_nearly_blank(radiograph.pixels) and not any(notice.code in BLANKS for notice in notices):
-        notices.append(Notice(Code.NEARLY_BLANK, case.case))
-    return notices
-
-
 def _prepared(
     cases: Sequence[Case], encoder: Encoder, workers: int | None, change: Change | None
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
@@ -216,7 +208,7 @@ def _prepared(
             return case, str(error)
         pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), _notices(case, radiograph))
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()

@@ -5,9 +5,7 @@ from numpy.typing import NDArray
 
 from retrieval.notices import Code, Notice
 
-__all__ = ["BLANK_CODES", "blank_notices", "is_nearly_blank"]
-
-BLANK_CODES = (Code.BLANK, Code.NEARLY_BLANK)
+__all__ = ["blank_notices", "is_nearly_blank"]
 
 _SOME = 2**12  # pixels that show whether all are worth a look
 _BAND = 16  # neighbouring grey levels

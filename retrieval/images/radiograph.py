@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
-from retrieval.images.blank import BLANK_CODES, blank_notices
+from retrieval.images.blank import blank_notices
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.images.raster_reader import RasterError, checked_header, read_raster
 from retrieval.notices import Code, Notice
@@ -76,11 +76,6 @@ class Radiograph:
     def warnings(self) -> tuple[str, ...]:
         """The notices in words, without a subject: "ends early: ..."."""
         return tuple(map(predicate, self.notices))
-
-    @property
-    def blank(self) -> bool:
-        """Whether the radiograph shows nothing, or almost nothing."""
-        return any(notice.code in BLANK_CODES for notice in self.notices)
 
 
 def read_radiograph(path: Path, name: str | None = None) -> Radiograph:

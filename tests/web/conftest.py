@@ -118,10 +118,12 @@ def own_client(serve: Serve) -> "Iterator[httpx.Client]":
 
 @pytest.fixture
 def png() -> Callable[..., bytes]:
-    """The bytes of a grey square: `png(200)`."""
+    """The bytes of a square in two halves around a mean: `png(200)`."""
 
     def make(brightness: int, side: int = 32, mark: int = 700) -> bytes:
-        pixels = np.full((side, side), brightness, np.uint8)
+        contrast = min(20, brightness, 255 - brightness)  # without contrast it would be blank
+        pixels = np.full((side, side), brightness + contrast, np.uint8)
+        pixels[::2] -= np.uint8(2 * contrast)
         pixels.ravel()[mark % pixels.size] ^= 1
         return cv2.imencode(".png", pixels)[1].tobytes()
 
