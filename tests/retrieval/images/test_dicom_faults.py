@@ -327,3 +327,64 @@ def test_an_unknown_frame_is_named(write_dicom: Write) -> None:
     path = write_dicom("q.dcm", arm())
     assert refusal(path.with_name("q.dcm[2]")) == "has no frame 2: it has 1"
     assert decode_radiograph(path.read_bytes(), "q.dcm").frame == 0
+
+
+def test_frames_of_several_fragments(write_dicom: Write) -> None:
+    from pydicom.encaps import encapsulate
+
+    values = np.stack([(arm() // 16).astype(np.uint8) // (1 + number) for number in range(2)])
+    streams = [cv2.imencode(".jp2", frame, LOSSLESS)[1].tobytes() for frame in values]
+    path = write_dicom("q.dcm", values, syntax=J2K, frames=streams)
+    ds = pydicom.dcmread(path)
+    ds.PixelData = encapsulate(streams, fragments_per_frame=3)
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
+    for radiograph, frame in zip(read_frames(path), values, strict=True):
+        np.testing.assert_array_equal(radiograph.pixels, frame)
+
+
+def test_compressed_frames_that_cannot_be_right(write_dicom: Write) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    whole = cv2.imencode(".jpg", grey)[1].tobytes()
+    jpeg = {"syntax": "1.2.840.10008.1.2.4.50"}
+    assert "has no header that can be read" in refusal(write_dicom("a.dcm", grey, frames=[b"nothing!"], **jpeg))
+    assert "ends early" in refusal(write_dicom("b.dcm", grey, frames=[whole[: len(whole) // 2 * 2 - 40]], **jpeg))
+    bomb = b"\1\0\0\0\x40\0\0\0" + bytes(56) + b"\x81a" * 9000
+    assert "unpacks to more" in refusal(write_dicom("c.dcm", grey, syntax=RLE, frames=[bomb]))
+
+
+def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> None:
+    long = table(np.zeros(2**16, np.uint16), 16)
+    sequence = pydicom.Sequence([long[0]] * 40)
+    assert "lookup tables that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
+    short = table(np.zeros(9, np.uint16), 16)
+    short[0].LUTDescriptor = [99, 0, 16]
+    assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), VOILUTSequence=short))
+
+
+def test_without_a_plugin_the_extra_is_named(write_dicom: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.errors import MissingExtra
+    from retrieval.images import dicom_reader
+
+    frame = cv2.imencode(".jp2", arm(), LOSSLESS)[1].tobytes()
+    path = write_dicom("q.dcm", arm(), syntax=J2K, frames=[frame])
+    decoder = type("Decoder", (), {"available_plugins": ()})
+    monkeypatch.setattr(dicom_reader.pixels, "get_decoder", lambda _: decoder)
+    with pytest.raises(MissingExtra, match=r"mura-search\[dicom\]"):
+        read_radiograph(path)
+
+
+@pytest.mark.parametrize("kind", ["FD", "US"])
+def test_numbers_in_binary(write_dicom: Write, right: NDArray[np.int64], kind: str) -> None:
+    path = write_dicom("q.dcm", arm(), BitsStored=12)
+    ds = pydicom.dcmread(path)
+    ds.add_new("WindowCenter", kind, 2048)
+    ds.add_new("WindowWidth", kind, 4096)
+    ds.save_as(path)
+    np.testing.assert_array_equal(read(path)[0], right)
+
+
+def test_too_large_a_picture_is_shrunk_to_square_pixels(write_dicom: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.images.radiograph.MAX_PIXELS", 120 * 90)
+    assert read(write_dicom("q.dcm", arm(), PixelSpacing=[2, 1]))[0].shape == (120, 45)
+    assert read(write_dicom("r.dcm", arm(), PixelSpacing=[1, 2]))[0].shape == (60, 90)
