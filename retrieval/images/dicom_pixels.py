@@ -28,7 +28,8 @@ Values = NDArray[np.float64]
 def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
     """The values among the bits that are stored, as the header says or, where that cannot be, as the values say.
 
-    Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not.
+    Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not. Values have no
+    sign if they are much smoother without it.
     """
     lowest, notices = layout.high + 1 - layout.stored, []
     if lowest > 0 and layout.high < layout.allocated and not np.bitwise_or.reduce(stored, axis=None) & (2**lowest - 1):
@@ -38,6 +39,9 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         smaller = min(layout.stored, layout.high + 1)
         layout = replace(layout, stored=smaller if _fits(stored, smaller, layout.signed) else layout.allocated)
     if _fits(stored, layout.stored, layout.signed):
+        plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
+        if layout.signed and stored.min() < 0 and 2 * _roughness(plain) < _roughness(stored):
+            return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
         return stored, layout, notices
     unused = 8 * stored.dtype.itemsize - layout.stored
     masked = (stored << unused) >> unused

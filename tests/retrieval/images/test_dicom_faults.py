@@ -101,6 +101,20 @@ def test_high_bit(
         assert said == codes
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_values_without_a_sign_that_the_header_declares(write_dicom: Write, bits: int) -> None:
+    values = arm(2**bits - 96, 480, 360)
+    window = {"BitsStored": bits, "WindowCenter": 2 ** (bits - 1), "WindowWidth": 2**bits}
+    right, none = read(write_dicom("r.dcm", values, **window))
+    pixels, codes = read(write_dicom("q.dcm", values, **window, PixelRepresentation=1))
+    np.testing.assert_array_equal(pixels, right)
+    assert (codes, none) == (["values-beyond-bits" if bits == 12 else "contradictory-bits"], [])
+    below = values.astype(np.int64) - 2 ** (bits - 1)
+    signed, codes = read(write_dicom("s.dcm", below.astype(np.int16), **window | {"WindowCenter": 0}))
+    np.testing.assert_array_equal(signed, right)
+    assert codes == []
+
+
 def test_bits_stored_is_missing(write_dicom: Write, right: NDArray[np.int64]) -> None:
     path = write_dicom("q.dcm", arm(), **FULL)
     ds = pydicom.dcmread(path)
