@@ -58,7 +58,7 @@ bench: $(VENV)/.dev
 
 #   make lock    write both locks anew, from pyproject.toml and the newest releases
 lock: $(VENV)/.dev
-	$(LOCK) --extra cpu --extra dicom --extra export --extra milvus --extra train --extra web --extra dev --output-file requirements/dev.lock pyproject.toml
+	$(LOCK) --extra cpu --extra dicom --extra analysis --extra milvus --extra train --extra web --extra dev --output-file requirements/dev.lock pyproject.toml
 	$(LOCK) --extra cpu --constraint requirements/dev.lock --output-file requirements/cpu.lock pyproject.toml
 
 #   make clean   remove .venv and everything else that was made here

@@ -76,6 +76,12 @@ class FileOptions:
         Option(metavar="NAME", help="Whose predictions --predictions writes: classifier, vote or mean."),
     ] = Predictor.CLASSIFIER
 
+    def check(self) -> None:
+        """Raise OutputError if a file cannot be written, or its name does not end as what is written."""
+        require_writable(self.csv, self.figures, self.predictions, self.html)
+        require_ending([".csv"], self.csv, self.figures, self.predictions)
+        require_ending([".html", ".htm"], self.html)
+
     def write(self, result: "Evaluation", studies: int, layout: str, page: str) -> None:
         """Write the files that were asked for; `studies` is how many the collection has."""
         from retrieval.evaluation.tables import figure_table, prediction_table
@@ -122,24 +128,16 @@ def evaluate(
     from retrieval.reports.evaluation_report import evaluation_report
     from retrieval.searcher import Searcher
 
-    require_writable(files.csv, files.figures, files.predictions, files.html)
-    require_ending([".csv"], files.csv, files.figures, files.predictions)
-    require_ending([".html", ".htm"], files.html)
+    files.check()
     collection = options.read(data)
+    how: dict[str, Any] = {"rounds": rounds, "seed": seed, "workers": workers}
     if robustness:
-        measure_robustness(index, collection, files, {"rounds": rounds, "seed": seed, "workers": workers}, as_json)
+        measure_robustness(index, collection, files, how, as_json)
         return
     with Searcher.open(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged
-        result = measure(
-            searcher,
-            collection,
-            sensitivity=sensitivity,
-            rounds=rounds,
-            seed=seed,
-            workers=workers,
-            progress=show,
-        )
+
+        result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
         page = evaluation_report(result, searcher) if files.html else ""
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:

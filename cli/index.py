@@ -20,7 +20,7 @@ for command, *lines in (
     (build, "index build MURA-v1.1 --split train --part finger", "index build cases.csv --index hand-index"),
     (add, "index add new-cases.csv", "index add MURA-v1.1 --split train --part wrist"),
     (update, "index update corrected.csv"),
-    (remove, "index remove --patient patient00042", "index remove --study s1 --study s2"),
+    (remove, "index remove --patient patient00042", "index remove --study s1 --study s2 --dry-run"),
     (relabel, "index relabel s1 abnormal"),
     (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
     (verify, "index verify", "index verify --index hand-index"),

@@ -82,6 +82,8 @@ def print_shard(report: "ShardReport", as_json: bool) -> None:
 
 
 def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> None:
+    from retrieval.notices import BLANKS
+
     if as_json:
         print_json(report.to_dict())
         return
@@ -91,6 +93,8 @@ def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> Non
     print(f"Indexed {report.cases:,} radiographs of {report.studies:,} studies{resumed}, in {report.seconds:.1f} s.")
     if report.quarantined:
         print(f"Not indexed: {len(report.quarantined):,} that cannot be read or are blank, listed above.")
+    if blank := sum(notice.code in BLANKS for notice in report.notices):
+        print(f"Blank: {blank:,}. --keep-blank indexes blank radiographs as well.")
     print(f"Decision rules: {report.rules.source}.")
     if warnings := len(report.warnings):
         print(f"Read with a warning: {warnings:,}; mura-search audit lists them.")

@@ -21,7 +21,7 @@ from cli.console import (
 )
 from cli.options.common import AsJson, IndexFolder, index_reader, index_writer
 from index.atomic import leftovers
-from index.case import FIELDS, Case
+from index.case import FIELDS, LABEL_NAMES, Case
 from index.checksums import SUMS
 from index.errors import IndexFailure
 from retrieval.wording import printable
@@ -54,7 +54,7 @@ def verify(index: IndexFolder = None, as_json: AsJson = False) -> None:
 
 def export(
     target: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The file to write: FILE.parquet (extra export) or FILE.csv.")
+        Path, typer.Argument(metavar="FILE", help="The file to write: FILE.parquet (extra analysis) or FILE.csv.")
     ],
     index: IndexFolder = None,
     as_json: AsJson = False,
@@ -90,6 +90,8 @@ class FilterOptions:
     def select(self, cases: Sequence[Case]) -> list[Case]:
         from retrieval.pseudonyms import indexed_names
 
+        for label in set(self.label or ()) - {*LABEL_NAMES}:
+            raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
         wanted = {field.name: set(getattr(self, field.name)) for field in fields(self) if getattr(self, field.name)}
         for name in ("study", "patient"):
             if name in wanted:

@@ -122,21 +122,24 @@ def remove(
         with index_writer(index) as writer:
             counts = {(field, name): len(writer.remove({field: indexed_names(field, name)})) for field, name in wanted}
             hidden = hashed_elsewhere(writer)
-    if not dry_run and not any(counts.values()):
-        raise IndexFailure(f"the index holds none of these, so nothing was removed{hidden}")
+        note_leftovers(writer)
+        if not any(counts.values()):
+            raise IndexFailure(f"the index holds none of these, so nothing was removed{hidden}")
     removed = [{field: name, "removed": count} for (field, name), count in counts.items()]
     verb = "Would remove" if dry_run else "Removed"
     lines = [f"{verb} of {field} {name}: {radiographs(count)}." for (field, name), count in counts.items()]
     print_result(as_json, "mura-search/remove/1", {"removed": removed, "dry_run": dry_run}, *lines)
-    if dry_run:
-        return
+    if not dry_run and writer.behind and not as_json:
+        note("no search finds them now; to delete their embeddings too: mura-search index compact")
+
+
+def note_leftovers(writer: "IndexWriter") -> None:
+    """Say which unfinished builds a removal has removed too, and which it could not remove."""
     for folder, reason in writer.leftovers.items():
         if reason:
             note(f"the unfinished build {folder} may hold them. Remove it yourself: {reason}")
         else:
             note(f"the unfinished build {folder} is removed too: it may have held them")
-    if writer.behind and not as_json:
-        note("no search finds them now; to delete their embeddings too: mura-search index compact")
 
 
 def hashed_elsewhere(writer: "IndexWriter") -> str:

@@ -73,17 +73,16 @@ class IndexBuilder(Closing):
         with refusals_named(path):
             _require_free(path, replace)
             path.mkdir(parents=True, exist_ok=True)
-            lock = Lock(path)  # which also tells whether the folder can be written, before anything is encoded
-            try:
+            with contextlib.ExitStack() as stack:
+                lock = Lock(path)  # which also tells whether the folder can be written, before anything is encoded
+                stack.callback(lock.release)
                 _require_free(path, replace)
                 for folder in leftovers(path):
                     if folder.parent != path:  # an earlier version's, in another format
                         shutil.rmtree(folder, ignore_errors=True)
                 partial = path / PARTIAL
                 database = _resume(partial, dimension, fingerprint) or _begin(partial, dimension, fingerprint)
-            except BaseException:
-                lock.release()
-                raise
+                stack.pop_all()
         return cls(path, model, replace, lock, database)
 
     def close(self) -> None:
@@ -257,20 +256,17 @@ def _resume(partial: Path, dimension: int, fingerprint: str) -> CaseWriter | Non
     """The partial index with this fingerprint, or None if there is none or it is damaged."""
     if not (partial / CASES).is_file():
         return None
-    database = None
-    try:
-        database = CaseWriter(partial / CASES)
+    # A damaged one is simply built again.
+    with contextlib.suppress(IndexDamaged, IndexSchema), contextlib.ExitStack() as stack:
+        database = stack.enter_context(contextlib.closing(CaseWriter(partial / CASES)))
         with database.transaction():
             database.check()
             metadata = database.metadata()
             if (metadata["dimension"], metadata["fingerprint"]) == (dimension, fingerprint):
                 database.cases()
                 database.vectors(dimension)
+                stack.pop_all()
                 return database
-    except (IndexDamaged, IndexSchema):  # a partial index is simply built again
-        pass
-    if database is not None:
-        database.close()
     return None
 
 

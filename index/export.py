@@ -17,7 +17,7 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
-    raise MissingExtra("pyarrow", "export") from error
+    raise MissingExtra("pyarrow", "analysis") from error
 
 __all__ = ["read_parquet", "write_parquet"]
 

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,8 +93,8 @@ class IndexReader(Closing):
         # Without locks nothing can be changed there, and nobody need be kept from it.
         locked = all(locks_work(file) for file in (path / SUMS, path / VECTORS) if file.exists())
         database = CaseReader(path / CASES, "ro" if locked else "ro&immutable=1")
-        remote = None
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(closing(database))
             with database.transaction():
                 database.check()
                 database.generation()  # SQLite holds its lock from here to the end of the transaction
@@ -104,14 +104,11 @@ class IndexReader(Closing):
                     if file != _file(path / CASES):
                         raise IndexDamaged(f"{path} was replaced meanwhile; open it again")
                 _require_model(path, database.metadata(), SMALL)
-                remote = _remote(database)
+                if remote := _remote(database):
+                    stack.enter_context(remote)
                 generation = _read_generation(path, database, remote)
-            return cls(path, database, generation, file, remote)
-        except BaseException:
-            if remote:
-                remote.close()
-            database.close()
-            raise
+            stack.pop_all()
+        return cls(path, database, generation, file, remote)
 
     def close(self) -> None:
         if self._remote:
@@ -285,10 +282,17 @@ class IndexReader(Closing):
 
     def read_whole(self, read: Callable[[], T]) -> T:
         """What `read` gives, which reads the whole index; if the index changes meanwhile, it is called again."""
+        damaged = False
         for _ in range(LONG_READS):
             self.refresh()
-            with suppress(IndexBusy):
+            try:
                 return read()
+            except IndexBusy:
+                pass
+            except IndexDamaged:
+                if damaged:
+                    raise
+                damaged = True  # or half of a change was read, which was rolled back since
         raise IndexBusy(f"{self.path} changes faster than it can be read as a whole; try again")
 
     def _verify(self) -> bool:

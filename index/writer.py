@@ -53,14 +53,14 @@ class IndexWriter(Closing):
 
     def __init__(self, path: Path, lock: Lock, database: CaseWriter) -> None:
         """`open` makes one."""
+        metadata = database.metadata()
         self.path = path
-        self.model = path / model_folder(database.metadata())
+        self.model = path / model_folder(metadata)
         self.behind = 0  # after `close`: the number of changes that vectors.faiss or Milvus lacks
+        self.remote = database.remote = bool(metadata["values"].get("store"))  # whether the vectors are in Milvus
         self._lock = lock
         self._database = database
-        metadata = database.metadata()
         self._dimension = int(metadata["dimension"])
-        database.remote = bool(metadata["values"].get("store"))
         self.leftovers: dict[Path, str] = {}  # that `remove` met: "" if it is removed now, else why it cannot be
         self._compacted = self._tuned = False
 
@@ -73,26 +73,22 @@ class IndexWriter(Closing):
         """
         path = path.resolve()
         require_index(path)
-        with refusals_named(path):
-            lock = Lock(path)
-        try:
-            database = CaseWriter(path / CASES)
-            try:
-                with database.transaction():
-                    database.check()
-                    return cls(path, lock, database)
-            except BaseException:
-                database.close()
-                raise
-        except BaseException:
-            lock.release()
-            raise
+        with contextlib.ExitStack() as stack:
+            with refusals_named(path):
+                lock = Lock(path)
+            stack.callback(lock.release)
+            database = stack.enter_context(contextlib.closing(CaseWriter(path / CASES)))
+            with database.transaction():
+                database.check()
+                writer = cls(path, lock, database)
+            stack.pop_all()
+        return writer
 
     def close(self) -> None:
         """Bring vectors.faiss or Milvus and the checksums up to date, and release the lock."""
         try:
             with refusals_named(self.path):
-                if self._database.remote:
+                if self.remote:
                     self._update_milvus()
                 else:
                     self._update_vector_file()
@@ -111,16 +107,10 @@ class IndexWriter(Closing):
             self._database.close()
             self._lock.release()
 
-    @property
-    def remote(self) -> bool:
-        """Whether the vectors are in Milvus."""
-        return self._database.remote
-
     def metadata(self, key: str) -> object | None:
         """A JSON value stored when the index was built, as `IndexReader.metadata` gives it."""
         with self._database.transaction():
-            value: object | None = self._database.metadata()["values"].get(key)
-        return value
+            return self._database.metadata()["values"].get(key)  # type: ignore[no-any-return]
 
     def cases(self) -> list[Case]:
         """All cases, in row order."""
@@ -153,7 +143,7 @@ class IndexWriter(Closing):
         with self._change():
             self._database.add(cases, embeddings, thumbnails, logits)
             self._require_whole_studies(cases)
-        if self._database.remote and len(self._database.pending()) >= AT_ONCE:
+        if self.remote and len(self._database.pending()) >= AT_ONCE:
             self._update_milvus()
 
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
@@ -224,7 +214,7 @@ class IndexWriter(Closing):
             self._database.rewrite(new, "update")
             self._require_whole_studies(list(new.values()))
             self._database.set_metadata(erased=True)
-            if not self._database.remote and any(case.study != old[row].study for row, case in new.items()):
+            if not self.remote and any(case.study != old[row].study for row, case in new.items()):
                 # vectors.faiss has the numbers of studies: it becomes that of another index, and is written again.
                 self._database.set_metadata(identity=secrets.token_hex(16))
             return len(new)

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from retrieval.explain.rendering import overlay
     from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, explain_class, explain_similarity
     from retrieval.images.radiograph import Radiograph, read_radiograph
+    from retrieval.index_table import IndexTable
     from retrieval.indexing.build import BuildReport, build_index
     from retrieval.searcher import Searcher, default_index
+    from retrieval.vote_classifier import VoteClassifier
 
 __all__ = [
     "Answer",
@@ -31,10 +33,12 @@ __all__ = [
     "Encoder",
     "Evaluation",
     "Heatmap",
+    "IndexTable",
     "Radiograph",
     "Rules",
     "Searcher",
     "Smoothing",
+    "VoteClassifier",
     "build_index",
     "default_index",
     "evaluate",
@@ -58,10 +62,12 @@ _HOMES = {
     "Encoder": "encoding.encoder",
     "Evaluation": "evaluation.evaluate",
     "Heatmap": "explain.smooth_grad_cam",
+    "IndexTable": "index_table",
     "Radiograph": "images.radiograph",
     "Rules": "decision.rules",
     "Searcher": "searcher",
     "Smoothing": "explain.smooth_grad_cam",
+    "VoteClassifier": "vote_classifier",
     "build_index": "indexing.build",
     "default_index": "searcher",
     "evaluate": "evaluation.evaluate",

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from index.case import LABEL_NAMES
 from index.reader import Hit
+from retrieval.csv_format import Row, Tabular
 from retrieval.notices import Code, Notice
-from retrieval.wording import label_word, sentence
+from retrieval.wording import DISCLAIMER, label_word, sentence, verdict
 
 __all__ = [
     "Answer",
@@ -147,12 +148,14 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Tabular):
     """A diagnosis with its evidence. `agreement` of classifier and vote is None if no study could vote.
 
     `cases` are the nearest studies, at most one case a study, by descending similarity. A reader of the answer must see
     the `notices`. `report` is the file of its report, None if none was asked for.
     """
+
+    columns: ClassVar = "rank similarity weight label study patient part view laterality case path"
 
     query: Query
     classifier: ClassifierAnswer
@@ -166,6 +169,19 @@ class Answer:
     index: IndexSource
     seconds: Seconds
     report: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The verdict with both probabilities, and the warnings."""
+        vote = "none" if self.knn.probability is None else f"{self.knn.probability:.3f}"
+        unlike = "Unlike the index. " if self.familiarity.familiar is False else ""
+        warnings = "".join(f" {warning}." for warning in self.warnings)
+        figures = f"classifier {self.classifier.probability:.3f}, vote {vote}"
+        return f"{unlike}{verdict(self).capitalize()} ({figures}).{warnings} {DISCLAIMER}"
+
+    def rows(self) -> list[Row]:
+        """The similar studies."""
+        return [{field.name: getattr(case, field.name) for field in fields(case)} for case in self.cases]
 
     @property
     def unnamed_patients(self) -> list[str]:

@@ -9,7 +9,13 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from retrieval.frames import frame_of
+from retrieval.wording import printable
+
+if TYPE_CHECKING:
+    from retrieval.frames import DataFrame
 
 __all__ = ["Row", "Tabular", "records_table", "safe_text", "table", "unsafe_text"]
 
@@ -17,6 +23,7 @@ _SIGNS = "=+@\uff1d\uff0b\uff0d\uff20-"  # also as a Japanese keyboard types the
 _BEGINNINGS = rf"(?:^{{0}}(?='*[\t\r\n{_SIGNS}])|(?<=[;\t\r\n]){{0}}(?='*[{_SIGNS}]))"
 _FORMULA, _SAFE = (re.compile(_BEGINNINGS.format(mark)) for mark in ("", "'"))
 
+NOTEBOOK_ROWS = 20
 Row = Mapping[str, object]
 """A line of a table by column. A missing column is empty."""
 
@@ -32,6 +39,25 @@ class Tabular:
 
     def to_csv(self) -> str:
         return records_table(self.rows(), self.columns)
+
+    def to_frame(self) -> "DataFrame":
+        """The table as a pandas DataFrame. Raises MissingExtra without the extra `analysis`."""
+        return frame_of(self.rows(), self.columns.split())
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook: its title, and the first rows."""
+        rows, names = list(self.rows()), self.columns.split()
+        shown = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+        cells = ["".join(f"<td>{_html(row.get(name))}</td>" for name in shown) for row in rows[:NOTEBOOK_ROWS]]
+        head = "".join(f"<th>{_html(name)}</th>" for name in shown)
+        more = f"<p>{len(rows) - NOTEBOOK_ROWS:,} more; to_frame() has all.</p>" if len(rows) > NOTEBOOK_ROWS else ""
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<p>{_html(self.title)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+    @property
+    def title(self) -> str:
+        """What the table is, in one sentence."""
+        raise NotImplementedError
 
 
 def table(rows: Iterable[Sequence[object]]) -> str:
@@ -61,6 +87,14 @@ def records_table(rows: Iterable[Row], columns: str) -> str:
     """A header and the rows as CSV: six decimals, yes or no for a bool, nothing for None."""
     names = columns.split()
     return _written([names, *([_cell(row.get(name)) for name in names] for row in rows)])
+
+
+def _html(value: object) -> str:
+    from html import escape
+
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    return escape(printable(f"{value:.3f}" if isinstance(value, float) else str(value)))
 
 
 def _cell(value: object) -> object:

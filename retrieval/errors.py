@@ -83,8 +83,10 @@ def redacted_traceback(error: BaseException) -> str:
 class RateLimitedLog:
     """Writes what may happen very often: the first time at once, later once a minute how often it happened since."""
 
-    def __init__(self, write: Callable[[str], object], seconds: float = 60.0) -> None:
-        self._write = write
+    def __init__(
+        self, write: Callable[[str], object], seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._write, self._clock = write, clock
         self._seconds = seconds
         self._counts: dict[str, int] = {}  # since the last line, by message
         self._next: dict[str, float] = {}  # the time of the next line
@@ -95,12 +97,12 @@ class RateLimitedLog:
             self._counts[message] += 1
             self.flush()
         else:
-            self._counts[message], self._next[message] = 0, time.monotonic() + self._seconds
+            self._counts[message], self._next[message] = 0, self._clock() + self._seconds
             self._write(message)
 
     def flush(self) -> None:
         """Write the counts whose minute is over."""
-        now = time.monotonic()
+        now = self._clock()
         for message in [message for message, due in self._next.items() if due <= now]:
             if self._counts[message]:
                 self._write(f"{message} ({self._counts[message]:,} times more)")

@@ -2,17 +2,12 @@
 
 MuraSearchError
 └── TrainingError          no weights, unsuitable data, or an export that does not match
-    └── WeightsUnavailable pretrained weights that cannot be downloaded here
 """
 
 from index.errors import MuraSearchError
 
-__all__ = ["TrainingError", "WeightsUnavailable"]
+__all__ = ["TrainingError"]
 
 
 class TrainingError(MuraSearchError):
-    pass
-
-
-class WeightsUnavailable(TrainingError):
     pass

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from retrieval.errors import RateLimitedLog, redacted_traceback
 from web.app import create_app
 from web.connections import Connections
 from web.errors import ServerError
@@ -173,8 +174,21 @@ def _stderr() -> TextIO:
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(_stderr())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for name, level in (("mura-search", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+    for log, own, level in (
+        (logging.getLogger("mura-search"), handler, logging.INFO),
+        (logging.getLogger("uvicorn"), _UvicornLog(), logging.WARNING),
+    ):
+        log.handlers, log.propagate = [own], False
+        log.setLevel(level)
+
+
+class _UvicornLog(logging.Handler):
+    """Puts Uvicorn's messages into our log: each once and then counted, and errors without their own words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = RateLimitedLog(logging.getLogger("mura-search").warning)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._log.add(f"{record.getMessage().strip()} {redacted_traceback(error) if error else ''}".strip())

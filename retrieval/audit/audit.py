@@ -84,8 +84,8 @@ class Audit(Tabular):
 
     `unreadable` holds (case, reason). `notices` are about the collection, and about the radiographs whose cases they
     name. `published` says whether the counts were compared with MURA's, and `different` has the counts that differ.
-    `leakage` is of the splits that are not trained on; `verdict` says in a sentence whether figures on them can be
-    trusted. `deep` is None after a quick audit.
+    `leakage` is of the splits that are not trained on, or of those that `--split` would draw; `verdict` says in a
+    sentence whether figures on them can be trusted. `deep` is None after a quick audit.
     """
 
     columns: ClassVar = (
@@ -120,6 +120,10 @@ class Audit(Tabular):
     def warned(self) -> tuple[tuple[str, str], ...]:
         """The notices about radiographs, as (case, sentence)."""
         return warnings_of_files(self.notices)
+
+    @property
+    def title(self) -> str:
+        return f"{self.images:,} radiographs of {self.studies:,} studies. {self.verdict}"
 
     def rows(self) -> Iterator[Row]:
         """The findings in the order of the terminal's lists; each of several identical files is paired with the first.
@@ -207,13 +211,14 @@ def _gathered(
         digests.setdefault(case.digest, []).append(case)
     duplicates = tuple(_duplicate(cases) for cases in digests.values() if len(cases) > 1)
     pairs = None if deep is None else [pair.cases for pair in deep.near_duplicates]
-    leakage = leakages(collection.cases, [duplicate.cases for duplicate in duplicates], pairs)
+    divided = collection.divided()  # as --split would divide it
+    leakage = leakages(divided.cases, [duplicate.cases for duplicate in duplicates], pairs)
     published = collection.layout == "mura" and not collection.synthetic
     return Audit(
         root=str(collection.root),
         layout=collection.layout,
         synthetic=collection.synthetic,
-        notices=(*collection.notices, *notices),
+        notices=(*divided.notices, *notices),
         images=len(collection.cases),
         studies=_distinct(case.study for case in collection.cases),
         patients=_distinct(case.patient for case in collection.cases),
@@ -224,7 +229,7 @@ def _gathered(
         duplicates=duplicates,
         patients_in_two_splits=_patients_in_two_splits(collection.cases),
         leakage=leakage,
-        verdict=verdict(leakage),
+        verdict=verdict(leakage, drawn=divided is not collection),
         deep=deep,
     )
 

@@ -59,13 +59,18 @@ def leakages(
     return tuple(leak for leak in leaks if leak.split != TRAINING)
 
 
-def verdict(leaks: Sequence[Leakage]) -> str:
-    """In one sentence, whether figures on the splits can be trusted."""
+def verdict(leaks: Sequence[Leakage], *, drawn: bool = False) -> str:
+    """Whether figures on the splits can be trusted; drawn: the splits are those that `--split` would draw."""
     if not leaks:
         return "Fewer than two splits are named, so there is no leakage between splits."
+    if drawn:
+        return f"No splits are named. With those that --split draws: {verdict(leaks)}"
     if leaking := [leak for leak in leaks if leak.leaking]:
         return f"Do not trust figures on {_names(leaking)} as they are: {'; '.join(map(_shared, leaking))}."
-    shared = "no patient, no file and no near duplicate is shared."
+    shared = (
+        "no patient, no file and no near duplicate is shared. Searched were changes of size, brightness, encoding, "
+        "polarity and borders, crops, flips and quarter turns; not other angles."
+    )
     if leaks[0].by_copy is None:
         shared = "no patient and no file is shared. Near duplicates were not searched: use --deep."
     return f"Figures on {_names(leaks)} can be trusted as far as this audit sees: {shared}"

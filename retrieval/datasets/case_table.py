@@ -15,6 +15,7 @@ from retrieval.datasets.folders import PathFinder
 from retrieval.datasets.identifiers import placeholder_notices, some
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
+from retrieval.frames import SUFFIXES, table_text
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import is_placeholder, normalised
 
@@ -84,7 +85,9 @@ def unknown_labels(table: Path, lines: Sequence[str]) -> str:
     )
 
 
-def read_casetable(table: Path, meanings: Meanings | None = None) -> tuple[list[Case], list[Notice]]:
+def read_casetable(
+    table: Path, meanings: Meanings | None = None, text: str | None = None
+) -> tuple[list[Case], list[Notice]]:
     """The cases of a table in its order, and notices.
 
     The columns `path` (absolute, or relative to the table's folder) and `label` (normal, negative, false or 0;
@@ -96,7 +99,7 @@ def read_casetable(table: Path, meanings: Meanings | None = None) -> tuple[list[
     Raises CollectionError for a missing column, an unknown label, a path that is listed twice, a table of which no file
     exists, and what `read_table` refuses.
     """
-    rows = read_table(table, ("path", "label"))
+    rows = read_table(table, ("path", "label"), text)
     bad = [f"line {line} has {row['label']!r}" for line, row in rows if label_of(row["label"], meanings) is None]
     if bad:
         raise CollectionError(unknown_labels(table, bad))
@@ -133,8 +136,10 @@ def read_lesions(table: Path) -> dict[str, str]:
     return {_name(table.parent, row["path"], finder.find(row["path"])): row["lesion"].lower() for row in rows}
 
 
-def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file, each with its line number. Column names are in lower case, values are `normalised`.
+def read_table(table: Path, required: Sequence[str], text: str | None = None) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file (or of its `text`), an Excel workbook or a Parquet file, each with its line number.
+
+    Column names are in lower case, values are `normalised`.
 
     The separator is the one that Excel's line sep= names, else a comma, or a semicolon or tab where the header has more
     of those. The text is UTF-8, UTF-16, or UTF-32 with a byte order mark. Empty cells beyond the header are ignored.
@@ -144,7 +149,7 @@ def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str
     """
     rows = []
     try:
-        lines = io.StringIO(_text(table), newline="").readlines()
+        lines = io.StringIO(_text(table) if text is None else text, newline="").readlines()
         first = next((number for number, line in enumerate(lines) if line.strip()), 0)
         line = lines[first].strip() if lines else ""
         separator = _SEPARATOR_LINE.fullmatch(line)
@@ -173,6 +178,8 @@ def read_table(table: Path, required: Sequence[str]) -> list[tuple[int, dict[str
 
 
 def _text(table: Path) -> str:
+    if table.suffix.lower() in SUFFIXES:
+        return table_text(table)
     data = table.read_bytes()
     unmarked = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be" if data[:1] == b"\0" else "utf-8"
     return data.decode(next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), unmarked))

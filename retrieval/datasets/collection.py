@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from index.case import LABEL_NAMES, Case, as_text
 from retrieval.datasets.case_table import Meanings, read_casetable, read_lesions
@@ -15,14 +16,18 @@ from retrieval.datasets.label_folders import has_label_folders, read_label_folde
 from retrieval.datasets.mura import find_mura, read_mura
 from retrieval.datasets.splits import SPLITS, VALID_SHARE, split_by_patient, split_name
 from retrieval.errors import CollectionError
+from retrieval.frames import SUFFIXES
 from retrieval.notices import Code, Notice
 from retrieval.wording import sentence
+
+if TYPE_CHECKING:
+    from retrieval.frames import DataFrame
 
 __all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
 
 LAYOUTS = ("mura", "fracatlas", "csv", "folders", "dicom")
 CASE_TABLE = "cases.csv"
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", *SUFFIXES)
 LESIONS = "lesions.csv"
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 _EXPECTED = {
@@ -74,15 +79,20 @@ class Collection:
             ) from error
         return record
 
+    def divided(self) -> "Collection":
+        """The collection itself if it names splits; else divided by patient into train and valid, with a notice."""
+        if any(case.split for case in self.cases):
+            return self
+        cases = split_by_patient(self.cases)
+        return replace(self, cases=cases, notices=(*self.notices, _drawn_splits(cases)))
+
     def select(self, *, part: str | None = None, split: str | None = None) -> "Collection":
         """Only the cases of one body part, of one split, or both; CollectionError if there are none.
 
         A collection without splits is divided by patient into train and valid (`datasets.splits`), with a notice.
         """
-        cases, notices = self.cases, self.notices
-        if split is not None and not any(case.split for case in cases):
-            cases = split_by_patient(cases)
-            notices += (_drawn_splits(cases),)
+        divided = self if split is None else self.divided()
+        cases, notices = divided.cases, divided.notices
         for field, wanted in (("part", part), ("split", split and split_name(split))):
             if wanted is not None:
                 names = sorted({getattr(case, field) for case in cases} - {""})
@@ -94,7 +104,7 @@ class Collection:
 
 
 def read_collection(
-    data: Path,
+    data: "Path | str | DataFrame",
     layout: str | None = None,
     part: str | None = None,
     split: str | None = None,
@@ -105,7 +115,8 @@ def read_collection(
 ) -> Collection:
     """Read a MURA or FracAtlas folder, a case table, folders named by labels, or a DICOM archive.
 
-    The layout is recognised unless it is named.
+    The layout is recognised unless it is named. A case table is a CSV file, an Excel workbook, a Parquet file, or a
+    pandas DataFrame, whose paths are relative to the current folder.
 
     A folder with a `cases.csv` is that case table. A folder that holds one collection stands for it. A split (`train`)
     or a part (`train/XR_FINGER`) of a MURA folder can be named. `part` and `split` select as `Collection.select` does.
@@ -115,6 +126,8 @@ def read_collection(
     Raises CollectionError, one line, for a missing path, an unknown layout, a table that cannot be used, a study with
     two labels or two patients, and a collection without radiographs.
     """
+    if not isinstance(data, str | os.PathLike):
+        return _read_frame(data, labels_are).select(part=part, split=split)
     data = Path(os.path.abspath(data))  # noqa: PTH100 - resolve() would follow links, and cases be named by their targets
     if layout is not None and layout not in LAYOUTS:
         raise CollectionError(f"layout {layout!r} is unknown; choose one of: {', '.join(LAYOUTS)}")
@@ -132,9 +145,22 @@ def read_collection(
         raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
     if not collection.cases:
         noted = "".join(f"; {note}" for note in collection.notes)
-        raise CollectionError(f"{data} holds no radiographs in the layout {recognised}{noted}")
+        hint = "; DICOM needs --layout dicom and a table of labels" if recognised == "folders" else ""
+        raise CollectionError(f"{data} holds no radiographs in the layout {recognised}{noted}{hint}")
+    return _checked(collection).select(part=part, split=split)
+
+
+def _read_frame(frame: "DataFrame", labels_are: Meanings | None) -> Collection:
+    table = Path.cwd() / "DataFrame"
+    cases, notices = read_casetable(table, labels_are, frame.to_csv(index=False))
+    if not cases:
+        raise CollectionError("the DataFrame holds no radiographs")
+    return _checked(Collection(table.parent, "csv", tuple(cases), tuple(notices)))
+
+
+def _checked(collection: Collection) -> Collection:
     _check_studies(collection.cases)
-    return replace(collection, notices=(*collection.notices, *_notices(collection))).select(part=part, split=split)
+    return replace(collection, notices=(*collection.notices, *_notices(collection)))
 
 
 def _notices(collection: Collection) -> Iterator[Notice]:

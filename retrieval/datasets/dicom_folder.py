@@ -193,9 +193,9 @@ def read_dicom_folder(
     return DicomArchive(tuple(cases), tuple(notices), key.name if key else "")
 
 
-def labelled_studies(table: Path) -> tuple[list[str], list[str]]:
+def labelled_studies(table: Path, labels_are: Meanings | None = None) -> tuple[list[str], list[str]]:
     """The Study Instance UIDs and the Accession Numbers that a table of labels names. Raises CollectionError."""
-    named = _LabelTable.read(table)
+    named = _LabelTable.read(table, labels_are)
     return sorted(named.studies), sorted(named.accessions)
 
 

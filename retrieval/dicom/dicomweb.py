@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from index.atomic import write_whole
+from retrieval.datasets.case_table import Meanings
 from retrieval.datasets.dicom_folder import labelled_studies
 from retrieval.dicom.results import encoded
 from retrieval.dicom.source_instances import UID
@@ -104,14 +105,18 @@ class WebArchive:
         return files
 
     def fetch_labelled(
-        self, table: Path, folder: Path, progress: Callable[[int, int], None] | None = None
+        self,
+        table: Path,
+        folder: Path,
+        progress: Callable[[int, int], None] | None = None,
+        labels_are: Meanings | None = None,
     ) -> tuple[str, ...]:
         """Fetch every study that a table of labels names; gives remarks on the studies that are missing.
 
         An accession number is looked up first, and may stand for several studies. A study that cannot be fetched is
         left out. Raises ArchiveError if several in a row cannot be fetched, and CollectionError.
         """
-        by_study, by_accession = labelled_studies(table)
+        by_study, by_accession = labelled_studies(table, labels_are)
         unknown, failed, in_a_row = 0, 0, 0
         wanted = dict.fromkeys(by_study)
         for accession in by_accession:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from index.errors import IndexBusy
 from index.lock import Lock
 
 __all__ = ["scratch_folder"]
@@ -26,6 +27,7 @@ def scratch_folder() -> Iterator[Path]:
     """
     _remove_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    (folder / _LOCK).mkdir()
     lock = Lock(folder / _LOCK)
     try:
         with _ended_by_signals():
@@ -37,7 +39,7 @@ def scratch_folder() -> Iterator[Path]:
 
 def _remove_leftovers() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # somebody else's, or in use
+        with contextlib.suppress(OSError, IndexBusy):  # somebody else's, or in use
             if (folder / _LOCK).lstat().st_uid == os.getuid() and not folder.is_symlink():
                 lock = Lock(folder / _LOCK)
                 shutil.rmtree(folder, ignore_errors=True)

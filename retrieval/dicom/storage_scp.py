@@ -249,11 +249,13 @@ class Node:
         if not incoming.bytes:
             incoming.since = time.monotonic()
         incoming.bytes += sum(len(item.presentation_data_value) for item in items)
-        everything = sum(each.bytes for each in list(self._incoming.values()))
+        sending = [each for each in list(self._incoming.values()) if each.bytes]
+        is_first = incoming.since == min(each.since for each in sending)
         if incoming.bytes > MAX_BYTES + _SLACK:
             self.counts["too large"] += 1
-        elif everything > _ALL_BYTES and everything > incoming.bytes:
+        elif sum(each.bytes for each in sending) > _ALL_BYTES and not is_first:
             self._refused.add("too much is sent at once: an association was ended")
+            incoming.bytes = 0
         elif time.monotonic() - incoming.since > _SECONDS + incoming.bytes / _SLOWEST:
             self._refused.add("a message came too slowly: its association was ended")
         else:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -31,11 +31,15 @@ from retrieval.evaluation.summary import (
     summarise,
     sweep_of,
 )
-from retrieval.evaluation.tables import STUDY_COLUMNS, study_row
+from retrieval.evaluation.tables import FIGURE_COLUMNS, STUDY_COLUMNS, figure_rows, study_row
 from retrieval.evaluation.triage import Triage, triage
+from retrieval.frames import frame_of
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
-from retrieval.wording import sentence
+from retrieval.wording import PREDICTORS, estimate_text, metric_title, sentence
+
+if TYPE_CHECKING:
+    from retrieval.frames import DataFrame
 
 __all__ = ["Evaluation", "evaluate", "frozen", "refuse_known"]
 
@@ -72,6 +76,19 @@ class Evaluation(Summary, Tabular):
     def notes(self) -> tuple[str, ...]:
         """The notices as sentences."""
         return tuple(map(sentence, self.notices))
+
+    @property
+    def title(self) -> str:
+        figures = (
+            f"{metric_title(metric)} of the {PREDICTORS[name]} {estimate_text(self.study[name][metric])}"
+            for metric in ("kappa", "auroc")
+            for name in ("classifier", "knn")
+        )
+        return f"{self.studies:,} studies: {', '.join(figures)}."
+
+    def figures_frame(self) -> "DataFrame":
+        """All figures, one a line, as a DataFrame; `to_frame` has the studies."""
+        return frame_of(figure_rows(self), FIGURE_COLUMNS.split())
 
     def rows(self) -> list[Row]:
         """The studies in the order of the collection."""

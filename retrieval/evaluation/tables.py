@@ -13,14 +13,22 @@ from retrieval.evaluation.summary import PartFigures
 if TYPE_CHECKING:
     from retrieval.evaluation.evaluate import Evaluation
 
-__all__ = ["PREDICTORS", "STUDY_COLUMNS", "figure_table", "prediction_table", "study_row"]
+__all__ = [
+    "FIGURE_COLUMNS",
+    "PREDICTORS",
+    "STUDY_COLUMNS",
+    "figure_rows",
+    "figure_table",
+    "prediction_table",
+    "study_row",
+]
 
 PREDICTORS = ("classifier", "vote", "mean")
 STUDY_COLUMNS = (
     "study patient part label lesion radiographs classifier vote mean classifier_call vote_call mean_call agreement "
     "similarity familiar nearest_study nearest_label nearest_similarity indexed_copy"
 )
-_FIGURE_COLUMNS = "level part reader figure value low high chance reason"
+FIGURE_COLUMNS = "level part reader figure value low high chance reason"
 
 
 def study_row(study: StudyPrediction, copies: Sequence[str]) -> Row:
@@ -54,7 +62,7 @@ def study_row(study: StudyPrediction, copies: Sequence[str]) -> Row:
 
 def figure_table(evaluation: "Evaluation") -> str:
     """All figures of an evaluation as CSV, one a line; an empty part means all parts."""
-    return records_table(_figures(evaluation), _FIGURE_COLUMNS)
+    return records_table(figure_rows(evaluation), FIGURE_COLUMNS)
 
 
 def prediction_table(studies: Sequence[StudyPrediction], layout: str, predictor: str = "classifier") -> str:
@@ -71,7 +79,7 @@ def prediction_table(studies: Sequence[StudyPrediction], layout: str, predictor:
     return table(rows)
 
 
-def _figures(evaluation: "Evaluation") -> Iterator[Row]:
+def figure_rows(evaluation: "Evaluation") -> Iterator[Row]:
     """The rows of all figures. In some rows the reader says which figures they are, such as "retrieval"."""
     yield from _levels("", evaluation)
     for part, own in evaluation.parts.items():

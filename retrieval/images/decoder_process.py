@@ -71,9 +71,13 @@ class DecoderPool:
         self._closed = True
         for decoder in self._all:
             decoder.kill()
-        with contextlib.suppress(queue.Empty):
-            while True:  # who asks one of the others ends it
-                self._idle.get_nowait().end()
+        idle = []
+        with contextlib.suppress(queue.Empty):  # who asks one of the others ends it
+            while True:
+                idle.append(self._idle.get_nowait())
+        for decoder in idle:
+            decoder.end()
+            self._idle.put(decoder)
 
     def _asked(
         self, question: dict[str, Any], data: bytes, name: str, abandoned: threading.Event | None

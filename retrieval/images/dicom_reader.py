@@ -234,7 +234,8 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> tuple[NDA
     if syntax not in _NATIVE:
         frame = _frame(ds, layout, index)
         layout = _checked_frame(frame, syntax, layout)
-        data, index, shape = encapsulate([frame]), 0, replace(layout, frames=1)
+        bits = min(layout.stored, layout.allocated)
+        data, index, shape = encapsulate([frame]), 0, replace(layout, frames=1, stored=bits)
         # A named plugin, so that a picture does not depend on other installed ones.
         plugin = "pydicom" if syntax == _RLE else "pylibjpeg"
     decoder = pixels.get_decoder(UID(syntax))
@@ -278,6 +279,7 @@ def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayou
         raise DicomError(f"has a picture of {stream.scans:,} scans, more than {MOST_SCANS}; export it uncompressed")
     if not stream.whole:
         raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
+    layout = replace(layout, allocated=8 if stream.bits <= 8 else 16)  # a recompressed picture may have fewer bits
     return replace(layout, photometric="RGB") if stream.rgb else layout
 
 

@@ -125,6 +125,10 @@ class Worklist(Tabular):
     index: IndexSource
     seconds: float
 
+    @property
+    def title(self) -> str:
+        return f"{len(self.entries):,} studies of {self.folder}, the first to read on top."
+
     def rows(self) -> list[Row]:
         return [entry.row(rank) for rank, entry in enumerate(self.entries, 1)]
 

@@ -43,6 +43,18 @@ def test_findings(run: Run, table: Path) -> None:
     assert [one["cases"] for one in findings["duplicates"]] == [["s2-1.png", "s3-1.png"]]
 
 
+def test_without_splits_the_split_to_be_drawn_is_judged(run: Run, table: Path) -> None:
+    """Every radiograph is that of every patient, so whatever is drawn is on both sides."""
+    for file in table.parent.glob("s*.png"):
+        if file.name != "s1-1.png":
+            shutil.copyfile(table.parent / "s1-1.png", file)
+    text = run("audit", table).stdout.splitlines()
+    assert text[-1].startswith("No splits are named. With those that --split draws: Do not trust figures on the valid")
+    findings = json.loads(run("audit", table, "--json").stdout)
+    (leak,) = findings["leakage"]
+    assert (leak["split"], leak["by_patient"], leak["by_file"]) == ("valid", 0, leak["studies"])
+
+
 def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(table: Path) -> None:
     folder = table.parent.rename(table.parent.with_name(os.fsdecode(b"data\xff")))
     command = [sys.executable, "-c", "from cli.main import main; main()", "audit", str(folder), "--json"]

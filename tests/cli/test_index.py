@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import Result
 
 from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
+from tests.pictures import grey_square
 
 Run = Callable[..., Result]
 
@@ -200,6 +200,7 @@ def test_list_and_show(run: Run, place: Path) -> None:
     record = json.loads(run("index", "show", "s2-1.png", "--index", place, "--json").stdout)
     assert [case["case"] for case in record["cases"]] == ["s2-1.png"]
     assert record["quarantined"] == []
+    assert run("index", "list", "--label", "broken", "--index", place).exit_code == 2
     nobody = run("index", "show", "nobody", "--index", place)
     assert (nobody.exit_code, nobody.stderr) == (1, "error: the index holds no radiograph, study or patient nobody\n")
 
@@ -279,8 +280,7 @@ def test_identifiers_of_dicom_headers_are_known(
     rows = ["study,label"]
     for number in range(4):
         study = f"1.2.3.{number}"
-        pixels = np.full((32, 32), 40 + 40 * number, np.uint8)
-        pixels[:4] += 9
+        pixels = grey_square(40 + 40 * number)
         write_dicom(
             f"archive/{number}.dcm",
             pixels,
@@ -292,7 +292,8 @@ def test_identifiers_of_dicom_headers_are_known(
         rows.append(f"{study},{('normal', 'abnormal')[number // 2]}")
     (tmp_path / "archive" / "labels.csv").write_text("\n".join(rows) + "\n")
     place = tmp_path / "new"
-    assert run("index", "build", tmp_path / "archive", "--index", place, "--model", model).exit_code == 0
+    built = run("index", "build", tmp_path / "archive", "--index", place, "--model", model)
+    assert built.exit_code == 0, built.stderr
     assert run("index", "list", "--patient", "ZQ2", "--index", place).stderr == "1 radiograph\n"
     assert "label        abnormal" in run("index", "show", "1.2.3.2", "--index", place).stdout
     assert run("index", "relabel", "1.2.3.2", "normal", "--index", place).stdout == (

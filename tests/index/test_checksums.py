@@ -19,6 +19,7 @@ from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure
 from index.reader import IndexReader
+from index.sqlite.reader import CaseReader
 from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
@@ -267,3 +268,18 @@ def test_an_index_of_format_3_is_read_and_becomes_format_4_with_its_next_change(
         assert [case.case for case, _ in reader.set_aside()] == ["bad.png"]
         assert reader.metadata("collection") == {"layout": "mura", "notes": []}
     assert b"patient7/" not in (place / "cases.sqlite").read_bytes()
+
+
+def test_half_of_a_change_that_was_rolled_back_is_not_taken_for_damage(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify, times = CaseReader.verify, iter([1])
+
+    def torn(reader: CaseReader) -> None:
+        for _ in times:
+            raise IndexDamaged("half of a change was read")
+        verify(reader)
+
+    monkeypatch.setattr(CaseReader, "verify", torn)
+    with IndexReader.open(place) as opened:
+        assert opened.verify()

@@ -35,12 +35,12 @@ from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import summarise
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
-from training.data.dataset import load_training_set
+from training.data.dataset import listed_cases, load_training_set
 from training.data.lesion_boxes import boxes_of
 from training.errors import TrainingError
 from training.experiments.grid import Grid, Run
 from training.experiments.report import write_report
-from training.loop.run import RunOptions, train
+from training.loop.run import Division, RunOptions, train
 from training.loop.validation import embedding_loss
 from training.recipe import Recipe
 from training.types import Report
@@ -145,6 +145,7 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
     figures: list[dict[str, dict[str, float]]] = []
     for number, (learned, valid) in enumerate(data.divided, 1):
         fold = folder / f"fold-{number}"
+        Division.of_cases(listed_cases([learned, *data.others]), run.recipe)  # labels are checked before reading
         loaded, _ = load_training_set([learned, *data.others], run.recipe.preprocessing, cache=cache)
         options = RunOptions(name=run.name, resume=True, appearance=False)
         trained = train(loaded, run.recipe, fold, options, report)

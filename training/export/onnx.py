@@ -41,6 +41,18 @@ def export_encoder(model: Siamese, size: int, file: Path) -> None:
     options.log_severity_level = 3
     ort.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
     raw.unlink()
+    _remove_traces(file)
+
+
+def _remove_traces(file: Path) -> None:
+    """Remove what torch writes of its call stack: it has the paths of the machine that trains."""
+    import onnx
+
+    model = onnx.load(file)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(model, file)
 
 
 def check_export(model: Siamese, bundle: Bundle, pictures: NDArray[np.uint8]) -> float:

@@ -30,13 +30,13 @@ from retrieval.decision.rules import Rules
 from retrieval.encoding.bundle import Bundle
 from training.data.dataset import TrainingSet
 from training.distributed import World, joined
-from training.errors import TrainingError, WeightsUnavailable
+from training.errors import TrainingError
 from training.export.bundle import BundleExport
 from training.loop.cost_estimate import Plan, Trial, make_plan, try_step
 from training.loop.metrics_chart import metrics_drawing
 from training.loop.model_soup import fit_soup, remove_checkpoints
 from training.loop.trainer import Trainer, keep_memory
-from training.model.backbone import load_backbone
+from training.model.backbone import downloads, load_backbone
 from training.model.siamese import Siamese
 from training.recipe import Recipe, without_removed
 from training.types import Report
@@ -141,7 +141,7 @@ def train(
             remove_strays(out)  # of a killed run
 
         # Model: the network, and the cost of a step on this machine.
-        model = _model(recipe)
+        model = _model(recipe, recipe.weights)
         chosen, trial = before.get("precision"), options.trial
         if trial is None or chosen not in (None, trial.precision):
             trial = try_step(model, recipe, world.device, chosen)
@@ -180,18 +180,16 @@ def train(
 def plan_run(cases: Sequence[Case], recipe: Recipe, *, offline: bool = False) -> tuple[Plan, str]:
     """The cost of `train` on these radiographs, measured on one batch of random ones; nothing is read or written.
 
-    Also what to know of it, "" as a rule: with `offline`, weights that cannot be fetched are replaced by random ones,
-    which cost the same. Raises TrainingError if data or weights do not allow the run.
+    Also a note on it, "" as a rule: with `offline` nothing is downloaded, and random weights, which cost the same, take
+    the place of those that would be. Raises TrainingError if data or weights do not allow the run.
     """
     keep_memory()
     with joined() as world:
         division = Division.of_cases(cases, recipe)
-        try:
-            model, note = _model(recipe), ""
-        except WeightsUnavailable as error:
-            if not offline:
-                raise
-            model, note = _model(recipe, weights=""), f"planned with random weights of the same shape: {error}"
+        weights, note = recipe.weights, ""
+        if offline and downloads(recipe.backbone, weights):
+            weights, note = "", "planned with random weights of the same shape; the run itself downloads ImageNet's"
+        model = _model(recipe, weights)
         return world.agreed(_plan(try_step(model, recipe, world.device), recipe, world, cases, division)), note
 
 
@@ -215,9 +213,9 @@ def _plan(trial: Trial, recipe: Recipe, world: World, cases: Sequence[Case], div
     )
 
 
-def _model(recipe: Recipe, weights: str | None = None) -> Siamese:
+def _model(recipe: Recipe, weights: str) -> Siamese:
     torch.manual_seed(recipe.seed)
-    backbone, channels = load_backbone(recipe.backbone, recipe.weights if weights is None else weights)
+    backbone, channels = load_backbone(recipe.backbone, weights)
     model = Siamese(backbone, channels, recipe.dimension, recipe.hidden)
     model.frozen_statistics = bool(recipe.weights)
     if recipe.frozen_until:

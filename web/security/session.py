@@ -7,6 +7,7 @@ import ipaddress
 import math
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 
 from web.errors import Refused
 
@@ -67,13 +68,12 @@ class Sessions:
 class _Bucket:
     """A count that falls by `rate` each second."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
         self._count = 0.0
-        self._at = time.monotonic()
+        self._at = now
 
-    def add(self, more: int) -> float:
-        now = time.monotonic()
+    def add(self, more: int, now: float) -> float:
         self._count = max(0.0, self._count - self._rate * (now - self._at)) + more
         self._at = now
         return self._count
@@ -92,22 +92,28 @@ class WrongTokens:
     WAITING = 64  # replies that may wait
     ADDRESSES = 10_000  # that are remembered
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._clock, self._sleep = clock, sleep
         self._by_address: dict[str, _Bucket] = {}
-        self._all = _Bucket(self.RATE_IN_ALL)
+        self._all = _Bucket(self.RATE_IN_ALL, clock())
         self._waiting = 0
 
     async def add(self, address: str) -> None:
         """Count a wrong token, and wait. Raises Refused with 429 if there were too many."""
+        now = self._clock()
         if len(self._by_address) >= self.ADDRESSES:
-            self._by_address = {name: bucket for name, bucket in self._by_address.items() if bucket.add(0) > 0}
-        bucket = self._by_address.setdefault(_network(address), _Bucket(self.RATE))
-        own, everybody = bucket.add(1) - self.FREE, self._all.add(1) - self.FREE_IN_ALL
+            self._by_address = {name: bucket for name, bucket in self._by_address.items() if bucket.add(0, now) > 0}
+        bucket = self._by_address.setdefault(_network(address), _Bucket(self.RATE, now))
+        own, everybody = bucket.add(1, now) - self.FREE, self._all.add(1, now) - self.FREE_IN_ALL
         seconds = max(own / self.RATE, everybody / self.RATE_IN_ALL)
         if self._waiting < self.WAITING:
             self._waiting += 1
             try:
-                await asyncio.sleep(min(self.LONGEST, self.FIRST * 2 ** max(0, min(own, 10))))
+                await self._sleep(min(self.LONGEST, self.FIRST * 2 ** max(0, min(own, 10))))
             finally:
                 self._waiting -= 1
         if seconds > 0:

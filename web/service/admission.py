@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from web.errors import Refused
@@ -32,6 +32,16 @@ class Share:
         self._admission.bytes += count
         self.bytes += count
 
+    @contextmanager
+    def lend(self, count: int) -> Iterator[None]:
+        """Take bytes for a while. Raises Refused."""
+        self.take(count)
+        try:
+            yield
+        finally:
+            self._admission.bytes -= count
+            self.bytes -= count
+
 
 class Admission:
     """Lets in up to `requests` at once, which share `memory` bytes, if they are to be answered within `wait` seconds.
@@ -40,10 +50,13 @@ class Admission:
     take more than `memory`: it has limits of its own. All methods belong to one thread, that of the event loop.
     """
 
-    def __init__(self, requests: int, memory: int, wait: float = math.inf) -> None:
+    def __init__(
+        self, requests: int, memory: int, wait: float = math.inf, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.requests = requests
         self.memory = memory
         self.wait = wait
+        self._clock = clock
         self.inside = 0
         self.bytes = 0
         self._working = 0
@@ -68,18 +81,18 @@ class Admission:
     def work(self) -> Iterator[None]:
         """The time in which a request is answered, after its last byte. Raises Refused."""
         self._require_time()
-        started = time.monotonic()
+        started = self._clock()
         self._working += 1
         try:
             yield
         finally:
-            self._measured = time.monotonic()
+            self._measured = self._clock()
             pace = (self._measured - started) / self._working
             self._pace += 0.2 * (pace - self._pace) if self._pace else pace
             self._working -= 1
 
     def _require_time(self) -> None:
         expected = self._pace * (self._working + 1)
-        fresh = time.monotonic() - self._measured < _FRESH
+        fresh = self._clock() - self._measured < _FRESH
         if self._working >= _ALWAYS and fresh and expected > self.wait:
             raise busy(expected - self.wait)

@@ -23,7 +23,7 @@ from retrieval.errors import MissingExtra, RadiographError
 from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.decoder_process import DecoderPool
-from retrieval.images.radiograph import Radiograph, read_radiograph
+from retrieval.images.radiograph import Radiograph, memory_to_decode, read_radiograph
 from retrieval.notices import Notice
 from retrieval.query import View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
@@ -48,11 +48,19 @@ _HEAT = 768, 255  # the same of a heatmap, and its levels of colour
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file: the name to show, how its frames are read until that is abandoned, and names of its patient."""
+    """A file: the name to show, how its frames are read, names of its patient, and its bytes if it was sent."""
 
     name: str
     read: Callable[..., list[Radiograph]]
     patients: tuple[str, ...] = ()
+    data: bytes = b""
+
+    def memory(self) -> int:
+        """The bytes that decoding takes, as far as its header says; 0 for a file of this machine."""
+        try:
+            return memory_to_decode(self.data, self.name) if self.data else 0
+        except MissingExtra:  # which decoding reports
+            return 0
 
 
 class Service:
@@ -94,7 +102,7 @@ class Service:
         Files that cannot be read are left out with a warning. Raises RadiographError if none can be, Refused.
         """
         decode, most = self._decoders.decode, self.limits.views
-        sources = [_Source(name, functools.partial(decode, data, name, most)) for name, data in upload.files]
+        sources = [_Source(name, functools.partial(decode, data, name, most), (), data) for name, data in upload.files]
         answer, study = await self._answered(sources, upload.question, share)
         return answer, self.studies.add(study) if upload.question.heatmap == "true" else ""
 
@@ -276,7 +284,7 @@ class Service:
         pixels = 0
         for source in sources:
             try:
-                read, prepared, said = await self._decoded(searcher, source)
+                read, prepared, said = await self._decoded(searcher, source, share)
             except RadiographError as error:
                 failures.append((source.name, error))
                 continue
@@ -297,7 +305,7 @@ class Service:
         return distinct, pictures, [*notices, *repeated, *(left_out(*failure) for failure in failures)]
 
     async def _decoded(
-        self, searcher: Searcher, source: _Source
+        self, searcher: Searcher, source: _Source, share: Share
     ) -> tuple[list[View], list[NDArray[np.uint8]], tuple[Notice, ...]]:
         """A file as `_read_source` gives it, in its turn; if nobody waits for it any more, its process is ended.
 
@@ -311,7 +319,8 @@ class Service:
         except TimeoutError as error:
             raise busy(self.limits.wait) from error
         try:
-            return await loop.run_in_executor(self._decoding, _read_source, searcher, source, abandoned)
+            with share.lend(await self._in_thread(source.memory)):
+                return await loop.run_in_executor(self._decoding, _read_source, searcher, source, abandoned)
         finally:
             abandoned.set()
             self._turns.release()

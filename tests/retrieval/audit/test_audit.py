@@ -6,25 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from index.case import Case
 from retrieval.audit.audit import Count, Difference, Duplicate, audit
 from retrieval.datasets.collection import Collection, read_collection
+from tests.pictures import grey_square
 
 
 def write(path: Path, grey: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), halves(grey))
-
-
-def halves(grey: int) -> NDArray[np.uint8]:
-    """A square that is not blank."""
-    pixels = np.full((8, 8), grey, np.uint8)
-    pixels[:4] += np.uint8(100)
-    return pixels
+    assert cv2.imwrite(str(path), grey_square(grey + 30, 8))
 
 
 def finger(split: str, patient: int, study: str, image: int = 1) -> str:
@@ -47,7 +39,7 @@ def faulty(tmp_path: Path) -> Path:
     shutil.copy(tmp_path / finger("train", 1, "study1_positive", 2), tmp_path / finger("train", 2, "study1_negative"))
     shutil.copy(tmp_path / finger("train", 1, "study1_positive", 2), tmp_path / finger("valid", 1, "study2_negative"))
     (tmp_path / finger("train", 2, "study2_negative")).write_text("a text")
-    whole = cv2.imencode(".jpg", halves(77))[1].tobytes()
+    whole = cv2.imencode(".jpg", grey_square(77, 8))[1].tobytes()
     cut = tmp_path / finger("valid", 4, "study1_positive").replace(".png", ".jpg")
     cut.parent.mkdir(parents=True)
     cut.write_bytes(whole[:-2])

@@ -358,9 +358,8 @@ def test_what_is_no_collection(tmp_path: Path) -> None:
         tmp_path, layout="nifti"
     )
     (tmp_path / "q.png").touch()
-    assert "q.png is a file; name a MURA, FracAtlas or DICOM folder, or a case table (.csv, .tsv, .txt)" in refusal(
-        tmp_path / "q.png"
-    )
+    tables = "a case table (.csv, .tsv, .txt, .xlsx, .parquet)"
+    assert f"q.png is a file; name a MURA, FracAtlas or DICOM folder, or {tables}" in refusal(tmp_path / "q.png")
     (tmp_path / "train/XR_FINGER/patient00001/study1_positive").mkdir(parents=True)
     assert "holds no radiographs" in refusal(tmp_path)
 

@@ -327,6 +327,22 @@ def test_other_bytes_are_not_taken_for_dicom(tmp_path: Path, data: bytes) -> Non
     assert not is_dicom(tmp_path / "notes")
 
 
+def test_a_file_meta_header_without_preamble(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    path = write_dicom("IMG7", arm(), **FULL)
+    path.write_bytes(path.read_bytes()[132:])
+    np.testing.assert_array_equal(read(path)[0], right)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", J2K])
+def test_a_compressed_picture_of_fewer_bits_than_the_header_says(write_dicom: Write, syntax: str) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    frame = cv2.imencode(".jp2" if syntax == J2K else ".jpg", grey, LOSSLESS if syntax == J2K else ())[1].tobytes()
+    pixels, codes = read(write_dicom("q.dcm", arm(), syntax=syntax, frames=[frame], **FULL))
+    full, _ = read(write_dicom("full.dcm", grey.astype(np.uint16), BitsStored=12))
+    assert np.abs(pixels - full).mean() < 2
+    assert codes == ["unfit-window"]
+
+
 def test_rle_of_16_bits_with_a_drawing(write_dicom: Write, right: NDArray[np.int64]) -> None:
     values = arm()
     values[5:9, 5:30] |= 1 << 14

@@ -97,7 +97,8 @@ def test_a_grid_ends_in_a_report_and_is_not_run_twice(
     assert again == json.loads(json.dumps(results))
     assert all(text.endswith("done already") for text in told)
     assert files(out / "runs") == before
-    changed = replace(grid, runs=(replace(grid.runs[0], recipe=replace(grid.runs[0].recipe, seed=9)),))
+    run = replace(grid.runs[0], recipe=replace(grid.runs[0].recipe, seed=9))
+    changed = replace(grid, runs=(run,), tables=(), figures=())
     with pytest.raises(TrainingError, match="another recipe or other data"):
         run_experiment(changed, phantoms, [], out)
 

@@ -5,8 +5,10 @@ from typing import Literal
 import pytest
 import torch
 
+from index.case import Case
 from training.errors import TrainingError
 from training.loop.cost_estimate import Trial, make_plan, try_step
+from training.loop.run import plan_run
 from training.model.siamese import Siamese
 from training.recipe import Recipe
 
@@ -90,3 +92,18 @@ def test_processes_share_the_steps_and_each_has_one() -> None:
     with pytest.raises(TrainingError, match="15 radiographs to learn from are 3 batches of 4, too few for 4 processes"):
         make_plan(TRIAL, recipe, learning=15, holdout=1, processes=4)
     assert make_plan(TRIAL, recipe, learning=1, holdout=1).steps == 1
+
+
+def test_a_plan_downloads_nothing_if_it_must_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights take the place of those that the run would download."""
+
+    def refuse(*rest: object, **options: object) -> None:
+        raise AssertionError("a plan asks a server")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
+    cases = [Case(f"{p}", f"s{p}", f"p{p}", p % 2) for p in range(8)]
+    recipe = Recipe(backbone="resnet50", size=64, identities=2, images=2, precision="float32")
+    plan, note = plan_run(cases, recipe, offline=True)
+    assert plan.learning + plan.holdout == 8
+    assert "random weights of the same shape" in note

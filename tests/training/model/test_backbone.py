@@ -92,8 +92,9 @@ def test_safetensors_load_by_name(
     tmp_path: Path, network: tuple[str, torch.nn.Module, dict[str, torch.Tensor]], prefix: str
 ) -> None:
     name, _, state = network
-    save_file({prefix + key: value for key, value in state.items()}, tmp_path / "a.safetensors")
-    loaded, _ = load_backbone(name, str(tmp_path / "a.safetensors"))
+    file = tmp_path / ("a.pth" if prefix else "a.safetensors")  # the content says what it is
+    save_file({prefix + key: value for key, value in state.items()}, file)
+    loaded, _ = load_backbone(name, str(file))
     for one, other in zip(loaded.state_dict().values(), state.values(), strict=False):
         assert torch.equal(one, other)
 
@@ -128,6 +129,9 @@ def test_weights_of_another_network_are_refused_with_the_names(tmp_path: Path) -
     torch.save({name: torch.zeros(1) for name in network.state_dict()}, tmp_path / "d.pth")
     with pytest.raises(TrainingError, match=r"6 have another shape \(0\.weight \(1,\)"):
         load_matching(network, tmp_path / "d.pth")
+    torch.save({**network.state_dict(), "1.bias": torch.full((4,), torch.nan)}, tmp_path / "e.pth")
+    with pytest.raises(TrainingError, match=r"1 are not finite \(1\.bias\)"):
+        load_matching(network, tmp_path / "e.pth")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +149,6 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, content: object, 
             file.write_bytes(content)
         else:
             torch.save(content, file)
-        said = said if file.suffix == ".pth" else "does not read as a file of weights"
         with pytest.raises(TrainingError, match=rf"a{file.suffix} .*{said}"):
             load_matching(torch.nn.Conv2d(3, 4, 3), file)
     with pytest.raises(TrainingError, match="there is no file"):

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from markupsafe import escape
 
 from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
-from web.errors import ServerError
-from web.security.session import COOKIE, LIFETIME, Sessions
+from web.errors import Refused, ServerError
+from web.security.session import COOKIE, LIFETIME, Sessions, WrongTokens
 from web.settings import Settings, read_token
 
 Png = Callable[..., bytes]
@@ -303,3 +304,63 @@ def test_what_nobody_expected_is_a_500_without_its_words(
     assert "Muster" not in reply.text + page.text + caplog.text
     assert "RuntimeError in" in caplog.text
     assert "fail" in caplog.text
+
+
+def test_wrong_tokens_are_slowed_down_and_refused(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Also those that come side by side, and the right token is taken among them."""
+    base = serve(token=TOKEN)
+
+    def ask(number: int) -> tuple[int, int]:
+        with httpx.Client(base_url=base, timeout=60) as client:
+            if number % 2:
+                reply = client.get("/api/index", headers={"authorization": f"Bearer wrong {number}"})
+            else:
+                reply = client.post("/login", data={"token": f"wrong {number}"}, headers=PAGE)
+            return reply.status_code, int(reply.headers.get("retry-after", "0"))
+
+    with caplog.at_level(logging.INFO, "mura-search"), ThreadPoolExecutor(24) as pool:
+        started = time.monotonic()
+        asked = [pool.submit(ask, number) for number in range(48)]
+        while sum(each.done() for each in asked) < 12:
+            time.sleep(0.05)
+        right = httpx.get(f"{base}/api/index", headers={"authorization": f"Bearer {TOKEN}"}, timeout=5)
+        assert right.status_code == 200
+        replies = [each.result() for each in asked]
+        assert time.monotonic() - started > 4
+    statuses = [status for status, _ in replies]
+    assert (statuses.count(401), statuses.count(429)) == (WrongTokens.FREE, 48 - WrongTokens.FREE)
+    assert all(0 < retry <= 300 for status, retry in replies if status == 429)
+    assert len([line for line in caplog.messages if " 401" in line or " 429" in line]) <= 4
+
+
+def test_wrong_tokens_are_counted_by_address_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    tokens = WrongTokens(lambda: now, sleep)
+
+    def add(address: str, times: int) -> int:
+        refused = 0
+        for _ in range(times):
+            try:
+                asyncio.run(tokens.add(address))
+            except Refused as error:
+                refused += error.status == 429
+        return refused
+
+    assert add("192.0.2.1", 15) == 5
+    assert waited[:10] == [0.3] * 10
+    assert waited[10:] == sorted(waited[10:])
+    assert waited[-1] == WrongTokens.LONGEST
+    assert add("192.0.2.2", 10) == 0
+    assert add("2001:db8::1", 6) + add("2001:db8::2", 6) == 2, "of one network"
+    now += 120
+    assert add("192.0.2.1", 5) == 0
+    assert sum(add(f"10.0.0.{number}", 2) for number in range(80)) > 50, "of many addresses"
+    now += 1e6
+    monkeypatch.setattr(WrongTokens, "ADDRESSES", 3)
+    add("10.0.1.1", 1)
+    assert len(tokens._by_address) == 1

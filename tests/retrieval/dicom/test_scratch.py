@@ -1,0 +1,75 @@
+"""Fetched radiographs do not outlive the process that fetched them."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from retrieval.dicom.scratch import scratch_folder
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import time
+from retrieval.dicom.scratch import scratch_folder
+with scratch_folder() as folder:
+    (folder / "SECRET.dcm").write_bytes(b"radiograph")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+def start() -> "subprocess.Popen[str]":
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def end(process: "subprocess.Popen[str]", number: int) -> int:
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    return process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    assert end(start(), number) != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "mura-search-other").mkdir()  # without a lock: of somebody else
+    end(start(), signal.SIGKILL)
+    running = start()
+    assert len(list(tmp_path.glob("*/SECRET.dcm"))) == 1, "the killed one's is gone"
+    with scratch_folder() as folder:
+        assert folder.parent == tmp_path
+        assert len(list(tmp_path.glob("*/SECRET.dcm"))) == 1, "the running one's is not"
+    end(running, signal.SIGTERM)
+    assert [path.name for path in tmp_path.iterdir()] == ["mura-search-other"]
+
+
+def test_in_another_thread_signals_stay_as_they_are(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        with scratch_folder():
+            assert signal.getsignal(signal.SIGTERM) is before
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    with scratch_folder():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(tmp_path.iterdir()) == []
