@@ -394,12 +394,11 @@ def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> No
 
 def test_without_a_plugin_the_extra_is_named(write_dicom: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     from retrieval.errors import MissingExtra
-    from retrieval.images import dicom_reader
 
     frame = cv2.imencode(".jp2", arm(), LOSSLESS)[1].tobytes()
     path = write_dicom("q.dcm", arm(), syntax=J2K, frames=[frame])
     decoder = type("Decoder", (), {"available_plugins": ()})
-    monkeypatch.setattr(dicom_reader.pixels, "get_decoder", lambda _: decoder)
+    monkeypatch.setattr("pydicom.pixels.get_decoder", lambda _: decoder)
     with pytest.raises(MissingExtra, match=r"mura-search\[dicom\]"):
         read_radiograph(path)
 
