@@ -77,6 +77,7 @@ def joined() -> Iterator[World]:
         return
     distributed.init_process_group("nccl" if device else "gloo")
     try:
+        distributed.barrier()  # nobody goes on, and perhaps fails and leaves, before all have joined
         yield World(rank, size, device or torch.device("cpu"))
         distributed.barrier()  # nobody leaves while another still speaks; where one has failed, nobody waits
     finally:

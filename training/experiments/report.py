@@ -20,7 +20,7 @@ from retrieval.evaluation.metrics import Estimate
 from retrieval.evaluation.paired_comparison import COMPARED, Prediction, compare, read_predictions
 from retrieval.evaluation.pca import Plane
 from retrieval.reports.svg_chart import Axis, Chart, drawing
-from retrieval.wording import estimate_text
+from retrieval.wording import estimate_text, footnotes
 from training.experiments.blocks import Block, Cell, Heading, Panels, Sheet, Text, as_html, as_markdown
 from training.experiments.grid import Column, Figure, Grid, Table
 
@@ -108,6 +108,17 @@ def _overview(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
         minutes = f"{result['seconds'] / 60:.1f}" if "seconds" in result else ""
         rows.append([run.name, *(_shown(results, run.name, value) for _, value in _OVERVIEW), minutes])
     yield Sheet("All runs, by study", ["Run", *(title for title, _ in _OVERVIEW), "minutes"], rows)
+    yield from map(Text, footnotes(estimate for result in results.values() for estimate in _estimates(result)))
+
+
+def _estimates(figures: Mapping[str, Any]) -> Iterator[Estimate]:
+    """The estimates within a result."""
+    if "value" in figures:
+        yield Estimate(**figures)
+        return
+    for inner in figures.values():
+        if isinstance(inner, Mapping):
+            yield from _estimates(inner)
 
 
 def _parts(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
@@ -136,11 +147,14 @@ def _gains(grid: Grid, results: Mapping[str, Result], out: Path) -> Iterator[Blo
     yield Heading(f"Against {grid.baseline}")
     yield Text("The gain of each run by study, paired: both are evaluated on the same resampled patients.")
     rows, columns = [], [f"{kind} {metric}" for kind in ("classifier", "vote") for metric in COMPARED]
+    shown: list[Estimate] = []
     for run in grid.runs:
         if run.name != grid.baseline and "seconds" in results.get(run.name, {}):
             gains = compare(predictions(run.name), predictions(grid.baseline))
+            shown += [gains[column] for column in columns]
             rows.append([run.name, *(estimate_text(gains[column], sign=True) for column in columns)])
     yield Sheet(f"Gains on {grid.baseline}", ["Run", *columns], rows)
+    yield from map(Text, footnotes(shown))
 
 
 def _tables(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
