@@ -20,9 +20,8 @@ BYTES = BITS // 8
 MOST = BITS // 8  # bits that may differ
 _SIDE = 64
 _FLAT = 1.0  # grey levels of standard deviation; below it the signs would be those of noise
-_ROWS, _COLUMNS = np.array(
-    sorted(((row, column) for row in range(_SIDE) for column in range(_SIDE)), key=lambda at: (sum(at), at[0]))
-)[1 : BITS + 1].T
+_ROWS, _COLUMNS = np.divmod(np.arange(_SIDE * _SIDE), _SIDE)
+_LOWEST = np.lexsort((_ROWS, _ROWS + _COLUMNS))[1 : BITS + 1]  # of the cosine transform, read row by row
 
 Hashes = NDArray[np.uint8]
 
@@ -33,7 +32,7 @@ def picture_hash(thumbnail: bytes) -> Hashes:
     if grey is None or grey.std() < _FLAT:
         return np.zeros(BYTES, np.uint8)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return np.packbits(cv2.dct(small)[_ROWS, _COLUMNS] > 0)
+    return np.packbits(cv2.dct(small).ravel()[_LOWEST] > 0)
 
 
 def picture_hashes(thumbnails: Iterable[bytes]) -> Hashes:
