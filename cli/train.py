@@ -13,7 +13,7 @@ from typer import Option
 
 from cli.console import note, print_json, progress, stages
 from cli.options.common import AsJson
-from cli.options.data import Cache, Layout, Part, Split
+from cli.options.data import Cache, LabelsAre, Layout, Part, Split, meanings
 from index.errors import MissingExtra, MuraSearchError
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def train(
     part: Part = None,
     split: Split = None,
     layout: Layout = None,
+    labels_are: LabelsAre = None,
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder and a classifier: first the embedding by triplets, then the classifier on it.
@@ -118,7 +119,7 @@ def train(
 
     recipe = read_recipe(options.recipe) if options.recipe else recorded_recipe(out) if resume else Recipe()
     recipe = replace(recipe, **changes)
-    collections = [training_collection(path, layout, part, split) for path in data]
+    collections = [training_collection(path, layout, part, split, labels_are) for path in data]
     cases = listed_cases(collections)
     say(Division.of_cases(cases, recipe).text(cases))
     plan = None
@@ -249,11 +250,15 @@ def trained_as_json(trained: "Trained") -> dict[str, object]:
     }
 
 
-def training_collection(data: Path, layout: str | None, part: str | None, split: str | None) -> "Collection":
+def training_collection(
+    data: Path, layout: str | None, part: str | None, split: str | None, labels_are: str | None
+) -> "Collection":
     """DATA without the split that is there to be evaluated on."""
     from retrieval.datasets.collection import read_collection
 
-    collection = read_collection(data, layout, part, split)
+    collection = read_collection(data, layout, part, split, labels_are=meanings(labels_are))
+    for text in collection.notes:
+        say(f"{data}: {text}")
     if split is None and {"train", "valid"} <= {case.split for case in collection.cases}:
         collection = collection.select(split="train")
         say(f"{data}: training on its split train; valid is left for evaluation")

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from retrieval.datasets.case_table import Meanings
     from retrieval.datasets.collection import Collection
 
-__all__ = ["Cache", "CollectionOptions", "Data", "FetchOptions", "KeepBlank", "Layout", "Part", "Split"]
+__all__ = [
+    "Cache",
+    "CollectionOptions",
+    "Data",
+    "FetchOptions",
+    "KeepBlank",
+    "LabelsAre",
+    "Layout",
+    "Part",
+    "Split",
+    "meanings",
+]
 
 Data = Annotated[
     Path,
@@ -43,6 +54,25 @@ KeepBlank = Annotated[
 ]
 
 
+LabelsAre = Annotated[
+    str | None,
+    Option(
+        metavar="VALUE=LABEL,...",
+        help="What other labels mean, in tables and as names of folders: fracture=abnormal,no=normal.",
+    ),
+]
+
+
+def meanings(labels_are: str | None) -> "Meanings | None":
+    """What --labels-are says. Raises BadParameter."""
+    from retrieval.datasets.case_table import parse_meanings
+
+    try:
+        return parse_meanings(labels_are) if labels_are else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 @dataclass(frozen=True)
 class CollectionOptions:
     """Which part of DATA to read, and how."""
@@ -58,13 +88,7 @@ class CollectionOptions:
             "accession (Accession Number). By default it is DATA/labels.csv.",
         ),
     ] = None
-    labels_are: Annotated[
-        str | None,
-        Option(
-            metavar="VALUE=LABEL,...",
-            help="What other labels mean, in tables and as names of folders: fracture=abnormal,no=normal.",
-        ),
-    ] = None
+    labels_are: LabelsAre = None
     keep_identifiers: Annotated[
         bool,
         Option(
@@ -72,16 +96,6 @@ class CollectionOptions:
             help="DICOM only: keep the names of patients, studies and files. By default pseudonyms replace them.",
         ),
     ] = False
-
-    @property
-    def meanings(self) -> "Meanings | None":
-        """What `labels_are` says. Raises BadParameter."""
-        from retrieval.datasets.case_table import parse_meanings
-
-        try:
-            return parse_meanings(self.labels_are) if self.labels_are else None
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
 
     def read(self, data: Path, layout: str | None = None) -> "Collection":
         """The collection; `layout` counts where the user names none. Raises CollectionError."""
@@ -93,7 +107,7 @@ class CollectionOptions:
             self.part,
             self.split,
             labels=self.labels,
-            labels_are=self.meanings,
+            labels_are=meanings(self.labels_are),
             keep_identifiers=self.keep_identifiers,
         )
 
@@ -147,6 +161,6 @@ class FetchOptions:
             folder = self.data or scratch
             folder.mkdir(parents=True, exist_ok=True)
             with progress("fetching") as show:
-                for text in archive.fetch_labelled(options.labels, folder, show):
+                for text in archive.fetch_labelled(options.labels, folder, show, meanings(options.labels_are)):
                     note(text)
             yield options.read_noted(folder, "dicom")

@@ -12,7 +12,7 @@ from typer.testing import Result
 
 import training.data.dataset
 import training.loop.run
-from cli.train import duration
+from cli.train import duration, training_collection
 from index.case import Case
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS
@@ -225,3 +225,17 @@ def test_without_torch_it_names_the_extra(
 def test_two_ways_to_start_exclude_each_other(run: Run, table: Path, tmp_path: Path) -> None:
     result = run("train", table, "--out", tmp_path / "run", "--from-scratch", "--weights", table)
     assert result.exit_code == 2
+
+
+def test_what_labels_mean_and_what_is_missing_is_said(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["path,label", *(f"{number}.png,{('fracture', 'no')[number % 2]}" for number in range(8))]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    for number in range(7):
+        (tmp_path / f"{number}.png").touch()
+    words = ("train", tmp_path / "t.csv", "--out", tmp_path / "run", "--dry-run")
+    assert "say what they mean with --labels-are" in run(*words).stderr
+    assert run(*words, "--labels-are", "fracture").exit_code == 2
+    assert len(training_collection(tmp_path / "t.csv", None, None, None, "fracture=1,no=0").cases) == 8
+    assert "files that are missing: 1 of 8 (7.png)" in capsys.readouterr().err
