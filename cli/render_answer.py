@@ -1,11 +1,12 @@
-"""An answer in the terminal: the verdict first, then the evidence, also in 80 columns and without colour."""
+"""An answer in the terminal: doubts about pictures, verdict, evidence; also in 80 columns and without colour."""
 
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import bare_table, standard_output
-from retrieval.wording import DISCLAIMER, label_word, printable
+from retrieval.notices import DOUBTS
+from retrieval.wording import DISCLAIMER, label_word, printable, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,9 @@ STYLES = {"abnormal": "bold red", "normal": "bold green", "far": "bold yellow", 
 def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
     """Print what a radiologist reads: verdict, probabilities, the similar studies, and everything that qualifies it."""
     out = console or standard_output()
+    for notice in answer.notices:
+        if notice.code in DOUBTS:
+            out.print(line_of(f"Note: {sentence(notice)}.", "yellow"))
     for line in headlines(answer):
         out.print(line)
     out.print()
@@ -152,11 +156,12 @@ def similar(cases: "Sequence[SimilarCase]") -> "Table":
 
 
 def remarks(answer: "Answer") -> list[str]:
-    """The answer's warnings, the patients left out that no warning names, and how a heatmap is to be read."""
+    """The answer's other warnings, the patients left out that no warning names, and how a heatmap is to be read."""
     unnamed = answer.unnamed_patients
     excluded = [f"the studies of {', '.join(unnamed)} are left out: it is the same patient"] if unnamed else []
     drawn = [HEATMAP] if any(view.heatmap is not None for view in answer.views) else []
-    return [f"Note: {text}." for text in (*answer.warnings, *excluded, *drawn)]
+    others = [sentence(notice) for notice in answer.notices if notice.code not in DOUBTS]
+    return [f"Note: {text}." for text in (*others, *excluded, *drawn)]
 
 
 def sources(answer: "Answer") -> str:

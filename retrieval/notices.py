@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["BLANKS", "Code", "Detail", "Notice", "of_view", "without_names"]
+__all__ = ["BLANKS", "DOUBTS", "Code", "Detail", "Notice", "of_view", "without_names"]
 
 Detail = str | int | float
 
@@ -81,6 +81,12 @@ class Code(StrEnum):
 
 
 BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
+DOUBTS = BLANKS | {
+    *(Code.ENDS_EARLY, Code.DAMAGED, Code.CONTRADICTORY_POLARITY, Code.CONTRADICTORY_BITS, Code.VALUES_BEYOND_BITS),
+    *(Code.STRAY_BITS, Code.CONTRADICTORY_COLOURS, Code.COLOURED, Code.INVALID_RESCALE, Code.SEVERAL_RESCALES),
+    *(Code.INVALID_WINDOW, Code.UNFIT_WINDOW, Code.TABLE_BITS),
+}
+"""The codes of pictures that may not be read as they were meant: to be said before a verdict."""
 
 
 @dataclass(frozen=True, slots=True)

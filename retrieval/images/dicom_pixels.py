@@ -28,9 +28,13 @@ Values = NDArray[np.float64]
 def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
     """The values among the bits that are stored, as the header says or, where that cannot be, as the values say.
 
-    Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not.
+    Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not. Values have no
+    sign if they are much smoother without it.
     """
-    lowest, notices = layout.high + 1 - layout.stored, []
+    container, notices = 8 * stored.dtype.itemsize, []
+    if layout.stored > container:  # a recompressed picture
+        layout = replace(layout, stored=container, high=container - 1)
+    lowest = layout.high + 1 - layout.stored
     if lowest > 0 and layout.high < layout.allocated and not np.bitwise_or.reduce(stored, axis=None) & (2**lowest - 1):
         stored = stored >> lowest
     elif lowest:
@@ -38,8 +42,13 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         smaller = min(layout.stored, layout.high + 1)
         layout = replace(layout, stored=smaller if _fits(stored, smaller, layout.signed) else layout.allocated)
     if _fits(stored, layout.stored, layout.signed):
-        return stored, layout, notices
-    unused = 8 * stored.dtype.itemsize - layout.stored
+        if not layout.signed or stored.min() >= 0:
+            return stored, layout, notices
+        plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
+        if 2 * _roughness(plain) >= _roughness(stored):
+            return stored, layout, notices
+        return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
+    unused = container - layout.stored
     masked = (stored << unused) >> unused
     if _roughness(stored) < _roughness(masked):
         return stored, replace(layout, stored=layout.allocated), [*notices, Notice(Code.VALUES_BEYOND_BITS)]

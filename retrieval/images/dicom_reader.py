@@ -136,10 +136,12 @@ def read_picture(
         raise DicomError(
             f"has {layout.frames:,} frames, more than the {most_frames:,} views of one study; export fewer"
         )
-    pictures = []
+    pictures, fragments = [], list[bytes]()
     for index in range(layout.frames) if frame is None else [frame - 1]:
         with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
-            stored, decoded = _decoded(ds, syntax, layout, index)
+            if not fragments and syntax not in _NATIVE:
+                fragments = list(generate_fragments(ds.PixelData))[1:]  # the first one is the offset table
+            stored, decoded = _decoded(ds, fragments, syntax, layout, index)
         with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
             if layout.photometric in GREY:
                 values, used, bits = without_unused_bits(stored, decoded)
@@ -225,16 +227,19 @@ def _syntax(ds: Any) -> str:
     return syntax
 
 
-def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> tuple[NDArray[Any], DicomLayout]:
+def _decoded(
+    ds: Any, fragments: Sequence[bytes], syntax: str, layout: DicomLayout, index: int
+) -> tuple[NDArray[Any], DicomLayout]:
     """One frame's stored values, (H, W) or (H, W, 3), with all their bits, and how they are stored after decoding.
 
     Raises DicomError, and whatever pydicom raises.
     """
     data, plugin, shape = ds.PixelData, "", layout
     if syntax not in _NATIVE:
-        frame = _frame(ds, layout, index)
+        frame = _frame(ds, fragments, layout, index)
         layout = _checked_frame(frame, syntax, layout)
-        data, index, shape = encapsulate([frame]), 0, replace(layout, frames=1)
+        bits = min(layout.stored, layout.allocated)
+        data, index, shape = encapsulate([frame]), 0, replace(layout, frames=1, stored=bits)
         # A named plugin, so that a picture does not depend on other installed ones.
         plugin = "pydicom" if syntax == _RLE else "pylibjpeg"
     decoder = pixels.get_decoder(UID(syntax))
@@ -252,9 +257,8 @@ def _decoded(ds: Any, syntax: str, layout: DicomLayout, index: int) -> tuple[NDA
     return np.asarray(stored), layout
 
 
-def _frame(ds: Any, layout: DicomLayout, index: int) -> bytes:
+def _frame(ds: Any, fragments: Sequence[bytes], layout: DicomLayout, index: int) -> bytes:
     """A compressed frame. Where each has one fragment, or there is one frame, a wrong offset table does not matter."""
-    fragments: list[bytes] = list(generate_fragments(ds.PixelData))[1:]
     if layout.frames == 1:
         return b"".join(fragments)
     if len(fragments) == layout.frames:
@@ -278,6 +282,7 @@ def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayou
         raise DicomError(f"has a picture of {stream.scans:,} scans, more than {MOST_SCANS}; export it uncompressed")
     if not stream.whole:
         raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
+    layout = replace(layout, allocated=8 if stream.bits <= 8 else 16)  # a recompressed picture may have fewer bits
     return replace(layout, photometric="RGB") if stream.rgb else layout
 
 

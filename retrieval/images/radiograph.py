@@ -180,11 +180,13 @@ def _begins_with_elements(data: bytes) -> bool:
     for _ in range(3):
         group, element = (int.from_bytes(data[position + at : position + at + 2], order) for at in (0, 2))
         tag = group << 16 | element
-        explicit = data[position + 4 : position + 6] in _SHORT_VRS
-        length = int.from_bytes(data[position + (6 if explicit else 4) : position + 8], order)
-        if group not in (2, 8) or tag <= last or length % 2 or position + 8 + length > min(len(data), _DICOM_HEAD):
+        kind = data[position + 4 : position + 6]
+        # Where the length is, and where the value begins: of a short explicit, a long explicit and an implicit one.
+        at, body = (6, 8) if kind in _SHORT_VRS else (8, 12) if kind == b"OB" else (4, 8)
+        length = int.from_bytes(data[position + at : position + body], order)
+        if group not in (2, 8) or tag <= last or length % 2 or position + body + length > min(len(data), _DICOM_HEAD):
             return False
-        position, last = position + 8 + length, tag
+        position, last = position + body + length, tag
     return True
 
 

@@ -172,3 +172,10 @@ def test_what_nobody_names_has_no_column() -> None:
     cases = tuple(replace(case, view="") for case in ANSWER.cases)
     heading = next(line for line in shown(replace(ANSWER, cases=cases)) if "weight" in line)
     assert heading.split() == ["similarity", "weight", "label", "study", "part"]
+
+
+def test_a_doubt_about_a_picture_comes_before_the_verdict() -> None:
+    lines = shown(replace(ANSWER, notices=(Notice(Code.SYNTHETIC), Notice(Code.DAMAGED, "q.jpg"))))
+    assert lines[0].startswith("Note: q.jpg: has damaged data")
+    assert sum("q.jpg: has damaged data" in line for line in lines) == 1
+    assert any("synthetic" in line for line in lines[5:])

@@ -101,6 +101,20 @@ def test_high_bit(
         assert said == codes
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_values_without_a_sign_that_the_header_declares(write_dicom: Write, bits: int) -> None:
+    values = arm(2**bits - 96, 480, 360)
+    window = {"BitsStored": bits, "WindowCenter": 2 ** (bits - 1), "WindowWidth": 2**bits}
+    right, none = read(write_dicom("r.dcm", values, **window))
+    pixels, codes = read(write_dicom("q.dcm", values, **window, PixelRepresentation=1))
+    np.testing.assert_array_equal(pixels, right)
+    assert (codes, none) == (["values-beyond-bits" if bits == 12 else "contradictory-bits"], [])
+    below = values.astype(np.int64) - 2 ** (bits - 1)
+    signed, codes = read(write_dicom("s.dcm", below.astype(np.int16), **window | {"WindowCenter": 0}))
+    np.testing.assert_array_equal(signed, right)
+    assert codes == []
+
+
 def test_bits_stored_is_missing(write_dicom: Write, right: NDArray[np.int64]) -> None:
     path = write_dicom("q.dcm", arm(), **FULL)
     ds = pydicom.dcmread(path)
@@ -313,6 +327,22 @@ def test_other_bytes_are_not_taken_for_dicom(tmp_path: Path, data: bytes) -> Non
     assert not is_dicom(tmp_path / "notes")
 
 
+def test_a_file_meta_header_without_preamble(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    path = write_dicom("IMG7", arm(), **FULL)
+    path.write_bytes(path.read_bytes()[132:])
+    np.testing.assert_array_equal(read(path)[0], right)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", J2K])
+def test_a_compressed_picture_of_fewer_bits_than_the_header_says(write_dicom: Write, syntax: str) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    frame = cv2.imencode(".jp2" if syntax == J2K else ".jpg", grey, LOSSLESS if syntax == J2K else ())[1].tobytes()
+    pixels, codes = read(write_dicom("q.dcm", arm(), syntax=syntax, frames=[frame], **FULL))
+    full, _ = read(write_dicom("full.dcm", grey.astype(np.uint16), BitsStored=12))
+    assert np.abs(pixels - full).mean() < 2
+    assert codes == ["unfit-window"]
+
+
 def test_rle_of_16_bits_with_a_drawing(write_dicom: Write, right: NDArray[np.int64]) -> None:
     values = arm()
     values[5:9, 5:30] |= 1 << 14
@@ -327,3 +357,63 @@ def test_an_unknown_frame_is_named(write_dicom: Write) -> None:
     path = write_dicom("q.dcm", arm())
     assert refusal(path.with_name("q.dcm[2]")) == "has no frame 2: it has 1"
     assert decode_radiograph(path.read_bytes(), "q.dcm").frame == 0
+
+
+def test_frames_of_several_fragments(write_dicom: Write) -> None:
+    from pydicom.encaps import encapsulate
+
+    values = np.stack([(arm() // 16).astype(np.uint8) // (1 + number) for number in range(2)])
+    streams = [cv2.imencode(".jp2", frame, LOSSLESS)[1].tobytes() for frame in values]
+    path = write_dicom("q.dcm", values, syntax=J2K, frames=streams)
+    ds = pydicom.dcmread(path)
+    ds.PixelData = encapsulate(streams, fragments_per_frame=3)
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
+    for radiograph, frame in zip(read_frames(path), values, strict=True):
+        np.testing.assert_array_equal(radiograph.pixels, frame)
+
+
+def test_compressed_frames_that_cannot_be_right(write_dicom: Write) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    whole = cv2.imencode(".jpg", grey)[1].tobytes()
+    jpeg = {"syntax": "1.2.840.10008.1.2.4.50"}
+    assert "has no header that can be read" in refusal(write_dicom("a.dcm", grey, frames=[b"nothing!"], **jpeg))
+    assert "ends early" in refusal(write_dicom("b.dcm", grey, frames=[whole[: len(whole) // 2 * 2 - 40]], **jpeg))
+    bomb = b"\1\0\0\0\x40\0\0\0" + bytes(56) + b"\x81a" * 9000
+    assert "unpacks to more" in refusal(write_dicom("c.dcm", grey, syntax=RLE, frames=[bomb]))
+
+
+def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> None:
+    long = table(np.zeros(2**16, np.uint16), 16)
+    sequence = pydicom.Sequence([long[0]] * 40)
+    assert "lookup tables that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
+    short = table(np.zeros(9, np.uint16), 16)
+    short[0].LUTDescriptor = [99, 0, 16]
+    assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), VOILUTSequence=short))
+
+
+def test_without_a_plugin_the_extra_is_named(write_dicom: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.errors import MissingExtra
+
+    frame = cv2.imencode(".jp2", arm(), LOSSLESS)[1].tobytes()
+    path = write_dicom("q.dcm", arm(), syntax=J2K, frames=[frame])
+    decoder = type("Decoder", (), {"available_plugins": ()})
+    monkeypatch.setattr("pydicom.pixels.get_decoder", lambda _: decoder)
+    with pytest.raises(MissingExtra, match=r"mura-search\[dicom\]"):
+        read_radiograph(path)
+
+
+@pytest.mark.parametrize("kind", ["FD", "US"])
+def test_numbers_in_binary(write_dicom: Write, right: NDArray[np.int64], kind: str) -> None:
+    path = write_dicom("q.dcm", arm(), BitsStored=12)
+    ds = pydicom.dcmread(path)
+    ds.add_new("WindowCenter", kind, 2048)
+    ds.add_new("WindowWidth", kind, 4096)
+    ds.save_as(path)
+    np.testing.assert_array_equal(read(path)[0], right)
+
+
+def test_too_large_a_picture_is_shrunk_to_square_pixels(write_dicom: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.images.radiograph.MAX_PIXELS", 120 * 90)
+    assert read(write_dicom("q.dcm", arm(), PixelSpacing=[2, 1]))[0].shape == (120, 45)
+    assert read(write_dicom("r.dcm", arm(), PixelSpacing=[1, 2]))[0].shape == (60, 90)

@@ -246,6 +246,16 @@ def test_nothing_of_it_reaches_stderr_but_what_others_write(
     assert capfd.readouterr().err == "heard\ntoo\n"
 
 
+def test_other_c_libraries_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (AttributeError, ValueError):
+
+        def refuse(name: str, error: type[Exception] = error) -> str:
+            raise error(name)
+
+        monkeypatch.setattr(os, "confstr", refuse)
+        assert decoder_messages._stderr.__wrapped__() is None
+
+
 def test_a_process_without_stderr_reads_all_the_same() -> None:
     program = (
         "import os, sys; os.close(2)\n"
