@@ -142,7 +142,7 @@ class Connections:
         handshake, started = next(iter(self._handshakes.items()), (None, now))
         if oldest and now - oldest.since > grace:
             oldest.since = math.inf  # until the protocol knows
-            _reset(oldest.transport)
+            oldest.transport.abort()
         elif handshake and now - started > 3 * grace:
             del self._handshakes[handshake]
             handshake.cancel()
@@ -164,8 +164,10 @@ class Connections:
                 connection.unsent = unsent
                 if before and unsent < before:
                     connection.since = now
-                if now - connection.since > (self.limits.write if unsent else self.limits.head):
+                if unsent and now - connection.since > self.limits.write:
                     _reset(connection.transport)
+                elif not unsent and now - connection.since > self.limits.head:
+                    connection.transport.abort()
 
 
 def _reset(transport: asyncio.Transport) -> None:

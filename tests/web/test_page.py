@@ -52,7 +52,7 @@ def test_one_view(serve: Serve, open_page: Open, square: Square) -> None:
 @pytest.mark.parametrize(
     ("brightness", "headline", "text"),
     [
-        (20, "normal: classifier and vote agree", "a radiograph is familiar"),
+        (20, "normal: by the classifier alone", "a radiograph is familiar"),
         (250, "Unfamiliar: unlike the index", "Do not rely on this answer"),
     ],
 )

@@ -23,7 +23,7 @@ ECHO = "1.2.840.10008.1.1"
 
 def test_instances_are_grouped_into_studies(start_node: Any, recording: Recording, dicom_image: Any) -> None:
     """Of two studies in one association, and a third view over another."""
-    node = start_node()
+    node = start_node(quiet=2.0)
     sent = [dicom_image("1.2", "1.2.1"), dicom_image("1.3", "1.3.1"), dicom_image("1.2", "1.2.2")]
     assert store(node, *sent) == [0, 0, 0]
     assert store(node, dicom_image("1.2", "1.2.3")) == [0]
