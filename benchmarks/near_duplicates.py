@@ -22,8 +22,7 @@ from benchmarks._timing import machine
 from index.case import Case
 from retrieval.audit.deep_audit import encode_collection
 from retrieval.audit.label_issues import check_labels
-from retrieval.audit.near_duplicates import _candidates, _grey, similarity_limit
-from retrieval.audit.registration import detail_match
+from retrieval.audit.near_duplicates import _candidates, similarity_limit
 from retrieval.datasets.collection import read_collection
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import thumbnail
@@ -74,7 +73,7 @@ def main() -> None:
     started, used = time.perf_counter(), time.process_time()
     sample = [pairs[row] for row in generator.choice(len(pairs), min(options.sample, len(pairs)), replace=False)]
     for pair in sample:
-        detail_match(_grey(thumbnails[pair.one]), _grey(thumbnails[pair.two]))
+        pair.compare((thumbnails[pair.first], thumbnails[pair.second]))
     show(f"comparing {len(sample):,} pairs", started, used)
     seconds = (time.process_time() - used) / len(sample) * len(pairs)
     print(f"so all pairs take {seconds / 60:.1f} minutes of processor time")

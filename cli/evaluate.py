@@ -136,7 +136,6 @@ def evaluate(
         return
     with Searcher.open(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged
-
         result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
         page = evaluation_report(result, searcher) if files.html else ""
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)

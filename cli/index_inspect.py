@@ -173,13 +173,14 @@ def print_info(content: Mapping[str, Any]) -> None:
         name: ", ".join(f"{key or 'unnamed'} {n:,}" for key, n in content[name].items()) for name in ("labels", "parts")
     }
     collection = content["collection"]
+    gone = ", which is missing" if collection["root"] and not Path(collection["root"]).exists() else ""
     for name, text in (
         ("index", content["path"]),
         ("radiographs", f"{content['cases']:,} of {content['studies']:,} studies, {content['patients']:,} patients"),
         ("labels", counts["labels"]),
         ("parts", counts["parts"]),
         ("unreadable", f"{content['quarantined']:,} set aside"),
-        ("collection", f"{collection['root']} ({collection['layout']})".strip()),
+        ("collection", f"{collection['root']} ({collection['layout']}){gone}".strip()),
         ("model", f"{model['name']} ({model['sha256'][:8]})"),
         ("rules", f"{rules['k']} studies vote; {rules['source']}"),
         ("search", _search(store)),

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import Case
+from index.case import LABEL_NAMES, Case
 from index.errors import IndexBusy
 from index.generation import Generation
 from index.reader import ATTEMPTS, Hit, IndexReader
@@ -71,6 +71,9 @@ class FrozenReader(IndexReader):
 
     def cases(self) -> list[Case]:
         return [case for batch in self._batches for case in batch.cases]
+
+    def labels(self) -> tuple[str, ...]:
+        return tuple(LABEL_NAMES[label] for label in sorted({case.label for case in self.cases()}))
 
     def logits(self) -> NDArray[np.float32]:
         return np.concatenate([np.empty(0, np.float32), *(batch.logits for batch in self._batches)])

@@ -228,6 +228,10 @@ class IndexReader(Closing):
         require_filter(field, [])
         return self._database.counts(field)
 
+    def labels(self) -> tuple[str, ...]:
+        """The labels that any case has: "normal", "abnormal", both or none."""
+        return self._database.labels()
+
     def set_aside(self) -> list[tuple[Case, str]]:
         """The cases that could not be read when the index was built, each with its reason; their label is always 0."""
         return self._database.set_aside()

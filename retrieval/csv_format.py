@@ -5,8 +5,6 @@ written (CWE-1236). Such a text gets an apostrophe in front, which spreadsheets 
 behind a semicolon, a tab and a line feed, where a spreadsheet of another language may begin a cell.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -21,7 +19,7 @@ __all__ = ["Row", "Tabular", "records_table", "safe_text", "table", "unsafe_text
 
 _SIGNS = "=+@\uff1d\uff0b\uff0d\uff20-"  # also as a Japanese keyboard types them
 _BEGINNINGS = rf"(?:^{{0}}(?='*[\t\r\n{_SIGNS}])|(?<=[;\t\r\n]){{0}}(?='*[{_SIGNS}]))"
-_FORMULA, _SAFE = (re.compile(_BEGINNINGS.format(mark)) for mark in ("", "'"))
+_FORMULA, _SAFE = (_BEGINNINGS.format(mark) for mark in ("", "'"))
 
 NOTEBOOK_ROWS = 20
 Row = Mapping[str, object]
@@ -71,7 +69,7 @@ def safe_text(text: str) -> str:
     >>> [safe_text(text) for text in ("=1+2", "-5", "a;@SUM(1)", "a-b", "'=1")]
     ["'=1+2", "'-5", "a;'@SUM(1)", 'a-b', "''=1"]
     """
-    return _FORMULA.sub("'", text)
+    return re.sub(_FORMULA, "'", text)
 
 
 def unsafe_text(text: str) -> str:
@@ -80,7 +78,7 @@ def unsafe_text(text: str) -> str:
     >>> unsafe_text(safe_text("'=1;-2"))
     "'=1;-2"
     """
-    return _SAFE.sub("", text)
+    return re.sub(_SAFE, "", text)
 
 
 def records_table(rows: Iterable[Row], columns: str) -> str:
@@ -106,6 +104,9 @@ def _cell(value: object) -> object:
 
 
 def _written(rows: Iterable[Sequence[object]]) -> str:
+    import csv  # a query, whose answer is a table too, need not wait for it
+    import io
+
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

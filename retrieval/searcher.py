@@ -315,7 +315,7 @@ class Searcher:
     def labels(self) -> tuple[str, ...]:
         """The labels of the index's cases: "normal", "abnormal". An index of one label does not vote."""
         if self._labels is None:
-            self._labels = tuple(name for name, count in self.index.counts("label").items() if count)
+            self._labels = self.index.labels()
         return self._labels
 
     @property

@@ -102,11 +102,13 @@ class Connection:
                 yield rows
 
     def write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Execute a statement with each row's values. Raises ValueError if it violates a constraint of the table."""
+        """Execute a statement with each row's values. Raises ValueError for a case that is there or a wrong label."""
         with self._failures_named():
             try:
                 self._sqlite.executemany(statement, rows)
             except sqlite3.IntegrityError as error:
+                if "cases.case" not in str(error) and "CHECK" not in str(error):
+                    raise self.damaged("it has a row twice") from error
                 raise ValueError(f"a case is in the index already, or its label is neither 0 nor 1: {error}") from error
 
     def image(self) -> bytes:

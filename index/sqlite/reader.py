@@ -147,7 +147,14 @@ class CaseReader:
     def counts(self, field: str) -> dict[str, int]:
         """The number of cases for each value of a field, sorted by value; labels by name."""
         found = self._sqlite.query(f'SELECT "{field}", count(*) FROM cases GROUP BY 1 ORDER BY 1')
+        if any(value not in (0, 1) if field == "label" else not isinstance(value, str) for value, _ in found):
+            raise self._sqlite.damaged("its case records are not those that were written")
         return {LABEL_NAMES[value] if field == "label" else value: count for value, count in found}
+
+    def labels(self) -> tuple[str, ...]:
+        """The labels that any case has. This stops at the first case of each, since an index may be large."""
+        statement = "SELECT EXISTS(SELECT 1 FROM cases WHERE label = ?)"
+        return tuple(name for label, name in enumerate(LABEL_NAMES) if self._sqlite.number(statement, [label]))
 
     def distinct(self, field: str) -> int:
         """The number of different values of a field."""
@@ -203,7 +210,7 @@ class CaseReader:
         at = 0
         for found in self._sqlite.stream(statement, (after,)):
             end = at + len(found)
-            if end > n or not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
+            if end > n or not all(intact(row) and len(row[1]) == 4 * dimension and row[3] for row in found):
                 raise self._sqlite.damaged("its embeddings are not those that were written")
             rows[at:end] = [row[0] for row in found]
             studies[at:end] = [row[3] for row in found]

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -267,13 +267,17 @@ def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, ask
             here = slice(start, start + len(distance))
             others = rows[here, None] != rows
             others[:, : 0 if asked is None else own] = False
-            bits = distance.astype(np.float32)
-            sure = np.where(inside[here, None] | inside | (orientation.turns > 0), CHANGED, SURE)
-            kinds = [(others & (bits <= sure), bits, False), (others & (bits >= BITS - CHANGED), -bits, True)]
+            sure = others & (distance <= (CHANGED if orientation.turns else SURE))
+            if not orientation.turns and inside.any():
+                sure |= others & (inside[here, None] | inside) & (distance <= CHANGED)
+            kinds: list[tuple[NDArray[np.bool_], NDArray[Any], bool]] = [
+                (sure, distance, False),
+                (others & (distance >= BITS - CHANGED), BITS - distance, True),
+            ]
             if orientation.turns == 0:
                 products = embeddings[here] @ embeddings.T
                 alike = others & (products >= (-2 if limit is None else limit))
-                kinds.append((alike & (bits <= NEAR), -products, False))
+                kinds.append((alike & (distance <= NEAR), -products, False))
                 if not orientation.mirrored:  # the embeddings of mirror images are not the nearest
                     kinds.append((alike, -products, False))
             for allowed, costs, inverted in kinds:
@@ -284,7 +288,7 @@ def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, ask
                     yield _Candidate(*names, orientation, inverted, differing)
 
 
-def _least(costs: NDArray[np.float32], allowed: NDArray[np.bool_], most: int) -> Iterator[tuple[int, int]]:
+def _least(costs: NDArray[Any], allowed: NDArray[np.bool_], most: int) -> Iterator[tuple[int, int]]:
     """In every row the few allowed columns of the lowest costs: (row, column)."""
     for row in np.flatnonzero(allowed.any(axis=1)):
         columns = np.flatnonzero(allowed[row])

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from index.errors import IndexBusy
-from index.lock import Lock
+from index.errors import IndexFailure
+from index.lock import LOCK, Lock
 
 __all__ = ["scratch_folder"]
 
-_PREFIX, _LOCK = "mura-search-", ".mura-search-lock"
+_PREFIX = "mura-search-"
 
 
 @contextlib.contextmanager
@@ -27,23 +27,34 @@ def scratch_folder() -> Iterator[Path]:
     """
     _remove_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    (folder / _LOCK).mkdir()
-    lock = Lock(folder / _LOCK)
+    lock = _lock(folder)
     try:
         with _ended_by_signals():
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+        _remove(folder, lock)
 
 
 def _remove_leftovers() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError, IndexBusy):  # somebody else's, or in use
-            if (folder / _LOCK).lstat().st_uid == os.getuid() and not folder.is_symlink():
-                lock = Lock(folder / _LOCK)
-                shutil.rmtree(folder, ignore_errors=True)
-                lock.release()
+        with contextlib.suppress(OSError):
+            ours = (folder / LOCK).lstat().st_uid == os.getuid() and not folder.is_symlink()
+            if ours and (lock := _lock(folder)):
+                _remove(folder, lock)
+
+
+def _lock(folder: Path) -> Lock | None:
+    """A lock on the folder; None if another process holds it, or the file system has no locks."""
+    try:
+        return Lock(folder)
+    except IndexFailure:
+        return None
+
+
+def _remove(folder: Path, lock: Lock | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -82,7 +82,11 @@ class Bundle:
             raise BundleError(
                 f"the model at {folder} is damaged: model.json does not read ({reason}); copy or train it again"
             ) from error
-        if has_external_data(files["encoder.onnx"]):
+        try:
+            external = has_external_data(files["encoder.onnx"])
+        except ValueError as error:
+            raise BundleError(f"the model at {folder} cannot be run: {error}; copy or train it again") from error
+        if external:
             raise BundleError(
                 f"the model at {folder} keeps weights of encoder.onnx in another file, which no checksum covers; "
                 "export it again as one file"
@@ -160,16 +164,15 @@ def _check_manifest(about: Mapping[str, Any]) -> None:
         raise ValueError(f"dimension must be a whole number from 1 to {_MOST_DIMENSIONS}")
     for name, kinds in (("provenance", (dict,)), ("files", (dict,)), ("rules", (dict, type(None)))):
         if not isinstance(about[name], kinds):
-            raise ValueError(f"{name} has another type")
+            raise ValueError(f"{name} must be an object of named values")
 
 
 def has_external_data(model: bytes) -> bool:
-    """Whether a tensor of an ONNX model lies in a file of its own.
+    """Whether a tensor of an ONNX model lies in a file of its own (onnx.proto, TensorProto.external_data).
 
-    The path of such a file is the value of the key "location" (onnx.proto, TensorProto.external_data), so that word is
-    sought first: a model without it has none. Raises ValueError where the model is not protobuf.
+    Raises ValueError where the model is not protobuf.
     """
-    return b"location" in model and _external(memoryview(model), "model", 0)
+    return _external(memoryview(model), "model", 0)
 
 
 # The fields of onnx.proto, by number, that lead to a tensor.
@@ -187,7 +190,7 @@ _EXTERNAL_DATA = 13  # of a tensor
 
 def _external(message: memoryview, kind: str, depth: int) -> bool:
     if depth > _DEEPEST:
-        raise ValueError("the network is nested too deeply")
+        raise ValueError("its network is nested too deeply")
     if kind == "tensor":
         return any(number == _EXTERNAL_DATA for number, _ in _protobuf_fields(message))
     inner = _TO_TENSOR[kind]
@@ -224,7 +227,7 @@ def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             at += size
             yield number, content if wire == 2 else message[:0]
     except (IndexError, KeyError) as error:
-        raise ValueError("the network does not read") from error
+        raise ValueError("encoder.onnx does not read") from error
 
 
 def _read_checked(path: Path, sha256: str) -> bytes:

@@ -135,19 +135,7 @@ def evaluate(
     """
     started = time.perf_counter()
     searcher = frozen(searcher)
-    hashed = searcher.site or searcher.layout == "dicom"
-    if collection.layout == "dicom" and hashed and collection.site != searcher.site:
-        raise EvaluationError(
-            "the index and the collection name patients with different site keys, so it is unknown whether they share "
-            "a patient; use the same site key for both"
-        )
-    if not len(searcher.index.embeddings()):
-        raise EvaluationError(f"the index {searcher.index.path} is empty; add radiographs, or name another index")
-    if len(searcher.labels) < 2:
-        raise EvaluationError(
-            f"all studies of the index {searcher.index.path} are {searcher.labels[0]}, so they do not vote; "
-            "build an index with normal and abnormal studies"
-        )
+    _require_comparable(searcher, collection)
     refuse_known(searcher, collection.cases)
     thresholds = None if sensitivity is None else _thresholds(searcher, sensitivity)
     predictions, skipped = predict_studies(searcher, collection, workers=workers, progress=progress)
@@ -176,6 +164,23 @@ def evaluate(
         seconds=time.perf_counter() - started,
         predictions=tuple(predictions),
     )
+
+
+def _require_comparable(searcher: Searcher, collection: Collection) -> None:
+    """Raise EvaluationError for other site keys, and for an index that is empty or has one label alone."""
+    hashed = searcher.site or searcher.layout == "dicom"
+    if collection.layout == "dicom" and hashed and collection.site != searcher.site:
+        raise EvaluationError(
+            "the index and the collection name patients with different site keys, so it is unknown whether they share "
+            "a patient; use the same site key for both"
+        )
+    if not len(searcher.index.embeddings()):
+        raise EvaluationError(f"the index {searcher.index.path} is empty; add radiographs, or name another index")
+    if len(searcher.labels) < 2:
+        raise EvaluationError(
+            f"all studies of the index {searcher.index.path} are {searcher.labels[0]}, so they do not vote; "
+            "build an index with normal and abnormal studies"
+        )
 
 
 def _worklist(predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> dict[str, Triage]:

@@ -11,6 +11,7 @@ from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import METRICS
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import AT_THRESHOLD
+from retrieval.evaluation.tables import figure_rows
 from retrieval.reports.evaluation_charts import (
     forest_chart,
     map_chart,
@@ -71,6 +72,7 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         title=f"Evaluation of {evaluation.model.name}",
         sections=[section for section in sections if section[0] not in hidden],
         at_threshold=AT_THRESHOLD,
+        reasons=_reasons(evaluation),
         evaluation=evaluation,
         metrics=METRICS,
         predictors=PREDICTORS,
@@ -88,6 +90,12 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         errors=[_error_card(study, searcher) for study in wrong[:MOST]],
         most=MOST,
     )
+
+
+def _reasons(evaluation: Evaluation) -> list[str]:
+    """What is special about the intervals that are marked with a star, each once."""
+    rows = figure_rows(evaluation)
+    return list(dict.fromkeys(str(row["reason"]) for row in rows if row.get("reason") and row["value"] is not None))
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:

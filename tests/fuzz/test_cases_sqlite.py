@@ -118,6 +118,8 @@ def use(place: Path) -> None:
     for step in (
         ask,
         lambda: change(lambda writer: writer.remove({"patient": ["p1"]})),
+        lambda: change(lambda writer: writer.relabel("s9", 1) if writer.find("study", ["s9"]) else None),
+        lambda: change(lambda writer: writer.add([Case("new.png", "new", "new", 1)], query, [b"x"], query[0, :1])),
         lambda: change(lambda writer: writer.compact()),
         ask,
     ):

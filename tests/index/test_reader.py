@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexBusy, IndexFailure, IndexMissing, MissingExtra
+from index.frozen import FrozenReader
 from index.generation import Generation
 from index.reader import Hit, IndexReader
 from index.sqlite.reader import CaseReader
@@ -129,6 +130,14 @@ def test_info(template: Path, sample: Sample) -> None:
         "schema": 4,
         "sealed": True,
     }
+
+
+def test_labels(place: Path, sample: Sample) -> None:
+    with IndexReader.open(place) as reader:
+        assert reader.labels() == FrozenReader(reader).labels() == ("normal", "abnormal")
+        with IndexWriter.open(place) as writer:
+            writer.remove({"study": [case.study for case in sample[0] if not case.label]})
+        assert reader.labels() == FrozenReader(reader).labels() == ("abnormal",)
 
 
 def test_wrong_questions_are_refused(template: Path, sample: Sample) -> None:

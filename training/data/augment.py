@@ -24,7 +24,7 @@ def augment(pictures: Tensor, coverage: Tensor, seed: int, strength: float = 1.0
     if pictures.device.type != "cpu":  # drawn where it is needed: the CPU would take longer than the network
         generator = torch.Generator(pictures.device).manual_seed(seed)
     noise = torch.randn(pictures.shape, generator=generator, device=pictures.device)
-    viewed = [_view(*one, strength) for one in zip(pictures, coverage, noise, draws, strict=True)]
+    viewed = [_view(*given, strength) for given in zip(pictures, coverage, noise, draws, strict=True)]
     return torch.stack([picture for picture, _ in viewed]), torch.stack([covered for _, covered in viewed])
 
 

@@ -29,6 +29,7 @@ from retrieval.datasets.splits import held_out_patients
 from retrieval.decision.rules import Rules
 from retrieval.encoding.bundle import Bundle
 from training.data.dataset import TrainingSet
+from training.data.sampler import batches
 from training.distributed import World, joined
 from training.errors import TrainingError
 from training.export.bundle import BundleExport
@@ -86,7 +87,7 @@ class Division:
 
     @classmethod
     def of_cases(cls, cases: Sequence[Case], recipe: Recipe) -> "Division":
-        """The division of a recipe. Raises TrainingError if a side has one label only."""
+        """The division of a recipe. Raises TrainingError if a side has one label only, or no batch can be drawn."""
         of_part = [row for row, case in enumerate(cases) if recipe.part in ("", case.part)]
         if not of_part:
             parts = ", ".join(sorted({case.part for case in cases}))
@@ -101,6 +102,9 @@ class Division:
                         f"no {word} radiograph is left for the {side} patients: {len(labels[label])} of "
                         f"{len(labels[0] | labels[1])} patients have one, and two are needed; add more data"
                     )
+        if recipe.sampling == "identities":  # raises where each part has one label
+            learned = [cases[row] for row in of_part if cases[row].patient not in held]
+            next(batches(learned, recipe.identities, recipe.images, np.random.default_rng(0)))
         return cls(tuple(row for row, case in enumerate(cases) if case.patient not in held), holdout)
 
     def text(self, cases: Sequence[Case]) -> str:

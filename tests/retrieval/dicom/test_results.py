@@ -56,6 +56,7 @@ def test_a_node_answers_and_delivers_everywhere(
         node = answering_node(settings, searcher, peer=Peer("PACS", "::1", 104), archive=archive, folder=results)
         node._handle([dicom_query], out)
         node._deliver(sorted(out.iterdir()))
+        node.stop()
     assert sorted(sent) == [("archive", ["OT", "SR"]), ("peer", ["OT", "SR"])]
     assert [instance.Modality for instance in read_instances(sorted(results.iterdir()))] == ["OT", "SR"]
 

@@ -122,7 +122,7 @@ def macro(call: str, folder: Path, **values: object) -> str:
     [
         (Estimate(0.5, 0.25, 0.75), "", "0.500 0.250 to 0.750"),
         (Estimate(0.5, -0.25, 0.75), "+", "+0.500 -0.250 to +0.750"),
-        (Estimate(0.5, reason="one patient gives no interval"), "", "0.500"),
+        (Estimate(0.5, reason="one patient gives no interval"), "", "0.500*"),
         (Estimate(None, reason="needs both labels"), "", "needs both labels"),
     ],
 )

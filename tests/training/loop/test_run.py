@@ -226,6 +226,9 @@ def test_few_abnormal_patients_are_on_both_sides_and_counted(recipe: Recipe) -> 
             f"learning from {learned - 1} normal and 1 abnormal radiographs of {learned} patients; held out for "
             f"validation and calibration: {held - 1} normal and 1 abnormal radiographs of {held} patients"
         )
+    parted = [replace(case, part="hand" if case.label else "foot") for case in cases]
+    with pytest.raises(TrainingError, match="no part has radiographs of both labels"):
+        Division.of_cases(parted, recipe)
     cases[1] = replace(cases[1], label=0)
     with pytest.raises(TrainingError, match=r"no abnormal radiograph .* 1 of 40 patients"):
         Division.of_cases(cases, recipe)
