@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval.images import preprocessing
-from retrieval.images.preprocessing import Letterbox, Preprocessing, enhance, letterbox, normalise, preprocess
+from retrieval.images.preprocessing import Letterbox, Preprocessing, enhance, letterbox, normalise, preprocess, shrink
 
 HOW = Preprocessing(size=64)
 
@@ -93,3 +93,19 @@ def test_preprocessing_survives_json_and_refuses_nonsense() -> None:
     for wrong in ({"size": 0}, {"clip_limit": 0}, {"tile_grid": 0}):
         with pytest.raises(ValueError, match="must"):
             Preprocessing(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(40, 80), (80, 40, 3)])
+def test_shrink_keeps_the_aspect_ratio_and_enlarges_nothing(shape: tuple[int, ...]) -> None:
+    pixels = np.full(shape, 7, np.uint8)
+    assert shrink(pixels, 80) is pixels
+    small = shrink(pixels, 20)
+    assert small.shape == tuple(side // 4 if side > 3 else side for side in shape)
+    assert (small == 7).all()
+
+
+def test_preprocessing_needs_three_channels() -> None:
+    with pytest.raises(ValueError, match="three channels"):
+        Preprocessing(mean=(0.5,))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="up to 1000"):
+        Preprocessing(clip_limit=2000.0)
