@@ -208,9 +208,9 @@ def test_the_spool_says_which_conflict_it_is(tmp_path: Path) -> None:
     again.open()
     with pytest.raises(Conflict):
         again.keep("1.2", "Q", "1.2.2", b"two")
-    [study] = again.take_complete()
+    [folder] = again.take_complete()
     with pytest.raises(Conflict):
         again.keep("1.2", "Q", "1.2.2", b"two")  # while it is being answered
     again.keep("1.2", "P", "1.2.2", b"two")
-    again.put_back(study)
+    again.put_back(folder)
     assert sorted(file.read_bytes() for file in tmp_path.glob("in/*/*.dcm")) == [b"one", b"two"]
