@@ -143,18 +143,12 @@ def print_table(rows: Sequence[Row]) -> None:
     """Markdown, a run (or a difference of two) and its studies a line."""
     cells: dict[tuple[str, str, str], list[str]] = {}
     for run, against, studies, _, _, estimate in rows:
-        text = signed(estimate) if against else estimate_text(estimate)
+        text = estimate_text(estimate, sign=bool(against))
         cells.setdefault((run, against, studies), []).append(text)
     print(f"\n| | {' | '.join(f'{NAMES[metric]}, {reader}' for reader, metric in FIGURES)} |\n|{'---|' * 5}")
     for (run, against, studies), own in cells.items():
         name = f"`{run}` - `{against}`" if against else f"`{run}`"
         print(f"| {name}, {studies} | {' | '.join(own)} |", flush=True)
-
-
-def signed(estimate: Estimate) -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return estimate_text(estimate)
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
 def write_rows(rows: Sequence[Row], file: Path) -> None:

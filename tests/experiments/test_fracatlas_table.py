@@ -222,7 +222,7 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
         "AUROC of the classifier by fold: `bad` 0.000, 0.000",
         "AUROC of the classifier by fold: `good` 1.000, 1.000",
     ]
-    perfect, wrong = "1.000 (1.000 to 1.000)", "-1.000 (-1.000 to -1.000)"
+    perfect, wrong = "1.000*", "-1.000*"  # no resampling differs, so there is no interval
     figures = {line.split(" | ")[0]: line.rstrip(" |").split(" | ")[1:] for line in lines if line.startswith("| `")}
     assert list(figures) == [
         f"| {run}, {studies}"
@@ -233,9 +233,9 @@ def test_studies_with_a_copy_in_another_fold_are_dropped(tmp_path: Path) -> None
     assert figures["| `bad`, all"][:2] == [wrong] * 2
     # 12 normal and 12 abnormal studies less 2 normal ones, all predicted wrongly: (0 - 0.496) / (1 - 0.496).
     assert figures["| `bad`, no copy elsewhere"][0].startswith("-0.984 ")
-    assert figures["| `good` - `bad`, all"][0] == "+2.000 (+2.000 to +2.000)"
-    assert figures["| `good` - `bad`, all"][2] == "+1.000 (+1.000 to +1.000)"
-    assert "good,bad,all,vote,kappa,2.000,2.000,2.000" in written.read_text(encoding="utf-8").splitlines()
+    assert figures["| `good` - `bad`, all"][0] == "+2.000*"
+    assert figures["| `good` - `bad`, all"][2] == "+1.000*"
+    assert "good,bad,all,vote,kappa,2.000,," in written.read_text(encoding="utf-8").splitlines()
 
 
 def test_published_predictions_give_the_published_figures() -> None:

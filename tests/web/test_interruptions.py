@@ -24,6 +24,7 @@ import httpx
 from retrieval.errors import RadiographError
 from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.radiograph import Radiograph, decode_frames
+from tests.coroutines import run_alone
 from web.errors import Refused
 from web.service.admission import Admission
 
@@ -161,7 +162,7 @@ def test_few_requests_are_never_refused_for_their_time() -> None:
         with admission.work(), admission.work(), admission.work(), admission.work():
             pass
 
-    asyncio.run(run())
+    run_alone(run())
 
 
 @pytest.mark.slow

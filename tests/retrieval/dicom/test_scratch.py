@@ -18,7 +18,8 @@ from retrieval.dicom.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "SECRET.dcm").write_bytes(b"radiograph")
     print("ready", flush=True)
-    time.sleep(60)
+    while True:
+        time.sleep(0.05)  # a signal that comes before a sleep does not end it
 """
 
 

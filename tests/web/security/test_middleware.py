@@ -1,6 +1,5 @@
 """Nobody gets in who should not, and nothing about anybody gets into the log."""
 
-import asyncio
 import hashlib
 import html
 import logging
@@ -25,6 +24,7 @@ from markupsafe import escape
 
 from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
+from tests.coroutines import run_alone
 from web.errors import Refused, ServerError
 from web.security.session import COOKIE, LIFETIME, Sessions, WrongTokens
 from web.settings import Settings, read_token
@@ -131,7 +131,7 @@ def test_a_session_ends_and_cannot_be_made_up(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_server_without_a_token_admits_everybody_and_nothing_is_its_token() -> None:
-    assert asyncio.run(Sessions(None).admits("", "", "192.0.2.1"))
+    assert run_alone(Sessions(None).admits("", "", "192.0.2.1"))
     assert not Sessions(None).is_token("")
 
 
@@ -346,7 +346,7 @@ def test_wrong_tokens_are_counted_by_address_and_in_all(monkeypatch: pytest.Monk
         refused = 0
         for _ in range(times):
             try:
-                asyncio.run(tokens.add(address))
+                run_alone(tokens.add(address))
             except Refused as error:
                 refused += error.status == 429
         return refused

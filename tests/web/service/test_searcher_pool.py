@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.indexing.build import build_index
 from retrieval.query import View
+from tests.coroutines import run_alone
 from web.errors import Refused
 from web.service.admission import Admission
 from web.service.batcher import Batcher
@@ -51,12 +52,6 @@ def picture(value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def in_a_loop(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end in a thread of its own: in this one, the session's browser keeps a loop running."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, coroutine).result()
-
-
 def test_pictures_that_come_together_are_encoded_together_and_each_gets_its_own() -> None:
     async def run() -> None:
         encoder, batcher = Constant(), Batcher(8, 0.02, 100)
@@ -72,7 +67,7 @@ def test_pictures_that_come_together_are_encoded_together_and_each_gets_its_own(
         assert (batcher.batches, batcher.encoded) == (2, 9)
         await batcher.close()
 
-    in_a_loop(run())
+    run_alone(run())
 
 
 def test_more_than_may_wait_are_refused_but_one_study_never() -> None:
@@ -88,7 +83,7 @@ def test_more_than_may_wait_are_refused_but_one_study_never() -> None:
         assert [one.logits.tolist() for one in await asyncio.gather(*waiting)] == [[0], [1], [2], [3]]
         await batcher.close()
 
-    in_a_loop(run())
+    run_alone(run())
 
 
 def test_a_failure_that_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -108,7 +103,7 @@ def test_a_failure_that_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixt
         assert isinstance(found[0], RuntimeError)
         await batcher.close()
 
-    in_a_loop(run())
+    run_alone(run())
     [record] = caplog.records
     assert record.message.startswith("RuntimeError in _run:")
     assert "no memory" not in record.message
@@ -132,7 +127,7 @@ def test_models_are_not_mixed_and_a_failure_reaches_only_its_batch() -> None:
         assert one.sizes == [1, 1]
         await batcher.close()
 
-    in_a_loop(run())
+    run_alone(run())
 
 
 def test_the_gate_gives_back_what_was_taken() -> None:
