@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from retrieval.errors import RadiographError
 from retrieval.worklist.worklist import StudyFiles, find_studies
 
 __all__ = ["Watch"]
@@ -37,6 +38,8 @@ class Watch:
         now = self._clock()
         studies, _ = find_studies(self.folder)
         states = {study.study: _state(study) for study in studies}
+        if not self.folder.is_dir():  # it went while it was read: its studies are not known to be gone
+            raise RadiographError(f"{self.folder} does not exist; name a folder of studies")
         gone = set(self._given) - set(states)
         for name in (set(self._since) - set(states)) | gone:
             self._since.pop(name, None)

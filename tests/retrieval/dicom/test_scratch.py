@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ with scratch_folder() as folder:
 def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@pytest.fixture
+def default_signal() -> Iterator[None]:
+    """SIGTERM as a new process has it: a command that another test ran in this process may have set it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def start() -> "subprocess.Popen[str]":
@@ -60,7 +69,7 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mura-search-other"]
 
 
-def test_in_another_thread_signals_stay_as_they_are(tmp_path: Path) -> None:
+def test_in_another_thread_signals_stay_as_they_are(tmp_path: Path, default_signal: None) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def work() -> None:
