@@ -1,5 +1,6 @@
 """The processes of one run: one, or as many as torchrun started, a GPU each."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ import torch
 from torch import distributed, nn
 
 __all__ = ["World", "joined", "rank_and_size"]
+
+_GROUPS = itertools.count()
 
 Value = TypeVar("Value")
 
@@ -75,7 +78,10 @@ def joined() -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device or torch.device("cpu"))
         return
-    distributed.init_process_group("nccl" if device else "gloo")
+    # Each group has keys of its own in torchrun's store: a process could else find the closed port of a former group.
+    store, _, _ = next(distributed.rendezvous("env://", rank, size))  # type: ignore[attr-defined]
+    store = distributed.PrefixStore(f"group {next(_GROUPS)}", store)  # type: ignore[attr-defined]
+    distributed.init_process_group("nccl" if device else "gloo", store=store, rank=rank, world_size=size)
     try:
         distributed.barrier()  # nobody goes on, and perhaps fails and leaves, before all have joined
         yield World(rank, size, device or torch.device("cpu"))
