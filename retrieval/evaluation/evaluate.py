@@ -41,7 +41,7 @@ from retrieval.wording import PREDICTORS, estimate_text, metric_title, sentence
 if TYPE_CHECKING:
     from retrieval.frames import DataFrame
 
-__all__ = ["Evaluation", "evaluate", "frozen", "refuse_known"]
+__all__ = ["Evaluation", "evaluate", "frozen", "refuse_known", "refuse_trained", "require_comparable"]
 
 SCHEMA = "mura-search/evaluation/1"
 
@@ -135,7 +135,7 @@ def evaluate(
     """
     started = time.perf_counter()
     searcher = frozen(searcher)
-    _require_comparable(searcher, collection)
+    require_comparable(searcher, collection)
     refuse_known(searcher, collection.cases)
     thresholds = None if sensitivity is None else _thresholds(searcher, sensitivity)
     predictions, skipped = predict_studies(searcher, collection, workers=workers, progress=progress)
@@ -166,7 +166,7 @@ def evaluate(
     )
 
 
-def _require_comparable(searcher: Searcher, collection: Collection) -> None:
+def require_comparable(searcher: Searcher, collection: Collection) -> None:
     """Raise EvaluationError for other site keys, and for an index that is empty or has one label alone."""
     hashed = searcher.site or searcher.layout == "dicom"
     if collection.layout == "dicom" and hashed and collection.site != searcher.site:

@@ -21,7 +21,7 @@ from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from retrieval.evaluation.evaluate import frozen, refuse_known
+from retrieval.evaluation.evaluate import frozen, refuse_known, refuse_trained, require_comparable
 from retrieval.evaluation.metrics import Estimate, bootstrap_ratios
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import figures_of
@@ -116,6 +116,7 @@ def robustness(
     """
     started = time.perf_counter()
     searcher = frozen(searcher)
+    require_comparable(searcher, collection)
     refuse_known(searcher, collection.cases)
     wanted = [("", "")] + [(name, strength) for name in names for strength in strengths]
     each = len(collection.cases)
@@ -131,6 +132,7 @@ def robustness(
         if not predictions:
             raise EvaluationError(f"no radiograph of {each} could be read; see what the command audit says of them")
         if not name:
+            refuse_trained(searcher, predictions)
             skipped = tuple(unreadable)
         conditions.append(_condition(name, strength, predictions, rounds, seed))
     return Robustness(

@@ -96,9 +96,16 @@ def test_all_corruptions_are_judged_unless_some_are_named(
     assert len(result.conditions) == 1 + 3 * len(CORRUPTIONS)
 
 
-def test_what_is_indexed_or_unreadable_is_refused(searcher: Searcher, squares: Callable[..., Collection]) -> None:
+def test_what_evaluation_refuses_is_refused(
+    searcher: Searcher, squares: Callable[..., Collection], make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    one_label = tmp_path / "one label"
+    normal = [study for study in INDEXED if study[2] == 0]
+    build_index(squares(normal, "normal"), one_label, model=make_model(tmp_path / "own", rules=RULES.to_dict()))
     with pytest.raises(EvaluationError, match="patients are in the index"):
         robustness(searcher, squares(INDEXED, "again"))
+    with Searcher.open(one_label) as opened, pytest.raises(EvaluationError, match="do not vote"):
+        robustness(opened, squares(UNSEEN[-1:], "alone"))
     broken = squares(UNSEEN[-1:], "broken")
     Path(broken.cases[0].path).write_text("nothing")
     with pytest.raises(EvaluationError, match="no radiograph of 1 could be read"):
