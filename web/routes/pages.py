@@ -1,10 +1,10 @@
 """The pages, the parts of pages that scripts ask for, and the login."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
@@ -13,7 +13,7 @@ from retrieval.searcher import Searcher
 from retrieval.wording import verdict
 from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
-from web.responses import page
+from web.responses import page, tagged
 from web.routes.api import service_of
 from web.routes.query_form import ask, while_connected
 from web.security.middleware import client_address
@@ -96,21 +96,41 @@ async def logout(request: Request) -> Response:
     return reply
 
 
+@pages.get("/openapi.json")
+async def description(request: Request) -> Response:
+    return _kept(request, JSONResponse(request.app.state.description))
+
+
+@pages.get("/docs")
+async def documentation(request: Request) -> Response:
+    """The description of the API for people, without scripts."""
+    return _kept(request, page("docs.html", document=request.app.state.description, **await head_of(request)))
+
+
 @pages.get("/static/base.css")
-async def base_style() -> Response:
+async def base_style(request: Request) -> Response:
     """The style sheet that the page shares with the reports."""
-    return Response(
-        static("theme.css") + static("base.css"), media_type="text/css", headers={"cache-control": "no-cache"}
-    )
+    return _kept(request, Response(static("theme.css") + static("base.css"), media_type="text/css"))
+
+
+def _kept(request: Request, reply: Response) -> Response:
+    """A reply without anything of a patient, which a browser may keep and ask for again by its ETag."""
+    reply = tagged(request, reply)
+    reply.headers["cache-control"] = "no-cache"
+    return reply
 
 
 async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
     index = await service_of(request).about()
     return await _front(
         request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
-        warnings=[f"{text.rstrip('.')}." for text in answer.warnings], question=question,
+        doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
         counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
     )  # fmt: skip
+
+
+def _sentences(texts: Sequence[str]) -> list[str]:
+    return [text if text.endswith(("?", ".")) else f"{text}." for text in texts]
 
 
 def _view_rows(answer: Answer) -> list[tuple[str, ...]]:

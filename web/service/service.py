@@ -27,7 +27,7 @@ from retrieval.images.radiograph import Radiograph, memory_to_decode, read_radio
 from retrieval.notices import Notice
 from retrieval.query import View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
-from web.errors import Refused
+from web.errors import SEVERAL_STUDIES, Refused
 from web.metrics import Figure
 from web.models import IndexSummary, ModelName, Question, Upload, shown_name, too_many_views
 from web.service.admission import Admission, Share, busy
@@ -104,7 +104,12 @@ class Service:
         decode, most = self._decoders.decode, self.limits.views
         sources = [_Source(name, functools.partial(decode, data, name, most), (), data) for name, data in upload.files]
         answer, study = await self._answered(sources, upload.question, share)
-        return answer, self.studies.add(study) if upload.question.heatmap == "true" else ""
+        return answer, self.remember(study) if upload.question.heatmap == "true" else ""
+
+    def remember(self, study: Study) -> str:
+        """Keep a study until its time is over, also if nobody asks in the meantime; gives its name."""
+        asyncio.get_running_loop().call_later(self.limits.remembered_seconds + 0.01, self.studies.expire)
+        return self.studies.add(study)
 
     async def ask_files(self, files: Sequence[Path], question: Question, share: Share) -> tuple[Answer, Study]:
         """As `ask`, for files of this machine; the answer has their names without their folders."""
@@ -233,10 +238,12 @@ class Service:
         cases, studies = self.pool.index.size()
         return [
             ("requests_at_work", "Uploads being answered now.", self.admission.inside),
-            ("bytes_at_work", "Bytes that they hold.", self.admission.bytes),
+            ("work_bytes", "Bytes that the uploads being answered hold.", self.admission.bytes),
             ("pictures_waiting", "Radiographs that wait for the encoder.", self.batcher.waiting),
             ("studies_remembered", "Studies remembered for their heatmaps.", len(self.studies)),
-            ("bytes_remembered", "Bytes that they hold.", self.studies.bytes),
+            ("remembered_bytes", "Bytes that the remembered studies hold.", self.studies.bytes),
+            ("index_ready", "1 if the index as it is now answers.", not self.pool.trouble),
+            ("index_generation", "The generation of the index.", self.pool.index.generation),
             ("index_cases", "Cases in the index.", cases),
             ("index_studies", "Studies in the index.", studies),
         ]
@@ -266,6 +273,11 @@ class Service:
         started = time.perf_counter()
         async with self._searcher() as searcher:
             views, pictures, notices = await self._read(sources, searcher, share)
+            if question.one_study == "false" and (several := await self._in_thread(searcher.several, views)):
+                raise Refused(
+                    422, f"the radiographs are of {several}: ask about one study at a time, or say that they are one "
+                    "study (one_study=true)", kind=SEVERAL_STUDIES,
+                )  # fmt: skip
             encoded = await self.batcher.encode(searcher.encoder, pictures)
             study = Study(
                 tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
@@ -412,7 +424,7 @@ def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:
     try:
         answer = searcher.answer(
             study.views, study.encoded, k=question.k, patient=question.patient, where=question.where or None,
-            notices=study.notices, encode=study.encode,
+            filter_vote=question.vote == "filtered", notices=study.notices, encode=study.encode,
         )  # fmt: skip
     except IndexFailure as error:
         raise Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2) from error

@@ -248,7 +248,7 @@ class Worklist:
         for attempt in range(_TRIES):
             try:
                 with self._service.admission.enter() as share:
-                    answer, study = await self._service.ask_files(source.files, Question(k=1), share)
+                    answer, study = await self._service.ask_files(source.files, Question(k=1, one_study="true"), share)
                 return Listed(Entry(source.study, answer), source.files, thumbnail(study.views[0].pixels))
             except RadiographError as error:
                 return Skipped(source.study, str(error))
