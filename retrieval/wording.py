@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DISCLAIMER",
     "FINDINGS",
+    "PREDICTORS",
     "PROBABILITY",
     "THRESHOLD",
-    "PREDICTORS",
     "anonymous_sentence",
     "estimate_text",
     "findings_text",
@@ -50,7 +50,7 @@ PROBABILITY = (
     "Probability of abnormality: of 100 studies with this figure about as many are abnormal, if they are like those "
     "that the index learned from."
 )
-THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies, and is often not 0.5."
+THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies, and need not be 0.5."
 _MOST_FINDINGS = 8
 
 

@@ -10,7 +10,7 @@ from retrieval.answer import Answer
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
-from retrieval.wording import verdict
+from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, verdict, vote_share
 from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
 from web.responses import page, tagged
@@ -126,6 +126,7 @@ async def _answered(request: Request, answer: Answer, name: str, question: Quest
         request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
         doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
         counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
+        vote_share=vote_share(answer), FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated="",
     )  # fmt: skip
 
 
