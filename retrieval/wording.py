@@ -50,7 +50,7 @@ PROBABILITY = (
     "Probability of abnormality: of 100 studies with this figure about as many are abnormal, if they are like those "
     "that the index learned from."
 )
-THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies, and need not be 0.5."
+THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies."
 _MOST_FINDINGS = 8
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -30,6 +30,7 @@ __all__ = [
     "ComparisonQuestion",
     "IndexSummary",
     "Label",
+    "NewQuestion",
     "Problem",
     "Question",
     "SearchForm",
@@ -62,9 +63,6 @@ class Question(BaseModel):
     vote: Literal["all", "filtered"] = Field(
         default="all", description="Whether all studies vote, or only those of the chosen parts and views."
     )
-    one_study: Literal["true", "false"] = Field(
-        default="false", description="Take radiographs of several known patients or studies as one study."
-    )
     heatmap: Literal["true", "false"] = Field(
         default="false", description="Whether to remember the study, for its heatmaps."
     )
@@ -79,7 +77,7 @@ class Question(BaseModel):
         return {name: value for name, value in values.items() if value not in ("", [])}
 
     @classmethod
-    def from_form(cls, fields: Iterable[tuple[str, str]]) -> "Question":
+    def from_form(cls, fields: Iterable[tuple[str, str]]) -> Self:
         """The question of a form's fields. Raises Refused with 422 for unknown fields and invalid values."""
         values: dict[str, list[str]] = {}
         for name, value in fields:
@@ -104,6 +102,15 @@ class Question(BaseModel):
         return filters + [("vote", self.vote)] * (self.vote != "all") + [("k", str(self.k))]
 
 
+class NewQuestion(Question):
+    """A question about a study that is sent."""
+
+    one_study: Literal["true", "false"] = Field(
+        default="false", description="Take radiographs of several known patients or studies as one study."
+    )
+    add_to: Text = Field(default="", description="A remembered study, of which these are further views.")
+
+
 class StudyQuestion(Question):
     """A question about a remembered study."""
 
@@ -116,7 +123,7 @@ class ComparisonQuestion(Question):
     case: str = ""
 
 
-class SearchForm(Question):
+class SearchForm(NewQuestion):
     """The form that asks about a study."""
 
     files: list[Annotated[str, Field(json_schema_extra={"format": "binary"})]] = Field(
@@ -129,7 +136,7 @@ class Upload:
     """The name and bytes of each file, and the question about them."""
 
     files: tuple[tuple[str, bytes], ...]
-    question: Question
+    question: NewQuestion
 
 
 class Remembered(BaseModel):
@@ -287,7 +294,7 @@ def refused_question(errors: Sequence[Any]) -> Refused:
     elif kind == "missing":
         sentence = f"{name} is missing"
     elif kind == "extra_forbidden":
-        fields = ", ".join(sorted(Question.model_fields))
+        fields = ", ".join(sorted(NewQuestion.model_fields))
         sentence = f"there is no field {name}; the fields are files, {fields}"
     elif isinstance(given, list):
         sentence = f"{name} is given more than once"

@@ -38,6 +38,7 @@ _VIEW = _STUDY + "/views/{number}"
 
 
 _OF_STUDY: dict[str, Any] = {"tags": ["studies"], "responses": refusals(404, 422, 503)}
+PREVIEW = 256  # pixels
 _SAME: dict[int | str, dict[str, Any]] = {304: {"description": "The client has it already (If-None-Match)"}}
 
 
@@ -72,8 +73,10 @@ async def forget_study(study: str, request: Request) -> None:
 
 
 @api.get(_VIEW + "/image", summary="A view of a remembered study", response_class=Png, **_OF_STUDY)
-async def view_image(study: str, number: int, request: Request) -> Png:
-    return Png(await while_connected(request, service_of(request).picture(study, number)))
+async def view_image(study: str, number: int, request: Request, small: Literal["true", "false"] = "false") -> Png:
+    service = service_of(request)
+    picture = service.picture(study, number, PREVIEW) if small == "true" else service.picture(study, number)
+    return Png(await while_connected(request, picture))
 
 
 @api.get(_VIEW + "/heatmap", summary="What speaks for abnormal, or for normal", response_class=Png, **_OF_STUDY)

@@ -49,6 +49,21 @@ async def again(study: str, request: Request, question: Annotated[Question, Quer
     return await _answered(request, await service_of(request).again(study, question), study, question)
 
 
+@pages.post("/studies/{study}/remove")
+async def remove(study: str, request: Request) -> Response:
+    """Take a view off a remembered study, which gets another address: the former one stays as it was."""
+    async with request.form(max_files=0, max_fields=1, max_part_size=64) as form:
+        view = str(form.get("view", ""))
+    if not (view.isascii() and view.isdigit()):
+        raise Refused(422, "view is the number of the view to remove")
+    service = service_of(request)
+    name = service.remove_view(study, int(view[:9]))
+    if not _is_part(request):
+        return RedirectResponse(f"/studies/{name}", 303)
+    question = Question()
+    return await _answered(request, await service.again(name, question), name, question)
+
+
 @pages.get("/studies/{study}/compare")
 async def compare(study: str, request: Request, question: Annotated[ComparisonQuestion, Query()]) -> Response:
     service = service_of(request)

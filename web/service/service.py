@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
+from retrieval.encoding.encoder import Encoded
 from retrieval.errors import MissingExtra, RadiographError
 from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
@@ -29,7 +30,7 @@ from retrieval.query import View, distinct_views, frame_notices, frame_views, le
 from retrieval.searcher import Searcher
 from web.errors import SEVERAL_STUDIES, Refused
 from web.metrics import Figure
-from web.models import IndexSummary, ModelName, Question, Upload, shown_name, too_many_views
+from web.models import IndexSummary, ModelName, NewQuestion, Question, Upload, shown_name, too_many_views
 from web.service.admission import Admission, Share, busy
 from web.service.batcher import Batcher
 from web.service.searcher_pool import SearcherPool
@@ -111,7 +112,7 @@ class Service:
         asyncio.get_running_loop().call_later(self.limits.remembered_seconds + 0.01, self.studies.expire)
         return self.studies.add(study)
 
-    async def ask_files(self, files: Sequence[Path], question: Question, share: Share) -> tuple[Answer, Study]:
+    async def ask_files(self, files: Sequence[Path], question: NewQuestion, share: Share) -> tuple[Answer, Study]:
         """As `ask`, for files of this machine; the answer has their names without their folders."""
         read, most = self._decoders.read, self.limits.views
         names = [shown_name(file.name, number) for number, file in enumerate(files, start=1)]
@@ -121,7 +122,7 @@ class Service:
         ]
         return await self._answered(sources, question, share)
 
-    async def _answered(self, sources: Sequence[_Source], question: Question, share: Share) -> tuple[Answer, Study]:
+    async def _answered(self, sources: Sequence[_Source], question: NewQuestion, share: Share) -> tuple[Answer, Study]:
         try:
             with self.admission.work():
                 async with asyncio.timeout(self.limits.answer):
@@ -140,11 +141,11 @@ class Service:
         async with self._searcher() as searcher:
             return await self._in_thread(_answer_again, searcher, study, question)
 
-    async def picture(self, name: str, number: int) -> bytes:
-        """A view, 1 to V, of a remembered study, as PNG. Raises Refused."""
+    async def picture(self, name: str, number: int, longest: int = _LONGEST) -> bytes:
+        """A view, 1 to V, of a remembered study, as PNG of at most `longest` pixels. Raises Refused."""
         pixels = self._view(name, number).pixels
         with self._pictures.enter():
-            return await self._run(self._painter, radiograph_png, pixels, _LONGEST)
+            return await self._run(self._painter, radiograph_png, pixels, longest)
 
     async def class_heatmap(self, name: str, number: int, target: str) -> bytes:
         """What speaks for the target in a view of a remembered study, as PNG. Raises Refused."""
@@ -269,11 +270,13 @@ class Service:
         finally:
             borrowed.__exit__(None, None, None)
 
-    async def _ask(self, sources: Sequence[_Source], question: Question, share: Share) -> tuple[Answer, Study]:
+    async def _ask(self, sources: Sequence[_Source], question: NewQuestion, share: Share) -> tuple[Answer, Study]:
         started = time.perf_counter()
         async with self._searcher() as searcher:
             views, pictures, notices = await self._read(sources, searcher, share)
-            if question.one_study == "false" and (several := await self._in_thread(searcher.several, views)):
+            former = self.studies.get(question.add_to) if question.add_to else None
+            together = [*former.views, *views] if former else views
+            if question.one_study == "false" and (several := await self._in_thread(searcher.several, together)):
                 raise Refused(
                     422, f"the radiographs are of {several}: ask about one study at a time, or say that they are one "
                     "study (one_study=true)", kind=SEVERAL_STUDIES,
@@ -283,6 +286,8 @@ class Service:
                 tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
             )  # fmt: skip
+            if former:
+                study = self._joined(searcher, former, study)
             return await self._in_thread(_answer, searcher, study, question), study
 
     async def _read(
@@ -336,6 +341,40 @@ class Service:
         finally:
             abandoned.set()
             self._turns.release()
+
+    def _joined(self, searcher: Searcher, former: Study, more: Study) -> Study:
+        """A remembered study with further views. Raises Refused for too many."""
+        _require_model(searcher, former)
+        views = [*former.views, *more.views]
+        distinct, repeated = distinct_views(views)
+        if len(distinct) > self.limits.views:
+            raise too_many_views(self.limits.views)
+        if sum(view.pixels.shape[0] * view.pixels.shape[1] for view in distinct) > self.limits.pixels:
+            raise Refused(413, f"the radiographs have more than {self.limits.pixels:,} pixels together; send fewer")
+        kept = {id(view) for view in distinct}
+        rows = [row for row, view in enumerate(views) if id(view) in kept]
+        encoded = Encoded(
+            np.concatenate([former.encoded.embeddings, more.encoded.embeddings])[rows],
+            np.concatenate([former.encoded.logits, more.encoded.logits])[rows],
+        )
+        notices = dict.fromkeys([*former.notices, *more.notices, *repeated])
+        patient = more.patient or former.patient
+        return Study(tuple(distinct), encoded, tuple(notices), patient, former.model, former.encode + more.encode)
+
+    def remove_view(self, name: str, number: int) -> str:
+        """Remember a study without one of its views, 1 to V; gives its new name. Raises Refused."""
+        study, removed = self.studies.get(name), self._view(name, number)
+        if len(study.views) == 1:
+            raise Refused(422, "this is the study's only view; ask about another study instead")
+        rows = [row for row in range(len(study.views)) if row != number - 1]
+        return self.remember(
+            replace(
+                study,
+                views=tuple(study.views[row] for row in rows),
+                encoded=Encoded(study.encoded.embeddings[rows], study.encoded.logits[rows]),
+                notices=tuple(notice for notice in study.notices if notice.view != removed.name),
+            )
+        )
 
     def _view(self, name: str, number: int) -> View:
         views = self.studies.get(name).views
