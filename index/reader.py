@@ -223,6 +223,10 @@ class IndexReader(Closing):
         """(D,) of unit length, bit for bit as it was added; None if there is no such case, or no longer."""
         return self._database.embedding(case)
 
+    def study(self, study: str) -> Batch:
+        """The cases of a study with their data, in row order; none if there is no such study, or no longer."""
+        return self._database.study(study, int(self._metadata["dimension"]))
+
     def counts(self, field: str) -> dict[str, int]:
         """How many cases have each value of a field of `Case`. Raises ValueError for an unknown field."""
         require_filter(field, [])

@@ -178,19 +178,32 @@ class CaseReader:
         count = 0
         for rows in self._sqlite.stream(statement, size=size):
             count += len(rows)
-            records = [self._checked(row[:WIDTH]) for row in rows]
-            blobs = [row[WIDTH : WIDTH + 3] for row in rows]
-            images = [row[WIDTH + 3 :] for row in rows]
-            if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
-                raise self._sqlite.damaged("its embeddings or thumbnails are not those that were written")
-            yield Batch(
-                [case_of(record) for record in records],
-                np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
-                [image[1] for image in images],
-                np.array([record[-2] for record in records], dtype=np.float32),
-            )
+            yield self._batch(rows, dimension)
         if count != self.count():
             raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+
+    def _batch(self, rows: Sequence[Row], dimension: int) -> Batch:
+        """The cases of rows of cases, each followed by (row, blob, crc) of its embedding and of its thumbnail."""
+        records = [self._checked(row[:WIDTH]) for row in rows]
+        blobs = [row[WIDTH : WIDTH + 3] for row in rows]
+        images = [row[WIDTH + 3 :] for row in rows]
+        if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
+            raise self._sqlite.damaged("its embeddings or thumbnails are not those that were written")
+        return Batch(
+            [case_of(record) for record in records],
+            np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
+            [image[1] for image in images],
+            np.array([record[-2] for record in records], dtype=np.float32),
+        )
+
+    def study(self, study: str, dimension: int) -> Batch:
+        """The cases of a study with their data, in row order; none if it is unknown."""
+        rows = self._sqlite.query(
+            "SELECT cases.*, row, vector, e.crc, row, image, t.crc FROM cases JOIN embeddings AS e USING (row) "
+            "JOIN thumbnails AS t USING (row) WHERE study = ? ORDER BY row",
+            (study,),
+        )
+        return self._batch(rows, dimension)
 
     # For vectors.faiss and Milvus.
 
