@@ -74,9 +74,7 @@ def query(
         results.deliver(instances, archive)
 
 
-def ask_indexed(
-    case: str, search: SearchOptions, results: ResultOptions, report: Path | None, as_json: bool
-) -> None:
+def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report: Path | None, as_json: bool) -> None:
     """Ask about an indexed study."""
     from retrieval.indexed_query import pictures_of, search_indexed
     from retrieval.searcher import Searcher

@@ -41,7 +41,7 @@ class IndexedStudy:
 
 
 def indexed_study(index: IndexReader, name: str, prefixes: tuple[str, ...] = ()) -> IndexedStudy:
-    """The indexed study that `name` names: a study or one of its radiographs, as answers name them, or as the site does.
+    """The indexed study of this name: the name of a study or of one of its radiographs, here or at the site.
 
     prefixes: of merged indexes. The same patient may be indexed without the prefix. Raises IndexFailure if the index
     holds no such study or radiograph.
@@ -107,7 +107,6 @@ def case_pixels(case: Case) -> NDArray[np.uint8]:
         return read_radiograph(Path(case.path)).pixels
     except RadiographError as error:
         raise HeatmapError(f"the heatmap of {case.case} cannot be drawn: {error}") from error
-
 
 
 def pictures_of(study: IndexedStudy) -> list[NDArray[np.uint8]]:

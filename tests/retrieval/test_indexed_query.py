@@ -61,7 +61,7 @@ def test_no_file_is_needed_but_for_a_heatmap(place: Path, tmp_path: Path) -> Non
         answer, study = search_indexed(searcher, "s4", k=2)
         assert [case.study for case in answer.cases] == ["s3", "s2"]
         assert [picture.shape for picture in pictures_of(study)] == [(32, 32)] * 2
-        with pytest.raises(HeatmapError, match="the heatmap of s4-1.png cannot be drawn: .*s4-1.png"):
+        with pytest.raises(HeatmapError, match=r"the heatmap of s4-1\.png cannot be drawn: "):
             search_indexed(searcher, "s4", heatmap=tmp_path / "heat.png")
 
 
@@ -99,4 +99,5 @@ def test_what_the_index_stores(searcher: Searcher) -> None:
     every = dict(zip([case.case for case in searcher.index.cases()], searcher.index.logits(), strict=True))
     assert study.encoded.logits.tolist() == [every["s1-1.png"], every["s1-2.png"]]
     stored = searcher.index.embedding("s1-2.png")
-    assert stored is not None and np.array_equal(study.encoded.embeddings[1], stored)
+    assert stored is not None
+    assert np.array_equal(study.encoded.embeddings[1], stored)
