@@ -280,6 +280,15 @@ class CaseReader:
         rows = self._rows_with_crc("quarantine", 5)
         return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
 
+    def filed(self) -> dict[int, bytes]:
+        """What undoing the readers' changes needs, by their generation, in its order."""
+        if not self._sqlite.number("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'filed'"):
+            return {}
+        rows = self._sqlite.query("SELECT generation, data, crc FROM filed ORDER BY generation")
+        if not all(map(intact, rows)):
+            raise self._sqlite.damaged("the changes that can be undone are not those that were written")
+        return {row[0]: row[1] for row in rows}
+
     def _rows_with_crc(self, table: str, width: int) -> list[Row]:
         """The rows of history or quarantine, in order, without their checksums."""
         rows = self._sqlite.query(f"SELECT * FROM {table} ORDER BY 1")
@@ -294,7 +303,7 @@ class CaseReader:
         if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
             raise self._sqlite.damaged("SQLite finds its structure broken")
         cases = sum(1 for _ in self._rows())
-        self.metadata(), self.quarantined()
+        self.metadata(), self.quarantined(), self.filed()
         if [entry["generation"] for entry in self.history()] != list(range(1, self.generation() + 1)):
             raise self._sqlite.damaged("its history is not what was written")
         counts = []
