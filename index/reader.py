@@ -250,6 +250,15 @@ class IndexReader(Closing):
         """The cases whose file had these bytes: its SHA-256 in hex. None for ""."""
         return self.find("digest", [digest]) if digest else []
 
+    @property
+    def generation(self) -> int:
+        """The number of the generation that searches see now; each change of the index makes a new one."""
+        return self._generation.number
+
+    def missing(self) -> bool:
+        """Whether no index is at the path any more. This reader still answers from what was there."""
+        return _file(self.path / CASES) is None
+
     def size(self) -> tuple[int, int]:
         """The numbers of cases and of studies, counted in memory."""
         return self._generation.count(), self._generation.count_studies()

@@ -48,6 +48,7 @@ class Code(StrEnum):
     MANY_VIEWS = "many-views"
     NO_VOTE = "no-vote"
     NO_SUCH_LABEL = "no-such-label"
+    NO_SUCH_STUDY = "no-such-study"
     # A collection.
     WITHOUT_STUDY = "without-study"
     WITHOUT_PATIENT = "without-patient"
