@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from index.case import LABEL_NAMES
 from index.reader import Hit
 from retrieval.csv_format import Row, Tabular
+from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import DOUBTS, Code, Notice
 from retrieval.wording import DISCLAIMER, label_word, sentence, verdict
 
@@ -172,7 +173,8 @@ class Answer(Tabular):
 
     `cases` are the nearest studies, at most one case a study, by descending similarity. A reader of the answer must see
     the `notices`. `report` is the file of its report, None if none was asked for. `findings` are those of the voting
-    studies: a list to think of, and not a diagnosis.
+    studies: a list to think of, and not a diagnosis. `evaluation` says how good index and model are, if `evaluate
+    --keep` has measured it.
     """
 
     columns: ClassVar = "rank similarity weight label study patient part view laterality case path"
@@ -190,6 +192,7 @@ class Answer(Tabular):
     seconds: Seconds
     report: str | None = None
     findings: tuple[FindingShare, ...] = ()
+    evaluation: KeptEvaluation | None = None
 
     @property
     def title(self) -> str:
