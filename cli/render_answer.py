@@ -154,7 +154,9 @@ def similar(cases: "Sequence[SimilarCase]") -> "Table":
 
     A collection that names no parts, views or sides gets no columns for them.
     """
-    described = [name for name in ("part", "view", "laterality") if any(getattr(case, name) for case in cases)]
+    described = [
+        name for name in ("part", "view", "laterality", "finding") if any(getattr(case, name) for case in cases)
+    ]
     table = bare_table("", "similarity", "weight", "label", "study", *described)
     for case in cases:
         table.add_row(

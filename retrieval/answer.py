@@ -103,7 +103,8 @@ class ViewAnswer:
 class SimilarCase:
     """A labelled study like the query, by its nearest radiograph.
 
-    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote.
+    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote. `finding` names
+    what the radiograph shows, several separated by semicolons.
     """
 
     rank: int
@@ -117,6 +118,7 @@ class SimilarCase:
     case: str
     path: str
     laterality: str = ""
+    finding: str = ""
 
     @classmethod
     def of(cls, rank: int, hit: Hit, weight: float) -> "SimilarCase":
@@ -133,6 +135,7 @@ class SimilarCase:
             case=case.case,
             path=case.path,
             laterality=case.laterality,
+            finding=case.finding,
         )
 
 
@@ -177,7 +180,7 @@ class Answer(Tabular):
     --keep` has measured it.
     """
 
-    columns: ClassVar = "rank similarity weight label study patient part view laterality case path"
+    columns: ClassVar = "rank similarity weight label study patient part view laterality finding case path"
 
     query: Query
     classifier: ClassifierAnswer

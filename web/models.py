@@ -185,6 +185,7 @@ class CaseRecord(_Document):
     part: str
     view: str
     split: str
+    finding: str
 
 
 class ModelName(_Document):

@@ -22,6 +22,7 @@ from retrieval.wording import FINDINGS, evaluation_text, verdict, vote_share
 
 __all__ = ["answer_report"]
 
+_DESCRIBED = ("part", "view", "patient", "finding")
 _SIDE = 800  # pixels of the query's pictures
 
 
@@ -57,7 +58,7 @@ def answer_report(searcher: Searcher, answer: Answer, images: Images, when: date
         studies=similar_studies(searcher, answer, query),
         most=MOST,
         # A collection that names no parts, views or patients gets no columns for them.
-        described=[name for name in ("part", "view", "patient") if any(getattr(case, name) for case in answer.cases)],
+        described=[name for name in _DESCRIBED if any(getattr(case, name) for case in answer.cases)],
         rules=searcher.rules,
         when=when or datetime.now(UTC),
     )

@@ -125,7 +125,7 @@ async def case_image(case: str, request: Request, small: Literal["true", "false"
 )
 async def case_record(case: str, request: Request) -> Response:
     record = await service_of(request).case(case)
-    fields = ("case", "study", "patient", "part", "view", "split")
+    fields = ("case", "study", "patient", "part", "view", "split", "finding")
     values = {"label": record.label_name} | {field: getattr(record, field) for field in fields}
     return tagged(request, JSONResponse(CaseRecord.model_validate(values).model_dump()))
 
