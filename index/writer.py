@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class IndexWriter(Closing):
         self._compacted = self._tuned = False
 
     @classmethod
-    def open(cls, path: Path) -> "IndexWriter":
+    def open(cls, path: Path) -> Self:
         """Open the index at a path for writing.
 
         Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy if another process is
@@ -175,6 +175,7 @@ class IndexWriter(Closing):
                 self._database.remove(list(found))
             names = [case.case for case in (found or {}).values()] + self._database.forget_quarantined(where)
             if names:
+                self._database.forget_filed_of(names)
                 self._database.set_metadata(erased=True)  # until `close` has zeroed what SQLite left of them
         self._remove_leftovers()
         return names
@@ -198,10 +199,14 @@ class IndexWriter(Closing):
             found = self._database.cases_where("study", [study])
             if not found:
                 raise ValueError(f"the index holds no study {study}")
-            wrong = {row: replace(case, label=label) for row, case in found.items() if case.label != label}
-            if wrong:
-                self._database.rewrite(wrong, "relabel", label=LABEL_NAMES[label])
-            return len(wrong)
+            return self._relabel(found, label)
+
+    def _relabel(self, cases: Mapping[int, Case], label: int, action: str = "relabel") -> int:
+        """Give rows a label, within a change; gives how many had the other one."""
+        wrong = {row: replace(case, label=label) for row, case in cases.items() if case.label != label}
+        if wrong:
+            self._database.rewrite(wrong, action, label=LABEL_NAMES[label])
+        return len(wrong)
 
     def update(self, cases: Sequence[Case]) -> int:
         """Give indexed cases these records, all in one transaction; gives how many were changed.
@@ -221,6 +226,7 @@ class IndexWriter(Closing):
                 return 0
             self._database.rewrite(new, "update")
             self._require_whole_studies(list(new.values()))
+            self._database.forget_filed_of([case.case for case in new.values()])
             self._database.set_metadata(erased=True)
             if not self.remote and any(case.study != old[row].study for row, case in new.items()):
                 # vectors.faiss has the numbers of studies: it becomes that of another index, and is written again.

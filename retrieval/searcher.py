@@ -395,6 +395,7 @@ class Searcher:
         notices += [
             Notice(Code.INDEXED_ITSELF, view.name, {"case": case.case, "patient": case.patient})
             for view, case in copies
+            if case.case != view.case
         ]
         return own | {case.patient for _, case in copies}, notices
 

@@ -191,6 +191,10 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "{view} is indexed itself, as {case}; patient {patient} is left out",
         "{view} is indexed itself; its patient is left out",
     ),
+    Code.INDEXED_STUDY: (
+        "the query is the indexed study {study}, labelled {label}; patient {patient} is left out",
+        "the query is an indexed study; its patient is left out",
+    ),
     Code.PATIENT_LEFT_OUT: (
         "patient {patient} is left out, who may be the same: merged with the prefix {prefix}",
         "a patient of a merged index, who may be the same, is left out",

@@ -191,25 +191,37 @@ class CaseReader:
             "FROM cases JOIN embeddings AS e USING (row) JOIN thumbnails AS t USING (row) ORDER BY row"
         )
         count = 0
-        tables = self._extras()
         for rows in self._sqlite.stream(statement, size=size):
             count += len(rows)
-            records = [self._checked(row[:-6]) for row in rows]
-            blobs = [row[-6:-3] for row in rows]
-            images = [row[-3:] for row in rows]
-            numbers = [record[0] for record in records]
-            extras = {table: self.extra(table, numbers) for table in tables}
-            if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
-                raise self._sqlite.damaged("its embeddings or thumbnails are not those that were written")
-            yield Batch(
-                [case_of(record) for record in records],
-                np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
-                [image[1] for image in images],
-                np.array([record[LOGIT] for record in records], dtype=np.float32),
-                {table: [data.get(row, b"") for row in numbers] for table, data in extras.items() if data},
-            )
+            yield self._batch(rows, dimension)
         if count != self.count():
             raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+
+    def _batch(self, rows: Sequence[Row], dimension: int) -> Batch:
+        """The cases of rows of cases, each followed by (row, blob, crc) of its embedding and of its thumbnail."""
+        records = [self._checked(row[:-6]) for row in rows]
+        blobs = [row[-6:-3] for row in rows]
+        images = [row[-3:] for row in rows]
+        if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
+            raise self._sqlite.damaged("its embeddings or thumbnails are not those that were written")
+        numbers = [record[0] for record in records]
+        extras = {table: self.extra(table, numbers) for table in self._extras()}
+        return Batch(
+            [case_of(record) for record in records],
+            np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
+            [image[1] for image in images],
+            np.array([record[LOGIT] for record in records], dtype=np.float32),
+            {table: [data.get(row, b"") for row in numbers] for table, data in extras.items() if data},
+        )
+
+    def study(self, study: str, dimension: int) -> Batch:
+        """The cases of a study with their data, in row order; none if it is unknown."""
+        rows = self._sqlite.query(
+            "SELECT cases.*, row, vector, e.crc, row, image, t.crc FROM cases JOIN embeddings AS e USING (row) "
+            "JOIN thumbnails AS t USING (row) WHERE study = ? ORDER BY row",
+            (study,),
+        )
+        return self._batch(rows, dimension)
 
     def extra(self, table: str, rows: Collection[int]) -> dict[int, bytes]:
         """What one of the tables `EXTRAS` holds of these rows; empty for an older index."""
@@ -309,6 +321,15 @@ class CaseReader:
         rows = self._rows_with_crc("quarantine", 5)
         return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
 
+    def filed(self) -> dict[int, bytes]:
+        """What undoing the readers' changes needs, by their generation, in its order."""
+        if not self._sqlite.number("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'filed'"):
+            return {}
+        rows = self._sqlite.query("SELECT generation, data, crc FROM filed ORDER BY generation")
+        if not all(map(intact, rows)):
+            raise self._sqlite.damaged("the changes that can be undone are not those that were written")
+        return {row[0]: row[1] for row in rows}
+
     def _rows_with_crc(self, table: str, width: int) -> list[Row]:
         """The rows of history or quarantine, in order, without their checksums."""
         rows = self._sqlite.query(f"SELECT * FROM {table} ORDER BY 1")
@@ -323,7 +344,7 @@ class CaseReader:
         if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
             raise self._sqlite.damaged("SQLite finds its structure broken")
         cases = sum(1 for _ in self._rows())
-        self.metadata(), self.quarantined()
+        self.metadata(), self.quarantined(), self.filed()
         if [entry["generation"] for entry in self.history()] != list(range(1, self.generation() + 1)):
             raise self._sqlite.damaged("its history is not what was written")
         counts = []

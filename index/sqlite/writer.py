@@ -18,6 +18,7 @@ from index.sqlite.schema import (
     APPLICATION,
     COLUMNS,
     EXTRAS,
+    FILED,
     LOGIT,
     SCHEMA,
     TABLES,
@@ -117,7 +118,7 @@ class CaseWriter(CaseReader):
         rows = [(row, blob, blob_crc(row, blob)) for row, blob in data.items()]
         self._sqlite.write(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", rows)
 
-    def remove(self, rows: Sequence[int]) -> None:
+    def remove(self, rows: Sequence[int], action: str = "remove") -> None:
         """Remove cases with all that belongs to them; their bytes are overwritten."""
         for table in (*EXTRAS, "thumbnails", "embeddings", "cases"):
             self._sqlite.write(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows])
@@ -125,7 +126,7 @@ class CaseWriter(CaseReader):
             self.unsettle(rows)
         else:
             self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
-        self.record("remove", {"cases": len(rows)}, -len(rows))
+        self.record(action, {"cases": len(rows)}, -len(rows))
 
     def rewrite(self, cases: Mapping[int, Case], action: str, **detail: str) -> None:
         """Give rows other records, with an entry in the history; their names stay."""
@@ -155,6 +156,20 @@ class CaseWriter(CaseReader):
         found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
         self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
         return found
+
+    def keep_filed(self, generation: int, data: bytes) -> None:
+        """Keep what undoing the change of a generation needs: a JSON object whose "names" are those of its cases."""
+        self._sqlite.query(FILED)
+        self._sqlite.write("INSERT INTO filed VALUES (?, ?, ?)", [(generation, data, blob_crc(generation, data))])
+
+    def forget_filed(self, generations: Collection[int]) -> None:
+        if generations:
+            self._sqlite.write("DELETE FROM filed WHERE generation = ?", [(number,) for number in generations])
+
+    def forget_filed_of(self, names: Collection[str]) -> None:
+        """Forget the changes that concern one of the cases: they cannot be undone any more."""
+        known = set(names)
+        self.forget_filed([n for n, data in self.filed().items() if known & set(json.loads(data)["names"])])
 
     def set_metadata(self, **values: object) -> None:
         """Set JSON values."""
