@@ -67,7 +67,7 @@ async def answer_again(study: str, request: Request, question: Annotated[StudyQu
     return JSONResponse(_document(answer, study, service), headers=headers)
 
 
-@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204)
+@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204, responses=refusals(404))
 async def forget_study(study: str, request: Request) -> None:
     service_of(request).studies.forget(study)
 
