@@ -18,7 +18,8 @@ __all__ = ["Study", "StudyStore"]
 class Study:
     """A study of V views, read and encoded, and the patient whom its question named.
 
-    `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took.
+    `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took. `previews` is true for
+    indexed studies of which only the small pictures in the index are at hand.
     """
 
     views: tuple[View, ...]
@@ -27,6 +28,7 @@ class Study:
     patient: str | None
     model: str
     encode: float
+    previews: bool = False
 
     @property
     def bytes(self) -> int:
