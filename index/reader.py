@@ -206,6 +206,11 @@ class IndexReader(Closing):
         with self._unlocked() as database:
             return database.logits()
 
+    def extra(self, table: str) -> list[bytes]:
+        """What one of the tables `index.sqlite.schema.EXTRAS` holds of each case, in row order; b"" for nothing."""
+        with self._unlocked() as database:
+            return database.extra_of_all(table)
+
     def batches(self) -> Iterator[Batch]:
         """All cases with their data, in row order, about a thousand at a time. Raises IndexBusy as `cases` does.
 

@@ -20,6 +20,7 @@ from index.generation import make_vector_file
 from index.lock import Lock
 from index.reader import IndexReader, model_folder, require_index
 from index.sqlite.gaps import zero_gaps
+from index.sqlite.reader import Extras
 from index.sqlite.writer import CaseWriter
 from index.vectors.base import Demand, require_one_each
 from index.vectors.vector_file import VectorFile
@@ -133,6 +134,7 @@ class IndexWriter(Closing):
         embeddings: NDArray[np.float32],
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
+        extras: Extras | None = None,
     ) -> None:
         """Add n cases: embeddings (n, D) unit rows, one thumbnail and one finite logit a case.
 
@@ -141,10 +143,16 @@ class IndexWriter(Closing):
         """
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._change():
-            self._database.add(cases, embeddings, thumbnails, logits)
+            self._database.add(cases, embeddings, thumbnails, logits, extras)
             self._require_whole_studies(cases)
         if self.remote and len(self._database.pending()) >= AT_ONCE:
             self._update_milvus()
+
+    def put(self, table: str, data: Mapping[str, bytes]) -> None:
+        """Store the bytes of cases, by name, in one of the tables `index.sqlite.schema.EXTRAS`; there is no history."""
+        with self._change():
+            rows = {case.case: row for row, case in self._database.cases_where("case", data).items()}
+            self._database.put(table, {rows[name]: blob for name, blob in data.items() if name in rows})
 
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.
@@ -256,9 +264,10 @@ class IndexWriter(Closing):
                         differing += [(case.case, words)] if (words := difference(indexed, given)) else []
                     else:
                         new.append(n)
-                cases = [prefixed(batch.cases[n], prefix) for n in new]
-                pictures = [batch.thumbnails[n] for n in new]
-                self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
+                chosen = batch.select(new)
+                cases = [prefixed(case, prefix) for case in chosen.cases]
+                extras = {table: data for table, data in chosen.extras.items() if table != "projection"}
+                self._database.insert(cases, chosen.embeddings, chosen.thumbnails, chosen.logits, extras)
                 self._require_whole_studies(cases)
                 added += len(new)
             if added:
