@@ -263,6 +263,7 @@ class Problem(BaseModel):
 API_TAGS = [
     {"name": "studies", "description": "Ask about a study, and about one that is remembered."},
     {"name": "index", "description": "What is indexed."},
+    {"name": "filing", "description": "Change the index (--filing-token-file or --allow-filing)."},
     {"name": "worklist", "description": "The studies of the server's folder (--worklist)."},
     {"name": "server", "description": "The state of the server."},
 ]

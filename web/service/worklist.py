@@ -10,8 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError, redacted_traceback
+from retrieval.labelling import Queued
 from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import SCHEMA, Entry, Skipped, StudyFiles, find_studies, in_order
@@ -37,11 +41,17 @@ logger = logging.getLogger("mura-search")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An answered study, its files, and a small picture (JPEG) of its first view."""
+    """An answered study, its files, a small picture (JPEG) of its first view, and its embedding (D,)."""
 
     entry: Entry
     files: tuple[Path, ...]
     picture: bytes
+    embedding: NDArray[np.float32]
+
+    def queued(self, number: str) -> Queued:
+        """The study as one to be labelled; `number` is its number on the list."""
+        names = tuple(file.name for file in self.files)
+        return Queued(self.entry.study, names, self.entry.answer, self.embedding, key=number)
 
 
 class Worklist:
@@ -280,7 +290,8 @@ class Worklist:
                     answer, study = await self._service.ask_files(
                         source.files, NewQuestion(k=1, one_study="true"), share
                     )
-                return Listed(Entry(source.study, answer), source.files, thumbnail(study.views[0].pixels))
+                picture = thumbnail(study.views[0].pixels)
+                return Listed(Entry(source.study, answer), source.files, picture, study.encoded.mean())
             except RadiographError as error:
                 return Skipped(source.study, str(error))
             except Refused as error:
