@@ -74,7 +74,7 @@ class Service:
         self.files = files
         self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
-        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
+        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures, lambda: self.admission.working)
         self._drawings = Admission(_DRAWINGS, limits.memory)
         self._pictures = Admission(_PICTURES, limits.memory)
         readers = max(2, os.cpu_count() or 2)
@@ -135,6 +135,11 @@ class Service:
         async with self._searcher():
             return self.pool.trouble
 
+    async def use(self, work: Callable[[Searcher], R]) -> R:
+        """What some work with a searcher of the index as it is now gives, in a thread."""
+        async with self._searcher() as searcher:
+            return await self._in_thread(work, searcher)
+
     async def again(self, name: str, question: Question) -> Answer:
         """Answer again for a remembered study. Raises Refused."""
         study = self.studies.get(name)
@@ -153,6 +158,7 @@ class Service:
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
+            _require_radiographs(study)
             return heatmap_png(explain_class(searcher.encoder, view.pixels, target=target), *_HEAT)
 
         return await self._draw(draw)
@@ -426,6 +432,11 @@ def _no_case() -> Refused:
 def _require_model(searcher: Searcher, study: Study) -> None:
     if searcher.encoder.bundle.sha256 != study.model:
         raise Refused(404, "the index has another model now; send the radiographs again")
+
+
+def _require_radiographs(study: Study) -> None:
+    if study.previews:
+        raise Refused(404, "the index stores a small picture of this radiograph alone; its heatmap needs --files")
 
 
 def _case_embedding(searcher: Searcher, study: Study, case: str) -> NDArray[np.float32]:
