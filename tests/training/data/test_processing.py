@@ -37,7 +37,8 @@ def test_a_third_is_unchanged_and_the_same_seed_gives_the_same_picture(radiograp
             assert picture is again
         else:
             assert np.array_equal(again, picture)
-            assert (picture.shape, picture.dtype) == (radiograph.shape, np.uint8)
+            assert picture.shape == radiograph.shape
+            assert picture.dtype == np.uint8
 
 
 def test_some_are_much_softer_and_some_much_sharper(radiograph: np.ndarray) -> None:
