@@ -40,6 +40,7 @@ class Code(StrEnum):
     SYNTHETIC = "synthetic"
     TRAINED_ON = "trained-on"
     INDEXED_ITSELF = "indexed-itself"
+    INDEXED_STUDY = "indexed-study"
     PATIENT_LEFT_OUT = "patient-left-out"
     UNKNOWN_PATIENT = "unknown-patient"
     UNKNOWN_SITE_KEY = "unknown-site-key"

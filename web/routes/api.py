@@ -26,13 +26,11 @@ from web.service.service import Service
 from web.service.worklist import Worklist
 from web.settings import TOKEN_VARIABLE
 
-__all__ = ["api", "health", "service_of", "worklist_of"]
+__all__ = ["TOKEN", "answer_document", "api", "health", "service_of", "worklist_of"]
 
 # The middleware checks the token; this describes it.
-_TOKEN = HTTPBearer(
-    auto_error=False, scheme_name="token", description=f"The token of --token-file or {TOKEN_VARIABLE}."
-)
-api = APIRouter(responses=refusals(401, 403, 421, 429), dependencies=[Depends(_TOKEN)])
+TOKEN = HTTPBearer(auto_error=False, scheme_name="token", description=f"The token of --token-file or {TOKEN_VARIABLE}.")
+api = APIRouter(responses=refusals(401, 403, 421, 429), dependencies=[Depends(TOKEN)])
 health = APIRouter(tags=["server"], default_response_class=PlainTextResponse, responses=refusals(403, 421))
 # A case's name may have any character, also slashes. So a URL has it as one encoded part, which browsers leave alone.
 _STUDY = "/api/studies/{study}"
@@ -58,7 +56,7 @@ class Png(Response):
 )
 async def search(request: Request) -> JSONResponse:
     answer, name, _ = await ask(request)
-    return JSONResponse(_document(answer, name, service_of(request)))
+    return JSONResponse(answer_document(answer, name, service_of(request)))
 
 
 @api.get(_STUDY, summary="Ask again about a remembered study", response_model=AnswerDocument, **_OF_STUDY)
@@ -66,10 +64,10 @@ async def answer_again(study: str, request: Request, question: Annotated[StudyQu
     service = service_of(request)
     answer = await service.again(study, question)
     headers = {"content-disposition": 'attachment; filename="answer.json"'} if question.download else {}
-    return JSONResponse(_document(answer, study, service), headers=headers)
+    return JSONResponse(answer_document(answer, study, service), headers=headers)
 
 
-@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204)
+@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204, responses=refusals(404))
 async def forget_study(study: str, request: Request) -> None:
     service_of(request).studies.forget(study)
 
@@ -155,7 +153,7 @@ async def case_image(case: str, request: Request, small: Literal["true", "false"
 )
 async def case_record(case: str, request: Request) -> Response:
     record = await service_of(request).case(case)
-    fields = ("case", "study", "patient", "part", "view", "split")
+    fields = ("case", "study", "patient", "part", "view", "split", "finding")
     values = {"label": record.label_name} | {field: getattr(record, field) for field in fields}
     return tagged(request, JSONResponse(CaseRecord.model_validate(values).model_dump()))
 
@@ -209,7 +207,7 @@ def worklist_of(request: Request) -> Worklist:
     return worklist
 
 
-def _document(answer: Answer, name: str, service: Service) -> dict[str, Any]:
+def answer_document(answer: Answer, name: str, service: Service) -> dict[str, Any]:
     """The JSON object "mura-search/answer/1"; for a remembered study, also where its heatmaps are."""
     document: dict[str, Any] = answer.to_dict()
     if name:

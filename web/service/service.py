@@ -83,7 +83,7 @@ class Service:
         self.files = files
         self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
-        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
+        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures, lambda: self.admission.working)
         self._drawings = Admission(_DRAWINGS, limits.memory)
         self._pictures = Admission(_PICTURES, limits.memory)
         readers = max(2, os.cpu_count() or 2)
@@ -144,6 +144,11 @@ class Service:
         async with self._searcher():
             return self.pool.trouble
 
+    async def use(self, work: Callable[[Searcher], R]) -> R:
+        """What some work with a searcher of the index as it is now gives, in a thread."""
+        async with self._searcher() as searcher:
+            return await self._in_thread(work, searcher)
+
     async def again(self, name: str, question: Question) -> Answer:
         """Answer again for a remembered study. Raises Refused."""
         study = self.studies.get(name)
@@ -175,6 +180,7 @@ class Service:
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
+            _require_radiographs(study)
             encoder, logit = searcher.encoder, float(study.encoded.logits[number - 1])
             if target == "abnormal":
                 return heatmap_png(evidence_of(encoder, searcher.rules, view.pixels, logit, always=always), *_HEAT)
@@ -458,6 +464,11 @@ def _no_case() -> Refused:
 def _require_model(searcher: Searcher, study: Study) -> None:
     if searcher.encoder.bundle.sha256 != study.model:
         raise Refused(404, "the index has another model now; send the radiographs again")
+
+
+def _require_radiographs(study: Study) -> None:
+    if study.previews:
+        raise Refused(404, "the index stores a small picture of this radiograph alone; its heatmap needs --files")
 
 
 def _case_embedding(searcher: Searcher, study: Study, case: str) -> NDArray[np.float32]:
