@@ -76,18 +76,8 @@ def create_app(pool: SearcherPool, settings: Settings, report: Report | None = N
     app.state.service, app.state.metrics, app.state.sessions = service, metrics, sessions
     app.state.atlas = Atlas()
     app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
-    for router in (
-        atlas_api,
-        indexed_api,
-        filing_api,
-        api,
-        health,
-        pages,
-        worklist_pages,
-        indexed_pages,
-        filing_pages,
-        atlas_pages,
-    ):
+    own_pages = (pages, worklist_pages, indexed_pages, filing_pages, atlas_pages)
+    for router in (atlas_api, indexed_api, filing_api, api, health, *own_pages):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.state.description = add_problems(app.openapi())
