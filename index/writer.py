@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class IndexWriter(Closing):
         self._compacted = self._tuned = False
 
     @classmethod
-    def open(cls, path: Path) -> "IndexWriter":
+    def open(cls, path: Path) -> Self:
         """Open the index at a path for writing.
 
         Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy if another process is

@@ -172,17 +172,17 @@ def _crop(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Box]:
 def _cells(inner: Box, shape: tuple[int, int], size: int, cells: Sequence[int]) -> tuple[slice, slice]:
     """The rows and columns of a feature map that a rectangle of a crop covers, at least one of each."""
     fit = Letterbox.fit(*shape, size)
-
-    def covered(start: float, length: float, whole: int, offset: int, scaled: int, count: int) -> slice:
-        low = (offset + start * scaled / whole) * count / size
-        high = (offset + (start + length) * scaled / whole) * count / size
-        first = min(max(0, round(low)), count - 1)
-        return slice(first, min(count, max(first + 1, round(high))))
-
+    down, across = fit.height / shape[0], fit.width / shape[1]
     return (
-        covered(inner.y, inner.height, shape[0], fit.top, fit.height, cells[0]),
-        covered(inner.x, inner.width, shape[1], fit.left, fit.width, cells[1]),
+        _covered(fit.top + inner.y * down, inner.height * down, cells[0] / size, cells[0]),
+        _covered(fit.left + inner.x * across, inner.width * across, cells[1] / size, cells[1]),
     )
+
+
+def _covered(start: float, length: float, scale: float, count: int) -> slice:
+    """The cells, of `count`, that a stretch of a picture covers; `scale` is cells a pixel."""
+    first = min(max(0, round(start * scale)), count - 1)
+    return slice(first, min(count, max(first + 1, round((start + length) * scale))))
 
 
 # What an index keeps of a radiograph: for each region its place, as parts of the radiograph's sides, and its embedding.

@@ -41,6 +41,7 @@ from retrieval.errors import RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.images.radiograph import read_frames
+from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import Images, Reader, View, count_distinct, read_views
@@ -102,6 +103,7 @@ class Searcher:
         self._source: IndexSource | None = None
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
         self._labels: tuple[str, ...] | None = None
+        self._evaluation = KeptEvaluation.read(index.path, index.identity, encoder.bundle.sha256)
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -453,6 +455,7 @@ class Searcher:
             index=self.source,
             seconds=seconds,
             findings=scores.findings,
+            evaluation=self._evaluation,
         )
 
 

@@ -28,7 +28,7 @@ class Limits(BaseModel):
     memory: int = 1 << 30  # of all requests at work together
     requests: int = 64  # at work at once
     pictures: int = 128  # that wait for the encoder
-    batch: int = 8  # pictures encoded together
+    batch: int = 2  # pictures encoded together: more are no faster without a GPU, and take 45 MB each
     gather: float = 0.004  # time in which the pictures of a batch arrive
     wait: float = 5  # for a turn while others are at work; beyond it, or if it is expected, a request is refused
     decode: float = 10  # of processor time to decode one file

@@ -30,7 +30,7 @@ def tally(views: Sequence[Iterable[Hit]], weights: Mapping[str, float]) -> tuple
     spellings: dict[str, str] = {}
     studies: dict[str, set[str]] = {}
     for hit in (hit for hits in views for hit in hits):
-        for name in names_of(getattr(hit.case, "finding", "")):
+        for name in names_of(hit.case.finding):
             spellings.setdefault(name.casefold(), name)
             studies.setdefault(name.casefold(), set()).add(hit.case.study)
     shares = (

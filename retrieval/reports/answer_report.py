@@ -18,10 +18,11 @@ from retrieval.reports.similar_studies import MOST, EncodedQuery, similar_studie
 from retrieval.reports.svg_chart import Axis, Chart
 from retrieval.reports.templating import render
 from retrieval.searcher import Searcher
-from retrieval.wording import FINDINGS, verdict, vote_share
+from retrieval.wording import FINDINGS, evaluation_text, verdict, vote_share
 
 __all__ = ["answer_report"]
 
+_DESCRIBED = ("part", "view", "patient", "finding")
 _SIDE = 800  # pixels of the query's pictures
 
 
@@ -53,10 +54,11 @@ def answer_report(searcher: Searcher, answer: Answer, images: Images, when: date
         chart=_chart(answer).svg(),
         findings=FINDINGS,
         vote_share=vote_share(answer),
+        measured=evaluation_text(answer),
         studies=similar_studies(searcher, answer, query),
         most=MOST,
         # A collection that names no parts, views or patients gets no columns for them.
-        described=[name for name in ("part", "view", "patient") if any(getattr(case, name) for case in answer.cases)],
+        described=[name for name in _DESCRIBED if any(getattr(case, name) for case in answer.cases)],
         rules=searcher.rules,
         when=when or datetime.now(UTC),
     )

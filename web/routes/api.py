@@ -65,7 +65,7 @@ async def answer_again(study: str, request: Request, question: Annotated[StudyQu
     return JSONResponse(answer_document(answer, study, service), headers=headers)
 
 
-@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204)
+@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204, responses=refusals(404))
 async def forget_study(study: str, request: Request) -> None:
     service_of(request).studies.forget(study)
 
@@ -123,7 +123,7 @@ async def case_image(case: str, request: Request, small: Literal["true", "false"
 )
 async def case_record(case: str, request: Request) -> Response:
     record = await service_of(request).case(case)
-    fields = ("case", "study", "patient", "part", "view", "split")
+    fields = ("case", "study", "patient", "part", "view", "split", "finding")
     values = {"label": record.label_name} | {field: getattr(record, field) for field in fields}
     return tagged(request, JSONResponse(CaseRecord.model_validate(values).model_dump()))
 

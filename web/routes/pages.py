@@ -10,7 +10,7 @@ from retrieval.answer import Answer
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
-from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, verdict, vote_share
+from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, evaluation_text, verdict, vote_share
 from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
 from web.responses import page, tagged
@@ -140,12 +140,15 @@ def _kept(request: Request, reply: Response) -> Response:
 
 
 async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
-    index = await service_of(request).about()
+    service = service_of(request)
+    index, worklist = await service.about(), request.app.state.worklist
+    listed = service.studies.get(name).listed if name else ""
     return await _front(
         request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
         doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
         counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None, filing=may_file(request),
-        vote_share=vote_share(answer), FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated="",
+        place=worklist.place(listed) if worklist and listed else None, vote_share=vote_share(answer),
+        FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated=evaluation_text(answer),
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Service:
         self.files = files
         self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
-        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
+        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures, lambda: self.admission.working)
         self._drawings = Admission(_DRAWINGS, limits.memory)
         self._pictures = Admission(_PICTURES, limits.memory)
         readers = max(2, os.cpu_count() or 2)

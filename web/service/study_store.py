@@ -18,8 +18,9 @@ __all__ = ["Study", "StudyStore"]
 class Study:
     """A study of V views, read and encoded, and the patient whom its question named.
 
-    `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took. `previews` is true for
-    indexed studies of which only the small pictures in the index are at hand.
+    `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took. `listed` is its number on
+    the worklist, if it was opened from there. `previews` is true for indexed studies of which only the small pictures in
+    the index are at hand.
     """
 
     views: tuple[View, ...]
@@ -28,6 +29,7 @@ class Study:
     patient: str | None
     model: str
     encode: float
+    listed: str = ""
     previews: bool = False
 
     @property

@@ -142,7 +142,7 @@ def test_cases_are_known_by_name_and_never_by_path(serve: Serve, collection: Col
         record = small.get("/api/cases/s4-2.png").json()
         assert record == {
             "label": "abnormal", "case": "s4-2.png", "study": "s4", "patient": "dee", "part": "finger",
-            "view": "view 2", "split": "",
+            "view": "view 2", "split": "", "finding": "",
         }  # fmt: skip
         stored = small.get("/api/cases/s4-2.png/image")
         assert stored.headers["content-type"] == "image/jpeg"
