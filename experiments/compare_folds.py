@@ -7,7 +7,7 @@ of many runs such as experiments/predictions.csv. FILE of --copies lists pairs o
 experiments/fracatlas_table.py writes it; without it, near duplicates are searched for among all radiographs.
 
 A study is too easy for a model that has learned a near duplicate of it, or whose index holds one. A near duplicate in
-the study's own fold does no such harm. Nothing is trained again: the affected studies are left out of the figures. "no copy
+the study's own fold does no such harm. Nothing is trained again: the affected studies are left out. "no copy
 elsewhere" leaves out studies with a near duplicate in another fold. "nor such a patient" leaves out all studies of
 patients whom a near duplicate ties to another fold. Intervals are 95 % of 10,000 resamplings of the patients with seed
 0. Patients who share a radiograph count as one.

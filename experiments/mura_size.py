@@ -3,7 +3,7 @@
     python -m experiments.mura_size [--parts 1] [--studies 1.0] [--size 64] [--folder FOLDER]
 
 Synthetic fingers are drawn with the published counts: 1,935 studies with 5,106 radiographs to train on, 175 with 461 to
-evaluate. Then the commands of README run on them, each in a process of its own: audit, train, index build, evaluate, and
+evaluate on. Then the commands of README run, each in a process of its own: audit, train, index build, evaluate, and
 experiment with the included grid for MURA. The network has a few layers and learns for one epoch, since only the data
 has to be large here. Printed are the time and the peak memory of each command. With --parts 7 the same studies are
 divided among MURA's seven parts, and kappa is given by part. --studies 0.1 takes a tenth of the studies. --folder keeps

@@ -91,7 +91,8 @@ def main() -> None:
     machine("onnxruntime", "opencv-python-headless")
     with tempfile.TemporaryDirectory() as folder:
         models = {side: variant(options.model, Path(folder) / side, kind) for side, kind in SIDES.items()}
-        compare({side: predicted(options.data, model, Path(folder) / f"{side}-index") for side, model in models.items()})
+        root = Path(folder)
+        compare({side: predicted(options.data, model, root / f"{side}-index") for side, model in models.items()})
         plain, mirrored = (Encoder.open(model) for model in models.values())
     sample = [case.path for case in read_collection(options.data, split="valid").cases][: options.images]
     pictures = [read_radiograph(Path(path)).pixels for path in sample]

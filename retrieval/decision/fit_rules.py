@@ -73,6 +73,7 @@ def learn_rules(
         familiarity_limit=limit,
         parts=parts,
         appearance_limits=appearance_limits,
+        borderline=fallback.borderline,
         source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
         f"was not trained, each with its own patient left out{note}",
     )

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, BinaryIO, cast
 from zlib import MAX_WBITS, decompressobj
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +36,16 @@ from retrieval.images.dicom_header import (
     require_radiograph,
     text,
 )
-from retrieval.images.dicom_pixels import colours, grey_levels, padded_beyond, squared, without_unused_bits
+from retrieval.images.dicom_pixels import (
+    colours,
+    grey_levels,
+    grey_values,
+    padded_beyond,
+    spacing_of,
+    squared,
+    without_unused_bits,
+)
+from retrieval.images.windows import GreyValues, Window
 from retrieval.notices import Code, Notice
 
 try:
@@ -54,6 +64,7 @@ __all__ = [
     "read_elements",
     "read_picture",
     "read_record",
+    "read_values",
 ]
 
 logger = logging.getLogger("mura-search")
@@ -77,6 +88,7 @@ _PICTURE: list[str | int] = [
     "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
     "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "PresentationLUTShape", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
+    "PixelSpacingCalibrationType",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
 
@@ -159,14 +171,46 @@ def read_picture(
 
 
 def _grey(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> tuple[NDArray[np.uint8], list[Notice]]:
-    padding = padded_beyond(stored, ds, layout)
-    if padding is not None:
-        stored = np.where(padding, stored[~padding].min(), stored)
+    stored, padding = _without_padding(stored, ds, layout)
     values, used, bits = without_unused_bits(stored, layout)
     picture, doubts = grey_levels(values, ds, used)
     if padding is not None:
         picture[padding] = 0
     return picture, bits + doubts
+
+
+def _without_padding(
+    stored: NDArray[Any], ds: Any, layout: DicomLayout
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The values with the darkest one in place of padding that needs more bits than are stored; where that is."""
+    padding = padded_beyond(stored, ds, layout)
+    if padding is None:
+        return stored, None
+    others = stored[~padding]
+    return np.where(padding, others.max() if layout.photometric == "MONOCHROME1" else others.min(), stored), padding
+
+
+def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> tuple[GreyValues, NDArray[np.uint8]]:
+    """The values of one frame, counted from 1, with all their bits, and what `read_picture` makes of it.
+
+    Raises DicomError as `read_picture` does.
+    """
+    pixels8 = read_picture(data, frame, most_bytes, most_samples).frames[0]
+    with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
+        ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
+        layout, syntax, record = layout_of(ds, most_samples), _syntax(ds), record_of(ds, most_samples)
+        if layout.photometric in GREY:
+            fragments = [] if syntax in _NATIVE else list(generate_fragments(ds.PixelData))[1:]
+            stored, decoded = _decoded(ds, fragments, syntax, layout, frame - 1)
+            values, used, _ = without_unused_bits(_without_padding(stored, ds, decoded)[0], decoded)
+            grey = grey_values(values, ds, used)
+            grey = replace(grey, values=np.ascontiguousarray(squared(grey.values, ds, most_samples)))
+        else:
+            colour = cv2.cvtColor(pixels8, cv2.COLOR_BGR2GRAY) if pixels8.ndim == 3 else pixels8
+            grey = GreyValues(np.asarray(colour), 8, windows=(Window("as read", 128.0, 256.0),), colour=True)
+        spacing = spacing_of(ds, (layout.rows, layout.columns), most_samples)
+    part, view, laterality = record.part, record.view, record.laterality
+    return replace(grey, spacing=spacing, part=part, view=view, laterality=laterality), pixels8
 
 
 def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,8 +18,9 @@ from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
-from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import BundleError, CollectionError
+from retrieval.indexing.borderline import with_borderline
 from retrieval.notices import Code, Notice
 from retrieval.wording import anonymous_sentence, warnings_of_files
 
@@ -123,7 +125,10 @@ def build_index(
             build, collection, encoder, keep_blank=keep_blank, workers=workers, progress=progress
         )
         settings = collection_metadata(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
-        report = finish_build(build, path, settings, bundle)
+        paths = {case.case: case.path for case in collection.cases}
+        report = finish_build(
+            build, path, settings, bundle, partial(with_borderline, encoder=encoder, paths=paths, workers=workers)
+        )
     return replaced(
         report,
         notices=(*collection.notices, *report.notices, *notices),
@@ -133,24 +138,35 @@ def build_index(
     )
 
 
-def finish_build(build: IndexBuilder, path: Path, settings: Mapping[str, object], bundle: Bundle) -> BuildReport:
+def finish_build(
+    build: IndexBuilder,
+    path: Path,
+    settings: Mapping[str, object],
+    bundle: Bundle,
+    complete: Callable[..., Rules] | None = None,
+) -> BuildReport:
     """Learn the decision rules from the added cases, and move the index to `path`.
 
     settings: further metadata of the index. bundle: its own rules are used if there are too few cases to learn from.
-    Raises CollectionError if no case was added.
+    complete: adds to the rules what needs the radiographs themselves, as `with_borderline` does. Raises
+    CollectionError if no case was added.
     """
     cases, quarantined = build.cases(), build.quarantined()
     if not cases:
         first = next(iter(quarantined.values()), "the collection is empty")
         raise CollectionError(f"none of the {len(quarantined)} radiographs could be read; the first: {first}")
+    encoded = Encoded(build.embeddings(), build.logits())
+    seen = bundle.seen_in(cases, (picture for batch in build.batches() for picture in batch.thumbnails))
     rules = learn_rules(
         cases,
-        build.embeddings(),
-        build.logits(),
-        trained_on=bundle.seen_in(cases, (picture for batch in build.batches() for picture in batch.thumbnails)),
+        encoded.embeddings,
+        encoded.logits,
+        trained_on=seen,
         fallback=bundle_rules(bundle),
         appearance=bundle.appearance(),
     )
+    if complete:
+        rules = complete(rules, cases=cases, encoded=encoded, trained_on=seen)
     names = sorted({case.label_name for case in cases})
     for key, value in {**settings, "rules": rules.to_dict()}.items():
         build.set_metadata(key, value)
