@@ -4,8 +4,8 @@
     python -m experiments.untrained_features DATA --folds 5 [--part PART] [--run FOLDER] [--size N] [--predictions FILE]
 
 The first evaluates the split `valid` of DATA; INDEX was built of its split `train`. The second evaluates DATA in the
-folds of `mura-search experiment`; FOLDER is a finished run (OUT/runs/NAME). Printed is what the trained network gains, paired.
-FILE gets the predictions, in the columns of a run's calls.csv.
+folds of `mura-search experiment`; FOLDER is a finished run (OUT/runs/NAME). Printed is what the trained network gains,
+paired. FILE gets the predictions, in the columns of a run's calls.csv.
 
 Network and preprocessing are those of a model bundle (by default the bundled one), the weights those of ImageNet. All
 channels of the last feature map are mean-pooled. The vote goes by their cosine; the classifier is a logistic
