@@ -21,11 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from retrieval.images.corruptions import CORRUPTIONS
 
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.robustness import FIGURES, Condition, condition_of, predict_changed
+from retrieval.images.corruptions import CORRUPTIONS
 from retrieval.indexing.build import build_index
 from retrieval.reports.robustness_chart import robustness_chart
 from retrieval.reports.svg_chart import drawing
