@@ -4,6 +4,7 @@ import typer
 
 from cli.commands import Group, add_command
 from cli.index_build import build, import_, merge
+from cli.index_calibrate import calibrate
 from cli.index_inspect import export, info, list_, show, verify
 from cli.index_update import add, compact, relabel, remove, update
 
@@ -22,6 +23,7 @@ for command, *lines in (
     (update, "index update corrected.csv"),
     (remove, "index remove --patient patient00042", "index remove --study s1 --study s2 --dry-run"),
     (relabel, "index relabel s1 abnormal"),
+    (calibrate, "index calibrate local-studies", "index calibrate --undo"),
     (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
     (verify, "index verify", "index verify --index hand-index"),
     (compact, "index compact", "index compact --recall 0.999"),

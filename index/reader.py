@@ -270,8 +270,8 @@ class IndexReader(Closing):
     def history(self) -> list[dict[str, Any]]:
         """The changes of the index, oldest first, one entry a transaction.
 
-        Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic" or
-        "compact"), "detail", and "cases", the number afterwards.
+        Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic",
+        "compact", "calibrate" or "undo-calibrate"), "detail", and "cases", the number afterwards.
         """
         return self._database.history()
 

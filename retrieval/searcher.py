@@ -29,6 +29,7 @@ from retrieval.answer import (
     VoteAnswer,
 )
 from retrieval.decision.familiarity import familiarity
+from retrieval.decision.reference import Reference
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote, merged, study_vote
 from retrieval.encoding.batches import thumbnail, usable
@@ -43,7 +44,7 @@ from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import Images, Reader, View, count_distinct, read_views
 
-__all__ = ["Searcher", "StudyScores", "default_index"]
+__all__ = ["Searcher", "StudyScores", "default_index", "stored_rules"]
 
 SHOWN = 5  # studies in an answer by default
 _MANY = 20  # more views than one study has: they are probably of several
@@ -97,6 +98,8 @@ class Searcher:
         self._source: IndexSource | None = None
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
         self._labels: tuple[str, ...] | None = None
+        self._explained: Encoder | None = None
+        self._reference: tuple[Reference | None] | None = None
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -108,7 +111,7 @@ class Searcher:
             loading = thread.submit(Encoder.open, path / MODEL)
             reader = IndexReader.open(path)
             try:
-                encoder, rules = loading.result(), _stored_rules(reader)
+                encoder, rules = loading.result(), stored_rules(reader)
             except BaseException:
                 reader.close()
                 raise
@@ -132,11 +135,12 @@ class Searcher:
         this one stays open. The model is loaded again only if it is another. Raises as `open` does.
         """
         if not self.index.replaced():
-            return Searcher(self.encoder, self.index, self.rules) if self.index.refresh() else self
+            changed = self.index.refresh()  # the rules may have been calibrated
+            return Searcher(self.encoder, self.index, stored_rules(self.index)) if changed else self
         index = IndexReader.open(self.index.path)
         try:
             same = Bundle.open(index.model).sha256 == self.encoder.bundle.sha256
-            return Searcher(self.encoder if same else Encoder.open(index.model), index, _stored_rules(index))
+            return Searcher(self.encoder if same else Encoder.open(index.model), index, stored_rules(index))
         except BaseException:
             index.close()
             raise
@@ -213,7 +217,7 @@ class Searcher:
         overlays = []
         for number, view in enumerate(views):
             own = [one_pass[number : number + 1] for one_pass in maps]
-            overlays.append(overlay(view.pixels, explain_class(self.encoder, view.pixels, views=own)))
+            overlays.append(overlay(view.pixels, explain_class(self.explained, view.pixels, views=own)))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)
         drawing = time.perf_counter() - started
@@ -292,12 +296,27 @@ class Searcher:
         alike = len({hit.case.label for row in voting for hit in row}) < 2
         voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
         return StudyScores(
-            classifier=tuple(rules.probabilities(encoded.logits).tolist()),
+            classifier=tuple(rules.probabilities(encoded.logits, embeddings).tolist()),
             vote=study_vote(voters_of_views, rules.temperature),
             nearest=_similarities(voting),
             neighbours=tuple(merged(neighbours)),
             familiarity=familiarity(embeddings, _similarities(comparable), rules, self.encoder.appearance),
         )
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the scores of the index's own studies look like; None where too few could say."""
+        if self._reference is None:
+            self._reference = (Reference.from_dict(self.index.metadata("reference")),)
+        return self._reference[0]
+
+    @property
+    def explained(self) -> Encoder:
+        """The encoder whose classifier is the one that predicts: for heatmaps of a class."""
+        if self._explained is None:
+            local = self.rules.local
+            self._explained = self.encoder if local is None else self.encoder.with_head(local.head(self.encoder.head))
+        return self._explained
 
     @property
     def model(self) -> ModelSource:
@@ -403,7 +422,7 @@ class Searcher:
         votes = vote.views or (None,) * query.views
         return Answer(
             query=query,
-            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold),
+            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold, rules.classifier),
             knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters),
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
@@ -424,7 +443,8 @@ def _similarities(hits: Sequence[Sequence[Hit]]) -> tuple[float | None, ...]:
     return tuple(row[0].similarity if row else None for row in hits)
 
 
-def _stored_rules(folder: IndexReader) -> Rules:
+def stored_rules(folder: IndexReader) -> Rules:
+    """The decision rules of an index. Raises IndexFailure for a shard, IndexDamaged where they are not readable."""
     stored = folder.metadata("rules")
     if folder.metadata("shard") is not None and stored is None:
         raise IndexFailure(

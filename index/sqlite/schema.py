@@ -28,10 +28,10 @@ SCHEMA = 4
 READABLE = (3, 4)  # in format 3 the rows of history and quarantine had no checksums
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
-# A row of history is one transaction: "add", "merge", "update", "remove", "relabel", "synthetic" or "compact". Its
-# number is the generation of the index. `detail` has the number of cases that it changed, `cases` the number of cases
-# after it. The row number of a case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get
-# another case.
+# A row of history is one transaction: "add", "merge", "update", "remove", "relabel", "synthetic", "compact",
+# "calibrate" or "undo-calibrate". Its number is the generation of the index. `detail` has the number of cases that it
+# changed, `cases` the number of cases after it. The row number of a case is never used again (AUTOINCREMENT), so a
+# reader of an older generation cannot get another case.
 # `removed` has the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to
 # date in Milvus.
 TABLES = """

@@ -76,7 +76,7 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
     """The query's views with the heatmaps of "abnormal"."""
     pictures = []
     for number, (view, name, figures) in enumerate(zip(query.views, query.names, answer.views, strict=True)):
-        heatmap = explain_class(searcher.encoder, view.pixels, views=query.maps_of(number))
+        heatmap = explain_class(searcher.explained, view.pixels, views=query.maps_of(number))
         many = f" {number + 1} of {len(query.names)}" if len(query.names) > 1 else ""
         knn = "none" if figures.knn is None else f"{figures.knn:.3f}"
         pictures.append(

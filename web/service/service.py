@@ -28,10 +28,11 @@ from retrieval.notices import Notice
 from retrieval.query import View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import Refused
-from web.metrics import Figure
+from web.metrics import Counted, Figure
 from web.models import IndexSummary, ModelName, Question, Upload, shown_name, too_many_views
 from web.service.admission import Admission, Share, busy
 from web.service.batcher import Batcher
+from web.service.score_watch import ScoreWatch
 from web.service.searcher_pool import SearcherPool
 from web.service.study_store import Study, StudyStore
 from web.settings import Limits
@@ -73,6 +74,7 @@ class Service:
         self.files = files
         self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
+        self.scores = ScoreWatch()
         self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
         self._drawings = Admission(_DRAWINGS, limits.memory)
         self._pictures = Admission(_PICTURES, limits.memory)
@@ -147,7 +149,7 @@ class Service:
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
-            return heatmap_png(explain_class(searcher.encoder, view.pixels, target=target), *_HEAT)
+            return heatmap_png(explain_class(searcher.explained, view.pixels, target=target), *_HEAT)
 
         return await self._draw(draw)
 
@@ -239,7 +241,12 @@ class Service:
             ("bytes_remembered", "Bytes that they hold.", self.studies.bytes),
             ("index_cases", "Cases in the index.", cases),
             ("index_studies", "Studies in the index.", studies),
+            *self.scores.gauges(),
         ]
+
+    def histograms(self) -> list[Counted]:
+        """The scores of answered studies, for /metrics."""
+        return self.scores.histograms()
 
     def counters(self) -> list[Figure]:
         """The figures that only go up, for /metrics."""
@@ -271,7 +278,9 @@ class Service:
                 tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
             )  # fmt: skip
-            return await self._in_thread(_answer, searcher, study, question), study
+            answer = await self._in_thread(_answer, searcher, study, question)
+            self.scores.add(answer, searcher.reference)
+            return answer, study
 
     async def _read(
         self, sources: Sequence[_Source], searcher: Searcher, share: Share

@@ -1,0 +1,141 @@
+"""Calibration on local studies: what it learns, what it refuses, and that it can be undone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from index.reader import IndexReader
+from index.writer import IndexWriter
+from retrieval.datasets.collection import Collection
+from retrieval.errors import CollectionError
+from retrieval.indexing.build import build_index
+from retrieval.indexing.calibrate import calibrate_index, undo_calibration
+from retrieval.searcher import Searcher, stored_rules
+
+Squares = Callable[..., Collection]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MURA_SEARCH_CACHE", str(tmp_path / "cache"))
+
+
+def studies(patients: int, dark: int, bright: int, name: str = "p") -> list[tuple[str, str, int, list[int]]]:
+    """One study a patient: dark squares are normal, bright ones abnormal, with a little variation."""
+    return [
+        (f"{name}{n}", f"{name}{n}-s", n % 2, [(bright if n % 2 else dark) + (n * 7) % 23 - 11])
+        for n in range(patients)
+    ]
+
+
+@pytest.fixture
+def index(squares: Squares, model: Path, tmp_path: Path) -> Path:
+    """An index of dark squares around 60 and bright squares around 190."""
+    path = tmp_path / "index"
+    build_index(squares(studies(60, 60, 190)), path, model=model)
+    return path
+
+
+def test_thresholds_follow_the_hospital(index: Path, squares: Squares) -> None:
+    """Where normal squares are as bright as 140, a threshold that was learned at 60 and 190 calls them abnormal."""
+    local = squares(studies(60, 140, 230, "local"), "local")
+    with Searcher.open(index) as searcher:
+        before = [searcher.search([Path(case.path)]).classifier.abnormal for case in local.cases]
+        report = calibrate_index(local, index)
+        answers = [searcher.search([Path(case.path)]).classifier for case in local.cases]
+    assert sum(called == bool(case.label) for called, case in zip(before, local.cases, strict=True)) < 40
+    assert all(answer.abnormal == bool(case.label) for answer, case in zip(answers, local.cases, strict=True))
+    assert (report.studies, report.abnormal, report.patients) == (60, 30, 60)
+    assert report.rules.source.startswith("calibrated on 60 local studies (30 abnormal) of 60 patients")
+    assert report.to_dict()["schema"] == "mura-search/calibration/1"
+
+
+def test_it_is_one_entry_in_the_history_and_can_be_undone(index: Path, squares: Squares) -> None:
+    with IndexReader.open(index) as reader:
+        former, reference, generation = stored_rules(reader), reader.metadata("reference"), len(reader.history())
+    assert reference is not None
+    for name in ("first", "second"):
+        calibrate_index(squares(studies(60, 100, 220, name), name), index)
+    with IndexReader.open(index) as reader:
+        assert [entry["action"] for entry in reader.history()[generation:]] == ["calibrate", "calibrate"]
+        assert reader.history()[-1]["detail"]["studies"] == 60
+        assert stored_rules(reader) != former
+        assert reader.metadata("reference") != reference
+        assert reader.verify()
+    undo_calibration(index)
+    assert undo_calibration(index) == former
+    with IndexReader.open(index) as reader:
+        assert stored_rules(reader) == former
+        assert reader.metadata("reference") == reference
+        assert reader.metadata("former") is None
+        assert reader.history()[-1]["action"] == "undo-calibrate"
+    with pytest.raises(Exception, match="keeps no rules from before a calibration"):
+        undo_calibration(index)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([(f"l{n}", f"l{n}", 1, [190 + n]) for n in range(30)], "all local studies are abnormal"),
+        (studies(19, 60, 190, "l"), "of 19 patients, and calibration needs at least 20"),
+        ([*studies(30, 60, 190, "l"), ("p3", "new", 1, [200])], r"holds 1 of the 31 local patients \(p3\)"),
+    ],
+    ids=["one label", "few patients", "known patient"],
+)
+def test_bad_input_changes_nothing(index: Path, squares: Squares, given: object, words: str) -> None:
+    with IndexReader.open(index) as reader:
+        before = reader.all_metadata()
+    with pytest.raises(CollectionError, match=words) as refusal:
+        calibrate_index(squares(given, "local"), index)
+    assert str(refusal.value).endswith("nothing is changed")
+    with IndexReader.open(index) as reader:
+        assert reader.all_metadata() == before
+
+
+def test_unfamiliar_studies_are_refused(squares: Squares, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bright"
+    build_index(squares(studies(60, 180, 230)), path, model=model)
+    with pytest.raises(CollectionError, match="of the 40 local studies are unlike the index"):
+        calibrate_index(squares([(f"l{n}", f"l{n}", n % 2, [10 + n]) for n in range(40)], "local"), path)
+
+
+def test_radiographs_of_the_index_and_of_the_training_are_refused(
+    index: Path, squares: Squares, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    copies = squares(studies(60, 60, 190), "copies")  # the same bytes under other names
+    renamed = [case.patient for case in copies.cases]
+    other = [
+        type(case)(**{name: getattr(case, name) for name in case.__slots__} | {"patient": f"x{n}", "study": f"x{n}"})
+        for n, case in enumerate(copies.cases)
+    ]
+    assert len(renamed) == len(other)
+    with pytest.raises(CollectionError, match="60 of the local radiographs under other patients"):
+        calibrate_index(Collection(copies.root, "csv", tuple(other)), index)
+
+    from retrieval.encoding.batches import file_digest
+
+    local = squares(studies(60, 60, 190, "l"), "local")
+    seen = make_model(tmp_path / "seen", seen=[file_digest(Path(local.cases[0].path))])
+    build_index(squares(studies(60, 65, 195, "o"), "others"), tmp_path / "trained", model=seen)
+    with pytest.raises(CollectionError, match="trained on 1 of the 60 local radiographs"):
+        calibrate_index(local, tmp_path / "trained")
+
+
+def test_an_interrupted_calibration_goes_on(index: Path, squares: Squares) -> None:
+    local = squares(studies(60, 100, 220, "l"), "local")
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="32 of 60 radiographs are done; the same command goes on"):
+        calibrate_index(local, index, progress=interrupt)
+    report = calibrate_index(local, index)
+    assert report.resumed == 32
+    assert report.studies == 60
+
+
+def test_other_writers_are_waited_for_in_words(index: Path, squares: Squares) -> None:
+    with IndexWriter.open(index), pytest.raises(Exception, match="writ"):
+        calibrate_index(squares(studies(30, 60, 190, "l"), "local"), index)
