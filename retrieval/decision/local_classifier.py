@@ -28,7 +28,7 @@ __all__ = ["ClassifierTrial", "LocalClassifier", "Teaching", "try_local_classifi
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-PENALTIES = (np.inf, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+PENALTIES = (np.inf, 30.0, 10.0, 3.0, 1.0, 0.3)
 FOLDS = 5
 FEWEST = 20  # studies of either label; with fewer no local classifier is tried
 MOST = 1_000  # studies that a classifier is tried on; the rest would change nothing but the time

@@ -1,6 +1,7 @@
 """Calibration on local studies: what it learns, what it refuses, and that it can be undone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from index.reader import IndexReader
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
+from retrieval.encoding.batches import file_digest
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import build_index
 from retrieval.indexing.calibrate import calibrate_index, undo_calibration
@@ -21,25 +23,27 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MURA_SEARCH_CACHE", str(tmp_path / "cache"))
 
 
-def studies(patients: int, dark: int, bright: int, name: str = "p") -> list[tuple[str, str, int, list[int]]]:
-    """One study a patient: dark squares are normal, bright ones abnormal, with a little variation."""
+def studies(
+    patients: int, dark: int, bright: int, name: str = "p", spread: int = 6
+) -> list[tuple[str, str, int, list[int]]]:
+    """One study a patient: dark squares are normal, bright ones abnormal, each up to `spread` darker or brighter."""
     return [
-        (f"{name}{n}", f"{name}{n}-s", n % 2, [(bright if n % 2 else dark) + (n * 7) % 23 - 11])
+        (f"{name}{n}", f"{name}{n}-s", n % 2, [(bright if n % 2 else dark) + n // 2 * 7 % (2 * spread + 1) - spread])
         for n in range(patients)
     ]
 
 
 @pytest.fixture
 def index(squares: Squares, model: Path, tmp_path: Path) -> Path:
-    """An index of dark squares around 60 and bright squares around 190."""
+    """An index of dark squares from 30 to 90 and bright squares from 160 to 220."""
     path = tmp_path / "index"
-    build_index(squares(studies(60, 60, 190)), path, model=model)
+    build_index(squares(studies(60, 60, 190, spread=30)), path, model=model)
     return path
 
 
 def test_thresholds_follow_the_hospital(index: Path, squares: Squares) -> None:
-    """Where normal squares are as bright as 140, a threshold that was learned at 60 and 190 calls them abnormal."""
-    local = squares(studies(60, 140, 230, "local"), "local")
+    """Where normal squares are as bright as 165, a threshold between 90 and 160 calls them abnormal."""
+    local = squares(studies(60, 168, 210, "local"), "local")
     with Searcher.open(index) as searcher:
         before = [searcher.search([Path(case.path)]).classifier.abnormal for case in local.cases]
         report = calibrate_index(local, index)
@@ -55,8 +59,8 @@ def test_it_is_one_entry_in_the_history_and_can_be_undone(index: Path, squares: 
     with IndexReader.open(index) as reader:
         former, reference, generation = stored_rules(reader), reader.metadata("reference"), len(reader.history())
     assert reference is not None
-    for name in ("first", "second"):
-        calibrate_index(squares(studies(60, 100, 220, name), name), index)
+    for name, dark in (("first", 168), ("second", 175)):
+        calibrate_index(squares(studies(60, dark, 210, name), name), index)
     with IndexReader.open(index) as reader:
         assert [entry["action"] for entry in reader.history()[generation:]] == ["calibrate", "calibrate"]
         assert reader.history()[-1]["detail"]["studies"] == 60
@@ -103,17 +107,10 @@ def test_unfamiliar_studies_are_refused(squares: Squares, model: Path, tmp_path:
 def test_radiographs_of_the_index_and_of_the_training_are_refused(
     index: Path, squares: Squares, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    copies = squares(studies(60, 60, 190), "copies")  # the same bytes under other names
-    renamed = [case.patient for case in copies.cases]
-    other = [
-        type(case)(**{name: getattr(case, name) for name in case.__slots__} | {"patient": f"x{n}", "study": f"x{n}"})
-        for n, case in enumerate(copies.cases)
-    ]
-    assert len(renamed) == len(other)
+    copies = squares(studies(60, 60, 190, spread=30), "copies")  # the same bytes
+    other = [replace(case, patient=f"x{n}", study=f"x{n}") for n, case in enumerate(copies.cases)]
     with pytest.raises(CollectionError, match="60 of the local radiographs under other patients"):
         calibrate_index(Collection(copies.root, "csv", tuple(other)), index)
-
-    from retrieval.encoding.batches import file_digest
 
     local = squares(studies(60, 60, 190, "l"), "local")
     seen = make_model(tmp_path / "seen", seen=[file_digest(Path(local.cases[0].path))])
@@ -123,7 +120,7 @@ def test_radiographs_of_the_index_and_of_the_training_are_refused(
 
 
 def test_an_interrupted_calibration_goes_on(index: Path, squares: Squares) -> None:
-    local = squares(studies(60, 100, 220, "l"), "local")
+    local = squares(studies(60, 168, 210, "l"), "local")
 
     def interrupt(done: int, total: int) -> None:
         if done >= 32:
