@@ -19,7 +19,8 @@ from cli.console import (
 )
 from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
-from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title
+from retrieval.errors import OutputError
+from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title, reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from retrieval.datasets.collection import Collection
     from retrieval.evaluation.agreement import Agreement
     from retrieval.evaluation.evaluate import Evaluation
+    from retrieval.evaluation.finding_figures import FindingFigures
     from retrieval.evaluation.metrics import Estimate
     from retrieval.evaluation.robustness import Robustness
     from retrieval.evaluation.summary import Figures, PartFigures
+    from retrieval.searcher import Searcher
 
 __all__ = ["evaluate", "print_evaluation"]
 
@@ -75,6 +78,9 @@ class FileOptions:
         Predictor,
         Option(metavar="NAME", help="Whose predictions --predictions writes: classifier, vote or mean."),
     ] = Predictor.CLASSIFIER
+    keep: Annotated[
+        bool, Option("--keep", help="Keep the main figures in the index: its answers then say how good it is.")
+    ] = False
 
     def check(self) -> None:
         """Raise OutputError if a file cannot be written, or its name does not end as what is written."""
@@ -138,6 +144,8 @@ def evaluate(
         searcher = frozen(current)  # the report also shows the index that was judged
         result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
         page = evaluation_report(result, searcher) if files.html else ""
+        if files.keep:
+            keep(result, current)
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:
         print_json(result.to_dict())
@@ -145,6 +153,14 @@ def evaluate(
     for case, reason in result.skipped:
         note(f"left out: {case}: {reason}")
     print_evaluation(result)
+
+
+def keep(result: "Evaluation", searcher: "Searcher") -> None:
+    """Leave the main figures in the index. Raises OutputError if nothing can be written there."""
+    try:
+        result.keep(searcher.index)
+    except OSError as error:
+        raise OutputError(f"the figures cannot be kept in {searcher.index.path}: {reason_text(error)}") from error
 
 
 def measure_robustness(
@@ -207,6 +223,10 @@ def print_evaluation(result: "Evaluation") -> None:
     if len(result.parts) > 1:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
+        out.print()
+    if result.findings:
+        out.print("findings of the voting studies, by study", style="bold")
+        out.print(findings_table(result.findings))
         out.print()
     if result.leakage.studies:
         out.print(near_duplicates_line(len(result.leakage.studies), result.studies), style="yellow")
@@ -275,6 +295,18 @@ def parts_table(parts: "Mapping[str, PartFigures]") -> "Table":
     for part, figures in parts.items():
         kappas = [estimate_text(figures.study[reader]["kappa"]) for reader in ("classifier", "knn")]
         table.add_row(part, f"{figures.studies:,} ({figures.abnormal:,})", *kappas)
+    return table
+
+
+def findings_table(findings: "Mapping[str, FindingFigures]") -> "Table":
+    """How often the tally of findings is right, a finding a line."""
+    table = bare_table("finding", "studies", "AUROC (chance 0.5)", "precision if named first", "by chance")
+    for finding, figures in findings.items():
+        precision = figures.precision
+        table.add_row(
+            finding, f"{figures.studies:,}", estimate_text(figures.auroc, digits=2),
+            f"{estimate_text(precision, digits=2)} of {figures.named_first:,}", f"{precision.chance:.3f}",
+        )  # fmt: skip
     return table
 
 

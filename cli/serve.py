@@ -5,7 +5,7 @@ import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -34,12 +34,29 @@ class ServerOptions:
         Path | None,
         Option(metavar="FILE", help="Ask for the token in this file. By default it is taken from MURA_SEARCH_TOKEN."),
     ] = None
+    filing_token_file: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Let who has the token in this file change the index: file studies, correct labels, set them aside.",
+        ),
+    ] = None
+    allow_filing: Annotated[
+        bool, Option("--allow-filing", help="Let everybody on this machine change the index, without a token.")
+    ] = False
     insecure: Annotated[
         bool, Option("--insecure", help="Let everybody who can reach the server ask, without a token.")
     ] = False
     name: Annotated[list[str] | None, Option(metavar="HOST", help="A host name of this server; may be repeated.")] = (
         None
     )
+    allow_origin: Annotated[
+        list[str] | None,
+        Option(
+            metavar="ORIGIN",
+            help="Let pages of this site, such as https://viewer.example.org, ask the API; may be repeated.",
+        ),
+    ] = None
     files: Annotated[
         bool, Option("--files", help="Show indexed radiographs in full size, from the collection's files.")
     ] = False
@@ -55,6 +72,7 @@ class ServerOptions:
     max_upload: Annotated[
         int, Option(min=1, max=1024, metavar="MIB", help="The largest upload, all views together.")
     ] = 64
+    log_format: Annotated[Literal["text", "json"], Option(help="Log lines as text or as JSON objects.")] = "text"
 
     def settings(self) -> Any:
         """The settings of the server, `web.settings.Settings`."""
@@ -64,12 +82,16 @@ class ServerOptions:
             host=self.host,
             port=self.port,
             token=read_token(self.token_file),
+            filing_token=read_token(self.filing_token_file) if self.filing_token_file else None,
+            allow_filing=self.allow_filing,
             insecure=self.insecure,
             names=tuple(self.name or ()),
+            origins=tuple(self.allow_origin or ()),
             files=self.files,
             worklist=self.worklist,
             certificate=self.certificate,
             key=self.key,
+            log=self.log_format,
             limits=Limits(body=self.max_upload << 20),
         )
 

@@ -9,9 +9,8 @@ calibrate the index as `mura-search index calibrate` does; the others are predic
 --draws times (seeds 0, 1, ...), and the kappa of a draw is averaged over the draws. A draw whose local studies
 `index calibrate` would refuse is drawn again.
 
-MODEL is a bundle, by default the bundled model. --untrained takes its network with ImageNet weights instead: nobody
-trained on any of the studies, so two thirds of all studies can be the hospital, and 200 of them be local; a logistic
-regression on the index's pooled features is the classifier (as in `experiments.untrained_features`).
+MODEL is a bundle, by default the bundled model. Its split `valid` has 120 studies, so 100 local ones leave 20 to be
+predicted, and 200 cannot be drawn: a number that leaves fewer than 15 is left out.
 
 One line a change, number of local studies, predictor: kappa, specificity and AUROC of the unchanged studies, of the
 changed ones before, and after, with the 10th and the 90th percentile of kappa over the draws, and how often a local
@@ -37,8 +36,8 @@ from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import Batch, encode_all
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
-from retrieval.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from retrieval.evaluation.metrics import Predictor, measure
+from retrieval.images.corruptions import STRENGTHS, corrupt
 from retrieval.indexing.build import bundle_rules
 from retrieval.indexing.calibrate import FEWEST_PATIENTS, LocalStudies, calibrated
 
@@ -133,12 +132,18 @@ def drawn(patients: Sequence[str], cases: Sequence[Case], wanted: int, seed: int
     return chosen if usable and count >= wanted and len({case.study for case in rest}) >= 15 else None
 
 
-def curve(
-    change: str, wanted: int, index: Encoding, hospital: tuple[Encoding, Encoding], rules: Rules, encoder: Encoder,
-    draws: int,
-) -> list[dict[str, object]]:  # fmt: skip
-    """The lines of the table for a change and a number of local studies; none where they cannot be drawn."""
-    unchanged, other = hospital
+@dataclass(frozen=True)
+class Known:
+    """An index with its rules, and the encoder that made it."""
+
+    index: Encoding
+    rules: Rules
+    encoder: Encoder
+
+
+def curve(known: Known, unchanged: Encoding, other: Encoding, wanted: int, draws: int) -> list[dict[str, object]]:
+    """The lines of the table for a hospital and a number of local studies; none where they cannot be drawn."""
+    index, rules, encoder = known.index, known.rules, known.encoder
     patients = sorted({case.patient for case in other.cases})
     found: list[tuple[dict[str, dict[str, float]], ...]] = []
     kept = tested = 0
@@ -163,7 +168,7 @@ def curve(
         return []
     lines = []
     for name in ("classifier", "vote"):
-        line: dict[str, object] = {"change": change, "local": wanted, "predictor": name, "draws": len(found)}
+        line: dict[str, object] = {"local": wanted, "predictor": name, "draws": len(found)}
         line |= {"tested": round(tested / len(found)), "kept": round(kept / len(found), 3)}
         for number, when in enumerate(("unchanged", "before", "after")):
             for metric in METRICS:
@@ -198,7 +203,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=BUNDLED)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("runs/local-calibration"))
-    parser.add_argument("--changes", nargs="*", default=list(CHANGES), help=f"of {', '.join(CORRUPTIONS)}, NAME:STRENGTH")
+    parser.add_argument("--changes", nargs="*", default=list(CHANGES), help="NAME:STRENGTH, of the suite")
     parser.add_argument("--local", nargs="*", type=int, default=list(LOCAL))
     parser.add_argument("--draws", type=int, default=50)
     arguments = parser.parse_args()
@@ -206,14 +211,14 @@ def main() -> None:
     train, valid = split_cases(read_collection(arguments.data))
     index = encoded(train, encoder, "", arguments.cache)
     unchanged = encoded(valid, encoder, "", arguments.cache)
-    rules = index_rules(index, encoder)
+    known = Known(index, index_rules(index, encoder), encoder)
     lines: list[dict[str, object]] = []
     for change in ["", *arguments.changes]:
         other = encoded(valid, encoder, change, arguments.cache)
         for wanted in arguments.local:
-            lines += curve(change or "none", wanted, index, (unchanged, other), rules, encoder, arguments.draws)
-            for line in lines[-2:]:
-                print(*(f"{name}={value}" for name, value in line.items()), flush=True)
+            for line in curve(known, unchanged, other, wanted, arguments.draws):
+                lines.append({"change": change or "none", **line})
+                print(*(f"{name}={value}" for name, value in lines[-1].items()), flush=True)
     if arguments.out:
         with arguments.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

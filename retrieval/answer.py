@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 from index.case import LABEL_NAMES
 from index.reader import Hit
 from retrieval.csv_format import Row, Tabular
-from retrieval.notices import Code, Notice
+from retrieval.kept_evaluation import KeptEvaluation
+from retrieval.notices import DOUBTS, Code, Notice
 from retrieval.wording import DISCLAIMER, label_word, sentence, verdict
 
 __all__ = [
     "Answer",
     "ClassifierAnswer",
     "Familiarity",
+    "FindingShare",
     "IndexSource",
     "ModelSource",
     "Query",
@@ -53,12 +55,25 @@ class ClassifierAnswer:
 
 @dataclass(frozen=True, slots=True)
 class VoteAnswer:
-    """The vote of the `k` nearest studies of each view, the mean over the views; None if no study could vote."""
+    """The vote of the `k` nearest studies of each view, the mean over the views; None if no study could vote.
+
+    `studies` is how many studies vote on any view.
+    """
 
     probability: float | None
     abnormal: bool | None
     threshold: float
     k: int
+    studies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FindingShare:
+    """A finding of voting studies: how many have it, and their part of the vote together, in [0, 1]."""
+
+    finding: str
+    weight: float
+    studies: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +91,25 @@ class Familiarity:
 
 @dataclass(frozen=True, slots=True)
 class ViewAnswer:
-    """The same figures for one of the views, and the file of its heatmap if one was asked for."""
+    """The same figures for one of the views, and the file of its heatmap if one was asked for.
+
+    `reasons` says why the view is not familiar, if it is not.
+    """
 
     file: str
     classifier: float
     knn: float | None
     similarity: float | None
     heatmap: str | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarCase:
     """A labelled study like the query, by its nearest radiograph.
 
-    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote.
+    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote. `finding` names
+    what the radiograph shows, several separated by semicolons.
     """
 
     rank: int
@@ -103,6 +123,7 @@ class SimilarCase:
     case: str
     path: str
     laterality: str = ""
+    finding: str = ""
 
     @classmethod
     def of(cls, rank: int, hit: Hit, weight: float) -> "SimilarCase":
@@ -119,6 +140,7 @@ class SimilarCase:
             case=case.case,
             path=case.path,
             laterality=case.laterality,
+            finding=case.finding,
         )
 
 
@@ -133,12 +155,13 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class IndexSource:
-    """The index; `synthetic` if its radiographs are."""
+    """The index; `synthetic` if its radiographs are. Each change of the index gives it a new `generation`."""
 
     path: str
     cases: int
     studies: int
     synthetic: bool
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +180,12 @@ class Answer(Tabular):
     """A diagnosis with its evidence. `agreement` of classifier and vote is None if no study could vote.
 
     `cases` are the nearest studies, at most one case a study, by descending similarity. A reader of the answer must see
-    the `notices`. `report` is the file of its report, None if none was asked for.
+    the `notices`. `report` is the file of its report, None if none was asked for. `findings` are those of the voting
+    studies: a list to think of, and not a diagnosis. `evaluation` says how good index and model are, if `evaluate
+    --keep` has measured it.
     """
 
-    columns: ClassVar = "rank similarity weight label study patient part view laterality case path"
+    columns: ClassVar = "rank similarity weight label study patient part view laterality finding case path"
 
     query: Query
     classifier: ClassifierAnswer
@@ -174,6 +199,8 @@ class Answer(Tabular):
     index: IndexSource
     seconds: Seconds
     report: str | None = None
+    findings: tuple[FindingShare, ...] = ()
+    evaluation: KeptEvaluation | None = None
 
     @property
     def title(self) -> str:
@@ -200,6 +227,16 @@ class Answer(Tabular):
         return tuple(map(sentence, self.notices))
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """The warnings that a picture may not be read as it was meant; a reader sees them before the verdict."""
+        return tuple(sentence(notice) for notice in self.notices if notice.code in DOUBTS)
+
+    @property
+    def other_warnings(self) -> tuple[str, ...]:
+        """The warnings that are not doubts."""
+        return tuple(sentence(notice) for notice in self.notices if notice.code not in DOUBTS)
+
+    @property
     def verdict(self) -> str:
         """The answer in one word: "unfamiliar", else "undecided", "abnormal" or "normal"."""
         if self.familiarity.familiar is False:
@@ -207,8 +244,11 @@ class Answer(Tabular):
         return "undecided" if self.agreement is False else label_word(self.classifier.abnormal)
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON object "mura-search/answer/1"."""
-        return {"schema": SCHEMA, "verdict": self.verdict, **plain(self), "warnings": list(self.warnings)}
+        """The JSON object "mura-search/answer/1", with the version of the program."""
+        from retrieval import __version__
+
+        made: dict[str, object] = {"schema": SCHEMA, "version": __version__, "verdict": self.verdict}
+        return made | plain(self) | {"warnings": list(self.warnings)}
 
 
 def plain(value: Any) -> Any:

@@ -40,6 +40,7 @@ class Code(StrEnum):
     SYNTHETIC = "synthetic"
     TRAINED_ON = "trained-on"
     INDEXED_ITSELF = "indexed-itself"
+    INDEXED_STUDY = "indexed-study"
     PATIENT_LEFT_OUT = "patient-left-out"
     UNKNOWN_PATIENT = "unknown-patient"
     UNKNOWN_SITE_KEY = "unknown-site-key"
@@ -47,6 +48,7 @@ class Code(StrEnum):
     MANY_VIEWS = "many-views"
     NO_VOTE = "no-vote"
     NO_SUCH_LABEL = "no-such-label"
+    NO_SUCH_STUDY = "no-such-study"
     # A collection.
     WITHOUT_STUDY = "without-study"
     WITHOUT_PATIENT = "without-patient"

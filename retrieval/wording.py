@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISCLAIMER",
+    "FINDINGS",
     "PREDICTORS",
+    "PROBABILITY",
+    "THRESHOLD",
     "anonymous_sentence",
     "drift_sentence",
     "estimate_text",
+    "evaluation_text",
+    "findings_text",
     "footnotes",
     "label_word",
     "metric_title",
@@ -30,6 +35,7 @@ __all__ = [
     "sentence",
     "trial_sentence",
     "verdict",
+    "vote_share",
     "warnings_of_files",
 ]
 
@@ -45,6 +51,13 @@ _METRICS = {
     "map_at_r": "mAP at R",
 }
 DISCLAIMER = "Not a medical device: research and teaching only."
+FINDINGS = "Findings of the voting studies, by their part of the vote: a list to think of, and not a diagnosis."
+PROBABILITY = (
+    "Probability of abnormality: of 100 studies with this figure about as many are abnormal, if they are like those "
+    "that the index learned from."
+)
+THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies."
+_MOST_FINDINGS = 8
 
 
 def printable(text: str) -> str:
@@ -76,6 +89,48 @@ def verdict(answer: "Answer") -> str:
     if answer.agreement:
         return f"{classifier}: classifier and vote agree"
     return f"undecided: the classifier says {classifier}, the vote says {vote}"
+
+
+def findings_text(answer: "Answer") -> str:
+    """The heaviest findings of the voting studies: "fracture 61 %, plate 12 %"; "" if there are none."""
+    more = len(answer.findings) - _MOST_FINDINGS
+    shown = [f"{share.finding} {share.weight:.0%}".replace("%", " %") for share in answer.findings[:_MOST_FINDINGS]]
+    return ", ".join(shown) + (f", and {more} more" if more > 0 else "")
+
+
+def evaluation_text(answer: "Answer") -> str:
+    """How good index and model are on other patients, in a sentence; "" if it was not measured."""
+    kept = answer.evaluation
+    if kept is None:
+        return ""
+    words = []
+    for predictor in dict.fromkeys(figure.predictor for figure in kept.figures):
+        own = [one for one in kept.figures if one.predictor == predictor and one.value is not None]
+        figures = [f"{metric_title(one.metric)} {_interval(one.value, one.low, one.high)}" for one in own]
+        words.append(f"{PREDICTORS.get(predictor, predictor)} {', '.join(figures)}")
+    changed = "" if kept.generation == answer.index.generation else "; the index has changed since"
+    return (
+        f"Measured on {kept.studies} studies ({kept.abnormal} abnormal) of other patients on {kept.made}{changed}: "
+        f"{'; '.join(words)}. Intervals are 95 %."
+    )
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A figure with two digits, and its interval if it has one: "0.91 (0.85 to 0.96)"."""
+    return f"{value:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
+
+
+def vote_share(answer: "Answer") -> str:
+    """How much of the vote the shown studies carry, in a sentence; "" if none of them votes."""
+    voting = [case for case in answer.cases if case.weight]
+    if not voting or not answer.knn.studies:
+        return ""
+    share = f"{sum(case.weight for case in voting):.0%}".replace("%", " %")
+    if len(voting) == answer.knn.studies:
+        return f"These are all {len(voting)} voting studies." if len(voting) > 1 else "This is the only voting study."
+    which = "This one" if len(voting) == 1 else f"These {len(voting)}"
+    carry = "carries" if len(voting) == 1 else "carry"
+    return f"{which} of the {answer.knn.studies} voting studies {carry} {share} of the vote."
 
 
 def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
@@ -141,6 +196,10 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "{view} is indexed itself, as {case}; patient {patient} is left out",
         "{view} is indexed itself; its patient is left out",
     ),
+    Code.INDEXED_STUDY: (
+        "the query is the indexed study {study}, labelled {label}; patient {patient} is left out",
+        "the query is an indexed study; its patient is left out",
+    ),
     Code.PATIENT_LEFT_OUT: (
         "patient {patient} is left out, who may be the same: merged with the prefix {prefix}",
         "a patient of a merged index, who may be the same, is left out",
@@ -158,6 +217,7 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "nothing could vote: no fitting study of another patient is indexed",
     ),
     Code.NO_SUCH_LABEL: ("no indexed study has the label asked for",) * 2,
+    Code.NO_SUCH_STUDY: ("no indexed study fits what is to be shown",) * 2,
 }
 # What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
 _OF_COLLECTION: dict[str, str] = {

@@ -2,7 +2,9 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,7 +28,7 @@ class Limits(BaseModel):
     memory: int = 1 << 30  # of all requests at work together
     requests: int = 64  # at work at once
     pictures: int = 128  # that wait for the encoder
-    batch: int = 8  # pictures encoded together
+    batch: int = 2  # pictures encoded together: more are no faster without a GPU, and take 45 MB each
     gather: float = 0.004  # time in which the pictures of a batch arrive
     wait: float = 5  # for a turn while others are at work; beyond it, or if it is expected, a request is refused
     decode: float = 10  # of processor time to decode one file
@@ -43,8 +45,8 @@ class Settings(BaseModel):
     """Where to listen and who may ask. Raises ServerError for settings that are unsafe or cannot work.
 
     Without a `token` everybody who reaches the server may ask, so off loopback it needs a token or `insecure`. `names`
-    are further host names that requests may use. `files`: whether full pictures are read from the collection.
-    `worklist`: a folder of studies to rank for reading.
+    are further host names that requests may use. `origins`: sites whose pages may ask the API, with the token. `files`:
+    whether full pictures are read from the collection. `worklist`: a folder of studies to rank for reading.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,13 +54,17 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = Field(default=None, repr=False)
+    filing_token: str | None = Field(default=None, repr=False)
+    allow_filing: bool = False
     insecure: bool = False
     names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     files: bool = False
     worklist: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
     key_password: str | None = Field(default=None, repr=False)
+    log: Literal["text", "json"] = "text"
     limits: Limits = Limits()
 
     @model_validator(mode="after")
@@ -73,8 +79,19 @@ class Settings(BaseModel):
                 f"other machines can reach {self.host}, so a token is needed: give --token-file FILE or set "
                 f"{TOKEN_VARIABLE}; with --insecure everybody who reaches the server may ask"
             )
+        if self.filing_token is not None and len(self.filing_token) < SHORTEST_TOKEN:
+            raise ServerError(
+                f"the filing token has {len(self.filing_token)} characters; take at least {SHORTEST_TOKEN}"
+            )
+        if self.filing_token is not None and self.filing_token == self.token:
+            raise ServerError("the filing token is that of all who may ask; take another one")
+        if self.allow_filing and not self.loopback:
+            raise ServerError("--allow-filing is for this machine alone; give --filing-token-file instead")
         if self.key is not None and self.certificate is None:
             raise ServerError("--key belongs to a certificate: name it with --certificate")
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
+                raise ServerError(f"{origin} is no origin; give scheme and host, such as https://viewer.example.org")
         if self.worklist is not None and not self.worklist.is_dir():
             raise ServerError(f"{self.worklist} is not a folder; name the folder with the worklist's studies")
         for file in (self.certificate, self.key):

@@ -107,6 +107,7 @@ def fit_rules(
         familiarity_limit=limit,
         parts=known,
         appearance_limits=appearance_limits,
+        borderline=fallback.borderline,
         source=source + note,
     )
 

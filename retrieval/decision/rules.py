@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.decision.borderline import Borderline
 from retrieval.decision.calibration import sigmoid
 from retrieval.decision.local_classifier import LocalClassifier
 from retrieval.encoding.probes import MARGINS
@@ -24,8 +25,9 @@ class Rules:
     sigmoid(slope * logit + intercept); each calls a study abnormal above its threshold. A study is familiar where the
     nearest similarity of its least familiar view is at least `familiarity_limit`, and where the margins by which its
     views are of one of the `parts`, not inverted and not on their side are at least the three `appearance_limits`
-    (`retrieval.encoding.probes`), if there are any. `local` is the classifier that takes the place of the
-    model's, if there is one. `source` says what they were learned from.
+    (`retrieval.encoding.probes`), if there are any. `borderline` has the widths of borderline predictions; None where
+    they were not learned. `local` is the classifier that takes the place of the model's, if there is one. `source` says
+    what the rules were learned from.
     """
 
     k: int = 15
@@ -37,12 +39,13 @@ class Rules:
     familiarity_limit: float = 0.5
     parts: tuple[str, ...] = ()
     appearance_limits: tuple[float, ...] = ()
+    borderline: Borderline | None = None
     source: str = "plain defaults: too few labelled studies to learn from, and none in the model bundle"
     local: LocalClassifier | None = None
 
     def __post_init__(self) -> None:
-        listed = ("parts", "appearance_limits", "source", "local")
-        numbers = [value for name, value in asdict(self).items() if name not in listed] + [*self.appearance_limits]
+        others = ("parts", "appearance_limits", "borderline", "source", "local")
+        numbers = [value for name, value in asdict(self).items() if name not in others] + [*self.appearance_limits]
         texts = (self.source, *self.parts)
         finite = all(type(n) in (int, float) and abs(n) <= _LARGEST for n in numbers)  # NaN is not
         if not (finite and all(isinstance(text, str) for text in texts)):
@@ -79,19 +82,21 @@ class Rules:
     def from_dict(cls, values: Mapping[str, object]) -> "Rules":
         """The rules that `to_dict` gave, also after JSON. Raises ValueError for a missing, unknown or invalid rule.
 
-        Older rules have no `parts` and no `appearance_limits`, and most have no `local`.
+        Older rules have no `parts`, no `appearance_limits` and no `borderline`, and most have no `local`.
         """
         if not isinstance(values, Mapping):
             raise ValueError("decision rules are named values")
         listed = {name: values.get(name, ()) for name in ("parts", "appearance_limits")}
-        if set(values) | {*listed, "local"} != set(cls.__slots__):
+        if set(values) | set(listed) | {"borderline", "local"} != set(cls.__slots__):
             raise ValueError(f"decision rules need exactly {', '.join(cls.__slots__)}")
         local = LocalClassifier.from_dict(values.get("local"))
         for name, value in listed.items():
             if not isinstance(value, list | tuple):
                 raise ValueError(f"the {name} of decision rules are a list")
             listed[name] = tuple(value)
-        return cls(**{**values, **listed, "local": local})  # type: ignore[arg-type]  # __post_init__ checks them
+        widths = values.get("borderline")
+        borderline = None if widths is None else Borderline.from_dict(widths)
+        return cls(**{**values, **listed, "borderline": borderline, "local": local})  # type: ignore[arg-type]  # checked
 
 
 DEFAULTS = Rules()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from index.case import Case
 from index.frozen import FrozenReader
+from index.reader import IndexReader
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
@@ -20,6 +22,7 @@ from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.picture_hash import picture_hashes, same_picture
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.drift import Drift, Scored, drift_between
+from retrieval.evaluation.finding_figures import FindingFigures, findings_of
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import (
@@ -35,6 +38,7 @@ from retrieval.evaluation.summary import (
 from retrieval.evaluation.tables import FIGURE_COLUMNS, STUDY_COLUMNS, figure_rows, study_row
 from retrieval.evaluation.triage import Triage, triage
 from retrieval.frames import frame_of
+from retrieval.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import PREDICTORS, estimate_text, metric_title, sentence
@@ -45,17 +49,19 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate", "frozen", "refuse_known", "refuse_trained", "require_comparable"]
 
 SCHEMA = "mura-search/evaluation/1"
+KEPT = ("auroc", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Summary, Tabular):
     """A `Summary`, and what it rests on; as a table, a study a line. `operating_point` is None if none was asked for.
 
-    `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `leakage` the near
-    duplicates in the index, with the figures of the studies without them. `drift` compares the scores with those of the
-    index's own studies, None where it does not know them. `unfamiliar` is the number of studies unlike the index.
-    `worklist` says how early abnormal studies come in a list sorted by each predictor's probability. `skipped` has
-    (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by study.
+    `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `findings` how
+    often the tally of findings is right, by finding, `leakage` the near duplicates in the index, with the figures of
+    the studies without them. `drift` compares the scores with those of the index's own studies, None where it does not
+    know them. `unfamiliar` is the number of studies unlike the index. `worklist` says how early abnormal studies come
+    in a list sorted by each predictor's probability. `skipped` has (case, reason) of each unreadable radiograph;
+    `predictions` has the other radiographs by study.
     """
 
     columns: ClassVar = STUDY_COLUMNS
@@ -63,6 +69,7 @@ class Evaluation(Summary, Tabular):
     operating_point: OperatingPoint | None
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
+    findings: Mapping[str, FindingFigures]
     worklist: Mapping[str, Triage]
     leakage: IndexLeakage
     drift: Drift | None
@@ -97,6 +104,22 @@ class Evaluation(Summary, Tabular):
         """The studies in the order of the collection."""
         return [study_row(study, self.leakage.indexed_cases(study.study)) for study in self.predictions]
 
+    def keep(self, index: IndexReader) -> None:
+        """Leave the main figures in the index that was evaluated, so that its answers show them. Raises OSError."""
+        estimates = [(name, metric, self.study[name][metric]) for name in ("classifier", "knn") for metric in KEPT]
+        KeptEvaluation(
+            studies=self.studies,
+            abnormal=self.abnormal_studies,
+            made=datetime.now(UTC).date().isoformat(),
+            generation=self.index.generation,
+            figures=tuple(
+                EvaluatedFigure(name, metric, estimate.value, estimate.low, estimate.high)
+                for name, metric, estimate in estimates
+            ),
+            index=index.identity,
+            model=self.model.sha256,
+        ).write(index.path)
+
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/evaluation/1"; only the CSV table has single studies."""
         return {
@@ -109,6 +132,7 @@ class Evaluation(Summary, Tabular):
             "operating_point": plain(self.operating_point),
             "sweep": plain(self.sweep),
             "lesions": plain(self.lesions),
+            "findings": plain(self.findings),
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
             "rules": self.rules.to_dict(),
             "notes": list(self.notes),
@@ -157,6 +181,7 @@ def evaluate(
         ),
         sweep=sweep_of(predictions, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(predictions, rounds=rounds, seed=seed),
+        findings=findings_of(predictions, rounds=rounds, seed=seed),
         worklist=_worklist(predictions, rounds, seed),
         leakage=index_leakage(searcher.index, predictions, workers=workers, rounds=rounds, seed=seed),
         drift=drift_between(searcher.reference, [_scored(prediction) for prediction in predictions]),

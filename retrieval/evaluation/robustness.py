@@ -1,6 +1,6 @@
 """How predictions change if radiographs are acquired, processed or exported otherwise than those of the index.
 
-Each study of a collection is queried as it is, and again under each of `evaluation.corruptions` at each strength. The
+Each study of a collection is queried as it is, and again under each of `images.corruptions` at each strength. The
 index, the model and the decision rules stay as they are.
 """
 
@@ -20,11 +20,11 @@ from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
 from retrieval.errors import EvaluationError
-from retrieval.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from retrieval.evaluation.evaluate import frozen, refuse_known, refuse_trained, require_comparable
 from retrieval.evaluation.metrics import Estimate, bootstrap_ratios
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import figures_of
+from retrieval.images.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from retrieval.searcher import Searcher
 
 __all__ = ["FIGURES", "Condition", "Robustness", "robustness"]

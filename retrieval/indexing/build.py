@@ -3,10 +3,11 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,8 +23,9 @@ from retrieval.decision.reference import Reference, index_reference
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
-from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import BundleError, CollectionError
+from retrieval.indexing.borderline import with_borderline
 from retrieval.notices import Code, Notice
 from retrieval.wording import anonymous_sentence, warnings_of_files
 
@@ -131,7 +133,10 @@ def build_index(
             build, collection, encoder, keep_blank=keep_blank, workers=workers, progress=progress
         )
         settings = collection_metadata(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
-        report = finish_build(build, path, settings, bundle)
+        paths = {case.case: case.path for case in collection.cases}
+        report = finish_build(
+            build, path, settings, bundle, partial(with_borderline, encoder=encoder, paths=paths, workers=workers)
+        )
     return replaced(
         report,
         notices=(*collection.notices, *report.notices, *notices),
@@ -141,17 +146,24 @@ def build_index(
     )
 
 
-def finish_build(build: IndexBuilder, path: Path, settings: Mapping[str, object], bundle: Bundle) -> BuildReport:
+def finish_build(
+    build: IndexBuilder,
+    path: Path,
+    settings: Mapping[str, object],
+    bundle: Bundle,
+    complete: Callable[..., Rules] | None = None,
+) -> BuildReport:
     """Learn the decision rules from the added cases, and move the index to `path`.
 
     settings: further metadata of the index. bundle: its own rules are used if there are too few cases to learn from.
-    Raises CollectionError if no case was added.
+    complete: adds to the rules what needs the radiographs themselves, as `with_borderline` does. Raises
+    CollectionError if no case was added.
     """
     cases, quarantined = build.cases(), build.quarantined()
     if not cases:
         first = next(iter(quarantined.values()), "the collection is empty")
         raise CollectionError(f"none of the {len(quarantined)} radiographs could be read; the first: {first}")
-    learned = learn_decisions(cases, build, bundle)
+    learned = learn_decisions(cases, build, bundle, complete)
     rules = learned.rules
     names = sorted({case.label_name for case in cases})
     reference = None if learned.reference is None else learned.reference.to_dict()
@@ -179,10 +191,13 @@ class Learned:
     reference: Reference | None
 
 
-def learn_decisions(cases: Sequence[Case], build: IndexBuilder, bundle: Bundle) -> Learned:
+def learn_decisions(
+    cases: Sequence[Case], build: IndexBuilder, bundle: Bundle, complete: Callable[..., Rules] | None = None
+) -> Learned:
     """Learn the rules, try a classifier of the index's own studies beside the model's, and note their scores.
 
-    Only studies on whose patients the model was not trained teach. cases: those of the build.
+    Only studies on whose patients the model was not trained teach. cases: those of the build. complete: as of
+    `finish_build`.
     """
     embeddings, logits = build.embeddings(), build.logits()
     trained_on = bundle.seen_in(cases, (picture for batch in build.batches() for picture in batch.thumbnails))
@@ -199,6 +214,8 @@ def learn_decisions(cases: Sequence[Case], build: IndexBuilder, bundle: Bundle) 
     patients = [owners[study] for study in range(len(labels))]
     trial = try_local_classifier(Teaching(embeddings[rows], logits[rows], study_of, labels, patients))
     rules = with_classifier(rules, trial)
+    if complete:
+        rules = complete(rules, cases=cases, encoded=Encoded(embeddings, logits), trained_on=trained_on)
     reference = index_reference(cases, embeddings, logits, rules, trained_on=trained_on)
     if reference and trial and trial.classifier:
         reference = reference.with_classifier(np.array(trial.probabilities), rules.classifier_threshold)

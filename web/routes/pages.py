@@ -1,19 +1,20 @@
 """The pages, the parts of pages that scripts ask for, and the login."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
-from retrieval.wording import verdict
+from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, evaluation_text, verdict, vote_share
 from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
-from web.responses import page
+from web.responses import page, tagged
+from web.routes.access import may_file
 from web.routes.api import service_of
 from web.routes.query_form import ask, while_connected
 from web.security.middleware import client_address
@@ -49,6 +50,21 @@ async def again(study: str, request: Request, question: Annotated[Question, Quer
     return await _answered(request, await service_of(request).again(study, question), study, question)
 
 
+@pages.post("/studies/{study}/remove")
+async def remove(study: str, request: Request) -> Response:
+    """Take a view off a remembered study, which gets another address: the former one stays as it was."""
+    async with request.form(max_files=0, max_fields=1, max_part_size=64) as form:
+        view = str(form.get("view", ""))
+    if not (view.isascii() and view.isdigit()):
+        raise Refused(422, "view is the number of the view to remove")
+    service = service_of(request)
+    name = service.remove_view(study, int(view[:9]))
+    if not _is_part(request):
+        return RedirectResponse(f"/studies/{name}", 303)
+    question = Question()
+    return await _answered(request, await service.again(name, question), name, question)
+
+
 @pages.get("/studies/{study}/compare")
 async def compare(study: str, request: Request, question: Annotated[ComparisonQuestion, Query()]) -> Response:
     service = service_of(request)
@@ -70,7 +86,9 @@ async def report(study: str, request: Request, question: Annotated[Question, Que
 
 @pages.get("/login")
 async def login_form(request: Request) -> Response:
-    return page("login.html", problem="") if _sessions(request).needed else RedirectResponse("/", 303)
+    sessions = _sessions(request)
+    needed = sessions.needed or sessions.files
+    return page("login.html", problem="") if needed else RedirectResponse("/", 303)
 
 
 @pages.post("/login")
@@ -85,7 +103,8 @@ async def login(request: Request) -> Response:
         return page("login.html", 401, problem="That is not the token of this server.")
     reply = RedirectResponse("/", 303)
     settings: Settings = request.app.state.settings
-    reply.set_cookie(COOKIE, sessions.begin(), max_age=LIFETIME, secure=settings.tls, httponly=True, samesite="strict")
+    session = sessions.begin(filing=sessions.is_filing_token(token.strip()))
+    reply.set_cookie(COOKIE, session, max_age=LIFETIME, secure=settings.tls, httponly=True, samesite="strict")
     return reply
 
 
@@ -96,21 +115,45 @@ async def logout(request: Request) -> Response:
     return reply
 
 
+@pages.get("/openapi.json")
+async def description(request: Request) -> Response:
+    return _kept(request, JSONResponse(request.app.state.description))
+
+
+@pages.get("/docs")
+async def documentation(request: Request) -> Response:
+    """The description of the API for people, without scripts."""
+    return _kept(request, page("docs.html", document=request.app.state.description, **await head_of(request)))
+
+
 @pages.get("/static/base.css")
-async def base_style() -> Response:
+async def base_style(request: Request) -> Response:
     """The style sheet that the page shares with the reports."""
-    return Response(
-        static("theme.css") + static("base.css"), media_type="text/css", headers={"cache-control": "no-cache"}
-    )
+    return _kept(request, Response(static("theme.css") + static("base.css"), media_type="text/css"))
+
+
+def _kept(request: Request, reply: Response) -> Response:
+    """A reply without anything of a patient, which a browser may keep and ask for again by its ETag."""
+    reply = tagged(request, reply)
+    reply.headers["cache-control"] = "no-cache"
+    return reply
 
 
 async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
-    index = await service_of(request).about()
+    service = service_of(request)
+    index, worklist = await service.about(), request.app.state.worklist
+    listed = service.studies.get(name).listed if name else ""
     return await _front(
         request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
-        warnings=[f"{text.rstrip('.')}." for text in answer.warnings], question=question,
-        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
+        doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
+        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None, filing=may_file(request),
+        place=worklist.place(listed) if worklist and listed else None, vote_share=vote_share(answer),
+        FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated=evaluation_text(answer),
     )  # fmt: skip
+
+
+def _sentences(texts: Sequence[str]) -> list[str]:
+    return [text if text.endswith(("?", ".")) else f"{text}." for text in texts]
 
 
 def _view_rows(answer: Answer) -> list[tuple[str, ...]]:
@@ -142,6 +185,8 @@ async def head_of(request: Request, index: IndexSummary | None = None) -> dict[s
         "index": index or await service_of(request).about(),
         "login": _sessions(request).needed,
         "worklist_link": request.app.state.worklist is not None,
+        "filing": may_file(request),
+        "filing_login": _sessions(request).files and not may_file(request),
     }
 
 

@@ -10,9 +10,9 @@ import pytest
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import Rules
 from retrieval.errors import EvaluationError
-from retrieval.evaluation.corruptions import CORRUPTIONS, corrupt
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.evaluation.robustness import robustness
+from retrieval.images.corruptions import CORRUPTIONS, corrupt
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher

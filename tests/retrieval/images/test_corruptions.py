@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from retrieval.images.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 
 Picture = NDArray[np.uint8]
 
