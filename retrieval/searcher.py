@@ -460,8 +460,8 @@ class Searcher:
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
             views=tuple(
-                ViewAnswer(*figures, reasons=reasons)
-                for *figures, reasons in zip(
+                ViewAnswer(file, classifier, knn, similarity, reasons=reasons)
+                for file, classifier, knn, similarity, reasons in zip(
                     query.files, scores.classifier, votes, scores.nearest, scores.reasons, strict=True
                 )
             ),

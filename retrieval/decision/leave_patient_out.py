@@ -68,14 +68,18 @@ def ranked_studies(
     rows: NDArray[np.int64],
     k: int,
     owners: Sequence[str] | None = None,
+    *,
+    asked: NDArray[np.float32] | None = None,
 ) -> Ranked:
     """Find the k studies of other patients nearest to each of V rows, for all of them at once.
 
     K = min(k, studies); where a row has fewer, -inf fills it up. The same as the index's search with each row's patient
     excluded, but one product of matrices instead of V searches. `owners` (N) may name other owners than the patients.
+    asked: other embeddings (N, D) of the cases, to ask with instead of those that are known.
     """
     _, owner_of = np.unique([case.patient for case in cases] if owners is None else list(owners), return_inverse=True)
-    return _ranked(cases, embeddings, embeddings[rows], k, lambda chunk: owner_of[rows[chunk]][:, None] == owner_of)
+    queries = (embeddings if asked is None else asked)[rows]
+    return _ranked(cases, embeddings, queries, k, lambda chunk: owner_of[rows[chunk]][:, None] == owner_of)
 
 
 def ranked_queries(

@@ -11,6 +11,7 @@ const sent = new Map(); // by study: the files that this page has sent for it, t
 let shown = ""; // the study on screen, if the server remembers it
 let sending = null;
 let asked = []; // the files of the last question
+let askedAbout = ""; // the study to which they were added
 let dropped = []; // files that wait for a choice
 
 function say(text) { find("status").textContent = text; }
@@ -87,13 +88,14 @@ function take(files, adding = false) {
   } else if (size > megabytes * 2 ** 20) {
     complain(`these files are larger than ${megabytes} MiB together; send fewer or smaller ones`);
   } else {
-    ask([...files], adding);
+    const waiting = adding && isBusy(); // more views of what is being asked
+    ask(waiting ? [...asked, ...files] : [...files], waiting ? Boolean(askedAbout) : adding);
   }
 }
 
 function offer(files) { // a second drop may be another study, or more views of the one on screen
   if (!files.length) return;
-  if (!shown) { take(files); return; }
+  if (!shown && !isBusy()) { take(files); return; }
   dropped = files;
   find("dropped").textContent = files.length === 1 ? files[0].name : `${files.length} files`;
   find("choice").hidden = false;
@@ -169,6 +171,7 @@ function ask(files, adding = false) {
   find("choice").hidden = true;
   const former = adding ? shown : "";
   asked = files;
+  askedAbout = former;
   const data = new FormData(form);
   data.delete("files");
   for (const file of files) data.append("files", file);
@@ -207,6 +210,7 @@ function ask(files, adding = false) {
   request.send(data);
 }
 
+function isBusy() { return !find("progress").hidden; }
 function viewsShown() { return JSON.parse(find("verdict").dataset.files); }
 
 function put(html, address = "") {
