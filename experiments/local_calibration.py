@@ -21,7 +21,7 @@ import argparse
 import csv
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -83,9 +83,11 @@ def encoded(cases: Sequence[Case], encoder: Encoder, change: str, cache: Path) -
             file,
             embeddings=np.concatenate([batch.embeddings for batch in parts]),
             logits=np.concatenate([batch.logits for batch in parts]),
+            digests=[case.digest for batch in parts for case in batch.cases],
         )
     with np.load(file) as stored:
-        return Encoding(tuple(cases), stored["embeddings"], stored["logits"])
+        known = tuple(replace(case, digest=str(own)) for case, own in zip(cases, stored["digests"], strict=True))
+        return Encoding(known, stored["embeddings"], stored["logits"])
 
 
 def changed(change: str, case: Case, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
