@@ -47,8 +47,9 @@ from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import Images, Reader, View, count_distinct, read_views
 
-__all__ = ["Searcher", "StudyScores", "default_index", "stored_rules"]
+__all__ = ["RULES_SINCE", "Searcher", "StudyScores", "default_index", "stored_rules"]
 
+RULES_SINCE = "rules_since"  # metadata of an index: the generation in which its rules were changed last
 SHOWN = 5  # studies in an answer by default
 _MANY = 20  # more views than one study has: they are probably of several
 
@@ -106,7 +107,7 @@ class Searcher:
         self._labels: tuple[str, ...] | None = None
         self._explained: Encoder | None = None
         self._reference: tuple[Reference | None] | None = None
-        self._evaluation = KeptEvaluation.read(index.path, index.identity, encoder.bundle.sha256)
+        self._evaluation = _kept_evaluation(index, encoder.bundle)
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -481,6 +482,13 @@ class Searcher:
 def _similarities(hits: Sequence[Sequence[Hit]]) -> tuple[float | None, ...]:
     """The similarity of each view's nearest study; None for a view without hits."""
     return tuple(row[0].similarity if row else None for row in hits)
+
+
+def _kept_evaluation(index: IndexReader, bundle: Bundle) -> KeptEvaluation | None:
+    """The figures that were kept of this index and model, unless the rules were calibrated since."""
+    kept = KeptEvaluation.read(index.path, index.identity, bundle.sha256)
+    since = index.metadata(RULES_SINCE)
+    return None if kept and isinstance(since, int) and kept.generation < since else kept
 
 
 def stored_rules(folder: IndexReader) -> Rules:

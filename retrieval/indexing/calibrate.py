@@ -38,7 +38,7 @@ from retrieval.errors import CollectionError
 from retrieval.indexing.build import encode_remaining, fingerprint, resumed_cases, with_classifier
 from retrieval.indexing.update import require_same_site
 from retrieval.notices import Notice
-from retrieval.searcher import stored_rules
+from retrieval.searcher import RULES_SINCE, stored_rules
 
 __all__ = ["CalibrationReport", "LocalStudies", "calibrate_index", "calibrated", "undo_calibration"]
 
@@ -206,8 +206,8 @@ def undo_calibration(path: Path) -> Rules:
 
     Raises IndexFailure where the index was not calibrated, or the former rules are no longer kept.
     """
-    with IndexWriter.open(path) as writer:
-        former = writer.metadata("former")
+    with IndexWriter.open(path) as writer, IndexReader.open(path) as reader:
+        former = reader.metadata("former")
         if not isinstance(former, list) or not former:
             raise IndexFailure(
                 f"{path} keeps no rules from before a calibration; calibrate it again, or build it again"
@@ -215,6 +215,7 @@ def undo_calibration(path: Path) -> Rules:
         last = former[0]
         rules = Rules.from_dict(last["rules"])
         values = {"rules": last["rules"], "reference": last["reference"], "former": former[1:] or None}
+        values[RULES_SINCE] = reader.generation + 1
         writer.set_values("undo-calibrate", {"classifier": rules.classifier}, values)
     return rules
 
@@ -227,6 +228,7 @@ def _values(reader: IndexReader, learned: Calibration) -> Mapping[str, object]:
         "rules": learned.rules.to_dict(),
         "reference": learned.reference.to_dict(),
         "former": [before, *(kept if isinstance(kept, list) else [])][:_KEPT],
+        RULES_SINCE: reader.generation + 1,
     }
 
 
