@@ -27,6 +27,10 @@ class Encoded:
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
 
+    def row(self, number: int) -> "Encoded":
+        """One of the radiographs alone."""
+        return Encoded(self.embeddings[number : number + 1], self.logits[number : number + 1])
+
     def mean(self) -> NDArray[np.float32]:
         """The mean embedding (D,), of unit length."""
         mean = self.embeddings.mean(0)
