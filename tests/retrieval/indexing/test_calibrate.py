@@ -9,10 +9,14 @@ import pytest
 from index.reader import IndexReader
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
+from retrieval.decision.calibration import sigmoid
+from retrieval.decision.local_classifier import LocalClassifier
 from retrieval.encoding.batches import file_digest
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import build_index
+from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.calibrate import calibrate_index, undo_calibration
+from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.searcher import Searcher, stored_rules
 
 Squares = Callable[..., Collection]
@@ -136,3 +140,35 @@ def test_an_interrupted_calibration_goes_on(index: Path, squares: Squares) -> No
 def test_other_writers_are_waited_for_in_words(index: Path, squares: Squares) -> None:
     with IndexWriter.open(index), pytest.raises(Exception, match="writ"):
         calibrate_index(squares(studies(30, 60, 190, "l"), "local"), index)
+
+
+def test_an_answer_says_which_classifier_spoke(index: Path, square: Callable[..., Path]) -> None:
+    """A local classifier that calls dark squares abnormal takes the place of the model's, in a searcher that is open."""
+    query = square("query.png", 60)
+    with Searcher.open(index) as searcher:
+        before = searcher.search([query]).classifier
+        local = replace(searcher.rules, local=LocalClassifier(0.0, (-8.0, 0.0)), slope=1.0, intercept=0.0)
+        with IndexWriter.open(index) as writer:
+            writer.set_values("calibrate", {}, {"rules": local.to_dict()})
+        after = searcher.search([query])
+        encoded = searcher.encoder.encode([read_radiograph(query).pixels])
+        assert (before.source, after.classifier.source) == ("model", "local")
+        assert before.probability < 0.5 < after.classifier.probability
+        expected = sigmoid(-8 * encoded.embeddings[:, 0].astype(float))
+        assert after.classifier.probability == pytest.approx(expected[0])
+        assert after.to_dict()["classifier"]["source"] == "local"  # type: ignore[index]  # an object
+        assert searcher.explained.head.classify(encoded.embeddings) == pytest.approx(-8 * encoded.embeddings[:, 0])
+        assert searcher.encoder.head.classify(encoded.embeddings) == pytest.approx(encoded.logits)
+
+
+def test_kept_figures_of_former_rules_are_not_shown(index: Path, squares: Squares, square: Callable[..., Path]) -> None:
+    query = square("query.png", 60)
+    with Searcher.open(index) as searcher:
+        kept = KeptEvaluation(
+            9, 4, "2026-01-01", searcher.index.generation, (), searcher.index.identity, searcher.model.sha256
+        )
+        kept.write(index)
+    with Searcher.open(index) as searcher:
+        assert searcher.search([query]).evaluation == kept
+        calibrate_index(squares(studies(60, 168, 210, "l"), "local"), index)
+        assert searcher.search([query]).evaluation is None
