@@ -13,8 +13,8 @@ from retrieval.decision.calibration import sigmoid
 from retrieval.decision.local_classifier import LocalClassifier
 from retrieval.encoding.batches import file_digest
 from retrieval.errors import CollectionError
-from retrieval.indexing.build import build_index
 from retrieval.images.radiograph import read_radiograph
+from retrieval.indexing.build import build_index
 from retrieval.indexing.calibrate import calibrate_index, undo_calibration
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.searcher import Searcher, stored_rules
