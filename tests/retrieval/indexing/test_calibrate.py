@@ -143,7 +143,7 @@ def test_other_writers_are_waited_for_in_words(index: Path, squares: Squares) ->
 
 
 def test_an_answer_says_which_classifier_spoke(index: Path, square: Callable[..., Path]) -> None:
-    """A local classifier that calls dark squares abnormal takes the place of the model's, in a searcher that is open."""
+    """A local classifier that calls dark squares abnormal takes the place of the model's in an open searcher."""
     query = square("query.png", 60)
     with Searcher.open(index) as searcher:
         before = searcher.search([query]).classifier
