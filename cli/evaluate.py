@@ -252,6 +252,8 @@ def print_evaluation(result: "Evaluation") -> None:
     out.print()
     if result.unfamiliar:
         out.print(f"Studies unlike what is indexed: {result.unfamiliar:,} of {result.studies:,}.", style="yellow")
+    if result.drift and result.drift.sentence:
+        out.print(f"{result.drift.sentence}.", style="yellow")
     for text in result.notes:
         out.print(text, style="yellow")
     out.print(f"Decision rules: {result.rules.source}.", style="dim")

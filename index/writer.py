@@ -284,6 +284,16 @@ class IndexWriter(Closing):
                     self._mark()
         return Merged(added, known, differing)
 
+    def set_values(self, action: str, detail: Mapping[str, object], values: Mapping[str, object]) -> None:
+        """Store JSON values for `metadata` in one transaction, with an entry of this action in the history.
+
+        A value of None removes its key.
+        """
+        with self._change():
+            stored = self._database.metadata()["values"] | values
+            self._database.set_metadata(values={key: value for key, value in stored.items() if value is not None})
+            self._database.record(action, detail)
+
     def mark_synthetic(self) -> None:
         """Mark the index as holding synthetic radiographs, before some are added."""
         with self._change():

@@ -41,11 +41,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierAnswer:
-    """Calibrated probability of abnormality, the mean over the views; abnormal if it is above the threshold."""
+    """Calibrated probability of abnormality, the mean over the views; abnormal if it is above the threshold.
+
+    `source` is "model" for the classifier that came with the model, "local" for one that was learned on local studies
+    (`decision.local_classifier`).
+    """
 
     probability: float
     abnormal: bool
     threshold: float
+    source: str = "model"
 
 
 @dataclass(frozen=True, slots=True)

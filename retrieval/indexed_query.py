@@ -90,7 +90,7 @@ def search_indexed(
     files = overlay_files(heatmap, len(pixels), [case.path for case in study.cases]) if heatmap else []
     answer = searcher.answer(study.views, study.encoded, k=k, patient=patient, where=where, notices=[study.notice])
     for file, picture in zip(files, pixels, strict=True):
-        write_overlay(file, overlay(picture, explain_class(searcher.encoder, picture)))
+        write_overlay(file, overlay(picture, explain_class(searcher.explained, picture)))
     if files:
         views = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=True))
         answer = replace(answer, views=tuple(views))
