@@ -243,7 +243,7 @@ class Answer(Tabular):
         from retrieval import __version__
 
         made: dict[str, object] = {"schema": SCHEMA, "version": __version__, "verdict": self.verdict}
-        return made | plain(self) | {"warnings": list(self.warnings)}
+        return {**made, **plain(self), "warnings": list(self.warnings)}
 
 
 def plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from index.atomic import write_whole
 
@@ -48,14 +49,14 @@ class KeptEvaluation:
         """What is kept of this index and model; None if nothing is, or nothing that can be read."""
         try:
             values = json.loads((folder / _FILE).read_bytes())
-            figures = tuple(EvaluatedFigure(*map(_plain, figure)) for figure in values.pop("figures"))
+            figures = tuple(EvaluatedFigure(*(_plain(value) for value in figure)) for figure in values.pop("figures"))
             kept = cls(**values, figures=figures)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
         return kept if (kept.index, kept.model) == (index, model) else None
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     if value is not None and not isinstance(value, str | int | float):
         raise TypeError("a figure has a name, a metric and numbers")
     return value

@@ -19,8 +19,8 @@ class Study:
     """A study of V views, read and encoded, and the patient whom its question named.
 
     `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took. `listed` is its number on
-    the worklist, if it was opened from there. `previews` is true for indexed studies of which only the small pictures in
-    the index are at hand.
+    the worklist, if it was opened from there. `previews` is true for indexed studies of which only the small pictures
+    in the index are at hand.
     """
 
     views: tuple[View, ...]

@@ -12,6 +12,7 @@ const sent = new Map(); // by study: the files that this page has sent for it, t
 let shown = ""; // the study on screen, if the server remembers it
 let sending = null;
 let asked = []; // the files of the last question
+let askedAbout = ""; // the study to which they were added
 let dropped = []; // files that wait for a choice
 
 function say(text) { find("status").textContent = text; }
@@ -88,13 +89,14 @@ function take(files, adding = false) {
   } else if (size > megabytes * 2 ** 20) {
     complain(`these files are larger than ${megabytes} MiB together; send fewer or smaller ones`);
   } else {
-    ask([...files], adding);
+    const waiting = adding && isBusy(); // more views of what is being asked
+    ask(waiting ? [...asked, ...files] : [...files], waiting ? Boolean(askedAbout) : adding);
   }
 }
 
 function offer(files) { // a second drop may be another study, or more views of the one on screen
   if (!files.length) return;
-  if (!shown) { take(files); return; }
+  if (!shown && !isBusy()) { take(files); return; }
   dropped = files;
   find("dropped").textContent = files.length === 1 ? files[0].name : `${files.length} files`;
   find("choice").hidden = false;
@@ -170,6 +172,7 @@ function ask(files, adding = false) {
   find("choice").hidden = true;
   const former = adding ? shown : "";
   asked = files;
+  askedAbout = former;
   const data = new FormData(form);
   data.delete("files");
   for (const file of files) data.append("files", file);
@@ -208,6 +211,7 @@ function ask(files, adding = false) {
   request.send(data);
 }
 
+function isBusy() { return !find("progress").hidden; }
 function viewsShown() { return JSON.parse(find("verdict").dataset.files); }
 
 function put(html, address = "") {
