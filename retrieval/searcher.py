@@ -281,7 +281,7 @@ class Searcher:
         started = time.perf_counter()
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
-        excluded, known = self._own_patients(views, patient)
+        excluded, known = self.own_patients(views, patient)
         scores = self.scores(encoded, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
@@ -370,7 +370,7 @@ class Searcher:
         prefixes = self.index.metadata("prefixes")
         return list(prefixes) if isinstance(prefixes, list) else []
 
-    def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
+    def own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
         """The indexed patients to leave out, and the notices about them."""
         # The user names a patient as the index does, or as the site does.
         asked = () if not patient else patient_names(patient) if self.site else (patient, normalised(patient))
