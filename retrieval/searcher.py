@@ -38,8 +38,8 @@ from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
+from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
-from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.images.radiograph import read_frames
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
@@ -220,7 +220,9 @@ class Searcher:
         overlays = []
         for number, view in enumerate(views):
             own = [one_pass[number : number + 1] for one_pass in maps]
-            overlays.append(overlay(view.pixels, explain_class(self.encoder, view.pixels, views=own)))
+            logit = float(encoded.logits[number])
+            heat = evidence_of(self.encoder, self.rules, view.pixels, logit, views=own)
+            overlays.append(overlay(view.pixels, heat))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)
         drawing = time.perf_counter() - started

@@ -2,6 +2,7 @@
 // Each answer has an address. What is on screen stays until something new can be shown.
 // Without scripts, the form and the links work as plain pages.
 
+import { makeComparison } from "./comparison.js";
 import { makeViewer } from "./viewer.js";
 
 const part = { "X-Fragment": "1", Accept: "text/html, application/json" };
@@ -224,7 +225,7 @@ function put(html, address = "") {
 
 function present() { // an answer that has been put in, or that came with the page
   const viewer = answer.querySelector("[data-viewer]");
-  if (viewer) makeViewer(viewer, answer.querySelector(".tools"));
+  if (viewer) makeViewer(viewer);
   shown = find("verdict").dataset.study;
   if (shown) listStudy(shown, viewsShown());
 }
@@ -275,8 +276,8 @@ async function compare(link) {
   const dialog = find("comparison");
   try {
     find("comparison-content").innerHTML = await get(link.href);
-    makeViewer(dialog.querySelector("[data-viewer]"), dialog.querySelector(".tools"));
-    dialog.showModal();
+    makeComparison(find("comparison-content"), compare);
+    if (!dialog.open) dialog.showModal();
     find("comparison-title").focus();
   } catch (trouble) { warn(trouble, () => compare(link)); }
 }
