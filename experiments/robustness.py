@@ -5,7 +5,7 @@
 
 CASES is the table of all parts that `fracatlas_table.py` makes, RUNS the folder of `mura-search experiment`, whose runs
 have a model for each fold. For each run and fold, the fold's upper-limb studies are asked about as they are and under
-the changes of `retrieval.evaluation.corruptions` at mild and medium strength (with --medium at medium alone, with
+the changes of `retrieval.images.corruptions` at mild and medium strength (with --medium at medium alone, with
 --first-look under six changes at medium strength). The index has the unchanged radiographs of the other folds. The
 studies of all folds are counted together. With --model, NAME is one word for the bundle BUNDLE, whose studies are those
 of the split `valid`, and whose index has those of the split `train`.
@@ -21,11 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from retrieval.evaluation.corruptions import CORRUPTIONS
 
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.robustness import FIGURES, Condition, condition_of, predict_changed
+from retrieval.images.corruptions import CORRUPTIONS
 from retrieval.indexing.build import build_index
 from retrieval.reports.robustness_chart import robustness_chart
 from retrieval.reports.svg_chart import drawing

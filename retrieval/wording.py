@@ -173,7 +173,8 @@ _OF_VIEW: dict[str, str] = {
     Code.STRAY_BITS: "has bits beside its values that its header does not explain: they are ignored",
     Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
     Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
-    Code.TRANSPARENT: "is transparent everywhere: its transparency is ignored",
+    Code.SURPLUS_DATA: "holds more pixels than its header says: those beyond it are not shown",
+    Code.TRANSPARENT: "is equally transparent everywhere: its transparency is ignored",
     Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",
     Code.NEARLY_BLANK: "is nearly blank: almost all of its pixels are alike",
@@ -242,6 +243,9 @@ _OF_COLLECTION: dict[str, str] = {
         "split chooses otherwise"
     ),
     Code.MISSING_FILES: "files that are missing: {count} of {total}",
+    Code.GUESSED_ENCODING: (
+        "the table is not in UTF-8 and is read as Windows-1252: check names with accents, or save it as CSV UTF-8"
+    ),
     Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",

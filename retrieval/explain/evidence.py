@@ -38,7 +38,7 @@ def evidence_of(
     always: bool = False,
 ) -> Heatmap:
     """`evidence` of a view with this classifier logit, with nothing below the rules' threshold unless `always`."""
-    probability = float(rules.probabilities(np.float64(logit)))
+    probability = float(rules.probabilities(np.array(logit)))
     drawn = always or probability > rules.classifier_threshold
     return evidence(encoder, pixels, probability if drawn else 0.0, views=views)
 

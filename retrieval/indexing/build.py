@@ -117,7 +117,7 @@ def build_index(
         path,
         model=bundle.folder,
         dimension=bundle.dimension,
-        fingerprint=fingerprint(collection, bundle),
+        fingerprint=fingerprint(collection, bundle, keep_blank=keep_blank),
         replace=replace,
     ) as build:
         resumed = resumed_cases(build, collection)
@@ -232,10 +232,13 @@ def encode_remaining(
     return report.notices
 
 
-def fingerprint(collection: Collection, bundle: Bundle) -> str:
-    """A hash of the model and of every record; an interrupted build continues only if it is the same."""
+def fingerprint(collection: Collection, bundle: Bundle, *, keep_blank: bool = False) -> str:
+    """A hash of the model, of every record, and of the option that chooses radiographs: of whatever makes an index.
+
+    An interrupted build continues only if it is the same.
+    """
     records = [asdict(collection.stored(case)) for case in collection.cases]
-    return hashlib.sha256(json.dumps([bundle.sha256, records]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([bundle.sha256, keep_blank, records]).encode()).hexdigest()
 
 
 def bundle_rules(bundle: Bundle) -> Rules:
