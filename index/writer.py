@@ -148,11 +148,16 @@ class IndexWriter(Closing):
         if self.remote and len(self._database.pending()) >= AT_ONCE:
             self._update_milvus()
 
-    def put(self, table: str, data: Mapping[str, bytes]) -> None:
-        """Store the bytes of cases, by name, in one of the tables `index.sqlite.schema.EXTRAS`; there is no history."""
+    def put(self, table: str, data: Mapping[str, bytes], action: str = "", **detail: str) -> None:
+        """Store the bytes of cases, by name, in one of the tables `index.sqlite.schema.EXTRAS`.
+
+        With an `action` the history has an entry, with its `detail`, and so readers see a new generation.
+        """
         with self._change():
             rows = {case.case: row for row, case in self._database.cases_where("case", data).items()}
             self._database.put(table, {rows[name]: blob for name, blob in data.items() if name in rows})
+            if action:
+                self._database.record(action, {"cases": len(rows), **detail})
 
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.

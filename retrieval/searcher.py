@@ -38,8 +38,8 @@ from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
+from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
-from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.images.radiograph import read_frames
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
@@ -220,7 +220,9 @@ class Searcher:
         overlays = []
         for number, view in enumerate(views):
             own = [one_pass[number : number + 1] for one_pass in maps]
-            overlays.append(overlay(view.pixels, explain_class(self.encoder, view.pixels, views=own)))
+            logit = float(encoded.logits[number])
+            heat = evidence_of(self.encoder, self.rules, view.pixels, logit, views=own)
+            overlays.append(overlay(view.pixels, heat))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)
         drawing = time.perf_counter() - started
@@ -279,7 +281,7 @@ class Searcher:
         started = time.perf_counter()
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
-        excluded, known = self._own_patients(views, patient)
+        excluded, known = self.own_patients(views, patient)
         scores = self.scores(encoded, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
@@ -368,7 +370,7 @@ class Searcher:
         prefixes = self.index.metadata("prefixes")
         return list(prefixes) if isinstance(prefixes, list) else []
 
-    def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
+    def own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
         """The indexed patients to leave out, and the notices about them."""
         # The user names a patient as the index does, or as the site does.
         asked = () if not patient else patient_names(patient) if self.site else (patient, normalised(patient))

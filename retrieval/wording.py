@@ -48,8 +48,8 @@ _METRICS = {
 DISCLAIMER = "Not a medical device: research and teaching only."
 FINDINGS = "Findings of the voting studies, by their part of the vote: a list to think of, and not a diagnosis."
 PROBABILITY = (
-    "Probability of abnormality: of 100 studies with this figure about as many are abnormal, if they are like those "
-    "that the index learned from."
+    "Probability of abnormality: of 100 studies at 0.30 about 30 are abnormal, if they are like those that the index "
+    "learned from."
 )
 THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies."
 _MOST_FINDINGS = 8

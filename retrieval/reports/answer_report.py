@@ -10,8 +10,8 @@ from pathlib import Path
 
 from retrieval.answer import Answer
 from retrieval.errors import RadiographError
+from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
-from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.query import Images, read_views
 from retrieval.reports.pictures import Layers
 from retrieval.reports.similar_studies import MOST, EncodedQuery, similar_studies
@@ -86,7 +86,11 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
     """The query's views with the heatmaps of "abnormal"."""
     pictures = []
     for number, (view, name, figures) in enumerate(zip(query.views, query.names, answer.views, strict=True)):
-        heatmap = explain_class(searcher.encoder, view.pixels, views=query.maps_of(number))
+        logit = float(query.logits[number])
+        heatmap = evidence_of(searcher.encoder, searcher.rules, view.pixels, logit, views=query.maps_of(number))
+        words = f"where the classifier looks, strongest here: {strongest_region(heatmap)}"
+        if not heatmap.values.any():
+            words = "nothing is drawn: the view's probability is below the threshold"
         many = f" {number + 1} of {len(query.names)}" if len(query.names) > 1 else ""
         knn = "none" if figures.knn is None else f"{figures.knn:.3f}"
         pictures.append(
@@ -95,7 +99,7 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
                 f"query radiograph{many}, {name}",
                 f"{name}: classifier {figures.classifier:.3f}, vote {knn}",
                 heatmap_png(heatmap),
-                f"heatmap of radiograph{many}: support for abnormal is strongest here: {strongest_region(heatmap)}",
+                f"heatmap of radiograph{many}: {words}",
             )
         )
     return pictures

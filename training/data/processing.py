@@ -2,7 +2,7 @@
 
 A network that has seen one hospital's radiographs alone takes their sharpness for health: softer ones look abnormal to
 it. So pictures are changed at random before local contrast enhancement, as they would have been before they are read.
-`retrieval.evaluation.corruptions` measures what that brings; what is done here is done otherwise, and combined.
+`retrieval.images.corruptions` measures what that brings; what is done here is done otherwise, and combined.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def processed(
 
     A third is unchanged. Of the others three quarters are softer or sharper, half have other tones, two fifths are
     noisier, a third were compressed by JPEG, a quarter have a frame, and some have few greys or letters. `strength`
-    multiplies the ranges; at 0 every change is one that nobody sees. The geometry stays.
+    multiplies the ranges of what is drawn. The geometry stays, so lesions stay where they are.
     """
     if generator.random() < UNCHANGED:
         return None

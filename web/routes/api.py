@@ -1,5 +1,7 @@
 """The HTTP API: the answers of the command line and the Python API, and the pictures that belong to them."""
 
+import json
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -77,9 +79,37 @@ async def view_image(study: str, number: int, request: Request, small: Literal["
     return Png(await while_connected(request, picture))
 
 
-@api.get(_VIEW + "/heatmap", summary="What speaks for abnormal, or for normal", response_class=Png, **_OF_STUDY)
-async def view_heatmap(study: str, number: int, request: Request, target: Label = "abnormal") -> Png:
-    return Png(await while_connected(request, service_of(request).class_heatmap(study, number, target)))
+@api.get(_VIEW + "/heatmap", summary="Where the classifier looks, or what is normal", response_class=Png, **_OF_STUDY)
+async def view_heatmap(
+    study: str,
+    number: int,
+    request: Request,
+    target: Label = "abnormal",
+    below: Literal["true", "false"] = "false",
+) -> Png:
+    work = service_of(request).class_heatmap(study, number, target, always=below == "true")
+    return Png(await while_connected(request, work))
+
+
+class Values(Response):
+    media_type = "application/octet-stream"
+
+
+@api.get(_VIEW + "/values", summary="A view's grey values with all their bits", response_class=Values, **_OF_STUDY)
+async def view_values(study: str, number: int, request: Request) -> Values:
+    """Rows from top to bottom, each value in one byte, or in two with the lower one first.
+
+    The header `grey-values` has a JSON object with what they mean: `width`, `height`, `bytes`, `bits`, `slope`,
+    `intercept`, `inverted`, `windows`, `spacing`, `part`, `view`, `laterality`, `colour`.
+    """
+    grey = await while_connected(request, service_of(request).grey_values(study, number))
+    height, width = grey.values.shape
+    about = {"width": width, "height": height, "bytes": grey.values.dtype.itemsize}
+    names = ("bits", "slope", "intercept", "inverted", "part", "view", "laterality", "colour")
+    about |= {name: getattr(grey, name) for name in names} | {"windows": [asdict(window) for window in grey.windows]}
+    about["spacing"] = grey.spacing and asdict(grey.spacing)
+    data = grey.values.astype(grey.values.dtype.newbyteorder("<"), copy=False).tobytes()
+    return Values(data, headers={"grey-values": json.dumps(about)})
 
 
 @api.get(_VIEW + "/likeness", summary="What makes a view and a case alike", response_class=Png, **_OF_STUDY)

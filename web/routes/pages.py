@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
+from retrieval.encoding.batches import THUMBNAIL_SIDE
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
@@ -71,7 +72,16 @@ async def compare(study: str, request: Request, question: Annotated[ComparisonQu
     case = await service.case(question.case)
     number, similarity = await service.nearest_view(study, case.case)
     return await _front(
-        request, "comparison.html", case=case, similarity=similarity, number=number, name=study, full=service.files
+        request,
+        "comparison.html",
+        case=case,
+        similarity=similarity,
+        number=number,
+        name=study,
+        full=service.files,
+        cases=await service.cases_of(case.study),
+        preview=THUMBNAIL_SIDE,
+        report_text=getattr(case, "report", ""),
     )
 
 

@@ -34,7 +34,10 @@ class Study:
 
     @property
     def bytes(self) -> int:
-        return sum(view.pixels.nbytes for view in self.views)
+        files = {id(view.original.source): view.original.source for view in self.views if view.original}
+        return sum(view.pixels.nbytes for view in self.views) + sum(
+            len(source) for source in files.values() if isinstance(source, bytes)
+        )
 
 
 class StudyStore:
