@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["BLANKS", "DOUBTS", "Code", "Detail", "Notice", "of_view", "without_names"]
+__all__ = ["BLANKS", "DOUBTS", "Code", "Detail", "Notice", "Unlike", "of_view", "without_names"]
 
 Detail = str | int | float
 
@@ -47,6 +47,8 @@ class Code(StrEnum):
     MANY_VIEWS = "many-views"
     NO_VOTE = "no-vote"
     NO_SUCH_LABEL = "no-such-label"
+    BORDERLINE = "borderline"
+    NEARLY_UNFAMILIAR = "nearly-unfamiliar"
     # A collection.
     WITHOUT_STUDY = "without-study"
     WITHOUT_PATIENT = "without-patient"
@@ -78,6 +80,23 @@ class Code(StrEnum):
     # An evaluation.
     SYNTHETIC_FIGURES = "synthetic-figures"
     MERGED_PATIENTS = "merged-patients"
+
+
+class Unlike(StrEnum):
+    """Why a query is unlike the index."""
+
+    FAR = "far"
+    NO_RADIOGRAPH = "no-radiograph"
+    OTHER_PART = "other-part"
+    INVERTED = "inverted"
+    TURNED = "turned"
+    SOFTER = "softer"
+    SHARPER = "sharper"
+    NOISIER = "noisier"
+    NARROWER = "narrower-range"
+    FAINTER = "fainter"
+    WHITER = "whiter"
+    SMALLER = "smaller"
 
 
 BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from retrieval.answer import (
     VoteAnswer,
 )
 from retrieval.decision.familiarity import familiarity
+from retrieval.decision.measure_limits import MeasureLimits
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote, merged, study_vote
 from retrieval.encoding.batches import thumbnail, usable
@@ -38,6 +39,7 @@ from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
+from retrieval.images.measures import Measures, measure, measure_rows
 from retrieval.images.radiograph import read_frames
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
@@ -56,7 +58,8 @@ class StudyScores:
     """The scores of one study of V views.
 
     `classifier` (V,) are calibrated probabilities. `nearest` (V,) are the similarities of each view's nearest study,
-    None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`).
+    None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`),
+    `measures` (V,) the plain measures of the views.
     """
 
     classifier: tuple[float, ...]
@@ -64,11 +67,18 @@ class StudyScores:
     nearest: tuple[float | None, ...]
     neighbours: tuple[Hit, ...]
     familiarity: Familiarity
+    measures: tuple[Measures, ...] = ()
 
     @property
     def probability(self) -> float:
         """The classifier's probability of the study: the mean over its views (MURA's protocol)."""
         return sum(self.classifier) / len(self.classifier)
+
+    def borderline(self, rules: Rules) -> bool | None:
+        """Whether one of the probabilities or the similarity is borderline; None where that is unknown."""
+        if rules.borderline is None:
+            return None
+        return any((*rules.near_thresholds(self.probability, self.vote.probability), self.familiarity.borderline))
 
 
 def default_index() -> Path:
@@ -97,6 +107,7 @@ class Searcher:
         self._source: IndexSource | None = None
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
         self._labels: tuple[str, ...] | None = None
+        self._limits: MeasureLimits | None = None
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -267,7 +278,8 @@ class Searcher:
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
         excluded, known = self._own_patients(views, patient)
-        scores = self.scores(encoded, shown=k, where=where, excluded=excluded)
+        measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
+        scores = self.scores(encoded, measures, shown=k, where=where, excluded=excluded)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
         return self._answer(
@@ -279,9 +291,18 @@ class Searcher:
         )
 
     def scores(
-        self, encoded: Encoded, *, shown: int = 0, where: Filter | None = None, excluded: Collection[str] = ()
+        self,
+        encoded: Encoded,
+        measures: Sequence[Measures] = (),
+        *,
+        shown: int = 0,
+        where: Filter | None = None,
+        excluded: Collection[str] = (),
     ) -> StudyScores:
-        """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies."""
+        """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies.
+
+        measures: of the views; without them, they do not count for familiarity.
+        """
         rules, embeddings = self.rules, encoded.embeddings
         search = partial(self.index.search, embeddings, exclude_patients=[excluded] * len(embeddings))
         # A filter by label does not choose who votes: all votes would be for that label.
@@ -296,8 +317,22 @@ class Searcher:
             vote=study_vote(voters_of_views, rules.temperature),
             nearest=_similarities(voting),
             neighbours=tuple(merged(neighbours)),
-            familiarity=familiarity(embeddings, _similarities(comparable), rules, self.encoder.appearance),
+            familiarity=familiarity(
+                embeddings,
+                _similarities(comparable),
+                rules,
+                self.encoder.appearance,
+                self.limits.beyond(measure_rows(measures)),
+            ),
+            measures=tuple(measures),
         )
+
+    @property
+    def limits(self) -> MeasureLimits:
+        """The limits of the plain measures of the index's radiographs; none in an index of an earlier version."""
+        if self._limits is None:
+            self._limits = MeasureLimits.from_dict(self.index.metadata("measure_limits")) or MeasureLimits(0, {})
+        return self._limits
 
     @property
     def model(self) -> ModelSource:
@@ -392,6 +427,28 @@ class Searcher:
             notices.append(Notice(Code.NO_VOTE, detail={"chosen": f" with {chosen}" if chosen else ""}))
         elif not scores.neighbours:
             notices.append(Notice(Code.NO_SUCH_LABEL))
+        return notices + self._borderline_notices(scores)
+
+    def _borderline_notices(self, scores: StudyScores) -> list[Notice]:
+        rules, familiarity, widths = self.rules, scores.familiarity, self.rules.borderline
+        if widths is None:
+            return []
+        readers = (
+            ("classifier", scores.probability, rules.classifier_threshold, widths.classifier),
+            ("vote", scores.vote.probability, rules.vote_threshold, widths.knn),
+        )
+        near = rules.near_thresholds(scores.probability, scores.vote.probability)
+        notices = [
+            Notice(
+                Code.BORDERLINE,
+                detail={"reader": name, "probability": float(probability), "threshold": threshold, "width": width},
+            )
+            for (name, probability, threshold, width), is_near in zip(readers, near, strict=True)
+            if is_near and probability is not None
+        ]
+        if familiarity.familiar and familiarity.borderline and familiarity.similarity is not None:
+            detail = {"similarity": familiarity.similarity, "limit": familiarity.limit, "width": widths.similarity}
+            notices.append(Notice(Code.NEARLY_UNFAMILIAR, detail=detail))
         return notices
 
     def _answer(
@@ -401,13 +458,19 @@ class Searcher:
         abnormal = scores.probability > rules.classifier_threshold
         voted = None if vote.probability is None else vote.probability > rules.vote_threshold
         votes = vote.views or (None,) * query.views
+        near = rules.near_thresholds(scores.probability, vote.probability)
         return Answer(
             query=query,
-            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold),
-            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters),
+            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold, near[0]),
+            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, near[1]),
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
-            views=tuple(map(ViewAnswer, query.files, scores.classifier, votes, scores.nearest)),
+            views=tuple(
+                ViewAnswer(*figures, measures=asdict(own))
+                for *figures, own in zip(
+                    query.files, scores.classifier, votes, scores.nearest, scores.measures, strict=True
+                )
+            ),
             cases=tuple(
                 SimilarCase.of(rank, hit, vote.weights.get(hit.case.study, 0.0))
                 for rank, hit in enumerate(scores.neighbours[:shown], start=1)

@@ -56,6 +56,14 @@ class Rules:
         """Calibrated probabilities of abnormality of classifier logits, any shape."""
         return sigmoid(self.slope * np.asarray(logits, np.float64) + self.intercept)
 
+    def near_thresholds(self, classifier: float, vote: float | None) -> tuple[bool | None, bool | None]:
+        """Whether the probabilities of classifier and vote are borderline; None where that is unknown."""
+        widths = self.borderline
+        if widths is None:
+            return None, None
+        near = None if vote is None else abs(vote - self.vote_threshold) <= widths.knn
+        return abs(classifier - self.classifier_threshold) <= widths.classifier, near
+
     def to_dict(self) -> dict[str, object]:
         """The fields as JSON has them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

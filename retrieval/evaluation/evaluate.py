@@ -1,6 +1,7 @@
 """Evaluation of an index and its model on studies that neither has seen. Nothing is tuned here."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -52,7 +53,8 @@ class Evaluation(Summary, Tabular):
 
     `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `leakage` the near
     duplicates in the index, with the figures of the studies without them. `unfamiliar` is the number of studies unlike
-    the index. `worklist` says how early abnormal studies come in a list sorted by each predictor's probability.
+    the index, `reasons` how many there are for each of `notices.Unlike`, and `borderline` the number of studies of which
+    a probability or the similarity is borderline, None where the rules do not say. `worklist` says how early abnormal studies come in a list sorted by each predictor's probability.
     `skipped` has (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by study.
     """
 
@@ -64,6 +66,8 @@ class Evaluation(Summary, Tabular):
     worklist: Mapping[str, Triage]
     leakage: IndexLeakage
     unfamiliar: int
+    reasons: Mapping[str, int]
+    borderline: int | None
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
     notices: tuple[Notice, ...]
@@ -101,6 +105,8 @@ class Evaluation(Summary, Tabular):
             **Summary.to_dict(self),
             "copies": self.leakage.to_dict(),
             "unfamiliar": self.unfamiliar,
+            "reasons": dict(self.reasons),
+            "borderline": self.borderline,
             "worklist": plain(self.worklist),
             "operating_point": plain(self.operating_point),
             "sweep": plain(self.sweep),
@@ -156,6 +162,10 @@ def evaluate(
         worklist=_worklist(predictions, rounds, seed),
         leakage=index_leakage(searcher.index, predictions, workers=workers, rounds=rounds, seed=seed),
         unfamiliar=sum(prediction.familiar is False for prediction in predictions),
+        reasons=dict(Counter(code for prediction in predictions for code in prediction.codes).most_common()),
+        borderline=(
+            sum(bool(prediction.borderline) for prediction in predictions) if searcher.rules.borderline else None
+        ),
         skipped=tuple(skipped),
         rules=searcher.rules,
         notices=_notices(searcher, collection),

@@ -104,7 +104,10 @@ def _warnings(evaluation: Evaluation) -> list[str]:
         count = f"{len(evaluation.leakage.studies):,} of {evaluation.studies:,}"
         warnings.append(f"Studies with a near duplicate in the index: {count}. Figures without them stand below.")
     if evaluation.unfamiliar:
-        warnings.append(f"Studies unlike the index: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
+        why = ", ".join(f"{code} {count:,}" for code, count in evaluation.reasons.items())
+        warnings.append(f"Studies unlike the index: {evaluation.unfamiliar:,} of {evaluation.studies:,} ({why}).")
+    if evaluation.borderline:
+        warnings.append(f"Borderline studies: {evaluation.borderline:,} of {evaluation.studies:,}.")
     if evaluation.skipped:
         warnings.append(f"Radiographs that could not be read, listed at the end: {len(evaluation.skipped):,}.")
     return warnings

@@ -87,6 +87,8 @@ class Entry:
             "agreement": answer.agreement,
             "similarity": answer.familiarity.similarity,
             "familiar": answer.familiarity.familiar,
+            "unlike": "; ".join(answer.familiarity.codes),
+            "borderline": answer.borderline,
             "nearest_study": nearest and nearest.study,
             "nearest_label": nearest and nearest.label,
             "nearest_similarity": nearest and nearest.similarity,
@@ -114,7 +116,7 @@ class Worklist(Tabular):
     """The studies of a folder, the first to read on top, and what could not be read; as a table, a study a line."""
 
     columns: ClassVar = (
-        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar "
+        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar unlike borderline "
         "nearest_study nearest_label nearest_similarity"
     )
 
