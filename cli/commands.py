@@ -68,7 +68,7 @@ def _read_quickly(parameters: Iterable[Any]) -> None:
 
 def add_command(app: typer.Typer, command: Callable[..., None], short_help: str | None, *lines: str) -> None:
     """Add a command to a group; `lines` are its examples, without "mura-search"."""
-    name = command.__name__.strip("_")  # list_ and import_
+    name = command.__name__.strip("_").replace("_", "-")  # list_, import_ and set_aside
     app.command(name, cls=Command, short_help=short_help, epilog=examples(*lines))(expand(command))
 
 

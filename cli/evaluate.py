@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from retrieval.datasets.collection import Collection
     from retrieval.evaluation.agreement import Agreement
     from retrieval.evaluation.evaluate import Evaluation
+    from retrieval.evaluation.finding_figures import FindingFigures
     from retrieval.evaluation.metrics import Estimate
     from retrieval.evaluation.robustness import Robustness
     from retrieval.evaluation.summary import Figures, PartFigures
@@ -208,6 +209,10 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print("by part: kappa by study", style="bold")
         out.print(parts_table(result.parts))
         out.print()
+    if result.findings:
+        out.print("findings of the voting studies, by study", style="bold")
+        out.print(findings_table(result.findings))
+        out.print()
     if result.leakage.studies:
         out.print(near_duplicates_line(len(result.leakage.studies), result.studies), style="yellow")
         if result.leakage.without:
@@ -277,6 +282,18 @@ def parts_table(parts: "Mapping[str, PartFigures]") -> "Table":
     for part, figures in parts.items():
         kappas = [estimate_text(figures.study[reader]["kappa"]) for reader in ("classifier", "knn")]
         table.add_row(part, f"{figures.studies:,} ({figures.abnormal:,})", *kappas)
+    return table
+
+
+def findings_table(findings: "Mapping[str, FindingFigures]") -> "Table":
+    """How often the tally of findings is right, a finding a line."""
+    table = bare_table("finding", "studies", "AUROC (chance 0.5)", "precision if named first", "by chance")
+    for finding, figures in findings.items():
+        precision = figures.precision
+        table.add_row(
+            finding, f"{figures.studies:,}", estimate_text(figures.auroc, digits=2),
+            f"{estimate_text(precision, digits=2)} of {figures.named_first:,}", f"{precision.chance:.3f}",
+        )  # fmt: skip
     return table
 
 

@@ -4,8 +4,9 @@ import typer
 
 from cli.commands import Group, add_command
 from cli.index_build import build, import_, merge
+from cli.index_filing import filed, relabel, set_aside, undo
 from cli.index_inspect import export, info, list_, show, verify
-from cli.index_update import add, compact, relabel, remove, update
+from cli.index_update import add, compact, remove, update
 
 __all__ = ["index"]
 
@@ -21,7 +22,10 @@ for command, *lines in (
     (add, "index add new-cases.csv", "index add MURA-v1.1 --split train --part wrist"),
     (update, "index update corrected.csv"),
     (remove, "index remove --patient patient00042", "index remove --study s1 --study s2 --dry-run"),
-    (relabel, "index relabel s1 abnormal"),
+    (relabel, "index relabel s1 abnormal", 'index relabel s1 normal --note "second reading"'),
+    (set_aside, 'index set-aside s1 --reason "two patients on one film"'),
+    (undo, "index undo", "index undo 17"),
+    (filed, "index filed"),
     (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
     (verify, "index verify", "index verify --index hand-index"),
     (compact, "index compact", "index compact --recall 0.999"),

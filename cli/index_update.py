@@ -1,4 +1,4 @@
-"""`mura-search index add`, `update`, `remove`, `relabel` and `compact`: changes of an index."""
+"""`mura-search index add`, `update`, `remove` and `compact`: changes of an index."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,14 +8,13 @@ from cli.console import note, note_few, print_json, print_result, progress, radi
 from cli.options.common import AsJson, IndexFolder, Workers, index_path, index_reader, index_writer
 from cli.options.data import CollectionOptions, Data, KeepBlank
 from cli.options.store import DemandOptions
-from index.case import LABEL_NAMES
 from index.errors import IndexFailure
 from index.lock import require_locks
 
 if TYPE_CHECKING:
     from index.writer import IndexWriter
 
-__all__ = ["add", "compact", "relabel", "remove", "update"]
+__all__ = ["add", "compact", "hashed_elsewhere", "remove", "update"]
 
 UPDATE = "mura-search index update DATA"
 
@@ -119,9 +118,13 @@ def remove(
                 names = indexed_names(field, name)
                 counts[field, name] = len(reader.find(field, names)) + sum(getattr(c, field) in names for c in unread)
     else:
+        from retrieval.indexing.update import refresh_limits
+
         with index_writer(index) as writer:
             counts = {(field, name): len(writer.remove({field: indexed_names(field, name)})) for field, name in wanted}
             hidden = hashed_elsewhere(writer)
+            if any(counts.values()):
+                refresh_limits(writer)
         note_leftovers(writer)
         if not any(counts.values()):
             raise IndexFailure(f"the index holds none of these, so nothing was removed{hidden}")
@@ -151,28 +154,6 @@ def hashed_elsewhere(writer: "IndexWriter") -> str:
     if not site or (key and key.name == site):
         return ""
     return f"; its names are hashed with a site key that is not here: name the key's file with {KEY_VARIABLE}"
-
-
-def relabel(
-    study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="The study, as answers name it, or its Study Instance UID.")
-    ],
-    label: Annotated[str, typer.Argument(metavar="LABEL", help="normal or abnormal.")],
-    index: IndexFolder = None,
-    as_json: AsJson = False,
-) -> None:
-    """Correct the label of a study."""
-    if label not in LABEL_NAMES:
-        raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
-    from retrieval.pseudonyms import indexed_names
-
-    with index_writer(index) as writer:
-        names = {case.study for case in writer.find("study", indexed_names("study", study))}
-        if not names:
-            raise IndexFailure(f"the index holds no study {study}{hashed_elsewhere(writer)}")
-        changed = sum(writer.relabel(name, LABEL_NAMES.index(label)) for name in names)
-    text = f"Study {study} is {label}. Changed: {radiographs(changed)}."
-    print_result(as_json, "mura-search/relabel/1", {"study": study, "label": label, "changed": changed}, text)
 
 
 def compact(options: DemandOptions, index: IndexFolder = None, as_json: AsJson = False) -> None:

@@ -36,6 +36,10 @@ COMMANDS = {
         "worklist inbox --html list.html",
         "worklist inbox --watch",
     ),
+    "label": (
+        "Say which unlabelled studies to label first.",
+        "label inbox --csv to-label.csv",
+    ),
     "evaluate": (
         "Measure how well an index reads new patients.",
         "evaluate MURA-v1.1 --split valid --html report.html",

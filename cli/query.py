@@ -18,9 +18,16 @@ __all__ = ["query", "show"]
 
 
 def query(
-    files: Annotated[list[Path], typer.Argument(metavar="QUERY", help="The radiographs of one study, or its folder.")],
     search: SearchOptions,
     results: ResultOptions,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="QUERY", help="The radiographs of one study, or its folder.", show_default=False),
+    ] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Ask about this study of the index, or the study of this radiograph in it."),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -29,33 +36,62 @@ def query(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask about one study: a diagnosis, and the labelled studies it rests on."""
+    """Ask about one study: a diagnosis, and the labelled studies it rests on.
+
+    With --case an indexed study is the query, from its stored embeddings. Its own patient is left out.
+    """
     from retrieval.searcher import Searcher
 
+    if bool(files) == bool(case):
+        raise typer.BadParameter("name the radiographs of one study, or an indexed study with --case")
     if report:
         require_writable(report, search.heatmap)
-        require_apart(report, files)
+        require_apart(report, files or ())
         require_ending([".html", ".htm"], report)
+    if case:
+        ask_indexed(case, search, results, report, as_json)
+        return
+    images = files or []
     archive = results.open()
     instances: Sequence[Any] = ()
     with Searcher.open(search.index) as searcher:
         if results.dicom_out or archive:
             from retrieval.dicom.results import search_for_archive
 
-            found = search_for_archive(searcher, files, **search.arguments)
+            found = search_for_archive(searcher, images, **search.arguments)
             answer, instances = found.answer, found.instances
         else:
-            answer = searcher.search(files, **search.arguments)
+            answer = searcher.search(images, **search.arguments)
         if report:
             from retrieval.reports.answer_report import answer_report
 
-            page = answer_report(searcher, answer, files)
+            page = answer_report(searcher, answer, images)
             answer = replace(answer, report=str(report))
     if report:
         write_file(report, page)
     show(answer, as_json)
     if instances:
         results.deliver(instances, archive)
+
+
+def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report: Path | None, as_json: bool) -> None:
+    """Ask about an indexed study."""
+    from retrieval.indexed_query import pictures_of, search_indexed
+    from retrieval.searcher import Searcher
+
+    if results.dicom_out or results.store:
+        raise typer.BadParameter("--dicom-out and --store need the study's DICOM files, not --case")
+    arguments = {name: value for name, value in search.arguments.items() if name != "one_study"}
+    with Searcher.open(search.index) as searcher:
+        answer, study = search_indexed(searcher, case, **arguments)
+        if report:
+            from retrieval.reports.answer_report import answer_report
+
+            page = answer_report(searcher, answer, pictures_of(study))
+            answer = replace(answer, report=str(report))
+    if report:
+        write_file(report, page)
+    show(answer, as_json)
 
 
 def show(answer: "Answer", as_json: bool) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import bare_table, standard_output
-from retrieval.notices import DOUBTS
-from retrieval.wording import DISCLAIMER, label_word, printable, sentence
+from retrieval.wording import DISCLAIMER, FINDINGS, findings_text, label_word, printable, vote_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +26,8 @@ STYLES = {"abnormal": "bold red", "normal": "bold green", "far": "bold yellow", 
 def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
     """Print what a radiologist reads: verdict, probabilities, the similar studies, and everything that qualifies it."""
     out = console or standard_output()
-    for notice in answer.notices:
-        if notice.code in DOUBTS:
-            out.print(line_of(f"Note: {sentence(notice)}.", "yellow"))
+    for doubt in answer.doubts:
+        out.print(line_of(f"Note: {doubt}.", "yellow"))
     for line in headlines(answer):
         out.print(line)
     out.print()
@@ -37,9 +35,15 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
     if answer.query.views > 1:
         out.print()
         out.print(views(answer))
+    if answer.findings:
+        out.print()
+        out.print(line_of(findings_text(answer)))
+        out.print(line_of(FINDINGS, "dim"))
     out.print()
     if answer.cases:
         out.print(similar(answer.cases))
+        if share := vote_share(answer):
+            out.print(line_of(share, "dim"))
         out.print()
         for case in answer.cases:  # paths are too long for the table, and are not broken, so that they can be copied
             out.print(line_of(f"{case.rank}  {location(case)}", "dim"), soft_wrap=True)
@@ -134,11 +138,13 @@ def called(verdict: str, borderline: bool | None) -> "Text":
 
 
 def views(answer: "Answer") -> "Table":
-    table = bare_table("view", "classifier", "vote", "similarity")
+    unlike = any(view.reasons for view in answer.views)
+    table = bare_table("view", "classifier", "vote", "similarity", *(["unfamiliar"] if unlike else []))
     files = [view.file for view in answer.views]
     names = [Path(file).name for file in files]
     for view, name in zip(answer.views, names if len(set(names)) == len(names) else files, strict=True):
-        table.add_row(line_of(name), figure(view.classifier), figure(view.knn), cosine(view.similarity))
+        reasons = [line_of("; ".join(view.reasons), STYLES["unfamiliar"])] if unlike else []
+        table.add_row(line_of(name), figure(view.classifier), figure(view.knn), cosine(view.similarity), *reasons)
     return table
 
 
@@ -166,8 +172,7 @@ def remarks(answer: "Answer") -> list[str]:
     unnamed = answer.unnamed_patients
     excluded = [f"the studies of {', '.join(unnamed)} are left out: it is the same patient"] if unnamed else []
     drawn = [HEATMAP] if any(view.heatmap is not None for view in answer.views) else []
-    others = [sentence(notice) for notice in answer.notices if notice.code not in DOUBTS]
-    return [f"Note: {text}." for text in (*others, *excluded, *drawn)]
+    return [f"Note: {text}." for text in (*answer.other_warnings, *excluded, *drawn)]
 
 
 def sources(answer: "Answer") -> str:

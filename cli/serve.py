@@ -5,7 +5,7 @@ import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -40,6 +40,13 @@ class ServerOptions:
     name: Annotated[list[str] | None, Option(metavar="HOST", help="A host name of this server; may be repeated.")] = (
         None
     )
+    allow_origin: Annotated[
+        list[str] | None,
+        Option(
+            metavar="ORIGIN",
+            help="Let pages of this site, such as https://viewer.example.org, ask the API; may be repeated.",
+        ),
+    ] = None
     files: Annotated[
         bool, Option("--files", help="Show indexed radiographs in full size, from the collection's files.")
     ] = False
@@ -55,6 +62,7 @@ class ServerOptions:
     max_upload: Annotated[
         int, Option(min=1, max=1024, metavar="MIB", help="The largest upload, all views together.")
     ] = 64
+    log_format: Annotated[Literal["text", "json"], Option(help="Log lines as text or as JSON objects.")] = "text"
 
     def settings(self) -> Any:
         """The settings of the server, `web.settings.Settings`."""
@@ -66,10 +74,12 @@ class ServerOptions:
             token=read_token(self.token_file),
             insecure=self.insecure,
             names=tuple(self.name or ()),
+            origins=tuple(self.allow_origin or ()),
             files=self.files,
             worklist=self.worklist,
             certificate=self.certificate,
             key=self.key,
+            log=self.log_format,
             limits=Limits(body=self.max_upload << 20),
         )
 

@@ -157,7 +157,9 @@ def run_training(
     from training.loop.run import train as run
 
     with progress("reading") as show:
-        training_set, unreadable = load_training_set(collections, recipe.preprocessing, show, cache=cache)
+        training_set, unreadable = load_training_set(
+            collections, recipe.preprocessing, show, cache=cache, processing=recipe.processing
+        )
     for path, reason in unreadable:
         say(f"left out: {path}: {reason}")
     with stages("training") as show:

@@ -29,7 +29,7 @@ from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
 from index.generation import make_vector_file
 from index.lock import Lock
-from index.sqlite.reader import Batch
+from index.sqlite.reader import Batch, Extras
 from index.sqlite.writer import CaseWriter, now
 from index.vectors.base import Demand, require_one_each
 
@@ -104,15 +104,17 @@ class IndexBuilder(Closing):
         embeddings: NDArray[np.float32],
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
+        extras: Extras | None = None,
     ) -> None:
         """Add n cases in one transaction, which is on the disk at the end. They are no longer set aside.
 
-        embeddings: (n, D) unit rows. thumbnails: JPEG or PNG, one a case. logits: (n,) finite. Raises ValueError, and
-        adds none, if one of them is invalid or a case was added already.
+        embeddings: (n, D) unit rows. thumbnails: JPEG or PNG, one a case. logits: (n,) finite. extras: of
+        `index.sqlite.schema.EXTRAS`. Raises ValueError, and adds none, if one of them is invalid or a case was added
+        already.
         """
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._database.transaction(writing=True):
-            self._database.add(cases, embeddings, thumbnails, logits)
+            self._database.add(cases, embeddings, thumbnails, logits, extras)
 
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
         """Set aside cases that cannot be indexed, each with its reason, in one transaction."""
@@ -130,6 +132,10 @@ class IndexBuilder(Closing):
     def logits(self) -> NDArray[np.float32]:
         """(N,), in row order."""
         return self._database.logits()
+
+    def extra(self, table: str) -> list[bytes]:
+        """The bytes of every case in one of the tables `index.sqlite.schema.EXTRAS`, in row order; b"" for none."""
+        return self._database.extra_of_all(table)
 
     def forget(self, names: Collection[str]) -> None:
         """Remove cases that were added, so that they can be added again."""

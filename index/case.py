@@ -9,6 +9,7 @@ __all__ = [
     "FIELDS",
     "LABEL_NAMES",
     "NORMAL",
+    "TEXTS",
     "Case",
     "as_text",
     "corrected",
@@ -28,7 +29,8 @@ class Case:
 
     `case` is the path relative to the collection's folder, unique in its collection and index. `label` is that of the
     study: 1 (abnormal) or 0 (normal). `digest` is the SHA-256 of the file's bytes in hex, "" until the file was read.
-    `laterality` is left, right, both or "".
+    `laterality` is left, right, both or "". `finding` names what the study shows, several separated by ";". `report` is
+    its report.
     """
 
     case: str
@@ -42,6 +44,8 @@ class Case:
     digest: str = ""
     laterality: str = ""
     series: str = ""
+    finding: str = ""
+    report: str = ""
 
     @property
     def label_name(self) -> str:
@@ -49,6 +53,7 @@ class Case:
 
 
 FIELDS = tuple(field.name for field in fields_of(Case))
+TEXTS = ("finding", "report")  # the last fields: no search filters by them
 
 
 # The fields that a corrected record may change: not its name, and not the digest of its file.
@@ -91,9 +96,10 @@ def same_file(given: Case, indexed: Sequence[Case]) -> Case:
 
 
 def require_filter(field: str, values: Collection[str]) -> None:
-    """Raise ValueError for an unknown field, one string instead of a collection, or an unknown label."""
-    if field not in FIELDS:
-        raise ValueError(f"cases have no field {field!r}; the fields are {', '.join(FIELDS)}")
+    """Raise ValueError for a field that no search filters by, one string for a collection, or an unknown label."""
+    fields = FIELDS[: -len(TEXTS)]
+    if field not in fields:
+        raise ValueError(f"cases have no field {field!r} to choose by; the fields are {', '.join(fields)}")
     if isinstance(values, str):
         raise ValueError(f"the values of {field} are a collection of strings, as in [{values!r}]")
     if field == "label" and not set(values) <= set(LABEL_NAMES):

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from index.atomic import whole_file
-from index.case import FIELDS, Case
+from index.case import FIELDS, TEXTS, Case
 from index.errors import IndexFailure, MissingExtra
 from index.reader import IndexReader
 from index.sqlite.reader import Batch
+from index.sqlite.schema import EXTRAS
 
 try:
     import pyarrow as pa
@@ -29,8 +30,9 @@ def write_parquet(reader: IndexReader, target: Path, *, progress: Callable[[int,
     """Write all cases in row order, completely or not at all; gives their number.
 
     Columns: those of `Case`, the label as 0 or 1; `logit`, the classifier's, uncalibrated; `thumbnail`, JPEG or PNG;
-    `embedding`, a list of D float32. The file's metadata name generation, model, decision rules and collection.
-    `progress` gets (done, all). The file holds one generation: if the index changes meanwhile, it is written again.
+    `embedding`, a list of D float32; those of `index.sqlite.schema.EXTRAS`, bytes or nothing. The file's metadata name
+    generation, model, decision rules and collection. `progress` gets (done, all). The file holds one generation: if the
+    index changes meanwhile, it is written again.
     Raises IndexBusy if that happens again and again, IndexFailure if the file cannot be written.
     """
     try:
@@ -44,6 +46,7 @@ def _write(reader: IndexReader, target: Path, progress: Callable[[int, int], Non
     dimension = int(reader.embeddings().shape[1])
     kinds = {"label": pa.int8()}
     columns = [(name, kinds.get(name, pa.string())) for name in FIELDS]
+    columns += [(table, pa.binary()) for table in EXTRAS]
     columns += [("logit", pa.float32()), ("thumbnail", pa.binary()), ("embedding", pa.list_(pa.float32(), dimension))]
     values = {name: value for name, value in reader.all_metadata().items() if name not in LOST}
     about = {"generation": reader.info()["generation"], "model": reader.model_files(), "values": values}
@@ -62,6 +65,8 @@ def _table(batch: Batch, schema: pa.Schema) -> pa.RecordBatch:
     columns = [pa.array([getattr(case, name) for case in batch.cases], schema.field(name).type) for name in FIELDS]
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(batch.embeddings.ravel()), batch.embeddings.shape[1])
     pictures = pa.array(batch.thumbnails, pa.binary())
+    none = [b""] * len(batch.cases)
+    columns += [pa.array([data or None for data in batch.extras.get(table, none)], pa.binary()) for table in EXTRAS]
     return pa.record_batch([*columns, pa.array(batch.logits), pictures, vectors], schema=schema)
 
 
@@ -73,7 +78,7 @@ def read_parquet(source: Path) -> tuple[dict[str, Any], int, Iterator[Batch]]:
     try:
         file = pq.ParquetFile(source)
         about = json.loads((file.schema_arrow.metadata or {}).get(KEY, b"null"))
-        missing = {*FIELDS, "logit", "thumbnail", "embedding"} - {*file.schema_arrow.names}
+        missing = {*FIELDS, "logit", "thumbnail", "embedding"} - {*file.schema_arrow.names, *TEXTS}
         if missing or not isinstance(about, dict):
             raise ValueError("it is not a whole export of this version")
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -85,9 +90,11 @@ def _batches(file: pq.ParquetFile, source: Path) -> Iterator[Batch]:
     try:
         for table in file.iter_batches(1024):
             columns = {name: table.column(name) for name in table.schema.names}
-            records = zip(*(columns[name].to_pylist() for name in FIELDS), strict=True)
+            records = zip(*(columns[name].to_pylist() for name in FIELDS if name in columns), strict=True)
             vectors = np.asarray(columns["embedding"].flatten(), np.float32).reshape(table.num_rows, -1)
             pictures = columns["thumbnail"].to_pylist()
-            yield Batch([Case(*record) for record in records], vectors, pictures, np.asarray(columns["logit"]))
+            extras = {name: [data or b"" for data in columns[name].to_pylist()] for name in EXTRAS if name in columns}
+            cases = [Case(*record) for record in records]
+            yield Batch(cases, vectors, pictures, np.asarray(columns["logit"]), extras)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise IndexFailure(f"{source} is damaged: {error}; export it again") from error

@@ -78,6 +78,10 @@ class FrozenReader(IndexReader):
     def logits(self) -> NDArray[np.float32]:
         return np.concatenate([np.empty(0, np.float32), *(batch.logits for batch in self._batches)])
 
+    def extra(self, table: str) -> list[bytes]:
+        none = [b""]
+        return [data for batch in self._batches for data in batch.extras.get(table, none * len(batch.cases))]
+
     def batches(self) -> Iterator[Batch]:
         yield from self._batches
 

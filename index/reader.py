@@ -16,6 +16,7 @@ from index.case import Case, require_filter
 from index.checksums import SUMS, check_bytes, file_digests, sealed, verify_seal
 from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
+from index.filed import Filed, filed_changes
 from index.generation import Generation
 from index.lock import locks_work
 from index.sqlite.reader import Batch, CaseReader
@@ -205,6 +206,11 @@ class IndexReader(Closing):
         with self._unlocked() as database:
             return database.logits()
 
+    def extra(self, table: str) -> list[bytes]:
+        """What one of the tables `index.sqlite.schema.EXTRAS` holds of each case, in row order; b"" for nothing."""
+        with self._unlocked() as database:
+            return database.extra_of_all(table)
+
     def batches(self) -> Iterator[Batch]:
         """All cases with their data, in row order, about a thousand at a time. Raises IndexBusy as `cases` does.
 
@@ -222,6 +228,10 @@ class IndexReader(Closing):
     def embedding(self, case: str) -> NDArray[np.float32] | None:
         """(D,) of unit length, bit for bit as it was added; None if there is no such case, or no longer."""
         return self._database.embedding(case)
+
+    def study(self, study: str) -> Batch:
+        """The cases of a study with their data, in row order; none if there is no such study, or no longer."""
+        return self._database.study(study, int(self._metadata["dimension"]))
 
     def counts(self, field: str) -> dict[str, int]:
         """How many cases have each value of a field of `Case`. Raises ValueError for an unknown field."""
@@ -245,6 +255,15 @@ class IndexReader(Closing):
         """The cases whose file had these bytes: its SHA-256 in hex. None for ""."""
         return self.find("digest", [digest]) if digest else []
 
+    @property
+    def generation(self) -> int:
+        """The number of the generation that searches see now; each change of the index makes a new one."""
+        return self._generation.number
+
+    def missing(self) -> bool:
+        """Whether no index is at the path any more. This reader still answers from what was there."""
+        return _file(self.path / CASES) is None
+
     def size(self) -> tuple[int, int]:
         """The numbers of cases and of studies, counted in memory."""
         return self._generation.count(), self._generation.count_studies()
@@ -267,11 +286,15 @@ class IndexReader(Closing):
             "sealed": sealed(self.path, self._generation.number),
         }
 
+    def filed(self) -> list[Filed]:
+        """The changes by readers that can be undone, the last first."""
+        return filed_changes(self._database)
+
     def history(self) -> list[dict[str, Any]]:
         """The changes of the index, oldest first, one entry a transaction.
 
-        Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic" or
-        "compact"), "detail", and "cases", the number afterwards.
+        Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic",
+        "compact", "file", "set-aside" or "undo"), "detail", and "cases", the number afterwards.
         """
         return self._database.history()
 

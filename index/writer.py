@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from index.generation import make_vector_file
 from index.lock import Lock
 from index.reader import IndexReader, model_folder, require_index
 from index.sqlite.gaps import zero_gaps
+from index.sqlite.reader import Extras
 from index.sqlite.writer import CaseWriter
 from index.vectors.base import Demand, require_one_each
 from index.vectors.vector_file import VectorFile
@@ -65,7 +66,7 @@ class IndexWriter(Closing):
         self._compacted = self._tuned = False
 
     @classmethod
-    def open(cls, path: Path) -> "IndexWriter":
+    def open(cls, path: Path) -> Self:
         """Open the index at a path for writing.
 
         Raises IndexMissing, IndexSchema and IndexDamaged as `IndexReader.open` does, IndexBusy if another process is
@@ -133,6 +134,7 @@ class IndexWriter(Closing):
         embeddings: NDArray[np.float32],
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
+        extras: Extras | None = None,
     ) -> None:
         """Add n cases: embeddings (n, D) unit rows, one thumbnail and one finite logit a case.
 
@@ -141,10 +143,27 @@ class IndexWriter(Closing):
         """
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._change():
-            self._database.add(cases, embeddings, thumbnails, logits)
+            self._database.add(cases, embeddings, thumbnails, logits, extras)
             self._require_whole_studies(cases)
         if self.remote and len(self._database.pending()) >= AT_ONCE:
             self._update_milvus()
+
+    def put(self, table: str, data: Mapping[str, bytes]) -> None:
+        """Store the bytes of cases, by name, in one of the tables `index.sqlite.schema.EXTRAS`; there is no history."""
+        with self._change():
+            rows = {case.case: row for row, case in self._database.cases_where("case", data).items()}
+            self._database.put(table, {rows[name]: blob for name, blob in data.items() if name in rows})
+
+    def extra(self, table: str) -> list[bytes]:
+        """The bytes of every case in one of the tables `index.sqlite.schema.EXTRAS`, in row order; b"" for none."""
+        with self._database.transaction():
+            return self._database.extra_of_all(table)
+
+    def set_metadata(self, key: str, value: object) -> None:
+        """Store a JSON value for `IndexReader.metadata`; there is no history."""
+        with self._change():
+            values = self._database.metadata()["values"]
+            self._database.set_metadata(values=values | {key: value})
 
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.
@@ -167,6 +186,7 @@ class IndexWriter(Closing):
                 self._database.remove(list(found))
             names = [case.case for case in (found or {}).values()] + self._database.forget_quarantined(where)
             if names:
+                self._database.forget_filed_of(names)
                 self._database.set_metadata(erased=True)  # until `close` has zeroed what SQLite left of them
         self._remove_leftovers()
         return names
@@ -190,10 +210,14 @@ class IndexWriter(Closing):
             found = self._database.cases_where("study", [study])
             if not found:
                 raise ValueError(f"the index holds no study {study}")
-            wrong = {row: replace(case, label=label) for row, case in found.items() if case.label != label}
-            if wrong:
-                self._database.rewrite(wrong, "relabel", label=LABEL_NAMES[label])
-            return len(wrong)
+            return self._relabel(found, label)
+
+    def _relabel(self, cases: Mapping[int, Case], label: int, action: str = "relabel") -> int:
+        """Give rows a label, within a change; gives how many had the other one."""
+        wrong = {row: replace(case, label=label) for row, case in cases.items() if case.label != label}
+        if wrong:
+            self._database.rewrite(wrong, action, label=LABEL_NAMES[label])
+        return len(wrong)
 
     def update(self, cases: Sequence[Case]) -> int:
         """Give indexed cases these records, all in one transaction; gives how many were changed.
@@ -213,6 +237,7 @@ class IndexWriter(Closing):
                 return 0
             self._database.rewrite(new, "update")
             self._require_whole_studies(list(new.values()))
+            self._database.forget_filed_of([case.case for case in new.values()])
             self._database.set_metadata(erased=True)
             if not self.remote and any(case.study != old[row].study for row, case in new.items()):
                 # vectors.faiss has the numbers of studies: it becomes that of another index, and is written again.
@@ -250,9 +275,10 @@ class IndexWriter(Closing):
                         differing += [(case.case, words)] if (words := difference(indexed, given)) else []
                     else:
                         new.append(n)
-                cases = [prefixed(batch.cases[n], prefix) for n in new]
-                pictures = [batch.thumbnails[n] for n in new]
-                self._database.insert(cases, batch.embeddings[new], pictures, batch.logits[new])
+                chosen = batch.select(new)
+                cases = [prefixed(case, prefix) for case in chosen.cases]
+                extras = {table: data for table, data in chosen.extras.items() if table != "projection"}
+                self._database.insert(cases, chosen.embeddings, chosen.thumbnails, chosen.logits, extras)
                 self._require_whole_studies(cases)
                 added += len(new)
             if added:

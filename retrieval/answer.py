@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 from index.case import LABEL_NAMES
 from index.reader import Hit
 from retrieval.csv_format import Row, Tabular
-from retrieval.notices import Code, Notice
+from retrieval.notices import DOUBTS, Code, Notice
 from retrieval.wording import DISCLAIMER, label_word, sentence, verdict
 
 __all__ = [
     "Answer",
     "ClassifierAnswer",
     "Familiarity",
+    "FindingShare",
     "IndexSource",
     "ModelSource",
     "Query",
@@ -41,7 +42,7 @@ class Query:
 class ClassifierAnswer:
     """Calibrated probability of abnormality, the mean over the views; abnormal if it is above the threshold.
 
-    `borderline` says whether mild changes of the radiographs could turn the prediction; None where that was not learned.
+    `borderline` says whether mild changes of the radiographs could turn the prediction; None where it was not learned.
     """
 
     probability: float
@@ -54,14 +55,24 @@ class ClassifierAnswer:
 class VoteAnswer:
     """The vote of the `k` nearest studies of each view, the mean over the views; None if no study could vote.
 
-    `borderline` as in `ClassifierAnswer`.
+    `studies` is how many studies vote on any view. `borderline` as in `ClassifierAnswer`.
     """
 
     probability: float | None
     abnormal: bool | None
     threshold: float
     k: int
+    studies: int = 0
     borderline: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FindingShare:
+    """A finding of voting studies: how many have it, and their part of the vote together, in [0, 1]."""
+
+    finding: str
+    weight: float
+    studies: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +94,10 @@ class Familiarity:
 
 @dataclass(frozen=True, slots=True)
 class ViewAnswer:
-    """The same figures for one of the views, its plain measures, and the file of its heatmap if one was asked for.
+    """The same figures for one of the views, and the file of its heatmap if one was asked for.
 
-    `measures` has the numbers of `images.measures.Measures` by name.
+    `reasons` says why the view is not familiar, if it is not. `measures` has the numbers of `images.measures.Measures`
+    by name.
     """
 
     file: str
@@ -93,6 +105,7 @@ class ViewAnswer:
     knn: float | None
     similarity: float | None
     heatmap: str | None = None
+    reasons: tuple[str, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
@@ -144,12 +157,13 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class IndexSource:
-    """The index; `synthetic` if its radiographs are."""
+    """The index; `synthetic` if its radiographs are. Each change of the index gives it a new `generation`."""
 
     path: str
     cases: int
     studies: int
     synthetic: bool
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +182,8 @@ class Answer(Tabular):
     """A diagnosis with its evidence. `agreement` of classifier and vote is None if no study could vote.
 
     `cases` are the nearest studies, at most one case a study, by descending similarity. A reader of the answer must see
-    the `notices`. `report` is the file of its report, None if none was asked for.
+    the `notices`. `report` is the file of its report, None if none was asked for. `findings` are those of the voting
+    studies: a list to think of, and not a diagnosis.
     """
 
     columns: ClassVar = "rank similarity weight label study patient part view laterality case path"
@@ -185,6 +200,7 @@ class Answer(Tabular):
     index: IndexSource
     seconds: Seconds
     report: str | None = None
+    findings: tuple[FindingShare, ...] = ()
 
     @property
     def title(self) -> str:
@@ -217,6 +233,16 @@ class Answer(Tabular):
         return tuple(map(sentence, self.notices))
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """The warnings that a picture may not be read as it was meant; a reader sees them before the verdict."""
+        return tuple(sentence(notice) for notice in self.notices if notice.code in DOUBTS)
+
+    @property
+    def other_warnings(self) -> tuple[str, ...]:
+        """The warnings that are not doubts."""
+        return tuple(sentence(notice) for notice in self.notices if notice.code not in DOUBTS)
+
+    @property
     def verdict(self) -> str:
         """The answer in one word: "unfamiliar", else "undecided", "abnormal" or "normal"."""
         if self.familiarity.familiar is False:
@@ -224,8 +250,11 @@ class Answer(Tabular):
         return "undecided" if self.agreement is False else label_word(self.classifier.abnormal)
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON object "mura-search/answer/1"."""
-        return {"schema": SCHEMA, "verdict": self.verdict, **plain(self), "warnings": list(self.warnings)}
+        """The JSON object "mura-search/answer/1", with the version of the program."""
+        from retrieval import __version__
+
+        made: dict[str, object] = {"schema": SCHEMA, "version": __version__, "verdict": self.verdict}
+        return made | plain(self) | {"warnings": list(self.warnings)}
 
 
 def plain(value: Any) -> Any:

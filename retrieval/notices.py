@@ -40,6 +40,7 @@ class Code(StrEnum):
     SYNTHETIC = "synthetic"
     TRAINED_ON = "trained-on"
     INDEXED_ITSELF = "indexed-itself"
+    INDEXED_STUDY = "indexed-study"
     PATIENT_LEFT_OUT = "patient-left-out"
     UNKNOWN_PATIENT = "unknown-patient"
     UNKNOWN_SITE_KEY = "unknown-site-key"
@@ -49,6 +50,7 @@ class Code(StrEnum):
     NO_SUCH_LABEL = "no-such-label"
     BORDERLINE = "borderline"
     NEARLY_UNFAMILIAR = "nearly-unfamiliar"
+    NO_SUCH_STUDY = "no-such-study"
     # A collection.
     WITHOUT_STUDY = "without-study"
     WITHOUT_PATIENT = "without-patient"

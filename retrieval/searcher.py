@@ -20,6 +20,7 @@ from retrieval.answer import (
     Answer,
     ClassifierAnswer,
     Familiarity,
+    FindingShare,
     IndexSource,
     ModelSource,
     Query,
@@ -29,7 +30,8 @@ from retrieval.answer import (
     VoteAnswer,
 )
 from retrieval.decision.familiarity import familiarity
-from retrieval.decision.measure_limits import MeasureLimits
+from retrieval.decision.findings import tally
+from retrieval.decision.measure_limits import MeasureLimits, limits_of
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote, merged, study_vote
 from retrieval.encoding.batches import thumbnail, usable
@@ -58,8 +60,9 @@ class StudyScores:
     """The scores of one study of V views.
 
     `classifier` (V,) are calibrated probabilities. `nearest` (V,) are the similarities of each view's nearest study,
-    None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`),
-    `measures` (V,) the plain measures of the views.
+    None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`).
+    `reasons` (V,) say why a view is not familiar, `findings` what the voting studies had, `measures` (V,) the plain
+    measures of the views.
     """
 
     classifier: tuple[float, ...]
@@ -67,7 +70,9 @@ class StudyScores:
     nearest: tuple[float | None, ...]
     neighbours: tuple[Hit, ...]
     familiarity: Familiarity
-    measures: tuple[Measures, ...] = ()
+    reasons: tuple[tuple[str, ...], ...]
+    findings: tuple[FindingShare, ...]
+    measures: tuple[Measures, ...]
 
     @property
     def probability(self) -> float:
@@ -236,8 +241,16 @@ class Searcher:
 
     def require_one_study(self, views: Sequence[View]) -> None:
         """Raise RadiographError if the views are known to be of several patients or studies."""
+        if several := self.several(views):
+            raise RadiographError(
+                f"the radiographs are of {several}: ask about one study at a time, rank all studies of "
+                "a folder with  mura-search worklist FOLDER,  or say that they are one study with --one-study"
+            )
+
+    def several(self, views: Sequence[View]) -> str:
+        """How many patients or studies the views are known to be of, such as "2 studies"; "" for at most one."""
         if len(views) < 2:
-            return
+            return ""
         indexed = [self.index.find_digest(view.digest) for view in views]
         counts = {
             "patients": (
@@ -249,12 +262,8 @@ class Searcher:
                 count_distinct([case.study for case in cases] for cases in indexed),
             ),
         }
-        for what, numbers in counts.items():
-            if max(numbers) > 1:
-                raise RadiographError(
-                    f"the radiographs are of {max(numbers)} {what}: ask about one study at a time, rank all studies of "
-                    "a folder with  mura-search worklist FOLDER,  or say that they are one study with --one-study"
-                )
+        most = {what: max(numbers) for what, numbers in counts.items()}
+        return next((f"{count} {what}" for what, count in most.items() if count > 1), "")
 
     def answer(
         self,
@@ -264,13 +273,16 @@ class Searcher:
         k: int = SHOWN,
         patient: str | None = None,
         where: Filter | None = None,
+        filter_vote: bool = True,
         notices: Sequence[Notice] = (),
         encode: float = 0.0,
+        measures: Sequence[Measures] | None = None,
     ) -> Answer:
         """Answer for views that are read and encoded already, one row of `encoded` each.
 
-        This does not look for changes of the index; `refresh` does. notices: about the files of the views. encode: the
-        seconds that reading and encoding took.
+        This does not look for changes of the index; `refresh` does. filter_vote: whether `where` chooses who votes, and
+        not only what is shown. notices: about the files of the views. encode: the seconds that reading and encoding
+        took. measures: of the views, if they are not to be taken of their pixels; none if they are unknown.
         """
         if k < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
@@ -278,15 +290,16 @@ class Searcher:
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
         excluded, known = self._own_patients(views, patient)
-        measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
-        scores = self.scores(encoded, measures, shown=k, where=where, excluded=excluded)
+        if measures is None:
+            measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
+        scores = self.scores(encoded, measures, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
         return self._answer(
             Query(tuple(view.name for view in views), len(views), tuple(sorted(excluded))),
             scores,
             k,
-            [*notices, *known, *self._notices(views, scores, where)],
+            [*notices, *known, *self._notices(views, scores, where, filter_vote=filter_vote)],
             Seconds(load=load, encode=encode, search=search, total=load + encode + search),
         )
 
@@ -298,32 +311,39 @@ class Searcher:
         shown: int = 0,
         where: Filter | None = None,
         excluded: Collection[str] = (),
+        filter_vote: bool = True,
     ) -> StudyScores:
         """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies.
 
-        measures: of the views; without them, they do not count for familiarity.
+        measures: of the views; without them, they do not count for familiarity. filter_vote: whether `where`, but for
+        labels, chooses who votes.
         """
         rules, embeddings = self.rules, encoded.embeddings
         search = partial(self.index.search, embeddings, exclude_patients=[excluded] * len(embeddings))
         # A filter by label does not choose who votes: all votes would be for that label.
-        voters = {field: values for field, values in (where or {}).items() if field != "label"}
+        voters = {field: values for field, values in (where or {}).items() if field != "label" and filter_vote}
         voting = search(max(rules.k, shown), where=voters or None)
-        neighbours = search(shown, where=where) if shown and where and "label" in where else voting
+        neighbours = search(shown, where=where) if shown and where and where != voters else voting
         comparable = search(1) if voters else voting  # a query is familiar if it is like anything indexed
         alike = len({hit.case.label for row in voting for hit in row}) < 2
         voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
+        vote, nearest = study_vote(voters_of_views, rules.temperature), _similarities(comparable)
+        judge = partial(familiarity, rules=rules, appearance=self.encoder.appearance)
+        measured, beyond = measure_rows(measures), self.limits.beyond
+        whole = judge(embeddings, nearest, unusual=beyond(measured))
+        rows = [slice(row, row + 1) for row in range(len(embeddings))]
+        alone = [
+            () if whole.familiar else judge(embeddings[row], nearest[row], unusual=beyond(measured[row])).reasons
+            for row in rows
+        ]
         return StudyScores(
             classifier=tuple(rules.probabilities(encoded.logits).tolist()),
-            vote=study_vote(voters_of_views, rules.temperature),
+            vote=vote,
             nearest=_similarities(voting),
             neighbours=tuple(merged(neighbours)),
-            familiarity=familiarity(
-                embeddings,
-                _similarities(comparable),
-                rules,
-                self.encoder.appearance,
-                self.limits.beyond(measure_rows(measures)),
-            ),
+            familiarity=whole,
+            reasons=tuple(alone),
+            findings=tally(voters_of_views, vote.weights),
             measures=tuple(measures),
         )
 
@@ -331,7 +351,7 @@ class Searcher:
     def limits(self) -> MeasureLimits:
         """The limits of the plain measures of the index's radiographs; none in an index of an earlier version."""
         if self._limits is None:
-            self._limits = MeasureLimits.from_dict(self.index.metadata("measure_limits")) or MeasureLimits(0, {})
+            self._limits = limits_of(self.index)
         return self._limits
 
     @property
@@ -343,7 +363,7 @@ class Searcher:
     def source(self) -> IndexSource:
         if self._source is None:
             synthetic = bool(self._collection.get("synthetic"))
-            self._source = IndexSource(str(self.index.path), *self.index.size(), synthetic)
+            self._source = IndexSource(str(self.index.path), *self.index.size(), synthetic, self.index.generation)
         return self._source
 
     @property
@@ -401,10 +421,13 @@ class Searcher:
         notices += [
             Notice(Code.INDEXED_ITSELF, view.name, {"case": case.case, "patient": case.patient})
             for view, case in copies
+            if case.case != view.case
         ]
         return own | {case.patient for _, case in copies}, notices
 
-    def _notices(self, views: Sequence[View], scores: StudyScores, where: Filter | None) -> list[Notice]:
+    def _notices(
+        self, views: Sequence[View], scores: StudyScores, where: Filter | None, *, filter_vote: bool = True
+    ) -> list[Notice]:
         """The notices about the views and the vote."""
         if self._seen is None:
             self._seen = self.encoder.bundle.seen(), self.encoder.bundle.seen_hashes()
@@ -423,10 +446,11 @@ class Searcher:
         if scores.vote.probability is None and scores.neighbours and len(self.labels) == 1:
             notices.append(Notice(Code.ONE_LABEL, detail={"label": self.labels[0]}))
         elif scores.vote.probability is None:
-            chosen = ", ".join(f"{field} {' or '.join(values)}" for field, values in (where or {}).items())
+            voters = where if where and filter_vote else {}
+            chosen = ", ".join(f"{field} {' or '.join(values)}" for field, values in voters.items())
             notices.append(Notice(Code.NO_VOTE, detail={"chosen": f" with {chosen}" if chosen else ""}))
         elif not scores.neighbours:
-            notices.append(Notice(Code.NO_SUCH_LABEL))
+            notices.append(Notice(Code.NO_SUCH_LABEL if "label" in (where or {}) else Code.NO_SUCH_STUDY))
         return notices + self._borderline_notices(scores)
 
     def _borderline_notices(self, scores: StudyScores) -> list[Notice]:
@@ -462,13 +486,19 @@ class Searcher:
         return Answer(
             query=query,
             classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold, near[0]),
-            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, near[1]),
+            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, len(vote.weights), near[1]),
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
             views=tuple(
-                ViewAnswer(*figures, measures=asdict(own))
-                for *figures, own in zip(
-                    query.files, scores.classifier, votes, scores.nearest, scores.measures, strict=True
+                ViewAnswer(*figures, reasons=reasons, measures=asdict(measured) if measured else {})
+                for *figures, reasons, measured in zip(
+                    query.files,
+                    scores.classifier,
+                    votes,
+                    scores.nearest,
+                    scores.reasons,
+                    scores.measures or (None,) * query.views,
+                    strict=True,
                 )
             ),
             cases=tuple(
@@ -479,6 +509,7 @@ class Searcher:
             model=self.model,
             index=self.source,
             seconds=seconds,
+            findings=scores.findings,
         )
 
 

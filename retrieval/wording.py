@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISCLAIMER",
+    "FINDINGS",
     "PREDICTORS",
+    "PROBABILITY",
+    "THRESHOLD",
     "anonymous_sentence",
     "estimate_text",
+    "findings_text",
     "footnotes",
     "label_word",
     "metric_title",
@@ -26,6 +30,7 @@ __all__ = [
     "sentence",
     "unlike_text",
     "verdict",
+    "vote_share",
     "warnings_of_files",
 ]
 
@@ -41,6 +46,13 @@ _METRICS = {
     "map_at_r": "mAP at R",
 }
 DISCLAIMER = "Not a medical device: research and teaching only."
+FINDINGS = "Findings of the voting studies, by their part of the vote: a list to think of, and not a diagnosis."
+PROBABILITY = (
+    "Probability of abnormality: of 100 studies with this figure about as many are abnormal, if they are like those "
+    "that the index learned from."
+)
+THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies."
+_MOST_FINDINGS = 8
 
 
 def printable(text: str) -> str:
@@ -72,6 +84,26 @@ def verdict(answer: "Answer") -> str:
     if answer.agreement:
         return f"{classifier}: classifier and vote agree"
     return f"undecided: the classifier says {classifier}, the vote says {vote}"
+
+
+def findings_text(answer: "Answer") -> str:
+    """The heaviest findings of the voting studies: "fracture 61 %, plate 12 %"; "" if there are none."""
+    more = len(answer.findings) - _MOST_FINDINGS
+    shown = [f"{share.finding} {share.weight:.0%}".replace("%", " %") for share in answer.findings[:_MOST_FINDINGS]]
+    return ", ".join(shown) + (f", and {more} more" if more > 0 else "")
+
+
+def vote_share(answer: "Answer") -> str:
+    """How much of the vote the shown studies carry, in a sentence; "" if none of them votes."""
+    voting = [case for case in answer.cases if case.weight]
+    if not voting or not answer.knn.studies:
+        return ""
+    share = f"{sum(case.weight for case in voting):.0%}".replace("%", " %")
+    if len(voting) == answer.knn.studies:
+        return f"These are all {len(voting)} voting studies." if len(voting) > 1 else "This is the only voting study."
+    which = "This one" if len(voting) == 1 else f"These {len(voting)}"
+    carry = "carries" if len(voting) == 1 else "carry"
+    return f"{which} of the {answer.knn.studies} voting studies {carry} {share} of the vote."
 
 
 def estimate_text(estimate: "Estimate", digits: int = 3, *, sign: bool = False) -> str:
@@ -137,6 +169,10 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "{view} is indexed itself, as {case}; patient {patient} is left out",
         "{view} is indexed itself; its patient is left out",
     ),
+    Code.INDEXED_STUDY: (
+        "the query is the indexed study {study}, labelled {label}; patient {patient} is left out",
+        "the query is an indexed study; its patient is left out",
+    ),
     Code.PATIENT_LEFT_OUT: (
         "patient {patient} is left out, who may be the same: merged with the prefix {prefix}",
         "a patient of a merged index, who may be the same, is left out",
@@ -164,6 +200,7 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "it by {width:.3f}",
     )
     * 2,
+    Code.NO_SUCH_STUDY: ("no indexed study fits what is to be shown",) * 2,
 }
 # What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
 _OF_COLLECTION: dict[str, str] = {

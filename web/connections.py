@@ -14,13 +14,14 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval.errors import RateLimitedLog
 from web.settings import Limits
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "CountedProtocol"]
 
 _PIECE = 128 << 10  # bytes of a reply that a client must take in `Limits.write` seconds
 _GRACE = 1.0  # seconds without a request, after which a connection may be closed for another client
@@ -168,6 +169,25 @@ class Connections:
                     _reset(connection.transport)
                 elif not unsent and now - connection.since > self.limits.head:
                     connection.transport.abort()
+
+
+class CountedProtocol(asyncio.Protocol):
+    """Another protocol of one connection, which `connections` is told of when it begins and ends."""
+
+    def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
+        self._inner = inner
+        self._connections = connections
+        # Nothing is done to what arrives and leaves, so these are called directly.
+        for name in ("data_received", "eof_received", "pause_writing", "resume_writing"):
+            setattr(self, name, getattr(inner, name))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._client = self._connections.opened(cast(asyncio.Transport, transport))
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.closed(self._client)
+        self._inner.connection_lost(exc)
 
 
 def _reset(transport: asyncio.Transport) -> None:

@@ -3,10 +3,11 @@
 Routes are named by their patterns, so no case, study or patient is in a label.
 """
 
+import platform
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 __all__ = ["Figure", "Metrics"]
@@ -25,18 +26,22 @@ class Measured(Protocol):
 
 
 class Metrics:
-    """The figures of one server: its requests, and those of `measured`."""
+    """The figures of one server: its requests, those of `measured`, its process, and its version."""
 
-    def __init__(self, measured: Measured) -> None:
+    def __init__(self, measured: Measured, version: str = "") -> None:
         self._measured = measured
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._requests = Counter(
-            "mura_search_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
+            "mura_search_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
         )
         self._seconds = Histogram(
-            "mura_search_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=self._registry
-        )
-        self._registry.register(self)
+            "mura_search_request_duration_seconds", "Time to answer.", ("route",), buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        build = Info("mura_search_build", "The program.", registry=self.registry)
+        build.info({"version": version, "python": platform.python_version()})
+        ProcessCollector(registry=self.registry)
+        self.registry.register(self)
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
@@ -45,7 +50,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, in Prometheus's text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """The figures that are looked up on request; the registry calls this."""

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from retrieval.answer import (
     ClassifierAnswer,
     Familiarity,
+    FindingShare,
     IndexSource,
     ModelSource,
     Query,
@@ -20,21 +21,24 @@ from retrieval.answer import (
 )
 from retrieval.notices import Notice
 from retrieval.wording import printable
-from web.errors import Refused
+from web.errors import PROBLEMS, Refused
 
 __all__ = [
-    "REFUSALS",
+    "API_TAGS",
     "AnswerDocument",
     "CaseRecord",
     "ComparisonQuestion",
     "IndexSummary",
     "Label",
+    "NewQuestion",
+    "Problem",
     "Question",
-    "Refusal",
     "SearchForm",
     "StudyQuestion",
     "Upload",
     "WorklistDocument",
+    "add_problems",
+    "refusals",
     "refused_question",
     "shortened",
     "shown_name",
@@ -53,9 +57,12 @@ class Question(BaseModel):
 
     k: int = Field(default=5, ge=1, le=MOST_SHOWN, description="How many similar studies to show.")
     patient: Text | None = Field(default=None, description="The study's patient, whose other studies are left out.")
-    part: list[Text] = Field(default=[], description="Only of these body parts.")
-    view: list[Text] = Field(default=[], description="Only of these views.")
-    label: list[Label] = Field(default=[], description="Only of these labels.")
+    part: list[Text] = Field(default=[], description="Show only studies of these body parts.")
+    view: list[Text] = Field(default=[], description="Show only radiographs of these views.")
+    label: list[Label] = Field(default=[], description="Show only studies of these labels.")
+    vote: Literal["all", "filtered"] = Field(
+        default="all", description="Whether all studies vote, or only those of the chosen parts and views."
+    )
     heatmap: Literal["true", "false"] = Field(
         default="false", description="Whether to remember the study, for its heatmaps."
     )
@@ -70,7 +77,7 @@ class Question(BaseModel):
         return {name: value for name, value in values.items() if value not in ("", [])}
 
     @classmethod
-    def from_form(cls, fields: Iterable[tuple[str, str]]) -> "Question":
+    def from_form(cls, fields: Iterable[tuple[str, str]]) -> Self:
         """The question of a form's fields. Raises Refused with 422 for unknown fields and invalid values."""
         values: dict[str, list[str]] = {}
         for name, value in fields:
@@ -91,7 +98,17 @@ class Question(BaseModel):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """The filters and `k`, for the query part of a URL."""
-        return [(name, value) for name, values in self.where.items() for value in values] + [("k", str(self.k))]
+        filters = [(name, value) for name, values in self.where.items() for value in values]
+        return filters + [("vote", self.vote)] * (self.vote != "all") + [("k", str(self.k))]
+
+
+class NewQuestion(Question):
+    """A question about a study that is sent."""
+
+    one_study: Literal["true", "false"] = Field(
+        default="false", description="Take radiographs of several known patients or studies as one study."
+    )
+    add_to: Text = Field(default="", description="A remembered study, of which these are further views.")
 
 
 class StudyQuestion(Question):
@@ -106,7 +123,7 @@ class ComparisonQuestion(Question):
     case: str = ""
 
 
-class SearchForm(Question):
+class SearchForm(NewQuestion):
     """The form that asks about a study."""
 
     files: list[Annotated[str, Field(json_schema_extra={"format": "binary"})]] = Field(
@@ -119,7 +136,7 @@ class Upload:
     """The name and bytes of each file, and the question about them."""
 
     files: tuple[tuple[str, bytes], ...]
-    question: Question
+    question: NewQuestion
 
 
 class Remembered(BaseModel):
@@ -137,6 +154,7 @@ class AnswerDocument(_Document):
     """The JSON object "mura-search/answer/1". Only a remembered study has `remembered`."""
 
     schema_: Literal["mura-search/answer/1"] = Field(alias="schema")
+    version: str = Field(description="The version of the program.")
     verdict: Literal["abnormal", "normal", "undecided", "unfamiliar"]
     query: Query
     classifier: ClassifierAnswer
@@ -151,6 +169,7 @@ class AnswerDocument(_Document):
     index: IndexSource
     seconds: Seconds
     report: str | None = None
+    findings: list[FindingShare]
     remembered: Remembered | None = None
 
 
@@ -224,28 +243,43 @@ class WorklistDocument(_Document):
     skipped: list[SkippedStudy]
 
 
-class Refusal(BaseModel):
-    """Why a request is not answered, in a sentence."""
+class Problem(BaseModel):
+    """Why a request is not answered (RFC 9457). `detail` and `error` are the same sentence."""
 
+    type: str = Field(examples=["urn:mura-search:problem:not-found"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["the index has no such case, or no longer has it"])
     error: str = Field(examples=["the index has no such case, or no longer has it"])
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": description}
-    for status, description in (
-        (400, "Damaged form"),
-        (401, "Missing or wrong token"),
-        (403, "Request from another site's page"),
-        (404, "Not found"),
-        (408, "Sent too slowly"),
-        (413, "Too large"),
-        (415, "Not a multipart form"),
-        (421, "Unknown host name"),
-        (422, "Invalid question or unreadable radiograph"),
-        (503, "Busy; see Retry-After"),
-    )
-}
-"""The refusals that each route can give, for FastAPI's `responses`."""
+API_TAGS = [
+    {"name": "studies", "description": "Ask about a study, and about one that is remembered."},
+    {"name": "index", "description": "What is indexed."},
+    {"name": "worklist", "description": "The studies of the server's folder (--worklist)."},
+    {"name": "server", "description": "The state of the server."},
+]
+"""The groups of operations in /openapi.json."""
+
+_PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals that an operation can give, for FastAPI's `responses`."""
+    return {status: {"description": PROBLEMS[status][1], "content": _PROBLEM_CONTENT} for status in statuses}
+
+
+def add_problems(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's description of the API with the schema of `Problem`, and without the validation errors of FastAPI."""
+    schemas = document["components"]["schemas"]
+    schemas["Problem"] = Problem.model_json_schema()
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    return document
 
 
 def refused_question(errors: Sequence[Any]) -> Refused:
@@ -260,7 +294,7 @@ def refused_question(errors: Sequence[Any]) -> Refused:
     elif kind == "missing":
         sentence = f"{name} is missing"
     elif kind == "extra_forbidden":
-        fields = ", ".join(sorted(Question.model_fields))
+        fields = ", ".join(sorted(NewQuestion.model_fields))
         sentence = f"there is no field {name}; the fields are files, {fields}"
     elif isinstance(given, list):
         sentence = f"{name} is given more than once"

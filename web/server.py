@@ -2,23 +2,24 @@
 
 import asyncio
 import functools
+import json
 import logging
 import math
 import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Literal, TextIO
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retrieval.errors import RateLimitedLog, redacted_traceback
 from web.app import create_app
-from web.connections import Connections
+from web.connections import Connections, CountedProtocol
 from web.errors import ServerError
 from web.routes.pages import Report
 from web.service.searcher_pool import SearcherPool
@@ -79,24 +80,9 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets=[])
 
     def _protocol(self) -> asyncio.Protocol:
-        state = self.lifespan.state
-        return _Protocol(self._connections, config=self.config, server_state=self.server_state, app_state=state)
-
-
-class _Protocol(H11Protocol):
-    """Uvicorn's side of one connection, which says when the connection begins and ends."""
-
-    def __init__(self, connections: Connections, **uvicorn_state: Any) -> None:
-        super().__init__(**uvicorn_state)
-        self._connections = connections
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._name = self._connections.opened(transport)
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.closed(self._name)
-        super().connection_lost(exc)
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        inner = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return CountedProtocol(inner, self._connections)
 
 
 def serve(
@@ -105,7 +91,7 @@ def serve(
     """Answer until interrupted, with a log on stderr; see `Server`."""
     _allow_many_files()
     server = Server(index, settings, ready=ready, report=report)
-    _log_to_stderr()
+    _log_to_stderr(settings.log)
     server.end_in = _LONGEST_END
     server.run()
 
@@ -122,8 +108,9 @@ def _allow_many_files() -> None:
 
 def _config(app: Connections, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, loop="asyncio", ws="none", lifespan="on", log_config=None,
-        access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=5, timeout_graceful_shutdown=10,
+        app, host=settings.host, port=settings.port, loop="asyncio", http="h11", ws="none", lifespan="on",
+        log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        timeout_keep_alive=5, timeout_graceful_shutdown=10,
         ssl_certfile=settings.certificate, ssl_keyfile=settings.key, ssl_keyfile_password=settings.key_password,
     )  # fmt: skip
     try:
@@ -171,15 +158,25 @@ def _stderr() -> TextIO:
         return sys.stderr
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(form: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(_stderr())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+    handler.setFormatter(JsonFormatter() if form == "json" else lines)
     for log, own, level in (
         (logging.getLogger("mura-search"), handler, logging.INFO),
         (logging.getLogger("uvicorn"), _UvicornLog(), logging.WARNING),
     ):
         log.handlers, log.propagate = [own], False
         log.setLevel(level)
+
+
+class JsonFormatter(logging.Formatter):
+    """Lines as JSON objects: time with its zone, level, message, and for a request its method, route, status, time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created))
+        line = {"time": moment, "level": record.levelname, "message": record.getMessage()}
+        return json.dumps(line | getattr(record, "fields", {}))
 
 
 class _UvicornLog(logging.Handler):

@@ -2,7 +2,9 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,8 +45,8 @@ class Settings(BaseModel):
     """Where to listen and who may ask. Raises ServerError for settings that are unsafe or cannot work.
 
     Without a `token` everybody who reaches the server may ask, so off loopback it needs a token or `insecure`. `names`
-    are further host names that requests may use. `files`: whether full pictures are read from the collection.
-    `worklist`: a folder of studies to rank for reading.
+    are further host names that requests may use. `origins`: sites whose pages may ask the API, with the token. `files`:
+    whether full pictures are read from the collection. `worklist`: a folder of studies to rank for reading.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,11 +56,13 @@ class Settings(BaseModel):
     token: str | None = Field(default=None, repr=False)
     insecure: bool = False
     names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     files: bool = False
     worklist: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
     key_password: str | None = Field(default=None, repr=False)
+    log: Literal["text", "json"] = "text"
     limits: Limits = Limits()
 
     @model_validator(mode="after")
@@ -75,6 +79,9 @@ class Settings(BaseModel):
             )
         if self.key is not None and self.certificate is None:
             raise ServerError("--key belongs to a certificate: name it with --certificate")
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
+                raise ServerError(f"{origin} is no origin; give scheme and host, such as https://viewer.example.org")
         if self.worklist is not None and not self.worklist.is_dir():
             raise ServerError(f"{self.worklist} is not a folder; name the folder with the worklist's studies")
         for file in (self.certificate, self.key):

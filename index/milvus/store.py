@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, Case
+from index.case import FIELDS, TEXTS, Case
 from index.closing import Closing
 from index.errors import (
     IndexBusy,
@@ -43,6 +43,7 @@ __all__ = ["MilvusSettings", "MilvusStore", "retrying"]
 T = TypeVar("T")
 
 _ROW, _VECTOR = "row", "vector"
+_STORED = FIELDS[: -len(TEXTS)]
 _WRITTEN = 1_000  # entities in a request; even with the longest texts they stay below the 64 MB that a server takes
 _ASKED = 4_096  # vectors in an answer, well below the limits of a server
 _LONG = 600.0  # seconds that flushing, indexing and loading may take
@@ -250,7 +251,7 @@ class MilvusStore(Closing):
                 raise IndexMissing(f"no Milvus collection {self._settings}; write the index to it first")
             self._ask("create_collection", schema=self._schema(), consistency_level="Strong", timeout=_LONG)
         fields = {entry["name"]: entry["params"].get("dim") for entry in self._ask("describe_collection")["fields"]}
-        fits = fields == dict.fromkeys((_ROW, *FIELDS)) | {_VECTOR: self._dimension}
+        fits = fields == dict.fromkeys((_ROW, *_STORED)) | {_VECTOR: self._dimension}
         if fits and not self._ask("list_indexes"):
             params = self._client.prepare_index_params(_VECTOR, metric_type="IP", index_name=_VECTOR, **index_params)
             self._ask("create_index", index_params=params, timeout=_LONG)
@@ -275,7 +276,7 @@ class MilvusStore(Closing):
 
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(_ROW, DataType.INT64, is_primary=True)
-        for name in FIELDS:
+        for name in _STORED:
             if name == "label":
                 schema.add_field(name, DataType.INT8)
             else:
@@ -291,7 +292,7 @@ class MilvusStore(Closing):
 
 
 def _entity(row: int, case: Case, vector: NDArray[np.float32]) -> dict[str, object]:
-    entity: dict[str, object] = {name: getattr(case, name) for name in FIELDS}
+    entity: dict[str, object] = {name: getattr(case, name) for name in _STORED}
     for name, value in entity.items():
         if isinstance(value, str) and not storable(value):
             raise IndexFailure(f"the {name} of case {case.case[:100]!r} is not text of at most {LONGEST} bytes")

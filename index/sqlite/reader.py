@@ -1,8 +1,8 @@
 """Reads cases.sqlite, the truth of an index: case records, embeddings, thumbnails, and cases set aside."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,44 @@ from index.errors import IndexSchema
 from index.sqlite.connection import Connection, Row
 from index.sqlite.schema import (
     APPLICATION,
+    COLUMNS,
+    EXTRAS,
     GENERATION,
+    LOGIT,
     READABLE,
     SCHEMA,
-    WIDTH,
     case_of,
     intact,
-    record_crc,
     row_crc,
     text_crc,
+    whole_record,
 )
 
-__all__ = ["Batch", "CaseReader", "Stored"]
+__all__ = ["Batch", "CaseReader", "Extras", "Stored"]
 
+Extras = Mapping[str, Sequence[bytes]]  # of `schema.EXTRAS`, one of n cases each; empty bytes for none
 Stored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """n cases, embeddings (n, D), thumbnails, logits (n,)."""
+    """n cases, embeddings (n, D), thumbnails, logits (n,), and what else there is of them."""
 
     cases: list[Case]
     embeddings: NDArray[np.float32]
     thumbnails: list[bytes]
     logits: NDArray[np.float32]
+    extras: Extras = field(default_factory=dict)
+
+    def select(self, numbers: Sequence[int]) -> "Batch":
+        """The cases with these numbers, counted from 0."""
+        return Batch(
+            [self.cases[n] for n in numbers],
+            self.embeddings[numbers],
+            [self.thumbnails[n] for n in numbers],
+            self.logits[numbers],
+            {table: [data[n] for n in numbers] for table, data in self.extras.items()},
+        )
 
 
 class CaseReader:
@@ -66,7 +80,8 @@ class CaseReader:
                 "build the index again, or use the mura-search that wrote it"
             )
         others = self._sqlite.number("SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')")
-        if others or self._sqlite.number("SELECT count(*) FROM pragma_table_info('cases')") != WIDTH:
+        columns = [name for (name,) in self._sqlite.query("SELECT name FROM pragma_table_info('cases')")]
+        if others or columns != list(COLUMNS[: len(columns)]) or (len(columns) == len(COLUMNS)) != (schema == SCHEMA):
             raise self._sqlite.damaged("its tables are not those that were written")
         if self.path.stat().st_size % self._sqlite.number("PRAGMA page_size"):
             raise self._sqlite.damaged("it ends early")
@@ -102,7 +117,7 @@ class CaseReader:
 
     def logits(self) -> NDArray[np.float32]:
         """(N,) in row order."""
-        return np.array([row[-2] for row in self._rows()], dtype=np.float32)
+        return np.array([row[LOGIT] for row in self._rows()], dtype=np.float32)
 
     def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
         """The generation, and the cases of the rows that exist, both of one moment."""
@@ -178,19 +193,58 @@ class CaseReader:
         count = 0
         for rows in self._sqlite.stream(statement, size=size):
             count += len(rows)
-            records = [self._checked(row[:WIDTH]) for row in rows]
-            blobs = [row[WIDTH : WIDTH + 3] for row in rows]
-            images = [row[WIDTH + 3 :] for row in rows]
-            if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
-                raise self._sqlite.damaged("its embeddings or thumbnails are not those that were written")
-            yield Batch(
-                [case_of(record) for record in records],
-                np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
-                [image[1] for image in images],
-                np.array([record[-2] for record in records], dtype=np.float32),
-            )
+            yield self._batch(rows, dimension)
         if count != self.count():
             raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+
+    def _batch(self, rows: Sequence[Row], dimension: int) -> Batch:
+        """The cases of rows of cases, each followed by (row, blob, crc) of its embedding and of its thumbnail."""
+        records = [self._checked(row[:-6]) for row in rows]
+        blobs = [row[-6:-3] for row in rows]
+        images = [row[-3:] for row in rows]
+        if not all(map(intact, blobs + images)) or any(len(blob[1]) != 4 * dimension for blob in blobs):
+            raise self._sqlite.damaged("its embeddings or thumbnails are not those that were written")
+        numbers = [record[0] for record in records]
+        extras = {table: self.extra(table, numbers) for table in self._extras()}
+        return Batch(
+            [case_of(record) for record in records],
+            np.frombuffer(b"".join(blob[1] for blob in blobs), "<f4").reshape(-1, dimension),
+            [image[1] for image in images],
+            np.array([record[LOGIT] for record in records], dtype=np.float32),
+            {table: [data.get(row, b"") for row in numbers] for table, data in extras.items() if data},
+        )
+
+    def study(self, study: str, dimension: int) -> Batch:
+        """The cases of a study with their data, in row order; none if it is unknown."""
+        rows = self._sqlite.query(
+            "SELECT cases.*, row, vector, e.crc, row, image, t.crc FROM cases JOIN embeddings AS e USING (row) "
+            "JOIN thumbnails AS t USING (row) WHERE study = ? ORDER BY row",
+            (study,),
+        )
+        return self._batch(rows, dimension)
+
+    def extra(self, table: str, rows: Collection[int]) -> dict[int, bytes]:
+        """What one of the tables `EXTRAS` holds of these rows; empty for an older index."""
+        if table not in self._extras():
+            return {}
+        found = self._sqlite.query_in(f"SELECT row, data, crc FROM {table} WHERE row IN {{}}", rows)
+        return self._intact(found, table)
+
+    def extra_of_all(self, table: str) -> list[bytes]:
+        """What one of the tables `EXTRAS` holds of each case, in row order; b"" for nothing."""
+        if table not in self._extras():
+            return [b""] * self.count()
+        rows = self._sqlite.query(f"SELECT row, data, crc FROM {table}")
+        data = self._intact(rows, table)
+        return [data.get(row, b"") for (row,) in self._sqlite.query("SELECT row FROM cases ORDER BY row")]
+
+    def _extras(self) -> tuple[str, ...]:
+        return EXTRAS if self.schema() == SCHEMA else ()
+
+    def _intact(self, rows: Sequence[Row], table: str) -> dict[int, bytes]:
+        if not all(map(intact, rows)):
+            raise self._sqlite.damaged(f"its {table} are not those that were written")
+        return {row: data for row, data, _ in rows}
 
     # For vectors.faiss and Milvus.
 
@@ -267,6 +321,15 @@ class CaseReader:
         rows = self._rows_with_crc("quarantine", 5)
         return [(Case(case, study, patient, 0, path=path), reason) for case, study, patient, path, reason in rows]
 
+    def filed(self) -> dict[int, bytes]:
+        """What undoing the readers' changes needs, by their generation, in its order."""
+        if not self._sqlite.number("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'filed'"):
+            return {}
+        rows = self._sqlite.query("SELECT generation, data, crc FROM filed ORDER BY generation")
+        if not all(map(intact, rows)):
+            raise self._sqlite.damaged("the changes that can be undone are not those that were written")
+        return {row[0]: row[1] for row in rows}
+
     def _rows_with_crc(self, table: str, width: int) -> list[Row]:
         """The rows of history or quarantine, in order, without their checksums."""
         rows = self._sqlite.query(f"SELECT * FROM {table} ORDER BY 1")
@@ -281,7 +344,7 @@ class CaseReader:
         if self._sqlite.query("PRAGMA integrity_check") != [("ok",)] or self._sqlite.query("PRAGMA foreign_key_check"):
             raise self._sqlite.damaged("SQLite finds its structure broken")
         cases = sum(1 for _ in self._rows())
-        self.metadata(), self.quarantined()
+        self.metadata(), self.quarantined(), self.filed()
         if [entry["generation"] for entry in self.history()] != list(range(1, self.generation() + 1)):
             raise self._sqlite.damaged("its history is not what was written")
         counts = []
@@ -294,6 +357,9 @@ class CaseReader:
             counts.append(count)
         if counts != [cases] * 2:
             raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+        for table in self._extras():
+            for rows in self._sqlite.stream(f"SELECT row, data, crc FROM {table}", size=1024):
+                self._intact(rows, table)
 
     def _rows(self) -> Iterator[Row]:
         """All rows of cases, in their order."""
@@ -305,7 +371,7 @@ class CaseReader:
             raise self._sqlite.damaged("its case records are not those that were written")
 
     def _checked(self, row: Row) -> Row:
-        if record_crc(row[:-1]) != row[-1]:
+        if not whole_record(row):
             raise self._sqlite.damaged("its case records are not those that were written")
         return row
 

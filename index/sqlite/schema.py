@@ -6,35 +6,55 @@ structure. They are three tables, so that reading the records does not read the 
 
 import zlib
 
-from index.case import FIELDS, Case
+from index.case import FIELDS, TEXTS, Case
 from index.sqlite.connection import Row
 
 __all__ = [
+    "ADDITIONS",
     "APPLICATION",
+    "COLUMNS",
+    "EXTRAS",
+    "FILED",
     "GENERATION",
+    "LOGIT",
     "READABLE",
     "SCHEMA",
     "TABLES",
-    "WIDTH",
+    "TEXT_COLUMNS",
     "blob_crc",
     "case_of",
     "intact",
     "record_crc",
     "row_crc",
     "text_crc",
+    "whole_record",
 ]
 
-SCHEMA = 4
-READABLE = (3, 4)  # in format 3 the rows of history and quarantine had no checksums
+SCHEMA = 5
+# In format 3 the rows of history and quarantine had no checksums. In formats 3 and 4 cases had no texts, and there were
+# no measures, regions or projection.
+READABLE = (3, 4, 5)
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
-# A row of history is one transaction: "add", "merge", "update", "remove", "relabel", "synthetic" or "compact". Its
-# number is the generation of the index. `detail` has the number of cases that it changed, `cases` the number of cases
-# after it. The row number of a case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get
+# A row of history is one transaction: "add", "merge", "update", "remove", "relabel", "synthetic", "compact", "file",
+# "set-aside" or "undo". Its number is the generation of the index. `detail` has the number of cases that it changed,
+# `cases` the number of cases after it.
+# The row number of a case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get
 # another case.
 # `removed` has the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to
-# date in Milvus.
-TABLES = """
+# date in Milvus. A row of measures, regions or projection belongs to one radiograph; not each radiograph has one.
+EXTRAS = ("measures", "regions", "projection")
+ADDITIONS = "".join(
+    f"""
+CREATE TABLE {name} (
+    row INTEGER PRIMARY KEY REFERENCES cases ON DELETE CASCADE,
+    data BLOB NOT NULL,
+    crc INTEGER NOT NULL
+);"""
+    for name in EXTRAS
+)
+TEXT_COLUMNS = tuple(f"{name} TEXT NOT NULL DEFAULT ''" for name in TEXTS)
+TABLES = f"""
 CREATE TABLE cases (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
     "case" TEXT NOT NULL UNIQUE,
@@ -49,8 +69,9 @@ CREATE TABLE cases (
     laterality TEXT NOT NULL,
     series TEXT NOT NULL,
     logit REAL NOT NULL,
-    crc INTEGER NOT NULL
-);
+    crc INTEGER NOT NULL,
+    {", ".join(TEXT_COLUMNS)}
+);{ADDITIONS}
 CREATE INDEX by_study ON cases (study);
 CREATE INDEX by_patient ON cases (patient);
 CREATE INDEX by_label ON cases (label);
@@ -89,19 +110,36 @@ CREATE TABLE history (
 )
 """
 
-WIDTH = len(FIELDS) + 3  # columns of cases
+# What undoing a reader's change needs, by its generation. The first such change makes the table.
+FILED = """
+CREATE TABLE IF NOT EXISTS filed (
+    generation INTEGER PRIMARY KEY,
+    data BLOB NOT NULL,
+    crc INTEGER NOT NULL
+)
+"""
+
+COLUMNS = ("row", *FIELDS[: -len(TEXTS)], "logit", "crc", *TEXTS)  # of cases; the texts are missing before format 5
+LOGIT = COLUMNS.index("logit")
+_CRC = COLUMNS.index("crc")
 GENERATION = "(SELECT coalesce(max(generation), 0) FROM history)"
-_RECORD = "\x1f".join(["%s"] * (WIDTH - 1))  # a row of cases without its checksum, as one text
+_RECORD = "\x1f".join(["%s"] * _CRC)  # a row of cases without its checksum and texts, as one text
 
 
 def case_of(row: Row) -> Case:
     """The record in a row of cases."""
-    return Case(*row[1:-2])
+    return Case(*row[1:LOGIT], *row[_CRC + 1 :])
 
 
-def record_crc(record: Row) -> int:
-    """Of a row of cases without its checksum."""
-    return text_crc(_RECORD % record)
+def record_crc(row: Row) -> int:
+    """The checksum that a row of cases should have. Empty texts do not count, so that older rows keep theirs."""
+    texts = row[_CRC + 1 :]
+    return text_crc(_RECORD % row[:_CRC] + ("\x1f" + "\x1f".join(texts) if any(texts) else ""))
+
+
+def whole_record(row: Row) -> bool:
+    """Whether a row of cases is what was written."""
+    return all(isinstance(text, str) for text in row[_CRC + 1 :]) and record_crc(row) == row[_CRC]
 
 
 def row_crc(row: Row) -> int:

@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, Case, as_text
+from index.case import FIELDS, TEXTS, Case, as_text
 from index.sqlite.connection import Row
-from index.sqlite.reader import CaseReader
+from index.sqlite.reader import CaseReader, Extras
 from index.sqlite.schema import (
+    ADDITIONS,
     APPLICATION,
+    COLUMNS,
+    EXTRAS,
+    FILED,
+    LOGIT,
     SCHEMA,
     TABLES,
-    WIDTH,
+    TEXT_COLUMNS,
     blob_crc,
     record_crc,
     row_crc,
@@ -49,8 +54,18 @@ class CaseWriter(CaseReader):
 
     def upgrade(self, model: Callable[[], Mapping[str, object]]) -> None:
         """Bring a file of an older format to this one; `model` gives its metadata about the model."""
-        if self.schema() == SCHEMA:
+        schema = self.schema()
+        if schema == SCHEMA:
             return
+        for column in TEXT_COLUMNS:
+            self._sqlite.query(f"ALTER TABLE cases ADD COLUMN {column}")
+        for statement in ADDITIONS.split(";"):
+            self._sqlite.query(statement)
+        if schema == 3:
+            self._upgrade_3(model)
+        self._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
+
+    def _upgrade_3(self, model: Callable[[], Mapping[str, object]]) -> None:
         for table, key in (("history", "generation"), ("quarantine", '"case"')):
             rows = self._rows_with_crc(table, 5)
             self._sqlite.query(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
@@ -60,7 +75,6 @@ class CaseWriter(CaseReader):
         if "notes" in (values.get("collection") or {}):  # they named files, and so patients
             values["collection"]["notes"] = []
         self.set_metadata(model=dict(model()), values=values)
-        self._sqlite.query(f"PRAGMA user_version = {SCHEMA}")
 
     def add(
         self,
@@ -68,9 +82,10 @@ class CaseWriter(CaseReader):
         vectors: NDArray[np.float32],
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
+        extras: Extras | None = None,
     ) -> None:
         """Append n cases with (n, D) vectors, with an entry in the history. Raises ValueError if a case exists."""
-        self.insert(cases, vectors, thumbnails, logits)
+        self.insert(cases, vectors, thumbnails, logits, extras)
         self.record("add", {"cases": len(cases)}, len(cases))
 
     def insert(
@@ -79,41 +94,46 @@ class CaseWriter(CaseReader):
         vectors: NDArray[np.float32],
         thumbnails: Sequence[bytes],
         logits: NDArray[np.float32],
+        extras: Extras | None = None,
     ) -> None:
         """Append n cases as `add` does, without an entry in the history."""
         first = 1 + self.last()
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
-            fields = [getattr(case, name) for name in FIELDS]
-            record: Row = (row, *fields, float(logit) + 0.0)  # + 0.0, since SQLite keeps no negative zero
-            records.append((*record, record_crc(record)))
+            records.append(_record(row, case, float(logit) + 0.0))  # + 0.0, since SQLite keeps no negative zero
             blob = vector.astype("<f4").tobytes()
             blobs.append((row, blob, blob_crc(row, blob)))
             images.append((row, image, blob_crc(row, image)))
-        self._sqlite.write(f"INSERT INTO cases VALUES ({', '.join('?' * WIDTH)})", records)
+        self._sqlite.write(f"INSERT INTO cases VALUES ({', '.join('?' * len(COLUMNS))})", records)
         self._sqlite.write("INSERT INTO embeddings VALUES (?, ?, ?)", blobs)
         self._sqlite.write("INSERT INTO thumbnails VALUES (?, ?, ?)", images)
+        for table, data in (extras or {}).items():
+            self.put(table, {row: blob for row, blob in enumerate(data, first) if blob})
         self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case.case,) for case in cases])
         if self.remote:
             self.unsettle([record[0] for record in records])
 
-    def remove(self, rows: Sequence[int]) -> None:
-        """Remove cases with their embeddings and thumbnails; their bytes are overwritten."""
-        for table in ("thumbnails", "embeddings", "cases"):
+    def put(self, table: str, data: Mapping[int, bytes]) -> None:
+        """Store the bytes of rows in one of the tables `EXTRAS`, in place of what is there."""
+        rows = [(row, blob, blob_crc(row, blob)) for row, blob in data.items()]
+        self._sqlite.write(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", rows)
+
+    def remove(self, rows: Sequence[int], action: str = "remove") -> None:
+        """Remove cases with all that belongs to them; their bytes are overwritten."""
+        for table in (*EXTRAS, "thumbnails", "embeddings", "cases"):
             self._sqlite.write(f"DELETE FROM {table} WHERE row = ?", [(row,) for row in rows])
         if self.remote:
             self.unsettle(rows)
         else:
             self._sqlite.write("INSERT INTO removed VALUES (?)", [(row,) for row in rows])
-        self.record("remove", {"cases": len(rows)}, -len(rows))
+        self.record(action, {"cases": len(rows)}, -len(rows))
 
     def rewrite(self, cases: Mapping[int, Case], action: str, **detail: str) -> None:
         """Give rows other records, with an entry in the history; their names stay."""
         changed = []
         for old in self._sqlite.query_in("SELECT * FROM cases WHERE row IN {}", cases):
-            record: Row = (old[0], *(getattr(cases[old[0]], name) for name in FIELDS), old[-2])
-            changed.append((*record[2:], record_crc(record), old[0]))
-        fields = ", ".join(f"{name} = ?" for name in (*FIELDS[1:], "logit", "crc"))
+            changed.append((*_record(old[0], cases[old[0]], old[LOGIT])[2:], old[0]))
+        fields = ", ".join(f"{name} = ?" for name in COLUMNS[2:])
         self._sqlite.write(f"UPDATE cases SET {fields} WHERE row = ?", changed)
         if self.remote:
             self.unsettle(cases)
@@ -136,6 +156,20 @@ class CaseWriter(CaseReader):
         found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
         self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
         return found
+
+    def keep_filed(self, generation: int, data: bytes) -> None:
+        """Keep what undoing the change of a generation needs: a JSON object whose "names" are those of its cases."""
+        self._sqlite.query(FILED)
+        self._sqlite.write("INSERT INTO filed VALUES (?, ?, ?)", [(generation, data, blob_crc(generation, data))])
+
+    def forget_filed(self, generations: Collection[int]) -> None:
+        if generations:
+            self._sqlite.write("DELETE FROM filed WHERE generation = ?", [(number,) for number in generations])
+
+    def forget_filed_of(self, names: Collection[str]) -> None:
+        """Forget the changes that concern one of the cases: they cannot be undone any more."""
+        known = set(names)
+        self.forget_filed([n for n, data in self.filed().items() if known & set(json.loads(data)["names"])])
 
     def set_metadata(self, **values: object) -> None:
         """Set JSON values."""
@@ -166,6 +200,14 @@ class CaseWriter(CaseReader):
     def _write_document(self, document: dict[str, Any]) -> None:
         text = json.dumps(document, allow_nan=False)
         self._sqlite.query("INSERT OR REPLACE INTO metadata VALUES (1, ?, ?)", (text, text_crc(text)))
+
+
+def _record(row: int, case: Case, logit: float) -> Row:
+    """A row of cases with its checksum."""
+    fields = [getattr(case, name) for name in FIELDS]
+    count = len(fields) - len(TEXTS)
+    record: Row = (row, *fields[:count], logit, 0, *fields[count:])
+    return (*record[: LOGIT + 1], record_crc(record), *record[LOGIT + 2 :])
 
 
 def now() -> str:

@@ -43,7 +43,7 @@ LABELS = {
 Meanings = Mapping[str, int]
 """What further labels mean, by their text in lower case."""
 
-_SECOND = re.compile(r"(path|label|patient|study|part|view|laterality|split|lesion|accession)\.\d+")
+_SECOND = re.compile(r"(path|label|patient|study|part|view|laterality|split|lesion|accession|finding|report)\.\d+")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # of Excel
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"} | {
     codecs.BOM_UTF16_LE: "utf-16",
@@ -92,7 +92,8 @@ def read_casetable(
 
     The columns `path` (absolute, or relative to the table's folder) and `label` (normal, negative, false or 0;
     abnormal, positive, true or 1; in any case; `meanings` adds others) are required. `patient`, `study`, `part`,
-    `view`, `laterality` and `split` are optional, as is `lesion` (see `read_lesions`). Other columns are not read. A
+    `view`, `laterality`, `split`, `finding` (several separated by ";") and `report` are optional, as is `lesion` (see
+    `read_lesions`). Other columns are not read. A
     row without a study is one study, and a study without a patient, or with a placeholder such as "nan", one patient.
     Files that are missing stay cases, which cannot be read.
 
@@ -168,9 +169,10 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
                 )
             if any(values):
                 padded = [*values, *[""] * len(names)]
-                # The name of a file keeps its white space.
+                # The name of a file keeps its white space, a report its lines.
+                kept = ("path", "report")
                 pairs = zip(names, padded, strict=False)
-                row = {name: value.strip() if name == "path" else normalised(value) for name, value in pairs}
+                row = {name: value.strip() if name in kept else normalised(value) for name, value in pairs}
                 rows.append((number, row))
     except (UnicodeDecodeError, csv.Error) as error:
         raise CollectionError(f"{table} is not a CSV table in UTF-8 or UTF-16: {error}; export it again") from error
@@ -209,6 +211,8 @@ def _case(folder: Path, row: Mapping[str, str], found: str | None, meanings: Mea
         split=split_name(row.get("split", "")),
         path=found or os.path.normpath(folder / row["path"]),
         laterality=row.get("laterality", "").lower(),
+        finding="; ".join(dict.fromkeys(filter(None, (name.strip() for name in row.get("finding", "").split(";"))))),
+        report=row.get("report", ""),
     )
 
 

@@ -6,6 +6,7 @@
     │   ├── the study: finding, both verdicts, agreement, familiarity; probabilities and thresholds; algorithm; images
     │   └── each view, where there are several
     ├── Similar studies, each: label, similarity, weight, and how it is known
+    ├── Findings of the voting studies, each: share in the vote, number of studies
     └── Comments: what a reader has to see
 
 What no standard code says is coded in a private scheme, which the report names.
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from retrieval.answer import Answer, SimilarCase, ViewAnswer
+from retrieval.answer import Answer, FindingShare, SimilarCase, ViewAnswer
 from retrieval.dicom.source_instances import Origin, read_origin
 from retrieval.errors import MissingExtra
 from retrieval.images.dicom_header import OWN_MODEL_NAME, DicomError
@@ -72,6 +73,9 @@ _OWN = {  # at most 16 and 64 characters
     "LABEL": "Label of the similar study",
     "WEIGHT": "Share in the vote",
     "NAME": "Name of the study in the index",
+    "FINDINGS": "Findings of voting studies: to think of, no diagnosis",
+    "FINDING": "Finding of voting studies",
+    "STUDIES": "Number of voting studies that have the finding",
 }
 
 
@@ -96,6 +100,8 @@ def structured_report(
     root = content[0].ContentSequence
     if answer.cases:
         root.append(_similar(answer.cases, known, named))
+    if answer.findings:
+        root.append(_findings(answer.findings))
     for remark in remarks(answer):
         root.append(sr.TextContentItem(name=_COMMENT, value=remark, relationship_type=_RELATION))
     headers = {origin.header.SOPInstanceUID: origin.header for origin in origins}
@@ -276,6 +282,22 @@ def _similar(cases: Sequence[SimilarCase], priors: Sequence[Any], named: bool) -
             item.ContentSequence.append(reference)
         elif named and is_pseudonym(case.study):
             item.ContentSequence.append(sr.TextContentItem(_own("NAME"), case.study, relationship_type=_RELATION))
+        whole.ContentSequence.append(item)
+    return whole
+
+
+def _findings(findings: Sequence[FindingShare]) -> Any:
+    whole = sr.ContainerContentItem(name=_own("FINDINGS"), relationship_type=_RELATION)
+    whole.ContentSequence = sr.ContentSequence()
+    for share in findings:
+        item = sr.ContainerContentItem(name=_own("FINDING"), relationship_type=_RELATION)
+        item.ContentSequence = sr.ContentSequence(
+            [
+                sr.TextContentItem(_FINDING, share.finding, relationship_type=_RELATION),
+                sr.NumContentItem(_own("WEIGHT"), share.weight, _NO_UNITS, relationship_type=_RELATION),
+                sr.NumContentItem(_own("STUDIES"), share.studies, _NO_UNITS, relationship_type=_RELATION),
+            ]
+        )
         whole.ContentSequence.append(item)
     return whole
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.images.measures import Measures, measure
+from retrieval.images.measures import TABLE, Measures, measure, packed
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
 from retrieval.notices import BLANKS, Notice, of_view
@@ -79,12 +79,15 @@ class Batch:
     unreadable: list[tuple[Case, str]]
     measures: list[Measures] | None = None
 
+    @property
+    def extras(self) -> dict[str, list[bytes]]:
+        """What an index stores beside (`index.sqlite.schema.EXTRAS`)."""
+        return {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
+
     def rows(self) -> list[EncodedCase]:
         measures = self.measures or [None] * len(self.cases)
         parts = zip(self.cases, self.embeddings, self.logits, self.thumbnails, measures, strict=True)
-        return [
-            EncodedCase(case, embedding, float(logit), picture, own) for case, embedding, logit, picture, own in parts
-        ]
+        return [EncodedCase(case, embedding, float(logit), *others) for case, embedding, logit, *others in parts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.picture_hash import picture_hashes, same_picture
 from retrieval.errors import EvaluationError
+from retrieval.evaluation.finding_figures import FindingFigures, findings_of
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import (
@@ -51,10 +52,12 @@ SCHEMA = "mura-search/evaluation/1"
 class Evaluation(Summary, Tabular):
     """A `Summary`, and what it rests on; as a table, a study a line. `operating_point` is None if none was asked for.
 
-    `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `leakage` the near
+    `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `findings` how
+    often the tally of findings is right, by finding, `leakage` the near
     duplicates in the index, with the figures of the studies without them. `unfamiliar` is the number of studies unlike
-    the index, `reasons` how many there are for each of `notices.Unlike`, and `borderline` the number of studies of which
-    a probability or the similarity is borderline, None where the rules do not say. `worklist` says how early abnormal studies come in a list sorted by each predictor's probability.
+    the index, `reasons` how many there are for each of `notices.Unlike`, `borderline` the number of studies of which a
+    probability or the similarity is borderline, None where the rules do not say. `worklist` says how early abnormal
+    studies come in a list sorted by each predictor's probability.
     `skipped` has (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by study.
     """
 
@@ -63,6 +66,7 @@ class Evaluation(Summary, Tabular):
     operating_point: OperatingPoint | None
     sweep: tuple[SweepPoint, ...]
     lesions: Mapping[str, LesionFigures]
+    findings: Mapping[str, FindingFigures]
     worklist: Mapping[str, Triage]
     leakage: IndexLeakage
     unfamiliar: int
@@ -111,6 +115,7 @@ class Evaluation(Summary, Tabular):
             "operating_point": plain(self.operating_point),
             "sweep": plain(self.sweep),
             "lesions": plain(self.lesions),
+            "findings": plain(self.findings),
             "skipped": [{"case": case, "reason": reason} for case, reason in self.skipped],
             "rules": self.rules.to_dict(),
             "notes": list(self.notes),
@@ -159,6 +164,7 @@ def evaluate(
         ),
         sweep=sweep_of(predictions, searcher.rules.k, rounds=rounds, seed=seed),
         lesions=lesions_of(predictions, rounds=rounds, seed=seed),
+        findings=findings_of(predictions, rounds=rounds, seed=seed),
         worklist=_worklist(predictions, rounds, seed),
         leakage=index_leakage(searcher.index, predictions, workers=workers, rounds=rounds, seed=seed),
         unfamiliar=sum(prediction.familiar is False for prediction in predictions),

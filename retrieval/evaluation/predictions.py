@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.reader import Hit
+from retrieval.answer import FindingShare
 from retrieval.datasets.collection import Collection
+from retrieval.decision.findings import names_of
 from retrieval.encoding.batches import Batch, Change, EncodedCase, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.searcher import Searcher
@@ -24,11 +26,10 @@ class StudyPrediction:
     protocol). Above its threshold a probability predicts abnormal. `retrieved` has the metrics of retrieval,
     `neighbours` the nearest studies, nearest first. `similarity` is that of the least familiar view to its nearest
     indexed radiograph; `familiar` says whether the study is like the index in all respects, `reasons` why it is not,
-    and `codes` the same as `notices.Unlike` names them.
-    `similarity` and `familiar` are None where nothing could be compared. `borderline` says whether one of the
-    probabilities or the similarity is borderline; None where that is unknown. `sweep` has each view's vote by the number of
-    voting studies, `lesion` the kind of lesion where the collection names one. `embeddings` (V, D); `thumbnails` (V) as
-    an index stores them.
+    and `codes` the same as `notices.Unlike` names them. `similarity` and `familiar` are None where nothing could be
+    compared. `borderline` says whether a probability or the similarity is borderline; None where that is unknown.
+    `sweep` has each view's vote by the number of voting studies, `lesion` the kind of lesion where the collection names
+    one. `tally` has the findings of the voting studies. `embeddings` (V, D); `thumbnails` (V) as an index stores them.
     """
 
     cases: tuple[Case, ...]
@@ -47,6 +48,12 @@ class StudyPrediction:
     sweep: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     lesion: str = ""
     thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    tally: tuple[FindingShare, ...] = ()
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The study's own findings, where the collection names them."""
+        return names_of(";".join(getattr(case, "finding", "") for case in self.cases))
 
     @property
     def study(self) -> str:
@@ -140,4 +147,5 @@ def _predict(
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
         thumbnails=tuple(view.thumbnail for view in views),
+        tally=judgement.findings,
     )

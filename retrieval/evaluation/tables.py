@@ -35,7 +35,8 @@ def study_row(study: StudyPrediction, copies: Sequence[str]) -> Row:
     """The line of a study; probabilities are of abnormality, similarities are cosines.
 
     `similarity` is that of the least familiar radiograph to its nearest indexed radiograph, `nearest_*` the nearest
-    study; `unlike` has the codes of the reasons why a study is not familiar; `copies` are the indexed radiographs that are near duplicates of one of the study.
+    study; `unlike` has the codes of the reasons why a study is not familiar; `copies` are the indexed radiographs that
+    are near duplicates of one of the study.
     """
     predictions = _predictions(study)
     nearest = study.neighbours[0] if study.neighbours else None
@@ -99,6 +100,9 @@ def figure_rows(evaluation: "Evaluation") -> Iterator[Row]:
         yield from _rows("study", "", f"retrieval of {kind}", lesions.retrieval)
         for predictor, estimate in lesions.sensitivity.items():
             yield from _rows("study", "", predictor, {f"sensitivity to {kind}": estimate})
+    for finding, own_figures in evaluation.findings.items():
+        estimates = {f"{name} of {finding}": getattr(own_figures, name) for name in ("auroc", "precision")}
+        yield from _rows("study", "", "findings", estimates)
     if operating := evaluation.operating_point:
         for predictor, estimates in operating.study.items():
             yield from _rows("study", "", f"{predictor} at sensitivity {operating.wanted:g}", estimates)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import MissingExtra, RadiographError, redacted_traceback
+from retrieval.images.grey_values import decode_grey_values, read_grey_values, shrunk
 from retrieval.images.radiograph import Radiograph, decode_frames, read_frames
+from retrieval.images.windows import GreyValues, Spacing, Window
 from retrieval.notices import Code, Notice
 
 __all__ = ["DecoderPool", "main"]
@@ -66,6 +68,13 @@ class DecoderPool:
         """As `read_frames`, with the time limit of `decode`."""
         return self._asked({"name": name, "most": most, "path": str(path)}, b"", name or str(path), abandoned)
 
+    def values(self, source: bytes | Path, name: str, frame: int, longest: int) -> GreyValues:
+        """As `decode_grey_values` of bytes or `read_grey_values` of a path, shrunk to `longest` pixels a side."""
+        path, data = (None, source) if isinstance(source, bytes) else (str(source), b"")
+        question = {"name": name, "frame": frame, "longest": longest, "path": path}
+        reply: GreyValues = self._asked(question, data, name, None)[0]
+        return reply
+
     def close(self) -> None:
         """End the processes; files that are being decoded are refused."""
         self._closed = True
@@ -79,9 +88,7 @@ class DecoderPool:
             decoder.end()
             self._idle.put(decoder)
 
-    def _asked(
-        self, question: dict[str, Any], data: bytes, name: str, abandoned: threading.Event | None
-    ) -> list[Radiograph]:
+    def _asked(self, question: dict[str, Any], data: bytes, name: str, abandoned: threading.Event | None) -> list[Any]:
         decoder = self._idle.get()
         try:
             if self._closed:
@@ -131,8 +138,11 @@ class _Decoder:
             connection.close()
             os.close(self._memory)
 
-    def ask(self, question: dict[str, Any], data: bytes, abandoned: threading.Event) -> list[Radiograph]:
-        """Raises EOFError or OSError if the process has ended, or has to be ended."""
+    def ask(self, question: dict[str, Any], data: bytes, abandoned: threading.Event) -> list[Any]:
+        """Radiographs, or the grey values of one.
+
+        Raises EOFError or OSError if the process has ended, or has to be ended.
+        """
         connection = self.start()
         connection.send_bytes(json.dumps({**question, "seconds": self._seconds}).encode())
         connection.send_bytes(data)
@@ -149,9 +159,9 @@ class _Decoder:
             raise RuntimeError(f"in the decoder: {reply['failed']}")
         start, radiographs = 0, []
         for frame in reply["frames"]:
-            pixels = np.empty(frame.pop("shape"), np.uint8)
+            pixels = np.empty(frame.pop("shape"), frame.pop("type"))
             start += os.preadv(self._memory, [pixels.data.cast("B")], start)
-            radiographs.append(_radiograph(frame, pixels))
+            radiographs.append((_grey_values if "windows" in frame else _radiograph)(frame, pixels))
         os.ftruncate(self._memory, 0)
         return radiographs
 
@@ -166,6 +176,13 @@ def _memory_file() -> int:
 def _radiograph(frame: dict[str, Any], pixels: NDArray[np.uint8]) -> Radiograph:
     notices = tuple(Notice(_code(each["code"]), each["view"], each["detail"]) for each in frame.pop("notices"))
     return Radiograph(pixels=pixels, notices=notices, **frame)
+
+
+def _grey_values(frame: dict[str, Any], values: NDArray[Any]) -> GreyValues:
+    del frame["values"]
+    windows = tuple(Window(**window) for window in frame.pop("windows"))
+    spacing = frame.pop("spacing")
+    return GreyValues(values=values, windows=windows, spacing=spacing and Spacing(**spacing), **frame)
 
 
 def _code(text: str) -> str:
@@ -191,20 +208,33 @@ def main(socket_descriptor: int, memory: int) -> None:
                 reply, frames = {"failed": redacted_traceback(error)}, []
             start = 0
             for frame in frames:
-                start += os.pwrite(memory, np.ascontiguousarray(frame.pixels).data.cast("B"), start)
+                start += os.pwrite(memory, np.ascontiguousarray(_picture(frame)).data.cast("B"), start)
             signal.setitimer(signal.ITIMER_PROF, 0)
             connection.send_bytes(json.dumps(reply).encode())
             del frames
 
 
-def _frames(question: dict[str, Any], data: bytes) -> list[Radiograph]:
+def _frames(question: dict[str, Any], data: bytes) -> list[Radiograph] | list[GreyValues]:
+    if "longest" in question:
+        name, frame = question["name"], question["frame"]
+        path = question["path"]
+        grey = read_grey_values(Path(path), name, frame) if path else decode_grey_values(data, name, frame)
+        return [shrunk(grey, question["longest"])]
     if "path" in question:
         return read_frames(Path(question["path"]), question["name"], question["most"])
     return decode_frames(data, question["name"], question["most"])
 
 
-def _described(frame: Radiograph) -> dict[str, Any]:
+def _picture(frame: Radiograph | GreyValues) -> NDArray[Any]:
+    return frame.values if isinstance(frame, GreyValues) else frame.pixels
+
+
+def _described(frame: Radiograph | GreyValues) -> dict[str, Any]:
     """All but the pixels, for JSON."""
+    picture = _picture(frame)
+    form = {"shape": picture.shape, "type": picture.dtype.str}
+    if isinstance(frame, GreyValues):
+        return {**asdict(replace(frame, values=np.empty(0))), **form, "values": None}
     values = {each.name: getattr(frame, each.name) for each in fields(frame) if each.name != "pixels"}
     notices = [{**asdict(notice), "detail": dict(notice.detail)} for notice in frame.notices]
-    return {**values, "shape": frame.pixels.shape, "notices": notices}
+    return {**values, **form, "notices": notices}

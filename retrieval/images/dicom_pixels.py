@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from retrieval.images.dicom_header import PALETTE, DicomError, DicomLayout, numbers, sample, text
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range, shows_little
+from retrieval.images.windows import GreyValues, Spacing, Window
 from retrieval.notices import Code, Notice
 
-__all__ = ["colours", "grey_levels", "squared", "without_unused_bits"]
+__all__ = ["colours", "grey_levels", "grey_values", "spacing_of", "squared", "without_unused_bits"]
 
 _ROWS_COMPARED, _SOME = 512, 256
 _MOST_GREY, _STRONG = 8, 24  # the mean difference between the channels of a grey and of a strongly coloured picture
@@ -87,10 +88,98 @@ def grey_levels(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> tuple[NDA
         seen = np.clip((output - low) / (high - low if high > low else 1), 0, 1)
         doubts += [Notice(Code.OUTLIERS)] if outliers else []
     levels = np.rint(seen * 255).astype(np.uint8)
-    if layout.photometric == "MONOCHROME1" or text(ds, "PresentationLUTShape").upper() == "INVERSE":
+    if _inverted(ds, layout):
         levels = 255 - levels
     levels[padding] = 0
     return look_up(levels, stored), notices + doubts
+
+
+def grey_values(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> GreyValues:
+    """The values (H, W) after the Modality LUT, with the file's windows, the one that `grey_levels` takes first.
+
+    A VOI LUT and a sigmoid are stood in for by the linear window with the same ends. Padding gets the darkest value.
+    """
+    values = all_values(stored)
+    order = "<" if ds.original_encoding[1] else ">"
+    padding = _padding(values, ds, order, layout.signed)
+    counts = np.where(padding, 0, count_values(stored))
+    output, _ = _modality(values, ds, order)
+    present = counts > 0
+    if not present.any():
+        present[:] = True
+    found = list(_linear_windows(output, counts, present, ds, order))
+    windows = [window for fits, window in found if fits] + [window for fits, window in found if not fits]
+    if not any(fits for fits, _ in found):
+        low, high, _ = _range(values, output, counts, layout)
+        windows.insert(0, Window.between("as read", low, high))
+    inverted = _inverted(ds, layout)
+    darkest = output[present].max() if inverted else output[present].min()
+    output = np.where(padding, darkest, output)
+    slope, intercept, raw = 1.0, float(output[present].min()), output - output[present].min()
+    if not ds.get("ModalityLUTSequence"):
+        slopes = numbers(ds, "RescaleSlope")
+        slope = abs(slopes[0]) if slopes and slopes[0] else 1.0
+        raw = raw / slope
+    table = np.clip(np.rint(raw), 0, 65535).astype(np.uint16)
+    shown = table[stored.astype(np.intp) - np.iinfo(stored.dtype).min]
+    values_8 = shown.astype(np.uint8) if layout.stored <= 8 and int(shown.max()) < 256 else shown
+    return GreyValues(values_8, layout.stored, slope, intercept, inverted, tuple(windows))
+
+
+def _linear_windows(
+    output: Values, counts: NDArray[np.int64], present: NDArray[np.bool_], ds: Any, order: str
+) -> Iterator[tuple[bool, Window]]:
+    """The file's windows as linear ones, and whether each fits the values.
+
+    Their explanations are free text, which may name anybody; so they have numbers.
+    """
+    function = text(ds, "VOILUTFunction").upper() or "LINEAR"
+    tables = [item for item in ds.get("VOILUTSequence") or [] if item.get("LUTData") is not None]
+    centers, widths = numbers(ds, "WindowCenter"), numbers(ds, "WindowWidth")
+    for number, (seen, _) in enumerate(_windows(output, ds, order)):
+        if seen is None:
+            continue
+        at = number - len(tables)
+        if at >= 0 and at < min(len(centers), len(widths)) and function != "SIGMOID":
+            center, width = float(centers[at] or 0), float(widths[at] or 1)
+            exact = function == "LINEAR_EXACT"
+            window = Window("", center + exact / 2, max(width + exact, 1 + 1e-6))
+        else:
+            shown = output[present & (seen > 0.005) & (seen < 0.995)]
+            if not shown.size:
+                continue
+            window = Window.between("", float(shown.min()), float(shown.max()))
+        fits = not shows_little(seen, output, counts)
+        name = f"file's {'table' if at < 0 else 'window'} {number + 1}"
+        yield fits, Window(name if fits else f"{name} (does not fit)", window.center, window.width)
+
+
+def _inverted(ds: Any, layout: DicomLayout) -> bool:
+    return layout.photometric == "MONOCHROME1" or text(ds, "PresentationLUTShape").upper() == "INVERSE"
+
+
+def spacing_of(ds: Any, shape: tuple[int, ...], most_pixels: int) -> Spacing | None:
+    """The side of a pixel after `squared`; None where the header has none that can be true.
+
+    A Pixel Spacing that equals the detector's, without a calibration, is the detector's.
+    """
+    at_detector = numbers(ds, "ImagerPixelSpacing")
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        sizes = numbers(ds, keyword)
+        if len(sizes) == 2 and sizes[0] and sizes[1] and min(sizes[0], sizes[1]) > 0:
+            rows, columns = sizes
+            ratio = max(rows / columns, columns / rows)
+            if ratio > _MOST_STRETCHED:
+                return None
+            stretched = shape[0] * shape[1] * ratio <= most_pixels
+            side = min(rows, columns) if stretched else max(rows, columns)
+            calibrated = bool(text(ds, "PixelSpacingCalibrationType"))
+            if keyword == "NominalScannedPixelSpacing":
+                return Spacing(side, "on the film")
+            if keyword == "ImagerPixelSpacing" or (sizes == at_detector and not calibrated):
+                return Spacing(side, "at the detector")
+            return Spacing(side)
+    return None
 
 
 def _padding(values: Values, ds: Any, order: str, signed: bool) -> NDArray[np.bool_]:
@@ -241,7 +330,7 @@ def _colourfulness(rgb: NDArray[Any]) -> float:
     return float(np.ptp(rgb.astype(np.int16), axis=2).mean())
 
 
-def squared(picture: NDArray[np.uint8], ds: Any, most_pixels: int) -> NDArray[np.uint8]:
+def squared(picture: NDArray[Any], ds: Any, most_pixels: int) -> NDArray[Any]:
     """The picture with square pixels: the axis whose pixels lie farther apart is stretched.
 
     Where that gives more than `most_pixels`, the other axis is shrunk.
@@ -258,6 +347,6 @@ def squared(picture: NDArray[np.uint8], ds: Any, most_pixels: int) -> NDArray[np
                 else:
                     width = max(1, round(width / ratio))
                 how = cv2.INTER_LINEAR if stretched else cv2.INTER_AREA
-                return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+                return np.asarray(cv2.resize(picture, (width, height), interpolation=how), picture.dtype)
             return picture
     return picture

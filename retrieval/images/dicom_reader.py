@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, cast
 from zlib import MAX_WBITS, decompressobj
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +34,15 @@ from retrieval.images.dicom_header import (
     require_radiograph,
     text,
 )
-from retrieval.images.dicom_pixels import colours, grey_levels, squared, without_unused_bits
+from retrieval.images.dicom_pixels import (
+    colours,
+    grey_levels,
+    grey_values,
+    spacing_of,
+    squared,
+    without_unused_bits,
+)
+from retrieval.images.windows import GreyValues, Window
 from retrieval.notices import Notice
 
 try:
@@ -52,6 +61,7 @@ __all__ = [
     "read_elements",
     "read_picture",
     "read_record",
+    "read_values",
 ]
 
 logger = logging.getLogger("mura-search")
@@ -74,6 +84,7 @@ _PICTURE: list[str | int] = [
     "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
     "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "PresentationLUTShape", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
+    "PixelSpacingCalibrationType",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
 
@@ -152,6 +163,28 @@ def read_picture(
             notices += [doubt for doubt in doubts if doubt not in notices]
             pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
     return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
+
+
+def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> tuple[GreyValues, NDArray[np.uint8]]:
+    """The values of one frame, counted from 1, with all their bits, and what `read_picture` makes of it.
+
+    Raises DicomError as `read_picture` does.
+    """
+    pixels8 = read_picture(data, frame, most_bytes, most_samples).frames[0]
+    with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
+        ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
+        layout, syntax, record = layout_of(ds, most_samples), _syntax(ds), record_of(ds, most_samples)
+        if layout.photometric in GREY:
+            fragments = [] if syntax in _NATIVE else list(generate_fragments(ds.PixelData))[1:]
+            values, used, _ = without_unused_bits(*_decoded(ds, fragments, syntax, layout, frame - 1))
+            grey = grey_values(values, ds, used)
+            grey = replace(grey, values=np.ascontiguousarray(squared(grey.values, ds, most_samples)))
+        else:
+            colour = cv2.cvtColor(pixels8, cv2.COLOR_BGR2GRAY) if pixels8.ndim == 3 else pixels8
+            grey = GreyValues(np.asarray(colour), 8, windows=(Window("as read", 128.0, 256.0),), colour=True)
+        spacing = spacing_of(ds, (layout.rows, layout.columns), most_samples)
+    side = {"part": record.part, "view": record.view, "laterality": record.laterality}
+    return replace(grey, spacing=spacing, **side), pixels8
 
 
 def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:

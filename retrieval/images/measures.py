@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from retrieval.images.preprocessing import Letterbox
 
-__all__ = ["MEASURES", "Measures", "measure", "measure_rows"]
+__all__ = ["MEASURES", "TABLE", "Measures", "measure", "measure_rows", "packed", "unpacked"]
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # the difference of two Laplacians
 _FINE, _MIDDLE = 0.7, 1.4  # pixels
@@ -47,6 +47,9 @@ class Measures:
 
 MEASURES = tuple(Measures.__slots__)
 """The names of the measures, in their order."""
+
+TABLE = "measures"
+"""The table of an index that holds them, as `packed`."""
 
 
 def measure(pixels: NDArray[np.uint8], size: int) -> Measures:
@@ -75,6 +78,18 @@ def measure(pixels: NDArray[np.uint8], size: int) -> Measures:
 def measure_rows(measures: Sequence[Measures]) -> NDArray[np.float64]:
     """The measures of N radiographs as (N, 7), in the order of MEASURES."""
     return np.array([astuple(row) for row in measures], np.float64).reshape(len(measures), len(MEASURES))
+
+
+def packed(measures: Measures) -> bytes:
+    """The measures as an index stores them: 7 little-endian numbers of 32 bits."""
+    return np.array(astuple(measures), "<f4").tobytes()
+
+
+def unpacked(data: bytes) -> Measures | None:
+    """The reverse of `packed`; None for other bytes, such as those of a radiograph that was never measured."""
+    if len(data) != 4 * len(MEASURES):
+        return None
+    return Measures(*np.frombuffer(data, "<f4").astype(float).tolist())
 
 
 def _sharpness(grey: NDArray[np.uint8]) -> float:

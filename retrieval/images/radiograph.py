@@ -31,8 +31,10 @@ __all__ = [
     "decode_radiograph",
     "file_and_frame",
     "file_digest",
+    "holds_dicom",
     "is_dicom",
     "memory_to_decode",
+    "read_bytes",
     "read_frames",
     "read_radiograph",
 ]
@@ -149,6 +151,16 @@ def is_dicom(file: Path) -> bool:
     """Whether a file has DICOM's preamble, or begins with DICOM's first elements, by any name. Raises OSError."""
     with file.open("rb") as opened:
         return _is_dicom(opened.read(_DICOM_HEAD), file.suffix)
+
+
+def holds_dicom(data: bytes, suffix: str) -> bool:
+    """Whether a file's bytes are DICOM; `suffix` is the ending of its name."""
+    return _is_dicom(data, suffix)
+
+
+def read_bytes(path: Path, shown: str) -> bytes:
+    """A file's bytes; `shown` is its name in errors. Raises RadiographError as `read_radiograph` does."""
+    return _file_bytes(path, shown)
 
 
 def file_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from retrieval.images.grey_range import all_values, count_values, look_up, robus
 from retrieval.images.raster_headers import Header, HeaderError, read_header
 from retrieval.notices import Code, Notice
 
-__all__ = ["RasterError", "checked_header", "read_raster"]
+__all__ = ["RasterError", "checked_header", "read_raster", "read_raster_values"]
 
 _MISSING = 128  # libjpeg's value for a block that is missing in the file
 _MOST_ROWS_MISSING = 0.25  # the share of its rows that a cut JPEG may lack
@@ -50,13 +50,7 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
     For what is read see `retrieval.images.radiograph.decode_radiograph`. Raises RasterError.
     """
     header = checked_header(data, most_pixels, most_memory)
-    stored, messages = _decode(header)
-    if (
-        stored is None
-        or sorted(stored.shape[:2]) != sorted((header.height, header.width))
-        or (header.kind == "TIFF" and b"TIFF_Error" in messages)
-    ):
-        raise RasterError(f"is a damaged {header.kind}, or of a kind that is not read; copy or export it again")
+    stored, messages = _checked(header)
     notices = []
     if header.cut or (b"premature end" in messages and _ran_out(header, stored)):
         notices.append(_without_missing_rows(stored))
@@ -68,6 +62,30 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
     pixels, outliers = _eight_bits(opaque, header)
     notices += [Notice(code) for code, said in ((Code.TRANSPARENT, transparent), (Code.OUTLIERS, outliers)) if said]
     return np.ascontiguousarray(_upright(pixels, header.orientation)), tuple(notices)
+
+
+def read_raster_values(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArray[Any], bool]:
+    """The values in a file's bytes with all their bits, upright, and whether the least value is white.
+
+    Of 8 bits they are `read_raster`'s. Raises RasterError.
+    """
+    header = checked_header(data, most_pixels, most_memory)
+    opaque, _ = _on_black(_checked(header)[0])
+    if opaque.dtype == np.uint8:
+        return _upright(_eight_bits(opaque, header)[0], header.orientation), False
+    return np.ascontiguousarray(_upright(opaque, header.orientation)), header.inverted
+
+
+def _checked(header: Header) -> tuple[NDArray[Any], bytes]:
+    """The decoded picture and the decoder's messages. Raises RasterError."""
+    stored, messages = _decode(header)
+    if (
+        stored is None
+        or sorted(stored.shape[:2]) != sorted((header.height, header.width))
+        or (header.kind == "TIFF" and b"TIFF_Error" in messages)
+    ):
+        raise RasterError(f"is a damaged {header.kind}, or of a kind that is not read; copy or export it again")
+    return stored, messages
 
 
 def _decode(header: Header) -> tuple[NDArray[Any] | None, bytes]:
@@ -178,7 +196,7 @@ def _finite(pixels: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.abs(pixels) < 1e30, pixels, 0) if pixels.dtype.kind == "f" else pixels
 
 
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """EXIF 2.3, table 6: 2 to 4 flip or turn the stored picture by 180 degrees, 5 to 8 also exchange its axes."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)

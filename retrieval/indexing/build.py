@@ -15,6 +15,7 @@ from index.builder import IndexBuilder
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.measure_limits import KEY, stored_limits
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
@@ -168,7 +169,8 @@ def finish_build(
     if complete:
         rules = complete(rules, cases=cases, encoded=encoded, trained_on=seen)
     names = sorted({case.label_name for case in cases})
-    for key, value in {**settings, "rules": rules.to_dict()}.items():
+    learned = {"rules": rules.to_dict(), KEY: stored_limits(build).to_dict()}
+    for key, value in {**settings, **learned}.items():
         build.set_metadata(key, value)
     build.finish()
     return BuildReport(
@@ -220,7 +222,8 @@ def encode_remaining(
 
     def store(batch: Batch) -> bool:
         if batch.cases:
-            build.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+            stored = [*map(collection.stored, batch.cases)]
+            build.add(stored, batch.embeddings, batch.thumbnails, batch.logits, batch.extras)
         build.quarantine([(collection.stored(case), reason) for case, reason in batch.unreadable])
         return True
 

@@ -80,8 +80,8 @@ def import_index(
         for batch in batches:
             new = [row for row, case in enumerate(batch.cases) if case.case not in known]
             try:
-                pictures = [batch.thumbnails[row] for row in new]
-                build.add([batch.cases[row] for row in new], batch.embeddings[new], pictures, batch.logits[new])
+                chosen = batch.select(new)
+                build.add(chosen.cases, chosen.embeddings, chosen.thumbnails, chosen.logits, chosen.extras)
             except ValueError as error:
                 raise IndexFailure(f"{source} is damaged: {error}; export it again") from error
             done += len(batch.cases)

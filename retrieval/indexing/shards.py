@@ -156,8 +156,8 @@ def join_shards(
                 for batch in shard.batches():
                     new = [row for row, case in enumerate(batch.cases) if case.case not in known]
                     if new:
-                        pictures = [batch.thumbnails[row] for row in new]
-                        build.add([batch.cases[row] for row in new], batch.embeddings[new], pictures, batch.logits[new])
+                        chosen = batch.select(new)
+                        build.add(chosen.cases, chosen.embeddings, chosen.thumbnails, chosen.logits, chosen.extras)
                     done += len(new)
                     if progress:
                         progress(done, total)

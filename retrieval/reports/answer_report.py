@@ -4,6 +4,7 @@ Heatmaps are transparent layers over the radiographs. A checkbox hides them with
 strength by a few lines of script, which the page's policy allows by their digest.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from retrieval.reports.similar_studies import MOST, EncodedQuery, similar_studie
 from retrieval.reports.svg_chart import Axis, Chart
 from retrieval.reports.templating import render
 from retrieval.searcher import Searcher
-from retrieval.wording import verdict
+from retrieval.wording import FINDINGS, verdict, vote_share
 
 __all__ = ["answer_report"]
 
@@ -45,10 +46,13 @@ def answer_report(searcher: Searcher, answer: Answer, images: Images, when: date
         ],
         answer=answer,
         verdict=verdict(answer),
+        doubts=_sentences(answer.doubts),
         notes=_notes(answer),
         names=names,
         pictures=_pictures(searcher, answer, query),
         chart=_chart(answer).svg(),
+        findings=FINDINGS,
+        vote_share=vote_share(answer),
         studies=similar_studies(searcher, answer, query),
         most=MOST,
         # A collection that names no parts, views or patients gets no columns for them.
@@ -59,11 +63,15 @@ def answer_report(searcher: Searcher, answer: Answer, images: Images, when: date
 
 
 def _notes(answer: Answer) -> list[str]:
-    """The answer's warnings as sentences, and the patients left out whom no warning names."""
-    notes = [text if text.endswith("?") else f"{text}." for text in answer.warnings]
+    """The answer's other warnings as sentences, and the patients left out whom no warning names."""
+    notes = _sentences(answer.other_warnings)
     if unnamed := answer.unnamed_patients:
         notes.append(f"The studies of {', '.join(unnamed)} are left out: they are of the same patient.")
     return notes
+
+
+def _sentences(texts: Sequence[str]) -> list[str]:
+    return [text if text.endswith("?") else f"{text}." for text in texts]
 
 
 def _names(answer: Answer) -> list[str]:

@@ -60,12 +60,14 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         ("agreement", "Classifier and vote"),
         ("worklist", "As a worklist"),
         ("retrieval", "Retrieval"),
+        ("findings", "Findings"),
         ("sweep", "Number of voting studies"),
         ("map", "Map of the embeddings"),
         ("errors", "Worst errors"),
         ("method", "Method"),
     ]
     shown = {"near-duplicates": evaluation.leakage.pairs, "operating-point": evaluation.operating_point}
+    shown |= {"findings": evaluation.findings}
     hidden = [name for name, content in shown.items() if not content]
     return render(
         "evaluation.html",

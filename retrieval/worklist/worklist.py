@@ -116,8 +116,8 @@ class Worklist(Tabular):
     """The studies of a folder, the first to read on top, and what could not be read; as a table, a study a line."""
 
     columns: ClassVar = (
-        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar unlike borderline "
-        "nearest_study nearest_label nearest_similarity"
+        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar unlike "
+        "borderline nearest_study nearest_label nearest_similarity"
     )
 
     folder: str

@@ -109,7 +109,7 @@ def test_no_mutated_request_breaks_the_server(server: str, caplog: pytest.LogCap
     assert "Traceback" not in caplog.text
     end = time.monotonic() + 10
     with httpx.Client(base_url=server, headers={"authorization": f"Bearer {TOKEN}"}) as client:
-        while not {"mura_search_requests_at_work 0.0", "mura_search_bytes_at_work 0.0"} <= set(
+        while not {"mura_search_requests_at_work 0.0", "mura_search_work_bytes 0.0"} <= set(
             client.get("/metrics").text.splitlines()
         ):
             assert time.monotonic() < end

@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,33 @@ def test_without_the_sums_a_change_of_a_name_of_the_history_or_of_the_model_is_f
         reader.verify()
 
 
-def test_an_index_of_format_3_is_read_and_becomes_format_4_with_its_next_change(place: Path, sample: Sample) -> None:
+def without_format_5(connection: sqlite3.Connection) -> None:
+    """Take what format 5 added from cases.sqlite."""
+    for column in ("finding", "report"):
+        connection.execute(f"ALTER TABLE cases DROP COLUMN {column}")
+    for table in ("measures", "regions", "projection"):
+        connection.execute(f"DROP TABLE {table}")
+
+
+def test_an_index_of_format_4_is_read_and_becomes_format_5_with_its_next_change(place: Path) -> None:
+    with closing(sqlite3.connect(place / "cases.sqlite", isolation_level=None)) as connection:
+        without_format_5(connection)
+        connection.execute("PRAGMA user_version = 4")
+    (place / "SHA256SUMS").unlink()
+    with IndexReader.open(place) as reader:
+        reader.verify()
+        assert reader.info()["schema"] == 4
+        before = reader.cases()
+        changed = [replace(before[0], finding="fracture", report="Seen."), *before[1:]]
+        with IndexWriter.open(place) as writer:
+            writer.update(changed[:1])
+        reader.refresh()
+        assert reader.cases() == changed
+        reader.verify()
+        assert reader.info()["schema"] == 5
+
+
+def test_an_index_of_format_3_is_read_and_becomes_format_5_with_its_next_change(place: Path, sample: Sample) -> None:
     with closing(sqlite3.connect(place / "cases.sqlite", isolation_level=None)) as connection:
         document = json.loads(connection.execute("SELECT document FROM metadata").fetchone()[0])
         del document["model"]
@@ -246,6 +273,7 @@ def test_an_index_of_format_3_is_read_and_becomes_format_4_with_its_next_change(
         for table in ("history", "quarantine"):
             connection.execute(f"ALTER TABLE {table} DROP COLUMN crc")
         connection.execute("INSERT INTO quarantine VALUES (?, ?, ?, ?, ?)", bad)
+        without_format_5(connection)
         connection.execute("PRAGMA user_version = 3")
     sums = subprocess.run(
         ["sha256sum", "cases.sqlite", "model/model.json", "model/parts/encoder.onnx", "vectors.faiss"],
@@ -263,7 +291,7 @@ def test_an_index_of_format_3_is_read_and_becomes_format_4_with_its_next_change(
         writer.remove({"patient": ["patient7"]})
     with IndexReader.open(place) as reader:
         assert reader.verify()
-        assert reader.info()["schema"] == 4
+        assert reader.info()["schema"] == 5
         assert reader.history()[:-1] == before
         assert [case.case for case, _ in reader.set_aside()] == ["bad.png"]
         assert reader.metadata("collection") == {"layout": "mura", "notes": []}

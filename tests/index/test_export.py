@@ -1,4 +1,6 @@
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,40 @@ def test_an_index_that_changes_during_an_export(
     about, _, read = read_parquet(tmp_path / "all.parquet")
     assert about["generation"] == 2
     assert {case.label for batch in read for case in batch.cases if case.study == "study7"} == {0}
+
+
+def test_texts_and_extras_go_with_their_case(place: Path, sample: Sample, tmp_path: Path) -> None:
+    cases, embeddings, thumbnails, logits = sample
+    named = [
+        replace(cases[n], case=f"new/{n}", digest=f"new{n}", finding="fracture; plate", report="A line.\n")
+        for n in (0, 1)
+    ]
+    target = shutil.copytree(place, tmp_path / "target")
+    with IndexWriter.open(place) as writer:
+        extras = {"measures": [b"m0", b""], "projection": [b"p0", b"p1"]}
+        writer.add(named, embeddings[:2], thumbnails[:2], logits[:2], extras)
+        writer.put("regions", {"new/1": b"r1", cases[0].case: b"r0"})
+    with IndexReader.open(place) as reader:
+        assert reader.verify()
+        assert reader.cases()[-2:] == named
+        assert reader.extra("measures") == [b""] * 60 + [b"m0", b""]
+        assert reader.extra("regions") == [b"r0"] + [b""] * 60 + [b"r1"]
+        write_parquet(reader, tmp_path / "all.parquet")
+        with IndexWriter.open(target) as writer:
+            writer.merge(reader)
+    (batch,) = read_parquet(tmp_path / "all.parquet")[2]
+    assert batch.cases[-2:] == named
+    assert {table: data[-2:] for table, data in batch.extras.items()} == {
+        "measures": [b"m0", b""],
+        "regions": [b"", b"r1"],
+        "projection": [b"p0", b"p1"],
+    }
+    with IndexReader.open(target) as reader:
+        assert reader.verify()
+        assert reader.cases()[-2:] == named
+        assert reader.extra("measures")[-2:] == [b"m0", b""]
+        assert reader.extra("projection")[-2:] == [b"", b""]
+    with IndexWriter.open(place) as writer:
+        writer.remove({"case": ["new/1"]})
+    with IndexReader.open(place) as reader:
+        assert reader.extra("regions") == [b"r0"] + [b""] * 60

@@ -127,7 +127,7 @@ def test_info(template: Path, sample: Sample) -> None:
         "quarantined": 0,
         "store": {"kind": "faiss-flat", "dimension": 8, "vectors": 60, "exact": True},
         "generation": 1,
-        "schema": 4,
+        "schema": 5,
         "sealed": True,
     }
 

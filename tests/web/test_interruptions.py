@@ -66,7 +66,7 @@ def figures(client: httpx.Client) -> dict[str, float]:
 
 def nothing_is_left(client: httpx.Client) -> bool:
     now = figures(client)
-    names = ("requests_at_work", "bytes_at_work", "studies_remembered", "pictures_waiting")
+    names = ("requests_at_work", "work_bytes", "studies_remembered", "pictures_waiting")
     return not any(now[f"mura_search_{name}"] for name in names)
 
 

@@ -131,7 +131,7 @@ def test_a_files_name_is_only_something_to_show(client: httpx.Client, png: Png, 
 
 def test_a_files_name_longer_than_a_parts_header_may_be(client: httpx.Client, png: Png) -> None:
     reply = client.post("/api/search", files={"files": ("x" * 5000 + ".png", png(200))})
-    assert (reply.status_code, list(reply.json())) == (400, ["error"])
+    assert (reply.status_code, reply.json()["type"]) == (400, "urn:mura-search:problem:damaged-form")
 
 
 def test_static_files_do_not_lead_out(client: httpx.Client) -> None:

@@ -38,7 +38,7 @@ def test_32_clients_at_once_are_all_answered_with_their_own_answer(serve: Serve,
     encoded, batches = (float(figures[f"mura_search_{name}_encoded_total"]) for name in ("pictures", "batches"))
     assert encoded == 32 * 6
     assert batches < encoded, "concurrent uploads are encoded together"
-    assert float(figures["mura_search_requests_at_work"]) == float(figures["mura_search_bytes_at_work"]) == 0
+    assert float(figures["mura_search_requests_at_work"]) == float(figures["mura_search_work_bytes"]) == 0
 
 
 @pytest.mark.slow

@@ -17,10 +17,11 @@ from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import file_digest, shown_name, thumbnail
 from retrieval.encoding.picture_hash import Hashes, picture_hash, picture_hashes
 from retrieval.errors import RadiographError
-from retrieval.images.preprocessing import Preprocessing, preprocess
+from retrieval.images.preprocessing import Letterbox, Preprocessing, enhance, preprocess
 from retrieval.images.radiograph import read_radiograph
 from training.data.cache import PictureCache, Prepared, default_cache
 from training.data.lesion_boxes import COVERAGE_STEP, Box, boxes_of, cover
+from training.data.processing import processed
 from training.distributed import rank_and_size
 from training.errors import TrainingError
 
@@ -46,7 +47,8 @@ class TrainingSet:
 
     `known` (N,) says whose lesions are known: normal ones have none, abnormal ones where the collection gives boxes.
     `pictures` gives the picture of each case; its lesions are boxes in a radiograph of a size, or coverage as it is.
-    `hashes` (N, 64) are those of the radiographs (`encoding.picture_hash`).
+    `hashes` (N, 64) are those of the radiographs (`encoding.picture_hash`). `processed` gives each picture again as
+    another hospital would have processed the radiograph, drawn from a generator; it is empty where nothing can.
     """
 
     cases: tuple[Case, ...]
@@ -54,6 +56,7 @@ class TrainingSet:
     hashes: Hashes
     pictures: tuple[Callable[[], NDArray[np.uint8]], ...]
     lesions: tuple[tuple[Sequence[Box], int, int] | NDArray[np.uint8], ...]
+    processed: tuple[Callable[[np.random.Generator], NDArray[np.uint8]], ...] = ()
 
     @classmethod
     def of_arrays(
@@ -73,6 +76,7 @@ class TrainingSet:
             self.hashes[taken],
             tuple(self.pictures[i] for i in taken),
             tuple(self.lesions[i] for i in taken),
+            tuple(self.processed[i] for i in taken) if self.processed else (),
         )
 
     def of_part(self, part: str) -> "TrainingSet":
@@ -96,9 +100,17 @@ class TrainingSet:
             fingerprint.update(b"" if isinstance(lesion, tuple) else lesion.tobytes())
         return fingerprint.hexdigest()
 
-    def take(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion."""
-        pictures = [self.pictures[i]() for i in rows]
+    def take(
+        self, rows: Sequence[int], generator: np.random.Generator | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Pictures (B, S, S, C), C 1 where all are grey and else 3, and coverage (B, S/4, S/4), 255 on a lesion.
+
+        With a generator the pictures are processed as it draws, if the set has `processed`.
+        """
+        if generator is None or not self.processed:
+            pictures = [self.pictures[i]() for i in rows]
+        else:
+            pictures = [self.processed[i](generator) for i in rows]
         channels = max(picture.shape[2] for picture in pictures)
         taken = np.empty((len(pictures), *pictures[0].shape[:2], channels), np.uint8)
         for number, picture in enumerate(pictures):
@@ -117,16 +129,23 @@ def load_training_set(
     progress: Progress | None = None,
     *,
     cache: Path | None = None,
+    processing: float = 0.0,
 ) -> tuple[TrainingSet, list[tuple[str, str]]]:
     """Prepare every radiograph that `cache` does not hold yet; also the (name, reason) of those that cannot be read.
 
-    `cache` is `default_cache()` unless named. Patients, studies and cases of several collections are kept apart by the
-    collection's number. Raises TrainingError where nothing can be read, or the disk has no room.
+    `cache` is `default_cache()` unless named. With `processing` above 0 the radiographs are also kept without CLAHE, so
+    that they can be changed before it (`data.processing`, with this strength). Patients, studies and cases of several
+    collections are kept apart by the collection's number. Raises TrainingError where nothing can be read, or the disk
+    has no room.
     """
     cases = listed_cases(collections)
     boxes = [boxes for collection in collections for boxes in boxes_of(collection)]
     store = PictureCache(default_cache() if cache is None else cache, how)
     results = _prepare(cases, store, how, progress)
+    raw = replace(how, clahe=False)
+    unenhanced = PictureCache(default_cache() if cache is None else cache, raw)
+    if processing:
+        _prepare(cases, unenhanced, raw, progress)
     everything = zip(cases, boxes, results, strict=True)
     listed = [(case, lesions, made) for case, lesions, made in everything if not isinstance(made, str)]
     if not listed:
@@ -137,6 +156,7 @@ def load_training_set(
         np.stack([made.hash for _, _, made in listed]),
         tuple(partial(_picture, store, made.digest) for _, _, made in listed),
         tuple((lesions, made.height, made.width) for _, lesions, made in listed),
+        tuple(partial(_processed, store, unenhanced, made, how, processing) for _, _, made in listed if processing),
     ), [(shown_name(case), result) for case, result in zip(cases, results, strict=True) if isinstance(result, str)]
 
 
@@ -156,6 +176,26 @@ def _picture(store: PictureCache, digest: str) -> NDArray[np.uint8]:
     if prepared is None:  # it was whole when the set was loaded
         raise TrainingError(f"{store.folder} was changed or damaged during the run; run the same command with --resume")
     return prepared.picture
+
+
+def _processed(
+    store: PictureCache,
+    unenhanced: PictureCache,
+    made: _Made,
+    how: Preprocessing,
+    strength: float,
+    generator: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """A picture changed at its size in the letterbox, before CLAHE; as it is kept where nothing is changed."""
+    picture = _picture(unenhanced, made.digest)
+    box = Letterbox.fit(made.height, made.width, how.size)
+    rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    changed = processed(picture[rows, columns].mean(2).astype(np.uint8), generator, strength)
+    if changed is None:
+        return _picture(store, made.digest)
+    result = np.zeros((*picture.shape[:2], 1), np.uint8)
+    result[rows, columns, 0] = enhance(changed, how) if how.clahe else changed
+    return result
 
 
 def _prepare(

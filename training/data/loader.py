@@ -67,7 +67,7 @@ class Feed:
                 reader.shutdown(cancel_futures=True)
 
     def _read(self, rows: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-        pictures, coverage = self.data.take(rows)
+        pictures, coverage = self.data.take(rows, np.random.default_rng([seed, 1]))
         if self.crop:
             pictures, coverage = windows(pictures, coverage, self.crop, np.random.default_rng(seed))
         parts = torch.from_numpy(pictures), torch.from_numpy(coverage[:, :, :, None])

@@ -146,7 +146,9 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
     for number, (learned, valid) in enumerate(data.divided, 1):
         fold = folder / f"fold-{number}"
         Division.of_cases(listed_cases([learned, *data.others]), run.recipe)  # labels are checked before reading
-        loaded, _ = load_training_set([learned, *data.others], run.recipe.preprocessing, cache=cache)
+        loaded, _ = load_training_set(
+            [learned, *data.others], run.recipe.preprocessing, cache=cache, processing=run.recipe.processing
+        )
         options = RunOptions(name=run.name, resume=True, appearance=False)
         trained = train(loaded, run.recipe, fold, options, report)
         assert trained is not None  # an experiment is one process

@@ -6,9 +6,19 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.security import HTTPBearer
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from index.errors import IndexFailure
 from retrieval.answer import Answer
 from web.errors import Refused
-from web.models import REFUSALS, AnswerDocument, CaseRecord, IndexSummary, Label, StudyQuestion, WorklistDocument
+from web.models import (
+    AnswerDocument,
+    CaseRecord,
+    IndexSummary,
+    Label,
+    StudyQuestion,
+    WorklistDocument,
+    refusals,
+)
+from web.responses import tagged
 from web.routes.query_form import FORM, ask, while_connected
 from web.service.service import Service
 from web.service.worklist import Worklist
@@ -20,90 +30,118 @@ __all__ = ["api", "health", "service_of", "worklist_of"]
 _TOKEN = HTTPBearer(
     auto_error=False, scheme_name="token", description=f"The token of --token-file or {TOKEN_VARIABLE}."
 )
-api = APIRouter(responses=REFUSALS, dependencies=[Depends(_TOKEN)])
-health = APIRouter(
-    default_response_class=PlainTextResponse,
-    responses={503: {"description": "Not ready", "content": {"text/plain": {}}}},
-)
+api = APIRouter(responses=refusals(401, 403, 421, 429), dependencies=[Depends(_TOKEN)])
+health = APIRouter(tags=["server"], default_response_class=PlainTextResponse, responses=refusals(403, 421))
 # A case's name may have any character, also slashes. So a URL has it as one encoded part, which browsers leave alone.
 _STUDY = "/api/studies/{study}"
 _VIEW = _STUDY + "/views/{number}"
+
+
+_OF_STUDY: dict[str, Any] = {"tags": ["studies"], "responses": refusals(404, 422, 503)}
+PREVIEW = 256  # pixels
+_SAME: dict[int | str, dict[str, Any]] = {304: {"description": "The client has it already (If-None-Match)"}}
 
 
 class Png(Response):
     media_type = "image/png"
 
 
-@api.post("/api/search", summary="Ask about a study", response_model=AnswerDocument, openapi_extra=FORM)
+@api.post(
+    "/api/search",
+    summary="Ask about a study",
+    tags=["studies"],
+    response_model=AnswerDocument,
+    openapi_extra=FORM,
+    responses=refusals(400, 408, 413, 415, 422, 503),
+)
 async def search(request: Request) -> JSONResponse:
     answer, name, _ = await ask(request)
     return JSONResponse(_document(answer, name, service_of(request)))
 
 
-@api.get(_STUDY, summary="Ask again about a remembered study", response_model=AnswerDocument)
-async def again(study: str, request: Request, question: Annotated[StudyQuestion, Query()]) -> JSONResponse:
+@api.get(_STUDY, summary="Ask again about a remembered study", response_model=AnswerDocument, **_OF_STUDY)
+async def answer_again(study: str, request: Request, question: Annotated[StudyQuestion, Query()]) -> JSONResponse:
     service = service_of(request)
     answer = await service.again(study, question)
     headers = {"content-disposition": 'attachment; filename="answer.json"'} if question.download else {}
     return JSONResponse(_document(answer, study, service), headers=headers)
 
 
-@api.delete(_STUDY, summary="Forget a remembered study", status_code=204)
-async def forget(study: str, request: Request) -> None:
+@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204)
+async def forget_study(study: str, request: Request) -> None:
     service_of(request).studies.forget(study)
 
 
-@api.get(_VIEW + "/image", summary="A view of a remembered study", response_class=Png)
-async def view_image(study: str, number: int, request: Request) -> Png:
-    return Png(await while_connected(request, service_of(request).picture(study, number)))
+@api.get(_VIEW + "/image", summary="A view of a remembered study", response_class=Png, **_OF_STUDY)
+async def view_image(study: str, number: int, request: Request, small: Literal["true", "false"] = "false") -> Png:
+    service = service_of(request)
+    picture = service.picture(study, number, PREVIEW) if small == "true" else service.picture(study, number)
+    return Png(await while_connected(request, picture))
 
 
-@api.get(_VIEW + "/heatmap", summary="What speaks for abnormal, or for normal", response_class=Png)
-async def heatmap(study: str, number: int, request: Request, target: Label = "abnormal") -> Png:
+@api.get(_VIEW + "/heatmap", summary="What speaks for abnormal, or for normal", response_class=Png, **_OF_STUDY)
+async def view_heatmap(study: str, number: int, request: Request, target: Label = "abnormal") -> Png:
     return Png(await while_connected(request, service_of(request).class_heatmap(study, number, target)))
 
 
-@api.get(_VIEW + "/likeness", summary="What makes a view and a case alike", response_class=Png)
-async def likeness(
+@api.get(_VIEW + "/likeness", summary="What makes a view and a case alike", response_class=Png, **_OF_STUDY)
+async def view_likeness(
     study: str, number: int, request: Request, case: str, where: Literal["view", "case"] = "view"
 ) -> Png:
     work = service_of(request).likeness(study, number, case, inside=where == "case")
     return Png(await while_connected(request, work))
 
 
-@api.get("/api/index", summary="What the index holds")
-async def index(request: Request) -> IndexSummary:
-    return await service_of(request).about()
+@api.get(
+    "/api/index",
+    summary="What the index holds",
+    tags=["index"],
+    response_model=IndexSummary,
+    responses=_SAME | refusals(503),
+)
+async def index_summary(request: Request) -> Response:
+    about = await service_of(request).about()
+    return tagged(request, JSONResponse(about.model_dump()))
 
 
 @api.get(
     "/api/cases/{case:path}/image",
     summary="An indexed case's picture",
+    tags=["index"],
     response_class=Png,
-    responses={200: {"content": {"image/jpeg": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"image/jpeg": {"schema": {"type": "string"}}}}} | _SAME | refusals(404, 422, 503),
 )
 async def case_image(case: str, request: Request, small: Literal["true", "false"] = "false") -> Response:
     data, kind = await while_connected(request, service_of(request).case_picture(case, small=small == "true"))
-    return Response(data, media_type=kind)
+    return tagged(request, Response(data, media_type=kind))
 
 
-@api.get("/api/cases/{case:path}", summary="An indexed case")
-async def case_record(case: str, request: Request) -> CaseRecord:
+@api.get(
+    "/api/cases/{case:path}",
+    summary="An indexed case",
+    tags=["index"],
+    response_model=CaseRecord,
+    responses=_SAME | refusals(404, 503),
+)
+async def case_record(case: str, request: Request) -> Response:
     record = await service_of(request).case(case)
     fields = ("case", "study", "patient", "part", "view", "split")
-    return CaseRecord.model_validate({"label": record.label_name} | {field: getattr(record, field) for field in fields})
+    values = {"label": record.label_name} | {field: getattr(record, field) for field in fields}
+    return tagged(request, JSONResponse(CaseRecord.model_validate(values).model_dump()))
 
 
 @api.get(
     "/api/worklist",
     summary="The studies of the server's folder, in the order to read them",
+    tags=["worklist"],
     response_model=WorklistDocument,
+    responses=_SAME | refusals(404),
 )
-async def worklist(request: Request) -> JSONResponse:
-    return JSONResponse(worklist_of(request).to_dict())
+async def worklist(request: Request) -> Response:
+    return tagged(request, JSONResponse(worklist_of(request).to_dict()))
 
 
-@api.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
+@api.get("/metrics", summary="Figures for Prometheus", tags=["server"], response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -113,9 +151,16 @@ async def healthz() -> str:
     return "ok\n"
 
 
-@health.get("/readyz", summary="Whether the server answers from the index as it is now")
+@health.get(
+    "/readyz",
+    summary="Whether the server answers from the index as it is now",
+    responses={503: {"description": "Not ready", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def readyz(request: Request) -> PlainTextResponse:
-    trouble = await service_of(request).trouble()
+    try:
+        trouble = await service_of(request).trouble()
+    except IndexFailure:
+        return PlainTextResponse("the index no longer exists\n", 503)
     text = "the changed index cannot be opened; the former index still answers\n" if trouble else "ok\n"
     return PlainTextResponse(text, 503 if trouble else 200)
 

@@ -1,19 +1,19 @@
 """The pages, the parts of pages that scripts ask for, and the login."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
-from retrieval.wording import verdict
+from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, verdict, vote_share
 from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
-from web.responses import page
+from web.responses import page, tagged
 from web.routes.api import service_of
 from web.routes.query_form import ask, while_connected
 from web.security.middleware import client_address
@@ -47,6 +47,21 @@ async def search(request: Request) -> Response:
 @pages.get("/studies/{study}")
 async def again(study: str, request: Request, question: Annotated[Question, Query()]) -> Response:
     return await _answered(request, await service_of(request).again(study, question), study, question)
+
+
+@pages.post("/studies/{study}/remove")
+async def remove(study: str, request: Request) -> Response:
+    """Take a view off a remembered study, which gets another address: the former one stays as it was."""
+    async with request.form(max_files=0, max_fields=1, max_part_size=64) as form:
+        view = str(form.get("view", ""))
+    if not (view.isascii() and view.isdigit()):
+        raise Refused(422, "view is the number of the view to remove")
+    service = service_of(request)
+    name = service.remove_view(study, int(view[:9]))
+    if not _is_part(request):
+        return RedirectResponse(f"/studies/{name}", 303)
+    question = Question()
+    return await _answered(request, await service.again(name, question), name, question)
 
 
 @pages.get("/studies/{study}/compare")
@@ -96,21 +111,42 @@ async def logout(request: Request) -> Response:
     return reply
 
 
+@pages.get("/openapi.json")
+async def description(request: Request) -> Response:
+    return _kept(request, JSONResponse(request.app.state.description))
+
+
+@pages.get("/docs")
+async def documentation(request: Request) -> Response:
+    """The description of the API for people, without scripts."""
+    return _kept(request, page("docs.html", document=request.app.state.description, **await head_of(request)))
+
+
 @pages.get("/static/base.css")
-async def base_style() -> Response:
+async def base_style(request: Request) -> Response:
     """The style sheet that the page shares with the reports."""
-    return Response(
-        static("theme.css") + static("base.css"), media_type="text/css", headers={"cache-control": "no-cache"}
-    )
+    return _kept(request, Response(static("theme.css") + static("base.css"), media_type="text/css"))
+
+
+def _kept(request: Request, reply: Response) -> Response:
+    """A reply without anything of a patient, which a browser may keep and ask for again by its ETag."""
+    reply = tagged(request, reply)
+    reply.headers["cache-control"] = "no-cache"
+    return reply
 
 
 async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
     index = await service_of(request).about()
     return await _front(
         request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
-        warnings=[f"{text.rstrip('.')}." for text in answer.warnings], question=question,
+        doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
         counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
+        vote_share=vote_share(answer), FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated="",
     )  # fmt: skip
+
+
+def _sentences(texts: Sequence[str]) -> list[str]:
+    return [text if text.endswith(("?", ".")) else f"{text}." for text in texts]
 
 
 def _view_rows(answer: Answer) -> list[tuple[str, ...]]:

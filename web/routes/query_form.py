@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from retrieval.answer import Answer
 from web.errors import CLIENT_GONE, Refused
-from web.models import Question, SearchForm, Upload, shortened, shown_name, too_many_views
+from web.models import NewQuestion, Question, SearchForm, Upload, shortened, shown_name, too_many_views
 from web.service.admission import Share
 from web.service.service import Service
 
@@ -67,7 +67,7 @@ async def read_upload(request: Request, views: int, share: Share) -> Upload:
         await form.close()
     if not files:
         raise Refused(422, "no radiograph was sent: choose at least one file")
-    return Upload(tuple(files), Question.from_form(fields))
+    return Upload(tuple(files), NewQuestion.from_form(fields))
 
 
 async def ask(request: Request) -> tuple[Answer, str, Question]:

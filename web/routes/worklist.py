@@ -5,7 +5,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from retrieval.wording import printable
 from retrieval.worklist.worklist import SYNTHETIC_ORDER
-from web.models import Question
+from web.models import NewQuestion
 from web.responses import page
 from web.routes.api import service_of, worklist_of
 from web.routes.pages import head_of
@@ -47,8 +47,9 @@ async def open_study(number: str, request: Request) -> Response:
     files = worklist_of(request).get(number).files
     service = service_of(request)
     with service.admission.enter() as share:
-        _, study = await while_connected(request, service.ask_files(files, Question(), share))
-    return RedirectResponse(f"/studies/{service.studies.add(study)}", 303)
+        question = NewQuestion(one_study="true")
+        _, study = await while_connected(request, service.ask_files(files, question, share))
+    return RedirectResponse(f"/studies/{service.remember(study)}", 303)
 
 
 @worklist_pages.get("/worklist/{number}/picture")

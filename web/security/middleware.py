@@ -68,20 +68,24 @@ class SecurityMiddleware:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, status = time.perf_counter(), 0
+        started, status, method = time.perf_counter(), 0, scope["method"]
         headers = Headers(scope=scope)
+        if method == "HEAD":  # answered as GET; the reply loses its body
+            scope = {**scope, "method": "GET"}
         body = _Body(receive, self.settings.limits.body, self.settings.limits.upload)
 
         async def reply(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message)
+                self._add_headers(message, scope)
                 if not body.complete:  # what a refused upload still sends is no next request
                     if status != 408 and "expect" not in headers:
                         await body.drain()
                     if not body.complete:
                         message["headers"].append((b"connection", b"close"))
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -99,20 +103,21 @@ class SecurityMiddleware:
             if not status:
                 await refusal(error, as_page=wants_page(scope["path"], headers))(scope, body.receive, reply)
         finally:
-            self._note(scope, status, time.perf_counter() - started)
+            self._note(scope, method, status, time.perf_counter() - started)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         """Count a request and write it to the log: what anybody may send without a token has one line a minute."""
         route = getattr(scope.get("route"), "path", "")
         if not route:
             route = "/static" if scope["path"].startswith("/static/") and status < 400 else "(refused)"
-        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE") else "other"
+        method = method if method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
         self.metrics.count(method, route, status, seconds)
         self._flood.flush()
         if status in _STRANGERS or route == "/static" or route in OPEN:
             self._flood.add(f"{method} {route} {status}")
         else:
-            logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
+            fields = {"method": method, "route": route, "status": status, "milliseconds": round(1000 * seconds)}
+            logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds, extra={"fields": fields})
 
     async def _early(self, scope: Scope, headers: Headers) -> Response | None:
         """The reply that needs no application: a redirection to the login, else None. Raises Refused."""
@@ -155,8 +160,19 @@ class SecurityMiddleware:
         own = headers.get("host", "").lower()  # without a scheme: in front there may be a proxy that speaks TLS
         link = safe and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         foreign = site not in ("same-origin", "none") and not link
+        if origin in self.settings.origins and scope["path"].startswith("/api/"):
+            return
         if foreign or (origin is not None and origin.lower().partition("://")[2] != own):
             raise Refused(403, "another site's page may not ask this server")
+
+    def _add_headers(self, message: MutableMapping[str, Any], scope: Scope) -> None:
+        headers = MutableHeaders(scope=message)
+        for name, value in _HEADERS.items():
+            headers[name] = value
+        if self.settings.tls:
+            headers["strict-transport-security"] = "max-age=31536000"
+        # Files of the program may be kept, and asked for again by their ETags; nothing of a patient may be kept.
+        headers.setdefault("cache-control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
 
 
 class _Body:
@@ -202,13 +218,6 @@ class _Body:
 
 def client_address(scope: Scope) -> str:
     return str((scope.get("client") or ("",))[0])
-
-
-def _add_headers(message: MutableMapping[str, Any]) -> None:
-    headers = MutableHeaders(scope=message)
-    for name, value in _HEADERS.items():
-        headers[name] = value
-    headers.setdefault("cache-control", "no-store")
 
 
 def _too_long(most: int) -> Refused:

@@ -2,15 +2,19 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from index.errors import IndexMissing
 from index.reader import IndexReader
 from retrieval.errors import MuraSearchError
 from retrieval.searcher import Searcher
 
 __all__ = ["SearcherPool"]
+
+_MOMENT = 0.2  # seconds in which a folder is renamed
 
 logger = logging.getLogger("mura-search")
 
@@ -29,11 +33,12 @@ class SearcherPool:
 
     The next borrower sees what another process has added, removed or relabelled. An index that replaces the old one is
     opened beside it, and requests under way finish with the old one. If the new index cannot be opened, `trouble` says
-    why, and the old one is lent.
+    why, and the old one is lent. Of an index that was deleted nothing is lent: whoever deleted it wants it to be gone.
     """
 
     def __init__(self, searcher: Searcher) -> None:
         self.trouble = ""
+        self.deleted = False
         self._open = _Open(searcher)
         self._turn = threading.Lock()  # for the look for changes, which may take long
         self._lock = threading.Lock()  # for the counts of users
@@ -50,9 +55,11 @@ class SearcherPool:
 
     @contextmanager
     def borrow(self) -> Iterator[Searcher]:
-        """Lend the searcher, of the index as it is now."""
+        """Lend the searcher, of the index as it is now. Raises IndexMissing if it was deleted."""
         with self._turn:
             self._follow()
+            if self.deleted:
+                raise IndexMissing(self.trouble)
             with self._lock:
                 lent = self._open
                 lent.users += 1
@@ -72,6 +79,13 @@ class SearcherPool:
 
     def _follow(self) -> None:
         searcher = self._open.searcher
+        was_there, self.deleted = not self.deleted, searcher.index.missing()
+        if self.deleted and was_there:  # or it is just being replaced
+            time.sleep(_MOMENT)
+            self.deleted = searcher.index.missing()
+        if self.deleted:
+            self._say(f"{searcher.index.path} no longer holds an index: build one there, or end the server")
+            return
         try:
             current = searcher.current()
             if current.index is searcher.index:
@@ -81,13 +95,19 @@ class SearcherPool:
                     former, self._open = self._open, _Open(current)
                     former.replaced = True
                     self._close(former)
-        except MuraSearchError as error:  # half written, busy or damaged: the former state still answers
-            if str(error) != self.trouble:
-                logger.warning("the index has changed and cannot be opened: %s", error)
-            self.trouble = str(error)
+        except (MuraSearchError, OSError) as error:  # half written, busy or damaged: the former state still answers
+            self._say(f"the index has changed and cannot be opened: {error}")
             return
+        if self.trouble:
+            logger.info("the index can be opened again")
         self.trouble = ""
         _ = self._open.searcher.source  # counted now, and not by two threads at once
+
+    def _say(self, trouble: str) -> None:
+        """Keep what is wrong, and write it to the log once."""
+        if trouble != self.trouble:
+            logger.warning("%s", trouble)
+        self.trouble = trouble
 
     def _close(self, lent: _Open) -> None:
         if lent.replaced and not lent.users:

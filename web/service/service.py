@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
+from retrieval.encoding.encoder import Encoded
 from retrieval.errors import MissingExtra, RadiographError
 from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
@@ -27,9 +28,9 @@ from retrieval.images.radiograph import Radiograph, memory_to_decode, read_radio
 from retrieval.notices import Notice
 from retrieval.query import View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
-from web.errors import Refused
+from web.errors import SEVERAL_STUDIES, Refused
 from web.metrics import Figure
-from web.models import IndexSummary, ModelName, Question, Upload, shown_name, too_many_views
+from web.models import IndexSummary, ModelName, NewQuestion, Question, Upload, shown_name, too_many_views
 from web.service.admission import Admission, Share, busy
 from web.service.batcher import Batcher
 from web.service.searcher_pool import SearcherPool
@@ -104,9 +105,14 @@ class Service:
         decode, most = self._decoders.decode, self.limits.views
         sources = [_Source(name, functools.partial(decode, data, name, most), (), data) for name, data in upload.files]
         answer, study = await self._answered(sources, upload.question, share)
-        return answer, self.studies.add(study) if upload.question.heatmap == "true" else ""
+        return answer, self.remember(study) if upload.question.heatmap == "true" else ""
 
-    async def ask_files(self, files: Sequence[Path], question: Question, share: Share) -> tuple[Answer, Study]:
+    def remember(self, study: Study) -> str:
+        """Keep a study until its time is over, also if nobody asks in the meantime; gives its name."""
+        asyncio.get_running_loop().call_later(self.limits.remembered_seconds + 0.01, self.studies.expire)
+        return self.studies.add(study)
+
+    async def ask_files(self, files: Sequence[Path], question: NewQuestion, share: Share) -> tuple[Answer, Study]:
         """As `ask`, for files of this machine; the answer has their names without their folders."""
         read, most = self._decoders.read, self.limits.views
         names = [shown_name(file.name, number) for number, file in enumerate(files, start=1)]
@@ -116,7 +122,7 @@ class Service:
         ]
         return await self._answered(sources, question, share)
 
-    async def _answered(self, sources: Sequence[_Source], question: Question, share: Share) -> tuple[Answer, Study]:
+    async def _answered(self, sources: Sequence[_Source], question: NewQuestion, share: Share) -> tuple[Answer, Study]:
         try:
             with self.admission.work():
                 async with asyncio.timeout(self.limits.answer):
@@ -135,11 +141,11 @@ class Service:
         async with self._searcher() as searcher:
             return await self._in_thread(_answer_again, searcher, study, question)
 
-    async def picture(self, name: str, number: int) -> bytes:
-        """A view, 1 to V, of a remembered study, as PNG. Raises Refused."""
+    async def picture(self, name: str, number: int, longest: int = _LONGEST) -> bytes:
+        """A view, 1 to V, of a remembered study, as PNG of at most `longest` pixels. Raises Refused."""
         pixels = self._view(name, number).pixels
         with self._pictures.enter():
-            return await self._run(self._painter, radiograph_png, pixels, _LONGEST)
+            return await self._run(self._painter, radiograph_png, pixels, longest)
 
     async def class_heatmap(self, name: str, number: int, target: str) -> bytes:
         """What speaks for the target in a view of a remembered study, as PNG. Raises Refused."""
@@ -233,10 +239,12 @@ class Service:
         cases, studies = self.pool.index.size()
         return [
             ("requests_at_work", "Uploads being answered now.", self.admission.inside),
-            ("bytes_at_work", "Bytes that they hold.", self.admission.bytes),
+            ("work_bytes", "Bytes that the uploads being answered hold.", self.admission.bytes),
             ("pictures_waiting", "Radiographs that wait for the encoder.", self.batcher.waiting),
             ("studies_remembered", "Studies remembered for their heatmaps.", len(self.studies)),
-            ("bytes_remembered", "Bytes that they hold.", self.studies.bytes),
+            ("remembered_bytes", "Bytes that the remembered studies hold.", self.studies.bytes),
+            ("index_ready", "1 if the index as it is now answers.", not self.pool.trouble),
+            ("index_generation", "The generation of the index.", self.pool.index.generation),
             ("index_cases", "Cases in the index.", cases),
             ("index_studies", "Studies in the index.", studies),
         ]
@@ -262,15 +270,24 @@ class Service:
         finally:
             borrowed.__exit__(None, None, None)
 
-    async def _ask(self, sources: Sequence[_Source], question: Question, share: Share) -> tuple[Answer, Study]:
+    async def _ask(self, sources: Sequence[_Source], question: NewQuestion, share: Share) -> tuple[Answer, Study]:
         started = time.perf_counter()
         async with self._searcher() as searcher:
             views, pictures, notices = await self._read(sources, searcher, share)
+            former = self.studies.get(question.add_to) if question.add_to else None
+            together = [*former.views, *views] if former else views
+            if question.one_study == "false" and (several := await self._in_thread(searcher.several, together)):
+                raise Refused(
+                    422, f"the radiographs are of {several}: ask about one study at a time, or say that they are one "
+                    "study (one_study=true)", kind=SEVERAL_STUDIES,
+                )  # fmt: skip
             encoded = await self.batcher.encode(searcher.encoder, pictures)
             study = Study(
                 tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
             )  # fmt: skip
+            if former:
+                study = self._joined(searcher, former, study)
             return await self._in_thread(_answer, searcher, study, question), study
 
     async def _read(
@@ -324,6 +341,40 @@ class Service:
         finally:
             abandoned.set()
             self._turns.release()
+
+    def _joined(self, searcher: Searcher, former: Study, more: Study) -> Study:
+        """A remembered study with further views. Raises Refused for too many."""
+        _require_model(searcher, former)
+        views = [*former.views, *more.views]
+        distinct, repeated = distinct_views(views)
+        if len(distinct) > self.limits.views:
+            raise too_many_views(self.limits.views)
+        if sum(view.pixels.shape[0] * view.pixels.shape[1] for view in distinct) > self.limits.pixels:
+            raise Refused(413, f"the radiographs have more than {self.limits.pixels:,} pixels together; send fewer")
+        kept = {id(view) for view in distinct}
+        rows = [row for row, view in enumerate(views) if id(view) in kept]
+        encoded = Encoded(
+            np.concatenate([former.encoded.embeddings, more.encoded.embeddings])[rows],
+            np.concatenate([former.encoded.logits, more.encoded.logits])[rows],
+        )
+        notices = dict.fromkeys([*former.notices, *more.notices, *repeated])
+        patient = more.patient or former.patient
+        return Study(tuple(distinct), encoded, tuple(notices), patient, former.model, former.encode + more.encode)
+
+    def remove_view(self, name: str, number: int) -> str:
+        """Remember a study without one of its views, 1 to V; gives its new name. Raises Refused."""
+        study, removed = self.studies.get(name), self._view(name, number)
+        if len(study.views) == 1:
+            raise Refused(422, "this is the study's only view; ask about another study instead")
+        rows = [row for row in range(len(study.views)) if row != number - 1]
+        return self.remember(
+            replace(
+                study,
+                views=tuple(study.views[row] for row in rows),
+                encoded=Encoded(study.encoded.embeddings[rows], study.encoded.logits[rows]),
+                notices=tuple(notice for notice in study.notices if notice.view != removed.name),
+            )
+        )
 
     def _view(self, name: str, number: int) -> View:
         views = self.studies.get(name).views
@@ -412,7 +463,7 @@ def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:
     try:
         answer = searcher.answer(
             study.views, study.encoded, k=question.k, patient=question.patient, where=question.where or None,
-            notices=study.notices, encode=study.encode,
+            filter_vote=question.vote == "filtered", notices=study.notices, encode=study.encode,
         )  # fmt: skip
     except IndexFailure as error:
         raise Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2) from error

@@ -16,7 +16,7 @@ from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import SCHEMA, Entry, Skipped, StudyFiles, find_studies, in_order
 from web.errors import Refused
-from web.models import Question
+from web.models import NewQuestion
 from web.service.service import Service
 
 __all__ = ["MOST", "Listed", "Worklist"]
@@ -248,7 +248,9 @@ class Worklist:
         for attempt in range(_TRIES):
             try:
                 with self._service.admission.enter() as share:
-                    answer, study = await self._service.ask_files(source.files, Question(k=1), share)
+                    answer, study = await self._service.ask_files(
+                        source.files, NewQuestion(k=1, one_study="true"), share
+                    )
                 return Listed(Entry(source.study, answer), source.files, thumbnail(study.views[0].pixels))
             except RadiographError as error:
                 return Skipped(source.study, str(error))

@@ -85,7 +85,7 @@ def test_what_hardly_differs_from_an_index_of_equals_is_not_flagged() -> None:
 def test_too_few_studies_flag_nothing() -> None:
     count = 2 * (FEWEST - 1)
     limits = learn_measure_limits(study_names(count), rows(count))
-    assert limits == MeasureLimits(FEWEST - 1, {})
+    assert limits == MeasureLimits(FEWEST - 1, {}, count)
     assert limits.beyond(np.zeros((1, len(MEASURES)))) == []
     assert learn_measure_limits(study_names(count + 2), rows(count + 2)).limits
 
@@ -93,19 +93,19 @@ def test_too_few_studies_flag_nothing() -> None:
 def test_measures_that_are_unknown_do_not_count() -> None:
     known, names = rows(200), study_names(200)
     half = np.vstack([known, np.full((100, len(MEASURES)), np.nan)])
-    assert learn_measure_limits([*names, *(f"other{n}" for n in range(100))], half) == learn_measure_limits(
-        names, known
-    )
+    every = [*names, *(f"other{n}" for n in range(100))]
+    assert learn_measure_limits(every, half).limits == learn_measure_limits(names, known).limits
 
 
 def test_limits_survive_json_and_anything_else_is_none() -> None:
     limits = learn_measure_limits(study_names(200), rows(200))
     assert MeasureLimits.from_dict(json.loads(json.dumps(limits.to_dict()))) == limits
-    for other in (
+    others = (
         None,
         [],
-        {"studies": "many", "limits": {}},
-        {"studies": 3, "limits": {"softer": "x"}},
-        {"limits": {}},
-    ):
+        {"studies": 3, "limits": {}},
+        {"studies": "many", "radiographs": 1, "limits": {}},
+        {"studies": 3, "radiographs": 6, "limits": {"softer": "x"}},
+    )
+    for other in others:
         assert MeasureLimits.from_dict(other) is None

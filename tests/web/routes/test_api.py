@@ -239,9 +239,9 @@ def test_the_description_names_every_route_and_holds_for_the_answers(client: "ht
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
     form = document["paths"]["/api/search"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"files", "k", "patient", "part", "view", "label", "heatmap"}
+    assert set(form["properties"]) == {"files", "k", "patient", "part", "view", "label", "vote", "one_study", "heatmap"}
     asked = {parameter["name"] for parameter in document["paths"]["/api/studies/{study}"]["get"]["parameters"]}
-    assert asked == {"study", "download", "k", "patient", "part", "view", "label", "heatmap"}
+    assert asked == {"study", "download", "k", "patient", "part", "view", "label", "vote", "one_study", "heatmap"}
     # Models forbid unknown fields, so a field that the models lack fails here.
     answer = client.post("/api/search", files=files(png(200)), data={"heatmap": "true"}).json()
     assert set(schemas["AnswerDocument"]["properties"]) == set(answer)
@@ -249,3 +249,85 @@ def test_the_description_names_every_route_and_holds_for_the_answers(client: "ht
     AnswerDocument.model_validate(client.get(answer["remembered"]["study"]).json())
     IndexSummary.model_validate(client.get("/api/index").json())
     CaseRecord.model_validate(client.get("/api/cases/s4-2.png").json())
+
+
+def test_errors_are_problem_details(client: "httpx.Client") -> None:
+    reply = client.get("/api/cases/none")
+    assert (reply.status_code, reply.headers["content-type"]) == (404, "application/problem+json")
+    sentence = "the index has no such case, or no longer has it"
+    assert reply.json() == {
+        "type": "urn:mura-search:problem:not-found", "title": "Not found", "status": 404, "detail": sentence,
+        "error": sentence,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "allowed"),
+    [
+        ("PUT", "/api/studies/x", "DELETE, GET, HEAD"),
+        ("GET", "/api/search", "POST"),
+        ("OPTIONS", "/api/index", "GET, HEAD"),
+        ("POST", "/static/page.js", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_learns_the_right_ones(client: "httpx.Client", method: str, url: str, allowed: str) -> None:
+    reply = client.request(method, url)
+    assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    "url", ["/", "/docs", "/healthz", "/api/index", "/api/cases/s4-2.png/image", "/static/page.js"]
+)
+def test_head_is_get_without_a_body(client: "httpx.Client", url: str) -> None:
+    full, head = client.get(url), client.head(url)
+    assert head.status_code == full.status_code == 200
+    assert (head.content, head.headers["content-length"]) == (b"", str(len(full.content)))
+
+
+@pytest.mark.parametrize(
+    "url", ["/api/index", "/api/cases/s4-2.png", "/api/cases/s4-2.png/image", "/openapi.json", "/static/page.js"]
+)
+def test_a_client_that_has_it_already_gets_it_once(client: "httpx.Client", url: str) -> None:
+    first = client.get(url)
+    again = client.get(url, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert client.get(url, headers={"if-none-match": '"another"'}).content == first.content
+    kept = "no-store" if url.startswith("/api/") else "no-cache"
+    assert first.headers["cache-control"] == kept, "a browser keeps nothing of a patient, and the program's own files"
+
+
+def test_filters_choose_who_votes_only_on_request(client: "httpx.Client", png: Png) -> None:
+    def vote(**fields: Any) -> tuple[float, list[str]]:
+        answer = client.post("/api/search", files=files(png(200)), data=fields).json()
+        return answer["knn"]["probability"], [case["study"] for case in answer["cases"]]
+
+    everybody, _ = vote()
+    assert vote(view="view 2") == (everybody, ["s4", "s1"])
+    assert vote(view="view 2", vote="filtered")[0] != everybody
+    assert vote(part="wrist") == (everybody, [])
+
+
+def test_radiographs_of_several_studies_are_refused_unless_told_otherwise(
+    client: "httpx.Client", collection: Collection
+) -> None:
+    sent = files(*(Path(collection.cases[number].path).read_bytes() for number in (0, 2)))  # of ann and bob
+    refused = client.post("/api/search", files=sent)
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "urn:mura-search:problem:several-studies"
+    assert "the radiographs are of 2 patients" in refused.json()["detail"]
+    answer = client.post("/api/search", files=sent, data={"one_study": "true"})
+    assert answer.json()["query"]["excluded_patients"] == ["ann", "bob"]
+
+
+def test_an_answer_says_which_program_and_which_state_of_the_index_gave_it(
+    own_client: "httpx.Client", png: Png
+) -> None:
+    from retrieval import __version__
+
+    answer = own_client.post("/api/search", files=files(png(200))).json()
+    assert answer["version"] == __version__
+    assert answer["index"]["generation"] == own_client.get("/api/index").json()["generation"]
+    metrics = own_client.get("/metrics").text
+    assert 'mura_search_build_info{python="3' in metrics.replace(f',version="{__version__}"', "")
+    assert "process_resident_memory_bytes" in metrics
+    assert 'route="(refused)"' not in own_client.get("/openapi.json").text + own_client.get("/metrics").text
