@@ -5,7 +5,9 @@
 Without --index, synthetic radiographs are drawn and indexed with the bundled model. Every client sends radiographs, one
 after another, for that many seconds or until that many requests are done. Before and after, the same radiographs are
 encoded without any server, from files (read ahead by threads) and from prepared pictures, in batches of the server's
-size. 503 is counted apart: it is the intended answer of a full server.
+size. 503 is counted apart: it is the intended answer of a full server. First of all one client alone sends 20
+radiographs: its response times stand beside reading and encoding one radiograph after another, and the server's memory
+after them beside that at the end.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, quantiles
+from statistics import mean, median, quantiles
 
 import cv2
 
@@ -70,6 +72,13 @@ def bare(encoder: Encoder, pictures: Sequence[bytes], seconds: float) -> tuple[f
                 done += action()
             rates.append(done / (time.perf_counter() - started))
     return rates[0], rates[1]
+
+
+def one_alone(encoder: Encoder, data: bytes) -> float:
+    """The seconds that reading and encoding a radiograph takes."""
+    started = time.perf_counter()
+    encoder.encode([decode_radiograph(data).pixels])
+    return time.perf_counter() - started
 
 
 class Clients:
@@ -155,8 +164,21 @@ def main() -> None:
             server.wait(20)
 
 
+def alone(pid: int, port: int, encoder: Encoder, pictures: Sequence[bytes]) -> float:
+    """Compare one client with reading and encoding alone, in turns; gives the server's memory after it, in MiB."""
+    client, bare_seconds = Clients(port, pictures), []
+    for data in pictures:
+        client.run(1, sys.maxsize, client.started + 1)
+        bare_seconds.append(one_alone(encoder, data))
+    show("one client", client.times, "s")
+    show("reading and encoding alone", bare_seconds, "s")
+    print(f"one client / reading and encoding alone, p50: {median(client.times) / median(bare_seconds):.2f}")
+    return resident(pid)
+
+
 def measure(options: argparse.Namespace, pid: int, port: int, encoder: Encoder) -> None:
     pictures = queries(64)
+    first = alone(pid, port, encoder, pictures[:20])
     warm_up = Clients(port, pictures)
     warm_up.run(options.clients, sys.maxsize, 4 * options.clients)
     before, memory = bare(encoder, pictures, 10), [resident(pid)]
@@ -185,6 +207,7 @@ def measure(options: argparse.Namespace, pid: int, port: int, encoder: Encoder) 
         print(f"server / {name}: {rate / mean((before[at], after[at])):.2f}")
     spread = f"{memory[0]:.0f} at first, {max(memory):.0f} at most, {memory[-1]:.0f} at last"
     print(f"the server's memory in MiB: {spread}; load average {os.getloadavg()[0]:.1f}")
+    print(f"memory at last / after the first 20 answers of one client: {memory[-1] / first:.2f}")
     failed = {status: count for status, count in clients.statuses.items() if status not in (200, 503)}
     if failed:
         sys.exit(f"failed: {failed}")

@@ -19,7 +19,8 @@ from cli.console import (
 )
 from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
 from cli.options.data import CollectionOptions, Data
-from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title
+from retrieval.errors import OutputError
+from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title, reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from retrieval.evaluation.metrics import Estimate
     from retrieval.evaluation.robustness import Robustness
     from retrieval.evaluation.summary import Figures, PartFigures
+    from retrieval.searcher import Searcher
 
 __all__ = ["evaluate", "print_evaluation"]
 
@@ -76,6 +78,9 @@ class FileOptions:
         Predictor,
         Option(metavar="NAME", help="Whose predictions --predictions writes: classifier, vote or mean."),
     ] = Predictor.CLASSIFIER
+    keep: Annotated[
+        bool, Option("--keep", help="Keep the main figures in the index: its answers then say how good it is.")
+    ] = False
 
     def check(self) -> None:
         """Raise OutputError if a file cannot be written, or its name does not end as what is written."""
@@ -139,6 +144,8 @@ def evaluate(
         searcher = frozen(current)  # the report also shows the index that was judged
         result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
         page = evaluation_report(result, searcher) if files.html else ""
+        if files.keep:
+            keep(result, current)
     files.write(result, len({case.study for case in collection.cases}), collection.layout, page)
     if as_json:
         print_json(result.to_dict())
@@ -146,6 +153,14 @@ def evaluate(
     for case, reason in result.skipped:
         note(f"left out: {case}: {reason}")
     print_evaluation(result)
+
+
+def keep(result: "Evaluation", searcher: "Searcher") -> None:
+    """Leave the main figures in the index. Raises OutputError if nothing can be written there."""
+    try:
+        result.keep(searcher.index)
+    except OSError as error:
+        raise OutputError(f"the figures cannot be kept in {searcher.index.path}: {reason_text(error)}") from error
 
 
 def measure_robustness(

@@ -6,6 +6,7 @@ from cli.commands import Group, add_command
 from cli.index_build import build, import_, merge
 from cli.index_filing import filed, relabel, set_aside, undo
 from cli.index_inspect import export, info, list_, show, verify
+from cli.index_project import project
 from cli.index_update import add, compact, remove, update
 
 __all__ = ["index"]
@@ -29,6 +30,7 @@ for command, *lines in (
     (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
     (verify, "index verify", "index verify --index hand-index"),
     (compact, "index compact", "index compact --recall 0.999"),
+    (project, "index project", "index project --method pca"),
     (export, "index export all.parquet", "index export all.csv"),
     (import_, "index import all.parquet --index copy"),
     (list_, "index list --part finger --label abnormal"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import bare_table, standard_output
-from retrieval.wording import DISCLAIMER, FINDINGS, findings_text, label_word, printable, vote_share
+from retrieval.wording import DISCLAIMER, FINDINGS, evaluation_text, findings_text, label_word, printable, vote_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,15 +40,7 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
         out.print(line_of(findings_text(answer)))
         out.print(line_of(FINDINGS, "dim"))
     out.print()
-    if answer.cases:
-        out.print(similar(answer.cases))
-        if share := vote_share(answer):
-            out.print(line_of(share, "dim"))
-        out.print()
-        for case in answer.cases:  # paths are too long for the table, and are not broken, so that they can be copied
-            out.print(line_of(f"{case.rank}  {location(case)}", "dim"), soft_wrap=True)
-    else:
-        out.print(line_of("No study of the index fits what was asked for."))
+    print_similar(answer, out)
     drawn = [f"heatmap  {quoted(shortest(view.heatmap))}" for view in answer.views if view.heatmap is not None]
     if answer.report is not None:
         drawn.append(f"report   {quoted(shortest(answer.report))}")
@@ -59,8 +51,23 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
     out.print()
     for text in remarks(answer):
         out.print(line_of(text, "yellow"))
+    if measured := evaluation_text(answer):
+        out.print(line_of(measured, "dim"))
     out.print(line_of(sources(answer), "dim"))
     out.print(line_of(DISCLAIMER, "dim"))
+
+
+def print_similar(answer: "Answer", out: "Console") -> None:
+    """Print the similar studies, how much of the vote they carry, and where they are."""
+    if not answer.cases:
+        out.print(line_of("No study of the index fits what was asked for."))
+        return
+    out.print(similar(answer.cases))
+    if share := vote_share(answer):
+        out.print(line_of(share, "dim"))
+    out.print()
+    for case in answer.cases:  # paths are too long for the table, and are not broken, so that they can be copied
+        out.print(line_of(f"{case.rank}  {location(case)}", "dim"), soft_wrap=True)
 
 
 def location(case: "SimilarCase") -> str:
@@ -153,7 +160,9 @@ def similar(cases: "Sequence[SimilarCase]") -> "Table":
 
     A collection that names no parts, views or sides gets no columns for them.
     """
-    described = [name for name in ("part", "view", "laterality") if any(getattr(case, name) for case in cases)]
+    described = [
+        name for name in ("part", "view", "laterality", "finding") if any(getattr(case, name) for case in cases)
+    ]
     table = bare_table("", "similarity", "weight", "label", "study", *described)
     for case in cases:
         table.add_row(

@@ -34,6 +34,16 @@ class ServerOptions:
         Path | None,
         Option(metavar="FILE", help="Ask for the token in this file. By default it is taken from MURA_SEARCH_TOKEN."),
     ] = None
+    filing_token_file: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Let who has the token in this file change the index: file studies, correct labels, set them aside.",
+        ),
+    ] = None
+    allow_filing: Annotated[
+        bool, Option("--allow-filing", help="Let everybody on this machine change the index, without a token.")
+    ] = False
     insecure: Annotated[
         bool, Option("--insecure", help="Let everybody who can reach the server ask, without a token.")
     ] = False
@@ -72,6 +82,8 @@ class ServerOptions:
             host=self.host,
             port=self.port,
             token=read_token(self.token_file),
+            filing_token=read_token(self.filing_token_file) if self.filing_token_file else None,
+            allow_filing=self.allow_filing,
             insecure=self.insecure,
             names=tuple(self.name or ()),
             origins=tuple(self.allow_origin or ()),

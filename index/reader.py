@@ -260,6 +260,11 @@ class IndexReader(Closing):
         """The number of the generation that searches see now; each change of the index makes a new one."""
         return self._generation.number
 
+    @property
+    def identity(self) -> str:
+        """A random name of the index, which another index in its place does not have."""
+        return str(self._metadata["identity"])
+
     def missing(self) -> bool:
         """Whether no index is at the path any more. This reader still answers from what was there."""
         return _file(self.path / CASES) is None

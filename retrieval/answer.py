@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from index.case import LABEL_NAMES
 from index.reader import Hit
 from retrieval.csv_format import Row, Tabular
+from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import DOUBTS, Code, Notice
 from retrieval.wording import DISCLAIMER, label_word, sentence, verdict
 
@@ -113,7 +114,8 @@ class ViewAnswer:
 class SimilarCase:
     """A labelled study like the query, by its nearest radiograph.
 
-    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote.
+    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote. `finding` names
+    what the radiograph shows, several separated by semicolons.
     """
 
     rank: int
@@ -127,6 +129,7 @@ class SimilarCase:
     case: str
     path: str
     laterality: str = ""
+    finding: str = ""
 
     @classmethod
     def of(cls, rank: int, hit: Hit, weight: float) -> "SimilarCase":
@@ -143,6 +146,7 @@ class SimilarCase:
             case=case.case,
             path=case.path,
             laterality=case.laterality,
+            finding=case.finding,
         )
 
 
@@ -183,10 +187,11 @@ class Answer(Tabular):
 
     `cases` are the nearest studies, at most one case a study, by descending similarity. A reader of the answer must see
     the `notices`. `report` is the file of its report, None if none was asked for. `findings` are those of the voting
-    studies: a list to think of, and not a diagnosis.
+    studies: a list to think of, and not a diagnosis. `evaluation` says how good index and model are, if `evaluate
+    --keep` has measured it.
     """
 
-    columns: ClassVar = "rank similarity weight label study patient part view laterality case path"
+    columns: ClassVar = "rank similarity weight label study patient part view laterality finding case path"
 
     query: Query
     classifier: ClassifierAnswer
@@ -201,6 +206,7 @@ class Answer(Tabular):
     seconds: Seconds
     report: str | None = None
     findings: tuple[FindingShare, ...] = ()
+    evaluation: KeptEvaluation | None = None
 
     @property
     def title(self) -> str:
@@ -254,7 +260,7 @@ class Answer(Tabular):
         from retrieval import __version__
 
         made: dict[str, object] = {"schema": SCHEMA, "version": __version__, "verdict": self.verdict}
-        return made | plain(self) | {"warnings": list(self.warnings)}
+        return {**made, **plain(self), "warnings": list(self.warnings)}
 
 
 def plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ near copies are not asked about twice: the score of a study is multiplied by d /
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -116,7 +116,10 @@ def _spacing(embeddings: Floats, rows: int = 1000) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """An unlabelled study: its name, files and answer, its embedding (D,) of unit length, its score and the reasons."""
+    """An unlabelled study: its name, files and answer, its embedding (D,) of unit length, its score and the reasons.
+
+    `key` is the caller's own.
+    """
 
     study: str
     files: tuple[str, ...]
@@ -124,6 +127,7 @@ class Queued:
     embedding: NDArray[np.float32]
     score: float = 0.0
     reasons: tuple[str, ...] = ()
+    key: str = ""
 
     def to_dict(self, rank: int) -> dict[str, object]:
         answer = self.answer
@@ -226,17 +230,8 @@ def queue_of(queued: list[Queued], order: str = DEFAULT_ORDER) -> list[Queued]:
         vote=np.array([_vote(study.answer) for study in queued]),
         nearest=np.array([study.answer.familiarity.similarity or 0.0 for study in queued]),
     )
-    return [
-        Queued(
-            study=queued[ranked.row].study,
-            files=queued[ranked.row].files,
-            answer=queued[ranked.row].answer,
-            embedding=queued[ranked.row].embedding,
-            score=ranked.score,
-            reasons=ranked.reasons,
-        )
-        for ranked in teaching_order(teaching, order)
-    ]
+    ordered = teaching_order(teaching, order)
+    return [replace(queued[ranked.row], score=ranked.score, reasons=ranked.reasons) for ranked in ordered]
 
 
 def _vote(answer: Answer) -> float:
@@ -250,6 +245,4 @@ def _queued(searcher: Searcher, source: StudyFiles) -> Queued:
         raise RadiographError("it is in the index already, and so has a label")
     encoded = searcher.encoder.encode([view.pixels for view in views])
     answer = searcher.answer(views, encoded, k=1, notices=notices)
-    mean = encoded.embeddings.mean(0)
-    embedding = np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
-    return Queued(source.study, tuple(map(str, source.files)), answer, embedding)
+    return Queued(source.study, tuple(map(str, source.files)), answer, encoded.mean())

@@ -17,6 +17,7 @@ from retrieval.pseudonyms import is_placeholder, patient_names
 
 __all__ = [
     "Images",
+    "Original",
     "Reader",
     "View",
     "count_distinct",
@@ -36,12 +37,22 @@ Reader = Callable[[Path], list[Radiograph]]
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """What a view was read from: a file's bytes or its path, its name to show, and the frame, counted from 1."""
+
+    source: bytes | Path = field(repr=False)
+    name: str
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """A radiograph that was read. `digest` is "" for pixels without a file.
 
     `patients` are the names by which an index may know its patient; they are looked up there and never shown. `dicom`
     is true if a DICOM header named the patient. `study` tells studies apart, and is never shown; "" if it is unknown.
     `case` is the indexed case that the view itself is, "" for others.
+    `original` is kept by a server whose viewer needs more than the pixels' 8 bits.
     """
 
     name: str
@@ -51,6 +62,7 @@ class View:
     dicom: bool = False
     study: str = field(default="", repr=False)
     case: str = ""
+    original: Original | None = field(default=None, repr=False, compare=False)
 
 
 def read_views(images: Images, read: Reader = read_frames) -> tuple[list[View], list[Notice]]:

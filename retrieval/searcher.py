@@ -39,10 +39,11 @@ from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
+from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
-from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.images.measures import Measures, measure, measure_rows
 from retrieval.images.radiograph import read_frames
+from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import Images, Reader, View, count_distinct, read_views
@@ -113,6 +114,7 @@ class Searcher:
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
         self._labels: tuple[str, ...] | None = None
         self._limits: MeasureLimits | None = None
+        self._evaluation = KeptEvaluation.read(index.path, index.identity, encoder.bundle.sha256)
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -229,7 +231,9 @@ class Searcher:
         overlays = []
         for number, view in enumerate(views):
             own = [one_pass[number : number + 1] for one_pass in maps]
-            overlays.append(overlay(view.pixels, explain_class(self.encoder, view.pixels, views=own)))
+            logit = float(encoded.logits[number])
+            heat = evidence_of(self.encoder, self.rules, view.pixels, logit, views=own)
+            overlays.append(overlay(view.pixels, heat))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)
         drawing = time.perf_counter() - started
@@ -510,6 +514,7 @@ class Searcher:
             index=self.source,
             seconds=seconds,
             findings=scores.findings,
+            evaluation=self._evaluation,
         )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "THRESHOLD",
     "anonymous_sentence",
     "estimate_text",
+    "evaluation_text",
     "findings_text",
     "footnotes",
     "label_word",
@@ -48,8 +49,8 @@ _METRICS = {
 DISCLAIMER = "Not a medical device: research and teaching only."
 FINDINGS = "Findings of the voting studies, by their part of the vote: a list to think of, and not a diagnosis."
 PROBABILITY = (
-    "Probability of abnormality: of 100 studies with this figure about as many are abnormal, if they are like those "
-    "that the index learned from."
+    "Probability of abnormality: of 100 studies at 0.30 about 30 are abnormal, if they are like those that the index "
+    "learned from."
 )
 THRESHOLD = "Threshold: above it a study is predicted abnormal. It was learned on the index's own studies."
 _MOST_FINDINGS = 8
@@ -91,6 +92,28 @@ def findings_text(answer: "Answer") -> str:
     more = len(answer.findings) - _MOST_FINDINGS
     shown = [f"{share.finding} {share.weight:.0%}".replace("%", " %") for share in answer.findings[:_MOST_FINDINGS]]
     return ", ".join(shown) + (f", and {more} more" if more > 0 else "")
+
+
+def evaluation_text(answer: "Answer") -> str:
+    """How good index and model are on other patients, in a sentence; "" if it was not measured."""
+    kept = answer.evaluation
+    if kept is None:
+        return ""
+    words = []
+    for predictor in dict.fromkeys(figure.predictor for figure in kept.figures):
+        own = [one for one in kept.figures if one.predictor == predictor and one.value is not None]
+        figures = [f"{metric_title(one.metric)} {_interval(one.value, one.low, one.high)}" for one in own]
+        words.append(f"{PREDICTORS.get(predictor, predictor)} {', '.join(figures)}")
+    changed = "" if kept.generation == answer.index.generation else "; the index has changed since"
+    return (
+        f"Measured on {kept.studies} studies ({kept.abnormal} abnormal) of other patients on {kept.made}{changed}: "
+        f"{'; '.join(words)}. Intervals are 95 %."
+    )
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A figure with two digits, and its interval if it has one: "0.91 (0.85 to 0.96)"."""
+    return f"{value:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
 
 
 def vote_share(answer: "Answer") -> str:

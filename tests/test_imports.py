@@ -26,8 +26,8 @@ ORDER = {
         "case errors closing atomic checksums lock sqlite vectors milvus generation reader frozen writer builder export"
     ),
     "retrieval": (
-        "errors frames notices wording csv_format answer pseudonyms images encoding decision datasets query explain "
-        "searcher index_table vote_classifier indexing dicom audit evaluation worklist reports synthetic"
+        "errors frames notices wording csv_format kept_evaluation answer pseudonyms images encoding decision datasets "
+        "query explain searcher index_table vote_classifier indexing dicom audit evaluation worklist reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",
     "web": "errors settings models metrics responses connections security service routes app server",

@@ -24,10 +24,14 @@ from web.metrics import Metrics
 from web.models import API_TAGS, add_problems, refused_question
 from web.responses import refusal, wants_page
 from web.routes.api import api, health
+from web.routes.atlas import atlas_api, atlas_pages
+from web.routes.filing import filing_api, filing_pages
+from web.routes.indexed import indexed_api, indexed_pages
 from web.routes.pages import Report, pages
 from web.routes.worklist import worklist_pages
 from web.security.middleware import SecurityMiddleware
 from web.security.session import Sessions
+from web.service.atlas import Atlas
 from web.service.searcher_pool import SearcherPool
 from web.service.service import Service
 from web.service.worklist import Worklist
@@ -68,10 +72,22 @@ def create_app(pool: SearcherPool, settings: Settings, report: Report | None = N
         openapi_url=None, openapi_tags=API_TAGS, generate_unique_id_function=_operation, lifespan=lifespan,
         exception_handlers=dict.fromkeys(_HANDLED, _refuse),
     )  # fmt: skip
-    metrics, sessions = Metrics(service, app.version), Sessions(settings.token)
+    metrics, sessions = Metrics(service, app.version), Sessions(settings.token, settings.filing_token)
     app.state.service, app.state.metrics, app.state.sessions = service, metrics, sessions
+    app.state.atlas = Atlas()
     app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
-    for router in (api, health, pages, worklist_pages):
+    for router in (
+        atlas_api,
+        indexed_api,
+        filing_api,
+        api,
+        health,
+        pages,
+        worklist_pages,
+        indexed_pages,
+        filing_pages,
+        atlas_pages,
+    ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.state.description = add_problems(app.openapi())

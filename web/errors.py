@@ -22,6 +22,7 @@ PROBLEMS = {
     404: ("not-found", "Not found"),
     405: ("wrong-method", "Method not allowed"),
     408: ("too-slow", "Sent too slowly"),
+    409: ("refused-change", "Refused change"),
     413: ("too-large", "Too large"),
     415: ("no-form", "Not a multipart form"),
     421: ("unknown-host", "Unknown host name"),

@@ -19,6 +19,7 @@ from retrieval.answer import (
     ViewAnswer,
     VoteAnswer,
 )
+from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Notice
 from retrieval.wording import printable
 from web.errors import PROBLEMS, Refused
@@ -170,6 +171,7 @@ class AnswerDocument(_Document):
     seconds: Seconds
     report: str | None = None
     findings: list[FindingShare]
+    evaluation: KeptEvaluation | None
     remembered: Remembered | None = None
 
 
@@ -183,6 +185,7 @@ class CaseRecord(_Document):
     part: str
     view: str
     split: str
+    finding: str
 
 
 class ModelName(_Document):
@@ -206,7 +209,10 @@ class IndexSummary(_Document):
 
 
 class WorklistStudy(_Document):
-    """A study of the worklist. `mean` is of both probabilities; `nearest` is the most similar indexed study."""
+    """A study of the worklist. `mean` is of both probabilities; `nearest` is the most similar indexed study.
+
+    `read` is when somebody opened the study, null if nobody did.
+    """
 
     number: str
     rank: int
@@ -217,6 +223,7 @@ class WorklistStudy(_Document):
     agreement: bool | None
     familiarity: Familiarity
     nearest: SimilarCase | None
+    read: str | None
     files: list[str]
     warnings: list[str]
     notices: list[Notice]
@@ -256,6 +263,7 @@ class Problem(BaseModel):
 API_TAGS = [
     {"name": "studies", "description": "Ask about a study, and about one that is remembered."},
     {"name": "index", "description": "What is indexed."},
+    {"name": "filing", "description": "Change the index (--filing-token-file or --allow-filing)."},
     {"name": "worklist", "description": "The studies of the server's folder (--worklist)."},
     {"name": "server", "description": "The state of the server."},
 ]

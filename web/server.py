@@ -187,5 +187,7 @@ class _UvicornLog(logging.Handler):
         self._log = RateLimitedLog(logging.getLogger("mura-search").warning)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("Cancel "):  # of uploads at the server's end, which have a line each
+            return
         error = record.exc_info[1] if record.exc_info else None
         self._log.add(f"{record.getMessage().strip()} {redacted_traceback(error) if error else ''}".strip())

@@ -28,7 +28,7 @@ class Limits(BaseModel):
     memory: int = 1 << 30  # of all requests at work together
     requests: int = 64  # at work at once
     pictures: int = 128  # that wait for the encoder
-    batch: int = 8  # pictures encoded together
+    batch: int = 2  # pictures encoded together: more are no faster without a GPU, and take 45 MB each
     gather: float = 0.004  # time in which the pictures of a batch arrive
     wait: float = 5  # for a turn while others are at work; beyond it, or if it is expected, a request is refused
     decode: float = 10  # of processor time to decode one file
@@ -54,6 +54,8 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = Field(default=None, repr=False)
+    filing_token: str | None = Field(default=None, repr=False)
+    allow_filing: bool = False
     insecure: bool = False
     names: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -77,6 +79,14 @@ class Settings(BaseModel):
                 f"other machines can reach {self.host}, so a token is needed: give --token-file FILE or set "
                 f"{TOKEN_VARIABLE}; with --insecure everybody who reaches the server may ask"
             )
+        if self.filing_token is not None and len(self.filing_token) < SHORTEST_TOKEN:
+            raise ServerError(
+                f"the filing token has {len(self.filing_token)} characters; take at least {SHORTEST_TOKEN}"
+            )
+        if self.filing_token is not None and self.filing_token == self.token:
+            raise ServerError("the filing token is that of all who may ask; take another one")
+        if self.allow_filing and not self.loopback:
+            raise ServerError("--allow-filing is for this machine alone; give --filing-token-file instead")
         if self.key is not None and self.certificate is None:
             raise ServerError("--key belongs to a certificate: name it with --certificate")
         for origin in self.origins:

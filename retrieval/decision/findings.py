@@ -17,8 +17,10 @@ def names_of(text: str) -> tuple[str, ...]:
     >>> names_of("Fracture;  plate ; fracture")
     ('Fracture', 'plate')
     """
-    names = (" ".join(name.split()) for name in text.split(";"))
-    return tuple({name.casefold(): name for name in reversed([*names]) if name}.values())[::-1]
+    names: dict[str, str] = {}
+    for name in filter(None, (" ".join(part.split()) for part in text.split(";"))):
+        names.setdefault(name.casefold(), name)
+    return tuple(names.values())
 
 
 def tally(views: Sequence[Iterable[Hit]], weights: Mapping[str, float]) -> tuple[FindingShare, ...]:
@@ -30,7 +32,7 @@ def tally(views: Sequence[Iterable[Hit]], weights: Mapping[str, float]) -> tuple
     spellings: dict[str, str] = {}
     studies: dict[str, set[str]] = {}
     for hit in (hit for hits in views for hit in hits):
-        for name in names_of(getattr(hit.case, "finding", "")):
+        for name in names_of(hit.case.finding):
             spellings.setdefault(name.casefold(), name)
             studies.setdefault(name.casefold(), set()).add(hit.case.study)
     shares = (

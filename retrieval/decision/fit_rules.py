@@ -44,12 +44,15 @@ def learn_rules(
     trained_on: Collection[int] = frozenset(),
     fallback: Rules = DEFAULTS,
     appearance: Appearance | None = None,
+    copies: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]] = (),
 ) -> Rules:
     """Learn the rules of an index from its own studies, leaving out each study's patient.
 
     cases N; embeddings (N, D) unit rows; logits (N,); trained_on: the radiographs that the model was trained on, as
-    `Bundle.seen` numbers them. appearance: the model's, where it has one. With fewer than 20 teaching studies of either
-    label the rules are `fallback`, of whose parts only those that this index holds are familiar.
+    `Bundle.seen` numbers them. appearance: the model's, where it has one. copies: embeddings and logits of all cases,
+    processed otherwise; they teach vote, calibration and thresholds too, but not familiarity. With fewer than 20
+    teaching studies of either label the rules are `fallback`, of whose parts only those that this index holds are
+    familiar.
 
     Similarity and looks may give 0.5 % false alarms: each limit is that of `tail_limit` for its equal share of it.
     """
@@ -60,24 +63,40 @@ def learn_rules(
     if ranked.similarities.shape[1] == 0 or not np.isfinite(ranked.similarities[:, 0]).all():
         return _narrowed(fallback, cases, embeddings, appearance)  # the index holds one patient only
 
-    k, temperature, votes = _best_vote(ranked, study_of, labels)
-    slope, intercept, probabilities, note = _calibration(logits[rows], study_of, labels, fallback)
+    S, versions = len(labels), 1 + len(copies)
+    asked = [ranked, *(ranked_studies(cases, embeddings, rows, max(NEIGHBOURS), asked=copy) for copy, _ in copies)]
+    taught = np.concatenate([study_of + S * version for version in range(versions)])  # the copies' studies are others
+    scores = np.concatenate([own[rows] for own in (logits, *(own for _, own in copies))])
+    every_label = np.tile(labels, versions)
+    k, temperature, votes = _best_vote(_stacked(asked), taught, every_label)
+    slope, intercept, probabilities, note = _calibration(scores, taught, every_label, fallback)
     nearest = _least(ranked.similarities[:, :1], study_of)
     limit, parts, appearance_limits = _limits(nearest, cases, embeddings, rows, study_of, appearance=appearance)
     patients = len({cases[row].patient for row in rows})
+    if copies:
+        note += f"; from each also in {len(copies)} copies that were processed otherwise"
     return Rules(
         k=k,
         temperature=temperature,
-        vote_threshold=best_threshold(labels, votes),
+        vote_threshold=best_threshold(every_label, votes),
         slope=slope,
         intercept=intercept,
-        classifier_threshold=best_threshold(labels, probabilities),
+        classifier_threshold=best_threshold(every_label, probabilities),
         familiarity_limit=limit,
         parts=parts,
         appearance_limits=appearance_limits,
         borderline=fallback.borderline,
         source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
         f"was not trained, each with its own patient left out{note}",
+    )
+
+
+def _stacked(ranked: Sequence[Ranked]) -> Ranked:
+    """Several rankings among the same studies, one below the other."""
+    return replace(
+        ranked[0],
+        similarities=np.concatenate([one.similarities for one in ranked]),
+        numbers=np.concatenate([one.numbers for one in ranked]),
     )
 
 

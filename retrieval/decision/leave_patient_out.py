@@ -68,11 +68,14 @@ def ranked_studies(
     rows: NDArray[np.int64],
     k: int,
     owners: Sequence[str] | None = None,
+    *,
+    asked: NDArray[np.float32] | None = None,
 ) -> Ranked:
     """Find the k studies of other patients nearest to each of V rows, for all of them at once.
 
     K = min(k, studies); where a row has fewer, -inf fills it up. The same as the index's search with each row's patient
     excluded, but one product of matrices instead of V searches. `owners` (N) may name other owners than the patients.
+    asked: other embeddings (N, D) of the cases, to ask with instead of those that are known.
     """
     matrix = StudyMatrix(cases, embeddings)
     _, owner_of = np.unique([case.patient for case in cases] if owners is None else list(owners), return_inverse=True)
@@ -83,7 +86,7 @@ def ranked_studies(
     for start in range(0, len(rows), at_once):
         chunk = slice(start, start + at_once)
         own = owner_of[rows[chunk]][:, None] == owner_of
-        by_study = matrix.similarities(embeddings[rows[chunk]], own)
+        by_study = matrix.similarities((embeddings if asked is None else asked)[rows[chunk]], own)
         best = np.sort(np.argpartition(-by_study, K - 1, axis=1)[:, :K], axis=1)  # ties go to the first study
         ranks = np.argsort(-np.take_along_axis(by_study, best, axis=1), axis=1, kind="stable")
         numbers[chunk] = np.take_along_axis(best, ranks, axis=1)

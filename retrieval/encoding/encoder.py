@@ -26,6 +26,11 @@ class Encoded:
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
 
+    def mean(self) -> NDArray[np.float32]:
+        """The mean embedding (D,), of unit length."""
+        mean = self.embeddings.mean(0)
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+
 
 class Encoder:
     """A model bundle in use. Thread-safe: several threads may encode at once."""

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from index.case import Case
 from index.frozen import FrozenReader
+from index.reader import IndexReader
 from retrieval.answer import IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
@@ -36,6 +38,7 @@ from retrieval.evaluation.summary import (
 from retrieval.evaluation.tables import FIGURE_COLUMNS, STUDY_COLUMNS, figure_rows, study_row
 from retrieval.evaluation.triage import Triage, triage
 from retrieval.frames import frame_of
+from retrieval.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import PREDICTORS, estimate_text, metric_title, sentence
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate", "frozen", "refuse_known", "refuse_trained", "require_comparable"]
 
 SCHEMA = "mura-search/evaluation/1"
+KEPT = ("auroc", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,22 @@ class Evaluation(Summary, Tabular):
     def rows(self) -> list[Row]:
         """The studies in the order of the collection."""
         return [study_row(study, self.leakage.indexed_cases(study.study)) for study in self.predictions]
+
+    def keep(self, index: IndexReader) -> None:
+        """Leave the main figures in the index that was evaluated, so that its answers show them. Raises OSError."""
+        estimates = [(name, metric, self.study[name][metric]) for name in ("classifier", "knn") for metric in KEPT]
+        KeptEvaluation(
+            studies=self.studies,
+            abnormal=self.abnormal_studies,
+            made=datetime.now(UTC).date().isoformat(),
+            generation=self.index.generation,
+            figures=tuple(
+                EvaluatedFigure(name, metric, estimate.value, estimate.low, estimate.high)
+                for name, metric, estimate in estimates
+            ),
+            index=index.identity,
+            model=self.model.sha256,
+        ).write(index.path)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/evaluation/1"; only the CSV table has single studies."""

@@ -53,7 +53,7 @@ class StudyPrediction:
     @property
     def findings(self) -> tuple[str, ...]:
         """The study's own findings, where the collection names them."""
-        return names_of(";".join(getattr(case, "finding", "") for case in self.cases))
+        return names_of(";".join(case.finding for case in self.cases))
 
     @property
     def study(self) -> str:

@@ -27,7 +27,7 @@ from retrieval.evaluation.summary import figures_of
 from retrieval.images.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from retrieval.searcher import Searcher
 
-__all__ = ["FIGURES", "Condition", "Robustness", "robustness"]
+__all__ = ["FIGURES", "Condition", "Robustness", "condition_of", "predict_changed", "robustness"]
 
 SCHEMA = "mura-search/robustness/1"
 FIGURES = ("kappa", "auroc", "sensitivity", "specificity")
@@ -121,29 +121,47 @@ def robustness(
     wanted = [("", "")] + [(name, strength) for name in names for strength in strengths]
     each = len(collection.cases)
     conditions: list[Condition] = []
+    skipped: list[tuple[str, str]] = []
     for done, (name, strength) in enumerate(wanted):
-        predictions, unreadable = predict_studies(
+        predictions, unreadable = predict_changed(
             searcher,
             collection,
+            name,
+            strength,
+            seed=seed,
             workers=workers,
             progress=partial(_report, progress, done * each, each * len(wanted)),
-            change=partial(_changed, name, strength, seed) if name else None,
         )
         if not predictions:
             raise EvaluationError(f"no radiograph of {each} could be read; see what the command audit says of them")
         if not name:
             refuse_trained(searcher, predictions)
-            skipped = tuple(unreadable)
-        conditions.append(_condition(name, strength, predictions, rounds, seed))
+            skipped = unreadable
+        conditions.append(condition_of(name, strength, predictions, rounds=rounds, seed=seed))
     return Robustness(
         conditions=tuple(conditions),
-        skipped=skipped,
+        skipped=tuple(skipped),
         rounds=rounds,
         seed=seed,
         model=searcher.model,
         index=searcher.source,
         seconds=time.perf_counter() - started,
     )
+
+
+def predict_changed(
+    searcher: Searcher,
+    collection: Collection,
+    name: str,
+    strength: str,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[StudyPrediction], list[tuple[str, str]]]:
+    """Predictions on the studies under one of CORRUPTIONS, or as they are where `name` is ""; and the unreadable."""
+    change = partial(_changed, name, strength, seed) if name else None
+    return predict_studies(searcher, collection, workers=workers, progress=progress, change=change)
 
 
 def _report(progress: Callable[[int, int], None] | None, before: int, total: int, done: int, _: int) -> None:
@@ -156,7 +174,10 @@ def _changed(name: str, strength: str, seed: int, case: Case, pixels: NDArray[np
     return corrupt(pixels, name, STRENGTHS.index(strength), own)
 
 
-def _condition(name: str, strength: str, predictions: Sequence[StudyPrediction], rounds: int, seed: int) -> Condition:
+def condition_of(
+    name: str, strength: str, predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, seed: int = 0
+) -> Condition:
+    """The figures of studies that were predicted under one corruption."""
     figures = figures_of(predictions, rounds=rounds, seed=seed).study
     unfamiliar = np.array([prediction.familiar is False for prediction in predictions], np.float64)
     share = bootstrap_ratios(

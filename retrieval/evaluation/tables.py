@@ -101,8 +101,8 @@ def figure_rows(evaluation: "Evaluation") -> Iterator[Row]:
         for predictor, estimate in lesions.sensitivity.items():
             yield from _rows("study", "", predictor, {f"sensitivity to {kind}": estimate})
     for finding, own_figures in evaluation.findings.items():
-        estimates = {f"{name} of {finding}": getattr(own_figures, name) for name in ("auroc", "precision")}
-        yield from _rows("study", "", "findings", estimates)
+        named = {f"{name} of {finding}": getattr(own_figures, name) for name in ("auroc", "precision")}
+        yield from _rows("study", "", "findings", named)
     if operating := evaluation.operating_point:
         for predictor, estimates in operating.study.items():
             yield from _rows("study", "", f"{predictor} at sensitivity {operating.wanted:g}", estimates)

@@ -1,7 +1,7 @@
 """Heatmaps and radiographs as pictures: one painted over the other, or as layers of a page.
 
 Heatmaps have the colours of inferno, violet to yellow, whose order by lightness needs no colour vision. A weaker
-heatmap covers less of the radiograph. A white line surrounds its strongest parts.
+heatmap covers less of the radiograph. A white line surrounds its own strongest parts.
 """
 
 import os
@@ -27,7 +27,7 @@ __all__ = [
     "write_overlay",
 ]
 
-_STRONG = 0.75  # the white line surrounds higher values
+_STRONG = 0.75  # of a heatmap's strongest value; the white line surrounds higher ones
 _SIDE, _LEVELS = 320, 48  # of a heatmap in a report, which is smooth
 
 
@@ -115,7 +115,8 @@ def _coloured(values: NDArray[np.float32], levels: int) -> tuple[NDArray[np.uint
 
 def _outlined(picture: NDArray[np.uint8], values: NDArray[np.float32], line: int) -> NDArray[np.uint8]:
     """The picture with a white line around the strongest parts of a heatmap."""
-    lines, _ = cv2.findContours((values > _STRONG).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    strong = (values > _STRONG * values.max()) & (values > 0)
+    lines, _ = cv2.findContours(strong.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, lines, -1, (255,) * 4, max(1, round(max(values.shape) / 500)), line)
     return picture
 

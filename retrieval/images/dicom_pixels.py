@@ -165,8 +165,8 @@ def spacing_of(ds: Any, shape: tuple[int, ...], most_pixels: int) -> Spacing | N
     """
     at_detector = numbers(ds, "ImagerPixelSpacing")
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        sizes = numbers(ds, keyword)
-        if len(sizes) == 2 and sizes[0] and sizes[1] and min(sizes[0], sizes[1]) > 0:
+        sizes = [size for size in numbers(ds, keyword) if size is not None and size > 0]
+        if len(sizes) == 2:
             rows, columns = sizes
             ratio = max(rows / columns, columns / rows)
             if ratio > _MOST_STRETCHED:

@@ -183,8 +183,8 @@ def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> 
             colour = cv2.cvtColor(pixels8, cv2.COLOR_BGR2GRAY) if pixels8.ndim == 3 else pixels8
             grey = GreyValues(np.asarray(colour), 8, windows=(Window("as read", 128.0, 256.0),), colour=True)
         spacing = spacing_of(ds, (layout.rows, layout.columns), most_samples)
-    side = {"part": record.part, "view": record.view, "laterality": record.laterality}
-    return replace(grey, spacing=spacing, **side), pixels8
+    part, view, laterality = record.part, record.view, record.laterality
+    return replace(grey, spacing=spacing, part=part, view=view, laterality=laterality), pixels8
 
 
 def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:

@@ -97,7 +97,7 @@ def _without_bone(limb: Mask, smooth: NDArray[np.float32], least: float) -> Mask
     """The parts of a supposed limb that are nowhere as bright as `least`: uneven film."""
     count, parts = cv2.connectedComponents(limb.astype(np.uint8), connectivity=4)[:2]
     brightest = np.zeros(count, np.float32)
-    np.maximum.at(brightest, parts.ravel(), smooth.ravel())
+    np.maximum.at(brightest, np.asarray(parts.ravel(), np.int64), smooth.ravel())
     dim = brightest < least
     dim[0] = False
     return np.asarray(dim[parts], np.bool_)

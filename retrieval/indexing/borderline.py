@@ -70,13 +70,15 @@ def with_borderline(
     trials = _trials(predictions, rows, study_of, budget, seed)
     files = [Path((paths or {}).get(case.case, case.path)) for case in cases]
     shifts = _shifts(predictions, trials, files, encoder, workers)
-    widths = []
+    widths: list[float] = []
     for reader in (0, 1):
         own = np.array([shift[reader] for trial, shift in shifts if trial.reader == reader])
         if len(own) < _FEWEST:
             return rules
         widths.append(width(own))
-    return replace(rules, borderline=Borderline(*widths, width(np.array([shift[2] for _, shift in shifts]))))
+    classifier, knn = widths
+    similarity = width(np.array([shift[2] for _, shift in shifts]))
+    return replace(rules, borderline=Borderline(classifier, knn, similarity))
 
 
 class _Predictions:

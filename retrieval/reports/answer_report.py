@@ -10,18 +10,19 @@ from pathlib import Path
 
 from retrieval.answer import Answer
 from retrieval.errors import RadiographError
+from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
-from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.query import Images, read_views
 from retrieval.reports.pictures import Layers
 from retrieval.reports.similar_studies import MOST, EncodedQuery, similar_studies
 from retrieval.reports.svg_chart import Axis, Chart
 from retrieval.reports.templating import render
 from retrieval.searcher import Searcher
-from retrieval.wording import FINDINGS, verdict, vote_share
+from retrieval.wording import FINDINGS, evaluation_text, verdict, vote_share
 
 __all__ = ["answer_report"]
 
+_DESCRIBED = ("part", "view", "patient", "finding")
 _SIDE = 800  # pixels of the query's pictures
 
 
@@ -53,10 +54,11 @@ def answer_report(searcher: Searcher, answer: Answer, images: Images, when: date
         chart=_chart(answer).svg(),
         findings=FINDINGS,
         vote_share=vote_share(answer),
+        measured=evaluation_text(answer),
         studies=similar_studies(searcher, answer, query),
         most=MOST,
         # A collection that names no parts, views or patients gets no columns for them.
-        described=[name for name in ("part", "view", "patient") if any(getattr(case, name) for case in answer.cases)],
+        described=[name for name in _DESCRIBED if any(getattr(case, name) for case in answer.cases)],
         rules=searcher.rules,
         when=when or datetime.now(UTC),
     )
@@ -84,7 +86,11 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
     """The query's views with the heatmaps of "abnormal"."""
     pictures = []
     for number, (view, name, figures) in enumerate(zip(query.views, query.names, answer.views, strict=True)):
-        heatmap = explain_class(searcher.encoder, view.pixels, views=query.maps_of(number))
+        logit = float(query.logits[number])
+        heatmap = evidence_of(searcher.encoder, searcher.rules, view.pixels, logit, views=query.maps_of(number))
+        words = f"where the classifier looks, strongest here: {strongest_region(heatmap)}"
+        if not heatmap.values.any():
+            words = "nothing is drawn: the view's probability is below the threshold"
         many = f" {number + 1} of {len(query.names)}" if len(query.names) > 1 else ""
         knn = "none" if figures.knn is None else f"{figures.knn:.3f}"
         pictures.append(
@@ -93,7 +99,7 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
                 f"query radiograph{many}, {name}",
                 f"{name}: classifier {figures.classifier:.3f}, vote {knn}",
                 heatmap_png(heatmap),
-                f"heatmap of radiograph{many}: support for abnormal is strongest here: {strongest_region(heatmap)}",
+                f"heatmap of radiograph{many}: {words}",
             )
         )
     return pictures

@@ -66,8 +66,11 @@ def evaluation_report(evaluation: Evaluation, searcher: Searcher) -> str:
         ("errors", "Worst errors"),
         ("method", "Method"),
     ]
-    shown = {"near-duplicates": evaluation.leakage.pairs, "operating-point": evaluation.operating_point}
-    shown |= {"findings": evaluation.findings}
+    shown: dict[str, object] = {
+        "near-duplicates": evaluation.leakage.pairs,
+        "operating-point": evaluation.operating_point,
+        "findings": evaluation.findings,
+    }
     hidden = [name for name, content in shown.items() if not content]
     return render(
         "evaluation.html",

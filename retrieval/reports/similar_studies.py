@@ -31,18 +31,20 @@ Array = NDArray[np.float32]
 class EncodedQuery:
     """The query's V views, their names, and what the encoder makes of them.
 
-    `maps` is what `Encoder.views` gives for all views, (V, C, h, w) each; `embeddings` (V, D).
+    `maps` is what `Encoder.views` gives for all views, (V, C, h, w) each; `embeddings` (V, D), `logits` (V,).
     """
 
     views: Sequence[View]
     names: Sequence[str]
     maps: Sequence[Array]
     embeddings: Array
+    logits: Array
 
     @classmethod
     def encode(cls, encoder: Encoder, views: Sequence[View], names: Sequence[str]) -> "EncodedQuery":
         maps = encoder.views([encoder.prepare(view.pixels) for view in views])
-        return cls(views, names, maps, encoder.pool(maps).embeddings)
+        encoded = encoder.pool(maps)
+        return cls(views, names, maps, encoded.embeddings, encoded.logits)
 
     def maps_of(self, number: int) -> list[Array]:
         """The maps of one view."""

@@ -1,8 +1,9 @@
-"""A folder of studies in the order in which to read them: the most probably abnormal first.
+"""A folder of studies in the order in which to read them.
 
-Each study is queried as by `mura-search search`. The rank is by the mean of both probabilities, or by the classifier's
-alone where nothing could vote. A study unlike the index keeps its rank and is marked: its figures say little, whether
-they are high or low. `retrieval.evaluation.triage` measures how much earlier abnormal studies come.
+Each study is queried as by `mura-search search`. Studies unlike the index come first, as a group: their figures say
+little, whether they are high or low, so a person has to look. Within the group and after it the rank is by the mean of
+both probabilities, or by the classifier's alone where nothing could vote: the most probably abnormal first.
+`retrieval.evaluation.triage` measures how much earlier abnormal studies come.
 """
 
 import time
@@ -67,6 +68,11 @@ class Entry:
         return self.answer.classifier.probability if vote is None else (self.answer.classifier.probability + vote) / 2
 
     @property
+    def unfamiliar(self) -> bool:
+        """Whether the study is unlike the index."""
+        return self.answer.familiarity.familiar is False
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """The warnings of this study, without those of the whole index."""
         return tuple(sentence(notice) for notice in self.answer.notices if notice.code != Code.SYNTHETIC)
@@ -113,11 +119,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Worklist(Tabular):
-    """The studies of a folder, the first to read on top, and what could not be read; as a table, a study a line."""
+    """The studies of a folder, the first to read on top, and what could not be read; as a table, a study a line.
+
+    A study that could not be read has no rank in the table, but a reason.
+    """
 
     columns: ClassVar = (
         "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar unlike "
-        "borderline nearest_study nearest_label nearest_similarity"
+        "borderline nearest_study nearest_label nearest_similarity reason"
     )
 
     folder: str
@@ -132,7 +141,8 @@ class Worklist(Tabular):
         return f"{len(self.entries):,} studies of {self.folder}, the first to read on top."
 
     def rows(self) -> list[Row]:
-        return [entry.row(rank) for rank, entry in enumerate(self.entries, 1)]
+        read = [entry.row(rank) for rank, entry in enumerate(self.entries, 1)]
+        return read + [{"study": item.study, "reason": item.reason} for item in self.skipped]
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object "mura-search/worklist/1"."""
@@ -224,5 +234,5 @@ def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], se
 
 
 def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """By falling mean, ties by name."""
-    return tuple(sorted(entries, key=lambda entry: (-entry.mean, entry.study)))
+    """Those unlike the index first, then by falling mean, ties by name."""
+    return tuple(sorted(entries, key=lambda entry: (not entry.unfamiliar, -entry.mean, entry.study)))

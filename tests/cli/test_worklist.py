@@ -60,7 +60,7 @@ def test_json_csv_and_html(run: Run, place: Path, inbox: Path, tmp_path: Path) -
     told = json.loads(result.stdout)
     assert [study["study"] for study in told["studies"]] == ["bright", "middle.png", "dark.png"]
     assert [line.split(",")[1] for line in files[0].read_text("utf-8").splitlines()] == [
-        "study", "bright", "middle.png", "dark.png"
+        "study", "bright", "middle.png", "dark.png", "bad.png"
     ]  # fmt: skip
     assert files[1].read_text("utf-8").endswith("</html>\n")
 

@@ -98,17 +98,18 @@ def test_an_open_reader_finds_each_change_in_its_next_search(place: Path, sample
 
 def test_what_is_refused_changes_nothing(place: Path, sample: Sample) -> None:
     before = content(place)
-    cases, *rest = study_of(sample)
+    cases, embeddings, thumbnails, logits = study_of(sample)
     with FilingWriter.open(place) as writer:
         for changed, words in (
             ([replace(case, study="study3") for case in cases], "holds a study study3 already"),
             ([replace(case, digest=sample[0][7].digest) for case in cases], "correct the label of that study"),
         ):
             with pytest.raises(IndexFailure, match=words):
-                writer.file(changed, *rest)
-        for call in (lambda: writer.correct("nowhere", 1), lambda: writer.set_aside("nowhere", "why")):
-            with pytest.raises(IndexFailure, match="no study nowhere"):
-                call()
+                writer.file(changed, embeddings, thumbnails, logits)
+        with pytest.raises(IndexFailure, match="no study nowhere"):
+            writer.correct("nowhere", 1)
+        with pytest.raises(IndexFailure, match="no study nowhere"):
+            writer.set_aside("nowhere", "why")
         assert writer.correct("study3", 1) is None
         with pytest.raises(IndexFailure, match="change 1 is none that can be undone"):
             writer.undo(1)

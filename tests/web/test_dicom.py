@@ -162,7 +162,13 @@ def test_no_value_of_a_header_gets_out(serve: Serve, dicom_bytes: Bytes, caplog:
             reply = post(client, (f"{name}.dcm", content))
             assert reply.status_code == (200 if name in ("window", "shape") else 422), name
             texts += [reply.text, post(client, ("a.dcm", whole), (f"{name}.dcm", content)).text]
-        answer = post(client, ("a.dcm", whole), ("b.dcm", dicom_bytes(grey(230), PatientID=f"{MARK}2")), heatmap="true")
+        answer = post(
+            client,
+            ("a.dcm", whole),
+            ("b.dcm", dicom_bytes(grey(230), PatientID=f"{MARK}2")),
+            one_study="true",
+            heatmap="true",
+        )
         assert any("more than one patient" in warning for warning in answer.json()["warnings"])
         study = answer.json()["remembered"]["study"]
         page = client.post("/search", files={"files": whole}, data={"heatmap": "true"}, follow_redirects=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from retrieval.notices import Code, Notice
+from retrieval.notices import DOUBTS, Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import sentence
 from tests.notice_details import DETAILS
@@ -32,3 +32,6 @@ def test_every_notice_is_shown(
     text = html.unescape(page.text)
     # A page begins sentences with a capital.
     assert [notice.code for notice in notices if sentence(notice)[1:] not in text] == []
+    title = text.index('id="verdict-title"')
+    before = {notice.code for notice in notices if text.index(sentence(notice)[1:]) < title}
+    assert before == DOUBTS, "what casts doubt on a picture comes before the verdict"

@@ -160,7 +160,7 @@ def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Squar
     if scripts:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         until(lambda: page.evaluate("document.querySelector('.list img').naturalWidth") == 32)
-    page.get_by_role("button", name="Open study bright").click()
+    page.get_by_role("link", name="bright", exact=True).click()
     expect(page.locator("#verdict-title")).to_contain_text("abnormal")
     expect(page.locator(".stage")).to_have_count(2)
     page.go_back()

@@ -116,7 +116,7 @@ def test_a_session_that_ended_says_so(serve: Serve, open_page: Open, square: Squ
 def test_a_second_drop_asks_what_it_is(serve: Serve, open_page: Open, square: Square) -> None:
     page = open_page(serve())
     drop(page, pa=square("pa.png", 200).read_bytes())
-    expect(page.locator("#preview li")).to_contain_text(["pa.png"])
+    expect(page.locator("#verdict-title")).to_be_focused()
     drop(page, lateral=square("lateral.png", 230, 5).read_bytes())
     expect(page.locator("#choice-title")).to_have_text("lateral.png: a new study, or more views of the one shown?")
     page.get_by_role("button", name="More views").click()
@@ -160,7 +160,7 @@ def test_words_are_explained_to_pointer_keyboard_and_screen_reader(
     expect(tip).to_be_hidden()
     term.hover()
     expect(tip).to_be_visible()
-    expect(term).to_have_accessible_description(re.compile("of 100 studies with this figure"))
+    expect(term).to_have_accessible_description(re.compile("of 100 studies at 0.30 about 30 are abnormal"))
     page.mouse.move(0, 0)
     page.locator(".term").nth(1).focus()
     expect(page.locator(".tip").nth(1)).to_be_visible()

@@ -156,7 +156,11 @@ def load_training_set(
         np.stack([made.hash for _, _, made in listed]),
         tuple(partial(_picture, store, made.digest) for _, _, made in listed),
         tuple((lesions, made.height, made.width) for _, lesions, made in listed),
-        tuple(partial(_processed, store, unenhanced, made, how, processing) for _, _, made in listed if processing),
+        tuple(
+            partial(_processed, store, unenhanced, made, how=how, strength=processing)
+            for _, _, made in listed
+            if processing
+        ),
     ), [(shown_name(case), result) for case, result in zip(cases, results, strict=True) if isinstance(result, str)]
 
 
@@ -182,9 +186,10 @@ def _processed(
     store: PictureCache,
     unenhanced: PictureCache,
     made: _Made,
+    generator: np.random.Generator,
+    *,
     how: Preprocessing,
     strength: float,
-    generator: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """A picture changed at its size in the letterbox, before CLAHE; as it is kept where nothing is changed."""
     picture = _picture(unenhanced, made.digest)

@@ -26,7 +26,7 @@ def processed(
 
     A third is unchanged. Of the others three quarters are softer or sharper, half have other tones, two fifths are
     noisier, a third were compressed by JPEG, a quarter have a frame, and some have few greys or letters. `strength`
-    multiplies the ranges; at 0 every change is one that nobody sees. The geometry stays.
+    multiplies the ranges of what is drawn. The geometry stays, so lesions stay where they are.
     """
     if generator.random() < UNCHANGED:
         return None

@@ -45,7 +45,7 @@ from training.loop.validation import embedding_loss
 from training.recipe import Recipe
 from training.types import Report
 
-__all__ = ["run_experiment"]
+__all__ = ["divided", "run_experiment"]
 
 SCHEMA = "mura-search/experiment-run/1"
 SEED = 0  # of the folds and of the resampling
@@ -89,7 +89,7 @@ def run_experiment(
     as each run begins or ends. After an interruption the same call continues. Raises TrainingError where OUT holds
     other data.
     """
-    data = _Data(grid.folds, grid.part, _divided(collection, grid.folds), others, _data_sha256([collection, *others]))
+    data = _Data(grid.folds, grid.part, divided(collection, grid.folds), others, _data_sha256([collection, *others]))
     results: list[Mapping[str, Any]] = []
     for number, run in enumerate(grid.runs, 1):
         folder = out / "runs" / run.name
@@ -109,8 +109,8 @@ def run_experiment(
     return results
 
 
-def _divided(collection: Collection, folds: int) -> list[tuple[Collection, Collection]]:
-    """(train, valid) of each fold."""
+def divided(collection: Collection, folds: int) -> list[tuple[Collection, Collection]]:
+    """(train, valid) of each fold; the splits of the collection where `folds` is 0. Raises TrainingError."""
     if not folds:
         return [(collection.select(split="train"), collection.select(split="valid"))]
     fold_of = patient_folds(collection.cases, folds, SEED)

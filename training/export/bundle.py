@@ -23,6 +23,7 @@ from training.types import Report
 
 __all__ = ["BundleExport", "encode"]
 
+COPIES = 2  # of each radiograph, processed otherwise, from which classifier and rules are learned too
 _AT_ONCE = 16  # pictures
 
 
@@ -61,11 +62,16 @@ class BundleExport:
             share_with_looks(head, shown, recipe.looks)
             encoder = Encoder(self._write(head, learning))
 
-        embeddings, logits = encode(encoder, data, self.report)
+        versions = [encode(encoder, data, self.report)[0]]
+        if recipe.processing:
+            generators = [np.random.default_rng([recipe.seed, number]) for number in range(COPIES)]
+            versions += [encode(encoder, data, self.report, generator)[0] for generator in generators]
         if recipe.second_stage:
-            labels = [data.cases[row].label for row in taught]
-            fit_classifier(head, embeddings[taught], labels, recipe.seed)
-            logits = Encoder(self._write(head, learning)).head.classify(embeddings)
+            labels = [data.cases[row].label for row in taught] * len(versions)
+            fit_classifier(head, np.concatenate([version[taught] for version in versions]), labels, recipe.seed)
+            encoder = Encoder(self._write(head, learning))
+        embeddings, *others = versions
+        logits = encoder.head.classify(embeddings)
 
         layers = None
         if shown and self.appearance:
@@ -73,7 +79,8 @@ class BundleExport:
             (self.folder / APPEARANCE).write_bytes(layers.dump())
 
         trained_on = self._write(head, learning).seen()
-        rules = learn_rules(data.cases, embeddings, logits, trained_on=trained_on, appearance=layers)
+        copies = [(other, encoder.head.classify(other)) for other in others]
+        rules = learn_rules(data.cases, embeddings, logits, trained_on=trained_on, appearance=layers, copies=copies)
         sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
         bundle = self._write(head, learning, rules)
         return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
@@ -93,14 +100,17 @@ class BundleExport:
 
 
 def encode(
-    encoder: Encoder, data: TrainingSet, report: Report = lambda stage, done, total, figures: None
+    encoder: Encoder,
+    data: TrainingSet,
+    report: Report = lambda stage, done, total, figures: None,
+    generator: np.random.Generator | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings (N, D) and logits (N,) of prepared radiographs."""
+    """Embeddings (N, D) and logits (N,) of prepared radiographs, processed as the generator draws, if there is one."""
     N = len(data.cases)
     embeddings, logits = np.empty((N, encoder.bundle.dimension), np.float32), np.empty(N, np.float32)
     for start in range(0, N, _AT_ONCE):
         stop = min(start + _AT_ONCE, N)
-        encoded = encoder.encode_prepared(list(_rgb(data.take(range(start, stop))[0])))
+        encoded = encoder.encode_prepared(list(_rgb(data.take(range(start, stop), generator)[0])))
         embeddings[start:stop], logits[start:stop] = encoded.embeddings, encoded.logits
         report("encode", stop, N, {})
     return embeddings, logits

@@ -1,5 +1,7 @@
 """The HTTP API: the answers of the command line and the Python API, and the pictures that belong to them."""
 
+import json
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -24,13 +26,11 @@ from web.service.service import Service
 from web.service.worklist import Worklist
 from web.settings import TOKEN_VARIABLE
 
-__all__ = ["api", "health", "service_of", "worklist_of"]
+__all__ = ["TOKEN", "answer_document", "api", "health", "service_of", "worklist_of"]
 
 # The middleware checks the token; this describes it.
-_TOKEN = HTTPBearer(
-    auto_error=False, scheme_name="token", description=f"The token of --token-file or {TOKEN_VARIABLE}."
-)
-api = APIRouter(responses=refusals(401, 403, 421, 429), dependencies=[Depends(_TOKEN)])
+TOKEN = HTTPBearer(auto_error=False, scheme_name="token", description=f"The token of --token-file or {TOKEN_VARIABLE}.")
+api = APIRouter(responses=refusals(401, 403, 421, 429), dependencies=[Depends(TOKEN)])
 health = APIRouter(tags=["server"], default_response_class=PlainTextResponse, responses=refusals(403, 421))
 # A case's name may have any character, also slashes. So a URL has it as one encoded part, which browsers leave alone.
 _STUDY = "/api/studies/{study}"
@@ -56,7 +56,7 @@ class Png(Response):
 )
 async def search(request: Request) -> JSONResponse:
     answer, name, _ = await ask(request)
-    return JSONResponse(_document(answer, name, service_of(request)))
+    return JSONResponse(answer_document(answer, name, service_of(request)))
 
 
 @api.get(_STUDY, summary="Ask again about a remembered study", response_model=AnswerDocument, **_OF_STUDY)
@@ -64,10 +64,10 @@ async def answer_again(study: str, request: Request, question: Annotated[StudyQu
     service = service_of(request)
     answer = await service.again(study, question)
     headers = {"content-disposition": 'attachment; filename="answer.json"'} if question.download else {}
-    return JSONResponse(_document(answer, study, service), headers=headers)
+    return JSONResponse(answer_document(answer, study, service), headers=headers)
 
 
-@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204)
+@api.delete(_STUDY, summary="Forget a remembered study", tags=["studies"], status_code=204, responses=refusals(404))
 async def forget_study(study: str, request: Request) -> None:
     service_of(request).studies.forget(study)
 
@@ -79,9 +79,37 @@ async def view_image(study: str, number: int, request: Request, small: Literal["
     return Png(await while_connected(request, picture))
 
 
-@api.get(_VIEW + "/heatmap", summary="What speaks for abnormal, or for normal", response_class=Png, **_OF_STUDY)
-async def view_heatmap(study: str, number: int, request: Request, target: Label = "abnormal") -> Png:
-    return Png(await while_connected(request, service_of(request).class_heatmap(study, number, target)))
+@api.get(_VIEW + "/heatmap", summary="Where the classifier looks, or what is normal", response_class=Png, **_OF_STUDY)
+async def view_heatmap(
+    study: str,
+    number: int,
+    request: Request,
+    target: Label = "abnormal",
+    below: Literal["true", "false"] = "false",
+) -> Png:
+    work = service_of(request).class_heatmap(study, number, target, always=below == "true")
+    return Png(await while_connected(request, work))
+
+
+class Values(Response):
+    media_type = "application/octet-stream"
+
+
+@api.get(_VIEW + "/values", summary="A view's grey values with all their bits", response_class=Values, **_OF_STUDY)
+async def view_values(study: str, number: int, request: Request) -> Values:
+    """Rows from top to bottom, each value in one byte, or in two with the lower one first.
+
+    The header `grey-values` has a JSON object with what they mean: `width`, `height`, `bytes`, `bits`, `slope`,
+    `intercept`, `inverted`, `windows`, `spacing`, `part`, `view`, `laterality`, `colour`.
+    """
+    grey = await while_connected(request, service_of(request).grey_values(study, number))
+    height, width = grey.values.shape
+    about = {"width": width, "height": height, "bytes": grey.values.dtype.itemsize}
+    names = ("bits", "slope", "intercept", "inverted", "part", "view", "laterality", "colour")
+    about |= {name: getattr(grey, name) for name in names} | {"windows": [asdict(window) for window in grey.windows]}
+    about["spacing"] = grey.spacing and asdict(grey.spacing)
+    data = grey.values.astype(grey.values.dtype.newbyteorder("<"), copy=False).tobytes()
+    return Values(data, headers={"grey-values": json.dumps(about)})
 
 
 @api.get(_VIEW + "/likeness", summary="What makes a view and a case alike", response_class=Png, **_OF_STUDY)
@@ -125,7 +153,7 @@ async def case_image(case: str, request: Request, small: Literal["true", "false"
 )
 async def case_record(case: str, request: Request) -> Response:
     record = await service_of(request).case(case)
-    fields = ("case", "study", "patient", "part", "view", "split")
+    fields = ("case", "study", "patient", "part", "view", "split", "finding")
     values = {"label": record.label_name} | {field: getattr(record, field) for field in fields}
     return tagged(request, JSONResponse(CaseRecord.model_validate(values).model_dump()))
 
@@ -179,7 +207,7 @@ def worklist_of(request: Request) -> Worklist:
     return worklist
 
 
-def _document(answer: Answer, name: str, service: Service) -> dict[str, Any]:
+def answer_document(answer: Answer, name: str, service: Service) -> dict[str, Any]:
     """The JSON object "mura-search/answer/1"; for a remembered study, also where its heatmaps are."""
     document: dict[str, Any] = answer.to_dict()
     if name:

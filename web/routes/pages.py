@@ -7,13 +7,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
+from retrieval.encoding.batches import THUMBNAIL_SIDE
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
-from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, verdict, vote_share
+from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, evaluation_text, verdict, vote_share
 from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
 from web.responses import page, tagged
+from web.routes.access import may_file
 from web.routes.api import service_of
 from web.routes.query_form import ask, while_connected
 from web.security.middleware import client_address
@@ -70,7 +72,16 @@ async def compare(study: str, request: Request, question: Annotated[ComparisonQu
     case = await service.case(question.case)
     number, similarity = await service.nearest_view(study, case.case)
     return await _front(
-        request, "comparison.html", case=case, similarity=similarity, number=number, name=study, full=service.files
+        request,
+        "comparison.html",
+        case=case,
+        similarity=similarity,
+        number=number,
+        name=study,
+        full=service.files,
+        cases=await service.cases_of(case.study),
+        preview=THUMBNAIL_SIDE,
+        report_text=getattr(case, "report", ""),
     )
 
 
@@ -85,7 +96,9 @@ async def report(study: str, request: Request, question: Annotated[Question, Que
 
 @pages.get("/login")
 async def login_form(request: Request) -> Response:
-    return page("login.html", problem="") if _sessions(request).needed else RedirectResponse("/", 303)
+    sessions = _sessions(request)
+    needed = sessions.needed or sessions.files
+    return page("login.html", problem="") if needed else RedirectResponse("/", 303)
 
 
 @pages.post("/login")
@@ -100,7 +113,8 @@ async def login(request: Request) -> Response:
         return page("login.html", 401, problem="That is not the token of this server.")
     reply = RedirectResponse("/", 303)
     settings: Settings = request.app.state.settings
-    reply.set_cookie(COOKIE, sessions.begin(), max_age=LIFETIME, secure=settings.tls, httponly=True, samesite="strict")
+    session = sessions.begin(filing=sessions.is_filing_token(token.strip()))
+    reply.set_cookie(COOKIE, session, max_age=LIFETIME, secure=settings.tls, httponly=True, samesite="strict")
     return reply
 
 
@@ -136,12 +150,15 @@ def _kept(request: Request, reply: Response) -> Response:
 
 
 async def _answered(request: Request, answer: Answer, name: str, question: Question) -> HTMLResponse:
-    index = await service_of(request).about()
+    service = service_of(request)
+    index, worklist = await service.about(), request.app.state.worklist
+    listed = service.studies.get(name).listed if name else ""
     return await _front(
         request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
         doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
-        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
-        vote_share=vote_share(answer), FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated="",
+        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None, filing=may_file(request),
+        place=worklist.place(listed) if worklist and listed else None, vote_share=vote_share(answer),
+        FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated=evaluation_text(answer),
     )  # fmt: skip
 
 
@@ -178,6 +195,8 @@ async def head_of(request: Request, index: IndexSummary | None = None) -> dict[s
         "index": index or await service_of(request).about(),
         "login": _sessions(request).needed,
         "worklist_link": request.app.state.worklist is not None,
+        "filing": may_file(request),
+        "filing_login": _sessions(request).files and not may_file(request),
     }
 
 

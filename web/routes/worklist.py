@@ -1,5 +1,7 @@
 """The worklist as a page: the studies of a folder in the order to read them. Each opens as an answer."""
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -21,8 +23,17 @@ _SHOWN = 500  # studies on the page
 @worklist_pages.get("/worklist")
 async def show(request: Request) -> HTMLResponse:
     worklist, head = worklist_of(request), await head_of(request)
+    ranked = [
+        (rank, number, listed, worklist.read_at(number))
+        for rank, (number, listed) in enumerate(worklist.ranked()[:_SHOWN], 1)
+    ]
+    groups = [
+        ("Unlike the index: do not rely on the figures", [row for row in ranked if row[2].entry.unfamiliar]),
+        ("The most probably abnormal first", [row for row in ranked if not row[2].entry.unfamiliar]),
+    ]
     return page(
-        "worklist.html", worklist=worklist, ranked=worklist.ranked()[:_SHOWN],
+        "worklist.html", worklist=worklist, groups=[group for group in groups if group[1]],
+        next_unread=next((number for _, number, _, read in ranked if not read), None),
         skipped=[(printable(item.study), printable(item.reason)) for item in worklist.skipped[:_SHOWN]],
         folder=worklist.folder.resolve().name, state=_state(worklist),
         remarks=_remarks(worklist, synthetic=head["index"].synthetic), **head,
@@ -41,15 +52,24 @@ async def rank_again(request: Request) -> Response:
     return RedirectResponse("/worklist", 303)
 
 
+@worklist_pages.get("/worklist/{number}")
 @worklist_pages.post("/worklist/{number}")
 async def open_study(number: str, request: Request) -> Response:
-    """Read a study's files as they are now, remember it, and go to its answer."""
-    files = worklist_of(request).get(number).files
+    """Read a study's files as they are now, remember it, go to its answer, and mark it as read."""
+    worklist = worklist_of(request)
+    files = worklist.get(number).files
     service = service_of(request)
     with service.admission.enter() as share:
         question = NewQuestion(one_study="true")
         _, study = await while_connected(request, service.ask_files(files, question, share))
-    return RedirectResponse(f"/studies/{service.remember(study)}", 303)
+    worklist.mark(number, read=True)
+    return RedirectResponse(f"/studies/{service.remember(replace(study, listed=number))}", 303)
+
+
+@worklist_pages.post("/worklist/{number}/unread")
+async def mark_unread(number: str, request: Request) -> Response:
+    worklist_of(request).mark(number, read=False)
+    return RedirectResponse("/worklist", 303)
 
 
 @worklist_pages.get("/worklist/{number}/picture")
@@ -58,7 +78,7 @@ async def picture(number: str, request: Request) -> Response:
 
 
 def _state(worklist: Worklist) -> str:
-    made = f"Ranked {_studies(len(worklist.ranked()))} at {worklist.made:%Y-%m-%d %H:%M} UTC." if worklist.made else ""
+    made = f"Ranked {_studies(len(worklist.ranked()))}." if worklist.made else ""
     if not worklist.running:
         return f"{made or 'Nothing was ranked yet.'} The folder is watched for studies that come or go."
     progress = f"{worklist.done:,} of {_studies(worklist.all)} are read"

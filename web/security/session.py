@@ -14,6 +14,7 @@ from web.errors import Refused
 __all__ = ["COOKIE", "LIFETIME", "Sessions", "WrongTokens"]
 
 COOKIE = "mura-search-session"
+FILING = "filing"
 LIFETIME = 12 * 3600
 """Seconds that a login lasts."""
 
@@ -26,16 +27,29 @@ class Sessions:
     process.
     """
 
-    def __init__(self, token: str | None) -> None:
-        """Without a token everybody may ask."""
+    def __init__(self, token: str | None, filing: str | None = None) -> None:
+        """Without a token everybody may ask. filing: the token of those who may also change the index."""
         self.needed = token is not None
-        self._token = hashlib.sha256((token or "").encode()).digest()
-        self._key = hmac.digest(secrets.token_bytes(32), self._token, "sha256")
+        self.files = filing is not None
+        self._token, self._filing = (hashlib.sha256((secret or "").encode()).digest() for secret in (token, filing))
+        self._key = hmac.digest(secrets.token_bytes(32), self._token + self._filing, "sha256")
         self._wrong = WrongTokens()
 
     def is_token(self, text: str) -> bool:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
-        return self.needed and hmac.compare_digest(digest, self._token)
+        asks = self.needed and hmac.compare_digest(digest, self._token)
+        return asks or self.is_filing_token(text)
+
+    def is_filing_token(self, text: str) -> bool:
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+        return self.files and hmac.compare_digest(digest, self._filing)
+
+    def may_file(self, authorization: str, cookie: str) -> bool:
+        """Whether a request may change the index: by the filing token, or a session that began with it."""
+        kind, _, token = authorization.partition(" ")
+        if kind.lower() == "bearer" and self.is_filing_token(token):
+            return True
+        return self.files and self.is_session(cookie) and cookie.split(".")[1] == FILING
 
     async def check_token(self, text: str, address: str) -> bool:
         """Whether a client sends the token. A wrong one takes time; Refused with 429 after too many of them."""
@@ -44,9 +58,9 @@ class Sessions:
         await self._wrong.add(address)
         return False
 
-    def begin(self) -> str:
-        """A new session, as the cookie has it."""
-        ends = f"{int(time.time()) + LIFETIME}.{secrets.token_hex(8)}"
+    def begin(self, *, filing: bool = False) -> str:
+        """A new session, as the cookie has it. filing: whether it may change the index."""
+        ends = f"{int(time.time()) + LIFETIME}.{FILING if filing else 'asking'}.{secrets.token_hex(8)}"
         return f"{ends}.{self._sign(ends)}"
 
     def is_session(self, cookie: str) -> bool:

@@ -63,6 +63,11 @@ class Admission:
         self._pace = 0.0  # seconds from one answer to the next
         self._measured = 0.0  # when
 
+    @property
+    def working(self) -> int:
+        """How many requests are being answered, after their last byte."""
+        return self._working
+
     @contextmanager
     def enter(self) -> Iterator[Share]:
         """One request's share, from its first byte on. Raises Refused."""

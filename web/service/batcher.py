@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,11 +30,13 @@ class _Job:
 class Batcher:
     """Encodes on one thread, up to `size` pictures together that came within `gather` seconds.
 
-    While a batch is encoded, the next one gathers. More than `most` waiting pictures are refused.
+    While a batch is encoded, the next one gathers. A batch does not wait for more if `others`, the number of requests
+    at work, says that none can come. More than `most` waiting pictures are refused.
     """
 
-    def __init__(self, size: int, gather: float, most: int) -> None:
+    def __init__(self, size: int, gather: float, most: int, others: Callable[[], float] = lambda: math.inf) -> None:
         self.size = size
+        self._others = others
         self.gather = gather
         self.most = most
         self.waiting = 0
@@ -69,7 +72,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             await self._some.wait()
-            if self.waiting < self.size:
+            if self.waiting < self.size and self._others() > len(self._jobs):
                 await asyncio.sleep(self.gather)
             jobs = self._next()
             if not jobs:

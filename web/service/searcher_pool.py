@@ -14,7 +14,7 @@ from retrieval.searcher import Searcher
 
 __all__ = ["SearcherPool"]
 
-_MOMENT = 0.2  # seconds in which a folder is renamed
+_MOMENT = 2.0  # seconds in which another folder may take the place of one that was moved away
 
 logger = logging.getLogger("mura-search")
 
@@ -79,10 +79,10 @@ class SearcherPool:
 
     def _follow(self) -> None:
         searcher = self._open.searcher
-        was_there, self.deleted = not self.deleted, searcher.index.missing()
-        if self.deleted and was_there:  # or it is just being replaced
-            time.sleep(_MOMENT)
-            self.deleted = searcher.index.missing()
+        until = time.monotonic() + (0 if self.deleted else _MOMENT)
+        while (deleted := searcher.index.missing()) and time.monotonic() < until:  # it may just be replaced
+            time.sleep(0.02)
+        self.deleted = deleted
         if self.deleted:
             self._say(f"{searcher.index.path} no longer holds an index: build one there, or end the server")
             return

@@ -21,12 +21,15 @@ from index.errors import IndexFailure
 from retrieval.answer import Answer
 from retrieval.encoding.encoder import Encoded
 from retrieval.errors import MissingExtra, RadiographError
+from retrieval.explain.evidence import evidence_of, within_limb
 from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.decoder_process import DecoderPool
+from retrieval.images.grey_values import deeper_than_pixels, grey_values_of, shrunk
 from retrieval.images.radiograph import Radiograph, memory_to_decode, read_radiograph
+from retrieval.images.windows import GreyValues
 from retrieval.notices import Notice
-from retrieval.query import View, distinct_views, frame_notices, frame_views, left_out, mura_patient
+from retrieval.query import Original, View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import SEVERAL_STUDIES, Refused
 from web.metrics import Figure
@@ -43,18 +46,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DRAWINGS, _PICTURES = 16, 64  # heatmaps and radiographs that may wait to be drawn
-_LONGEST = 2048  # pixels on the long side of a radiograph
+_LONGEST = 2048  # pixels on the long side of a radiograph as a picture
+_VALUES = 4096  # the same of its grey values
 _HEAT = 768, 255  # the same of a heatmap, and its levels of colour
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file: the name to show, how its frames are read, names of its patient, and its bytes if it was sent."""
+    """A file: the name to show, how its frames are read, names of its patient, and its bytes or its path."""
 
     name: str
     read: Callable[..., list[Radiograph]]
     patients: tuple[str, ...] = ()
     data: bytes = b""
+    path: Path | None = None
+
+    def original(self) -> bytes | Path | None:
+        """What the viewer reads again for values of more than 8 bits; None if the pixels are all there is."""
+        return self.path or (self.data if self.data and deeper_than_pixels(self.data, self.name) else None)
 
     def memory(self) -> int:
         """The bytes that decoding takes, as far as its header says; 0 for a file of this machine."""
@@ -74,7 +83,7 @@ class Service:
         self.files = files
         self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
-        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures)
+        self.batcher = Batcher(limits.batch, limits.gather, limits.pictures, lambda: self.admission.working)
         self._drawings = Admission(_DRAWINGS, limits.memory)
         self._pictures = Admission(_PICTURES, limits.memory)
         readers = max(2, os.cpu_count() or 2)
@@ -117,7 +126,7 @@ class Service:
         read, most = self._decoders.read, self.limits.views
         names = [shown_name(file.name, number) for number, file in enumerate(files, start=1)]
         sources = [
-            _Source(name, functools.partial(read, file, name, most), mura_patient(file))
+            _Source(name, functools.partial(read, file, name, most), mura_patient(file), path=file)
             for name, file in zip(names, files, strict=True)
         ]
         return await self._answered(sources, question, share)
@@ -135,6 +144,11 @@ class Service:
         async with self._searcher():
             return self.pool.trouble
 
+    async def use(self, work: Callable[[Searcher], R]) -> R:
+        """What some work with a searcher of the index as it is now gives, in a thread."""
+        async with self._searcher() as searcher:
+            return await self._in_thread(work, searcher)
+
     async def again(self, name: str, question: Question) -> Answer:
         """Answer again for a remembered study. Raises Refused."""
         study = self.studies.get(name)
@@ -147,13 +161,30 @@ class Service:
         with self._pictures.enter():
             return await self._run(self._painter, radiograph_png, pixels, longest)
 
-    async def class_heatmap(self, name: str, number: int, target: str) -> bytes:
-        """What speaks for the target in a view of a remembered study, as PNG. Raises Refused."""
+    async def grey_values(self, name: str, number: int) -> GreyValues:
+        """A view, 1 to V, of a remembered study with all its bits, of at most 4096 pixels a side. Raises Refused."""
+        view = self._view(name, number)
+        with self._pictures.enter():
+            if view.original is None:
+                return await self._run(self._painter, lambda: shrunk(grey_values_of(view.pixels), _VALUES))
+            one = view.original
+            values = functools.partial(self._decoders.values, one.source, one.name, one.frame, _VALUES)
+            return await self._run(self._decoding, values)
+
+    async def class_heatmap(self, name: str, number: int, target: str, *, always: bool = True) -> bytes:
+        """Where the classifier looks in a view of a remembered study, or what speaks for normal, as PNG.
+
+        always: also if the view's probability is below the threshold. Raises Refused.
+        """
         study, view = self.studies.get(name), self._view(name, number)
 
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
-            return heatmap_png(explain_class(searcher.encoder, view.pixels, target=target), *_HEAT)
+            _require_radiographs(study)
+            encoder, logit = searcher.encoder, float(study.encoded.logits[number - 1])
+            if target == "abnormal":
+                return heatmap_png(evidence_of(encoder, searcher.rules, view.pixels, logit, always=always), *_HEAT)
+            return heatmap_png(within_limb(explain_class(encoder, view.pixels, target=target), view.pixels), *_HEAT)
 
         return await self._draw(draw)
 
@@ -171,7 +202,8 @@ class Service:
                 embedding = study.encoded.embeddings[number - 1]
             else:
                 pixels, embedding = view.pixels, _case_embedding(searcher, study, case)
-            return heatmap_png(explain_similarity(searcher.encoder, pixels, embedding), *_HEAT)
+            alike = explain_similarity(searcher.encoder, pixels, embedding)
+            return heatmap_png(within_limb(alike, pixels), *_HEAT)
 
         return await self._draw(draw)
 
@@ -199,6 +231,12 @@ class Service:
         """The record of an indexed case. Raises Refused with 404."""
         async with self._searcher() as searcher:
             return await self._in_thread(require_case, searcher, name)
+
+    async def cases_of(self, study: str) -> list[Case]:
+        """The indexed radiographs of a study, in the order of their names."""
+        async with self._searcher() as searcher:
+            cases = await self._in_thread(searcher.index.find, "study", [study])
+        return sorted(cases, key=lambda case: case.case)
 
     async def case_picture(self, name: str, *, small: bool) -> tuple[bytes, str]:
         """An indexed case's picture and its media type: the full one if `files` allows it, else the thumbnail.
@@ -428,6 +466,11 @@ def _require_model(searcher: Searcher, study: Study) -> None:
         raise Refused(404, "the index has another model now; send the radiographs again")
 
 
+def _require_radiographs(study: Study) -> None:
+    if study.previews:
+        raise Refused(404, "the index stores a small picture of this radiograph alone; its heatmap needs --files")
+
+
 def _case_embedding(searcher: Searcher, study: Study, case: str) -> NDArray[np.float32]:
     """An indexed case's embedding, to be compared with a study. Raises Refused."""
     _require_model(searcher, study)
@@ -449,6 +492,8 @@ def _read_source(
         ) from error
     pictures = [searcher.encoder.prepare(frame.pixels) for frame in frames]
     views = frame_views(source.name, frames, source.patients)
+    if original := source.original():
+        views = [replace(view, original=Original(original, source.name, n)) for n, view in enumerate(views, start=1)]
     return views, pictures, tuple(frame_notices(source.name, views, frames))
 
 

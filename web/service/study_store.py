@@ -18,7 +18,9 @@ __all__ = ["Study", "StudyStore"]
 class Study:
     """A study of V views, read and encoded, and the patient whom its question named.
 
-    `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took.
+    `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took. `listed` is its number on
+    the worklist, if it was opened from there. `previews` is true for indexed studies of which only the small pictures
+    in the index are at hand.
     """
 
     views: tuple[View, ...]
@@ -27,10 +29,15 @@ class Study:
     patient: str | None
     model: str
     encode: float
+    listed: str = ""
+    previews: bool = False
 
     @property
     def bytes(self) -> int:
-        return sum(view.pixels.nbytes for view in self.views)
+        files = {id(view.original.source): view.original.source for view in self.views if view.original}
+        return sum(view.pixels.nbytes for view in self.views) + sum(
+            len(source) for source in files.values() if isinstance(source, bytes)
+        )
 
 
 class StudyStore:

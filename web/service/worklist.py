@@ -10,8 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError, redacted_traceback
+from retrieval.labelling import Queued
 from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
 from retrieval.worklist.worklist import SCHEMA, Entry, Skipped, StudyFiles, find_studies, in_order
@@ -37,11 +41,17 @@ logger = logging.getLogger("mura-search")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An answered study, its files, and a small picture (JPEG) of its first view."""
+    """An answered study, its files, a small picture (JPEG) of its first view, and its embedding (D,)."""
 
     entry: Entry
     files: tuple[Path, ...]
     picture: bytes
+    embedding: NDArray[np.float32]
+
+    def queued(self, number: str) -> Queued:
+        """The study as one to be labelled; `number` is its number on the list."""
+        names = tuple(file.name for file in self.files)
+        return Queued(self.entry.study, names, self.entry.answer, self.embedding, key=number)
 
 
 class Worklist:
@@ -66,6 +76,7 @@ class Worklist:
         self._skipped: dict[str, Skipped] = {}
         self._waiting: dict[str, StudyFiles] = {}
         self._numbers: dict[str, str] = {}
+        self._read_at: dict[str, datetime] = {}  # by number: when somebody has opened the study
         self._ranking = False
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -120,7 +131,12 @@ class Worklist:
             "trouble": self.trouble,
             "not_read": self.left,
             "studies": [
-                {"number": number, **listed.entry.to_dict(rank), "study": printable(listed.entry.study)}
+                {
+                    "number": number,
+                    **listed.entry.to_dict(rank),
+                    "study": printable(listed.entry.study),
+                    "read": at.isoformat(timespec="seconds") if (at := self.read_at(number)) else None,
+                }
                 for rank, (number, listed) in enumerate(self.ranked(), 1)
             ],
             "skipped": [{"study": printable(item.study), "reason": printable(item.reason)} for item in self.skipped],
@@ -131,6 +147,28 @@ class Worklist:
         if number not in self._listed:
             raise Refused(404, "this study is not on the worklist; reload the worklist")
         return self._listed[number]
+
+    def mark(self, number: str, *, read: bool) -> None:
+        """Note that a study was read, or is to be read again. Raises Refused with 404 if it is not on the list."""
+        self.get(number)
+        if read:
+            self._read_at.setdefault(number, datetime.now(UTC))
+        else:
+            self._read_at.pop(number, None)
+
+    def read_at(self, number: str) -> datetime | None:
+        """When a study was read; None if it was not."""
+        return self._read_at.get(number)
+
+    def place(self, number: str) -> tuple[int, int, tuple[str, str] | None] | None:
+        """A study's rank, how many are listed, and number and name of the next unread one; None if it is not listed."""
+        ranked = self.ranked()
+        rank = next((rank for rank, (own, _) in enumerate(ranked, 1) if own == number), 0)
+        if not rank:
+            return None
+        following = [*ranked[rank:], *ranked[: rank - 1]]
+        unread = ((own, listed.entry.study) for own, listed in following if own not in self._read_at)
+        return rank, len(ranked), next(unread, None)
 
     async def _work(self) -> None:
         while True:
@@ -242,6 +280,7 @@ class Worklist:
         """Take a study off the list."""
         self._skipped.pop(study, None)
         self._listed.pop(self._numbers.get(study, ""), None)
+        self._read_at.pop(self._numbers.get(study, ""), None)  # a changed study is to be read again
 
     async def _read(self, source: StudyFiles) -> Listed | Skipped | None:
         """Answer for one study as for an upload; None if the server stays busy."""
@@ -251,7 +290,8 @@ class Worklist:
                     answer, study = await self._service.ask_files(
                         source.files, NewQuestion(k=1, one_study="true"), share
                     )
-                return Listed(Entry(source.study, answer), source.files, thumbnail(study.views[0].pixels))
+                picture = thumbnail(study.views[0].pixels)
+                return Listed(Entry(source.study, answer), source.files, picture, study.encoded.mean())
             except RadiographError as error:
                 return Skipped(source.study, str(error))
             except Refused as error:

@@ -2,6 +2,7 @@
 // Each answer has an address. What is on screen stays until something new can be shown.
 // Without scripts, the form and the links work as plain pages.
 
+import { makeComparison } from "./comparison.js";
 import { makeViewer } from "./viewer.js";
 
 const part = { "X-Fragment": "1", Accept: "text/html, application/json" };
@@ -11,6 +12,7 @@ const sent = new Map(); // by study: the files that this page has sent for it, t
 let shown = ""; // the study on screen, if the server remembers it
 let sending = null;
 let asked = []; // the files of the last question
+let askedAbout = ""; // the study to which they were added
 let dropped = []; // files that wait for a choice
 
 function say(text) { find("status").textContent = text; }
@@ -87,13 +89,14 @@ function take(files, adding = false) {
   } else if (size > megabytes * 2 ** 20) {
     complain(`these files are larger than ${megabytes} MiB together; send fewer or smaller ones`);
   } else {
-    ask([...files], adding);
+    const waiting = adding && isBusy(); // more views of what is being asked
+    ask(waiting ? [...asked, ...files] : [...files], waiting ? Boolean(askedAbout) : adding);
   }
 }
 
 function offer(files) { // a second drop may be another study, or more views of the one on screen
   if (!files.length) return;
-  if (!shown) { take(files); return; }
+  if (!shown && !isBusy()) { take(files); return; }
   dropped = files;
   find("dropped").textContent = files.length === 1 ? files[0].name : `${files.length} files`;
   find("choice").hidden = false;
@@ -169,6 +172,7 @@ function ask(files, adding = false) {
   find("choice").hidden = true;
   const former = adding ? shown : "";
   asked = files;
+  askedAbout = former;
   const data = new FormData(form);
   data.delete("files");
   for (const file of files) data.append("files", file);
@@ -207,6 +211,7 @@ function ask(files, adding = false) {
   request.send(data);
 }
 
+function isBusy() { return !find("progress").hidden; }
 function viewsShown() { return JSON.parse(find("verdict").dataset.files); }
 
 function put(html, address = "") {
@@ -220,7 +225,7 @@ function put(html, address = "") {
 
 function present() { // an answer that has been put in, or that came with the page
   const viewer = answer.querySelector("[data-viewer]");
-  if (viewer) makeViewer(viewer, answer.querySelector(".tools"));
+  if (viewer) makeViewer(viewer);
   shown = find("verdict").dataset.study;
   if (shown) listStudy(shown, viewsShown());
 }
@@ -271,8 +276,8 @@ async function compare(link) {
   const dialog = find("comparison");
   try {
     find("comparison-content").innerHTML = await get(link.href);
-    makeViewer(dialog.querySelector("[data-viewer]"), dialog.querySelector(".tools"));
-    dialog.showModal();
+    makeComparison(find("comparison-content"), compare);
+    if (!dialog.open) dialog.showModal();
     find("comparison-title").focus();
   } catch (trouble) { warn(trouble, () => compare(link)); }
 }

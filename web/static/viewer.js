@@ -1,170 +1,211 @@
-// Radiographs to look at: zoom, pan, window and level, and the heatmap over them.
-// A viewer is an element with [data-viewer] that holds stages; with [data-linked] they move together.
+// A viewer: panes with radiographs, and the toolbar that acts on the active one.
+// It is an element with [data-viewer] that holds panes and a toolbar; with [data-linked] the panes move together.
 
-const MOST = 12; // times its fitting size
+import { Pane } from "./pane.js";
 
-class Stage {
-  constructor(element, moved) {
+const STEP = 40; // pixels that an arrow key moves
+const DRAGS = ["window", "pan", "zoom", "length", "angle", "magnifier"];
+const ORDER = ["pa", "ap", "oblique", "lateral", "axial"]; // of views in a row; the patient's right hangs on the left
+let typing = null; // the viewer whose keys work
+
+class Viewer {
+  constructor(element) {
     this.element = element;
-    this.layer = element.querySelector(".layer");
-    this.radiograph = element.querySelector(".radiograph");
-    this.heat = element.querySelector(".heat");
-    this.note = element.querySelector(".drawing");
-    this.moved = moved;
-    this.drag = "pan";
-    this.view = { x: 0, y: 0, scale: 1 }; // x, y in parts of the stage's width and height
-    this.pointers = new Map();
-    this.listen();
-    this.follow(this.heat, "Drawing the heatmap.", "The heatmap could not be drawn: ");
-    this.radiograph.addEventListener("error", () => this.explain(this.radiograph, "The picture cannot be shown: "));
+    this.toolbar = element.querySelector(".tools");
+    this.tool = "window";
+    this.heat = false;
+    this.below = false;
+    this.linked = "linked" in element.dataset;
+    this.opacity = Number(this.find("opacity")?.value ?? 60) / 100;
+    this.panes = [];
+    this.others = element.querySelector(".others");
+    this.panes = [...element.querySelectorAll(".pane")].map((pane) => new Pane(pane, this));
+    this.activate(this.panes.find((pane) => "main" in pane.element.dataset) ?? this.panes[0]);
+    this.actions = this.makeActions();
+    this.toolbar.addEventListener("click", ({ target }) => {
+      const button = target.closest("button[data-tool]");
+      if (button) this.act(button.dataset.tool);
+    });
+    this.find("preset").addEventListener("change", ({ target }) => this.preset(Number(target.value)));
+    this.find("opacity")?.addEventListener("input", ({ target }) => { this.opacity = target.value / 100; this.all("draw"); });
+    this.find("below")?.addEventListener("change", ({ target }) => { this.below = target.checked; this.all("showHeat"); });
+    this.mark();
   }
 
-  listen() {
-    const stage = this.element;
-    stage.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.zoom(Math.exp(-event.deltaY / 400), ...this.position(event));
-    }, { passive: false });
-    stage.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
-      stage.setPointerCapture(event.pointerId);
-      this.pointers.set(event.pointerId, event);
-    });
-    stage.addEventListener("pointermove", (event) => this.pointer(event));
-    for (const end of ["pointerup", "pointercancel"]) {
-      stage.addEventListener(end, (event) => this.pointers.delete(event.pointerId));
-    }
-    stage.addEventListener("dblclick", (event) => this.zoom(2, ...this.position(event)));
-    stage.addEventListener("keydown", (event) => this.key(event));
+  find(tool) { return this.toolbar.querySelector(`[data-tool="${tool}"]`); }
+  all(method) { for (const pane of this.panes) pane[method](); }
+
+  heatAddress(address) {
+    if (!this.find("below")) return address;
+    const url = new URL(address, location.href);
+    if (this.below) url.searchParams.set("below", "true");
+    return url.pathname + url.search;
   }
+
+  makeActions() {
+    const now = (act) => () => this.active?.grey && act(this.active);
+    return {
+      ...Object.fromEntries(DRAGS.map((name) => [name, () => { this.tool = name; this.all("draw"); }])),
+      invert: now((pane) => pane.invert()),
+      rotate: now((pane) => pane.rotate(1)),
+      unrotate: now((pane) => pane.rotate(-1)),
+      flip: now((pane) => pane.flip()),
+      flop: now((pane) => pane.flip(true)),
+      fit: now((pane) => pane.fit()),
+      real: now((pane) => pane.real()),
+      in: now((pane) => pane.zoom(1.25)),
+      out: now((pane) => pane.zoom(0.8)),
+      clear: now((pane) => pane.clear()),
+      reset: now((pane) => pane.reset()),
+      former: now((pane) => this.step(pane, -1)),
+      latter: now((pane) => this.step(pane, 1)),
+      full: () => (document.fullscreenElement ? document.exitFullscreen() : this.element.requestFullscreen()),
+      maximise: () => this.maximise(this.active),
+      next: () => this.go(1),
+      previous: () => this.go(-1),
+      link: () => { this.linked = !this.linked; if (this.linked) this.changed(this.active, "place"); },
+      heat: () => { this.heat = !this.heat; this.all("showHeat"); },
+      keys: () => { const list = this.element.querySelector(".keys"); list.hidden = !list.hidden; },
+    };
+  }
+
+  act(name) {
+    if (!(name in this.actions) || (!this.find(name) && !["former", "latter", "unrotate", "next", "previous"].includes(name))) return;
+    this.actions[name]();
+    this.mark();
+  }
+
+  mark() { // what is on, in the toolbar
+    const on = { heat: this.heat, link: this.linked, invert: this.active?.inverted, maximise: this.element.classList.contains("maximised") };
+    for (const button of this.toolbar.querySelectorAll("button[aria-pressed]")) {
+      const { tool } = button.dataset;
+      button.setAttribute("aria-pressed", String(Boolean(DRAGS.includes(tool) ? tool === this.tool : on[tool])));
+    }
+    this.element.classList.toggle("heated", this.heat);
+    this.element.dataset.drag = this.tool;
+  }
+
+  // The panes
+
+  activate(pane) {
+    typing = this;
+    if (this.active === pane) return;
+    this.active?.element.classList.remove("active");
+    this.active = pane;
+    pane?.element.classList.add("active");
+    this.presets();
+    if (this.actions) this.mark();
+  }
+
+  main(pane) { // large; the others lie in a strip beside it, in the order in which they hang
+    if (!this.others) return;
+    const focused = document.activeElement;
+    for (const other of this.panes) {
+      const figure = other.element.closest("figure");
+      figure.classList.toggle("main", other === pane);
+      if (other === pane) this.others.before(figure);
+      else this.others.append(figure);
+    }
+    if (this.element.contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  maximise(pane) {
+    if (!pane) return;
+    const figure = pane.element.closest("figure");
+    if (figure.classList.contains("main") || this.panes.length < 3) this.element.classList.toggle("maximised");
+    this.main(pane);
+    this.activate(pane);
+    this.mark();
+  }
+
+  go(by) {
+    const at = this.panes.indexOf(this.active);
+    this.panes.at((at + by) % this.panes.length).element.focus();
+    if (this.element.classList.contains("maximised")) this.main(this.active);
+  }
+
+  hang() { // by view, then the patient's right before the left, once all say what they are
+    if (this.linked || this.panes.some((pane) => !pane.grey)) return;
+    const rank = ({ grey: { about } }) => {
+      const at = ORDER.indexOf(about.view);
+      return [at < 0 ? ORDER.length : at, { right: 0, left: 1 }[about.laterality] ?? 2];
+    };
+    const sorted = this.panes.toSorted((one, other) => {
+      const [a, b] = [rank(one), rank(other)];
+      return a[0] - b[0] || a[1] - b[1] || this.panes.indexOf(one) - this.panes.indexOf(other);
+    });
+    if (sorted.every((pane, number) => pane === this.panes[number])) return;
+    this.panes = sorted;
+    this.main(this.panes.find((pane) => pane.element.closest("figure").classList.contains("main")));
+  }
+
+  changed(pane, what) {
+    if (what === "loaded") { this.hang(); if (pane === this.active) this.presets(); }
+    if (what === "window" && pane === this.active) this.presets();
+    if (what === "place" && this.linked && pane) for (const other of this.panes) if (other !== pane && other.grey) other.follow(pane.placement);
+    if (this.actions) this.mark();
+  }
+
+  // Windows of the active pane
+
+  presets() {
+    const select = this.find("preset");
+    const pane = this.active;
+    const windows = pane?.grey?.about.windows ?? [];
+    const chosen = windows.findIndex(({ center, width }) => center === pane.window.center && width === pane.window.width);
+    const names = windows.map(({ name }) => name);
+    if (select.dataset.names !== names.join("|")) {
+      select.dataset.names = names.join("|");
+      select.replaceChildren(...names.map((name, number) => new Option(name, number)), new Option("own", -1));
+    }
+    select.value = String(chosen);
+    select.options[select.options.length - 1].hidden = chosen >= 0;
+  }
+
+  preset(number) {
+    const window = this.active?.grey?.about.windows[number];
+    if (window) this.active.setWindow(window);
+  }
+
+  step(pane, by) {
+    const { windows } = pane.grey.about;
+    const at = windows.findIndex(({ center, width }) => center === pane.window.center && width === pane.window.width);
+    this.preset((at + by + windows.length) % windows.length);
+  }
+
+  // Keys
 
   key(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const step = 0.1;
-    const keys = {
-      ArrowLeft: () => this.pan(step, 0), ArrowRight: () => this.pan(-step, 0),
-      ArrowUp: () => this.pan(0, step), ArrowDown: () => this.pan(0, -step),
-      "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8), 0: () => this.reset(),
-    };
-    if (!(event.key in keys)) return;
-    event.preventDefault();
-    keys[event.key]();
-  }
-
-  pointer(event) {
-    const before = this.pointers.get(event.pointerId);
-    if (!before) return;
-    this.pointers.set(event.pointerId, event);
-    const box = this.element.getBoundingClientRect();
-    const dx = (event.clientX - before.clientX) / box.width;
-    const dy = (event.clientY - before.clientY) / box.height;
-    if (this.pointers.size === 2) {
-      const other = [...this.pointers].find(([id]) => id !== event.pointerId)[1];
-      const span = (point) => Math.hypot(point.clientX - other.clientX, point.clientY - other.clientY) || 1;
-      const middle = { clientX: (event.clientX + other.clientX) / 2, clientY: (event.clientY + other.clientY) / 2 };
-      this.zoom(span(event) / span(before), ...this.position(middle));
-      this.pan(dx / 2, dy / 2);
-    } else if (this.drag === "window") {
-      this.element.dispatchEvent(new CustomEvent("window", { bubbles: true, detail: { dx, dy } }));
-    } else {
-      this.pan(dx, dy);
+    if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
+    const { key } = event;
+    const moves = { ArrowLeft: [STEP, 0], ArrowRight: [-STEP, 0], ArrowUp: [0, STEP], ArrowDown: [0, -STEP] };
+    const inPane = event.target.closest(".pane");
+    if (key in moves && inPane && this.active?.grey) this.active.pan(...moves[key]);
+    else if (key === "Escape" && this.element.classList.contains("maximised")) this.maximise(this.active);
+    else if (key === "Escape" && inPane && !event.target.closest("dialog")) inPane.blur();
+    else if (key === "Enter" && inPane) this.maximise(this.active);
+    else {
+      const button = [...this.toolbar.querySelectorAll("[data-key]")].find(({ dataset }) => dataset.key.split(" ").includes(key));
+      const unseen = { "[": "former", "]": "latter", R: "unrotate", n: "next", N: "previous" }[key];
+      if (!button && !unseen) return;
+      this.act(button?.dataset.tool ?? unseen);
     }
-  }
-
-  position(event) {
-    const box = this.element.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-  }
-
-  zoom(factor, x = 0.5, y = 0.5) {
-    const before = this.view.scale;
-    const scale = Math.min(MOST, Math.max(1, before * factor));
-    this.move({ x: x - ((x - this.view.x) * scale) / before, y: y - ((y - this.view.y) * scale) / before, scale });
-  }
-
-  pan(dx, dy) {
-    this.move({ ...this.view, x: this.view.x + dx, y: this.view.y + dy });
-  }
-
-  reset() {
-    this.move({ x: 0, y: 0, scale: 1 });
-  }
-
-  move(view) {
-    this.show(view);
-    this.moved(this);
-  }
-
-  show({ x, y, scale }) { // the picture always fills the stage
-    const within = (value) => Math.min(0, Math.max(1 - scale, value));
-    this.view = { x: within(x), y: within(y), scale };
-    const { width, height } = this.element.getBoundingClientRect();
-    this.layer.style.transform = `translate(${this.view.x * width}px, ${this.view.y * height}px) scale(${scale})`;
-    this.hold();
-  }
-
-  hold() { // a finger on a fitting picture scrolls the page
-    this.element.classList.toggle("held", this.view.scale > 1 || this.drag === "window");
-  }
-
-  follow(image, waiting, failed) {
-    const done = () => { this.note.textContent = ""; };
-    if (image.complete && image.naturalWidth) done();
-    image.addEventListener("load", done);
-    image.addEventListener("error", () => this.explain(image, failed));
-    this.waiting = waiting;
-  }
-
-  async explain(image, failed) { // an image's error has no text; asking its URL again has
-    let why = "the server cannot be reached";
-    try {
-      const reply = await fetch(image.src, { headers: { "X-Fragment": "1" } });
-      if (reply.ok) return;
-      why = (await reply.json()).error;
-    } catch { /* the server cannot be reached */ }
-    this.note.textContent = `${failed}${why}.`;
+    event.preventDefault();
   }
 }
 
-export function makeViewer(viewer, tools) {
-  const linked = "linked" in viewer.dataset;
-  const stages = [...viewer.querySelectorAll(".stage")].map((element) => new Stage(element, (moved) => {
-    if (linked) for (const other of stages) if (other !== moved) other.show(moved.view);
-  }));
-  const tool = (name) => tools.querySelector(`[data-tool="${name}"]`);
-  const show = () => {
-    const width = tool("window").value / 100;
-    const level = tool("level").value / 100;
-    for (const stage of stages) { // as filters: first multiplied by 1 / (2 level), then spread around one half
-      stage.radiograph.style.filter = `brightness(${1 / (2 * level)}) contrast(${(2 * level) / width})`;
-      stage.heat.style.opacity = tool("opacity").value / 100;
-      stage.drag = tool("drag").value;
-      stage.hold();
-    }
-    viewer.classList.toggle("unheated", !tool("show").checked);
-  };
-  const each = (act) => () => { for (const stage of linked ? stages.slice(0, 1) : stages) act(stage); };
-  for (const name of ["show", "opacity", "window", "level", "drag"]) tool(name).addEventListener("input", show);
-  tool("in").addEventListener("click", each((stage) => stage.zoom(1.25)));
-  tool("out").addEventListener("click", each((stage) => stage.zoom(0.8)));
-  tool("reset").addEventListener("click", () => {
-    tool("window").value = 100;
-    tool("level").value = 50;
-    each((stage) => stage.reset())();
-    show();
-  });
-  tool("target")?.addEventListener("change", () => {
-    for (const stage of stages) {
-      stage.note.textContent = stage.waiting;
-      const address = new URL(stage.heat.src);
-      address.searchParams.set("target", tool("target").value);
-      stage.heat.src = address;
-    }
-  });
-  viewer.addEventListener("window", ({ detail }) => { // across is the window, up is darker, as workstations have it
-    tool("window").value = Number(tool("window").value) + 100 * detail.dx;
-    tool("level").value = Number(tool("level").value) + 60 * detail.dy;
-    show();
-  });
-  show();
+// Keys work where a viewer, or nothing that takes keys, has the focus.
+document.addEventListener("keydown", (event) => {
+  if (!typing?.element.isConnected) return;
+  const { target } = event;
+  const dialog = document.querySelector("dialog[open]");
+  if (target.matches("input, select, textarea") || (dialog && !dialog.contains(typing.element))) return;
+  const idle = target === document.body || target.matches("h2[tabindex], dialog");
+  if (typing.element.contains(target) ? !(target.matches("button, a") && [" ", "Enter"].includes(event.key)) : idle) typing.key(event);
+});
+
+export function makeViewer(element) {
+  const viewer = new Viewer(element);
+  typing = viewer;
+  return viewer;
 }

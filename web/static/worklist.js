@@ -1,5 +1,12 @@
 // Says that the list on the server has changed. The page itself stays as it is until its reader asks for the new list.
 
+for (const time of document.querySelectorAll("time")) { // as the reader's clock has it
+  const moment = new Date(time.dateTime);
+  const today = moment.toDateString() === new Date().toDateString();
+  time.textContent = moment.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+  time.title = moment.toString();
+}
+
 const EVERY = 5000; // milliseconds
 const news = document.getElementById("news");
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from retrieval.answer import Answer
+from retrieval.answer import Answer, FindingShare
 from retrieval.datasets.collection import Collection
 from retrieval.errors import DicomResultError, RadiographError
 from retrieval.images.radiograph import read_radiograph
@@ -28,9 +28,9 @@ from cli.render_answer import print_answer  # noqa: E402
 from retrieval.dicom.results import ArchiveAnswer, search_for_archive  # noqa: E402
 from retrieval.dicom.source_instances import read_origins  # noqa: E402  # only where they are installed
 from retrieval.dicom.structured_report import SCHEME, remarks, structured_report  # noqa: E402
+from retrieval.notices import DOUBTS, Notice  # noqa: E402
 from retrieval.notices import Code as Notices  # noqa: E402
-from retrieval.notices import Notice  # noqa: E402
-from retrieval.reports.answer_report import _notes  # noqa: E402
+from retrieval.reports.answer_report import _notes, _sentences  # noqa: E402
 from retrieval.reports.templating import render  # noqa: E402
 from retrieval.wording import DISCLAIMER, sentence  # noqa: E402
 from tests.notice_details import DETAILS  # noqa: E402
@@ -331,8 +331,31 @@ def test_every_notice_reaches_every_output(code: str, answered: Answer, dicom_qu
     console = Console(width=1000, record=True, file=io.StringIO())
     print_answer(answer, console)
     assert words in console.export_text()
-    head = render("answer_head.html", answer=answer, verdict="", notes=_notes(answer))
-    assert words[:1].upper() + words[1:] in unescape(head)
+    doubts = _sentences(answer.doubts)
+    head = unescape(render("answer_head.html", answer=answer, verdict="", doubts=doubts, notes=_notes(answer)))
+    shown = words[:1].upper() + words[1:]
+    assert shown in head
+    assert (head.index(shown) < head.index('class="verdict"')) == (code in DOUBTS), "doubts come before the verdict"
+
+
+def test_findings_of_voting_studies_are_listed_everywhere(answered: Answer, dicom_query: Path) -> None:
+    shares = (FindingShare("fracture", 0.61, 5), FindingShare("plate", 0.12, 1))
+    answer = replace(answered, findings=shares)
+    report = structured_report(answer, read_origins([str(dicom_query)]))
+    (listed,) = (item for item in report.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "FINDINGS")
+    assert [
+        [part.TextValue if part.ValueType == "TEXT" else float(part.MeasuredValueSequence[0].NumericValue)
+         for part in item.ContentSequence]
+        for item in listed.ContentSequence
+    ] == [["fracture", 0.61, 5], ["plate", 0.12, 1]]  # fmt: skip
+    console = Console(width=1000, record=True, file=io.StringIO())
+    print_answer(answer, console)
+    text = console.export_text()
+    assert "fracture 61 %, plate 12 %" in text
+    assert "a list to think of, and not a diagnosis" in text
+    assert answer.to_dict()["findings"] == [
+        {"finding": "fracture", "weight": 0.61, "studies": 5}, {"finding": "plate", "weight": 0.12, "studies": 1}
+    ]  # fmt: skip
 
 
 def test_remarks_name_views_by_number(answered: Answer, dicom_query: Path) -> None:

@@ -149,8 +149,11 @@ def test_table_and_json_say_the_same(searcher: Searcher, inbox: Path) -> None:
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     rows = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert told["schema"] == "mura-search/worklist/1"
-    assert len(rows) == len(told["studies"]) == 3
-    for row, study in zip(rows, told["studies"], strict=True):
+    assert len(told["studies"]) == 3
+    assert [(row["rank"], row["study"], row["mean"]) for row in rows[3:]] == [("", "bad.jpg", "")]
+    assert "bad.jpg" in rows[3]["reason"]
+    for row, study in zip(rows[:3], told["studies"], strict=True):
+        assert row["reason"] == ""
         assert (row["rank"], row["study"]) == (str(study["rank"]), study["study"])
         assert float(row["mean"]) == pytest.approx(study["mean"], abs=1e-6)
         assert float(row["classifier"]) == pytest.approx(study["classifier"]["probability"], abs=1e-6)
@@ -173,6 +176,9 @@ def test_the_page_shows_them_and_escapes_their_names(searcher: Searcher, inbox: 
     strange = sum(entry.answer.familiarity.familiar is False for entry in result.entries)
     assert 0 < strange < len(result.entries)
     assert page.count(">unfamiliar<") == strange
+    marks = [entry.unfamiliar for entry in result.entries]
+    assert marks == sorted(marks, reverse=True)
+    assert page.index("Unlike the index") < page.index("Like the index, the most probably abnormal first")
     assert "<img src=x" not in page
     assert "\u202e" not in page
     assert page.count("<img") == page.count('src="data:image/jpeg;base64,') == 2 * len(result.entries)

@@ -1,6 +1,7 @@
 """The HTTP API on a real server: the same answers as the Python API gives, and what belongs to them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from retrieval.datasets.collection import Collection
+from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ def test_cases_are_known_by_name_and_never_by_path(serve: Serve, collection: Col
         record = small.get("/api/cases/s4-2.png").json()
         assert record == {
             "label": "abnormal", "case": "s4-2.png", "study": "s4", "patient": "dee", "part": "finger",
-            "view": "view 2", "split": "",
+            "view": "view 2", "split": "", "finding": "",
         }  # fmt: skip
         stored = small.get("/api/cases/s4-2.png/image")
         assert stored.headers["content-type"] == "image/jpeg"
@@ -305,6 +307,28 @@ def test_filters_choose_who_votes_only_on_request(client: "httpx.Client", png: P
     assert vote(view="view 2") == (everybody, ["s4", "s1"])
     assert vote(view="view 2", vote="filtered")[0] != everybody
     assert vote(part="wrist") == (everybody, [])
+
+
+def test_findings_of_voting_studies_are_tallied_and_shown(
+    serve: Serve, collection: Collection, model: Path, tmp_path: Path, png: Png
+) -> None:
+    named = {"s3": "fracture", "s4": "Fracture; plate"}
+    cases = tuple(replace(case, finding=named.get(case.study, "")) for case in collection.cases)
+    build_index(replace(collection, cases=cases), tmp_path / "findings", model=model)
+    httpx = pytest.importorskip("httpx")
+    with httpx.Client(base_url=serve(tmp_path / "findings"), timeout=20) as client:
+        answer = client.post("/api/search", files=files(png(225)), data={"k": "4"}).json()
+        weights = {case["study"]: case["weight"] for case in answer["cases"]}
+        assert [share["finding"].lower() for share in answer["findings"]] == ["fracture", "plate"]
+        both, plate = (share["weight"] for share in answer["findings"])
+        assert (both, plate) == (pytest.approx(weights["s3"] + weights["s4"]), pytest.approx(weights["s4"]))
+        assert [share["studies"] for share in answer["findings"]] == [2, 1]
+        assert answer["knn"]["studies"] == 4
+        page = client.post("/search", files=files(png(225))).text
+        assert "Findings to think of" in page
+        assert f"{100 * plate:.0f} %" in page
+        assert "These are all 4 voting studies." in page
+        assert client.get("/api/cases/s4-1.png").json()["finding"] == "Fracture; plate"
 
 
 def test_radiographs_of_several_studies_are_refused_unless_told_otherwise(

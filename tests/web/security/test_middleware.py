@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import json
 import logging
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from http.cookies import SimpleCookie
 from pathlib import Path
 
@@ -150,6 +152,35 @@ def test_own_host_names_are_known(client: httpx.Client, serve: Serve) -> None:
         assert named.get("/healthz", headers={"host": "Reading.Example:8000"}).status_code == 200
 
 
+def test_a_site_that_may_ask_the_api_gets_no_page(serve: Serve) -> None:
+    viewer = {"origin": "https://viewer.example", "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
+    asking = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    with httpx.Client(base_url=serve(token=TOKEN, origins=("https://viewer.example",))) as client:
+        may = client.options("/api/search", headers=viewer | asking)
+        assert (may.status_code, may.headers["access-control-allow-origin"]) == (200, "https://viewer.example")
+        assert "access-control-allow-credentials" not in may.headers
+        refused = client.get("/api/index", headers=viewer)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://viewer.example")
+        right = viewer | {"authorization": f"Bearer {TOKEN}"}
+        assert client.get("/api/index", headers=right).status_code == 200
+        assert client.get("/", headers=right).status_code == 403
+        other = right | {"origin": "https://evil.example"}
+        assert client.get("/api/index", headers=other).status_code == 403
+    for origin in ("*", "viewer.example", "https://viewer.example/", "null"):
+        with pytest.raises(ServerError, match="is no origin"):
+            Settings(origins=(origin,))
+
+
+def test_lines_of_the_log_have_date_zone_and_level() -> None:
+    from web.server import JsonFormatter
+
+    record = logging.LogRecord("mura-search", logging.WARNING, "", 0, "%s refused", ("one",), None)
+    record.fields = {"status": 503}
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["level"], line["message"], line["status"]) == ("WARNING", "one refused", 503)
+    assert datetime.fromisoformat(line["time"]).tzinfo is not None
+
+
 def test_two_or_no_host_headers_are_refused(client: httpx.Client) -> None:
     address = client.base_url.host, client.base_url.port
     for request in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"):
@@ -206,6 +237,7 @@ def test_over_tls_the_cookie_is_only_for_tls(serve: Serve, tmp_path: Path) -> No
     assert base.startswith("https://127.0.0.1:")
     with httpx.Client(base_url=base, verify=ssl.create_default_context(cafile=str(certificate))) as client:
         reply = client.post("/login", data={"token": TOKEN}, headers=PAGE)
+        assert reply.headers["strict-transport-security"] == "max-age=31536000"
         assert SimpleCookie(reply.headers["set-cookie"])[COOKIE]["secure"]
         assert client.get("/", headers=PAGE).status_code == 200
     with pytest.raises(ServerError, match="cannot be used"):

@@ -229,6 +229,40 @@ def test_one_that_cannot_be_opened_is_not_gone_over_to(place: Path, tmp_path: Pa
         assert client.get("/readyz").status_code == 200
 
 
+def test_of_a_deleted_index_nothing_is_answered(
+    place: Path,
+    tmp_path: Path,
+    png: Png,
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("web.service.searcher_pool._MOMENT", 0.05)
+    with httpx.Client(base_url=serve()) as client:
+        shutil.copytree(place, tmp_path / "copy")
+        shutil.rmtree(place)
+        for _ in range(2):
+            ready = client.get("/readyz")
+            assert (ready.status_code, ready.text) == (503, "the index no longer exists\n")
+        reply = client.post("/api/search", files={"files": png(200)})
+        assert (reply.status_code, "no longer exists" in reply.json()["error"]) == (503, True)
+        assert str(place) not in reply.text
+        assert "mura_search_index_ready 0.0" in client.get("/metrics").text
+        assert len([line for line in caplog.messages if "no longer holds an index" in line]) == 1
+        shutil.move(tmp_path / "copy", place)
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/api/search", files={"files": png(200)}).status_code == 200
+
+
+def test_a_study_is_forgotten_in_time_though_nobody_asks(serve: Serve, png: Png) -> None:
+    with httpx.Client(base_url=serve(limits={"remembered_seconds": 0.5})) as client:
+        client.post("/api/search", files={"files": png(200)}, data={"heatmap": "true"})
+        end = time.monotonic() + 20
+        while "mura_search_remembered_bytes 0.0" not in client.get("/metrics").text:  # which itself forgets nothing
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
 def test_the_index_changes_between_requests_and_none_fails(
     place: Path, squares: Callable[..., Collection], model: Path, tmp_path: Path, png: Png, serve: Serve
 ) -> None:

@@ -58,11 +58,11 @@ def ranked(client: httpx.Client, page: str = "") -> str:
 
 
 def numbers(page: str) -> list[str]:
-    return re.findall(r'action="/worklist/([^"]+)"', page)
+    return re.findall(r'<td><a href="/worklist/([^"]+)">', page)
 
 
 def studies(page: str) -> list[str]:
-    return [html.unescape(name) for name in re.findall(r'aria-label="Open study ([^"]+)"', page)]
+    return [html.unescape(name) for name in re.findall(r'<td><a href="/worklist/[^"]+">([^<]+)</a>', page)]
 
 
 def test_the_order_is_that_of_the_command_line(serve: Serve, place: Path, inbox: Path, tmp_path: Path) -> None:
@@ -73,10 +73,11 @@ def test_the_order_is_that_of_the_command_line(serve: Serve, place: Path, inbox:
         page = ranked(client)
     assert studies(page) == [entry.study for entry in expected.entries] == ["bright", MURA, "dark.png"]
     for entry in expected.entries:
-        assert f"<td>{entry.mean:.3f}</td>" in page
+        assert f'<td data-heading="mean">{entry.mean:.3f}</td>' in page
         nearest = entry.answer.cases[0]
         assert f"{nearest.similarity:.3f}<br>{nearest.study}" in page
-    assert "Ranked 3 studies at" in page
+    assert "Ranked 3 studies. The folder is watched" in page
+    assert re.search(r'<time datetime="[0-9T:-]+\+00:00">', page)
     assert "1 could not be read" in page
     assert "bad.png is no image" in page
     assert str(tmp_path) not in page
@@ -93,6 +94,7 @@ def test_the_api_gives_the_list_of_the_command_line(serve: Serve, place: Path, i
     found = given.json()
     assert (found["schema"], found["folder"], found["ranking"]) == (expected["schema"], "in", False)
     assert [one.pop("number") for one in found["studies"]] == numbers(page)
+    assert [one.pop("read") for one in found["studies"]] == [None] * 3
     nowhere = json.loads(json.dumps(expected["studies"]))
     for one in nowhere:
         one["files"] = [Path(file).name for file in one["files"]]
@@ -124,6 +126,7 @@ def test_pictures_are_known_by_numbers_and_studies_open_as_answers(serve: Serve,
             assert abs(float(pixels.mean()) - level) < 5
         for name in ("1", "0", "dark.png", "..%2Fdark.png", str(inbox / "dark.png").replace("/", "%2F"), MURA):
             assert client.get(f"/worklist/{name}/picture").status_code == 404
+            assert client.get(f"/worklist/{name}").status_code in (404, 405)
             assert client.post(f"/worklist/{name}").status_code in (404, 405)
         opened = client.post(f"/worklist/{numbers(page)[0]}")
         assert opened.status_code == 303
@@ -137,6 +140,31 @@ def test_pictures_are_known_by_numbers_and_studies_open_as_answers(serve: Serve,
         expected = searcher.search(inbox / "bright").to_dict()
     assert (answer["classifier"], answer["knn"]) == (expected["classifier"], expected["knn"])
     assert answer["query"]["files"] == ["lateral.png", "pa.png"]
+
+
+def test_what_is_opened_is_read_and_the_next_is_offered(
+    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
+    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE, timeout=20) as client:
+
+        def read() -> list[bool]:
+            return [study["read"] is not None for study in client.get("/api/worklist").json()["studies"]]
+
+        first, second, third = numbers(ranked(client))
+        assert read() == [False] * 3
+        opened = client.get(client.get(f"/worklist/{second}").headers["location"]).text
+        assert read() == [False, True, False]
+        assert "study 2 of 3" in opened
+        assert f'href="/worklist/{third}">Next: dark.png' in opened
+        client.get(f"/worklist/{third}")
+        assert f'href="/worklist/{first}">Open the next unread study' in client.get("/worklist").text
+        last = client.get(client.get(f"/worklist/{first}").headers["location"]).text
+        assert "All are read." in last
+        assert client.post(f"/worklist/{second}/unread").status_code == 303
+        assert read() == [True, False, True]
+        square("in/bright/third.png", 221)  # a changed study is to be read again
+        shows(client, lambda _: read() == [False, False, True])
 
 
 def test_the_patient_of_muras_folders_is_left_out(

@@ -1,0 +1,173 @@
+"""The map of an index: a place in the plane for each study, so that studies that look alike lie close together.
+
+N studies, D numbers of an embedding. The mean embeddings of the studies are reduced to at most 50 numbers by principal
+components, and these to two by t-SNE (van der Maaten and Hinton 2008) with scikit-learn, or to the first two principal
+components. Distances on the map say who is next to whom; large ones mean nothing.
+
+With each place the index keeps the classifier's probability of the study and the vote of the others, without its own
+patient. So the map can show where the two disagree.
+"""
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.case import Case
+from index.errors import IndexFailure, MissingExtra
+from index.reader import IndexReader
+from index.writer import IndexWriter
+from retrieval.decision.vote import study_vote
+from retrieval.searcher import Searcher
+
+__all__ = ["METHODS", "Place", "Projection", "project_index", "project_rows", "stored_places"]
+
+METHODS = ("tsne", "pca")
+COMPONENTS = 50
+_FORMAT = struct.Struct("<4f")  # x, y, the classifier's probability, the vote (NaN for none)
+_AT_ONCE = 256  # studies that are searched for together
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a study is on the map, x and y in [0, 1], and its probabilities; no vote where nothing could vote."""
+
+    x: float
+    y: float
+    classifier: float
+    vote: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The result of `project_index`: how many studies were placed, by which method, and how long it took."""
+
+    path: str
+    studies: int
+    method: str
+    seconds: float
+
+
+def project_rows(embeddings: Floats, method: str = "pca", seed: int = 0) -> Floats:
+    """The places (N, 2) of embeddings (N, D), each axis from 0 to 1; the same seed gives the same map.
+
+    Raises ValueError for an unknown method, MissingExtra for t-SNE without scikit-learn.
+    """
+    if method not in METHODS:
+        raise ValueError(f"a method is one of {', '.join(METHODS)}, not {method}")
+    components = _principal(np.asarray(embeddings, np.float64), COMPONENTS)
+    places = components[:, :2]
+    if method == "tsne" and len(embeddings) > 3:
+        places = _tsne(components, seed)
+    low, high = places.min(0, initial=np.inf), places.max(0, initial=-np.inf)
+    span = np.where(high > low, high - low, 1.0)
+    return np.asarray(np.where(high > low, (places - low) / span, 0.5), np.float32)
+
+
+def project_index(
+    path: Path,
+    *,
+    method: str | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Projection:
+    """Make the map of an index and keep it there. method: by default t-SNE if scikit-learn is installed.
+
+    `progress` is called with (studies done, all). Raises IndexFailure, also if the index is changed meanwhile.
+    """
+    started = time.perf_counter()
+    chosen = method or ("tsne" if find_spec("sklearn") else "pca")
+    with Searcher.open(path) as searcher:
+        generation = searcher.index.info()["generation"]
+        cases, embeddings = searcher.index.cases(), searcher.index.embeddings()
+        rows = _rows_by_study(cases)
+        if not rows:
+            raise IndexFailure(f"{path} holds no study to place on a map")
+        means = np.stack([embeddings[own].mean(0) for own in rows.values()])
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        places = project_rows(means, chosen, seed)
+        probabilities = searcher.rules.probabilities(searcher.index.logits())
+        classifier = [float(probabilities[own].mean()) for own in rows.values()]
+        votes = _votes(searcher, cases, embeddings, rows, progress)
+    data = {}
+    for (study, own), place, probability in zip(rows.items(), places, classifier, strict=True):
+        vote = votes[study]
+        packed = _FORMAT.pack(*map(float, place), probability, float("nan") if vote is None else vote)
+        data |= {cases[row].case: packed for row in own}
+    with IndexWriter.open(path) as writer:
+        if writer.generation != generation:
+            raise IndexFailure(f"{path} was changed while its map was made; make the map again")
+        writer.keep_extra("projection", data, "project", method=chosen)
+    return Projection(str(path), len(rows), chosen, time.perf_counter() - started)
+
+
+def stored_places(index: IndexReader) -> dict[str, Place]:
+    """The places of the indexed studies by name; a study added since the map was made has none."""
+    places = {}
+    for case, data in index.read_whole(lambda: zip(index.cases(), index.extra("projection"), strict=True)):
+        if not data:
+            continue
+        x, y, classifier, vote = _FORMAT.unpack(data)
+        places[case.study] = Place(x, y, classifier, None if isnan(vote) else vote)
+    return places
+
+
+def _rows_by_study(cases: Sequence[Case]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, case in enumerate(cases):
+        rows.setdefault(case.study, []).append(row)
+    return rows
+
+
+def _votes(
+    searcher: Searcher,
+    cases: Sequence[Case],
+    embeddings: Floats,
+    rows: dict[str, list[int]],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, float | None]:
+    """The vote on each study, without its own patient."""
+    votes: dict[str, float | None] = {}
+    studies = list(rows)
+    for start in range(0, len(studies), _AT_ONCE):
+        some = studies[start : start + _AT_ONCE]
+        asked = [row for study in some for row in rows[study]]
+        found = iter(
+            searcher.index.search(
+                embeddings[asked], searcher.rules.k, exclude_patients=[[cases[row].patient] for row in asked]
+            )
+        )
+        for study in some:
+            votes[study] = study_vote([next(found) for _ in rows[study]], searcher.rules.temperature).probability
+        if progress:
+            progress(start + len(some), len(studies))
+    return votes
+
+
+def _principal(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """The first principal components (N, at least 2) of N rows; each has its largest weight positive."""
+    centred = values - values.mean(0)
+    spread, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, np.argsort(-spread, kind="stable")][:, :count]
+    signs = np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    components = centred @ (axes * np.where(signs == 0, 1, signs))
+    return np.pad(components, ((0, 0), (0, max(0, 2 - components.shape[1]))))
+
+
+def _tsne(components: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise MissingExtra("scikit-learn", "analysis") from error
+    perplexity = min(30.0, max(1.0, (len(components) - 1) / 3))
+    start = components[:, :2] / max(float(components[:, 0].std()), 1e-12) * 1e-4
+    made = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(components)
+    return np.asarray(made, np.float64)
