@@ -103,7 +103,7 @@ def _noise(grey: NDArray[np.uint8]) -> float:
     changes = cv2.convertScaleAbs(
         cv2.filter2D(grey, cv2.CV_16S, _LAPLACIANS)
     )  # above 255 it is 255, which is no median
-    counts = _counts(changes, np.where(grey >= _DARK, np.uint8(1), np.uint8(0)))
+    counts = _counts(changes, (grey >= _DARK).view(np.uint8))
     if not (total := float(counts.sum())):
         return 0.0
     # Linear within the bin of the median: whole levels would be too coarse for a radiograph with little noise.

@@ -1,14 +1,16 @@
 """An index keeps the plain measures of its radiographs, and flags queries that were acquired otherwise."""
 
 import contextlib
+import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from index.case import Case
 from index.reader import IndexReader
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
@@ -18,22 +20,33 @@ from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.indexing.update import add_to_index, refresh_limits
 from retrieval.searcher import Searcher
-from tests.pictures import grey_square
 
-Squares = Callable[..., Collection]
 SIDE = 32
 
 
-def studies(count: int, first: int = 0) -> list[tuple[str, str, int, list[int]]]:
-    return [(f"p{n}", f"s{n}", n % 2, [60 + n, 180 - n // 2]) for n in range(first, first + count)]
+def grain(seed: int, side: int = SIDE) -> NDArray[np.uint8]:
+    """Grey noise, whose detail has every fineness."""
+    generator = np.random.default_rng(seed)
+    values = generator.normal(128, 25, (side, side)).round()
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
+
+
+def collection(root: Path, count: int, first: int = 0) -> Collection:
+    """Studies of two views."""
+    root.mkdir()
+    cases = []
+    for number in range(2 * first, 2 * (first + count)):
+        path = root / f"{number}.png"
+        assert cv2.imwrite(str(path), grain(number))
+        study = number // 2
+        cases.append(Case(path.name, f"s{study}", f"p{study}", study % 2, path=str(path)))
+    return Collection(root, "csv", tuple(cases))
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    from tests.conftest import write_collection
-
     root = tmp_path_factory.mktemp("measured")
-    build_index(write_collection(root / "data", studies(FEWEST + 2)), root / "index", model=model)
+    build_index(collection(root / "data", FEWEST + 2), root / "index", model=model)
     return root / "index"
 
 
@@ -57,11 +70,11 @@ def test_bytes_of_another_length_are_no_measures() -> None:
 
 
 def test_a_softer_and_a_smaller_query_are_unfamiliar_and_the_answer_says_why(index: Path) -> None:
-    square = grey_square(90, SIDE)
+    query = grain(9_999)
     with Searcher.open(index) as searcher:
-        usual = searcher.search(square)
-        soft = searcher.search([square, blurred(square, 0.6)])
-        small = searcher.search(grey_square(90, SIDE // 2))
+        usual = searcher.search(query)
+        soft = searcher.search([query, blurred(query, 1.0)])
+        small = searcher.search(query[::2, ::2].copy())
     assert usual.familiarity.familiar
     assert usual.familiarity.codes == ()
     assert usual.views[0].measures["size"] == SIDE
@@ -74,8 +87,6 @@ def test_a_softer_and_a_smaller_query_are_unfamiliar_and_the_answer_says_why(ind
 
 
 def test_an_index_of_an_earlier_version_flags_nothing_by_measures(index: Path, tmp_path: Path) -> None:
-    import shutil
-
     old = tmp_path / "old"
     shutil.copytree(index, old)
     with IndexWriter.open(old) as writer:
@@ -84,15 +95,15 @@ def test_an_index_of_an_earlier_version_flags_nothing_by_measures(index: Path, t
         database.execute("DELETE FROM measures")
     with Searcher.open(old) as searcher:
         assert searcher.limits == MeasureLimits(0, {}, 2 * (FEWEST + 2))
-        assert searcher.search(blurred(grey_square(90, SIDE), 0.6)).familiarity.codes == ()
+        assert searcher.search(blurred(grain(9_999), 1.0)).familiarity.codes == ()
 
 
-def test_limits_are_learned_anew_when_radiographs_come_and_go(squares: Squares, model: Path, tmp_path: Path) -> None:
+def test_limits_are_learned_anew_when_radiographs_come_and_go(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "index"
-    build_index(squares(studies(FEWEST - 10), "first"), path, model=model)
+    build_index(collection(tmp_path / "first", FEWEST - 10), path, model=model)
     with IndexReader.open(path) as reader:
         assert limits_of(reader) == MeasureLimits(FEWEST - 10, {}, 2 * (FEWEST - 10))
-    add_to_index(squares(studies(20, FEWEST - 10), "second"), path)
+    add_to_index(collection(tmp_path / "second", 20, FEWEST - 10), path)
     with IndexReader.open(path) as reader:
         kept = MeasureLimits.from_dict(reader.metadata(KEY))
         assert kept is not None
