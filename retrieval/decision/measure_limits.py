@@ -115,7 +115,7 @@ class MeasureLimits:
 def learn_measure_limits(studies: Sequence[str], rows: Floats) -> MeasureLimits:
     """The limits of N radiographs with measures (N, M) of the studies named; rows that are not numbers do not count."""
     known = np.isfinite(rows).all(axis=1)
-    named = [study for study, counts in zip(studies, known, strict=True) if counts]
+    named = [studies[row] for row in np.flatnonzero(known).tolist()]
     names, study_of = np.unique(named, return_inverse=True)
     if len(names) < FEWEST:
         return MeasureLimits(len(names), {}, len(rows))

@@ -58,7 +58,8 @@ def measure(pixels: NDArray[np.uint8], size: int) -> Measures:
     H, W = grey.shape
     box = Letterbox.fit(H, W, size)
     shrinks = box.height < H or box.width < W
-    seen = cv2.resize(grey, (box.width, box.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    seen = np.asarray(cv2.resize(grey, (box.width, box.height), interpolation=how), np.uint8)
     share = _counts(seen) / seen.size
     upto = np.cumsum(share)
     darkest, brightest = (int(np.searchsorted(upto, quantile)) for quantile in (0.01, 0.99))

@@ -100,7 +100,7 @@ def test_measures_that_are_unknown_do_not_count() -> None:
 def test_limits_survive_json_and_anything_else_is_none() -> None:
     limits = learn_measure_limits(study_names(200), rows(200))
     assert MeasureLimits.from_dict(json.loads(json.dumps(limits.to_dict()))) == limits
-    others = (
+    others: tuple[object, ...] = (
         None,
         [],
         {"studies": 3, "limits": {}},
