@@ -63,11 +63,11 @@ def compare(folder: Path, count: int, runs: int) -> None:
     def ours() -> float:
         """Add a study and ask for it, then remove it and ask again; seconds a change."""
         started = time.perf_counter()
-        with IndexWriter.open(path) as edit:
-            edit.add(study(studies), new, [bytes(3000)] * VIEWS, np.zeros(VIEWS, np.float32))
+        with IndexWriter.open(path) as writer:
+            writer.add(study(studies), new, [bytes(3000)] * VIEWS, np.zeros(VIEWS, np.float32))
         assert nearest() == [f"s{studies}"]
-        with IndexWriter.open(path) as edit:
-            edit.remove({"study": [f"s{studies}"]})
+        with IndexWriter.open(path) as writer:
+            writer.remove({"study": [f"s{studies}"]})
         assert nearest() != [f"s{studies}"]
         return (time.perf_counter() - started) / 2
 

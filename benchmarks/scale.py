@@ -134,13 +134,13 @@ def changed(path: Path, count: int, dimension: int) -> dict[str, float]:
             study, views = f"new{n}", vectors[3 * n : 3 * n + 3]
             new = [Case(f"new{n}-{view}.png", study, study, 1) for view in range(3)]
             started = time.perf_counter()
-            with IndexWriter.open(path) as edit:
-                edit.add(new, views, [b""] * 3, np.zeros(3, np.float32))
+            with IndexWriter.open(path) as writer:
+                writer.add(new, views, [b""] * 3, np.zeros(3, np.float32))
             assert index.search(views[:1], 1)[0][0].case.study == study
             added.append(time.perf_counter() - started)
             started = time.perf_counter()
-            with IndexWriter.open(path) as edit:
-                edit.remove({"study": [study]})
+            with IndexWriter.open(path) as writer:
+                writer.remove({"study": [study]})
             assert index.search(views[:1], 1)[0][0].case.study != study
             removed.append(time.perf_counter() - started)
     return {"a study added and found [s]": median(added), "a study removed and no longer found [s]": median(removed)}

@@ -4,9 +4,11 @@ import typer
 
 from cli.commands import Group, add_command
 from cli.index_build import build, import_, merge
+from cli.index_calibrate import calibrate
 from cli.index_filing import filed, relabel, set_aside, undo
 from cli.index_inspect import export, info, list_, show, verify
 from cli.index_project import project
+from cli.index_regions import regions
 from cli.index_update import add, compact, remove, update
 
 __all__ = ["index"]
@@ -27,9 +29,11 @@ for command, *lines in (
     (set_aside, 'index set-aside s1 --reason "two patients on one film"'),
     (undo, "index undo", "index undo 17"),
     (filed, "index filed"),
+    (calibrate, "index calibrate local-studies", "index calibrate --undo"),
     (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
     (verify, "index verify", "index verify --index hand-index"),
     (compact, "index compact", "index compact --recall 0.999"),
+    (regions, "index regions", "index regions --again"),
     (project, "index project", "index project --method pca"),
     (export, "index export all.parquet", "index export all.csv"),
     (import_, "index import all.parquet --index copy"),

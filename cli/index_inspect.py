@@ -26,6 +26,8 @@ from index.checksums import SUMS
 from index.errors import IndexFailure
 from retrieval.wording import printable
 
+CLASSIFIERS = ("the one that came with the model", "a local one, learned on local studies")
+
 __all__ = ["export", "info", "list_", "show", "verify"]
 
 
@@ -186,6 +188,7 @@ def print_info(content: Mapping[str, Any]) -> None:
         ("model", f"{model['name']} ({model['sha256'][:8]})"),
         ("rules", f"{rules['k']} studies vote; {rules['source']}"),
         ("measures", _measures(content["measure_limits"])),
+        ("classifier", CLASSIFIERS["local" in rules]),
         ("search", _search(store)),
         ("generation", f"{content['generation']}, created {content['created']}"),
         ("last change", _change(last) if last else "none"),

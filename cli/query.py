@@ -28,6 +28,10 @@ def query(
         str | None,
         typer.Option(metavar="ID", help="Ask about this study of the index, or the study of this radiograph in it."),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,W,H", help="Search for what this rectangle of the radiograph shows, in its pixels."),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -44,6 +48,9 @@ def query(
 
     if bool(files) == bool(case):
         raise typer.BadParameter("name the radiographs of one study, or an indexed study with --case")
+    if region is not None:
+        ask_region(files or [], region, search, as_json)
+        return
     if report:
         require_writable(report, search.heatmap)
         require_apart(report, files or ())
@@ -92,6 +99,30 @@ def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report
     if report:
         write_file(report, page)
     show(answer, as_json)
+
+
+def ask_region(files: Sequence[Path], region: str, search: SearchOptions, as_json: bool) -> None:
+    """Ask about a rectangle of one radiograph."""
+    from retrieval.regions import Box, search_region
+    from retrieval.searcher import Searcher
+
+    if len(files) != 1 or search.heatmap:
+        raise typer.BadParameter("--region needs one radiograph, and draws no heatmap")
+    try:
+        box = Box.parse(region)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    options = search.arguments
+    with Searcher.open(search.index) as searcher:
+        answer = search_region(
+            searcher, list(files), box, k=options["k"], patient=options["patient"], where=options["where"]
+        )
+    if as_json:
+        print_json(answer.to_dict())
+        return
+    from cli.render_answer import print_regions
+
+    print_regions(answer)
 
 
 def show(answer: "Answer", as_json: bool) -> None:

@@ -143,6 +143,8 @@ def print_worklist(result: "Worklist") -> None:
     for entry in result.entries:
         for warning in entry.warnings:
             out.print(printable(f"{entry.study}: {warning}."), style="yellow")
+    if result.drift and result.drift.sentence:
+        out.print(f"{result.drift.sentence}.", style="yellow")
     if result.index.synthetic:
         out.print(SYNTHETIC_ORDER, style="yellow")
     if result.skipped:

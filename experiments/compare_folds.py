@@ -7,7 +7,7 @@ of many runs such as experiments/predictions.csv. FILE of --copies lists pairs o
 experiments/fracatlas_table.py writes it; without it, near duplicates are searched for among all radiographs.
 
 A study is too easy for a model that has learned a near duplicate of it, or whose index holds one. A near duplicate in
-the study's own fold does no such harm. Nothing is trained again: the affected studies are left out of judging. "no copy
+the study's own fold does no such harm. Nothing is trained again: the affected studies are left out. "no copy
 elsewhere" leaves out studies with a near duplicate in another fold. "nor such a patient" leaves out all studies of
 patients whom a near duplicate ties to another fold. Intervals are 95 % of 10,000 resamplings of the patients with seed
 0. Patients who share a radiograph count as one.
@@ -82,7 +82,7 @@ def read_runs(source: Path) -> Iterator[tuple[str, list[Prediction]]]:
     with source.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     thresholds = {row["fold"]: row for row in rows if row["study"] == THRESHOLD}
-    judged = [row for row in rows if row["study"] != THRESHOLD]
+    studies = [row for row in rows if row["study"] != THRESHOLD]
     for name in (column.removesuffix(" vote") for column in rows[0] if column.endswith(" vote")):
         yield (
             name,
@@ -96,7 +96,7 @@ def read_runs(source: Path) -> Iterator[tuple[str, list[Prediction]]]:
                     vote=float(row[f"{name} vote"]),
                     vote_threshold=float(thresholds[row["fold"]][f"{name} vote"]),
                 )
-                for row in judged
+                for row in studies
             ],
         )
 
@@ -104,12 +104,12 @@ def read_runs(source: Path) -> Iterator[tuple[str, list[Prediction]]]:
 def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:
     """The readers of all runs, named "RUN classifier" and "RUN vote", on the same studies and in the same rounds."""
     kept = {
-        name: sorted((one for one in predictions if one.study in studies), key=lambda one: one.study)
+        name: sorted((own for own in predictions if own.study in studies), key=lambda own: own.study)
         for name, predictions in runs.items()
     }
-    judged = next(iter(kept.values()))
+    first = next(iter(kept.values()))
     readers = {f"{name} {kind}": reader for name, own in kept.items() for kind, reader in predictors_of(own).items()}
-    return bootstrap(np.array([one.label for one in judged]), [one.patient for one in judged], readers)
+    return bootstrap(np.array([own.label for own in first]), [own.patient for own in first], readers)
 
 
 def classifier_figure(predictions: Sequence[Prediction], metric: str) -> float:
@@ -183,15 +183,15 @@ def main() -> None:
         parser.error(f"no predictions in {', '.join(map(str, options.runs))}")
     runs = dict(sorted(linked.items(), key=lambda run: classifier_figure(run[1], "kappa")))
     if len({frozenset((one.study, one.label) for one in predictions) for predictions in runs.values()}) > 1:
-        parser.error("the runs judged different studies, so they cannot be compared")
-    judged = next(iter(runs.values()))
-    every = frozenset(one.study for one in judged)
+        parser.error("the runs predict different studies, so they cannot be compared")
+    first = next(iter(runs.values()))
+    every = frozenset(prediction.study for prediction in first)
     kept = {"all": every, "no copy elsewhere": every - ties.copied, "nor such a patient": every - ties.spread}
     print(f"{len(copies)} pairs of copies; copies in another fold: {len(ties.copied)} studies of all parts")
     for name, studies in kept.items():
-        some = [one for one in judged if one.study in studies]
-        patients = len({one.patient for one in some})
-        print(f"{name}: {len(some)} studies, {sum(one.label for one in some)} abnormal, of {patients} patients")
+        own = [prediction for prediction in first if prediction.study in studies]
+        patients = len({prediction.patient for prediction in own})
+        print(f"{name}: {len(own)} studies, {sum(each.label for each in own)} abnormal, of {patients} patients")
     by_fold = list(auroc_by_fold(runs, ties.fold))
     for run in runs:
         values = [f"{estimate.value:.3f}" for name, *_, estimate in by_fold if name == run]

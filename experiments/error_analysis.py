@@ -2,7 +2,7 @@
 
     python -m experiments.error_analysis DATA RUN [--folds 5]
 
-RUN is a run's folder (OUT/runs/NAME). DATA is the collection that it judged, with a table of boxes. The size of a
+RUN is a run's folder (OUT/runs/NAME). DATA is the collection that it predicts, with a table of boxes. The size of a
 fracture is the square root of its area, as a share of the radiograph's longer side. The size of a study is that of its
 largest fracture. Plates and screws, and several views in one picture, are columns of FracAtlas (`dataset.csv`, two
 folders above a radiograph).

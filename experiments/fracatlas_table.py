@@ -16,7 +16,7 @@ docs/fracatlas.md were made with that table.
 
 OUT/cases.csv and OUT/fractures.csv refer to the image files by path. OUT/FOLDER.csv has the radiographs of one folder
 (of FracAtlas: of one of the two names above) with the same patients. So `--split` divides all these tables alike, and a
-model that was trained on the split `train` of cases.csv may be judged on the split `valid` of any of them. FracAtlas
+model that was trained on the split `train` of cases.csv may be evaluated on the split `valid` of any of them. FracAtlas
 files two radiographs of a knee under "hand". The table files them under "leg", except with --unlinked.
 """
 

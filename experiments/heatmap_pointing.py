@@ -128,7 +128,7 @@ def pointing(values: Array, lesions: NDArray[np.bool_], size: int) -> tuple[floa
     return float(away == 0), float(away * size / max(values.shape) <= TOLERANCE), share, share / float(lesions.mean())
 
 
-def curves(picture: Picture, values: Array, judge: Callable[[list[Picture]], NDArray[np.float64]]) -> tuple[float, ...]:
+def curves(picture: Picture, values: Array, score: Callable[[list[Picture]], NDArray[np.float64]]) -> tuple[float, ...]:
     """The areas under deletion and insertion of a prepared picture (S, S, 3), by the trapezoidal rule."""
     S = len(picture)
     box = Letterbox.fit(values.shape[0], values.shape[1], S)
@@ -145,7 +145,7 @@ def curves(picture: Picture, values: Array, judge: Callable[[list[Picture]], NDA
             mixed = np.asarray(before, np.uint8).copy()
             mixed[inside] = np.where(changed, after[inside], mixed[inside])
             steps.append(mixed)
-        areas.append(float(np.trapezoid(judge(steps), dx=1 / STEPS)))
+        areas.append(float(np.trapezoid(score(steps), dx=1 / STEPS)))
     return tuple(areas)
 
 

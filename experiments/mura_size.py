@@ -3,7 +3,7 @@
     python -m experiments.mura_size [--parts 1] [--studies 1.0] [--size 64] [--folder FOLDER]
 
 Synthetic fingers are drawn with the published counts: 1,935 studies with 5,106 radiographs to train on, 175 with 461 to
-judge. Then the commands of README run on them, each in a process of its own: audit, train, index build, evaluate, and
+evaluate on. Then the commands of README run, each in a process of its own: audit, train, index build, evaluate, and
 experiment with the included grid for MURA. The network has a few layers and learns for one epoch, since only the data
 has to be large here. Printed are the time and the peak memory of each command. With --parts 7 the same studies are
 divided among MURA's seven parts, and kappa is given by part. --studies 0.1 takes a tenth of the studies. --folder keeps
@@ -106,8 +106,8 @@ def tiny_grid(size: int) -> str:
     return text.replace("[recipe]\n", tiny)
 
 
-def by_part(judged: Mapping[str, Any]) -> dict[str, float]:
-    return {name: of["knn"]["kappa"]["value"] for name, of in judged["parts"].items()}
+def by_part(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    return {name: of["knn"]["kappa"]["value"] for name, of in evaluation["parts"].items()}
 
 
 def main() -> None:
@@ -132,10 +132,10 @@ def main() -> None:
         run("train", data, *part, "--out", folder / "run", *tiny, "--cache", folder / "cache")
         model, index = folder / "run" / "model", folder / "finger.index"
         built = run("index", "build", data, *part, "--split", "train", "--model", model, "--index", index)
-        judged = run("evaluate", data, *part, "--split", "valid", "--index", index)
-        counts = {"indexed": built["cases"], "judged": judged["images"], "studies": judged["studies"]}
+        evaluation = run("evaluate", data, *part, "--split", "valid", "--index", index)
+        counts = {"indexed": built["cases"], "evaluated": evaluation["images"], "studies": evaluation["studies"]}
         print(json.dumps(counts))
-        print("kappa of the vote by part:", json.dumps(by_part(judged)))
+        print("kappa of the vote by part:", json.dumps(by_part(evaluation)))
         (folder / "grid.toml").write_text(tiny_grid(options.size), encoding="utf-8")
         done = run(
             "experiment", folder / "grid.toml", data, *part, "--out", folder / "grid", "--cache", folder / "cache"

@@ -130,7 +130,7 @@ def plant_copies(cases: Sequence[Case], folder: Path, each: int, generator: Gene
     return Planted(folder, sources, changes)
 
 
-def judge_copies(planted: Planted, before: Sequence[NearDuplicate], after: Sequence[NearDuplicate]) -> None:
+def score_copies(planted: Planted, before: Sequence[NearDuplicate], after: Sequence[NearDuplicate]) -> None:
     """Print recall by change, and precision. before: those of the untouched collection, named as in the new one."""
     same = {frozenset(pair.cases) for pair in before}
     right: set[str] = set()
@@ -152,7 +152,7 @@ def judge_copies(planted: Planted, before: Sequence[NearDuplicate], after: Seque
         print(f"    unexplained: {' ~ '.join(pair.cases)}, match {pair.match:.3f}")
 
 
-def judge_labels(
+def score_labels(
     encoding: EncodedCollection, pairs: Sequence[NearDuplicate], rounds: int, share: float, seed: int
 ) -> None:
     """Invert the labels of a share of the studies, many times, and print how good the audit's list is."""
@@ -252,11 +252,11 @@ def main() -> None:
         found = deep_audit(collection, encoding)
         print(f"and compared in {time.perf_counter() - started:.0f} s")
         assert found.deep
-        judge_copies(planted, before, found.deep.near_duplicates)
+        score_copies(planted, before, found.deep.near_duplicates)
         print(f"leakage: {found.verdict}")
         for leak in found.leakage:
             print(f"  {leak.split}: {leak.studies} studies, {len(leak.leaking)} tied to another split")
-        judge_labels(originals, before, options.rounds, options.share, options.seed)
+        score_labels(originals, before, options.rounds, options.share, options.seed)
 
 
 def without(encoding: EncodedCollection, names: set[str]) -> EncodedCollection:

@@ -2,7 +2,7 @@
 
     python -m experiments.test_time_augmentation DATA [--model FOLDER] [--images 32] [--runs 5]
 
-The split `train` of DATA is indexed twice with the same model, with test_time "" and "mirror". Both indexes judge the
+The split `train` of DATA is indexed twice with the same model, with test_time "" and "mirror". Both indexes predict the
 split `valid`. All four readers are resampled together, so their differences are paired. Each index learns its own rules
 if DATA has enough patients that the model was not trained on. Otherwise both take the model's rules, which fit one of
 them only: then look at AUROC, which needs no threshold. The time is that of encoding one radiograph, from its pixels.
@@ -40,7 +40,7 @@ def variant(model: Path, folder: Path, test_time: str) -> Path:
     return folder
 
 
-def judged(data: Path, model: Path, index: Path) -> list[StudyPrediction]:
+def predicted(data: Path, model: Path, index: Path) -> list[StudyPrediction]:
     """Index the train split with a model, and read the studies of the valid split."""
     report = build_index(read_collection(data, split="train"), index, model=model)
     new = read_collection(data, split="valid")
@@ -48,7 +48,7 @@ def judged(data: Path, model: Path, index: Path) -> list[StudyPrediction]:
         refuse_known(searcher, new.cases)
         readings, skipped = predict_studies(searcher, new)
     left_out = len(report.quarantined) + len(skipped)
-    print(f"{model.name}: {report.studies} studies indexed, {len(readings)} judged, {left_out} radiographs left out")
+    print(f"{model.name}: {report.studies} studies indexed, {len(readings)} predicted, {left_out} radiographs left out")
     print(f"{model.name}: rules: {report.rules.source}", flush=True)
     return readings
 
@@ -91,7 +91,8 @@ def main() -> None:
     machine("onnxruntime", "opencv-python-headless")
     with tempfile.TemporaryDirectory() as folder:
         models = {side: variant(options.model, Path(folder) / side, kind) for side, kind in SIDES.items()}
-        compare({side: judged(options.data, model, Path(folder) / f"{side}-index") for side, model in models.items()})
+        root = Path(folder)
+        compare({side: predicted(options.data, model, root / f"{side}-index") for side, model in models.items()})
         plain, mirrored = (Encoder.open(model) for model in models.values())
     sample = [case.path for case in read_collection(options.data, split="valid").cases][: options.images]
     pictures = [read_radiograph(Path(path)).pixels for path in sample]

@@ -1,11 +1,11 @@
-"""How good is the same network untrained? ImageNet features, judged as an index or as the runs of an experiment.
+"""How good is the same network untrained? ImageNet features, evaluated as an index or as the runs of an experiment.
 
     python -m experiments.untrained_features DATA --index INDEX
     python -m experiments.untrained_features DATA --folds 5 [--part PART] [--run FOLDER] [--size N] [--predictions FILE]
 
-The first judges the split `valid` of DATA; INDEX was built of its split `train`. The second judges DATA in the folds of
-`mura-search experiment`; FOLDER is a finished run (OUT/runs/NAME). Printed is what the trained network gains, paired.
-FILE gets the predictions, in the columns of a run's calls.csv.
+The first evaluates the split `valid` of DATA; INDEX was built of its split `train`. The second evaluates DATA in the
+folds of `mura-search experiment`; FOLDER is a finished run (OUT/runs/NAME). Printed is what the trained network gains,
+paired. FILE gets the predictions, in the columns of a run's calls.csv.
 
 Network and preprocessing are those of a model bundle (by default the bundled one), the weights those of ImageNet. All
 channels of the last feature map are mean-pooled. The vote goes by their cosine; the classifier is a logistic
@@ -67,8 +67,8 @@ def pooled_features(cases: Sequence[Case], bundle: Bundle) -> tuple[list[Case], 
     return read, np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 
 
-def judged(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) -> list[StudyPrediction]:
-    """Judge the studies that `valid` (N,) marks, by the others."""
+def predicted(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_]) -> list[StudyPrediction]:
+    """Predict the studies that `valid` (N,) marks, from the others."""
     known, new = ([case for case, v in zip(cases, valid, strict=True) if v == side] for side in (False, True))
     assert not {case.patient for case in known} & {case.patient for case in new}
     learned, asked = features[~valid], features[valid]
@@ -143,7 +143,7 @@ def main() -> None:
     fold_of = fold_of[kept]
     readings = []
     for fold in range(options.folds or 1):
-        own = judged(cases, features, fold_of == fold)
+        own = predicted(cases, features, fold_of == fold)
         of_fold = summarise(own, rounds=2).study
         classifier, vote = (of_fold[reader]["auroc"].value for reader in ("classifier", "knn"))
         print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from index.case import LABEL_NAMES, Case
 from index.errors import IndexFailure
 from index.filed import Filed, change_of
+from index.sqlite.reader import Extras
 from index.sqlite.writer import CaseWriter, now
 from index.vectors.base import require_one_each
 from index.writer import IndexWriter
@@ -41,6 +42,7 @@ class FilingWriter(IndexWriter):
         logits: NDArray[np.float32],
         *,
         note: str = "",
+        extras: Extras | None = None,
     ) -> Filed:
         """Add one study of n cases as `IndexWriter.add` does. Refuses a study that is indexed, and files that are."""
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
@@ -53,7 +55,7 @@ class FilingWriter(IndexWriter):
                 raise IndexFailure(
                     f"this radiograph is indexed already, as study {same[0].study}; correct the label of that study"
                 )
-            self._database.insert(cases, embeddings, thumbnails, logits)
+            self._database.insert(cases, embeddings, thumbnails, logits, extras)
             self._database.record("file", {"cases": len(cases)}, len(cases))
             self._require_whole_studies(cases)
             names = [case.case for case in cases]
@@ -82,6 +84,7 @@ class FilingWriter(IndexWriter):
                 "vectors": [_text(vector.astype("<f4").tobytes()) for vector in batch.embeddings],
                 "images": [_text(image) for image in batch.thumbnails],
                 "logits": batch.logits.tolist(),
+                "extras": {table: [_text(data) for data in of_cases] for table, of_cases in batch.extras.items()},
             }
             names = [case.case for case in batch.cases]
             former = batch.cases[0].label_name
@@ -117,7 +120,8 @@ class FilingWriter(IndexWriter):
             raise IndexFailure(f"radiograph {next(iter(known.values())).case} is indexed again; remove it first")
         vectors = [np.frombuffer(_bytes(vector), "<f4") for vector in entry["vectors"]]
         images, logits = [_bytes(image) for image in entry["images"]], np.array(entry["logits"], np.float32)
-        self._database.insert(cases, np.stack(vectors), images, logits)
+        extras = {table: [_bytes(data) for data in of_cases] for table, of_cases in entry["extras"].items()}
+        self._database.insert(cases, np.stack(vectors), images, logits, extras)
         self._database.record("undo", {"cases": len(cases)}, len(cases))
         try:
             self._require_whole_studies(cases)

@@ -148,11 +148,16 @@ class IndexWriter(Closing):
         if self.remote and len(self._database.pending()) >= AT_ONCE:
             self._update_milvus()
 
-    def put(self, table: str, data: Mapping[str, bytes]) -> None:
-        """Store the bytes of cases, by name, in one of the tables `index.sqlite.schema.EXTRAS`; there is no history."""
+    def put(self, table: str, data: Mapping[str, bytes], action: str = "", **detail: str) -> None:
+        """Store the bytes of cases, by name, in one of the tables `index.sqlite.schema.EXTRAS`.
+
+        With an `action` the history has an entry, with its `detail`, and so readers see a new generation.
+        """
         with self._change():
             rows = {case.case: row for row, case in self._database.cases_where("case", data).items()}
             self._database.put(table, {rows[name]: blob for name, blob in data.items() if name in rows})
+            if action:
+                self._database.record(action, {"cases": len(rows), **detail})
 
     def extra(self, table: str) -> list[bytes]:
         """The bytes of every case in one of the tables `index.sqlite.schema.EXTRAS`, in row order; b"" for none."""
@@ -289,6 +294,16 @@ class IndexWriter(Closing):
                 if _is_synthetic(other.metadata("collection")):
                     self._mark()
         return Merged(added, known, differing)
+
+    def set_values(self, action: str, detail: Mapping[str, object], values: Mapping[str, object]) -> None:
+        """Store JSON values for `metadata` in one transaction, with an entry of this action in the history.
+
+        A value of None removes its key.
+        """
+        with self._change():
+            stored = self._database.metadata()["values"] | values
+            self._database.set_metadata(values={key: value for key, value in stored.items() if value is not None})
+            self._database.record(action, detail)
 
     def mark_synthetic(self) -> None:
         """Mark the index as holding synthetic radiographs, before some are added."""

@@ -98,7 +98,7 @@ def search_indexed(
         study.views, study.encoded, k=k, patient=patient, where=where, notices=[study.notice], measures=study.measures
     )
     for file, picture in zip(files, pixels, strict=True):
-        write_overlay(file, overlay(picture, explain_class(searcher.encoder, picture)))
+        write_overlay(file, overlay(picture, explain_class(searcher.explained, picture)))
     if files:
         views = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=True))
         answer = replace(answer, views=tuple(views))

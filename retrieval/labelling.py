@@ -78,7 +78,7 @@ def teaching_order(teaching: Teaching, order: str = DEFAULT_ORDER, most: int | N
     waiting = np.ones(count, np.bool_)
     chosen = []
     for _ in range(count if most is None else min(most, count)):
-        factor = np.where(np.isinf(distance), 1.0, distance / (distance + scale))
+        factor = 1 / (1 + scale / np.maximum(distance, 1e-12))  # d / (d + s), 1 before the first is chosen
         row = int(np.argmax(np.where(waiting, scores * factor, -1.0)))
         reasons = tuple(name for name, values in parts.items() if values[row] >= _HIGH)
         reasons += ("alike",) if factor[row] < _ALIKE else ()

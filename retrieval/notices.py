@@ -29,6 +29,7 @@ class Code(StrEnum):
     STRAY_BITS = "stray-bits"
     CONTRADICTORY_COLOURS = "contradictory-colours"
     COLOURED = "coloured"
+    SURPLUS_DATA = "surplus-data"
     TRANSPARENT = "transparent"
     DAMAGED = "damaged"
     BLANK = "blank"
@@ -64,6 +65,7 @@ class Code(StrEnum):
     WITHOUT_SPLIT = "without-split"
     DRAWN_SPLITS = "drawn-splits"
     MISSING_FILES = "missing-files"
+    GUESSED_ENCODING = "guessed-encoding"
     PASSED_OVER = "passed-over"
     LISTED_MISSING = "listed-missing"
     UNLISTED_READ = "unlisted-read"
@@ -105,7 +107,7 @@ BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
 DOUBTS = BLANKS | {
     *(Code.ENDS_EARLY, Code.DAMAGED, Code.CONTRADICTORY_POLARITY, Code.CONTRADICTORY_BITS, Code.VALUES_BEYOND_BITS),
     *(Code.STRAY_BITS, Code.CONTRADICTORY_COLOURS, Code.COLOURED, Code.INVALID_RESCALE, Code.SEVERAL_RESCALES),
-    *(Code.INVALID_WINDOW, Code.UNFIT_WINDOW, Code.TABLE_BITS),
+    *(Code.INVALID_WINDOW, Code.UNFIT_WINDOW, Code.TABLE_BITS, Code.SURPLUS_DATA),
 }
 """The codes of pictures that may not be read as they were meant: to be said before a verdict."""
 

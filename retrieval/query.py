@@ -51,8 +51,8 @@ class View:
 
     `patients` are the names by which an index may know its patient; they are looked up there and never shown. `dicom`
     is true if a DICOM header named the patient. `study` tells studies apart, and is never shown; "" if it is unknown.
-    `case` is the indexed case that the view itself is, "" for others.
     `original` is kept by a server whose viewer needs more than the pixels' 8 bits.
+    `case` is the indexed case that the view itself is, "" for others.
     """
 
     name: str
@@ -61,8 +61,8 @@ class View:
     patients: tuple[str, ...] = field(default=(), repr=False)
     dicom: bool = False
     study: str = field(default="", repr=False)
-    case: str = ""
     original: Original | None = field(default=None, repr=False, compare=False)
+    case: str = ""
 
 
 def read_views(images: Images, read: Reader = read_frames) -> tuple[list[View], list[Notice]]:

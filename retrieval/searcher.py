@@ -32,6 +32,7 @@ from retrieval.answer import (
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.findings import tally
 from retrieval.decision.measure_limits import MeasureLimits, limits_of
+from retrieval.decision.reference import Reference
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote, merged, study_vote
 from retrieval.encoding.batches import thumbnail, usable
@@ -48,8 +49,9 @@ from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import Images, Reader, View, count_distinct, read_views
 
-__all__ = ["Searcher", "StudyScores", "default_index"]
+__all__ = ["RULES_SINCE", "Searcher", "StudyScores", "default_index", "stored_rules"]
 
+RULES_SINCE = "rules_since"  # metadata of an index: the generation in which its rules were changed last
 SHOWN = 5  # studies in an answer by default
 _MANY = 20  # more views than one study has: they are probably of several
 
@@ -114,7 +116,9 @@ class Searcher:
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
         self._labels: tuple[str, ...] | None = None
         self._limits: MeasureLimits | None = None
-        self._evaluation = KeptEvaluation.read(index.path, index.identity, encoder.bundle.sha256)
+        self._explained: Encoder | None = None
+        self._reference: tuple[Reference | None] | None = None
+        self._evaluation = _kept_evaluation(index, encoder.bundle)
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -126,7 +130,7 @@ class Searcher:
             loading = thread.submit(Encoder.open, path / MODEL)
             reader = IndexReader.open(path)
             try:
-                encoder, rules = loading.result(), _stored_rules(reader)
+                encoder, rules = loading.result(), stored_rules(reader)
             except BaseException:
                 reader.close()
                 raise
@@ -150,11 +154,12 @@ class Searcher:
         this one stays open. The model is loaded again only if it is another. Raises as `open` does.
         """
         if not self.index.replaced():
-            return Searcher(self.encoder, self.index, self.rules) if self.index.refresh() else self
+            changed = self.index.refresh()  # the rules may have been calibrated
+            return Searcher(self.encoder, self.index, stored_rules(self.index)) if changed else self
         index = IndexReader.open(self.index.path)
         try:
             same = Bundle.open(index.model).sha256 == self.encoder.bundle.sha256
-            return Searcher(self.encoder if same else Encoder.open(index.model), index, _stored_rules(index))
+            return Searcher(self.encoder if same else Encoder.open(index.model), index, stored_rules(index))
         except BaseException:
             index.close()
             raise
@@ -231,8 +236,7 @@ class Searcher:
         overlays = []
         for number, view in enumerate(views):
             own = [one_pass[number : number + 1] for one_pass in maps]
-            logit = float(encoded.logits[number])
-            heat = evidence_of(self.encoder, self.rules, view.pixels, logit, views=own)
+            heat = evidence_of(self.explained, self.rules, view.pixels, encoded.row(number), views=own)
             overlays.append(overlay(view.pixels, heat))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)
@@ -293,7 +297,7 @@ class Searcher:
         started = time.perf_counter()
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
-        excluded, known = self._own_patients(views, patient)
+        excluded, known = self.own_patients(views, patient)
         if measures is None:
             measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
         scores = self.scores(encoded, measures, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
@@ -341,7 +345,7 @@ class Searcher:
             for row in rows
         ]
         return StudyScores(
-            classifier=tuple(rules.probabilities(encoded.logits).tolist()),
+            classifier=tuple(rules.probabilities(encoded.logits, embeddings).tolist()),
             vote=vote,
             nearest=_similarities(voting),
             neighbours=tuple(merged(neighbours)),
@@ -357,6 +361,21 @@ class Searcher:
         if self._limits is None:
             self._limits = limits_of(self.index)
         return self._limits
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the scores of the index's own studies look like; None where too few could say."""
+        if self._reference is None:
+            self._reference = (Reference.from_dict(self.index.metadata("reference")),)
+        return self._reference[0]
+
+    @property
+    def explained(self) -> Encoder:
+        """The encoder whose classifier is the one that predicts: for heatmaps of a class."""
+        if self._explained is None:
+            local = self.rules.local
+            self._explained = self.encoder if local is None else self.encoder.with_head(local.head(self.encoder.head))
+        return self._explained
 
     @property
     def model(self) -> ModelSource:
@@ -398,7 +417,7 @@ class Searcher:
         prefixes = self.index.metadata("prefixes")
         return list(prefixes) if isinstance(prefixes, list) else []
 
-    def _own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
+    def own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
         """The indexed patients to leave out, and the notices about them."""
         # The user names a patient as the index does, or as the site does.
         asked = () if not patient else patient_names(patient) if self.site else (patient, normalised(patient))
@@ -489,7 +508,9 @@ class Searcher:
         near = rules.near_thresholds(scores.probability, vote.probability)
         return Answer(
             query=query,
-            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold, near[0]),
+            classifier=ClassifierAnswer(
+                scores.probability, abnormal, rules.classifier_threshold, rules.classifier, near[0]
+            ),
             knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, len(vote.weights), near[1]),
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
@@ -523,7 +544,15 @@ def _similarities(hits: Sequence[Sequence[Hit]]) -> tuple[float | None, ...]:
     return tuple(row[0].similarity if row else None for row in hits)
 
 
-def _stored_rules(folder: IndexReader) -> Rules:
+def _kept_evaluation(index: IndexReader, bundle: Bundle) -> KeptEvaluation | None:
+    """The figures that were kept of this index and model, unless the rules were calibrated since."""
+    kept = KeptEvaluation.read(index.path, index.identity, bundle.sha256)
+    since = index.metadata(RULES_SINCE)
+    return None if kept and isinstance(since, int) and kept.generation < since else kept
+
+
+def stored_rules(folder: IndexReader) -> Rules:
+    """The decision rules of an index. Raises IndexFailure for a shard, IndexDamaged where they are not readable."""
     stored = folder.metadata("rules")
     if folder.metadata("shard") is not None and stored is None:
         raise IndexFailure(

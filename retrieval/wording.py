@@ -10,6 +10,8 @@ from retrieval.notices import Code, Detail, Notice, Unlike
 
 if TYPE_CHECKING:
     from retrieval.answer import Answer
+    from retrieval.decision.local_classifier import ClassifierTrial
+    from retrieval.evaluation.drift import Drift
     from retrieval.evaluation.metrics import Estimate
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "PROBABILITY",
     "THRESHOLD",
     "anonymous_sentence",
+    "drift_sentence",
     "estimate_text",
     "evaluation_text",
     "findings_text",
@@ -28,7 +31,9 @@ __all__ = [
     "predicate",
     "printable",
     "reason_text",
+    "score_title",
     "sentence",
+    "trial_sentence",
     "unlike_text",
     "verdict",
     "vote_share",
@@ -174,7 +179,8 @@ _OF_VIEW: dict[str, str] = {
     Code.STRAY_BITS: "has bits beside its values that its header does not explain: they are ignored",
     Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
     Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
-    Code.TRANSPARENT: "is transparent everywhere: its transparency is ignored",
+    Code.SURPLUS_DATA: "holds more pixels than its header says: those beyond it are not shown",
+    Code.TRANSPARENT: "is equally transparent everywhere: its transparency is ignored",
     Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",
     Code.NEARLY_BLANK: "is nearly blank: almost all of its pixels are alike",
@@ -253,6 +259,9 @@ _OF_COLLECTION: dict[str, str] = {
         "split chooses otherwise"
     ),
     Code.MISSING_FILES: "files that are missing: {count} of {total}",
+    Code.GUESSED_ENCODING: (
+        "the table is not in UTF-8 and is read as Windows-1252: check names with accents, or save it as CSV UTF-8"
+    ),
     Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
@@ -348,3 +357,41 @@ def predicate(notice: Notice) -> str:
 
 def _details(detail: Mapping[str, Detail]) -> str:
     return f" ({', '.join(f'{name} {value}' for name, value in detail.items())})" if detail else ""
+
+
+def trial_sentence(trial: "ClassifierTrial | None") -> str:
+    """Which classifier is in use after a trial, and why."""
+    if trial is None:
+        return "The model's classifier stays: a trial of a local one needs 20 normal and 20 abnormal studies."
+    gain = f"gain in log loss {trial.gain:+.3f}, {trial.low:+.3f} to {trial.high:+.3f}"
+    if trial.classifier is None:
+        return f"The model's classifier stays: a local one does not beat it beyond chance ({gain})."
+    return f"A local classifier takes the place of the model's: it beats it beyond chance ({gain})."
+
+
+_SCORES = {"classifier": "classifier", "knn": "vote", "similarity": "similarity"}
+
+
+def score_title(score: str) -> str:
+    """The name of a score for people: "vote"."""
+    return _SCORES.get(score, score.replace("_", " "))
+
+
+def drift_sentence(drift: "Drift") -> str:
+    """Which scores have parted from those of the index, and what that may mean; "" for none."""
+    if not drift.parted:
+        return ""
+    called = " and ".join(
+        f"{drift.abnormal[name]:.0%} are called abnormal by the {score_title(name)}, of the indexed ones "
+        f"{drift.indexed_abnormal[name]:.0%}"
+        for name in ("classifier", "knn")
+        if name in drift.abnormal and name in drift.indexed_abnormal
+    ).replace("%", " %")
+    parted = ", ".join(
+        f"{score_title(own.score)} (PSI {own.psi:.2f}, KS {own.ks:.2f})" for own in drift.comparisons if own.parted
+    )
+    return (
+        f"The scores have parted from those of the index: of {drift.studies:,} studies {called}. It shows in: "
+        f"{parted}. Either other patients come, or radiographs that were processed otherwise; then the thresholds do "
+        "not hold"
+    )

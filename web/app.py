@@ -28,10 +28,12 @@ from web.routes.atlas import atlas_api, atlas_pages
 from web.routes.filing import filing_api, filing_pages
 from web.routes.indexed import indexed_api, indexed_pages
 from web.routes.pages import Report, pages
+from web.routes.regions import region_api, region_pages
 from web.routes.worklist import worklist_pages
 from web.security.middleware import SecurityMiddleware
 from web.security.session import Sessions
 from web.service.atlas import Atlas
+from web.service.regions import Regions
 from web.service.searcher_pool import SearcherPool
 from web.service.service import Service
 from web.service.worklist import Worklist
@@ -74,20 +76,10 @@ def create_app(pool: SearcherPool, settings: Settings, report: Report | None = N
     )  # fmt: skip
     metrics, sessions = Metrics(service, app.version), Sessions(settings.token, settings.filing_token)
     app.state.service, app.state.metrics, app.state.sessions = service, metrics, sessions
-    app.state.atlas = Atlas()
+    app.state.atlas, app.state.regions = Atlas(), Regions()
     app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
-    for router in (
-        atlas_api,
-        indexed_api,
-        filing_api,
-        api,
-        health,
-        pages,
-        worklist_pages,
-        indexed_pages,
-        filing_pages,
-        atlas_pages,
-    ):
+    own_pages = (pages, worklist_pages, indexed_pages, filing_pages, atlas_pages, region_pages)
+    for router in (atlas_api, indexed_api, region_api, filing_api, api, health, *own_pages):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.state.description = add_problems(app.openapi())

@@ -45,6 +45,7 @@ Meanings = Mapping[str, int]
 
 _SECOND = re.compile(r"(path|label|patient|study|part|view|laterality|split|lesion|accession|finding|report)\.\d+")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # of Excel
+_GUESSED = "cp1252"  # of a table in neither UTF-8 nor UTF-16
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"} | {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -121,19 +122,23 @@ def read_casetable(
     if twice:
         raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {some(twice)}")
     notices = _notices([row for _, row in rows])
+    if text is None and table.suffix.lower() not in SUFFIXES and _encoding(table.read_bytes()) == _GUESSED:
+        notices.append(Notice(Code.GUESSED_ENCODING))
     if missing:
         counts = {"count": len(missing), "total": len(rows)}
         notices.append(Notice(Code.MISSING_FILES, detail={**counts, "names": some(missing)}))
     return cases, notices
 
 
-def read_lesions(table: Path) -> dict[str, str]:
+def read_lesions(table: Path, text: str | None = None) -> dict[str, str]:
     """Each case's kind of lesion in lower case, from the column `lesion`. Cases without one are left out.
+
+    text: the table's text, where it is no file.
 
     Raises CollectionError as `read_table` does.
     """
     finder = PathFinder(table.parent)
-    rows = [row for _, row in read_table(table, ("path",)) if row.get("lesion") and row["path"]]
+    rows = [row for _, row in read_table(table, ("path",), text) if row.get("lesion") and row["path"]]
     return {_name(table.parent, row["path"], finder.find(row["path"])): row["lesion"].lower() for row in rows}
 
 
@@ -142,8 +147,9 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
 
     Column names are in lower case, values are `normalised`.
 
-    The separator is the one that Excel's line sep= names, else a comma, or a semicolon or tab where the header has more
-    of those. The text is UTF-8, UTF-16, or UTF-32 with a byte order mark. Empty cells beyond the header are ignored.
+    The separator is the one that Excel's line sep= names, else a comma, or a semicolon, tab or bar where the header has
+    more of those. The text is UTF-8, UTF-16, or UTF-32 with a byte order mark; else it is read as Windows-1252, which
+    Excel writes. Empty cells beyond the header are ignored.
 
     Raises CollectionError if the file is not such text, lacks a required column, has two columns of one name (in any
     case; pandas calls the second "name.1"), or has a row with more values than the header.
@@ -157,7 +163,7 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
         if separator:
             first += 1
             line = lines[first] if first < len(lines) else ""
-        delimiter = separator[1] if separator else max(",;\t", key=line.count)
+        delimiter = separator[1] if separator else max(",;\t|", key=line.count)
         reader = csv.reader(lines[first:], delimiter=delimiter, strict=True)
         names = _columns(table, next(reader, []), required)
         for values in reader:
@@ -175,7 +181,9 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
                 row = {name: value.strip() if name in kept else normalised(value) for name, value in pairs}
                 rows.append((number, row))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CollectionError(f"{table} is not a CSV table in UTF-8 or UTF-16: {error}; export it again") from error
+        raise CollectionError(
+            f"{table} is not a CSV table in UTF-8, UTF-16 or Windows-1252: {error}; export it again"
+        ) from error
     return rows
 
 
@@ -183,8 +191,21 @@ def _text(table: Path) -> str:
     if table.suffix.lower() in SUFFIXES:
         return table_text(table)
     data = table.read_bytes()
-    unmarked = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be" if data[:1] == b"\0" else "utf-8"
-    return data.decode(next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), unmarked))
+    return data.decode(_encoding(data))
+
+
+def _encoding(data: bytes) -> str:
+    """The encoding of a table: by its byte order mark, by zeros in its first bytes, or UTF-8 if it is that."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return encoding
+    if b"\0" in data[:2]:
+        return "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return _GUESSED
+    return "utf-8"
 
 
 def _columns(table: Path, header: Sequence[str], required: Sequence[str]) -> list[str]:

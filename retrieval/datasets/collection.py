@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,8 @@ class Collection:
     """Labelled radiographs, none of them opened yet. Every study has one label and one patient; cases are unique.
 
     `root` is the folder that `Case.case` is relative to, `layout` one of `LAYOUTS`. `notices` say what was inferred or
-    left out. `synthetic` is true if the root has a file SYNTHETIC.txt. `kinds` is a table that may name lesions.
+    left out. `synthetic` is true if the root has a file SYNTHETIC.txt. `kinds` are kinds of lesions by case, or a table
+    that may name them.
 
     `site` names the key that hashed the identifiers of DICOM radiographs; "" if identifiers are kept. With a key,
     `Case.path` is for reading alone: neither an index nor a message may hold it.
@@ -55,7 +56,7 @@ class Collection:
     cases: tuple[Case, ...]
     notices: tuple[Notice, ...] = ()
     synthetic: bool = False
-    kinds: Path | None = None
+    kinds: Path | Mapping[str, str] | None = None
     site: str = ""
 
     @property
@@ -65,7 +66,7 @@ class Collection:
 
     def lesions(self) -> dict[str, str]:
         """Each case's kind of lesion, as the case table or a lesions.csv (path,lesion) in the root names it."""
-        return {} if self.kinds is None else read_lesions(self.kinds)
+        return read_lesions(self.kinds) if isinstance(self.kinds, Path) else dict(self.kinds or {})
 
     def stored(self, case: Case) -> Case:
         """The record of a case as an index may hold it. Raises CollectionError for a name that is not UTF-8."""
@@ -152,10 +153,11 @@ def read_collection(
 
 def _read_frame(frame: "DataFrame", labels_are: Meanings | None) -> Collection:
     table = Path.cwd() / "DataFrame"
-    cases, notices = read_casetable(table, labels_are, frame.to_csv(index=False))
+    text = frame.to_csv(index=False)
+    cases, notices = read_casetable(table, labels_are, text)
     if not cases:
         raise CollectionError("the DataFrame holds no radiographs")
-    return _checked(Collection(table.parent, "csv", tuple(cases), tuple(notices)))
+    return _checked(Collection(table.parent, "csv", tuple(cases), tuple(notices), kinds=read_lesions(table, text)))
 
 
 def _checked(collection: Collection) -> Collection:

@@ -21,7 +21,7 @@ from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.probes import NOTHING, Appearance
 
-__all__ = ["FEWEST", "learn_rules", "study_votes", "teachers"]
+__all__ = ["FEWEST", "NEIGHBOURS", "fit_rules", "learn_rules", "study_votes", "teachers"]
 
 Floats = NDArray[np.float64]
 
@@ -63,16 +63,53 @@ def learn_rules(
     if ranked.similarities.shape[1] == 0 or not np.isfinite(ranked.similarities[:, 0]).all():
         return _narrowed(fallback, cases, embeddings, appearance)  # the index holds one patient only
 
+    patients = len({cases[row].patient for row in rows})
+    return fit_rules(
+        ranked,
+        cases,
+        embeddings,
+        logits,
+        (rows, study_of, labels),
+        fallback=fallback,
+        appearance=appearance,
+        source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
+        "was not trained, each with its own patient left out",
+        copies=[
+            (ranked_studies(cases, embeddings, rows, max(NEIGHBOURS), asked=copy), scores) for copy, scores in copies
+        ],
+    )
+
+
+def fit_rules(
+    ranked: Ranked,
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    teaching: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    *,
+    fallback: Rules,
+    appearance: Appearance | None,
+    source: str,
+    parts: tuple[str, ...] | None = None,
+    copies: Sequence[tuple[Ranked, NDArray[np.float32]]] = (),
+) -> Rules:
+    """Learn the rules from radiographs whose nearest studies of other patients are known.
+
+    cases N; embeddings (N, D); logits (N,). teaching: what `teachers` gives, rows V of them; ranked: of these rows.
+    fallback: whose calibration is kept where the logits say nothing. parts: those that are familiar, by default those
+    that the cases are of. copies: the same ranks and logits (N,) of the radiographs processed otherwise.
+    """
+    rows, study_of, labels = teaching
     S, versions = len(labels), 1 + len(copies)
-    asked = [ranked, *(ranked_studies(cases, embeddings, rows, max(NEIGHBOURS), asked=copy) for copy, _ in copies)]
     taught = np.concatenate([study_of + S * version for version in range(versions)])  # the copies' studies are others
     scores = np.concatenate([own[rows] for own in (logits, *(own for _, own in copies))])
     every_label = np.tile(labels, versions)
-    k, temperature, votes = _best_vote(_stacked(asked), taught, every_label)
+    k, temperature, votes = _best_vote(_stacked([ranked, *(own for own, _ in copies)]), taught, every_label)
     slope, intercept, probabilities, note = _calibration(scores, taught, every_label, fallback)
     nearest = _least(ranked.similarities[:, :1], study_of)
-    limit, parts, appearance_limits = _limits(nearest, cases, embeddings, rows, study_of, appearance=appearance)
-    patients = len({cases[row].patient for row in rows})
+    limit, known, appearance_limits = _limits(
+        nearest, cases, embeddings, rows, study_of, appearance=appearance, parts=parts
+    )
     if copies:
         note += f"; from each also in {len(copies)} copies that were processed otherwise"
     return Rules(
@@ -83,11 +120,10 @@ def learn_rules(
         intercept=intercept,
         classifier_threshold=best_threshold(every_label, probabilities),
         familiarity_limit=limit,
-        parts=parts,
+        parts=known,
         appearance_limits=appearance_limits,
         borderline=fallback.borderline,
-        source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
-        f"was not trained, each with its own patient left out{note}",
+        source=source + note,
     )
 
 
@@ -121,11 +157,12 @@ def _limits(
     study_of: NDArray[np.int64],
     *,
     appearance: Appearance | None,
+    parts: tuple[str, ...] | None,
 ) -> tuple[float, tuple[str, ...], tuple[float, ...]]:
     """The familiarity limit of the similarities `nearest` (S, 1), the familiar parts, and the appearance limits."""
     if appearance is None:
         return _lower_limit(nearest[:, 0], _FALSE_ALARMS), (), ()
-    parts = _known_parts(cases, embeddings[rows], appearance)
+    parts = _known_parts(cases, embeddings[rows], appearance) if parts is None else parts
     margins = _least(_margins(appearance, embeddings[rows], [cases[row].part for row in rows], parts), study_of)
     finite = [column[np.isfinite(column)] for column in margins.T]
     share = _FALSE_ALARMS / (1 + sum(len(values) > 0 for values in finite))

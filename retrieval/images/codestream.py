@@ -10,7 +10,7 @@ three end in FF D9, which occurs nowhere within their data. RLE: PS3.5, annex G.
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 __all__ = [
@@ -34,6 +34,8 @@ MOST_SCANS = 100
 STREAM_END = b"\xff\xd9"
 _JPEG_END, _JPEG_TEMPORARY = 0xD9, 0x01
 _JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # the data of a scan hold no such bytes
+_JPEG_SYNTAXES = {0xC3: (70, 57), 0xF7: (80, 81)}  # lossless, JPEG-LS
+_LOSSY_SYNTAXES, _JPEG2000_SYNTAXES = (51, 50), (90, 91, 201, 202, 203)
 _JPEG2000_START = b"\xff\x4f\xff\x51"  # its first marker and its SIZ segment
 _JPEG2000_CODING = b"\xff\x52"  # its COD segment: length, style, progression, layers (2), colour transform
 
@@ -42,7 +44,8 @@ _JPEG2000_CODING = b"\xff\x52"  # its COD segment: length, style, progression, l
 class Codestream:
     """Size in pixels, components a pixel, bits a component; `whole` where the end marker is present.
 
-    `rgb` marks JPEG 2000 whose colour transform makes it decode to RGB (T.800, A.6.1).
+    `rgb` marks JPEG 2000 whose colour transform makes it decode to RGB (T.800, A.6.1). `syntaxes` are the ends of the
+    transfer syntaxes 1.2.840.10008.1.2.4.x that it may have, the first of them for choice.
     """
 
     width: int
@@ -52,6 +55,7 @@ class Codestream:
     whole: bool
     rgb: bool = False
     scans: int = 1
+    syntaxes: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def read_jpeg2000(data: bytes, *, long_boxes: bool = True) -> Codestream | None:
     coding = data.find(_JPEG2000_CODING, start + 42 + 3 * components)  # it follows the SIZ segment
     rgb = components == 3 and coding >= 0 and data[coding + 8 : coding + 9] == b"\1"
     whole = data.rfind(STREAM_END) > start
-    return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, whole, rgb)
+    return Codestream(right - left, bottom - top, components, (depth & 0x7F) + 1, whole, rgb, 1, _JPEG2000_SYNTAXES)
 
 
 def _after_boxes(data: bytes, long_boxes: bool) -> int:
@@ -130,7 +134,9 @@ def read_codestream(data: bytes) -> Codestream | None:
                 return frame and replace(frame, scans=1 + data.count(JPEG_SCAN_START, segment.end))
             if segment.marker in JPEG_FRAMES:
                 bits, height, width, components = struct.unpack_from(">BHHB", segment.body)
-                frame = Codestream(width, height, components, bits, data.rfind(STREAM_END) > segment.start)
+                whole = data.rfind(STREAM_END) > segment.start
+                syntaxes = _JPEG_SYNTAXES.get(segment.marker, _LOSSY_SYNTAXES)
+                frame = Codestream(width, height, components, bits, whole, syntaxes=syntaxes)
             position = segment.end
     except struct.error:
         pass

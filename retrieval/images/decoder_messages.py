@@ -109,7 +109,8 @@ def messages_of_opencv() -> Iterator[list[bytes]]:
                 os.close(2)
             file.seek(0)
             for line in file.read().splitlines(keepends=True):
-                if line.startswith(b">") or any(word in line for word in _OURS):  # OpenCV goes on after ">"
+                # OpenCV goes on after ">", and ends with an empty line.
+                if not line.strip() or line.startswith(b">") or any(word in line for word in _OURS):
                     heard.append(line)
                 elif before >= 0:
                     os.write(2, line)

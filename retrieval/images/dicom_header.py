@@ -5,7 +5,7 @@ No text of a header leaves this module except identifiers, which the caller hash
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -201,26 +201,54 @@ def layout_of(ds: Any, most_samples: int) -> DicomLayout:
     )
     _require_size(layout.rows, layout.columns, layout.samples, layout.frames, most_samples)
     if not ds.get("PixelData"):
-        raise DicomError("holds no picture")
+        real = any(keyword in ds for keyword in ("FloatPixelData", "DoubleFloatPixelData"))
+        numbers = "holds its picture as real numbers, which is not read; export it with 16 bits"
+        raise DicomError(numbers if real else "holds no picture")
     if layout.allocated not in (8, 16) or not 2 <= layout.stored <= layout.allocated:
-        raise DicomError(f"stores {layout.stored} of {layout.allocated} bits a sample; up to 16 are read")
-    if layout.samples != (3 if layout.photometric in COLOUR else 1):
-        raise DicomError("is damaged: its samples a pixel do not fit its photometric interpretation")
+        bits = f"stores {layout.stored} of {layout.allocated} bits a sample"
+        raise DicomError(f"{bits}; 2 to 8 of 8 and 2 to 16 of 16 are read: export it with 16")
+    return replace(layout, photometric=_photometric(layout))
+
+
+def _photometric(layout: DicomLayout) -> str:
+    """The photometric interpretation; that of the samples where it is one of other samples. Raises DicomError."""
+    if not layout.photometric:
+        raise DicomError("does not say whether bone is bright: no photometric interpretation; export it as MONOCHROME2")
     if layout.photometric not in GREY | COLOUR | {PALETTE}:
         raise DicomError("has a photometric interpretation that is not read; export it as MONOCHROME2")
-    return layout
+    if layout.samples == 3 and layout.photometric == "MONOCHROME2":
+        return "RGB"
+    if layout.samples == 1 and layout.photometric in COLOUR:
+        return "MONOCHROME2"
+    if layout.samples != (3 if layout.photometric in COLOUR else 1):
+        raise DicomError("is damaged: its samples a pixel do not fit its photometric interpretation")
+    return layout.photometric
 
 
 def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
     codes = []
     if text(ds, "SOPClassUID") == _FOR_PROCESSING:
         codes.append(Code.FOR_PROCESSING)
+    if layout.photometric != text(ds, "PhotometricInterpretation").upper():
+        codes.append(Code.CONTRADICTORY_COLOURS)
+    surplus = _surplus(ds, layout)
+    if len(surplus) >= layout.columns and any(surplus):
+        codes.append(Code.SURPLUS_DATA)
     shape = {"MONOCHROME1": "IDENTITY", "MONOCHROME2": "INVERSE"}.get(layout.photometric)
     if shape and text(ds, "PresentationLUTShape").upper() == shape:
         codes.append(Code.CONTRADICTORY_POLARITY)
     if text(ds, "BurnedInAnnotation").upper() == "YES":
         codes.append(Code.BURNED_IN_TEXT)
     return [Notice(code) for code in codes]
+
+
+def _surplus(ds: Any, layout: DicomLayout) -> bytes:
+    """The bytes of uncompressed pixels beyond those that the header tells of."""
+    if ds["PixelData"].is_undefined_length:
+        return b""
+    samples = 2 if layout.photometric == "YBR_FULL_422" else layout.samples
+    size = layout.rows * layout.columns * layout.frames * samples * layout.allocated // 8
+    return bytes(ds.PixelData[size:])
 
 
 def text(ds: Any, keyword: str) -> str:
@@ -272,4 +300,6 @@ def sample(ds: Any, keyword: str, order: str, signed: bool) -> int | None:
     if isinstance(value, bytes):
         return int(np.frombuffer(value[:2], f"{order}{'i' if signed else 'u'}2")[0]) if len(value) >= 2 else None
     number = int(value)
-    return number - 2**16 if signed and number >= 2**15 else number
+    if signed:
+        return number - 2**16 if number >= 2**15 else number
+    return number % 2**16

@@ -12,15 +12,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.images.colours import STRONGLY_COLOURED, colourfulness, some_pixels
 from retrieval.images.dicom_header import PALETTE, DicomError, DicomLayout, numbers, sample, text
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range, shows_little
 from retrieval.images.windows import GreyValues, Spacing, Window
 from retrieval.notices import Code, Notice
 
-__all__ = ["colours", "grey_levels", "grey_values", "spacing_of", "squared", "without_unused_bits"]
+__all__ = [
+    "colours",
+    "grey_levels",
+    "grey_values",
+    "padded_beyond",
+    "spacing_of",
+    "squared",
+    "without_unused_bits",
+]
 
-_ROWS_COMPARED, _SOME = 512, 256
-_MOST_GREY, _STRONG = 8, 24  # the mean difference between the channels of a grey and of a strongly coloured picture
+_ROWS_COMPARED = 512
+_MOST_GREY = 8  # the mean difference between the channels of a grey picture
 _SQUARE, _MOST_STRETCHED = 0.02, 10  # pixels that differ less count as square; more cannot be true
 
 Values = NDArray[np.float64]
@@ -56,6 +65,17 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
     if not all(bit in layout.overlay_bits for bit in _bits_beyond(stored, layout.stored)):
         notices.append(Notice(Code.STRAY_BITS))
     return masked, layout, notices
+
+
+def padded_beyond(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> NDArray[np.bool_] | None:
+    """Which pixels are padding, if its value needs more bits than are stored; None if not, or if there are none."""
+    order = "<" if ds.original_encoding[1] else ">"
+    ends = [sample(ds, keyword, order, layout.signed) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    values = np.array([end for end in ends if end is not None])
+    if ends[0] is None or _fits(values, layout.stored, layout.signed):
+        return None
+    padding = (stored >= values.min()) & (stored <= values.max())
+    return padding if padding.any() and not padding.all() else None
 
 
 def _fits(stored: NDArray[Any], bits: int, signed: bool) -> bool:
@@ -193,8 +213,11 @@ def _padding(values: Values, ds: Any, order: str, signed: bool) -> NDArray[np.bo
 
 
 def _modality(values: Values, ds: Any, order: str) -> tuple[Values, list[Notice]]:
-    if ds.get("ModalityLUTSequence"):
-        return _looked_up(values, ds.ModalityLUTSequence[0], order)[0], []
+    for item in ds.get("ModalityLUTSequence") or []:
+        if item.get("LUTData") is not None:
+            output = _looked_up(values, item, order)[0]
+            flat = output.min() == output.max()
+            return (values, [Notice(Code.INVALID_RESCALE)]) if flat else (output, [])
     slopes, intercepts = numbers(ds, "RescaleSlope") or [1.0], numbers(ds, "RescaleIntercept") or [0.0]
     slope, intercept = slopes[0], intercepts[0]
     if not slope or intercept is None:
@@ -222,7 +245,11 @@ def _windows(output: Values, ds: Any, order: str) -> Iterator[tuple[Values | Non
     """What each VOI LUT, then each window, makes of the values, 0 to 1, with notices; None for an invalid one."""
     for item in ds.get("VOILUTSequence") or []:
         if item.get("LUTData") is not None:
-            entries, declared, needed = _looked_up(output, item, order)
+            try:
+                entries, declared, needed = _looked_up(output, item, order)
+            except (DicomError, TypeError, ValueError):  # not whole, or its descriptor is not three numbers
+                yield None, []
+                continue
             notices = [] if needed == declared else [Notice(Code.TABLE_BITS, detail={"bits": needed})]
             yield entries / (2**needed - 1), notices
     function = text(ds, "VOILUTFunction").upper() or "LINEAR"
@@ -295,16 +322,16 @@ def colours(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> 
         table = _scaled(pixels.apply_color_lut(values, ds)[:, :3])
         return np.dstack([look_up(_padded(table[:, channel], stored), stored) for channel in (2, 1, 0)]), []
     samples = _scaled(stored, layout.stored)
-    some = samples[:: max(1, len(samples) // _SOME), :: max(1, samples.shape[1] // _SOME)]
+    some = some_pixels(samples)
     colourful = {
-        False: _colourfulness(some),
-        True: _colourfulness(pixels.convert_color_space(some, "YBR_FULL", "RGB")),
+        False: colourfulness(some),
+        True: colourfulness(pixels.convert_color_space(some, "YBR_FULL", "RGB")),
     }
     ybr, notices = layout.photometric.startswith("YBR_FULL"), []
     if colourful[ybr] > _MOST_GREY >= colourful[not ybr]:
         ybr = not ybr
         notices.append(Notice(Code.CONTRADICTORY_COLOURS))
-    elif colourful[ybr] > _STRONG:
+    elif colourful[ybr] > STRONGLY_COLOURED:
         notices.append(Notice(Code.COLOURED))
     rgb = pixels.convert_color_space(samples, "YBR_FULL", "RGB") if ybr else samples
     return np.asarray(rgb[..., ::-1], np.uint8), notices
@@ -323,11 +350,6 @@ def _padded(table: NDArray[np.uint8], stored: NDArray[Any]) -> NDArray[np.uint8]
     """The table with an entry for each value of the type of `stored`."""
     size = 2 ** (8 * stored.dtype.itemsize)
     return np.concatenate([table, np.full(size - len(table), table[-1])])
-
-
-def _colourfulness(rgb: NDArray[Any]) -> float:
-    """The mean difference between the channels, in grey levels."""
-    return float(np.ptp(rgb.astype(np.int16), axis=2).mean())
 
 
 def squared(picture: NDArray[Any], ds: Any, most_pixels: int) -> NDArray[Any]:

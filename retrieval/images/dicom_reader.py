@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
+from itertools import islice
 from typing import Any, BinaryIO, cast
 from zlib import MAX_WBITS, decompressobj
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from retrieval.errors import MissingExtra, redacted_traceback
 from retrieval.images.codestream import MOST_SCANS, read_codestream, rle_fits
 from retrieval.images.dicom_header import (
+    COLOUR,
     GREY,
     OVERLAY_BITS,
     SYNTAXES,
@@ -38,12 +40,13 @@ from retrieval.images.dicom_pixels import (
     colours,
     grey_levels,
     grey_values,
+    padded_beyond,
     spacing_of,
     squared,
     without_unused_bits,
 )
 from retrieval.images.windows import GreyValues, Window
-from retrieval.notices import Notice
+from retrieval.notices import Code, Notice
 
 try:
     import pydicom
@@ -81,7 +84,8 @@ _PALETTE = [
 _PICTURE: list[str | int] = [
     *_IDENTIFYING, *_PALETTE, *OVERLAY_BITS,
     "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
+    "HighBit", "PixelRepresentation", "FloatPixelData", "DoubleFloatPixelData",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
     "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "PresentationLUTShape", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
     "PixelSpacingCalibrationType",
@@ -91,6 +95,7 @@ _PICTURE: list[str | int] = [
 
 _MOST_READS = 200_000  # of a file's header; real ones take a few thousand
 _MOST_TABLES = 2**22  # bytes
+_PHOTOMETRIC = {1: "MONOCHROME2", 3: "RGB"}  # by samples, of a frame that has others than its header says
 _DECODING, _PREPARING = 12, 5  # bytes a sample: JPEG 2000 takes most; contrast enhancement in another colour space
 
 
@@ -154,15 +159,35 @@ def read_picture(
                 fragments = list(generate_fragments(ds.PixelData))[1:]  # the first one is the offset table
             stored, decoded = _decoded(ds, fragments, syntax, layout, index)
         with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
-            if layout.photometric in GREY:
-                values, used, bits = without_unused_bits(stored, decoded)
-                picture, doubts = grey_levels(values, ds, used)
-                doubts = bits + doubts
+            if decoded.photometric in GREY:
+                picture, doubts = _grey(stored, ds, decoded)
             else:
                 picture, doubts = colours(stored, ds, decoded, pixels)
-            notices += [doubt for doubt in doubts if doubt not in notices]
+            if decoded.samples != layout.samples:
+                doubts = [Notice(Code.CONTRADICTORY_COLOURS), *doubts]
+            notices += [doubt for doubt in dict.fromkeys(doubts) if doubt not in notices]
             pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
     return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
+
+
+def _grey(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> tuple[NDArray[np.uint8], list[Notice]]:
+    stored, padding = _without_padding(stored, ds, layout)
+    values, used, bits = without_unused_bits(stored, layout)
+    picture, doubts = grey_levels(values, ds, used)
+    if padding is not None:
+        picture[padding] = 0
+    return picture, bits + doubts
+
+
+def _without_padding(
+    stored: NDArray[Any], ds: Any, layout: DicomLayout
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The values with the darkest one in place of padding that needs more bits than are stored; where that is."""
+    padding = padded_beyond(stored, ds, layout)
+    if padding is None:
+        return stored, None
+    others = stored[~padding]
+    return np.where(padding, others.max() if layout.photometric == "MONOCHROME1" else others.min(), stored), padding
 
 
 def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> tuple[GreyValues, NDArray[np.uint8]]:
@@ -176,7 +201,8 @@ def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> 
         layout, syntax, record = layout_of(ds, most_samples), _syntax(ds), record_of(ds, most_samples)
         if layout.photometric in GREY:
             fragments = [] if syntax in _NATIVE else list(generate_fragments(ds.PixelData))[1:]
-            values, used, _ = without_unused_bits(*_decoded(ds, fragments, syntax, layout, frame - 1))
+            stored, decoded = _decoded(ds, fragments, syntax, layout, frame - 1)
+            values, used, _ = without_unused_bits(_without_padding(stored, ds, decoded)[0], decoded)
             grey = grey_values(values, ds, used)
             grey = replace(grey, values=np.ascontiguousarray(squared(grey.values, ds, most_samples)))
         else:
@@ -196,8 +222,12 @@ def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
         ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
         require_radiograph(ds)
         layout = layout_of(ds, most_samples)
-    frame, colour = layout.rows * layout.columns, 1 if layout.samples == 1 and layout.photometric in GREY else 3
-    return len(data) + frame * (_DECODING * layout.samples + _PREPARING * colour) + frame * colour * layout.frames
+    samples = layout.samples
+    if samples == layout.frames == 1 and ds["PixelData"].is_undefined_length:
+        stream = read_codestream(next(islice(generate_fragments(ds.PixelData), 1, None), b""))
+        samples = stream.components if stream and stream.components in _PHOTOMETRIC else samples
+    frame, colour = layout.rows * layout.columns, 1 if samples == 1 and layout.photometric in GREY else 3
+    return len(data) + frame * (_DECODING * samples + _PREPARING * colour) + frame * colour * layout.frames
 
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
@@ -213,6 +243,9 @@ def _dataset(
 ) -> Any:
     """Some elements of a file with or without preamble. Raises DicomError where it has absurdly many."""
     be_silent()
+    if file.read(4) == b"DICM":  # without the 128 bytes before
+        file = BytesIO(bytes(128) + b"DICM" + file.read(most_bytes))
+    file.seek(0)
     file = cast(BinaryIO, _Bounded(file, most_reads))
     filereader.read_preamble(file, force=True)
     meta = filereader._read_file_meta_info(file)
@@ -267,10 +300,12 @@ def _decoded(
 
     Raises DicomError, and whatever pydicom raises.
     """
-    data, plugin, shape = ds.PixelData, "", layout
+    data, plugin, shape, photometric = ds.PixelData, "", layout, layout.photometric
     if syntax not in _NATIVE:
         frame = _frame(ds, fragments, layout, index)
-        layout = _checked_frame(frame, syntax, layout)
+        checked, syntax = _checked_frame(frame, syntax, layout)
+        photometric = photometric if checked.samples == layout.samples else checked.photometric
+        layout = checked
         bits = min(layout.stored, layout.allocated)
         data, index, shape = encapsulate([frame]), 0, replace(layout, frames=1, stored=bits)
         # A named plugin, so that a picture does not depend on other installed ones.
@@ -282,7 +317,7 @@ def _decoded(
         data, index=index, decoding_plugin=plugin, raw=True, correct_unused_bits=False, pixel_keyword="PixelData",
         pixel_vr=ds["PixelData"].VR, rows=shape.rows, columns=shape.columns, samples_per_pixel=shape.samples,
         number_of_frames=shape.frames, bits_allocated=shape.allocated, bits_stored=shape.stored,
-        photometric_interpretation=text(ds, "PhotometricInterpretation").upper(),
+        photometric_interpretation=photometric,
         pixel_representation=int(shape.signed), planar_configuration=int(ds.get("PlanarConfiguration") or 0),
     )  # fmt: skip
     if stored.shape[:2] != (layout.rows, layout.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
@@ -300,15 +335,21 @@ def _frame(ds: Any, fragments: Sequence[bytes], layout: DicomLayout, index: int)
     return bytes(get_frame(ds.PixelData, index, number_of_frames=layout.frames, extended_offsets=offsets))
 
 
-def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayout:
-    """Check a compressed frame against the header, before anything is allocated by the size in the frame."""
+def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> tuple[DicomLayout, str]:
+    """Check a compressed frame against the header, before anything is allocated by the size in the frame.
+
+    Gives the layout and the transfer syntax of the frame, which count for more than the header's.
+    """
     if syntax == _RLE:
         if not rle_fits(frame, layout.rows * layout.columns):
             raise DicomError("is damaged: its compressed picture unpacks to more than the picture")
-        return layout
+        return layout, syntax
     stream = read_codestream(frame)
     if stream is None:
         raise DicomError("is damaged: its compressed picture has no header that can be read")
+    known = layout.frames == 1 and layout.photometric in COLOUR | {"MONOCHROME2"}
+    if known and stream.components != layout.samples and stream.components in _PHOTOMETRIC:
+        layout = replace(layout, samples=stream.components, photometric=_PHOTOMETRIC[stream.components])
     if (stream.height, stream.width, stream.components) != (layout.rows, layout.columns, layout.samples):
         raise DicomError("is damaged: its compressed picture is of another size than its header says")
     if stream.scans > MOST_SCANS:
@@ -316,7 +357,9 @@ def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> DicomLayou
     if not stream.whole:
         raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
     layout = replace(layout, allocated=8 if stream.bits <= 8 else 16)  # a recompressed picture may have fewer bits
-    return replace(layout, photometric="RGB") if stream.rgb else layout
+    if int(syntax.rpartition(".")[2]) not in stream.syntaxes:
+        syntax = f"{syntax.rpartition('.')[0]}.{stream.syntaxes[0]}"
+    return replace(layout, photometric="RGB") if stream.rgb else layout, syntax
 
 
 _PYDICOMS = r"pydicom(\.|$)|highdicom|dicomweb_client|pynetdicom|pylibjpeg|openjpeg|libjpeg|retrieval\.dicom\w*$"

@@ -180,7 +180,7 @@ def file_and_frame(path: Path) -> tuple[Path, int | None]:
 
 
 def _is_dicom(data: bytes, suffix: str) -> bool:
-    if data[128:132] == b"DICM":
+    if b"DICM" in (data[128:132], data[:4]):
         return True
     return data.startswith(_DICOM_STARTS) and (suffix.lower() in _DICOM_SUFFIXES or _begins_with_elements(data))
 

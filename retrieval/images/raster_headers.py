@@ -361,6 +361,7 @@ def _pnm(kind: str, data: bytes) -> Header:
     depth = 4 if form in b"fF" else 2 if white > 255 else 1
     channels = 3 if form in b"36F" else 1
     white = white if white < 255 and form in b"56" else 0  # OpenCV itself scales numbers that are written out
+    data += b"\n" if form in b"123" else b""  # OpenCV wants white space behind the last number
     return Header(kind, int(size[1]), int(size[2]), data, channels, depth, channels * depth, white=white)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.images.codestream import STREAM_END
+from retrieval.images.colours import strongly_coloured
 from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
 from retrieval.images.raster_headers import Header, HeaderError, read_header
@@ -60,7 +61,8 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
         notices.append(Notice(Code.SEVERAL_PICTURES, detail={"kind": header.pictures}))
     opaque, transparent = _on_black(stored)
     pixels, outliers = _eight_bits(opaque, header)
-    notices += [Notice(code) for code, said in ((Code.TRANSPARENT, transparent), (Code.OUTLIERS, outliers)) if said]
+    doubts = {Code.TRANSPARENT: transparent, Code.OUTLIERS: outliers, Code.COLOURED: strongly_coloured(pixels)}
+    notices += [Notice(code) for code, applies in doubts.items() if applies]
     return np.ascontiguousarray(_upright(pixels, header.orientation)), tuple(notices)
 
 
@@ -153,13 +155,13 @@ def _run(flags: NDArray[np.bool_]) -> int:
 
 
 def _on_black(stored: NDArray[Any]) -> tuple[NDArray[Any], bool]:
-    """The picture laid on black, and whether its alpha is 0 everywhere, in which case that is ignored."""
+    """The picture laid on black, and whether it is equally transparent everywhere, in which case that is ignored."""
     if stored.ndim == 2 or stored.shape[2] == 3:
         return stored, False
-    if not stored[..., 3].any():
-        return stored[..., :3], True
-    composed = np.empty((*stored.shape[:2], 3), stored.dtype)
     opaque = np.float32(np.iinfo(stored.dtype).max if stored.dtype.kind in "iu" else 1)
+    if (stored[..., 3] == stored[0, 0, 3]).all():
+        return stored[..., :3], bool(stored[0, 0, 3] != opaque)
+    composed = np.empty((*stored.shape[:2], 3), stored.dtype)
     for start in range(0, len(stored), _ROWS_AT_ONCE):
         rows = stored[start : start + _ROWS_AT_ONCE].astype(np.float32)
         composed[start : start + _ROWS_AT_ONCE] = np.rint(rows[..., :3] * (rows[..., 3:] / opaque))

@@ -104,7 +104,9 @@ class _Predictions:
         similarities = np.take_along_axis(by_study, nearest, axis=1)
         weights = vote_weights(similarities, self.rules.temperature)
         votes = (weights * (self._matrix.labels[nearest] == ABNORMAL)).sum(axis=1)
-        return np.column_stack((self.rules.probabilities(encoded.logits), votes, similarities.max(axis=1)))
+        return np.column_stack(
+            (self.rules.probabilities(encoded.logits, encoded.embeddings), votes, similarities.max(axis=1))
+        )
 
     def plain(self, rows: NDArray[np.int64]) -> Floats:
         """The same of the radiographs as they are."""

@@ -86,7 +86,6 @@ def project_index(
     started = time.perf_counter()
     chosen = method or ("tsne" if find_spec("sklearn") else "pca")
     with Searcher.open(path) as searcher:
-        generation = searcher.index.info()["generation"]
         cases, embeddings = searcher.index.cases(), searcher.index.embeddings()
         rows = _rows_by_study(cases)
         if not rows:
@@ -94,7 +93,7 @@ def project_index(
         means = np.stack([embeddings[own].mean(0) for own in rows.values()])
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         places = project_rows(means, chosen, seed)
-        probabilities = searcher.rules.probabilities(searcher.index.logits())
+        probabilities = searcher.rules.probabilities(searcher.index.logits(), embeddings)
         classifier = [float(probabilities[own].mean()) for own in rows.values()]
         votes = _votes(searcher, cases, embeddings, rows, progress)
     data = {}
@@ -103,9 +102,9 @@ def project_index(
         packed = _FORMAT.pack(*map(float, place), probability, float("nan") if vote is None else vote)
         data |= {cases[row].case: packed for row in own}
     with IndexWriter.open(path) as writer:
-        if writer.generation != generation:
+        if writer.cases() != cases:
             raise IndexFailure(f"{path} was changed while its map was made; make the map again")
-        writer.keep_extra("projection", data, "project", method=chosen)
+        writer.put("projection", data, "project", method=chosen)
     return Projection(str(path), len(rows), chosen, time.perf_counter() - started)
 
 

@@ -85,7 +85,7 @@ def build_shard(
     """Encode one shard of `collection`, which is the whole collection; otherwise like `build_index`."""
     started = time.perf_counter()
     encoder = Encoder.open(BUNDLED if model is None else model)
-    whole = fingerprint(collection, encoder.bundle)
+    whole = fingerprint(collection, encoder.bundle, keep_blank=keep_blank)
     piece = shard.select(collection)
     settings = {
         "shard": {"number": shard.number, "count": shard.count, "whole": whole},

@@ -16,7 +16,15 @@ from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
 from retrieval.notices import Notice
 
-__all__ = ["AddReport", "UpdateReport", "add_to_index", "refresh_limits", "require_same_key", "update_index"]
+__all__ = [
+    "AddReport",
+    "UpdateReport",
+    "add_to_index",
+    "refresh_limits",
+    "require_same_key",
+    "require_same_site",
+    "update_index",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,7 @@ def add_to_index(
     """
     started = time.perf_counter()
     with IndexWriter.open(path) as writer:
-        _require_site(writer.metadata("collection"), collection)
+        require_same_site(writer.metadata("collection"), collection)
         if collection.synthetic:
             _mark_synthetic(writer)
 
@@ -122,7 +130,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     refused: list[tuple[str, str]] = []
     same = 0
     with IndexWriter.open(path) as writer:
-        _require_site(writer.metadata("collection"), collection)
+        require_same_site(writer.metadata("collection"), collection)
         prefixes = _prefixes(writer)
         digests = {case.case: _digest(case) for case in collection.cases}
         by_digest = writer.known("digest", {*digests.values()} - {""})
@@ -177,7 +185,7 @@ def _mark_synthetic(writer: IndexWriter) -> None:
         writer.mark_synthetic()
 
 
-def _require_site(metadata: object, collection: Collection) -> None:
+def require_same_site(metadata: object, collection: Collection) -> None:
     """Raise CollectionError if index and collection name patients in different ways: one patient would be two."""
     site = collection.site
     if isinstance(metadata, dict) and metadata.get("layout") == "dicom":

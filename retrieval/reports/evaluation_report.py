@@ -108,6 +108,8 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     if evaluation.leakage.studies:
         count = f"{len(evaluation.leakage.studies):,} of {evaluation.studies:,}"
         warnings.append(f"Studies with a near duplicate in the index: {count}. Figures without them stand below.")
+    if evaluation.drift and evaluation.drift.sentence:
+        warnings.append(f"{evaluation.drift.sentence}.")
     if evaluation.unfamiliar:
         why = ", ".join(f"{code} {count:,}" for code, count in evaluation.reasons.items())
         warnings.append(f"Studies unlike the index: {evaluation.unfamiliar:,} of {evaluation.studies:,} ({why}).")

@@ -66,6 +66,13 @@ def test_a_data_frame_is_a_collection(collection: Collection, monkeypatch: pytes
         read_collection(frame_of(collection).drop(columns="label"))
 
 
+def test_a_data_frame_names_kinds_of_lesions(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(collection.root)
+    frame = frame_of(collection)
+    frame["lesion"] = ["Fracture", None, *[""] * (len(frame) - 2)]
+    assert read_collection(frame).lesions() == {collection.cases[0].case: "fracture"}
+
+
 @pytest.mark.parametrize("suffix", [".xlsx", ".parquet"])
 def test_a_file_that_is_no_table_is_named(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"broken{suffix}"

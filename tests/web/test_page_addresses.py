@@ -23,7 +23,7 @@ STUDY = re.compile(r".*/studies/[\w-]{22}$")
 
 
 def title(page: Page) -> str:
-    return page.locator("#verdict-title").inner_text()
+    return " ".join((page.locator("#verdict-title").text_content() or "").split())
 
 
 def drop(page: Page, **files: bytes) -> None:

@@ -2,7 +2,7 @@
 
 A network that has seen one hospital's radiographs alone takes their sharpness for health: softer ones look abnormal to
 it. So pictures are changed at random before local contrast enhancement, as they would have been before they are read.
-`retrieval.evaluation.corruptions` measures what that brings; what is done here is done otherwise, and combined.
+`retrieval.images.corruptions` measures what that brings; what is done here is done otherwise, and combined.
 """
 
 from collections.abc import Callable

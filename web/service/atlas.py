@@ -87,11 +87,8 @@ def _agreement(searcher: Searcher, place: Place) -> str:
     if place.vote is None:
         return "no vote"
     rules = searcher.rules
-    return (
-        "agree"
-        if (place.classifier > rules.classifier_threshold) == (place.vote > rules.vote_threshold)
-        else "disagree"
-    )
+    agree = (place.classifier > rules.classifier_threshold) == (place.vote > rules.vote_threshold)
+    return "agree" if agree else "disagree"
 
 
 def _coded(values: Sequence[str]) -> dict[str, list[str] | list[int]]:

@@ -145,8 +145,18 @@ def test_a_study_of_two_labels_or_patients(write: Write) -> None:
     assert "study S has two patients: a.png is of P, b.png of Q" in refusal(table)
 
 
-def test_no_utf8(write: Write) -> None:
-    assert "is not a CSV table in UTF-8" in refusal(write("path,label,view", "a.png,1,schräg", encoding="latin-1"))
+def test_neither_utf8_nor_utf16_is_windows_1252_with_a_notice(write: Write) -> None:
+    collection = read(write("path;label;view", "a.png;1;schräg\x96lateral", encoding="latin-1"))
+    assert collection.cases[0].view == "schräg\u2013lateral"
+    assert [notice.code for notice in collection.notices if "encoding" in notice.code] == [Code.GUESSED_ENCODING]
+    table = write("path,label", "a.png,1", encoding="latin-1")
+    assert Code.GUESSED_ENCODING not in [notice.code for notice in read(table).notices]
+    assert "is not a CSV table in UTF-8" in refusal(write("path,label,view", "a.png,1,\x81", encoding="latin-1"))
+
+
+def test_bars_between_values(write: Write) -> None:
+    (case,) = read(write("path|label|view", "a.png|1|PA, erect")).cases
+    assert (case.label, case.view) == (1, "pa, erect")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])

@@ -97,6 +97,23 @@ def test_separable_studies_give_a_threshold_between_the_labels() -> None:
     assert rules.vote_threshold == pytest.approx(0.5, abs=0.1)
 
 
+def test_processed_copies_teach_thresholds_but_not_familiarity() -> None:
+    cases, embeddings, logits = collection()
+    plain = learn_rules(cases, embeddings, logits)
+    same = learn_rules(cases, embeddings, logits, copies=[(embeddings, logits)])
+    assert same.slope == pytest.approx(plain.slope, abs=0.03)  # twice the studies weigh twice against the prior
+    assert (same.k, same.vote_threshold) == (plain.k, pytest.approx(plain.vote_threshold))
+
+    # Copies that look one step more abnormal: the boundary moves half a step, in logits and in votes.
+    towards = unit(embeddings + np.array([0.4, 0.2, 0, 0], np.float32))
+    moved = learn_rules(cases, embeddings, logits, copies=[(towards, logits + 2)])
+    boundary, former = (-rules.intercept / rules.slope for rules in (moved, plain))
+    assert boundary - former == pytest.approx(1, abs=0.5)
+    assert moved.vote_threshold > plain.vote_threshold
+    assert moved.familiarity_limit == plain.familiarity_limit
+    assert "2 copies" in learn_rules(cases, embeddings, logits, copies=[(towards, logits)] * 2).source
+
+
 def test_what_the_model_was_trained_on_does_not_teach_but_votes() -> None:
     cases, embeddings, logits = collection()
     trained = {int(case.digest[:16], 16) for case in cases if case.patient < "p020" and case.case.endswith("/0")}

@@ -389,7 +389,7 @@ def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> No
     assert "lookup tables that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
     short = table(np.zeros(9, np.uint16), 16)
     short[0].LUTDescriptor = [99, 0, 16]
-    assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), VOILUTSequence=short))
+    assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), ModalityLUTSequence=short))
 
 
 def test_without_a_plugin_the_extra_is_named(write_dicom: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,3 +417,95 @@ def test_too_large_a_picture_is_shrunk_to_square_pixels(write_dicom: Write, monk
     monkeypatch.setattr("retrieval.images.radiograph.MAX_PIXELS", 120 * 90)
     assert read(write_dicom("q.dcm", arm(), PixelSpacing=[2, 1]))[0].shape == (120, 45)
     assert read(write_dicom("r.dcm", arm(), PixelSpacing=[1, 2]))[0].shape == (60, 90)
+
+
+def test_a_voi_lut_that_is_not_whole_gives_way_to_a_window(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    short = table(np.zeros(9, np.uint16), 16)
+    short[0].LUTDescriptor = [99, 0, 16]
+    pixels, codes = read(write_dicom("q.dcm", arm(), VOILUTSequence=short, **FULL))
+    np.testing.assert_array_equal(pixels, right)
+    assert codes == ["invalid-window"]
+
+
+def test_a_modality_lut_of_one_value_or_none_is_ignored(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    for lut, codes in (
+        (table(np.full(4096, 7, np.uint16), 16), ["invalid-rescale"]),
+        (pydicom.Sequence([pydicom.Dataset()]), []),
+    ):
+        pixels, found = read(write_dicom("q.dcm", arm(), ModalityLUTSequence=lut, **FULL))
+        np.testing.assert_array_equal(pixels, right)
+        assert found == codes
+
+
+@pytest.mark.parametrize(("signed", "padding"), [(False, 65535), (True, -32768)])
+def test_padding_that_needs_more_bits_than_are_stored(write_dicom: Write, signed: bool, padding: int) -> None:
+    values = (arm().astype(np.int32) - 2048).astype(np.int16) if signed else arm()
+    center = 0 if signed else 2048
+    header = {"BitsStored": 12, "WindowCenter": center, "WindowWidth": 4096, "PixelPaddingValue": padding}
+    plain, none = read(write_dicom("r.dcm", values, **header))
+    values[:, :20] = padding
+    pixels, codes = read(write_dicom("q.dcm", values, **header))
+    np.testing.assert_array_equal(pixels[:, 20:], plain[:, 20:])
+    assert not pixels[:, :20].any()
+    assert codes == none == []
+
+
+@pytest.mark.parametrize(("surplus", "codes"), [(b"\0" * 1000, []), (b"\1" * 1000, ["surplus-data"]), (b"\1\1", [])])
+def test_more_pixels_than_the_header_tells_of(write_dicom: Write, surplus: bytes, codes: list[str]) -> None:
+    path = write_dicom("q.dcm", arm(), **FULL)
+    ds = pydicom.dcmread(path)
+    ds.PixelData += surplus
+    ds.save_as(path)
+    assert read(path)[1] == codes
+
+
+def test_samples_that_contradict_the_photometric_interpretation(write_dicom: Write) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    colour = np.dstack([grey] * 3)
+    stream = cv2.imencode(".jpg", grey)[1].tobytes()
+    jpeg = {"syntax": "1.2.840.10008.1.2.4.50"}
+    for path in (
+        write_dicom("a.dcm", grey, PhotometricInterpretation="RGB"),
+        write_dicom("b.dcm", colour, PhotometricInterpretation="MONOCHROME2"),
+        write_dicom("c.dcm", colour, frames=[stream], **jpeg),
+        write_dicom("d.dcm", grey, frames=[cv2.imencode(".jpg", colour)[1].tobytes()], **jpeg),
+    ):
+        pixels, codes = read(path)
+        assert np.abs((pixels if pixels.ndim == 2 else pixels[..., 0]) - grey).mean() < 2
+        assert codes == ["contradictory-colours"]
+    assert "whether bone is bright" in refusal(write_dicom("e.dcm", grey, PhotometricInterpretation=None))
+
+
+def test_the_codestream_counts_for_more_than_the_transfer_syntax(write_dicom: Write) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    lossless = cv2.imencode(".jp2", grey, LOSSLESS)[1].tobytes()
+    pixels, codes = read(write_dicom("a.dcm", grey, syntax="1.2.840.10008.1.2.4.50", frames=[lossless]))
+    np.testing.assert_array_equal(pixels, grey)
+    assert codes == []
+    lossy = read(write_dicom("b.dcm", grey, syntax=J2K, frames=[cv2.imencode(".jpg", grey)[1].tobytes()]))
+    assert np.abs(lossy[0] - grey).mean() < 2
+
+
+def test_memory_counts_the_samples_of_the_codestream(dicom_bytes: Callable[..., bytes]) -> None:
+    from retrieval.images.radiograph import memory_to_decode
+
+    grey = (arm() // 16).astype(np.uint8)
+    streams = [cv2.imencode(".jpg", pixels)[1].tobytes() for pixels in (grey, np.dstack([grey] * 3))]
+    files = [dicom_bytes(grey, syntax="1.2.840.10008.1.2.4.50", frames=[stream]) for stream in streams]
+    assert memory_to_decode(files[1]) > 2.5 * memory_to_decode(files[0])
+
+
+def test_dicm_without_the_bytes_before(write_dicom: Write, right: NDArray[np.int64]) -> None:
+    path = write_dicom("q", arm(), **FULL)
+    path.write_bytes(path.read_bytes()[128:])
+    np.testing.assert_array_equal(read(path)[0], right)
+    assert is_dicom(path)
+
+
+def test_real_numbers_are_named(write_dicom: Write) -> None:
+    path = write_dicom("q.dcm", arm())
+    ds = pydicom.dcmread(path)
+    del ds.PixelData
+    ds.FloatPixelData = arm().astype(np.float32).tobytes()
+    ds.save_as(path)
+    assert "real numbers" in refusal(path)

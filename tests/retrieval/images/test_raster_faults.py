@@ -372,3 +372,31 @@ def test_dicom_of_very_many_elements_or_scans_is_refused(dicom_bytes: Callable[.
     many = dicom_bytes(ARM, syntax="1.2.840.10008.1.2.4.50", frames=[frame])
     with pytest.raises(RadiographError, match=r"has a picture of \d+ scans, more than 100"):
         decode_radiograph(many, "q.dcm")
+
+
+# Colours, transparency, numbers that are written out
+
+
+def test_a_uniform_alpha_hides_nothing() -> None:
+    radiograph = decode_radiograph(encoded(".png", np.dstack([ARM, ARM, ARM, np.full_like(ARM, 100)])))
+    np.testing.assert_array_equal(radiograph.pixels, np.dstack([ARM] * 3))
+    assert [notice.code for notice in radiograph.notices] == ["transparent"]
+
+
+def test_a_coloured_picture_is_named() -> None:
+    """As grey levels that were taken for the channels of another colour space."""
+    green = np.dstack([np.zeros_like(ARM), ARM, np.zeros_like(ARM)])
+    assert [notice.code for notice in decode_radiograph(encoded(".png", green)).notices] == ["coloured"]
+    tinted = np.dstack([ARM, ARM, np.minimum(ARM, 245) + 10])
+    assert not decode_radiograph(encoded(".png", tinted)).notices
+
+
+def test_numbers_of_a_pgm_may_end_the_file() -> None:
+    assert decode_radiograph(b"P2\n2 2\n255\n0 1 2 255").pixels.tolist() == [[0, 1], [2, 255]]
+
+
+def test_other_chunks_of_a_png_change_nothing() -> None:
+    plain = encoded(".png", ARM)
+    for name, body in ((b"gAMA", struct.pack(">I", 22727)), (b"sBIT", b"\5"), (b"pHYs", struct.pack(">IIB", 2, 1, 1))):
+        chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        np.testing.assert_array_equal(decode_radiograph(plain[:33] + chunk + plain[33:]).pixels, ARM)

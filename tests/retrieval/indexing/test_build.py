@@ -12,11 +12,12 @@ from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import encoded_batches, file_digest, thumbnail, usable
+from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import BundleError, CollectionError
 from retrieval.images.radiograph import read_radiograph
-from retrieval.indexing.build import build_index
+from retrieval.indexing.build import build_index, fingerprint
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice
 from retrieval.synthetic.dataset import draw_study
@@ -295,6 +296,8 @@ def test_blank_radiographs_are_listed_and_do_not_vote(squares: Squares, model: P
     assert (added.added, [case for case, _ in added.refused]) == (0, names[:2])
     assert build_index(collection, tmp_path / "all", model=model, keep_blank=True).cases == 6
     assert add_to_index(collection, tmp_path / "index", keep_blank=True).added == 2
+    bundle = Bundle.open(model)
+    assert fingerprint(collection, bundle) != fingerprint(collection, bundle, keep_blank=True)
 
 
 def test_missing_files_are_listed(squares: Squares, model: Path, tmp_path: Path) -> None:
