@@ -43,9 +43,9 @@ class Query:
 class ClassifierAnswer:
     """Calibrated probability of abnormality, the mean over the views; abnormal if it is above the threshold.
 
-    `borderline` says whether mild changes of the radiographs could turn the prediction; None where it was not learned.
     `source` is "model" for the classifier that came with the model, "local" for one that was learned on local studies
     (`decision.local_classifier`).
+    `borderline` says whether mild changes of the radiographs could turn the prediction; None where it was not learned.
     """
 
     probability: float

@@ -356,13 +356,6 @@ class Searcher:
         )
 
     @property
-    def limits(self) -> MeasureLimits:
-        """The limits of the plain measures of the index's radiographs; none in an index of an earlier version."""
-        if self._limits is None:
-            self._limits = limits_of(self.index)
-        return self._limits
-
-    @property
     def reference(self) -> Reference | None:
         """What the scores of the index's own studies look like; None where too few could say."""
         if self._reference is None:
@@ -376,6 +369,13 @@ class Searcher:
             local = self.rules.local
             self._explained = self.encoder if local is None else self.encoder.with_head(local.head(self.encoder.head))
         return self._explained
+
+    @property
+    def limits(self) -> MeasureLimits:
+        """The limits of the plain measures of the index's radiographs; none in an index of an earlier version."""
+        if self._limits is None:
+            self._limits = limits_of(self.index)
+        return self._limits
 
     @property
     def model(self) -> ModelSource:
@@ -515,8 +515,10 @@ class Searcher:
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
             views=tuple(
-                ViewAnswer(*figures, reasons=reasons, measures=asdict(measured) if measured else {})
-                for *figures, reasons, measured in zip(
+                ViewAnswer(
+                    file, classifier, knn, similarity, reasons=reasons, measures=asdict(measured) if measured else {}
+                )
+                for file, classifier, knn, similarity, reasons, measured in zip(
                     query.files,
                     scores.classifier,
                     votes,

@@ -114,8 +114,8 @@ class MeasureLimits:
 
 def learn_measure_limits(studies: Sequence[str], rows: Floats) -> MeasureLimits:
     """The limits of N radiographs with measures (N, M) of the studies named; rows that are not numbers do not count."""
-    known = np.isfinite(rows).all(axis=1)
-    named = [studies[row] for row in np.flatnonzero(known).tolist()]
+    known: NDArray[np.bool_] = np.atleast_1d(np.isfinite(rows).all(axis=1))
+    named = [study for study, counts in zip(studies, known, strict=True) if counts]
     names, study_of = np.unique(named, return_inverse=True)
     if len(names) < FEWEST:
         return MeasureLimits(len(names), {}, len(rows))

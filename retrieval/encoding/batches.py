@@ -85,9 +85,9 @@ class Batch:
         return {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
 
     def rows(self) -> list[EncodedCase]:
-        measures = self.measures or [None] * len(self.cases)
-        parts = zip(self.cases, self.embeddings, self.logits, self.thumbnails, measures, strict=True)
-        return [EncodedCase(case, embedding, float(logit), *others) for case, embedding, logit, *others in parts]
+        measures: Sequence[Measures | None] = self.measures or [None] * len(self.cases)
+        parts = zip(self.cases, self.embeddings, map(float, self.logits), self.thumbnails, measures, strict=True)
+        return [EncodedCase(*part) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)

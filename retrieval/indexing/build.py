@@ -168,8 +168,8 @@ def finish_build(
     rules = learned.rules
     names = sorted({case.label_name for case in cases})
     reference = None if learned.reference is None else learned.reference.to_dict()
-    metadata = {"rules": rules.to_dict(), "reference": reference, KEY: stored_limits(build).to_dict()}
-    for key, value in {**settings, **metadata}.items():
+    kept = {"rules": rules.to_dict(), "reference": reference, KEY: stored_limits(build).to_dict()}
+    for key, value in {**settings, **kept}.items():
         build.set_metadata(key, value)
     build.finish()
     return BuildReport(

@@ -102,7 +102,8 @@ def test_processed_copies_teach_thresholds_but_not_familiarity() -> None:
     plain = learn_rules(cases, embeddings, logits)
     same = learn_rules(cases, embeddings, logits, copies=[(embeddings, logits)])
     assert same.slope == pytest.approx(plain.slope, abs=0.03)  # twice the studies weigh twice against the prior
-    assert (same.k, same.vote_threshold) == (plain.k, pytest.approx(plain.vote_threshold))
+    assert same.k == plain.k
+    assert same.vote_threshold == pytest.approx(plain.vote_threshold)
 
     # Copies that look one step more abnormal: the boundary moves half a step, in logits and in votes.
     towards = unit(embeddings + np.array([0.4, 0.2, 0, 0], np.float32))

@@ -35,8 +35,8 @@ def independent(grey: Picture) -> dict[str, float]:
     padded = np.pad(g, 1, mode="reflect")
     H, W = g.shape
     window = {(y, x): padded[y : y + H, x : x + W] for y in range(3) for x in range(3)}
-    weights = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
-    changes = np.sum([weights[at] * part for at, part in window.items()], axis=0)
+    weights = ((1, -2, 1), (-2, 4, -2), (1, -2, 1))
+    changes = np.sum([weights[y][x] * part for (y, x), part in window.items()], axis=0)
     flat = np.sort(g.ravel())
     return {
         "sharpness": float(np.log(np.sqrt(((g - finer) ** 2).mean()) / np.sqrt(((finer - softer) ** 2).mean()))),
