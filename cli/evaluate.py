@@ -251,7 +251,11 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print(line)
     out.print()
     if result.unfamiliar:
-        out.print(f"Studies unlike what is indexed: {result.unfamiliar:,} of {result.studies:,}.", style="yellow")
+        why = ", ".join(f"{code} {count:,}" for code, count in result.reasons.items())
+        text = f"Studies unlike what is indexed: {result.unfamiliar:,} of {result.studies:,} ({why})."
+        out.print(text, style="yellow")
+    if result.borderline:
+        out.print(f"Borderline studies: {result.borderline:,} of {result.studies:,}.", style="yellow")
     if result.drift and result.drift.sentence:
         out.print(f"{result.drift.sentence}.", style="yellow")
     for text in result.notes:

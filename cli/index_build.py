@@ -153,7 +153,7 @@ def merge(
 def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bool) -> None:
     from index.reader import IndexReader
     from index.writer import IndexWriter
-    from retrieval.indexing.update import require_same_key
+    from retrieval.indexing.update import refresh_limits, require_same_key
 
     added, known, differing = 0, list[tuple[str, str]](), list[tuple[str, str]]()
     with IndexWriter.open(target) as writer:
@@ -168,6 +168,8 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
             added += merged.added
             known += merged.known
             differing += merged.differing
+        if added:
+            refresh_limits(writer)
     pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
     differences = [{"case": case, "difference": words} for case, words in differing]
     lines = [f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."]

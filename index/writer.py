@@ -159,6 +159,17 @@ class IndexWriter(Closing):
             if action:
                 self._database.record(action, {"cases": len(rows), **detail})
 
+    def extra(self, table: str) -> list[bytes]:
+        """The bytes of every case in one of the tables `index.sqlite.schema.EXTRAS`, in row order; b"" for none."""
+        with self._database.transaction():
+            return self._database.extra_of_all(table)
+
+    def set_metadata(self, key: str, value: object) -> None:
+        """Store a JSON value for `IndexReader.metadata`; there is no history."""
+        with self._change():
+            values = self._database.metadata()["values"]
+            self._database.set_metadata(values=values | {key: value})
+
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.
 

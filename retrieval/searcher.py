@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ from retrieval.answer import (
 )
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.findings import tally
+from retrieval.decision.measure_limits import MeasureLimits, limits_of
 from retrieval.decision.reference import Reference
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote, merged, study_vote
@@ -41,6 +42,7 @@ from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
+from retrieval.images.measures import Measures, measure, measure_rows
 from retrieval.images.radiograph import read_frames
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
@@ -62,7 +64,8 @@ class StudyScores:
 
     `classifier` (V,) are calibrated probabilities. `nearest` (V,) are the similarities of each view's nearest study,
     None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`).
-    `reasons` (V,) say why a view is not familiar, `findings` what the voting studies had.
+    `reasons` (V,) say why a view is not familiar, `findings` what the voting studies had, `measures` (V,) the plain
+    measures of the views.
     """
 
     classifier: tuple[float, ...]
@@ -72,11 +75,18 @@ class StudyScores:
     familiarity: Familiarity
     reasons: tuple[tuple[str, ...], ...]
     findings: tuple[FindingShare, ...]
+    measures: tuple[Measures, ...]
 
     @property
     def probability(self) -> float:
         """The classifier's probability of the study: the mean over its views (MURA's protocol)."""
         return sum(self.classifier) / len(self.classifier)
+
+    def borderline(self, rules: Rules) -> bool | None:
+        """Whether one of the probabilities or the similarity is borderline; None where that is unknown."""
+        if rules.borderline is None:
+            return None
+        return any((*rules.near_thresholds(self.probability, self.vote.probability), self.familiarity.borderline))
 
 
 def default_index() -> Path:
@@ -105,6 +115,7 @@ class Searcher:
         self._source: IndexSource | None = None
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
         self._labels: tuple[str, ...] | None = None
+        self._limits: MeasureLimits | None = None
         self._explained: Encoder | None = None
         self._reference: tuple[Reference | None] | None = None
         self._evaluation = _kept_evaluation(index, encoder.bundle)
@@ -273,12 +284,13 @@ class Searcher:
         filter_vote: bool = True,
         notices: Sequence[Notice] = (),
         encode: float = 0.0,
+        measures: Sequence[Measures] | None = None,
     ) -> Answer:
         """Answer for views that are read and encoded already, one row of `encoded` each.
 
         This does not look for changes of the index; `refresh` does. filter_vote: whether `where` chooses who votes, and
         not only what is shown. notices: about the files of the views. encode: the seconds that reading and encoding
-        took.
+        took. measures: of the views, if they are not to be taken of their pixels; none if they are unknown.
         """
         if k < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
@@ -286,7 +298,9 @@ class Searcher:
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
         excluded, known = self.own_patients(views, patient)
-        scores = self.scores(encoded, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
+        if measures is None:
+            measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
+        scores = self.scores(encoded, measures, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
         return self._answer(
@@ -300,6 +314,7 @@ class Searcher:
     def scores(
         self,
         encoded: Encoded,
+        measures: Sequence[Measures] = (),
         *,
         shown: int = 0,
         where: Filter | None = None,
@@ -308,7 +323,8 @@ class Searcher:
     ) -> StudyScores:
         """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies.
 
-        filter_vote: whether `where`, but for labels, chooses who votes.
+        measures: of the views; without them, they do not count for familiarity. filter_vote: whether `where`, but for
+        labels, chooses who votes.
         """
         rules, embeddings = self.rules, encoded.embeddings
         search = partial(self.index.search, embeddings, exclude_patients=[excluded] * len(embeddings))
@@ -321,9 +337,13 @@ class Searcher:
         voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
         vote, nearest = study_vote(voters_of_views, rules.temperature), _similarities(comparable)
         judge = partial(familiarity, rules=rules, appearance=self.encoder.appearance)
-        whole = judge(embeddings, nearest)
+        measured, beyond = measure_rows(measures), self.limits.beyond
+        whole = judge(embeddings, nearest, unusual=beyond(measured))
         rows = [slice(row, row + 1) for row in range(len(embeddings))]
-        alone = [() if whole.familiar else judge(embeddings[row], nearest[row]).reasons for row in rows]
+        alone = [
+            () if whole.familiar else judge(embeddings[row], nearest[row], unusual=beyond(measured[row])).reasons
+            for row in rows
+        ]
         return StudyScores(
             classifier=tuple(rules.probabilities(encoded.logits, embeddings).tolist()),
             vote=vote,
@@ -332,6 +352,7 @@ class Searcher:
             familiarity=whole,
             reasons=tuple(alone),
             findings=tally(voters_of_views, vote.weights),
+            measures=tuple(measures),
         )
 
     @property
@@ -348,6 +369,13 @@ class Searcher:
             local = self.rules.local
             self._explained = self.encoder if local is None else self.encoder.with_head(local.head(self.encoder.head))
         return self._explained
+
+    @property
+    def limits(self) -> MeasureLimits:
+        """The limits of the plain measures of the index's radiographs; none in an index of an earlier version."""
+        if self._limits is None:
+            self._limits = limits_of(self.index)
+        return self._limits
 
     @property
     def model(self) -> ModelSource:
@@ -446,6 +474,28 @@ class Searcher:
             notices.append(Notice(Code.NO_VOTE, detail={"chosen": f" with {chosen}" if chosen else ""}))
         elif not scores.neighbours:
             notices.append(Notice(Code.NO_SUCH_LABEL if "label" in (where or {}) else Code.NO_SUCH_STUDY))
+        return notices + self._borderline_notices(scores)
+
+    def _borderline_notices(self, scores: StudyScores) -> list[Notice]:
+        rules, familiarity, widths = self.rules, scores.familiarity, self.rules.borderline
+        if widths is None:
+            return []
+        readers = (
+            ("classifier", scores.probability, rules.classifier_threshold, widths.classifier),
+            ("vote", scores.vote.probability, rules.vote_threshold, widths.knn),
+        )
+        near = rules.near_thresholds(scores.probability, scores.vote.probability)
+        notices = [
+            Notice(
+                Code.BORDERLINE,
+                detail={"reader": name, "probability": float(probability), "threshold": threshold, "width": width},
+            )
+            for (name, probability, threshold, width), is_near in zip(readers, near, strict=True)
+            if is_near and probability is not None
+        ]
+        if familiarity.familiar and familiarity.borderline and familiarity.similarity is not None:
+            detail = {"similarity": familiarity.similarity, "limit": familiarity.limit, "width": widths.similarity}
+            notices.append(Notice(Code.NEARLY_UNFAMILIAR, detail=detail))
         return notices
 
     def _answer(
@@ -455,16 +505,27 @@ class Searcher:
         abnormal = scores.probability > rules.classifier_threshold
         voted = None if vote.probability is None else vote.probability > rules.vote_threshold
         votes = vote.views or (None,) * query.views
+        near = rules.near_thresholds(scores.probability, vote.probability)
         return Answer(
             query=query,
-            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold, rules.classifier),
-            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, len(vote.weights)),
+            classifier=ClassifierAnswer(
+                scores.probability, abnormal, rules.classifier_threshold, rules.classifier, near[0]
+            ),
+            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, len(vote.weights), near[1]),
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
             views=tuple(
-                ViewAnswer(file, classifier, knn, similarity, reasons=reasons)
-                for file, classifier, knn, similarity, reasons in zip(
-                    query.files, scores.classifier, votes, scores.nearest, scores.reasons, strict=True
+                ViewAnswer(
+                    file, classifier, knn, similarity, reasons=reasons, measures=asdict(measured) if measured else {}
+                )
+                for file, classifier, knn, similarity, reasons, measured in zip(
+                    query.files,
+                    scores.classifier,
+                    votes,
+                    scores.nearest,
+                    scores.reasons,
+                    scores.measures or (None,) * query.views,
+                    strict=True,
                 )
             ),
             cases=tuple(

@@ -6,7 +6,7 @@ Data travels as dataclasses with codes; it becomes English here.
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from retrieval.notices import Code, Detail, Notice
+from retrieval.notices import Code, Detail, Notice, Unlike
 
 if TYPE_CHECKING:
     from retrieval.answer import Answer
@@ -34,6 +34,7 @@ __all__ = [
     "score_title",
     "sentence",
     "trial_sentence",
+    "unlike_text",
     "verdict",
     "vote_share",
     "warnings_of_files",
@@ -218,6 +219,16 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "nothing could vote: no fitting study of another patient is indexed",
     ),
     Code.NO_SUCH_LABEL: ("no indexed study has the label asked for",) * 2,
+    Code.BORDERLINE: (
+        "the {reader} is borderline: probability {probability:.2f}, threshold {threshold:.2f}, and mild changes of "
+        "sharpness, size, grey levels or noise move it by {width:.2f}",
+    )
+    * 2,
+    Code.NEARLY_UNFAMILIAR: (
+        "the similarity to the nearest study is borderline: {similarity:.3f}, limit {limit:.3f}, and mild changes move "
+        "it by {width:.3f}",
+    )
+    * 2,
     Code.NO_SUCH_STUDY: ("no indexed study fits what is to be shown",) * 2,
 }
 # What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
@@ -276,6 +287,40 @@ _OF_COLLECTION: dict[str, str] = {
         "make sure that this evaluation has no patient of indexes that were merged with a prefix, which changes names"
     ),
 }
+
+# Why a query is unlike the index; the query is the subject. What is in parentheses differs from query to query.
+_UNLIKE: dict[str, str] = {
+    Unlike.FAR: "nothing indexed is like it (similarity {value:.3f}, limit {limit:.3f})",
+    Unlike.NO_RADIOGRAPH: "it looks like no radiograph of {known}",
+    Unlike.OTHER_PART: "it looks like another body part: {part}, not {known}",
+    Unlike.INVERTED: "it looks inverted: black bones on white",
+    Unlike.TURNED: "it seems to lie on its side",
+    Unlike.SOFTER: "it is softer than the indexed radiographs: their scores do not carry over ({measured})",
+    Unlike.SHARPER: "it is sharper than the indexed radiographs: their scores do not carry over ({measured})",
+    Unlike.NOISIER: "it is noisier than the indexed radiographs: their scores do not carry over ({measured})",
+    Unlike.NARROWER: "it uses a narrower range of grey levels than the indexed radiographs ({measured})",
+    Unlike.FAINTER: "it has less contrast than the indexed radiographs ({measured})",
+    Unlike.WHITER: "more of it is white without detail than of the indexed radiographs ({measured})",
+    Unlike.SMALLER: "it is smaller than the indexed radiographs: fine detail is missing ({measured})",
+}
+_MEASURES = {
+    "sharpness": "sharpness {value:.2f}, limit {limit:.2f}",
+    "noise": "noise {value:.1f} grey levels, limit {limit:.1f}",
+    "contrast": "contrast {value:.0f} grey levels, limit {limit:.0f}",
+    "grey_range": "{value:.0f} grey levels, limit {limit:.0f}",
+    "size": "long side {value:.0f} pixels, limit {limit:.0f}",
+    "saturated": "{value:.1%} of its pixels, limit {limit:.1%}",
+}
+
+
+def unlike_text(reason: Unlike, **detail: Detail) -> str:
+    """Why a query is unlike the index, without a capital and a full stop.
+
+    detail: the value and the limit, with the name of their measure for a reason by a measure; the parts' names.
+    """
+    if measure := detail.get("measure"):
+        detail["measured"] = _MEASURES[str(measure)].format(**detail)
+    return _UNLIKE[reason].format(**detail)
 
 
 def sentence(notice: Notice) -> str:

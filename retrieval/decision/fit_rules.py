@@ -16,6 +16,7 @@ from index.case import ABNORMAL, Case
 from retrieval.decision.calibration import best_threshold, fit_platt, sigmoid
 from retrieval.decision.leave_patient_out import Ranked, ranked_studies
 from retrieval.decision.rules import DEFAULTS, Rules
+from retrieval.decision.tail_limit import tail_limit
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.probes import NOTHING, Appearance
@@ -30,7 +31,8 @@ TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
 FEWEST = 20
 # Leaving patients out costs teachers x cases; this many studies settle six numbers.
 MOST = 5_000
-_FALSE_ALARMS = 0.01  # this share of the known studies is flagged as unfamiliar
+# This share of the known studies is flagged as unfamiliar by similarity and looks; as many are by plain measures.
+_FALSE_ALARMS = 0.005
 _COMMON = 0.05  # a part as which this share of an index's radiographs is seen is familiar, whatever its table names
 
 
@@ -52,7 +54,7 @@ def learn_rules(
     teaching studies of either label the rules are `fallback`, of whose parts only those that this index holds are
     familiar.
 
-    Familiarity may give 1 % false alarms: each limit is the quantile of the teaching studies for its equal share of it.
+    Similarity and looks may give 0.5 % false alarms: each limit is that of `tail_limit` for its equal share of it.
     """
     rows, study_of, labels = teachers(cases, trained_on)
     if np.bincount(labels, minlength=2).min() < FEWEST:
@@ -159,13 +161,18 @@ def _limits(
 ) -> tuple[float, tuple[str, ...], tuple[float, ...]]:
     """The familiarity limit of the similarities `nearest` (S, 1), the familiar parts, and the appearance limits."""
     if appearance is None:
-        return float(np.quantile(nearest, _FALSE_ALARMS)), (), ()
+        return _lower_limit(nearest[:, 0], _FALSE_ALARMS), (), ()
     parts = _known_parts(cases, embeddings[rows], appearance) if parts is None else parts
     margins = _least(_margins(appearance, embeddings[rows], [cases[row].part for row in rows], parts), study_of)
     finite = [column[np.isfinite(column)] for column in margins.T]
     share = _FALSE_ALARMS / (1 + sum(len(values) > 0 for values in finite))
-    limits = tuple(float(np.quantile(values, share)) if len(values) else 0.0 for values in finite)
-    return float(np.quantile(nearest, share)), parts, limits
+    limits = tuple(_lower_limit(values, share) if len(values) else 0.0 for values in finite)
+    return _lower_limit(nearest[:, 0], share), parts, limits
+
+
+def _lower_limit(values: Floats, share: float) -> float:
+    """The limit below which a new value (S,) falls with the probability `share`."""
+    return -tail_limit(-values, share)
 
 
 def _least(values: NDArray[np.floating], study_of: NDArray[np.int64]) -> Floats:

@@ -71,6 +71,14 @@ class Rules:
         """Whose probabilities they are: "local" for a local classifier, else "model"."""
         return "model" if self.local is None else "local"
 
+    def near_thresholds(self, classifier: float, vote: float | None) -> tuple[bool | None, bool | None]:
+        """Whether the probabilities of classifier and vote are borderline; None where that is unknown."""
+        widths = self.borderline
+        if widths is None:
+            return None, None
+        near = None if vote is None else abs(vote - self.vote_threshold) <= widths.knn
+        return abs(classifier - self.classifier_threshold) <= widths.classifier, near
+
     def to_dict(self) -> dict[str, object]:
         """The fields as JSON has them."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -1,6 +1,7 @@
 """Evaluation of an index and its model on studies that neither has seen. Nothing is tuned here."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -59,9 +60,11 @@ class Evaluation(Summary, Tabular):
     `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `findings` how
     often the tally of findings is right, by finding, `leakage` the near duplicates in the index, with the figures of
     the studies without them. `drift` compares the scores with those of the index's own studies, None where it does not
-    know them. `unfamiliar` is the number of studies unlike the index. `worklist` says how early abnormal studies come
-    in a list sorted by each predictor's probability. `skipped` has (case, reason) of each unreadable radiograph;
-    `predictions` has the other radiographs by study.
+    know them. `unfamiliar` is the number of studies unlike the index, `reasons` how many there are for each of
+    `notices.Unlike`, `borderline` the number of studies of which a probability or the similarity is borderline, None
+    where the rules do not say. `worklist` says how early abnormal studies come in a list sorted by each predictor's
+    probability. `skipped` has (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by
+    study.
     """
 
     columns: ClassVar = STUDY_COLUMNS
@@ -74,6 +77,8 @@ class Evaluation(Summary, Tabular):
     leakage: IndexLeakage
     drift: Drift | None
     unfamiliar: int
+    reasons: Mapping[str, int]
+    borderline: int | None
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
     notices: tuple[Notice, ...]
@@ -128,6 +133,8 @@ class Evaluation(Summary, Tabular):
             "copies": self.leakage.to_dict(),
             "drift": None if self.drift is None else self.drift.to_dict(),
             "unfamiliar": self.unfamiliar,
+            "reasons": dict(self.reasons),
+            "borderline": self.borderline,
             "worklist": plain(self.worklist),
             "operating_point": plain(self.operating_point),
             "sweep": plain(self.sweep),
@@ -186,6 +193,10 @@ def evaluate(
         leakage=index_leakage(searcher.index, predictions, workers=workers, rounds=rounds, seed=seed),
         drift=drift_between(searcher.reference, [_scored(prediction) for prediction in predictions]),
         unfamiliar=sum(prediction.familiar is False for prediction in predictions),
+        reasons=dict(Counter(code for prediction in predictions for code in prediction.codes).most_common()),
+        borderline=(
+            sum(bool(prediction.borderline) for prediction in predictions) if searcher.rules.borderline else None
+        ),
         skipped=tuple(skipped),
         rules=searcher.rules,
         notices=_notices(searcher, collection),

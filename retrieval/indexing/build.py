@@ -19,6 +19,7 @@ from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules, teachers
 from retrieval.decision.local_classifier import ClassifierTrial, Teaching, try_local_classifier
+from retrieval.decision.measure_limits import KEY, stored_limits
 from retrieval.decision.reference import Reference, index_reference
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
@@ -167,7 +168,8 @@ def finish_build(
     rules = learned.rules
     names = sorted({case.label_name for case in cases})
     reference = None if learned.reference is None else learned.reference.to_dict()
-    for key, value in {**settings, "rules": rules.to_dict(), "reference": reference}.items():
+    kept = {"rules": rules.to_dict(), "reference": reference, KEY: stored_limits(build).to_dict()}
+    for key, value in {**settings, **kept}.items():
         build.set_metadata(key, value)
     build.finish()
     return BuildReport(
@@ -274,7 +276,8 @@ def encode_remaining(
 
     def store(batch: Batch) -> bool:
         if batch.cases:
-            build.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+            stored = [*map(collection.stored, batch.cases)]
+            build.add(stored, batch.embeddings, batch.thumbnails, batch.logits, batch.extras)
         build.quarantine([(collection.stored(case), reason) for case, reason in batch.unreadable])
         return True
 

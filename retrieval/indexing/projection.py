@@ -96,7 +96,7 @@ def project_index(
         probabilities = searcher.rules.probabilities(searcher.index.logits(), embeddings)
         classifier = [float(probabilities[own].mean()) for own in rows.values()]
         votes = _votes(searcher, cases, embeddings, rows, progress)
-    data = {}
+    data: dict[str, bytes] = {}
     for (study, own), place, probability in zip(rows.items(), places, classifier, strict=True):
         vote = votes[study]
         packed = _FORMAT.pack(*map(float, place), probability, float("nan") if vote is None else vote)

@@ -94,6 +94,8 @@ class Entry:
             "agreement": answer.agreement,
             "similarity": answer.familiarity.similarity,
             "familiar": answer.familiarity.familiar,
+            "unlike": "; ".join(answer.familiarity.codes),
+            "borderline": answer.borderline,
             "nearest_study": nearest and nearest.study,
             "nearest_label": nearest and nearest.label,
             "nearest_similarity": nearest and nearest.similarity,
@@ -125,8 +127,8 @@ class Worklist(Tabular):
     """
 
     columns: ClassVar = (
-        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar "
-        "nearest_study nearest_label nearest_similarity reason"
+        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar unlike "
+        "borderline nearest_study nearest_label nearest_similarity reason"
     )
 
     folder: str
