@@ -8,6 +8,7 @@ import pytest
 from typer.testing import Result
 
 from retrieval.datasets.collection import Collection
+from retrieval.images.measures import MEASURES
 from retrieval.indexing.build import build_index
 
 Run = Callable[..., Result]
@@ -82,12 +83,8 @@ def test_drift_of_labelled_and_unlabelled_studies(run: Run, index: Path, local: 
     assert shown.stdout.startswith("60 studies beside 60 of the index.")
     words = " ".join(shown.stdout.split())
     assert "of 60 studies 100 % are called abnormal by the classifier, of the indexed ones 50 %" in words
-    assert [line.split(",")[0] for line in table.read_text().splitlines()] == [
-        "score",
-        "classifier",
-        "knn",
-        "similarity",
-    ]
+    names = [line.split(",")[0] for line in table.read_text().splitlines()]
+    assert names == ["score", "classifier", "knn", "similarity", *MEASURES]
     local.unlink()  # a folder without labels
     found = json.loads(run("drift", local.parent, "--index", index, "--json").stdout)
     assert found["schema"] == "mura-search/drift/1"
