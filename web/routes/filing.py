@@ -158,7 +158,7 @@ async def queue(request: Request) -> HTMLResponse:
     listed = dict(worklist.ranked())
     queued = [item.queued(number) for number, item in listed.items()]
     return page(
-        "queue.html", queued=queue_of(queued)[:_SHOWN], listed=listed, count=len(queued), filing=may_file(request),
+        "queue.html", queued=queue_of(queued)[:_SHOWN], listed=listed, count=len(queued),
         folder=worklist.folder.resolve().name, **await head_of(request),
     )  # fmt: skip
 
