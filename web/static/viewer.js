@@ -4,7 +4,7 @@
 import { Pane } from "./pane.js";
 
 const STEP = 40; // pixels that an arrow key moves
-const DRAGS = ["window", "pan", "zoom", "length", "angle", "magnifier"];
+const DRAGS = ["window", "pan", "zoom", "length", "angle", "magnifier", "region"];
 const ORDER = ["pa", "ap", "oblique", "lateral", "axial"]; // of views in a row; the patient's right hangs on the left
 let typing = null; // the viewer whose keys work
 
