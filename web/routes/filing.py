@@ -14,7 +14,7 @@ from retrieval.labelling import queue_of
 from web.errors import Refused
 from web.models import Label, refusals
 from web.responses import page
-from web.routes.access import form_of, may_file, require_filing
+from web.routes.access import form_of, require_filing
 from web.routes.api import TOKEN, service_of, worklist_of
 from web.routes.pages import head_of
 from web.service import filing
