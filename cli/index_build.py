@@ -9,6 +9,7 @@ import typer
 from typer import Option
 
 from cli.console import note, note_few, print_json, print_result, progress, radiographs
+from cli.index_calibrate import print_trial
 from cli.options.common import AsJson, IndexFolder, Workers, index_path
 from cli.options.data import CollectionOptions, FetchOptions, KeepBlank
 from cli.options.store import StoreOptions
@@ -96,6 +97,8 @@ def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> Non
     if blank := sum(notice.code in BLANKS for notice in report.notices):
         print(f"Blank: {blank:,}. --keep-blank indexes blank radiographs as well.")
     print(f"Decision rules: {report.rules.source}.")
+    if report.trial is not None:
+        print_trial(report.trial)
     if warnings := len(report.warnings):
         print(f"Read with a warning: {warnings:,}; mura-search audit lists them.")
     for notice in report.notices:
@@ -150,7 +153,7 @@ def merge(
 def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bool) -> None:
     from index.reader import IndexReader
     from index.writer import IndexWriter
-    from retrieval.indexing.update import require_same_key
+    from retrieval.indexing.update import refresh_limits, require_same_key
 
     added, known, differing = 0, list[tuple[str, str]](), list[tuple[str, str]]()
     with IndexWriter.open(target) as writer:
@@ -165,6 +168,8 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
             added += merged.added
             known += merged.known
             differing += merged.differing
+        if added:
+            refresh_limits(writer)
     pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
     differences = [{"case": case, "difference": words} for case, words in differing]
     lines = [f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."]

@@ -183,10 +183,8 @@ async def _front(request: Request, part: str = "", index: IndexSummary | None = 
     if part and _is_part(request):
         return page(part, index=index, filing=may_file(request), **values)
     limits = service_of(request).limits
-    head = await head_of(request, index)
-    return page(
-        "front.html", part=part, accepted=_ACCEPTED, views=limits.views, megabytes=limits.body >> 20, **head, **values
-    )
+    shown = await head_of(request, index) | values
+    return page("front.html", part=part, accepted=_ACCEPTED, views=limits.views, megabytes=limits.body >> 20, **shown)
 
 
 async def head_of(request: Request, index: IndexSummary | None = None) -> dict[str, Any]:

@@ -148,14 +148,16 @@ def test_a_region_of_a_view_is_searched(serve: Serve, png: Png, place: Path) -> 
 
     base = serve()
     name = remembered(base, png(220))
-    url, box = f"{base}/api/studies/{name}/views/1/regions", {"x": 0.5, "y": 0, "width": 0.5, "height": 1}
+    url = f"{base}/api/studies/{name}/views/1/regions"
+    box: dict[str, float] = {"x": 0.5, "y": 0, "width": 0.5, "height": 1}
     assert "mura-search index regions" in httpx.get(url, params=box).json()["error"]
     add_regions(place)
     answer = httpx.get(url, params=box | {"k": 2}).json()
     assert answer["region"] == {"x": 16, "y": 0, "width": 16, "height": 32}
     assert [region["label"] for region in answer["regions"]] == ["abnormal"] * 2
     assert {region["path"] for region in answer["regions"]} == {""}
-    for wrong in ({"x": 2}, {"width": 0}, {"k": 0}, {"other": 1}):
+    wrongs: list[dict[str, float]] = [{"x": 2}, {"width": 0}, {"k": 0}, {"other": 1}]
+    for wrong in wrongs:
         assert httpx.get(url, params=box | wrong).status_code == 422
     assert httpx.get(url.replace("views/1", "views/2"), params=box).status_code == 404
     part = httpx.get(url.replace("/api", ""), params=box).text
