@@ -41,7 +41,7 @@ def build(
     ] = None,
     keep_blank: KeepBlank = False,
     regions: Annotated[
-        bool, Option("--regions", help="Also encode regions of the radiographs, for --region; takes five times as long.")
+        bool, Option("--regions", help="Encode regions of the radiographs, too, for --region. This takes longer.")
     ] = False,
     workers: Workers = None,
     as_json: AsJson = False,
