@@ -73,7 +73,7 @@ class Reference:
 
     def with_measures(self, studies: Sequence[str], rows: Floats) -> "Reference":
         """The same with the measures (N, M) of radiographs of the N studies named; rows of NaN do not count."""
-        known = np.isfinite(rows).all(axis=1)
+        known = np.atleast_1d(np.isfinite(rows).all(axis=1))
         names, study_of = np.unique(
             [study for study, counts in zip(studies, known, strict=True) if counts], return_inverse=True
         )

@@ -156,7 +156,7 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
         abnormal={
             name: float(np.mean(calls))
             for number, name in enumerate(("classifier", "knn"))
-            if (calls := [own for study in studies if (own := study.abnormal[number]) is not None])
+            if (calls := [call for study in studies if (call := study.abnormal[number]) is not None])
         },
         indexed_abnormal=reference.abnormal,
     )
