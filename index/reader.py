@@ -307,7 +307,8 @@ class IndexReader(Closing):
         """The changes of the index, oldest first, one entry a transaction.
 
         Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic",
-        "compact", "project", "file", "set-aside" or "undo"), "detail", and "cases", the number afterwards.
+        "compact", "project", "file", "set-aside", "undo", "calibrate" or "undo-calibrate"), "detail", and "cases", the
+        number afterwards.
         """
         return self._database.history()
 

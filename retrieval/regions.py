@@ -214,10 +214,15 @@ def unpack(data: bytes, dimension: int) -> tuple[NDArray[np.float32], Floats]:
 
 
 def add_regions(
-    path: Path, *, again: bool = False, progress: Callable[[int, int], None] | None = None
+    path: Path,
+    *,
+    again: bool = False,
+    paths: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, list[tuple[str, str]]]:
     """Encode the regions of the indexed radiographs that have none, or of all, from their files.
 
+    paths: where radiographs are, by the names of their cases; by default where the index says.
     Gives how many radiographs got regions, and (case, reason) of those whose files cannot be read. Regions are stored
     a hundred radiographs at a time, so the same call continues an interrupted one. `progress` gets (done, all).
     """
@@ -229,9 +234,10 @@ def add_regions(
     made: dict[str, bytes] = {}
     for number, case in enumerate(waiting, 1):
         try:
-            if not case.path:
-                raise RadiographError("the index stores no path of it")
-            pixels = read_radiograph(Path(case.path)).pixels
+            file = (paths or {}).get(case.case, case.path)
+            if not file:
+                raise RadiographError("the index stores no path of it; build the index again with --regions")
+            pixels = read_radiograph(Path(file)).pixels
             boxes = attended_boxes(encoder, pixels)
             made[case.case] = pack(boxes, encode_regions(encoder, pixels, boxes), pixels.shape)
         except RadiographError as error:

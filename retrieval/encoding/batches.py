@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
+from retrieval.images.measures import TABLE, Measures, measure, packed
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
 from retrieval.notices import BLANKS, Notice, of_view
@@ -50,12 +51,16 @@ _AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class EncodedCase:
-    """One encoded radiograph: its record, embedding (D,) of unit length, classifier logit and JPEG thumbnail."""
+    """One encoded radiograph: its record, embedding (D,) of unit length, classifier logit and JPEG thumbnail.
+
+    `measures` are None where the radiograph was not read.
+    """
 
     case: Case
     embedding: NDArray[np.float32]
     logit: float
     thumbnail: bytes
+    measures: Measures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Batch:
     """B encoded radiographs: cases with their digests, embeddings (B, D), logits (B,), JPEG thumbnails.
 
     `notices` are about these radiographs, and name their cases; `unreadable` has (case, reason) of the others.
+    `measures` (B) are of the radiographs as read.
     """
 
     cases: list[Case]
@@ -71,10 +77,17 @@ class Batch:
     thumbnails: list[bytes]
     notices: list[Notice]
     unreadable: list[tuple[Case, str]]
+    measures: list[Measures] | None = None
+
+    @property
+    def extras(self) -> dict[str, list[bytes]]:
+        """What an index stores beside (`index.sqlite.schema.EXTRAS`)."""
+        return {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
 
     def rows(self) -> list[EncodedCase]:
-        parts = zip(self.cases, self.embeddings, self.logits, self.thumbnails, strict=True)
-        return [EncodedCase(case, embedding, float(logit), picture) for case, embedding, logit, picture in parts]
+        measures: Sequence[Measures | None] = self.measures or [None] * len(self.cases)
+        parts = zip(self.cases, self.embeddings, map(float, self.logits), self.thumbnails, measures, strict=True)
+        return [EncodedCase(*part) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,7 @@ class _Prepared:
     picture: NDArray[np.uint8]
     thumbnail: bytes
     notices: list[Notice]
+    measures: Measures
 
 
 def encode_all(
@@ -179,6 +193,7 @@ def _without_blank(batch: Batch) -> Batch:
         thumbnails=[batch.thumbnails[row] for row in kept],
         notices=batch.notices,
         unreadable=[*batch.unreadable, *blank],
+        measures=batch.measures and [batch.measures[row] for row in kept],
     )
 
 
@@ -208,7 +223,9 @@ def _prepared(
             return case, str(error)
         pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), of_view(case.case, radiograph.notices))
+        measures = measure(pixels, encoder.bundle.preprocessing.size)
+        notices = of_view(case.case, radiograph.notices)
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, measures)
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
@@ -239,4 +256,5 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         thumbnails=[item.thumbnail for item in kept],
         notices=[notice for item in kept for notice in item.notices],
         unreadable=[*unreadable, *((case, f"{shown_name(case)}: {reason}") for case in broken)],
+        measures=[item.measures for item in kept],
     )

@@ -9,13 +9,22 @@ from index.case import Case, corrected, difference, prefixed, same_file
 from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
+from retrieval.decision.measure_limits import KEY, MeasureLimits, stored_limits
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
 from retrieval.notices import Notice
 
-__all__ = ["AddReport", "UpdateReport", "add_to_index", "require_same_key", "update_index"]
+__all__ = [
+    "AddReport",
+    "UpdateReport",
+    "add_to_index",
+    "refresh_limits",
+    "require_same_key",
+    "require_same_site",
+    "update_index",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +82,14 @@ def add_to_index(
     """
     started = time.perf_counter()
     with IndexWriter.open(path) as writer:
-        _require_site(writer.metadata("collection"), collection)
+        require_same_site(writer.metadata("collection"), collection)
         if collection.synthetic:
             _mark_synthetic(writer)
 
         def store(batch: Batch) -> bool:
             if batch.cases:
-                writer.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+                stored = [*map(collection.stored, batch.cases)]
+                writer.add(stored, batch.embeddings, batch.thumbnails, batch.logits, batch.extras)
             return True
 
         encoder = Encoder.open(writer.model)
@@ -88,6 +98,8 @@ def add_to_index(
         report = encode_all(
             admitted, encoder, store, done=done, keep_blank=keep_blank, workers=workers, progress=progress
         )
+        if report.encoded:
+            refresh_limits(writer)
     return AddReport(
         path=str(path),
         added=report.encoded,
@@ -98,6 +110,14 @@ def add_to_index(
         behind=writer.behind if writer.remote else 0,
         differing=tuple(differing),
     )
+
+
+def refresh_limits(writer: IndexWriter) -> None:
+    """Learn the limits of the plain measures anew, after radiographs were added or removed, unless they are local."""
+    kept = MeasureLimits.from_dict(writer.metadata(KEY))
+    if kept is not None and kept.local:
+        return
+    writer.set_metadata(KEY, stored_limits(writer).to_dict())
 
 
 def update_index(collection: Collection, path: Path) -> UpdateReport:
@@ -113,7 +133,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     refused: list[tuple[str, str]] = []
     same = 0
     with IndexWriter.open(path) as writer:
-        _require_site(writer.metadata("collection"), collection)
+        require_same_site(writer.metadata("collection"), collection)
         prefixes = _prefixes(writer)
         digests = {case.case: _digest(case) for case in collection.cases}
         by_digest = writer.known("digest", {*digests.values()} - {""})
@@ -168,7 +188,7 @@ def _mark_synthetic(writer: IndexWriter) -> None:
         writer.mark_synthetic()
 
 
-def _require_site(metadata: object, collection: Collection) -> None:
+def require_same_site(metadata: object, collection: Collection) -> None:
     """Raise CollectionError if index and collection name patients in different ways: one patient would be two."""
     site = collection.site
     if isinstance(metadata, dict) and metadata.get("layout") == "dicom":

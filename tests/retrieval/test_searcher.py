@@ -163,18 +163,18 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     path = square("query.png", 150)
     found = json.loads(json.dumps(searcher.search(path).to_dict(), allow_nan=False))
     assert list(found) == [
-        *("schema", "verdict", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases", "notices"),
-        *("model", "index", "seconds", "report", "warnings"),
+        *("schema", "version", "verdict", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases"),
+        *("notices", "model", "index", "seconds", "report", "findings", "evaluation", "warnings"),
     ]
     assert found["schema"] == "mura-search/answer/1"
     assert found["query"] == {"files": [str(path)], "views": 1, "excluded_patients": []}
-    assert set(found["classifier"]) == {"probability", "abnormal", "threshold"}
-    assert set(found["knn"]) == {"probability", "abnormal", "threshold", "k"}
-    assert set(found["familiarity"]) == {"similarity", "limit", "familiar", "reasons"}
+    assert set(found["classifier"]) == {"probability", "abnormal", "threshold", "source", "borderline"}
+    assert set(found["knn"]) == {"probability", "abnormal", "threshold", "k", "studies", "borderline"}
+    assert set(found["familiarity"]) == {"similarity", "limit", "familiar", "reasons", "codes", "borderline"}
     documented = {"rank", "similarity", "label", "study", "patient", "part", "view", "case", "path"}
-    assert set(found["cases"][0]) == documented | {"weight", "laterality"}
+    assert set(found["cases"][0]) == documented | {"weight", "laterality", "finding"}
     assert found["model"] == {"name": "squares", "sha256": searcher.encoder.bundle.sha256, "synthetic": False}
-    assert found["index"] == {"path": str(place), "cases": 8, "studies": 6, "synthetic": False}
+    assert found["index"] == {"path": str(place), "cases": 8, "studies": 6, "synthetic": False, "generation": 1}
     seconds = found["seconds"]
     parts = ("load", "encode", "search", "heatmap")
     assert seconds["total"] == pytest.approx(sum(seconds[part] for part in parts))

@@ -11,7 +11,9 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.sync_api import ConsoleMessage, Page, expect
 
-__all__ = ["CHROMIUM", "PHONE", "Open", "ask", "drawn", "inbox", "ranked", "serious", "style", "until"]
+__all__ = [
+    "CHROMIUM", "PHONE", "Open", "ask", "corner", "grey_at", "inbox", "ranked", "read", "serious", "style", "until",
+]  # fmt: skip
 
 Open = Callable[..., Page]
 CHROMIUM = shutil.which("chromium")
@@ -37,10 +39,38 @@ def until(met: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def drawn(page: Page) -> None:
-    """Wait until there are heatmaps and all of them can be seen."""
-    until(lambda: page.locator(".heat").count() > 0)
-    until(lambda: page.evaluate("[...document.querySelectorAll('.heat')].every(i => i.complete && i.naturalWidth)"))
+def read(page: Page, panes: str = ".pane") -> None:
+    """Wait until the radiographs are on their canvases."""
+    until(lambda: page.locator(panes).count() > 0)
+    until(
+        lambda: page.evaluate("s => [...document.querySelectorAll(s)].every(p => p.dataset.state === 'shown')", panes)
+    )
+    until(lambda: corner(page, "size") != "")
+
+
+def corner(page: Page, name: str) -> str:
+    """A text in a corner of the large view."""
+    return page.locator(f".main .corner.{name}").first.text_content() or ""
+
+
+def grey_at(page: Page, x: float, y: float) -> int:
+    """The red on the large view's canvas where a fitting radiograph has x and y, parts of its width and height."""
+    return int(
+        page.locator(".main .pane canvas").first.evaluate(
+            """(canvas, [x, y]) => {
+            const size = canvas.parentElement.querySelector(".corner.size").textContent.split(" ").map(Number);
+            const [width, height] = [size[0], size[2]];
+            const turned = / · (90|270)°/.test(canvas.parentElement.querySelector(".corner.zoom").textContent);
+            const [w, h] = turned ? [height, width] : [width, height];
+            const scale = Math.min(canvas.width / w, canvas.height / h);
+            const at = [canvas.width / 2 + (x - 0.5) * w * scale, canvas.height / 2 + (y - 0.5) * h * scale];
+            const copy = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+            copy.drawImage(canvas, Math.floor(at[0]), Math.floor(at[1]), 1, 1, 0, 0, 1, 1);
+            return copy.getImageData(0, 0, 1, 1).data[0];
+        }""",
+            [x, y],
+        )
+    )
 
 
 def style(page: Page, selector: str, name: str) -> str:

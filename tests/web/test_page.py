@@ -16,7 +16,7 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from index.writer import IndexWriter
-from tests.web.browsing import CHROMIUM, PHONE, Open, ask, drawn, inbox, ranked, until
+from tests.web.browsing import CHROMIUM, PHONE, Open, ask, inbox, ranked, read, until
 
 Serve = Callable[..., str]
 Square = Callable[..., Path]
@@ -45,8 +45,8 @@ def test_one_view(serve: Serve, open_page: Open, square: Square) -> None:
     first = page.locator(".gallery .card").first
     for text in ("abnormal", "finger", "view", f"similarity {answer['cases'][0]['similarity']:.3f}"):
         expect(first).to_contain_text(text)
-    drawn(page)
-    expect(page.locator(".drawing")).to_have_text("")
+    read(page)
+    expect(page.locator(".note")).to_have_text("")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_two_views_and_another_one(serve: Serve, open_page: Open, square: Square
     page = open_page(serve())
     ask(page, square("pa.png", 200), square("lateral.png", 230, 5))
     expect(page.locator("tbody th")).to_have_text(["1 pa.png", "2 lateral.png"])
-    expect(page.locator(".stage")).to_have_count(2)
+    expect(page.locator(".pane")).to_have_count(2)
     page.set_input_files("#more", str(square("oblique.png", 180, 6)))
     expect(page.locator("tbody th")).to_have_count(3)
     page.set_input_files("#files", str(square("new.png", 30)))
@@ -144,7 +144,7 @@ def test_log_in_and_out(serve: Serve, open_page: Open, square: Square) -> None:
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
     ask(page, square("query.png", 200))
-    drawn(page)
+    read(page)
     assert page.evaluate("document.cookie") == ""
     page.get_by_role("button", name="Log out").click()
     expect(page).to_have_title("Log in - mura-search")
@@ -162,7 +162,7 @@ def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Squar
         until(lambda: page.evaluate("document.querySelector('.list img').naturalWidth") == 32)
     page.get_by_role("link", name="bright", exact=True).click()
     expect(page.locator("#verdict-title")).to_contain_text("abnormal")
-    expect(page.locator(".stage")).to_have_count(2)
+    expect(page.locator(".pane")).to_have_count(2)
     page.go_back()
     page.get_by_role("button", name="Rank again").click()
     expect(page.get_by_role("heading", name="Worklist of in")).to_be_visible()
