@@ -19,6 +19,7 @@ from retrieval.notices import Code
 from retrieval.wording import sentence
 
 if TYPE_CHECKING:
+    from retrieval.datasets.collection import Collection
     from retrieval.indexing.build import BuildReport
     from retrieval.indexing.shards import ShardReport
 
@@ -39,6 +40,9 @@ def build(
         Option(metavar="I/N", help="Index only the I-th of N shards. mura-search index merge joins the shards."),
     ] = None,
     keep_blank: KeepBlank = False,
+    regions: Annotated[
+        bool, Option("--regions", help="Encode regions of the radiographs, too, for --region. This takes longer.")
+    ] = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,6 +53,8 @@ def build(
     from retrieval.indexing.build import build_index
     from retrieval.indexing.shards import Shard, build_shard
 
+    if regions and shard is not None:
+        raise typer.BadParameter("a shard has no regions; after the merge: mura-search index regions")
     require_locks()
     arguments, target = store.arguments, index_path(index)
     with source.collection(collection) as cases, progress("indexing") as show:
@@ -66,10 +72,21 @@ def build(
                 cases, target, model=model, replace=replace, keep_blank=keep_blank, workers=workers, progress=show,
                 **arguments,
             )  # fmt: skip
+        if regions and shard is None:
+            encode_regions(cases, target)
     if shard is not None:
         print_shard(made, as_json)
     else:
         print_build(report, index, as_json)
+
+
+def encode_regions(collection: "Collection", target: Path) -> None:
+    """Encode the regions of a collection that was just indexed."""
+    from retrieval.regions import add_regions
+
+    with progress("encoding regions") as show:
+        _, unread = add_regions(target, paths={case.case: case.path for case in collection.cases}, progress=show)
+    note_few("without regions", unread)
 
 
 def print_shard(report: "ShardReport", as_json: bool) -> None:

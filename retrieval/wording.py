@@ -390,8 +390,9 @@ def drift_sentence(drift: "Drift") -> str:
     parted = ", ".join(
         f"{score_title(own.score)} (PSI {own.psi:.2f}, KS {own.ks:.2f})" for own in drift.comparisons if own.parted
     )
+    of_studies = f": of {drift.studies:,} studies {called}" if called else f", of {drift.studies:,} studies"
     return (
-        f"The scores have parted from those of the index: of {drift.studies:,} studies {called}. It shows in: "
-        f"{parted}. Either other patients come, or radiographs that were processed otherwise; then the thresholds do "
+        f"What is asked has parted from what is indexed{of_studies}. It shows in: {parted}. "
+        f"Either other patients come, or radiographs that were processed otherwise; then the thresholds do "
         "not hold"
     )

@@ -6,7 +6,7 @@ out of the index when its neighbours are found.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +21,12 @@ from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.probes import NOTHING, Appearance
 
-__all__ = ["FEWEST", "NEIGHBOURS", "fit_rules", "learn_rules", "study_votes", "teachers"]
+__all__ = ["FEWEST", "NEIGHBOURS", "TEMPERATURES", "VoteChoice", "fit_rules", "learn_rules", "study_votes", "teachers"]
 
 Floats = NDArray[np.float64]
+
+VoteChoice = Callable[[Ranked, NDArray[np.int64], NDArray[np.int64]], tuple[int, float, Floats]]
+"""Gives k, temperature and the votes (S,) for ranks of V radiographs, the numbers of their studies and labels (S,)."""
 
 NEIGHBOURS = (5, 9, 15, 25, 35, 51)
 TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -92,19 +95,22 @@ def fit_rules(
     source: str,
     parts: tuple[str, ...] | None = None,
     copies: Sequence[tuple[Ranked, NDArray[np.float32]]] = (),
+    choose_vote: "VoteChoice | None" = None,
 ) -> Rules:
     """Learn the rules from radiographs whose nearest studies of other patients are known.
 
     cases N; embeddings (N, D); logits (N,). teaching: what `teachers` gives, rows V of them; ranked: of these rows.
     fallback: whose calibration is kept where the logits say nothing. parts: those that are familiar, by default those
     that the cases are of. copies: the same ranks and logits (N,) of the radiographs processed otherwise.
+    choose_vote: chooses k and temperature instead of `_best_vote`.
     """
     rows, study_of, labels = teaching
     S, versions = len(labels), 1 + len(copies)
     taught = np.concatenate([study_of + S * version for version in range(versions)])  # the copies' studies are others
     scores = np.concatenate([own[rows] for own in (logits, *(own for _, own in copies))])
     every_label = np.tile(labels, versions)
-    k, temperature, votes = _best_vote(_stacked([ranked, *(own for own, _ in copies)]), taught, every_label)
+    every_rank = _stacked([ranked, *(own for own, _ in copies)])
+    k, temperature, votes = (choose_vote or _best_vote)(every_rank, taught, every_label)
     slope, intercept, probabilities, note = _calibration(scores, taught, every_label, fallback)
     nearest = _least(ranked.similarities[:, :1], study_of)
     limit, known, appearance_limits = _limits(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from retrieval.decision.calibration import best_threshold, fit_platt, sigmoid
 from retrieval.encoding.head import Head
 
-__all__ = ["ClassifierTrial", "LocalClassifier", "Teaching", "try_local_classifier"]
+__all__ = ["ClassifierTrial", "LocalClassifier", "Teaching", "log_losses", "paired_gain", "try_local_classifier"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -170,12 +170,12 @@ def try_local_classifier(teaching: Teaching) -> ClassifierTrial | None:
             on = validated if number else _fit(learned, chosen).probabilities(learned)
             calls[number, folds == fold] = own[folds == fold] > best_threshold(learned.labels, on)
     labels = teaching.labels
-    losses = [_log_losses(labels, own) for own in (model, local)]
+    losses = [log_losses(labels, own) for own in (model, local)]
     figures = [
         Figures(_auroc(labels, own), _kappa(labels, call), float(loss.mean()))
         for own, call, loss in zip((model, local), calls, losses, strict=True)
     ]
-    gain, low, high = _paired_gain(losses[0] - losses[1], teaching.patients)
+    gain, low, high = paired_gain(losses[0] - losses[1], teaching.patients)
     trial = ClassifierTrial(len(labels), figures[0], figures[1], gain, low, high)
     if not (low > 0 and figures[1].auroc >= figures[0].auroc):
         return trial
@@ -260,7 +260,7 @@ def _best_penalty(teaching: Teaching) -> tuple[float, Floats]:
     best = (np.inf, np.inf, np.empty(0))
     for penalty, outside in _outside(teaching, PENALTIES).items():
         probabilities = teaching.of_studies(sigmoid(outside))
-        loss = float(_log_losses(teaching.labels, probabilities).mean())
+        loss = float(log_losses(teaching.labels, probabilities).mean())
         if loss < best[0]:
             best = (loss, penalty, probabilities)
     return best[1:]
@@ -310,7 +310,7 @@ def _weights(teaching: Teaching) -> Floats:
     return np.asarray(1 / np.bincount(teaching.study_of)[teaching.study_of], np.float64)
 
 
-def _log_losses(labels: Integers, probabilities: Floats) -> Floats:
+def log_losses(labels: Integers, probabilities: Floats) -> Floats:
     """(S,), of probabilities that are at least 0.01 and at most 0.99."""
     right = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), _LEAST, 1 - _LEAST)
     return np.asarray(-np.log(right), np.float64)
@@ -329,7 +329,7 @@ def _kappa(labels: Integers, calls: NDArray[np.bool_]) -> float:
     return float(((labels == 1) == calls).mean() - chance) / float(1 - chance)
 
 
-def _paired_gain(gains: Floats, patients: Sequence[str]) -> tuple[float, float, float]:
+def paired_gain(gains: Floats, patients: Sequence[str]) -> tuple[float, float, float]:
     """The mean of the studies' gains (S,), and its 95 % interval over resampled patients."""
     _, owner_of = np.unique(list(patients), return_inverse=True)
     sums, counts = np.bincount(owner_of, gains), np.bincount(owner_of)

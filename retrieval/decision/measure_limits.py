@@ -19,7 +19,7 @@ from retrieval.decision.tail_limit import tail_limit
 from retrieval.images.measures import MEASURES, TABLE, unpacked
 from retrieval.notices import Unlike
 
-__all__ = ["FEWEST", "KEY", "MeasureLimits", "learn_measure_limits", "limits_of", "stored_limits"]
+__all__ = ["FEWEST", "KEY", "MeasureLimits", "learn_measure_limits", "limits_of", "stored_limits", "stored_measures"]
 
 Floats = NDArray[np.float64]
 
@@ -78,12 +78,14 @@ _SIDES: Mapping[Unlike, _Side] = {
 class MeasureLimits:
     """The limits by reason, in the units of the measures; empty where `studies`, from which they are, are too few.
 
-    `radiographs` is how many the index held when they were learned.
+    `radiographs` is how many the index held when they were learned. `local` limits are those of local studies, on which
+    the index was calibrated: they stay whatever the index holds.
     """
 
     studies: int
     limits: Mapping[str, float]
     radiographs: int = 0
+    local: bool = False
 
     def beyond(self, rows: Floats) -> list[tuple[Unlike, str, float, float]]:
         """Which limits a study with measures (V, M) of its V views exceeds: reason, measure, value and limit."""
@@ -98,18 +100,19 @@ class MeasureLimits:
         return found
 
     def to_dict(self) -> dict[str, object]:
-        return {"studies": self.studies, "radiographs": self.radiographs, "limits": dict(self.limits)}
+        values = {"studies": self.studies, "radiographs": self.radiographs, "limits": dict(self.limits)}
+        return values | ({"local": True} if self.local else {})
 
     @classmethod
     def from_dict(cls, values: object) -> Self | None:
         """The limits that `to_dict` gave, also after JSON; None for anything else, such as an index without them."""
-        if not isinstance(values, Mapping) or set(values) != {"studies", "radiographs", "limits"}:
+        if not isinstance(values, Mapping) or set(values) - {"local"} != {"studies", "radiographs", "limits"}:
             return None
         limits, counts = values["limits"], (values["studies"], values["radiographs"])
         numbers = isinstance(limits, Mapping) and all(type(limit) in (int, float) for limit in limits.values())
         if not numbers or any(type(count) is not int for count in counts):
             return None
-        return cls(counts[0], dict(limits), counts[1])
+        return cls(counts[0], dict(limits), counts[1], bool(values.get("local")))
 
 
 def learn_measure_limits(studies: Sequence[str], rows: Floats) -> MeasureLimits:
@@ -139,20 +142,25 @@ class _Sized(_Stored, Protocol):
     def size(self) -> tuple[int, int]: ...
 
 
-def stored_limits(index: _Stored) -> MeasureLimits:
-    """The limits of the measures that an index or a build holds now."""
+def stored_measures(index: _Stored) -> tuple[list[str], Floats]:
+    """The study of each case of an index or a build, and the cases' measures (N, M), which are NaN for none."""
     cases, data = index.cases(), index.extra(TABLE)
     measured = [unpacked(own) for own in data] if data else [None] * len(cases)
     rows = np.full((len(cases), len(MEASURES)), np.nan)
     for row, own in zip(rows, measured, strict=True):
         if own is not None:
             row[:] = astuple(own)
-    return learn_measure_limits([case.study for case in cases], rows)
+    return [case.study for case in cases], rows
+
+
+def stored_limits(index: _Stored) -> MeasureLimits:
+    """The limits of the measures that an index or a build holds now."""
+    return learn_measure_limits(*stored_measures(index))
 
 
 def limits_of(index: _Sized) -> MeasureLimits:
     """The limits that an index keeps, or those of its measures now if it has grown or shrunk by a tenth since."""
     kept = MeasureLimits.from_dict(index.metadata(KEY))
-    if kept is not None and abs(index.size()[0] - kept.radiographs) <= 0.1 * kept.radiographs:
+    if kept is not None and (kept.local or abs(index.size()[0] - kept.radiographs) <= 0.1 * kept.radiographs):
         return kept
     return stored_limits(index)

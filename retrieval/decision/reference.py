@@ -1,7 +1,8 @@
 """What the scores of an index's own studies look like, stored with it, so that scores of other studies can be compared.
 
 A score is the classifier's probability, the vote's, or the similarity of the least familiar view to its nearest study.
-Each study is scored as a new patient's would be: its own patient is left out, and the model was not trained on it.
+Each study is scored as a new patient's would be: its own patient is left out, and the model was not trained on it. The
+plain measures (`images.measures`) of all studies are beside them; a study's are the means over its views.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,14 +16,23 @@ from index.case import Case
 from retrieval.decision.fit_rules import FEWEST, study_votes, teachers
 from retrieval.decision.leave_patient_out import Ranked, ranked_studies
 from retrieval.decision.rules import Rules
+from retrieval.images.measures import MEASURES
 
-__all__ = ["SCORES", "Distribution", "Reference", "index_reference", "reference_of", "reference_scores"]
+__all__ = [
+    "NOTHING_KNOWN",
+    "SCORES",
+    "Distribution",
+    "Reference",
+    "index_reference",
+    "reference_of",
+    "reference_scores",
+]
 
 Floats = NDArray[np.float64]
 
 SCORES = ("classifier", "knn", "similarity")
 _QUANTILES = 201  # values of a distribution that are stored at most
-_DIGITS = 5
+_DIGITS = 5  # after the point
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,10 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The scores of `studies` studies by name, and the share of them that classifier and vote call abnormal."""
+    """The scores and measures of `studies` studies by name, and the shares that classifier and vote call abnormal.
+
+    Without scores, because too few studies could be scored, `abnormal` is empty.
+    """
 
     studies: int
     scores: Mapping[str, Distribution]
@@ -57,6 +70,18 @@ class Reference:
             scores={**self.scores, "classifier": Distribution.of(probabilities)},
             abnormal={**self.abnormal, "classifier": share},
         )
+
+    def with_measures(self, studies: Sequence[str], rows: Floats) -> "Reference":
+        """The same with the measures (N, M) of radiographs of the N studies named; rows of NaN do not count."""
+        known = np.atleast_1d(np.isfinite(rows).all(axis=1))
+        names, study_of = np.unique(
+            [study for study, counts in zip(studies, known, strict=True) if counts], return_inverse=True
+        )
+        if len(names) < FEWEST:
+            return self
+        means = [np.bincount(study_of, column) / np.bincount(study_of) for column in rows[known].T]
+        scores = {name: Distribution.of(mean) for name, mean in zip(MEASURES, means, strict=True)}
+        return replace(self, studies=max(self.studies, len(names)), scores={**self.scores, **scores})
 
     def to_dict(self) -> dict[str, object]:
         """The values as JSON has them."""
@@ -77,6 +102,9 @@ class Reference:
             return cls(int(cast(int, values["studies"])), scores, abnormal)
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
+
+
+NOTHING_KNOWN = Reference(0, {}, {})
 
 
 def reference_of(scores: Mapping[str, Floats], rules: Rules) -> Reference:

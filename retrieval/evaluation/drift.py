@@ -1,4 +1,4 @@
-"""Whether the scores of what is asked have parted from those of the index's own studies (drift, dataset shift).
+"""Whether scores and plain measures of what is asked have parted from those of the index's own studies (drift).
 
 n reference studies, m studies asked about; B = 10 bins between the deciles of the reference; F and G the two cumulative
 distributions.
@@ -8,16 +8,17 @@ distributions.
     P   = 2 sum_{j>=1} (-1)^(j-1) exp(-2 j^2 x^2)         chance of such a D or more, if both are of one distribution
     x   = (sqrt(N) + 0.12 + 0.11 / sqrt(N)) D,  N = n m / (n + m)          (Stephens 1970; Press et al. 2007, 14.3.3)
 
-Half a study is added to each bin, so that an empty bin gives no infinite index. The chances of several scores are
-corrected by Holm's method (1979). A score has parted where its corrected chance is below 0.01 and its PSI above 0.25, a
-customary limit: the test guards small samples, the index guards large ones, where each difference is more than chance.
-With fewer than 30 studies nothing is said. A study counts once; several studies of one patient count as several.
+Half a study is added to each bin, so that an empty bin gives no infinite index. The chances of all scores and measures
+are corrected by Holm's method (1979). One of them has parted where its corrected chance is below 0.01 and its PSI above
+0.25, a customary limit: the test guards small samples, the index guards large ones, where each difference is more than
+chance. With fewer than 30 studies nothing is said. A study counts once; several studies of one patient count as
+several.
 """
 
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -51,23 +52,36 @@ _WINDOW, _EVERY = 500, 10  # of a monitor: the latest answers that count, and af
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The scores of one study; None where there is none. `abnormal` says what classifier and vote call it."""
+    """The scores of one study; None where there is none. `abnormal` says what classifier and vote call it.
+
+    `measures` has the means of the plain measures over its views.
+    """
 
     classifier: float
     knn: float | None
     similarity: float | None
     abnormal: tuple[bool, bool | None]
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, name: str) -> float | None:
+        """A score or a measure by name."""
+        value: float | None = getattr(self, name) if name in SCORES else self.measures.get(name)
+        return value
 
 
 def scored(answer: Answer) -> Scored:
     """The scores of an answered study."""
     called = answer.classifier.abnormal, answer.knn.abnormal
-    return Scored(answer.classifier.probability, answer.knn.probability, answer.familiarity.similarity, called)
+    views = [view.measures for view in answer.views if view.measures]
+    measures = {name: float(np.mean([view[name] for view in views])) for name in (views[0] if views else ())}
+    return Scored(
+        answer.classifier.probability, answer.knn.probability, answer.familiarity.similarity, called, measures
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One score: its medians, PSI, D, the chance of D after Holm's correction, and whether it has parted."""
+    """One score or measure: its medians, PSI, D, the chance of D after Holm's correction, and whether it has parted."""
 
     score: str
     studies: int
@@ -126,10 +140,10 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
         return None
     enough = len(studies) >= FEWEST
     found = []
-    for name in SCORES:
-        values = [value for study in studies if (value := getattr(study, name)) is not None]
-        if values and name in reference.scores:
-            found.append(_comparison(name, np.array(values), reference.scores[name]))
+    for name, own in reference.scores.items():
+        values = [value for study in studies if (value := study.value(name)) is not None]
+        if values:
+            found.append(_comparison(name, np.array(values), own))
     chances = _holm([own.chance for own in found])
     return Drift(
         studies=len(studies),
@@ -142,7 +156,7 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
         abnormal={
             name: float(np.mean(calls))
             for number, name in enumerate(("classifier", "knn"))
-            if (calls := [own for study in studies if (own := study.abnormal[number]) is not None])
+            if (calls := [call for study in studies if (call := study.abnormal[number]) is not None])
         },
         indexed_abnormal=reference.abnormal,
     )

@@ -209,7 +209,13 @@ def evaluate(
 
 def _scored(prediction: StudyPrediction) -> Scored:
     """The scores of a study, for comparison with those of the index."""
-    return Scored(prediction.probability, prediction.vote_probability, prediction.similarity, prediction.predictions)
+    return Scored(
+        prediction.probability,
+        prediction.vote_probability,
+        prediction.similarity,
+        prediction.predictions,
+        prediction.measures,
+    )
 
 
 def require_comparable(searcher: Searcher, collection: Collection) -> None:

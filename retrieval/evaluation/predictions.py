@@ -13,6 +13,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.findings import names_of
 from retrieval.encoding.batches import Batch, Change, EncodedCase, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
+from retrieval.images.measures import MEASURES, measure_rows
 from retrieval.searcher import Searcher
 
 __all__ = ["StudyPrediction", "predict_studies"]
@@ -48,6 +49,7 @@ class StudyPrediction:
     sweep: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     lesion: str = ""
     thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    measures: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
     tally: tuple[FindingShare, ...] = ()
 
     @property
@@ -144,6 +146,9 @@ def _predict(
         reasons=judgement.familiarity.reasons,
         codes=judgement.familiarity.codes,
         borderline=judgement.borderline(rules),
+        measures={name: float(mean) for name, mean in zip(MEASURES, measure_rows(measures).mean(0), strict=True)}
+        if measures
+        else {},
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
         thumbnails=tuple(view.thumbnail for view in views),

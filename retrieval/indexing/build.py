@@ -19,8 +19,8 @@ from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules, teachers
 from retrieval.decision.local_classifier import ClassifierTrial, Teaching, try_local_classifier
-from retrieval.decision.measure_limits import KEY, stored_limits
-from retrieval.decision.reference import Reference, index_reference
+from retrieval.decision.measure_limits import KEY, stored_limits, stored_measures
+from retrieval.decision.reference import NOTHING_KNOWN, Reference, index_reference
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
@@ -221,7 +221,8 @@ def learn_decisions(
     reference = index_reference(cases, embeddings, logits, rules, trained_on=trained_on)
     if reference and trial and trial.classifier:
         reference = reference.with_classifier(np.array(trial.probabilities), rules.classifier_threshold)
-    return Learned(rules, trial, reference)
+    known = (reference or NOTHING_KNOWN).with_measures(*stored_measures(build))
+    return Learned(rules, trial, known if known.scores else None)
 
 
 def with_classifier(rules: Rules, trial: ClassifierTrial | None) -> Rules:

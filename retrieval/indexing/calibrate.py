@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,10 +25,18 @@ from index.writer import IndexWriter
 from retrieval.answer import plain
 from retrieval.datasets.cache_folder import cache_folder
 from retrieval.datasets.collection import Collection
+from retrieval.decision.calibration import fit_platt, sigmoid
 from retrieval.decision.familiarity import familiarity
-from retrieval.decision.fit_rules import NEIGHBOURS, fit_rules
+from retrieval.decision.fit_rules import NEIGHBOURS, TEMPERATURES, fit_rules, study_votes
 from retrieval.decision.leave_patient_out import Ranked, ranked_queries
-from retrieval.decision.local_classifier import ClassifierTrial, Teaching, try_local_classifier
+from retrieval.decision.local_classifier import (
+    ClassifierTrial,
+    Teaching,
+    log_losses,
+    paired_gain,
+    try_local_classifier,
+)
+from retrieval.decision.measure_limits import KEY, MeasureLimits, learn_measure_limits, stored_measures
 from retrieval.decision.reference import Reference, reference_of, reference_scores
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import Progress, file_digest
@@ -135,6 +144,7 @@ def calibrate_index(
         )
         local = LocalStudies(build.cases(), build.embeddings(), build.logits())
         pictures = [picture for batch in build.batches() for picture in batch.thumbnails]
+        measures = stored_measures(build)
         quarantined = tuple(build.quarantined().items())
     learning = time.perf_counter()
     _require_enough(local.cases)
@@ -145,7 +155,9 @@ def calibrate_index(
         learned = calibrated(reader.cases(), reader.embeddings(), local, former, encoder.appearance)
         _require_familiar(learned)
         detail = {"studies": learned.studies, "classifier": learned.rules.classifier}
-        writer.set_values("calibrate", detail, _values(reader, learned))
+        reference = learned.reference.with_measures(*measures)
+        limits = replace(learn_measure_limits(*measures), local=True)
+        writer.set_values("calibrate", detail, _values(reader, learned.rules, reference, limits))
     labels = local.teaching()[2]
     return CalibrationReport(
         path=str(path),
@@ -177,9 +189,9 @@ def calibrated(
     """
     teaching = local.teaching()
     _, study_of, labels = teaching
-    ranked = ranked_queries(cases, embeddings, local.embeddings, max(NEIGHBOURS))
+    ranked = ranked_queries(cases, embeddings, local.embeddings, max(*NEIGHBOURS, former.k))
     patients = [case.patient for case in local.cases]
-    of_studies = dict(zip(study_of.tolist(), patients, strict=True))
+    owners = patients_of(study_of, patients)
     rules = fit_rules(
         ranked,
         local.cases,
@@ -189,9 +201,9 @@ def calibrated(
         fallback=replace(former, local=None),
         appearance=appearance,
         parts=former.parts,
+        choose_vote=partial(_vote, former, owners),
         source=f"calibrated on {len(labels)} local studies ({labels.sum()} abnormal) of {len(set(patients))} patients",
     )
-    owners = [of_studies[study] for study in range(len(labels))]
     trial = try_local_classifier(Teaching(local.embeddings, local.logits, study_of, labels, owners))
     rules = with_classifier(rules, trial)
     scores = reference_scores(ranked, local.embeddings, local.logits, study_of, rules)
@@ -199,6 +211,37 @@ def calibrated(
         scores["classifier"] = np.array(trial.probabilities)  # of studies that did not teach it
     unfamiliar = _unfamiliar(local, ranked, study_of, former, appearance)
     return Calibration(rules, trial, reference_of(scores, rules), len(labels), unfamiliar)
+
+
+def patients_of(study_of: NDArray[np.int64], patients: Sequence[str]) -> list[str]:
+    """The patient of each of S studies, from the study's number (N,) and the patient of each of N radiographs."""
+    owners = dict(zip(study_of.tolist(), patients, strict=True))
+    return [owners[study] for study in range(len(owners))]
+
+
+def _vote(
+    former: Rules,
+    patients: Sequence[str],
+    ranked: Ranked,
+    study_of: NDArray[np.int64],
+    labels: NDArray[np.int64],
+) -> tuple[int, float, NDArray[np.float64]]:
+    """k, temperature and votes (S,): the former ones, unless others separate the labels better beyond chance.
+
+    All are compared after Platt's calibration, since the votes of another hospital lie higher or lower as a whole. The
+    criterion is that of `local_classifier`: an interval of the gain in log loss, over resampled patients, above 0.
+    """
+
+    def losses(k: int, temperature: float) -> NDArray[np.float64]:
+        votes = study_votes(ranked, study_of, k, temperature)
+        slope, intercept = fit_platt(votes, labels, np.ones(len(labels)))
+        return log_losses(labels, sigmoid(slope * votes + intercept))
+
+    before = losses(former.k, former.temperature)
+    every = {(k, temperature): losses(k, temperature) for k in NEIGHBOURS for temperature in TEMPERATURES}
+    best = min(every, key=lambda choice: float(every[choice].mean()))
+    k, temperature = best if paired_gain(before - every[best], patients)[1] > 0 else (former.k, former.temperature)
+    return k, temperature, study_votes(ranked, study_of, k, temperature)
 
 
 def undo_calibration(path: Path) -> Rules:
@@ -214,19 +257,19 @@ def undo_calibration(path: Path) -> Rules:
             )
         last = former[0]
         rules = Rules.from_dict(last["rules"])
-        values = {"rules": last["rules"], "reference": last["reference"], "former": former[1:] or None}
-        values[RULES_SINCE] = reader.generation + 1
+        values = {**last, "former": former[1:] or None, RULES_SINCE: reader.generation + 1}
         writer.set_values("undo-calibrate", {"classifier": rules.classifier}, values)
     return rules
 
 
-def _values(reader: IndexReader, learned: Calibration) -> Mapping[str, object]:
+def _values(reader: IndexReader, rules: Rules, reference: Reference, limits: MeasureLimits) -> Mapping[str, object]:
     """The metadata of the calibrated index."""
     kept = reader.metadata("former")
-    before = {"rules": reader.metadata("rules"), "reference": reader.metadata("reference")}
+    before = {name: reader.metadata(name) for name in ("rules", "reference", KEY)}
     return {
-        "rules": learned.rules.to_dict(),
-        "reference": learned.reference.to_dict(),
+        "rules": rules.to_dict(),
+        "reference": reference.to_dict(),
+        KEY: limits.to_dict(),
         "former": [before, *(kept if isinstance(kept, list) else [])][:_KEPT],
         RULES_SINCE: reader.generation + 1,
     }

@@ -9,7 +9,7 @@ from index.case import Case, corrected, difference, prefixed, same_file
 from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
-from retrieval.decision.measure_limits import KEY, stored_limits
+from retrieval.decision.measure_limits import KEY, MeasureLimits, stored_limits
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
@@ -113,7 +113,10 @@ def add_to_index(
 
 
 def refresh_limits(writer: IndexWriter) -> None:
-    """Learn the limits of the plain measures anew, after radiographs were added or removed."""
+    """Learn the limits of the plain measures anew, after radiographs were added or removed, unless they are local."""
+    kept = MeasureLimits.from_dict(writer.metadata(KEY))
+    if kept is not None and kept.local:
+        return
     writer.set_metadata(KEY, stored_limits(writer).to_dict())
 
 

@@ -75,6 +75,19 @@ def test_regions(run: Run, place: Path, square: Callable[..., Path]) -> None:
         assert run(query, "--region", region, "--index", place).exit_code == 2
 
 
+def test_regions_with_the_build(run: Run, squares: Callable[..., Collection], model: Path, tmp_path: Path) -> None:
+    squares(STUDIES, "more")
+    rows = [f"{study}-1.png,{('normal', 'abnormal')[label]},{patient},{study}" for patient, study, label, _ in STUDIES]
+    table = tmp_path / "more" / "cases.csv"
+    table.write_text("\n".join(["path,label,patient,study", *rows]))
+    place = tmp_path / "with-regions"
+    built = run("index", "build", table, "--model", model, "--regions", "--index", place)
+    assert (built.exit_code, built.stderr) == (0, "")
+    again = run("index", "regions", "--index", place)
+    assert again.stdout == "Encoded the regions of 0 radiographs; not read: 0.\n"
+    assert run("index", "build", table, "--regions", "--shard", "1/2", "--index", tmp_path / "s").exit_code == 2
+
+
 def test_a_map(run: Run, place: Path) -> None:
     made = as_json(run, "index", "project", "--method", "pca", "--index", place)
     assert (made["studies"], made["method"]) == (4, "pca")

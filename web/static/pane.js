@@ -336,6 +336,11 @@ export class Pane {
     if (detail.width > 0 && detail.height > 0) this.element.dispatchEvent(new CustomEvent("region", { bubbles: true, detail }));
   }
 
+  searchSight() { // the part of the radiograph that is in sight, for those who use keys
+    const { width, height } = this.size;
+    this.search([this.under(0, 0), this.under(width, height)]);
+  }
+
   release(event) {
     this.pointers.delete(event.pointerId);
     const mark = this.drag?.mark;

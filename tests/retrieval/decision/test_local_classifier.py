@@ -11,7 +11,7 @@ from retrieval.decision.local_classifier import (
     Teaching,
     _fit,
     _folds,
-    _paired_gain,
+    paired_gain,
     try_local_classifier,
 )
 from retrieval.decision.rules import Rules
@@ -92,11 +92,11 @@ def test_an_infinite_penalty_leaves_the_models_classifier() -> None:
 
 
 def test_the_interval_of_a_gain_is_by_patient() -> None:
-    alike = _paired_gain(np.array([0.2] * 30), [f"p{n}" for n in range(30)])
+    alike = paired_gain(np.array([0.2] * 30), [f"p{n}" for n in range(30)])
     assert alike == pytest.approx((0.2, 0.2, 0.2))
     gains = np.array([1.0] * 10 + [0.0] * 10)
-    few = _paired_gain(gains, ["a"] * 10 + ["b"] * 10)
-    many = _paired_gain(gains, [f"p{n}" for n in range(20)])
+    few = paired_gain(gains, ["a"] * 10 + ["b"] * 10)
+    many = paired_gain(gains, [f"p{n}" for n in range(20)])
     assert few[1:] == (0, 1)
     assert 0.2 < many[1] < 0.5 < many[2] < 0.8
 

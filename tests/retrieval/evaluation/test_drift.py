@@ -1,5 +1,7 @@
 """Drift by hand, against SciPy where it is installed, and without false alarms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from retrieval.evaluation.drift import (
     ks_statistic,
     population_stability_index,
 )
+from retrieval.images.measures import MEASURES
 
 
 def scored(values: np.ndarray, threshold: float = 0.5) -> list[Scored]:
@@ -83,10 +86,27 @@ def test_scores_that_part_are_said_with_their_shares() -> None:
     drift = drift_between(own, scored(generator.beta(9, 2, 138)))
     assert drift is not None
     assert drift.parted == ("classifier", "knn", "similarity")
-    assert drift.sentence.startswith("The scores have parted from those of the index: of 138 studies ")
+    assert drift.sentence.startswith("What is asked has parted from what is indexed: of 138 studies ")
     assert "are called abnormal by the classifier, of the indexed ones" in drift.sentence
     assert drift.to_dict()["parted"] == ["classifier", "knn", "similarity"]
     assert [row["score"] for row in drift.rows()] == ["classifier", "knn", "similarity"]
+
+
+def test_measures_are_compared_beside_scores() -> None:
+    """Softer radiographs of the same patients: the scores are alike, the sharpness is not."""
+    generator = np.random.default_rng(6)
+    scores = generator.beta(2, 3, 200)
+    rows = generator.normal(0, 1, (200, len(MEASURES)))
+    own = reference(scores).with_measures([f"s{n}" for n in range(200)], rows)
+    asked = [
+        replace(study, measures=dict(zip(MEASURES, row - 2 * (np.arange(len(MEASURES)) == 0), strict=True)))
+        for study, row in zip(scored(scores), rows, strict=True)
+    ]
+    drift = drift_between(own, asked)
+    assert drift is not None
+    assert len(drift.comparisons) == 3 + len(MEASURES)
+    assert drift.parted == (MEASURES[0],)
+    assert f"It shows in: {MEASURES[0]} (PSI " in drift.sentence
 
 
 def test_few_studies_conclude_nothing() -> None:
@@ -126,6 +146,7 @@ def test_a_monitor_speaks_once() -> None:
             self.familiarity = self
             self.probability = self.similarity = value
             self.abnormal = value > 0.5
+            self.views = ()
 
     monitor, own = DriftMonitor(), reference(np.linspace(0, 0.4, 100))
     said = [monitor.add(Given(0.95), own) for _ in range(100)]  # type: ignore[arg-type]  # what an answer has of it

@@ -52,7 +52,8 @@ def independent(grey: Picture) -> dict[str, float]:
 def test_they_are_what_their_equations_say(finger: Picture) -> None:
     wanted, found = independent(finger), measure(finger, SIZE)
     for name in MEASURES:
-        assert getattr(found, name) == pytest.approx(wanted[name], rel=1e-3, abs=0.1 if name == "noise" else 1e-6), name
+        rounding = 0.13 if name == "noise" else 1e-6  # half a level of |L * g|
+        assert getattr(found, name) == pytest.approx(wanted[name], rel=1e-3, abs=rounding), name
 
 
 @pytest.mark.parametrize("sigma", [2.0, 6.0])

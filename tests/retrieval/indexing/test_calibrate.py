@@ -11,11 +11,15 @@ from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.decision.calibration import sigmoid
 from retrieval.decision.local_classifier import LocalClassifier
+from retrieval.decision.measure_limits import KEY, MeasureLimits, limits_of
+from retrieval.decision.reference import SCORES
 from retrieval.encoding.batches import file_digest
 from retrieval.errors import CollectionError
+from retrieval.images.measures import MEASURES
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.indexing.calibrate import calibrate_index, undo_calibration
+from retrieval.indexing.update import add_to_index
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.searcher import Searcher, stored_rules
 
@@ -172,3 +176,38 @@ def test_kept_figures_of_former_rules_are_not_shown(index: Path, squares: Square
         assert searcher.search([query]).evaluation == kept
         calibrate_index(squares(studies(60, 168, 210, "l"), "local"), index)
         assert searcher.search([query]).evaluation is None
+
+
+def test_limits_of_plain_measures_become_those_of_the_local_studies(index: Path, squares: Squares) -> None:
+    """And stay so when radiographs are added; undo brings the index's own limits back."""
+    with IndexReader.open(index) as reader:
+        own = limits_of(reader)
+    calibrate_index(squares(studies(60, 168, 210, "l"), "local"), index)
+    with IndexReader.open(index) as reader:
+        local = limits_of(reader)
+        assert (local.local, local.studies) == (True, 60)
+        assert local.limits != own.limits
+    add_to_index(squares(studies(20, 60, 190, "more"), "more"), index)
+    with IndexReader.open(index) as reader:
+        assert limits_of(reader) == local
+    undo_calibration(index)
+    with IndexReader.open(index) as reader:
+        assert MeasureLimits.from_dict(reader.metadata(KEY)) == own
+
+
+def test_the_scores_and_measures_of_the_local_studies_are_the_reference(index: Path, squares: Squares) -> None:
+    calibrate_index(squares(studies(60, 168, 210, "l"), "local"), index)
+    with Searcher.open(index) as searcher:
+        reference = searcher.reference
+    assert reference is not None
+    assert reference.studies == 60
+    assert set(reference.scores) == {*SCORES, *MEASURES}
+    assert reference.abnormal["classifier"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_vote_stays_unless_another_is_better_beyond_chance(index: Path, squares: Squares) -> None:
+    """Where the former vote separates the labels, no other number of studies and no other temperature is taken."""
+    with IndexReader.open(index) as reader:
+        former = stored_rules(reader)
+    rules = calibrate_index(squares(studies(60, 60, 190, "l", spread=30), "local"), index).rules
+    assert (rules.k, rules.temperature) == (former.k, former.temperature)

@@ -20,7 +20,9 @@ TOKEN, FILING = "correct horse battery", "staple of those who file"
 
 
 def remembered(base: str, data: bytes, **headers: str) -> str:
-    reply = httpx.post(f"{base}/api/search", files={"files": data}, data={"heatmap": "true"}, headers=headers)
+    reply = httpx.post(
+        f"{base}/api/search", files={"files": data}, data={"heatmap": "true"}, headers=headers, timeout=60
+    )
     return str(reply.json()["remembered"]["study"]).rpartition("/")[2]
 
 
@@ -51,7 +53,7 @@ def test_a_filed_study_is_found_and_undone(serve: Serve, png: Png, place: Path) 
     name = remembered(base, png(128))
     filed = change(base, "studies", remembered=name, label="abnormal", study="s9", patient="eve", note="CT").json()
     assert (filed["action"], filed["study"], filed["label"], filed["note"]) == ("file", "s9", "abnormal", "CT")
-    nearest = httpx.post(f"{base}/api/search", files={"files": png(129)}).json()["cases"][0]
+    nearest = httpx.post(f"{base}/api/search", files={"files": png(129)}, timeout=60).json()["cases"][0]
     assert (nearest["study"], nearest["label"]) == ("s9", "abnormal")
     assert change(base, "studies", remembered=name, label="normal").status_code == 409
     assert change(base, "labels", study="s9", label="normal", note="second look").json()["former"] == "abnormal"
