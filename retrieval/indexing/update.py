@@ -79,14 +79,22 @@ def add_to_index(
 
         def store(batch: Batch) -> bool:
             if batch.cases:
-                writer.add([*map(collection.stored, batch.cases)], batch.embeddings, batch.thumbnails, batch.logits)
+                stored = [*map(collection.stored, batch.cases)]
+                writer.add(stored, batch.embeddings, batch.thumbnails, batch.logits, batch.extras)
             return True
 
         encoder = Encoder.open(writer.model)
         admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
         report = encode_all(
-            admitted, encoder, store, done=done, keep_blank=keep_blank, workers=workers, progress=progress
+            admitted,
+            encoder,
+            store,
+            done=done,
+            keep_blank=keep_blank,
+            workers=workers,
+            progress=progress,
+            preview=preview_side(writer),
         )
     return AddReport(
         path=str(path),
@@ -98,6 +106,12 @@ def add_to_index(
         behind=writer.behind if writer.remote else 0,
         differing=tuple(differing),
     )
+
+
+def preview_side(writer: IndexWriter) -> int:
+    """The pixels of the long side of an index's previews; 0 if it keeps none."""
+    side = writer.metadata("previews")
+    return side if type(side) is int else 0
 
 
 def update_index(collection: Collection, path: Path) -> UpdateReport:
