@@ -168,14 +168,17 @@ def measure_robustness(
 ) -> None:
     """Measure, print and write the figures under corruptions."""
     from retrieval.evaluation.robustness import robustness
+    from retrieval.reports.robustness_report import robustness_report
     from retrieval.searcher import Searcher
 
-    if files.figures or files.predictions or files.html:
-        raise BadParameter("--robustness writes only --csv and --json; leave out --figures, --predictions and --html")
+    if files.figures or files.predictions:
+        raise BadParameter("--robustness writes --csv, --json and --html; leave out --figures and --predictions")
     with Searcher.open(index) as searcher, progress("evaluating") as show:
         result = robustness(searcher, collection, progress=show, **how)
     if files.csv:
         write_file(files.csv, result.to_csv(), mark=files.excel)
+    if files.html:
+        write_file(files.html, robustness_report(result))
     if as_json:
         print_json(result.to_dict())
         return
@@ -248,7 +251,13 @@ def print_evaluation(result: "Evaluation") -> None:
         out.print(line)
     out.print()
     if result.unfamiliar:
-        out.print(f"Studies unlike what is indexed: {result.unfamiliar:,} of {result.studies:,}.", style="yellow")
+        why = ", ".join(f"{code} {count:,}" for code, count in result.reasons.items())
+        text = f"Studies unlike what is indexed: {result.unfamiliar:,} of {result.studies:,} ({why})."
+        out.print(text, style="yellow")
+    if result.borderline:
+        out.print(f"Borderline studies: {result.borderline:,} of {result.studies:,}.", style="yellow")
+    if result.drift and result.drift.sentence:
+        out.print(f"{result.drift.sentence}.", style="yellow")
     for text in result.notes:
         out.print(text, style="yellow")
     out.print(f"Decision rules: {result.rules.source}.", style="dim")

@@ -4,6 +4,7 @@ import typer
 
 from cli.commands import Group, add_command
 from cli.index_build import build, import_, merge
+from cli.index_calibrate import calibrate
 from cli.index_filing import filed, relabel, set_aside, undo
 from cli.index_inspect import export, info, list_, show, verify
 from cli.index_project import project
@@ -28,6 +29,7 @@ for command, *lines in (
     (set_aside, 'index set-aside s1 --reason "two patients on one film"'),
     (undo, "index undo", "index undo 17"),
     (filed, "index filed"),
+    (calibrate, "index calibrate local-studies", "index calibrate --undo"),
     (merge, "index merge south-index --prefix south/", "index merge shard-1 shard-2 --index joined"),
     (verify, "index verify", "index verify --index hand-index"),
     (compact, "index compact", "index compact --recall 0.999"),

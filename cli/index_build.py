@@ -9,6 +9,7 @@ import typer
 from typer import Option
 
 from cli.console import note, note_few, print_json, print_result, progress, radiographs
+from cli.index_calibrate import print_trial
 from cli.options.common import AsJson, IndexFolder, Workers, index_path
 from cli.options.data import CollectionOptions, FetchOptions, KeepBlank
 from cli.options.store import StoreOptions
@@ -18,6 +19,7 @@ from retrieval.notices import Code
 from retrieval.wording import sentence
 
 if TYPE_CHECKING:
+    from retrieval.datasets.collection import Collection
     from retrieval.indexing.build import BuildReport
     from retrieval.indexing.shards import ShardReport
 
@@ -47,6 +49,9 @@ def build(
             help="The long side of the picture kept of each radiograph, for comparisons; 0 keeps a thumbnail alone.",
         ),
     ] = 512,
+    regions: Annotated[
+        bool, Option("--regions", help="Encode regions of the radiographs, too, for --region. This takes longer.")
+    ] = False,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,6 +62,8 @@ def build(
     from retrieval.indexing.build import build_index
     from retrieval.indexing.shards import Shard, build_shard
 
+    if regions and shard is not None:
+        raise typer.BadParameter("a shard has no regions; after the merge: mura-search index regions")
     require_locks()
     arguments, target = store.arguments, index_path(index)
     with source.collection(collection) as cases, progress("indexing") as show:
@@ -74,10 +81,21 @@ def build(
                 cases, target, model=model, replace=replace, keep_blank=keep_blank, preview=preview, workers=workers,
                 progress=show, **arguments,
             )  # fmt: skip
+        if regions and shard is None:
+            encode_regions(cases, target)
     if shard is not None:
         print_shard(made, as_json)
     else:
         print_build(report, index, as_json)
+
+
+def encode_regions(collection: "Collection", target: Path) -> None:
+    """Encode the regions of a collection that was just indexed."""
+    from retrieval.regions import add_regions
+
+    with progress("encoding regions") as show:
+        _, unread = add_regions(target, paths={case.case: case.path for case in collection.cases}, progress=show)
+    note_few("without regions", unread)
 
 
 def print_shard(report: "ShardReport", as_json: bool) -> None:
@@ -105,6 +123,8 @@ def print_build(report: "BuildReport", index: Path | None, as_json: bool) -> Non
     if blank := sum(notice.code in BLANKS for notice in report.notices):
         print(f"Blank: {blank:,}. --keep-blank indexes blank radiographs as well.")
     print(f"Decision rules: {report.rules.source}.")
+    if report.trial is not None:
+        print_trial(report.trial)
     if warnings := len(report.warnings):
         print(f"Read with a warning: {warnings:,}; mura-search audit lists them.")
     for notice in report.notices:
@@ -159,7 +179,7 @@ def merge(
 def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bool) -> None:
     from index.reader import IndexReader
     from index.writer import IndexWriter
-    from retrieval.indexing.update import require_same_key
+    from retrieval.indexing.update import refresh_limits, require_same_key
 
     added, known, differing = 0, list[tuple[str, str]](), list[tuple[str, str]]()
     with IndexWriter.open(target) as writer:
@@ -174,6 +194,8 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
             added += merged.added
             known += merged.known
             differing += merged.differing
+        if added:
+            refresh_limits(writer)
     pairs = [{"case": case, "indexed": indexed} for case, indexed in known]
     differences = [{"case": case, "difference": words} for case, words in differing]
     lines = [f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."]

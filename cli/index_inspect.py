@@ -26,6 +26,8 @@ from index.checksums import SUMS
 from index.errors import IndexFailure
 from retrieval.wording import printable
 
+CLASSIFIERS = ("the one that came with the model", "a local one, learned on local studies")
+
 __all__ = ["export", "info", "list_", "show", "verify"]
 
 
@@ -147,6 +149,7 @@ def show(
 
 def info(index: IndexFolder = None, as_json: AsJson = False) -> None:
     """Show what an index holds."""
+    from retrieval.decision.measure_limits import limits_of
     from retrieval.encoding.bundle import Bundle
 
     with index_reader(index) as reader:
@@ -158,6 +161,7 @@ def info(index: IndexFolder = None, as_json: AsJson = False) -> None:
             "model": {"name": bundle.name, "sha256": bundle.sha256, "synthetic": bundle.synthetic},
             "collection": reader.metadata("collection"),
             "rules": reader.metadata("rules"),
+            "measure_limits": limits_of(reader).to_dict(),
             "history": reader.history(),
         }
     if as_json:
@@ -183,6 +187,8 @@ def print_info(content: Mapping[str, Any]) -> None:
         ("collection", f"{collection['root']} ({collection['layout']}){gone}".strip()),
         ("model", f"{model['name']} ({model['sha256'][:8]})"),
         ("rules", f"{rules['k']} studies vote; {rules['source']}"),
+        ("classifier", CLASSIFIERS["local" in rules]),
+        ("measures", _measures(content["measure_limits"])),
         ("search", _search(store)),
         ("generation", f"{content['generation']}, created {content['created']}"),
         ("last change", _change(last) if last else "none"),
@@ -190,6 +196,17 @@ def print_info(content: Mapping[str, Any]) -> None:
         print(f"{name:<12} {printable(text)}")
     if collection["synthetic"]:
         print("It holds synthetic radiographs: its answers show how the tool works, no more.")
+
+
+def _measures(limits: Mapping[str, Any]) -> str:
+    """Whether queries are compared by their plain measures, and if not, why and what to do."""
+    from retrieval.decision.measure_limits import FEWEST
+
+    if not limits["studies"]:
+        return "none: an earlier version built this index; build it again, so that soft or noisy queries are flagged"
+    if not limits["limits"]:
+        return f"of {limits['studies']:,} studies, too few for limits; from {FEWEST} studies on, they flag queries"
+    return f"limits from {limits['studies']:,} studies: " + ", ".join(limits["limits"])
 
 
 def _search(store: Mapping[str, Any]) -> str:

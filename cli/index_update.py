@@ -118,9 +118,13 @@ def remove(
                 names = indexed_names(field, name)
                 counts[field, name] = len(reader.find(field, names)) + sum(getattr(c, field) in names for c in unread)
     else:
+        from retrieval.indexing.update import refresh_limits
+
         with index_writer(index) as writer:
             counts = {(field, name): len(writer.remove({field: indexed_names(field, name)})) for field, name in wanted}
             hidden = hashed_elsewhere(writer)
+            if any(counts.values()):
+                refresh_limits(writer)
         note_leftovers(writer)
         if not any(counts.values()):
             raise IndexFailure(f"the index holds none of these, so nothing was removed{hidden}")

@@ -133,24 +133,30 @@ def figures(answer: "Answer", marks: str) -> "Table":
             answer.classifier.probability,
             label_word(answer.classifier.abnormal),
             answer.classifier.threshold,
+            answer.classifier.borderline,
         ),
         (
             f"vote of {answer.knn.k} {'study' if answer.knn.k == 1 else 'studies'}",
             answer.knn.probability,
             label_word(answer.knn.abnormal),
             answer.knn.threshold,
+            answer.knn.borderline,
         ),
     ]
-    for name, probability, verdict, threshold in rows:
+    for name, probability, verdict, threshold, borderline in rows:
         picture = line_of(bar(probability, threshold, marks), "dim")
-        table.add_row(name, figure(probability), styled(verdict), picture, f"threshold {threshold:.2f}")
+        table.add_row(name, figure(probability), called(verdict, borderline), picture, f"threshold {threshold:.2f}")
     familiarity = answer.familiarity
     near = None if familiarity.similarity is None else familiarity.similarity >= familiarity.limit
-    known = {True: "near", False: "far", None: "unknown"}[near]
-    table.add_row(
-        "nearest study", cosine(familiarity.similarity), styled(known), "", f"limit {cosine(familiarity.limit)}"
-    )
+    known = called({True: "near", False: "far", None: "unknown"}[near], familiarity.borderline)
+    table.add_row("nearest study", cosine(familiarity.similarity), known, "", f"limit {cosine(familiarity.limit)}")
     return table
+
+
+def called(verdict: str, borderline: bool | None) -> "Text":
+    """A verdict, with "borderline" below it where that is so."""
+    text = styled(verdict)
+    return text.append("\nborderline", "yellow") if borderline else text
 
 
 def views(answer: "Answer") -> "Table":

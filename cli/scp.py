@@ -54,6 +54,7 @@ class NodeOptions(ResultOptions):
     def node(self, spool: Path, host: str, port: int, index: Path | None) -> "Iterator[Node]":
         """A node that is not started yet, with a searcher of its own. Raises BadParameter."""
         from retrieval.dicom.storage_scp import NodeSettings, Peer, answering_node
+        from retrieval.evaluation.drift import DriftMonitor
         from retrieval.searcher import Searcher
 
         if not self.receives_results:
@@ -67,7 +68,11 @@ class NodeOptions(ResultOptions):
             raise typer.BadParameter(str(error)) from error
         archive = self.open()
         with Searcher.open(index) as searcher:
-            yield answering_node(settings, searcher, peer=peer, archive=archive, folder=self.dicom_out, tell=note)
+            monitor = DriftMonitor()
+            yield answering_node(
+                settings, searcher, peer=peer, archive=archive, folder=self.dicom_out, tell=note,
+                follow=lambda answer: monitor.add(answer, searcher.reference),
+            )  # fmt: skip
 
 
 def scp(

@@ -127,7 +127,7 @@ def print_entry(entry: "Entry | Skipped", result: "Worklist", as_json: bool) -> 
     if as_json:
         print_json(entry.to_dict(rank), lines=True)
         return
-    words = [f"{entry.mean:.2f}", call(entry), *(["unfamiliar"] if unfamiliar(entry) else []), entry.study]
+    words = [f"{entry.mean:.2f}", call(entry), *filter(None, [mark(entry)]), entry.study]
     print(printable(f"{rank:,} of {len(result.entries):,}  {'  '.join(words)}"), flush=True)
 
 
@@ -143,6 +143,8 @@ def print_worklist(result: "Worklist") -> None:
     for entry in result.entries:
         for warning in entry.warnings:
             out.print(printable(f"{entry.study}: {warning}."), style="yellow")
+    if result.drift and result.drift.sentence:
+        out.print(f"{result.drift.sentence}.", style="yellow")
     if result.index.synthetic:
         out.print(SYNTHETIC_ORDER, style="yellow")
     if result.skipped:
@@ -164,7 +166,7 @@ def worklist_rows(result: "Worklist") -> "Table":
             f"{answer.classifier.probability:.2f}",
             "-" if answer.knn.probability is None else f"{answer.knn.probability:.2f}",
             nearest,
-            "unfamiliar" if unfamiliar(entry) else "",
+            mark(entry),
             printable(entry.study),
         )
     return table
@@ -174,6 +176,11 @@ def call(entry: "Entry") -> str:
     """What both say; "undecided" where they do not agree."""
     answer = entry.answer
     return "undecided" if answer.agreement is False else "abnormal" if answer.classifier.abnormal else "normal"
+
+
+def mark(entry: "Entry") -> str:
+    """What qualifies a study's figures, in one word."""
+    return "unfamiliar" if unfamiliar(entry) else "borderline" if entry.answer.borderline else ""
 
 
 def unfamiliar(entry: "Entry") -> bool:

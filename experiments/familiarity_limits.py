@@ -1,20 +1,33 @@
 """What do the familiarity limits flag? Measured on held-out radiographs of the collection, and on other pictures.
 
     python -m experiments.familiarity_limits DATA --index INDEX [--other DATA2] [--most 300]
+    python -m experiments.familiarity_limits DATA --index INDEX --folds 5 [--other DATA2] [--stride 6]
 
-INDEX holds the split `train` of DATA. Each picture is a query of one view:
+In the first form INDEX holds the split `train` of DATA. Each picture is a query of one view:
 
 - the split `valid` of DATA, by study as well: here each flag is a false alarm, and the limits were set for 1 %;
 - the same radiographs inverted, turned, mirrored, blurred, cut to their middle and made fainter;
 - the split `valid` of DATA2 by body part, without radiographs that the model was trained on;
 - synthetic fingers; noise; text pages; gradients; and crops of the photographs in scikit-learn and Matplotlib.
 
+In the second form INDEX holds all of DATA, and no radiograph is encoded. In folds by patient are judged:
+
+- false alarms of the plain measures; also where limits are learned from 200, 100 and 50 studies of the other folds;
+- false alarms of all reasons, of patients on whom the model was not trained: rules and limits are learned without the
+  fold, and each of its studies is judged from its stored embeddings and measures;
+- DATA2 by the measures' limits of DATA, and by its own in halves;
+- every STRIDE-th study under `images.corruptions` at each strength, by measures alone.
+
 Printed are the share that is flagged at the stored limits, and the number for each reason. 95 % intervals by
-bootstrap over patients. Nothing is tuned.
+bootstrap over patients. Nothing is tuned. The stored limits of similarity and looks are judged, those of the measures
+by --folds.
 """
 
 import argparse
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import cv2
@@ -22,10 +35,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._timing import machine
+from index.case import Case
 from retrieval.datasets.collection import read_collection
+from retrieval.decision.familiarity import familiarity
+from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.leave_patient_out import StudyMatrix
+from retrieval.decision.measure_limits import MeasureLimits, learn_measure_limits
 from retrieval.encoding.bundle import digest_number
 from retrieval.errors import RadiographError
 from retrieval.evaluation.metrics import bootstrap_ratios
+from retrieval.images.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from retrieval.images.measures import MEASURES, TABLE, measure, measure_rows, unpacked
 from retrieval.images.radiograph import read_radiograph
 from retrieval.searcher import Searcher
 from retrieval.synthetic.dataset import draw_study
@@ -36,6 +56,7 @@ REASONS = ("nearest", "part", "inverted", "on its side")
 WORDS = ("the", "of", "bone", "joint", "no", "fracture", "normal", "study", "left", "right", "patient", "report")
 
 Picture = NDArray[np.uint8]
+Floats = NDArray[np.float64]
 Group = list[tuple[Picture, str, str]]  # pixels, patient, study
 
 
@@ -176,6 +197,125 @@ def line(beyond: NDArray[np.float64], owners: Sequence[str], rounds: int) -> str
     return f"{flagged.sum()} of {len(beyond)} | {estimate_text(share)} | {reasons}"
 
 
+def folds_of(cases: Sequence[Case], allowed: NDArray[np.bool_], folds: int, seed: int) -> Iterator[NDArray[np.bool_]]:
+    """The held-out radiographs (N,) of each fold: of about one of `folds` of the patients that are allowed."""
+    names = sorted({case.patient for case, usable in zip(cases, allowed, strict=True) if usable})
+    order = np.random.default_rng(seed).permutation(names)
+    for fold in range(folds):
+        held = set(order[fold::folds].tolist())
+        yield np.array([case.patient in held for case in cases])
+
+
+def by_study(cases: Sequence[Case], rows: NDArray[np.bool_]) -> dict[str, list[int]]:
+    studies: dict[str, list[int]] = {}
+    for row in np.flatnonzero(rows).tolist():
+        studies.setdefault(cases[row].study, []).append(row)
+    return studies
+
+
+def learned(cases: Sequence[Case], rows: Floats, kept: NDArray[np.bool_], most: int, seed: int) -> MeasureLimits:
+    """The limits of the kept radiographs, of at most `most` studies of them."""
+    studies = sorted(by_study(cases, kept))
+    chosen = set(np.random.default_rng(seed).permutation(studies)[:most].tolist())
+    some = [row for row in np.flatnonzero(kept).tolist() if cases[row].study in chosen]
+    return learn_measure_limits([cases[row].study for row in some], rows[some])
+
+
+def counted(name: str, flagged: int, total: int, reasons: Counter[str]) -> str:
+    why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    return f"| {name} | {flagged} of {total} | {flagged / max(1, total):.3f} | {why} |"
+
+
+def measured_alarms(cases: Sequence[Case], rows: Floats, folds: int, seed: int) -> None:
+    for most in (100_000, 200, 100, 50):
+        flagged, total, reasons = 0, 0, Counter[str]()
+        for held in folds_of(cases, np.ones(len(cases), np.bool_), folds, seed):
+            limits = learned(cases, rows, ~held, most, seed)
+            for own in by_study(cases, held).values():
+                codes = [str(found[0]) for found in limits.beyond(rows[own])]
+                flagged, total = flagged + bool(codes), total + 1
+                reasons.update(codes)
+        print(
+            counted(
+                f"measures, limits from {f'{most} studies' if most < len(cases) else 'all'}", flagged, total, reasons
+            )
+        )
+
+
+def all_alarms(searcher: Searcher, cases: Sequence[Case], rows: Floats, folds: int, seed: int) -> None:
+    bundle, appearance = searcher.encoder.bundle, searcher.encoder.appearance
+    embeddings, logits = searcher.index.embeddings(), searcher.index.logits()
+    thumbnails = [picture for batch in searcher.index.batches() for picture in batch.thumbnails]
+    seen = bundle.seen_in(cases, thumbnails)
+    unseen = np.array([digest_number(case.digest) not in seen for case in cases])
+    flagged, total, reasons, former = 0, 0, Counter[str](), 0
+    for held in folds_of(cases, unseen, folds, seed):
+        kept = ~held
+        others = [case for case, keep in zip(cases, kept, strict=True) if keep]
+        rules = learn_rules(others, embeddings[kept], logits[kept], trained_on=seen, appearance=appearance)
+        limits = learn_measure_limits([case.study for case in others], rows[kept])
+        nearest = StudyMatrix(others, embeddings[kept]).similarities(embeddings).max(axis=1)
+        for own in by_study(cases, held).values():
+            unusual = limits.beyond(rows[own])
+            judged = familiarity(embeddings[own], nearest[own].tolist(), rules, appearance, unusual)
+            flagged, total = flagged + bool(judged.codes), total + 1
+            former += len(judged.codes) > len(unusual)
+            reasons.update(judged.codes)
+    print(counted("all reasons, patients unknown to the model", flagged, total, reasons))
+    print(f"(of these, {former} by reasons other than measures)")
+
+
+def changed_measures(cases: Sequence[Case], rows: Floats, size: int, *, folds: int, stride: int, seed: int) -> None:
+    chosen = set(sorted({case.study for case in cases})[::stride])
+    judged: dict[tuple[str, str], list[list[str]]] = {}
+    for held in folds_of(cases, np.ones(len(cases), np.bool_), folds, seed):
+        limits = learned(cases, rows, ~held, len(cases), seed)
+        for study, own in by_study(cases, held).items():
+            if study not in chosen:
+                continue
+            pictures = [(cases[row].case, read_radiograph(Path(cases[row].path)).pixels) for row in own]
+            for name in CORRUPTIONS:
+                for strength, word in enumerate(STRENGTHS):
+                    views = [
+                        measure(corrupt(pixels, name, strength, zlib.crc32(f"{name} {case}".encode())), size)
+                        for case, pixels in pictures
+                    ]
+                    codes = [str(found[0]) for found in limits.beyond(measure_rows(views))]
+                    judged.setdefault((name, word), []).append(codes)
+    for (name, word), codes_of_all in judged.items():
+        reasons = Counter(code for codes in codes_of_all for code in codes)
+        print(counted(f"{name}, {word}", sum(map(bool, codes_of_all)), len(codes_of_all), reasons))
+
+
+def other_collection(data: Path, cases: Sequence[Case], rows: Floats, size: int) -> None:
+    """Another collection by limits of this one, and by its own in halves."""
+    found = read_collection(data).cases
+    other = measure_rows([measure(read_radiograph(Path(case.path)).pixels, size) for case in found])
+    limits = learn_measure_limits([case.study for case in cases], rows)
+    every = np.ones(len(found), np.bool_)
+    codes = [[str(hit[0]) for hit in limits.beyond(other[own])] for own in by_study(found, every).values()]
+    reasons = Counter(code for own in codes for code in own)
+    print(counted(f"{data.name}, limits of this index", sum(map(bool, codes)), len(codes), reasons))
+    measured_alarms(found, other, 2, 1)
+
+
+def in_folds(data: Path, index: Path, other: Path | None, *, folds: int, stride: int, seed: int) -> None:
+    with Searcher.open(index) as searcher:
+        size = searcher.encoder.bundle.preprocessing.size
+        paths = {case.case: case.path for case in read_collection(data).cases}
+        cases = [case for case in searcher.index.cases() if case.case in paths]
+        stored = [unpacked(data) for data in searcher.index.extra(TABLE)]
+        known = np.array([astuple(own) if own else [np.nan] * len(MEASURES) for own in stored])
+        if np.isnan(known).any():  # an index of an earlier version
+            known = measure_rows([measure(read_radiograph(Path(paths[case.case])).pixels, size) for case in cases])
+        print("\n| | flagged | share | reasons |\n|---|---|---|---|")
+        measured_alarms(cases, known, folds, seed)
+        all_alarms(searcher, cases, known, folds, seed)
+        if other:
+            other_collection(other, cases, known, size)
+        changed_measures(cases, known, size, folds=folds, stride=stride, seed=seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -185,8 +325,16 @@ def main() -> None:
     parser.add_argument("--drawn", type=int, default=100, metavar="N", help="so many of each drawn or cropped group")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10_000)
+    parser.add_argument(
+        "--folds", type=int, default=0, help="judge in so many folds by patient; INDEX holds all of DATA"
+    )
+    parser.add_argument("--stride", type=int, default=6, metavar="N", help="with --folds, change every Nth study")
     options = parser.parse_args()
     machine("onnxruntime", "opencv-python-headless", "numpy")
+    if options.folds:
+        shared = {"folds": options.folds, "stride": options.stride, "seed": options.seed}
+        in_folds(options.data, options.index, options.other, **shared)
+        return
     with Searcher.open(options.index) as searcher:
         seen, rules = searcher.encoder.bundle.seen(), searcher.rules
         print(

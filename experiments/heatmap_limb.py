@@ -76,11 +76,11 @@ def measure(encoder: Encoder, examples: list[Example]) -> dict[str, dict[str, li
     figures: dict[str, dict[str, list[float]]] = {"before": {}, "after": {}, "mask": {}}
     for example in examples:
         views = encoder.views([encoder.prepare(example.pixels)])
-        logit = float(encoder.pool(views).logits[0])
+        encoded = encoder.pool(views)
         limb, film = limb_mask(example.pixels), empty_film(example.pixels)
         drawn = {
             "before": explain_class(encoder, example.pixels, views=views).values,
-            "after": evidence_of(encoder, rules, example.pixels, logit, views=views).values,
+            "after": evidence_of(encoder, rules, example.pixels, encoded, views=views).values,
         }
         for name, values in drawn.items():
             row = (share(values, ~limb), share(values, film), float((values > 0.3).mean()))
@@ -88,7 +88,7 @@ def measure(encoder: Encoder, examples: list[Example]) -> dict[str, dict[str, li
                 figures[name].setdefault(column, []).append(value)
             figures[name].setdefault("drawn", []).append(float(values.any()))
         if example.lesions.any():
-            asked = evidence_of(encoder, rules, example.pixels, logit, views=views, always=True).values
+            asked = evidence_of(encoder, rules, example.pixels, encoded, views=views, always=True).values
             for name, values in (("before", drawn["before"]), ("after", asked)):
                 own = pointing(values, example.lesions, size)
                 for column, value in zip(POINTING, (own[1], own[3]), strict=True):

@@ -133,6 +133,10 @@ class IndexBuilder(Closing):
         """(N,), in row order."""
         return self._database.logits()
 
+    def extra(self, table: str) -> list[bytes]:
+        """The bytes of every case in one of the tables `index.sqlite.schema.EXTRAS`, in row order; b"" for none."""
+        return self._database.extra_of_all(table)
+
     def forget(self, names: Collection[str]) -> None:
         """Remove cases that were added, so that they can be added again."""
         with self._database.transaction(writing=True):

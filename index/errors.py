@@ -7,12 +7,14 @@
         ├── IndexSchema        written by another version of the format
         ├── IndexDamaged       the bytes are not those that were written
         ├── IndexBusy          another process writes, or the path is taken
-        └── IndexUnreachable   the Milvus server does not answer
+        ├── IndexUnreachable   the Milvus server does not answer
+        └── ChangeRefused      a reader's change that cannot be made, or not be undone
 
 `retrieval.errors` continues the tree. The command line prints the message after `error: ` and exits 1.
 """
 
 __all__ = [
+    "ChangeRefused",
     "IndexBusy",
     "IndexDamaged",
     "IndexFailure",
@@ -64,4 +66,8 @@ class IndexBusy(IndexFailure):
 
 
 class IndexUnreachable(IndexFailure):
+    pass
+
+
+class ChangeRefused(IndexFailure):
     pass

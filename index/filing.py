@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import LABEL_NAMES, Case
-from index.errors import IndexFailure
+from index.errors import ChangeRefused
 from index.filed import Filed, change_of
 from index.sqlite.reader import Extras
 from index.sqlite.writer import CaseWriter, now
@@ -31,7 +31,7 @@ __all__ = ["FilingWriter"]
 class FilingWriter(IndexWriter):
     """An index opened for writing as `IndexWriter` opens it, with changes that can be undone.
 
-    Raises IndexFailure, and changes nothing, for what is refused.
+    Raises ChangeRefused, and changes nothing, for what is refused.
     """
 
     def file(
@@ -49,10 +49,10 @@ class FilingWriter(IndexWriter):
         study = cases[0].study
         with self._change():
             if self._database.cases_where("study", [study]):
-                raise IndexFailure(f"the index holds a study {study} already; give another name")
+                raise ChangeRefused(f"the index holds a study {study} already; give another name")
             digests = {case.digest for case in cases} - {""}
             if same := list(self._database.cases_where("digest", digests).values()):
-                raise IndexFailure(
+                raise ChangeRefused(
                     f"this radiograph is indexed already, as study {same[0].study}; correct the label of that study"
                 )
             self._database.insert(cases, embeddings, thumbnails, logits, extras)
@@ -97,7 +97,7 @@ class FilingWriter(IndexWriter):
             number = max(entries, default=0) if generation is None else generation
             if number not in entries:
                 which = f"change {number} is none that" if generation is not None else "there is nothing that"
-                raise IndexFailure(f"{which} can be undone; mura-search index filed lists what can be")
+                raise ChangeRefused(f"{which} can be undone; mura-search index filed lists what can be")
             entry = json.loads(entries[number])
             {"file": self._undo_file, "relabel": self._undo_relabel, "set-aside": self._undo_set_aside}[
                 entry["action"]
@@ -117,7 +117,7 @@ class FilingWriter(IndexWriter):
     def _undo_set_aside(self, entry: Mapping[str, Any]) -> None:
         cases = [Case(**record) for record in entry["records"]]
         if known := self._database.cases_where("case", [case.case for case in cases]):
-            raise IndexFailure(f"radiograph {next(iter(known.values())).case} is indexed again; remove it first")
+            raise ChangeRefused(f"radiograph {next(iter(known.values())).case} is indexed again; remove it first")
         vectors = [np.frombuffer(_bytes(vector), "<f4") for vector in entry["vectors"]]
         images, logits = [_bytes(image) for image in entry["images"]], np.array(entry["logits"], np.float32)
         extras = {table: [_bytes(data) for data in of_cases] for table, of_cases in entry["extras"].items()}
@@ -126,12 +126,12 @@ class FilingWriter(IndexWriter):
         try:
             self._require_whole_studies(cases)
         except ValueError as error:
-            raise IndexFailure(f"{error}; correct that first") from error
+            raise ChangeRefused(f"{error}; correct that first") from error
 
     def _of_study(self, study: str) -> dict[int, Case]:
         found = self._database.cases_where("study", [study])
         if not found:
-            raise IndexFailure(f"the index holds no study {study}; mura-search index list shows what it holds")
+            raise ChangeRefused(f"the index holds no study {study}; mura-search index list shows what it holds")
         return found
 
     def _unchanged(self, entry: Mapping[str, Any]) -> list[int]:
@@ -139,7 +139,7 @@ class FilingWriter(IndexWriter):
         found = self._database.cases_where("study", [entry["study"]])
         as_left = {case.case for case in found.values()} == set(entry["names"])
         if not as_left or any(case.label_name != entry["label"] for case in found.values()):
-            raise IndexFailure(f"study {entry['study']} was changed since; undo the later change first")
+            raise ChangeRefused(f"study {entry['study']} was changed since; undo the later change first")
         return list(found)
 
 

@@ -1,6 +1,6 @@
 """An index as it is at one moment, for work that takes long: `FrozenReader(reader)`."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index.case import LABEL_NAMES, Case
 from index.errors import IndexBusy
 from index.generation import Generation
-from index.reader import ATTEMPTS, Hit, IndexReader
+from index.reader import ATTEMPTS, Hit, IndexReader, Where
 from index.sqlite.reader import Batch
 
 __all__ = ["FrozenReader"]
@@ -56,17 +56,11 @@ class FrozenReader(IndexReader):
     def refresh(self) -> bool:
         return False
 
-    def search(
-        self,
-        embeddings: NDArray[np.float32],
-        k: int,
-        *,
-        where: Mapping[str, Collection[str]] | None = None,
-        exclude_patients: Sequence[Collection[str]] | None = None,
+    def _search(
+        self, queries: NDArray[np.float32], k: int, where: Where, exclude: Sequence[Collection[str]] | None
     ) -> list[list[Hit]]:
-        if where or any(exclude_patients or ()):
+        if where or any(exclude or ()):
             raise ValueError("a frozen index searches all cases: it takes no filters and excludes no patients")
-        queries = np.ascontiguousarray(embeddings, dtype=np.float32)
         answers, _ = self._frozen.search(queries, k, {}, None, self._database)
         return [[Hit(similarity, self._cases_by_row[row]) for similarity, row in answer] for answer in answers]
 

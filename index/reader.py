@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from index.milvus.store import MilvusStore
     from index.milvus.sync import RemoteGeneration
 
-__all__ = ["Hit", "IndexReader", "model_folder", "require_index"]
+__all__ = ["Hit", "IndexReader", "Where", "model_folder", "require_index"]
 
 CHECKED = 64 << 20  # bytes: a cases.sqlite up to this size is compared with its checksum when it is opened
 REMEMBERED = 50_000  # cases that are kept in memory after they were shown
@@ -36,6 +36,9 @@ ATTEMPTS = 20  # to search while other processes change the index
 LONG_READS = 5  # attempts to read everything
 
 T = TypeVar("T")
+Where = Mapping[str, Collection[str]]
+"""Fields of `Case` to the values allowed."""
+
 _File = tuple[int, int] | None
 
 
@@ -135,7 +138,7 @@ class IndexReader(Closing):
         embeddings: NDArray[np.float32],
         k: int,
         *,
-        where: Mapping[str, Collection[str]] | None = None,
+        where: Where | None = None,
         exclude_patients: Sequence[Collection[str]] | None = None,
     ) -> list[list[Hit]]:
         """The k nearest studies of each query.
@@ -153,9 +156,14 @@ class IndexReader(Closing):
             raise ValueError(f"k is the number of studies to find, at least 1, not {k}")
         for field, values in (where or {}).items():
             require_filter(field, values)
+        return self._search(queries, k, where or {}, exclude_patients)
+
+    def _search(
+        self, queries: NDArray[np.float32], k: int, where: Where, exclude: Sequence[Collection[str]] | None
+    ) -> list[list[Hit]]:
         for _ in range(ATTEMPTS):
             current = self._generation
-            answers, generation = current.search(queries, k, where or {}, exclude_patients, self._database)
+            answers, generation = current.search(queries, k, where, exclude, self._database)
             cases = self._cases(current, [row for answer in answers for _, row in answer], generation)
             if cases is not None:
                 found = iter(cases)
@@ -303,7 +311,8 @@ class IndexReader(Closing):
         """The changes of the index, oldest first, one entry a transaction.
 
         Each has "generation", "at" (UTC), "action" ("add", "merge", "update", "remove", "relabel", "synthetic",
-        "compact", "project", "file", "set-aside" or "undo"), "detail", and "cases", the number afterwards.
+        "compact", "project", "file", "set-aside", "undo", "calibrate" or "undo-calibrate"), "detail", and "cases", the
+        number afterwards.
         """
         return self._database.history()
 

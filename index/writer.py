@@ -159,6 +159,17 @@ class IndexWriter(Closing):
             if action:
                 self._database.record(action, {"cases": len(rows), **detail})
 
+    def extra(self, table: str) -> list[bytes]:
+        """The bytes of every case in one of the tables `index.sqlite.schema.EXTRAS`, in row order; b"" for none."""
+        with self._database.transaction():
+            return self._database.extra_of_all(table)
+
+    def set_metadata(self, key: str, value: object) -> None:
+        """Store a JSON value for `IndexReader.metadata`; there is no history."""
+        with self._change():
+            values = self._database.metadata()["values"]
+            self._database.set_metadata(values=values | {key: value})
+
     def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
         """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.
 
@@ -283,6 +294,16 @@ class IndexWriter(Closing):
                 if _is_synthetic(other.metadata("collection")):
                     self._mark()
         return Merged(added, known, differing)
+
+    def set_values(self, action: str, detail: Mapping[str, object], values: Mapping[str, object]) -> None:
+        """Store JSON values for `metadata` in one transaction, with an entry of this action in the history.
+
+        A value of None removes its key.
+        """
+        with self._change():
+            stored = self._database.metadata()["values"] | values
+            self._database.set_metadata(values={key: value for key, value in stored.items() if value is not None})
+            self._database.record(action, detail)
 
     def mark_synthetic(self) -> None:
         """Mark the index as holding synthetic radiographs, before some are added."""

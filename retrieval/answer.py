@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from index.case import LABEL_NAMES
@@ -41,18 +41,25 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierAnswer:
-    """Calibrated probability of abnormality, the mean over the views; abnormal if it is above the threshold."""
+    """Calibrated probability of abnormality, the mean over the views; abnormal if it is above the threshold.
+
+    `source` is "model" for the classifier that came with the model, "local" for one that was learned on local studies
+    (`decision.local_classifier`).
+    `borderline` says whether mild changes of the radiographs could turn the prediction; None where it was not learned.
+    """
 
     probability: float
     abnormal: bool
     threshold: float
+    source: str = "model"
+    borderline: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VoteAnswer:
     """The vote of the `k` nearest studies of each view, the mean over the views; None if no study could vote.
 
-    `studies` is how many studies vote on any view.
+    `studies` is how many studies vote on any view. `borderline` as in `ClassifierAnswer`.
     """
 
     probability: float | None
@@ -60,6 +67,7 @@ class VoteAnswer:
     threshold: float
     k: int
     studies: int = 0
+    borderline: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +83,25 @@ class FindingShare:
 class Familiarity:
     """The nearest similarity of the least familiar view, and the limit below which the query is unlike the index.
 
-    `reasons` says why it is not familiar: too little similarity, another body part, inverted, on its side.
+    `reasons` says why it is not familiar: too little similarity, another body part, inverted, on its side, softer and
+    so on; `codes` are the same as `notices.Unlike` names them. `borderline` says whether the similarity is so little
+    above the limit that mild changes could turn it; None where that was not learned.
     """
 
     similarity: float | None
     limit: float
     familiar: bool | None
     reasons: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    borderline: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ViewAnswer:
     """The same figures for one of the views, and the file of its heatmap if one was asked for.
 
-    `reasons` says why the view is not familiar, if it is not.
+    `reasons` says why the view is not familiar, if it is not. `measures` has the numbers of `images.measures.Measures`
+    by name.
     """
 
     file: str
@@ -97,6 +110,7 @@ class ViewAnswer:
     similarity: float | None
     heatmap: str | None = None
     reasons: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +229,12 @@ class Answer(Tabular):
         """The patients left out whom no notice names."""
         named = {notice.detail.get("patient") for notice in self.notices if notice.code != Code.UNKNOWN_PATIENT}
         return [name for name in self.query.excluded_patients if name not in named]
+
+    @property
+    def borderline(self) -> bool | None:
+        """Whether a prediction or the similarity is borderline; None where that was not learned."""
+        known = (self.classifier.borderline, self.knn.borderline, self.familiarity.borderline)
+        return None if self.classifier.borderline is None else any(known)
 
     @property
     def warnings(self) -> tuple[str, ...]:

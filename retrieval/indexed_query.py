@@ -14,6 +14,7 @@ from retrieval.encoding.encoder import Encoded
 from retrieval.errors import HeatmapError, RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.explain.smooth_grad_cam import explain_class
+from retrieval.images.measures import TABLE, Measures, unpacked
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import indexed_names
@@ -27,13 +28,15 @@ __all__ = ["IndexedStudy", "case_pixels", "indexed_study", "pictures_of", "searc
 class IndexedStudy:
     """A study of V indexed radiographs: its cases, its views, and what the index stores of them.
 
-    The pixels of a view are those of the small picture that the index stores.
+    The pixels of a view are those of the small picture that the index stores. `measures` are those of the radiographs
+    as read, none if the index does not have all of them.
     """
 
     cases: tuple[Case, ...]
     views: tuple[View, ...]
     encoded: Encoded
     notice: Notice
+    measures: tuple[Measures, ...] = ()
 
     @property
     def study(self) -> str:
@@ -67,7 +70,10 @@ def indexed_study(index: IndexReader, name: str, prefixes: tuple[str, ...] = ())
     )
     label = batch.cases[0].label_name
     notice = Notice(Code.INDEXED_STUDY, detail={"study": batch.cases[0].study, "label": label, "patient": patient})
-    return IndexedStudy(tuple(batch.cases), views, Encoded(batch.embeddings, batch.logits), notice)
+    measures = [unpacked(data) for data in batch.extras.get(TABLE, ())]
+    known = tuple(own for own in measures if own is not None)
+    encoded = Encoded(batch.embeddings, batch.logits)
+    return IndexedStudy(tuple(batch.cases), views, encoded, notice, known if len(known) == len(measures) else ())
 
 
 def search_indexed(
@@ -88,9 +94,11 @@ def search_indexed(
     study = indexed_study(searcher.index, name, tuple(searcher.prefixes))
     pixels = [case_pixels(case) for case in study.cases] if heatmap else []
     files = overlay_files(heatmap, len(pixels), [case.path for case in study.cases]) if heatmap else []
-    answer = searcher.answer(study.views, study.encoded, k=k, patient=patient, where=where, notices=[study.notice])
+    answer = searcher.answer(
+        study.views, study.encoded, k=k, patient=patient, where=where, notices=[study.notice], measures=study.measures
+    )
     for file, picture in zip(files, pixels, strict=True):
-        write_overlay(file, overlay(picture, explain_class(searcher.encoder, picture)))
+        write_overlay(file, overlay(picture, explain_class(searcher.explained, picture)))
     if files:
         views = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=True))
         answer = replace(answer, views=tuple(views))

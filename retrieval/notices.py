@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-__all__ = ["BLANKS", "DOUBTS", "Code", "Detail", "Notice", "of_view", "without_names"]
+__all__ = ["BLANKS", "DOUBTS", "Code", "Detail", "Notice", "Unlike", "of_view", "without_names"]
 
 Detail = str | int | float
 
@@ -49,6 +49,8 @@ class Code(StrEnum):
     MANY_VIEWS = "many-views"
     NO_VOTE = "no-vote"
     NO_SUCH_LABEL = "no-such-label"
+    BORDERLINE = "borderline"
+    NEARLY_UNFAMILIAR = "nearly-unfamiliar"
     NO_SUCH_STUDY = "no-such-study"
     # A collection.
     WITHOUT_STUDY = "without-study"
@@ -82,6 +84,23 @@ class Code(StrEnum):
     # An evaluation.
     SYNTHETIC_FIGURES = "synthetic-figures"
     MERGED_PATIENTS = "merged-patients"
+
+
+class Unlike(StrEnum):
+    """Why a query is unlike the index."""
+
+    FAR = "far"
+    NO_RADIOGRAPH = "no-radiograph"
+    OTHER_PART = "other-part"
+    INVERTED = "inverted"
+    TURNED = "turned"
+    SOFTER = "softer"
+    SHARPER = "sharper"
+    NOISIER = "noisier"
+    NARROWER = "narrower-range"
+    FAINTER = "fainter"
+    WHITER = "whiter"
+    SMALLER = "smaller"
 
 
 BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))

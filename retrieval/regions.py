@@ -147,15 +147,22 @@ def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8], count: int = COU
     centres: list[tuple[float, float]] = []
     for position in np.argsort(-suspicion, axis=None, kind="stable"):
         row, column = divmod(int(position), w)
-        y = ((row + 0.5) * size / h - fit.top) * H / fit.height
-        x = ((column + 0.5) * size / w - fit.left) * W / fit.width
-        apart = all(max(abs(x - cx), abs(y - cy)) >= side / 2 for cx, cy in centres)
-        if 0 <= x < W and 0 <= y < H and apart:
+        y = _inside((row + 0.5) * size / h - fit.top, size / h / 2, fit.height)
+        x = _inside((column + 0.5) * size / w - fit.left, size / w / 2, fit.width)
+        if x is None or y is None:  # it sees the letterbox alone
+            continue
+        x, y = x * W / fit.width, y * H / fit.height
+        if all(max(abs(x - cx), abs(y - cy)) >= side / 2 for cx, cy in centres):
             centres.append((x, y))
             found.append(Box(x - side / 2, y - side / 2, side, side).within(H, W))
         if len(found) == count:
             break
     return found
+
+
+def _inside(middle: float, half: float, length: int) -> float | None:
+    """The middle of a cell, `half` to each side, moved into a stretch of `length`; None if none of it lies in there."""
+    return None if middle + half <= 0 or middle - half >= length else min(max(middle, 0.0), float(length))
 
 
 def _crop(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Box]:
@@ -214,10 +221,15 @@ def unpack(data: bytes, dimension: int) -> tuple[NDArray[np.float32], Floats]:
 
 
 def add_regions(
-    path: Path, *, again: bool = False, progress: Callable[[int, int], None] | None = None
+    path: Path,
+    *,
+    again: bool = False,
+    paths: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, list[tuple[str, str]]]:
     """Encode the regions of the indexed radiographs that have none, or of all, from their files.
 
+    paths: where radiographs are, by the names of their cases; by default where the index says.
     Gives how many radiographs got regions, and (case, reason) of those whose files cannot be read. Regions are stored
     a hundred radiographs at a time, so the same call continues an interrupted one. `progress` gets (done, all).
     """
@@ -229,9 +241,10 @@ def add_regions(
     made: dict[str, bytes] = {}
     for number, case in enumerate(waiting, 1):
         try:
-            if not case.path:
-                raise RadiographError("the index stores no path of it")
-            pixels = read_radiograph(Path(case.path)).pixels
+            file = (paths or {}).get(case.case, case.path)
+            if not file:
+                raise RadiographError("the index stores no path of it; build the index again with --regions")
+            pixels = read_radiograph(Path(file)).pixels
             boxes = attended_boxes(encoder, pixels)
             made[case.case] = pack(boxes, encode_regions(encoder, pixels, boxes), pixels.shape)
         except RadiographError as error:

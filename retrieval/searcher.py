@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,8 @@ from retrieval.answer import (
 )
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.findings import tally
+from retrieval.decision.measure_limits import MeasureLimits, limits_of
+from retrieval.decision.reference import Reference
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote, merged, study_vote
 from retrieval.encoding.batches import thumbnail, usable
@@ -40,14 +42,16 @@ from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
+from retrieval.images.measures import Measures, measure, measure_rows
 from retrieval.images.radiograph import read_frames
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import Images, Reader, View, count_distinct, read_views
 
-__all__ = ["Searcher", "StudyScores", "default_index"]
+__all__ = ["RULES_SINCE", "Searcher", "StudyScores", "default_index", "stored_rules"]
 
+RULES_SINCE = "rules_since"  # metadata of an index: the generation in which its rules were changed last
 SHOWN = 5  # studies in an answer by default
 _MANY = 20  # more views than one study has: they are probably of several
 
@@ -60,7 +64,8 @@ class StudyScores:
 
     `classifier` (V,) are calibrated probabilities. `nearest` (V,) are the similarities of each view's nearest study,
     None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`).
-    `reasons` (V,) say why a view is not familiar, `findings` what the voting studies had.
+    `reasons` (V,) say why a view is not familiar, `findings` what the voting studies had, `measures` (V,) the plain
+    measures of the views.
     """
 
     classifier: tuple[float, ...]
@@ -70,11 +75,18 @@ class StudyScores:
     familiarity: Familiarity
     reasons: tuple[tuple[str, ...], ...]
     findings: tuple[FindingShare, ...]
+    measures: tuple[Measures, ...]
 
     @property
     def probability(self) -> float:
         """The classifier's probability of the study: the mean over its views (MURA's protocol)."""
         return sum(self.classifier) / len(self.classifier)
+
+    def borderline(self, rules: Rules) -> bool | None:
+        """Whether one of the probabilities or the similarity is borderline; None where that is unknown."""
+        if rules.borderline is None:
+            return None
+        return any((*rules.near_thresholds(self.probability, self.vote.probability), self.familiarity.borderline))
 
 
 def default_index() -> Path:
@@ -103,7 +115,10 @@ class Searcher:
         self._source: IndexSource | None = None
         self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
         self._labels: tuple[str, ...] | None = None
-        self._evaluation = KeptEvaluation.read(index.path, index.identity, encoder.bundle.sha256)
+        self._limits: MeasureLimits | None = None
+        self._explained: Encoder | None = None
+        self._reference: tuple[Reference | None] | None = None
+        self._evaluation = _kept_evaluation(index, encoder.bundle)
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -115,7 +130,7 @@ class Searcher:
             loading = thread.submit(Encoder.open, path / MODEL)
             reader = IndexReader.open(path)
             try:
-                encoder, rules = loading.result(), _stored_rules(reader)
+                encoder, rules = loading.result(), stored_rules(reader)
             except BaseException:
                 reader.close()
                 raise
@@ -139,11 +154,12 @@ class Searcher:
         this one stays open. The model is loaded again only if it is another. Raises as `open` does.
         """
         if not self.index.replaced():
-            return Searcher(self.encoder, self.index, self.rules) if self.index.refresh() else self
+            changed = self.index.refresh()  # the rules may have been calibrated
+            return Searcher(self.encoder, self.index, stored_rules(self.index)) if changed else self
         index = IndexReader.open(self.index.path)
         try:
             same = Bundle.open(index.model).sha256 == self.encoder.bundle.sha256
-            return Searcher(self.encoder if same else Encoder.open(index.model), index, _stored_rules(index))
+            return Searcher(self.encoder if same else Encoder.open(index.model), index, stored_rules(index))
         except BaseException:
             index.close()
             raise
@@ -220,8 +236,7 @@ class Searcher:
         overlays = []
         for number, view in enumerate(views):
             own = [one_pass[number : number + 1] for one_pass in maps]
-            logit = float(encoded.logits[number])
-            heat = evidence_of(self.encoder, self.rules, view.pixels, logit, views=own)
+            heat = evidence_of(self.explained, self.rules, view.pixels, encoded.row(number), views=own)
             overlays.append(overlay(view.pixels, heat))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)
@@ -269,12 +284,13 @@ class Searcher:
         filter_vote: bool = True,
         notices: Sequence[Notice] = (),
         encode: float = 0.0,
+        measures: Sequence[Measures] | None = None,
     ) -> Answer:
         """Answer for views that are read and encoded already, one row of `encoded` each.
 
         This does not look for changes of the index; `refresh` does. filter_vote: whether `where` chooses who votes, and
         not only what is shown. notices: about the files of the views. encode: the seconds that reading and encoding
-        took.
+        took. measures: of the views, if they are not to be taken of their pixels; none if they are unknown.
         """
         if k < 1:
             raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
@@ -282,7 +298,9 @@ class Searcher:
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
         excluded, known = self.own_patients(views, patient)
-        scores = self.scores(encoded, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
+        if measures is None:
+            measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
+        scores = self.scores(encoded, measures, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
         return self._answer(
@@ -296,6 +314,7 @@ class Searcher:
     def scores(
         self,
         encoded: Encoded,
+        measures: Sequence[Measures] = (),
         *,
         shown: int = 0,
         where: Filter | None = None,
@@ -304,7 +323,8 @@ class Searcher:
     ) -> StudyScores:
         """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies.
 
-        filter_vote: whether `where`, but for labels, chooses who votes.
+        measures: of the views; without them, they do not count for familiarity. filter_vote: whether `where`, but for
+        labels, chooses who votes.
         """
         rules, embeddings = self.rules, encoded.embeddings
         search = partial(self.index.search, embeddings, exclude_patients=[excluded] * len(embeddings))
@@ -317,18 +337,45 @@ class Searcher:
         voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
         vote, nearest = study_vote(voters_of_views, rules.temperature), _similarities(comparable)
         judge = partial(familiarity, rules=rules, appearance=self.encoder.appearance)
-        whole = judge(embeddings, nearest)
+        measured, beyond = measure_rows(measures), self.limits.beyond
+        whole = judge(embeddings, nearest, unusual=beyond(measured))
         rows = [slice(row, row + 1) for row in range(len(embeddings))]
-        alone = [() if whole.familiar else judge(embeddings[row], nearest[row]).reasons for row in rows]
+        alone = [
+            () if whole.familiar else judge(embeddings[row], nearest[row], unusual=beyond(measured[row])).reasons
+            for row in rows
+        ]
         return StudyScores(
-            classifier=tuple(rules.probabilities(encoded.logits).tolist()),
+            classifier=tuple(rules.probabilities(encoded.logits, embeddings).tolist()),
             vote=vote,
             nearest=_similarities(voting),
             neighbours=tuple(merged(neighbours)),
             familiarity=whole,
             reasons=tuple(alone),
             findings=tally(voters_of_views, vote.weights),
+            measures=tuple(measures),
         )
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the scores of the index's own studies look like; None where too few could say."""
+        if self._reference is None:
+            self._reference = (Reference.from_dict(self.index.metadata("reference")),)
+        return self._reference[0]
+
+    @property
+    def explained(self) -> Encoder:
+        """The encoder whose classifier is the one that predicts: for heatmaps of a class."""
+        if self._explained is None:
+            local = self.rules.local
+            self._explained = self.encoder if local is None else self.encoder.with_head(local.head(self.encoder.head))
+        return self._explained
+
+    @property
+    def limits(self) -> MeasureLimits:
+        """The limits of the plain measures of the index's radiographs; none in an index of an earlier version."""
+        if self._limits is None:
+            self._limits = limits_of(self.index)
+        return self._limits
 
     @property
     def model(self) -> ModelSource:
@@ -427,6 +474,28 @@ class Searcher:
             notices.append(Notice(Code.NO_VOTE, detail={"chosen": f" with {chosen}" if chosen else ""}))
         elif not scores.neighbours:
             notices.append(Notice(Code.NO_SUCH_LABEL if "label" in (where or {}) else Code.NO_SUCH_STUDY))
+        return notices + self._borderline_notices(scores)
+
+    def _borderline_notices(self, scores: StudyScores) -> list[Notice]:
+        rules, familiarity, widths = self.rules, scores.familiarity, self.rules.borderline
+        if widths is None:
+            return []
+        readers = (
+            ("classifier", scores.probability, rules.classifier_threshold, widths.classifier),
+            ("vote", scores.vote.probability, rules.vote_threshold, widths.knn),
+        )
+        near = rules.near_thresholds(scores.probability, scores.vote.probability)
+        notices = [
+            Notice(
+                Code.BORDERLINE,
+                detail={"reader": name, "probability": float(probability), "threshold": threshold, "width": width},
+            )
+            for (name, probability, threshold, width), is_near in zip(readers, near, strict=True)
+            if is_near and probability is not None
+        ]
+        if familiarity.familiar and familiarity.borderline and familiarity.similarity is not None:
+            detail = {"similarity": familiarity.similarity, "limit": familiarity.limit, "width": widths.similarity}
+            notices.append(Notice(Code.NEARLY_UNFAMILIAR, detail=detail))
         return notices
 
     def _answer(
@@ -436,16 +505,27 @@ class Searcher:
         abnormal = scores.probability > rules.classifier_threshold
         voted = None if vote.probability is None else vote.probability > rules.vote_threshold
         votes = vote.views or (None,) * query.views
+        near = rules.near_thresholds(scores.probability, vote.probability)
         return Answer(
             query=query,
-            classifier=ClassifierAnswer(scores.probability, abnormal, rules.classifier_threshold),
-            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, len(vote.weights)),
+            classifier=ClassifierAnswer(
+                scores.probability, abnormal, rules.classifier_threshold, rules.classifier, near[0]
+            ),
+            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, len(vote.weights), near[1]),
             agreement=None if voted is None else voted == abnormal,
             familiarity=scores.familiarity,
             views=tuple(
-                ViewAnswer(file, classifier, knn, similarity, reasons=reasons)
-                for file, classifier, knn, similarity, reasons in zip(
-                    query.files, scores.classifier, votes, scores.nearest, scores.reasons, strict=True
+                ViewAnswer(
+                    file, classifier, knn, similarity, reasons=reasons, measures=asdict(measured) if measured else {}
+                )
+                for file, classifier, knn, similarity, reasons, measured in zip(
+                    query.files,
+                    scores.classifier,
+                    votes,
+                    scores.nearest,
+                    scores.reasons,
+                    scores.measures or (None,) * query.views,
+                    strict=True,
                 )
             ),
             cases=tuple(
@@ -466,7 +546,15 @@ def _similarities(hits: Sequence[Sequence[Hit]]) -> tuple[float | None, ...]:
     return tuple(row[0].similarity if row else None for row in hits)
 
 
-def _stored_rules(folder: IndexReader) -> Rules:
+def _kept_evaluation(index: IndexReader, bundle: Bundle) -> KeptEvaluation | None:
+    """The figures that were kept of this index and model, unless the rules were calibrated since."""
+    kept = KeptEvaluation.read(index.path, index.identity, bundle.sha256)
+    since = index.metadata(RULES_SINCE)
+    return None if kept and isinstance(since, int) and kept.generation < since else kept
+
+
+def stored_rules(folder: IndexReader) -> Rules:
+    """The decision rules of an index. Raises IndexFailure for a shard, IndexDamaged where they are not readable."""
     stored = folder.metadata("rules")
     if folder.metadata("shard") is not None and stored is None:
         raise IndexFailure(

@@ -6,10 +6,12 @@ Data travels as dataclasses with codes; it becomes English here.
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from retrieval.notices import Code, Detail, Notice
+from retrieval.notices import Code, Detail, Notice, Unlike
 
 if TYPE_CHECKING:
     from retrieval.answer import Answer
+    from retrieval.decision.local_classifier import ClassifierTrial
+    from retrieval.evaluation.drift import Drift
     from retrieval.evaluation.metrics import Estimate
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "PROBABILITY",
     "THRESHOLD",
     "anonymous_sentence",
+    "drift_sentence",
     "estimate_text",
     "evaluation_text",
     "findings_text",
@@ -28,7 +31,10 @@ __all__ = [
     "predicate",
     "printable",
     "reason_text",
+    "score_title",
     "sentence",
+    "trial_sentence",
+    "unlike_text",
     "verdict",
     "vote_share",
     "warnings_of_files",
@@ -213,6 +219,16 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "nothing could vote: no fitting study of another patient is indexed",
     ),
     Code.NO_SUCH_LABEL: ("no indexed study has the label asked for",) * 2,
+    Code.BORDERLINE: (
+        "the {reader} is borderline: probability {probability:.2f}, threshold {threshold:.2f}, and mild changes of "
+        "sharpness, size, grey levels or noise move it by {width:.2f}",
+    )
+    * 2,
+    Code.NEARLY_UNFAMILIAR: (
+        "the similarity to the nearest study is borderline: {similarity:.3f}, limit {limit:.3f}, and mild changes move "
+        "it by {width:.3f}",
+    )
+    * 2,
     Code.NO_SUCH_STUDY: ("no indexed study fits what is to be shown",) * 2,
 }
 # What is said of a collection or an evaluation, without names; the detail "names" follows where it may be shown.
@@ -272,6 +288,40 @@ _OF_COLLECTION: dict[str, str] = {
     ),
 }
 
+# Why a query is unlike the index; the query is the subject. What is in parentheses differs from query to query.
+_UNLIKE: dict[str, str] = {
+    Unlike.FAR: "nothing indexed is like it (similarity {value:.3f}, limit {limit:.3f})",
+    Unlike.NO_RADIOGRAPH: "it looks like no radiograph of {known}",
+    Unlike.OTHER_PART: "it looks like another body part: {part}, not {known}",
+    Unlike.INVERTED: "it looks inverted: black bones on white",
+    Unlike.TURNED: "it seems to lie on its side",
+    Unlike.SOFTER: "it is softer than the indexed radiographs: their scores do not carry over ({measured})",
+    Unlike.SHARPER: "it is sharper than the indexed radiographs: their scores do not carry over ({measured})",
+    Unlike.NOISIER: "it is noisier than the indexed radiographs: their scores do not carry over ({measured})",
+    Unlike.NARROWER: "it uses a narrower range of grey levels than the indexed radiographs ({measured})",
+    Unlike.FAINTER: "it has less contrast than the indexed radiographs ({measured})",
+    Unlike.WHITER: "more of it is white without detail than of the indexed radiographs ({measured})",
+    Unlike.SMALLER: "it is smaller than the indexed radiographs: fine detail is missing ({measured})",
+}
+_MEASURES = {
+    "sharpness": "sharpness {value:.2f}, limit {limit:.2f}",
+    "noise": "noise {value:.1f} grey levels, limit {limit:.1f}",
+    "contrast": "contrast {value:.0f} grey levels, limit {limit:.0f}",
+    "grey_range": "{value:.0f} grey levels, limit {limit:.0f}",
+    "size": "long side {value:.0f} pixels, limit {limit:.0f}",
+    "saturated": "{value:.1%} of its pixels, limit {limit:.1%}",
+}
+
+
+def unlike_text(reason: Unlike, **detail: Detail) -> str:
+    """Why a query is unlike the index, without a capital and a full stop.
+
+    detail: the value and the limit, with the name of their measure for a reason by a measure; the parts' names.
+    """
+    if measure := detail.get("measure"):
+        detail["measured"] = _MEASURES[str(measure)].format(**detail)
+    return _UNLIKE[reason].format(**detail)
+
 
 def sentence(notice: Notice) -> str:
     """A notice in words, without a capital and a full stop; a code that is unknown here is shown as it is."""
@@ -307,3 +357,42 @@ def predicate(notice: Notice) -> str:
 
 def _details(detail: Mapping[str, Detail]) -> str:
     return f" ({', '.join(f'{name} {value}' for name, value in detail.items())})" if detail else ""
+
+
+def trial_sentence(trial: "ClassifierTrial | None") -> str:
+    """Which classifier is in use after a trial, and why."""
+    if trial is None:
+        return "The model's classifier stays: a trial of a local one needs 20 normal and 20 abnormal studies."
+    gain = f"gain in log loss {trial.gain:+.3f}, {trial.low:+.3f} to {trial.high:+.3f}"
+    if trial.classifier is None:
+        return f"The model's classifier stays: a local one does not beat it beyond chance ({gain})."
+    return f"A local classifier takes the place of the model's: it beats it beyond chance ({gain})."
+
+
+_SCORES = {"classifier": "classifier", "knn": "vote", "similarity": "similarity"}
+
+
+def score_title(score: str) -> str:
+    """The name of a score for people: "vote"."""
+    return _SCORES.get(score, score.replace("_", " "))
+
+
+def drift_sentence(drift: "Drift") -> str:
+    """Which scores have parted from those of the index, and what that may mean; "" for none."""
+    if not drift.parted:
+        return ""
+    called = " and ".join(
+        f"{drift.abnormal[name]:.0%} are called abnormal by the {score_title(name)}, of the indexed ones "
+        f"{drift.indexed_abnormal[name]:.0%}"
+        for name in ("classifier", "knn")
+        if name in drift.abnormal and name in drift.indexed_abnormal
+    ).replace("%", " %")
+    parted = ", ".join(
+        f"{score_title(own.score)} (PSI {own.psi:.2f}, KS {own.ks:.2f})" for own in drift.comparisons if own.parted
+    )
+    of_studies = f": of {drift.studies:,} studies {called}" if called else f", of {drift.studies:,} studies"
+    return (
+        f"What is asked has parted from what is indexed{of_studies}. It shows in: {parted}. "
+        f"Either other patients come, or radiographs that were processed otherwise; then the thresholds do "
+        "not hold"
+    )

@@ -23,11 +23,13 @@ MAY_IMPORT = {
 # The order of the modules and sub-packages of each package: each imports only what stands before it, or its own.
 ORDER = {
     "index": (
-        "case errors closing atomic checksums lock sqlite vectors milvus generation reader frozen writer builder export"
+        "case errors closing atomic checksums lock sqlite vectors milvus generation filed reader frozen writer filing "
+        "builder export"
     ),
     "retrieval": (
         "errors frames notices wording csv_format kept_evaluation answer pseudonyms images encoding decision datasets "
-        "query explain searcher index_table vote_classifier indexing dicom audit evaluation worklist reports synthetic"
+        "query explain searcher indexed_query regions index_table vote_classifier indexing dicom audit evaluation "
+        "worklist labelling reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",
     "web": "errors settings models metrics responses connections security service routes app server",
@@ -42,7 +44,7 @@ ROOMS = {
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), ("web",)),
     "pydantic": ("training", "web"),
 }
-ONE_FILE = ("faiss", "jinja2", "pandas", "pyarrow", "pymilvus", "sklearn", "tenacity")
+ONE_FILE = ("faiss", "jinja2", "pandas", "pyarrow", "pymilvus", "tenacity")
 # What reads DICOM, and what writes it: each a file with a reason, and none that a query of a PNG imports.
 DICOM_FILES = {
     "retrieval/images/dicom_reader.py": {"pydicom"},

@@ -1,20 +1,32 @@
-"""The figures for a Prometheus server, at /metrics: requests by route and status, their times, and the queues.
+"""The figures for a Prometheus server, at /metrics: requests by route and status, times, queues, and scores.
 
 Routes are named by their patterns, so no case, study or patient is in a label.
 """
 
 import platform
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-__all__ = ["Figure", "Metrics"]
+__all__ = ["Counted", "Figure", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 Figure = tuple[str, str, float]
 """A name, what it counts, and its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many values of a score lie up to each bound (B,) and above the bound before it; last, above all (B + 1,)."""
+
+    score: str
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
 
 
 class Measured(Protocol):
@@ -23,6 +35,8 @@ class Measured(Protocol):
     def gauges(self) -> Iterable[Figure]: ...
 
     def counters(self) -> Iterable[Figure]: ...
+
+    def histograms(self) -> Iterable[Counted]: ...
 
 
 class Metrics:
@@ -58,3 +72,8 @@ class Metrics:
             yield GaugeMetricFamily(f"mura_search_{name}", about, value=value)
         for name, about, value in self._measured.counters():
             yield CounterMetricFamily(f"mura_search_{name}", about, value=value)
+        scores = HistogramMetricFamily("mura_search_score", "Scores of answered studies.", labels=["score"])
+        for own in self._measured.histograms():
+            ends = [*map(str, own.bounds), "+Inf"]
+            scores.add_metric([own.score], list(zip(ends, accumulate(own.counts), strict=True)), own.sum)
+        yield scores

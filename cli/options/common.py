@@ -17,6 +17,7 @@ __all__ = [
     "IndexFolder",
     "OpenPage",
     "Port",
+    "ScoreTable",
     "SearchOptions",
     "Seed",
     "StudyTable",
@@ -50,6 +51,7 @@ Seed = Annotated[
         help="The random seed. Seed 0 draws the fingers that the bundled model was trained on.",
     ),
 ]
+ScoreTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line a score.")]
 StudyTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line a study.")]
 Workers = Annotated[int | None, Option(min=1, metavar="N", help="How many threads read radiographs.")]
 

@@ -37,10 +37,9 @@ READABLE = (3, 4, 5)
 APPLICATION = 0x4D555241  # "MURA" in the file's header
 
 # A row of history is one transaction: "add", "merge", "update", "remove", "relabel", "synthetic", "compact", "file",
-# "set-aside" or "undo". Its number is the generation of the index. `detail` has the number of cases that it changed,
-# `cases` the number of cases after it.
-# The row number of a case is never used again (AUTOINCREMENT), so a reader of an older generation cannot get
-# another case.
+# "set-aside", "undo", "calibrate" or "undo-calibrate". Its number is the generation of the index. `detail` has the
+# number of cases that it changed, `cases` the number of cases after it. The row number of a case is never used again
+# (AUTOINCREMENT), so a reader of an older generation cannot get another case.
 # `removed` has the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to
 # date in Milvus. A row of measures, regions, projection or previews belongs to one radiograph; not each
 # radiograph has one.

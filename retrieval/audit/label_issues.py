@@ -120,7 +120,7 @@ def check_labels(
     chances = np.where(votes.voted, chance_of_error(other, assumed), 0.0)
     # Ties in the chance, which is clipped at either end, are broken by the other label's probability.
     listed = [study for study in np.lexsort((-other, -chances)) if chances[study] >= least]
-    classifier = np.bincount(votes.study_of, rules.probabilities(logits)) / np.bincount(votes.study_of)
+    classifier = np.bincount(votes.study_of, rules.probabilities(logits, embeddings)) / np.bincount(votes.study_of)
     known = _trained_on(cases, votes.study_of, trained_on)
     members = _members(votes.study_of)
     issues = []

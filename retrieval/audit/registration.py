@@ -21,10 +21,12 @@ _COARSE, _LEAST_FINE, _FINE = 32, 64, 112  # pixels a side
 # Correlations below which slower steps are skipped: of the details unmoved (a file that ends early reaches 0.5), of the
 # coarse pictures (the same radiograph reaches 0.96), and of the details with the coarse alignment (0.75).
 _UNLIKE, _HOPELESS, _ROUGH = 0.3, 0.92, 0.5
-_ZOOMS = (1.0, 0.87)  # from here the search finds a crop of about 15 % in the whole picture
+# Degrees and zoom from which the search starts: it finds a crop of about 15 % in the whole picture, and a turn of about
+# 15 degrees more or less. (Of 30 radiographs of FracAtlas turned by 30 degrees 27 agree with these, 12 without turns.)
+_STARTS = ((0, 1.0), (0, 0.87), (20, 1.0), (-20, 1.0))
 _DETAIL = 3.0  # pixels of the fine pictures; smoother structures are no details
 _GRAIN = 1.0  # pixels; finer structures are lost when a picture is moved by parts of a pixel
-_CLOSE = 0.92  # coarse correlation from which no other zoom is tried
+_CLOSE = 0.92  # coarse correlation from which no other start is tried
 _MARGIN = 5  # pixels at the edges, where details depend on pixels outside
 _LEAST, _LEAST_LEFT = (
     1 / 3,
@@ -85,9 +87,9 @@ def detail_match(one: Grey, two: Grey, *, framed: bool = False) -> Match:
 def _coarse_search(one: Floats, two: Floats) -> tuple[Floats, float]:
     """The best warp of coarse pictures, and their correlation."""
     best = np.eye(2, 3, dtype=np.float32), -1.0
-    for zoom in _ZOOMS:
-        shift = (1 - zoom) * (_COARSE - 1) / 2  # about the middle
-        start = np.array([[zoom, 0, shift], [0, zoom, shift]], np.float32)
+    middle = (_COARSE - 1) / 2
+    for degrees, zoom in _STARTS:
+        start = np.asarray(cv2.getRotationMatrix2D((middle, middle), degrees, zoom), np.float32)
         best = max(best, _aligned(one, two, start), key=lambda result: result[1])
         if best[1] > _CLOSE:
             break

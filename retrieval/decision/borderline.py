@@ -41,6 +41,10 @@ class Borderline:
             raise ValueError(f"the widths of borderline predictions are exactly {', '.join(cls.__slots__)}")
         return cls(**values)
 
+    def near_limit(self, similarity: float, limit: float) -> bool:
+        """Whether a similarity is just above the limit of familiarity."""
+        return limit <= similarity < limit + self.similarity
+
 
 def width(shifts: NDArray[np.floating]) -> float:
     """The width of shifts of any shape and sign; 0 where there is none. Shifts that are not finite do not count.

@@ -6,7 +6,7 @@ out of the index when its neighbours are found.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,13 +16,17 @@ from index.case import ABNORMAL, Case
 from retrieval.decision.calibration import best_threshold, fit_platt, sigmoid
 from retrieval.decision.leave_patient_out import Ranked, ranked_studies
 from retrieval.decision.rules import DEFAULTS, Rules
+from retrieval.decision.tail_limit import tail_limit
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.probes import NOTHING, Appearance
 
-__all__ = ["FEWEST", "learn_rules", "study_votes", "teachers"]
+__all__ = ["FEWEST", "NEIGHBOURS", "TEMPERATURES", "VoteChoice", "fit_rules", "learn_rules", "study_votes", "teachers"]
 
 Floats = NDArray[np.float64]
+
+VoteChoice = Callable[[Ranked, NDArray[np.int64], NDArray[np.int64]], tuple[int, float, Floats]]
+"""Gives k, temperature and the votes (S,) for ranks of V radiographs, the numbers of their studies and labels (S,)."""
 
 NEIGHBOURS = (5, 9, 15, 25, 35, 51)
 TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -30,7 +34,8 @@ TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
 FEWEST = 20
 # Leaving patients out costs teachers x cases; this many studies settle six numbers.
 MOST = 5_000
-_FALSE_ALARMS = 0.01  # this share of the known studies is flagged as unfamiliar
+# This share of the known studies is flagged as unfamiliar by similarity and looks; as many are by plain measures.
+_FALSE_ALARMS = 0.005
 _COMMON = 0.05  # a part as which this share of an index's radiographs is seen is familiar, whatever its table names
 
 
@@ -52,7 +57,7 @@ def learn_rules(
     teaching studies of either label the rules are `fallback`, of whose parts only those that this index holds are
     familiar.
 
-    Familiarity may give 1 % false alarms: each limit is the quantile of the teaching studies for its equal share of it.
+    Similarity and looks may give 0.5 % false alarms: each limit is that of `tail_limit` for its equal share of it.
     """
     rows, study_of, labels = teachers(cases, trained_on)
     if np.bincount(labels, minlength=2).min() < FEWEST:
@@ -61,16 +66,56 @@ def learn_rules(
     if ranked.similarities.shape[1] == 0 or not np.isfinite(ranked.similarities[:, 0]).all():
         return _narrowed(fallback, cases, embeddings, appearance)  # the index holds one patient only
 
+    patients = len({cases[row].patient for row in rows})
+    return fit_rules(
+        ranked,
+        cases,
+        embeddings,
+        logits,
+        (rows, study_of, labels),
+        fallback=fallback,
+        appearance=appearance,
+        source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
+        "was not trained, each with its own patient left out",
+        copies=[
+            (ranked_studies(cases, embeddings, rows, max(NEIGHBOURS), asked=copy), scores) for copy, scores in copies
+        ],
+    )
+
+
+def fit_rules(
+    ranked: Ranked,
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    teaching: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    *,
+    fallback: Rules,
+    appearance: Appearance | None,
+    source: str,
+    parts: tuple[str, ...] | None = None,
+    copies: Sequence[tuple[Ranked, NDArray[np.float32]]] = (),
+    choose_vote: "VoteChoice | None" = None,
+) -> Rules:
+    """Learn the rules from radiographs whose nearest studies of other patients are known.
+
+    cases N; embeddings (N, D); logits (N,). teaching: what `teachers` gives, rows V of them; ranked: of these rows.
+    fallback: whose calibration is kept where the logits say nothing. parts: those that are familiar, by default those
+    that the cases are of. copies: the same ranks and logits (N,) of the radiographs processed otherwise.
+    choose_vote: chooses k and temperature instead of `_best_vote`.
+    """
+    rows, study_of, labels = teaching
     S, versions = len(labels), 1 + len(copies)
-    asked = [ranked, *(ranked_studies(cases, embeddings, rows, max(NEIGHBOURS), asked=copy) for copy, _ in copies)]
     taught = np.concatenate([study_of + S * version for version in range(versions)])  # the copies' studies are others
     scores = np.concatenate([own[rows] for own in (logits, *(own for _, own in copies))])
     every_label = np.tile(labels, versions)
-    k, temperature, votes = _best_vote(_stacked(asked), taught, every_label)
+    every_rank = _stacked([ranked, *(own for own, _ in copies)])
+    k, temperature, votes = (choose_vote or _best_vote)(every_rank, taught, every_label)
     slope, intercept, probabilities, note = _calibration(scores, taught, every_label, fallback)
     nearest = _least(ranked.similarities[:, :1], study_of)
-    limit, parts, appearance_limits = _limits(nearest, cases, embeddings, rows, study_of, appearance=appearance)
-    patients = len({cases[row].patient for row in rows})
+    limit, known, appearance_limits = _limits(
+        nearest, cases, embeddings, rows, study_of, appearance=appearance, parts=parts
+    )
     if copies:
         note += f"; from each also in {len(copies)} copies that were processed otherwise"
     return Rules(
@@ -81,11 +126,10 @@ def learn_rules(
         intercept=intercept,
         classifier_threshold=best_threshold(every_label, probabilities),
         familiarity_limit=limit,
-        parts=parts,
+        parts=known,
         appearance_limits=appearance_limits,
         borderline=fallback.borderline,
-        source=f"learned on {len(labels)} studies ({labels.sum()} abnormal) of {patients} patients on whom the model "
-        f"was not trained, each with its own patient left out{note}",
+        source=source + note,
     )
 
 
@@ -119,16 +163,22 @@ def _limits(
     study_of: NDArray[np.int64],
     *,
     appearance: Appearance | None,
+    parts: tuple[str, ...] | None,
 ) -> tuple[float, tuple[str, ...], tuple[float, ...]]:
     """The familiarity limit of the similarities `nearest` (S, 1), the familiar parts, and the appearance limits."""
     if appearance is None:
-        return float(np.quantile(nearest, _FALSE_ALARMS)), (), ()
-    parts = _known_parts(cases, embeddings[rows], appearance)
+        return _lower_limit(nearest[:, 0], _FALSE_ALARMS), (), ()
+    parts = _known_parts(cases, embeddings[rows], appearance) if parts is None else parts
     margins = _least(_margins(appearance, embeddings[rows], [cases[row].part for row in rows], parts), study_of)
     finite = [column[np.isfinite(column)] for column in margins.T]
     share = _FALSE_ALARMS / (1 + sum(len(values) > 0 for values in finite))
-    limits = tuple(float(np.quantile(values, share)) if len(values) else 0.0 for values in finite)
-    return float(np.quantile(nearest, share)), parts, limits
+    limits = tuple(_lower_limit(values, share) if len(values) else 0.0 for values in finite)
+    return _lower_limit(nearest[:, 0], share), parts, limits
+
+
+def _lower_limit(values: Floats, share: float) -> float:
+    """The limit below which a new value (S,) falls with the probability `share`."""
+    return -tail_limit(-values, share)
 
 
 def _least(values: NDArray[np.floating], study_of: NDArray[np.int64]) -> Floats:

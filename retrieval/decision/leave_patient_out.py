@@ -3,7 +3,7 @@
 N radiographs of S studies; V of them are queries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.case import Case
 
-__all__ = ["Ranked", "StudyMatrix", "ranked_studies"]
+__all__ = ["Ranked", "StudyMatrix", "ranked_queries", "ranked_studies"]
 
 _CHUNK_BYTES = 32 << 20
 
@@ -77,16 +77,34 @@ def ranked_studies(
     excluded, but one product of matrices instead of V searches. `owners` (N) may name other owners than the patients.
     asked: other embeddings (N, D) of the cases, to ask with instead of those that are known.
     """
-    matrix = StudyMatrix(cases, embeddings)
     _, owner_of = np.unique([case.patient for case in cases] if owners is None else list(owners), return_inverse=True)
+    queries = (embeddings if asked is None else asked)[rows]
+    return _ranked(cases, embeddings, queries, k, lambda chunk: owner_of[rows[chunk]][:, None] == owner_of)
+
+
+def ranked_queries(
+    cases: Sequence[Case], embeddings: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> Ranked:
+    """Find the k studies nearest to each of the embeddings `queries` (V, D), of patients whom no case is of."""
+    return _ranked(cases, embeddings, queries, k, lambda chunk: None)
+
+
+def _ranked(
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    k: int,
+    excluded: Callable[[slice], NDArray[np.bool_] | None],
+) -> Ranked:
+    """The same for queries (V, D); `excluded` gives for some of them the cases (., N) that do not count."""
+    matrix = StudyMatrix(cases, embeddings)
     K = min(k, len(matrix.studies))
-    similarities = np.empty((len(rows), K), np.float32)
-    numbers = np.empty((len(rows), K), np.int64)
+    similarities = np.empty((len(queries), K), np.float32)
+    numbers = np.empty((len(queries), K), np.int64)
     at_once = max(1, _CHUNK_BYTES // (4 * max(1, len(cases))))
-    for start in range(0, len(rows), at_once):
+    for start in range(0, len(queries), at_once):
         chunk = slice(start, start + at_once)
-        own = owner_of[rows[chunk]][:, None] == owner_of
-        by_study = matrix.similarities((embeddings if asked is None else asked)[rows[chunk]], own)
+        by_study = matrix.similarities(queries[chunk], excluded(chunk))
         best = np.sort(np.argpartition(-by_study, K - 1, axis=1)[:, :K], axis=1)  # ties go to the first study
         ranks = np.argsort(-np.take_along_axis(by_study, best, axis=1), axis=1, kind="stable")
         numbers[chunk] = np.take_along_axis(best, ranks, axis=1)

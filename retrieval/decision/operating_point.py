@@ -54,7 +54,7 @@ def learn_thresholds(
         )
     ranked = ranked_studies(cases, embeddings, rows, rules.k)
     vote = study_votes(ranked, study_of, rules.k, rules.temperature)
-    classifier = np.bincount(study_of, rules.probabilities(logits[rows])) / np.bincount(study_of)
+    classifier = np.bincount(study_of, rules.probabilities(logits[rows], embeddings[rows])) / np.bincount(study_of)
     scores = {"classifier": classifier, "knn": vote, "mean": (classifier + vote) / 2}
     learned = {name: threshold_for(labels, own, sensitivity) for name, own in scores.items()}
     return Thresholds(**learned, studies=len(labels), abnormal=abnormal)

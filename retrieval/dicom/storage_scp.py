@@ -36,6 +36,7 @@ except ImportError as error:
     raise MissingExtra(error.name or "pynetdicom", "dicom") from error
 
 if TYPE_CHECKING:
+    from retrieval.answer import Answer
     from retrieval.dicom.dicomweb import WebArchive
     from retrieval.searcher import Searcher
 
@@ -379,8 +380,11 @@ def answering_node(
     archive: "WebArchive | None" = None,
     folder: Path | None = None,
     tell: Callable[[str], object] = lambda text: None,
+    follow: "Callable[[Answer], str]" = lambda answer: "",
 ) -> Node:
     """A node, not started yet, that answers each study and sends the results to a node, a DICOMweb server or a folder.
+
+    `follow` gets each answer; what it says, if anything, is told.
 
     It works in threads of its own, so it can run beside a server, but then needs a searcher of its own. Raises
     ValueError without a destination.
@@ -391,7 +395,10 @@ def answering_node(
     decoders = DecoderPool(1, _DECODING)
 
     def answer(files: list[Path], out: Path) -> None:
-        write_instances(out, search_for_archive(searcher, files, read=decoders.read).instances)
+        results = search_for_archive(searcher, files, read=decoders.read)
+        write_instances(out, results.instances)
+        if said := follow(results.answer):
+            tell(said)
 
     def deliver(files: list[Path]) -> None:
         instances = read_instances(files)

@@ -60,6 +60,7 @@ _OWN = {  # at most 16 and 64 characters
     "VOTE": "Verdict of the vote of the nearest studies",
     "AGREEMENT": "Classifier and vote agree",
     "FAMILIAR": "Like the indexed studies",
+    "BORDERLINE": "Near a threshold: mild changes could turn it",
     "CLASSIFIER-P": "Probability of abnormality, classifier",
     "CLASSIFIER-LIMIT": "Decision threshold of the classifier",
     "VOTE-P": "Probability of abnormality, vote of the nearest studies",
@@ -244,6 +245,7 @@ def _evaluations(answer: Answer) -> list[Any]:
         (_own("VOTE"), vote),
         (_own("AGREEMENT"), answer.agreement),
         (_own("FAMILIAR"), answer.familiarity.familiar),
+        (_own("BORDERLINE"), answer.borderline),
     )
     return [sr.QualitativeEvaluation(name=name, value=_WORDS[value]) for name, value in evaluations]
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
+from retrieval.images.measures import TABLE, Measures, measure, packed
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
 from retrieval.notices import BLANKS, Notice, of_view
@@ -52,12 +53,16 @@ _AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class EncodedCase:
-    """One encoded radiograph: its record, embedding (D,) of unit length, classifier logit and JPEG thumbnail."""
+    """One encoded radiograph: its record, embedding (D,) of unit length, classifier logit and JPEG thumbnail.
+
+    `measures` are None where the radiograph was not read.
+    """
 
     case: Case
     embedding: NDArray[np.float32]
     logit: float
     thumbnail: bytes
+    measures: Measures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Batch:
 
     `notices` are about these radiographs, and name their cases; `unreadable` has (case, reason) of the others.
     `previews` are larger JPEGs, if they were asked for.
+    `measures` (B) are of the radiographs as read.
     """
 
     cases: list[Case]
@@ -75,15 +81,18 @@ class Batch:
     notices: list[Notice]
     unreadable: list[tuple[Case, str]]
     previews: list[bytes] = field(default_factory=list)
+    measures: list[Measures] | None = None
 
     @property
     def extras(self) -> dict[str, list[bytes]]:
         """What an index stores beside (`index.sqlite.schema.EXTRAS`)."""
-        return {"previews": self.previews} if self.previews else {}
+        measures = {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
+        return measures | ({"previews": self.previews} if self.previews else {})
 
     def rows(self) -> list[EncodedCase]:
-        parts = zip(self.cases, self.embeddings, self.logits, self.thumbnails, strict=True)
-        return [EncodedCase(case, embedding, float(logit), picture) for case, embedding, logit, picture in parts]
+        measures: Sequence[Measures | None] = self.measures or [None] * len(self.cases)
+        parts = zip(self.cases, self.embeddings, map(float, self.logits), self.thumbnails, measures, strict=True)
+        return [EncodedCase(*part) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,7 @@ class _Prepared:
     picture: NDArray[np.uint8]
     thumbnail: bytes
     notices: list[Notice]
+    measures: Measures
     preview: bytes = b""
 
 
@@ -193,6 +203,7 @@ def _without_blank(batch: Batch) -> Batch:
         previews=[batch.previews[row] for row in kept] if batch.previews else [],
         notices=batch.notices,
         unreadable=[*batch.unreadable, *blank],
+        measures=batch.measures and [batch.measures[row] for row in kept],
     )
 
 
@@ -227,9 +238,10 @@ def _prepared(
             return case, str(error)
         pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        larger = small_jpeg(pixels, preview) if preview else b""
+        measures = measure(pixels, encoder.bundle.preprocessing.size)
         notices = of_view(case.case, radiograph.notices)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, larger)
+        larger = small_jpeg(pixels, preview) if preview else b""
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, measures, larger)
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
@@ -261,4 +273,5 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         previews=[item.preview for item in kept] if any(item.preview for item in kept) else [],
         notices=[notice for item in kept for notice in item.notices],
         unreadable=[*unreadable, *((case, f"{shown_name(case)}: {reason}") for case in broken)],
+        measures=[item.measures for item in kept],
     )

@@ -1,5 +1,6 @@
 """Radiographs in, embeddings and classifier logits out. On the query path, only this file imports ONNX Runtime."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ class Encoded:
 
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
+
+    def row(self, number: int) -> "Encoded":
+        """One of the radiographs alone."""
+        return Encoded(self.embeddings[number : number + 1], self.logits[number : number + 1])
 
     def mean(self) -> NDArray[np.float32]:
         """The mean embedding (D,), of unit length."""
@@ -85,6 +90,12 @@ class Encoder:
     def open(cls, folder: Path, threads: int = 0) -> "Encoder":
         """The encoder of the bundle in `folder`. Raises BundleError, MissingExtra."""
         return cls(Bundle.open(folder), threads)
+
+    def with_head(self, head: Head) -> "Encoder":
+        """The same network with another head."""
+        other = copy.copy(self)
+        other.head = head
+        return other
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A radiograph as read, prepared for the encoder: (S, S, 3)."""

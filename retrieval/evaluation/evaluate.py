@@ -1,6 +1,7 @@
 """Evaluation of an index and its model on studies that neither has seen. Nothing is tuned here."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.picture_hash import picture_hashes, same_picture
 from retrieval.errors import EvaluationError
+from retrieval.evaluation.drift import Drift, Scored, drift_between
 from retrieval.evaluation.finding_figures import FindingFigures, findings_of
 from retrieval.evaluation.index_leakage import IndexLeakage, index_leakage
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
@@ -56,10 +58,13 @@ class Evaluation(Summary, Tabular):
     """A `Summary`, and what it rests on; as a table, a study a line. `operating_point` is None if none was asked for.
 
     `sweep` has the vote with each number of voting studies, `lesions` the figures by kind of lesion, `findings` how
-    often the tally of findings is right, by finding, `leakage` the near
-    duplicates in the index, with the figures of the studies without them. `unfamiliar` is the number of studies unlike
-    the index. `worklist` says how early abnormal studies come in a list sorted by each predictor's probability.
-    `skipped` has (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by study.
+    often the tally of findings is right, by finding, `leakage` the near duplicates in the index, with the figures of
+    the studies without them. `drift` compares the scores with those of the index's own studies, None where it does not
+    know them. `unfamiliar` is the number of studies unlike the index, `reasons` how many there are for each of
+    `notices.Unlike`, `borderline` the number of studies of which a probability or the similarity is borderline, None
+    where the rules do not say. `worklist` says how early abnormal studies come in a list sorted by each predictor's
+    probability. `skipped` has (case, reason) of each unreadable radiograph; `predictions` has the other radiographs by
+    study.
     """
 
     columns: ClassVar = STUDY_COLUMNS
@@ -70,7 +75,10 @@ class Evaluation(Summary, Tabular):
     findings: Mapping[str, FindingFigures]
     worklist: Mapping[str, Triage]
     leakage: IndexLeakage
+    drift: Drift | None
     unfamiliar: int
+    reasons: Mapping[str, int]
+    borderline: int | None
     skipped: tuple[tuple[str, str], ...]
     rules: Rules
     notices: tuple[Notice, ...]
@@ -123,7 +131,10 @@ class Evaluation(Summary, Tabular):
             "schema": SCHEMA,
             **Summary.to_dict(self),
             "copies": self.leakage.to_dict(),
+            "drift": None if self.drift is None else self.drift.to_dict(),
             "unfamiliar": self.unfamiliar,
+            "reasons": dict(self.reasons),
+            "borderline": self.borderline,
             "worklist": plain(self.worklist),
             "operating_point": plain(self.operating_point),
             "sweep": plain(self.sweep),
@@ -180,7 +191,12 @@ def evaluate(
         findings=findings_of(predictions, rounds=rounds, seed=seed),
         worklist=_worklist(predictions, rounds, seed),
         leakage=index_leakage(searcher.index, predictions, workers=workers, rounds=rounds, seed=seed),
+        drift=drift_between(searcher.reference, [_scored(prediction) for prediction in predictions]),
         unfamiliar=sum(prediction.familiar is False for prediction in predictions),
+        reasons=dict(Counter(code for prediction in predictions for code in prediction.codes).most_common()),
+        borderline=(
+            sum(bool(prediction.borderline) for prediction in predictions) if searcher.rules.borderline else None
+        ),
         skipped=tuple(skipped),
         rules=searcher.rules,
         notices=_notices(searcher, collection),
@@ -188,6 +204,17 @@ def evaluate(
         index=searcher.source,
         seconds=time.perf_counter() - started,
         predictions=tuple(predictions),
+    )
+
+
+def _scored(prediction: StudyPrediction) -> Scored:
+    """The scores of a study, for comparison with those of the index."""
+    return Scored(
+        prediction.probability,
+        prediction.vote_probability,
+        prediction.similarity,
+        prediction.predictions,
+        prediction.measures,
     )
 
 
@@ -238,6 +265,7 @@ def frozen(searcher: Searcher) -> Searcher:
     """A searcher of the index as it is now: what is changed during an evaluation does not count."""
     if isinstance(searcher.index, FrozenReader):
         return searcher
+    searcher.refresh()  # so that the rules are those of the frozen index
     return Searcher(searcher.encoder, FrozenReader(searcher.index), searcher.rules)
 
 

@@ -13,6 +13,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.findings import names_of
 from retrieval.encoding.batches import Batch, Change, EncodedCase, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
+from retrieval.images.measures import MEASURES, measure_rows
 from retrieval.searcher import Searcher
 
 __all__ = ["StudyPrediction", "predict_studies"]
@@ -25,10 +26,11 @@ class StudyPrediction:
     `classifier` and `vote` (V) are the radiographs' probabilities of abnormality; the study has their means (MURA's
     protocol). Above its threshold a probability predicts abnormal. `retrieved` has the metrics of retrieval,
     `neighbours` the nearest studies, nearest first. `similarity` is that of the least familiar view to its nearest
-    indexed radiograph; `familiar` says whether the study is like the index in all respects, `reasons` why it is not.
-    `similarity` and `familiar` are None where nothing could be compared. `sweep` has each view's vote by the number of
-    voting studies, `lesion` the kind of lesion where the collection names one. `tally` has the findings of the voting
-    studies. `embeddings` (V, D); `thumbnails` (V) as an index stores them.
+    indexed radiograph; `familiar` says whether the study is like the index in all respects, `reasons` why it is not,
+    and `codes` the same as `notices.Unlike` names them. `similarity` and `familiar` are None where nothing could be
+    compared. `borderline` says whether a probability or the similarity is borderline; None where that is unknown.
+    `sweep` has each view's vote by the number of voting studies, `lesion` the kind of lesion where the collection names
+    one. `tally` has the findings of the voting studies. `embeddings` (V, D); `thumbnails` (V) as an index stores them.
     """
 
     cases: tuple[Case, ...]
@@ -42,9 +44,12 @@ class StudyPrediction:
     similarity: float | None = None
     familiar: bool | None = None
     reasons: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    borderline: bool | None = None
     sweep: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     lesion: str = ""
     thumbnails: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    measures: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
     tally: tuple[FindingShare, ...] = ()
 
     @property
@@ -123,7 +128,8 @@ def _predict(
 ) -> StudyPrediction:
     together = stack(views)
     rules = searcher.rules
-    judgement = searcher.scores(together, shown=max(DEPTHS))
+    measures = [view.measures for view in views if view.measures is not None]
+    judgement = searcher.scores(together, measures, shown=max(DEPTHS))
     cases = tuple(view.case for view in views)
     similarities = ranking.similarities(together.embeddings)
     return StudyPrediction(
@@ -138,6 +144,11 @@ def _predict(
         similarity=judgement.familiarity.similarity,
         familiar=judgement.familiarity.familiar,
         reasons=judgement.familiarity.reasons,
+        codes=judgement.familiarity.codes,
+        borderline=judgement.borderline(rules),
+        measures={name: float(mean) for name, mean in zip(MEASURES, measure_rows(measures).mean(0), strict=True)}
+        if measures
+        else {},
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
         thumbnails=tuple(view.thumbnail for view in views),

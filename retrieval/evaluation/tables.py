@@ -26,7 +26,7 @@ __all__ = [
 PREDICTORS = ("classifier", "vote", "mean")
 STUDY_COLUMNS = (
     "study patient part label lesion radiographs classifier vote mean classifier_call vote_call mean_call agreement "
-    "similarity familiar nearest_study nearest_label nearest_similarity indexed_copy"
+    "similarity familiar unlike borderline nearest_study nearest_label nearest_similarity indexed_copy"
 )
 FIGURE_COLUMNS = "level part reader figure value low high chance reason"
 
@@ -35,7 +35,8 @@ def study_row(study: StudyPrediction, copies: Sequence[str]) -> Row:
     """The line of a study; probabilities are of abnormality, similarities are cosines.
 
     `similarity` is that of the least familiar radiograph to its nearest indexed radiograph, `nearest_*` the nearest
-    study; `copies` are the indexed radiographs that are near duplicates of one of the study.
+    study; `unlike` has the codes of the reasons why a study is not familiar; `copies` are the indexed radiographs that
+    are near duplicates of one of the study.
     """
     predictions = _predictions(study)
     nearest = study.neighbours[0] if study.neighbours else None
@@ -53,6 +54,8 @@ def study_row(study: StudyPrediction, copies: Sequence[str]) -> Row:
         "agreement": predictions["classifier"] == predictions["vote"],
         "similarity": study.similarity,
         "familiar": study.familiar,
+        "unlike": "; ".join(study.codes),
+        "borderline": study.borderline,
         "nearest_study": nearest and nearest.case.study,
         "nearest_label": nearest and nearest.case.label_name,
         "nearest_similarity": nearest and nearest.similarity,

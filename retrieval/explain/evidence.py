@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.decision.rules import Rules
-from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, explain_class, undo_letterbox
 from retrieval.images.limb import limb_mask
 
@@ -32,13 +32,16 @@ def evidence_of(
     encoder: Encoder,
     rules: Rules,
     pixels: NDArray[np.uint8],
-    logit: float,
+    encoded: Encoded,
     *,
     views: Sequence[Array] | None = None,
     always: bool = False,
 ) -> Heatmap:
-    """`evidence` of a view with this classifier logit, with nothing below the rules' threshold unless `always`."""
-    probability = float(rules.probabilities(np.array(logit)))
+    """`evidence` of a view, one row of `encoded`, with nothing below the rules' threshold unless `always`.
+
+    The probability is that of the classifier that predicts, also where it is a local one; attention is the model's.
+    """
+    probability = float(rules.probabilities(encoded.logits, encoded.embeddings)[0])
     drawn = always or probability > rules.classifier_threshold
     return evidence(encoder, pixels, probability if drawn else 0.0, views=views)
 

@@ -29,9 +29,10 @@ __all__ = ["with_borderline"]
 Floats = NDArray[np.float64]
 
 BUDGET = 128  # radiographs that are encoded again, whatever the size of the index
+_SHARE, _LEAST = 8, 48  # of a small index: one of 8 radiographs, but not fewer
 _CANDIDATES = 500  # studies among which those near the thresholds are looked for
 _VIEWS = 3  # of a study that are changed
-_FEWEST = 10  # trials of either prediction
+_FEWEST = 8  # trials of either prediction
 _AT_ONCE = 16  # pictures
 
 
@@ -60,13 +61,14 @@ def with_borderline(
 
     rules, cases, encoded, trained_on: as `decision.fit_rules.learn_rules` gave and took them. paths: the file of each
     case by its name, for records without a path. The studies nearest to each threshold are read and encoded again, each
-    under one mild change in turn, until about `budget` radiographs are. Their own patients never vote. The rules stay
-    as they are where too few studies teach, or where too few files can be read.
+    under one mild change in turn, until about `budget` radiographs are, or an eighth of a small index. Their own
+    patients never vote. The rules stay as they are where too few studies teach, or where too few files can be read.
     """
     rows, study_of, labels = teachers(cases, trained_on)
     if np.bincount(labels, minlength=2).min() < FEWEST:
         return rules
     predictions = _Predictions(rules, cases, encoded)
+    budget = min(budget, max(_LEAST, len(cases) // _SHARE))
     trials = _trials(predictions, rows, study_of, budget, seed)
     files = [Path((paths or {}).get(case.case, case.path)) for case in cases]
     shifts = _shifts(predictions, trials, files, encoder, workers)
@@ -102,7 +104,9 @@ class _Predictions:
         similarities = np.take_along_axis(by_study, nearest, axis=1)
         weights = vote_weights(similarities, self.rules.temperature)
         votes = (weights * (self._matrix.labels[nearest] == ABNORMAL)).sum(axis=1)
-        return np.column_stack((self.rules.probabilities(encoded.logits), votes, similarities.max(axis=1)))
+        return np.column_stack(
+            (self.rules.probabilities(encoded.logits, encoded.embeddings), votes, similarities.max(axis=1))
+        )
 
     def plain(self, rows: NDArray[np.int64]) -> Floats:
         """The same of the radiographs as they are."""

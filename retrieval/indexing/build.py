@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
@@ -11,10 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from index.builder import IndexBuilder
+from index.case import Case
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
-from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.fit_rules import learn_rules, teachers
+from retrieval.decision.local_classifier import ClassifierTrial, Teaching, try_local_classifier
+from retrieval.decision.measure_limits import KEY, stored_limits, stored_measures
+from retrieval.decision.reference import NOTHING_KNOWN, Reference, index_reference
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.encoding.batches import PREVIEW_SIDE, Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
@@ -34,6 +40,7 @@ __all__ = [
     "fingerprint",
     "finish_build",
     "resumed_cases",
+    "with_classifier",
 ]
 
 _TEXTS = {
@@ -68,6 +75,7 @@ class Report:
 class BuildReport(Report):
     """The result of a build: counts, the decision rules, and the quarantined radiographs with the reason.
 
+    `trial` compares the model's classifier with one of the index's own studies, None where too few could teach.
     `notices` are about the collection and about indexed radiographs. An interrupted build added `resumed` cases, and
     gave the notices about them.
     """
@@ -79,6 +87,7 @@ class BuildReport(Report):
     patients: int
     quarantined: tuple[tuple[str, str], ...]
     rules: Rules
+    trial: ClassifierTrial | None = None
     notices: tuple[Notice, ...] = ()
     resumed: int = 0
     synthetic: bool = False
@@ -158,20 +167,12 @@ def finish_build(
     if not cases:
         first = next(iter(quarantined.values()), "the collection is empty")
         raise CollectionError(f"none of the {len(quarantined)} radiographs could be read; the first: {first}")
-    encoded = Encoded(build.embeddings(), build.logits())
-    seen = bundle.seen_in(cases, (picture for batch in build.batches() for picture in batch.thumbnails))
-    rules = learn_rules(
-        cases,
-        encoded.embeddings,
-        encoded.logits,
-        trained_on=seen,
-        fallback=bundle_rules(bundle),
-        appearance=bundle.appearance(),
-    )
-    if complete:
-        rules = complete(rules, cases=cases, encoded=encoded, trained_on=seen)
+    learned = learn_decisions(cases, build, bundle, complete)
+    rules = learned.rules
     names = sorted({case.label_name for case in cases})
-    for key, value in {**settings, "rules": rules.to_dict()}.items():
+    reference = None if learned.reference is None else learned.reference.to_dict()
+    kept = {"rules": rules.to_dict(), "reference": reference, KEY: stored_limits(build).to_dict()}
+    for key, value in {**settings, **kept}.items():
         build.set_metadata(key, value)
     build.finish()
     return BuildReport(
@@ -182,6 +183,62 @@ def finish_build(
         patients=len({case.patient for case in cases}),
         quarantined=tuple(quarantined.items()),
         rules=rules,
+        trial=learned.trial,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What an index learned from its own studies. `trial` and `reference` are None where too few could teach."""
+
+    rules: Rules
+    trial: ClassifierTrial | None
+    reference: Reference | None
+
+
+def learn_decisions(
+    cases: Sequence[Case], build: IndexBuilder, bundle: Bundle, complete: Callable[..., Rules] | None = None
+) -> Learned:
+    """Learn the rules, try a classifier of the index's own studies beside the model's, and note their scores.
+
+    Only studies on whose patients the model was not trained teach. cases: those of the build. complete: as of
+    `finish_build`.
+    """
+    embeddings, logits = build.embeddings(), build.logits()
+    trained_on = bundle.seen_in(cases, (picture for batch in build.batches() for picture in batch.thumbnails))
+    rules = learn_rules(
+        cases,
+        embeddings,
+        logits,
+        trained_on=trained_on,
+        fallback=bundle_rules(bundle),
+        appearance=bundle.appearance(),
+    )
+    rows, study_of, labels = teachers(cases, trained_on)
+    owners = dict(zip(study_of.tolist(), (cases[row].patient for row in rows), strict=True))
+    patients = [owners[study] for study in range(len(labels))]
+    trial = try_local_classifier(Teaching(embeddings[rows], logits[rows], study_of, labels, patients))
+    rules = with_classifier(rules, trial)
+    if complete:
+        rules = complete(rules, cases=cases, encoded=Encoded(embeddings, logits), trained_on=trained_on)
+    reference = index_reference(cases, embeddings, logits, rules, trained_on=trained_on)
+    if reference and trial and trial.classifier:
+        reference = reference.with_classifier(np.array(trial.probabilities), rules.classifier_threshold)
+    known = (reference or NOTHING_KNOWN).with_measures(*stored_measures(build))
+    return Learned(rules, trial, known if known.scores else None)
+
+
+def with_classifier(rules: Rules, trial: ClassifierTrial | None) -> Rules:
+    """The rules with the local classifier of a trial, if it was kept."""
+    if trial is None or trial.classifier is None:
+        return rules
+    return replaced(
+        rules,
+        local=trial.classifier,
+        slope=trial.slope,
+        intercept=trial.intercept,
+        classifier_threshold=trial.threshold,
+        source=f"{rules.source}; with a local classifier",
     )
 
 

@@ -93,10 +93,10 @@ def project_index(
         means = np.stack([embeddings[own].mean(0) for own in rows.values()])
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         places = project_rows(means, chosen, seed)
-        probabilities = searcher.rules.probabilities(searcher.index.logits())
+        probabilities = searcher.rules.probabilities(searcher.index.logits(), embeddings)
         classifier = [float(probabilities[own].mean()) for own in rows.values()]
         votes = _votes(searcher, cases, embeddings, rows, progress)
-    data = {}
+    data: dict[str, bytes] = {}
     for (study, own), place, probability in zip(rows.items(), places, classifier, strict=True):
         vote = votes[study]
         packed = _FORMAT.pack(*map(float, place), probability, float("nan") if vote is None else vote)

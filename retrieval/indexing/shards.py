@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import PREVIEW_SIDE, Progress
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
+from retrieval.indexing.borderline import with_borderline
 from retrieval.indexing.build import (
     BuildReport,
     Report,
@@ -168,7 +170,8 @@ def join_shards(
                 build.quarantine(shard.set_aside())
             collection = shards[0].metadata("collection")
             settings = {"collection": collection, "demand": dict(demand or {}), "store": dict(store or {})}
-            report = finish_build(build, path, settings, bundle)
+            complete = partial(with_borderline, encoder=Encoder.open(bundle.folder))
+            report = finish_build(build, path, settings, bundle, complete)
     synthetic = isinstance(collection, dict) and bool(collection.get("synthetic"))
     seconds = time.perf_counter() - started
     return replaced(report, resumed=resumed, synthetic=synthetic, seconds=seconds)

@@ -9,13 +9,22 @@ from index.case import Case, corrected, difference, prefixed, same_file
 from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
+from retrieval.decision.measure_limits import KEY, MeasureLimits, stored_limits
 from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
 from retrieval.notices import Notice
 
-__all__ = ["AddReport", "UpdateReport", "add_to_index", "require_same_key", "update_index"]
+__all__ = [
+    "AddReport",
+    "UpdateReport",
+    "add_to_index",
+    "refresh_limits",
+    "require_same_key",
+    "require_same_site",
+    "update_index",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ def add_to_index(
     """
     started = time.perf_counter()
     with IndexWriter.open(path) as writer:
-        _require_site(writer.metadata("collection"), collection)
+        require_same_site(writer.metadata("collection"), collection)
         if collection.synthetic:
             _mark_synthetic(writer)
 
@@ -96,6 +105,8 @@ def add_to_index(
             progress=progress,
             preview=preview_side(writer),
         )
+        if report.encoded:
+            refresh_limits(writer)
     return AddReport(
         path=str(path),
         added=report.encoded,
@@ -114,6 +125,14 @@ def preview_side(writer: IndexWriter) -> int:
     return side if type(side) is int else 0
 
 
+def refresh_limits(writer: IndexWriter) -> None:
+    """Learn the limits of the plain measures anew, after radiographs were added or removed, unless they are local."""
+    kept = MeasureLimits.from_dict(writer.metadata(KEY))
+    if kept is not None and kept.local:
+        return
+    writer.set_metadata(KEY, stored_limits(writer).to_dict())
+
+
 def update_index(collection: Collection, path: Path) -> UpdateReport:
     """Take the records of a collection over into an index, without encoding a radiograph, all in one transaction.
 
@@ -127,7 +146,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     refused: list[tuple[str, str]] = []
     same = 0
     with IndexWriter.open(path) as writer:
-        _require_site(writer.metadata("collection"), collection)
+        require_same_site(writer.metadata("collection"), collection)
         prefixes = _prefixes(writer)
         digests = {case.case: _digest(case) for case in collection.cases}
         by_digest = writer.known("digest", {*digests.values()} - {""})
@@ -182,7 +201,7 @@ def _mark_synthetic(writer: IndexWriter) -> None:
         writer.mark_synthetic()
 
 
-def _require_site(metadata: object, collection: Collection) -> None:
+def require_same_site(metadata: object, collection: Collection) -> None:
     """Raise CollectionError if index and collection name patients in different ways: one patient would be two."""
     site = collection.site
     if isinstance(metadata, dict) and metadata.get("layout") == "dicom":

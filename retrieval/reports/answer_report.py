@@ -86,8 +86,9 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
     """The query's views with the heatmaps of "abnormal"."""
     pictures = []
     for number, (view, name, figures) in enumerate(zip(query.views, query.names, answer.views, strict=True)):
-        logit = float(query.logits[number])
-        heatmap = evidence_of(searcher.encoder, searcher.rules, view.pixels, logit, views=query.maps_of(number))
+        heatmap = evidence_of(
+            searcher.explained, searcher.rules, view.pixels, query.encoded_view(number), views=query.maps_of(number)
+        )
         words = f"where the classifier looks, strongest here: {strongest_region(heatmap)}"
         if not heatmap.values.any():
             words = "nothing is drawn: the view's probability is below the threshold"

@@ -108,8 +108,13 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     if evaluation.leakage.studies:
         count = f"{len(evaluation.leakage.studies):,} of {evaluation.studies:,}"
         warnings.append(f"Studies with a near duplicate in the index: {count}. Figures without them stand below.")
+    if evaluation.drift and evaluation.drift.sentence:
+        warnings.append(f"{evaluation.drift.sentence}.")
     if evaluation.unfamiliar:
-        warnings.append(f"Studies unlike the index: {evaluation.unfamiliar:,} of {evaluation.studies:,}.")
+        why = ", ".join(f"{code} {count:,}" for code, count in evaluation.reasons.items())
+        warnings.append(f"Studies unlike the index: {evaluation.unfamiliar:,} of {evaluation.studies:,} ({why}).")
+    if evaluation.borderline:
+        warnings.append(f"Borderline studies: {evaluation.borderline:,} of {evaluation.studies:,}.")
     if evaluation.skipped:
         warnings.append(f"Radiographs that could not be read, listed at the end: {len(evaluation.skipped):,}.")
     return warnings

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.answer import Answer, SimilarCase
-from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
 from retrieval.explain.smooth_grad_cam import explain_similarity
@@ -45,6 +45,10 @@ class EncodedQuery:
         maps = encoder.views([encoder.prepare(view.pixels) for view in views])
         encoded = encoder.pool(maps)
         return cls(views, names, maps, encoded.embeddings, encoded.logits)
+
+    def encoded_view(self, number: int) -> Encoded:
+        """One view alone."""
+        return Encoded(self.embeddings, self.logits).row(number)
 
     def maps_of(self, number: int) -> list[Array]:
         """The maps of one view."""

@@ -41,6 +41,8 @@ def _remarks(result: Worklist) -> list[str]:
         remarks.append(f"Studies unlike the index: {unfamiliar:,}.")
     if result.skipped:
         remarks.append(f"Studies that could not be read: {len(result.skipped):,}. Look at them yourself.")
+    if result.drift and result.drift.sentence:
+        remarks.append(f"{result.drift.sentence}.")
     if result.index.synthetic:
         remarks.append(SYNTHETIC_ORDER)
     return remarks

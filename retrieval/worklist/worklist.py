@@ -16,6 +16,7 @@ from index.errors import IndexBusy
 from retrieval.answer import Answer, IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.errors import RadiographError
+from retrieval.evaluation.drift import Drift, drift_between, scored
 from retrieval.notices import Code
 from retrieval.query import may_be_view
 from retrieval.searcher import Searcher
@@ -93,6 +94,8 @@ class Entry:
             "agreement": answer.agreement,
             "similarity": answer.familiarity.similarity,
             "familiar": answer.familiarity.familiar,
+            "unlike": "; ".join(answer.familiarity.codes),
+            "borderline": answer.borderline,
             "nearest_study": nearest and nearest.study,
             "nearest_label": nearest and nearest.label,
             "nearest_similarity": nearest and nearest.similarity,
@@ -119,12 +122,13 @@ class Entry:
 class Worklist(Tabular):
     """The studies of a folder, the first to read on top, and what could not be read; as a table, a study a line.
 
-    A study that could not be read has no rank in the table, but a reason.
+    A study that could not be read has no rank in the table, but a reason. `drift` compares the scores of the others
+    with those of the index, None where it does not know its own.
     """
 
     columns: ClassVar = (
-        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar "
-        "nearest_study nearest_label nearest_similarity reason"
+        "rank study radiographs mean classifier classifier_call vote vote_call agreement similarity familiar unlike "
+        "borderline nearest_study nearest_label nearest_similarity reason"
     )
 
     folder: str
@@ -133,6 +137,7 @@ class Worklist(Tabular):
     model: ModelSource
     index: IndexSource
     seconds: float
+    drift: Drift | None = None
 
     @property
     def title(self) -> str:
@@ -151,6 +156,7 @@ class Worklist(Tabular):
             "skipped": plain(self.skipped),
             "model": plain(self.model),
             "index": plain(self.index),
+            "drift": None if self.drift is None else self.drift.to_dict(),
             "seconds": self.seconds,
         }
 
@@ -221,13 +227,15 @@ def query_study(searcher: Searcher, study: StudyFiles) -> Entry | Skipped:
 def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], seconds: float) -> Worklist:
     """The worklist of what was read."""
     every = list(read)
+    entries = in_order(item for item in every if isinstance(item, Entry))
     return Worklist(
         folder=str(folder),
-        entries=in_order(item for item in every if isinstance(item, Entry)),
+        entries=entries,
         skipped=tuple(item for item in every if isinstance(item, Skipped)),
         model=searcher.model,
         index=searcher.source,
         seconds=seconds,
+        drift=drift_between(searcher.reference, [scored(entry.answer) for entry in entries]),
     )
 
 

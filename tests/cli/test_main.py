@@ -160,7 +160,7 @@ def complete(words: str) -> list[str]:
 
 def test_completion() -> None:
     assert complete("mura-search in") == ["index"]
-    assert complete("mura-search index re") == ["remove", "relabel"]
+    assert complete("mura-search index re") == ["remove", "relabel", "regions"]
     assert "--patient" in complete("mura-search x.png --")
 
 

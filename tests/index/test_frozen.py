@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy
 from index.frozen import FrozenReader
@@ -47,6 +48,26 @@ def test_it_answers_as_the_reader_did(place: Path, sample: Sample) -> None:
         assert not frozen.refresh()
         assert not frozen.replaced()
         assert frozen.size() == (len(cases), len({case.study for case in cases}))
+
+
+def test_vectors_in_milvus_are_frozen_too(tmp_path: Path, model: Path, sample: Sample) -> None:
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    cases, embeddings, thumbnails, logits = sample
+    place = tmp_path / "index"
+    with IndexBuilder.start(place, model=model, dimension=8, fingerprint="f") as build:
+        build.add(cases, embeddings, thumbnails, logits)
+        build.set_metadata("store", {"kind": "milvus", "uri": str(tmp_path / "vectors.db")})
+        build.finish()
+    queries = embeddings[:20]
+    with IndexReader.open(place) as reader:
+        frozen = FrozenReader(reader)
+        answers = frozen.search(queries, 5)
+        found = [[hit.case.study for hit in answer] for answer in answers]
+        assert found == [[hit.case.study for hit in answer] for answer in reader.search(queries, 5)]
+    with IndexWriter.open(place) as writer:
+        writer.remove({"patient": [case.patient for case in cases[:10]]})
+    assert frozen.search(queries, 5) == answers
+    assert frozen.cases() == cases
 
 
 def test_a_filter_is_refused(place: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from index.errors import IndexDamaged, IndexMissing
 from retrieval.datasets.collection import Collection
+from retrieval.decision.borderline import Borderline
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest, thumbnail
 from retrieval.encoding.picture_hash import picture_hashes
@@ -163,18 +164,18 @@ def test_json_is_the_documented_object(searcher: Searcher, square: Callable[...,
     path = square("query.png", 150)
     found = json.loads(json.dumps(searcher.search(path).to_dict(), allow_nan=False))
     assert list(found) == [
-        *("schema", "verdict", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases", "notices"),
-        *("model", "index", "seconds", "report", "warnings"),
+        *("schema", "version", "verdict", "query", "classifier", "knn", "agreement", "familiarity", "views", "cases"),
+        *("notices", "model", "index", "seconds", "report", "findings", "evaluation", "warnings"),
     ]
     assert found["schema"] == "mura-search/answer/1"
     assert found["query"] == {"files": [str(path)], "views": 1, "excluded_patients": []}
-    assert set(found["classifier"]) == {"probability", "abnormal", "threshold"}
-    assert set(found["knn"]) == {"probability", "abnormal", "threshold", "k"}
-    assert set(found["familiarity"]) == {"similarity", "limit", "familiar", "reasons"}
+    assert set(found["classifier"]) == {"probability", "abnormal", "threshold", "source", "borderline"}
+    assert set(found["knn"]) == {"probability", "abnormal", "threshold", "k", "studies", "borderline"}
+    assert set(found["familiarity"]) == {"similarity", "limit", "familiar", "reasons", "codes", "borderline"}
     documented = {"rank", "similarity", "label", "study", "patient", "part", "view", "case", "path"}
-    assert set(found["cases"][0]) == documented | {"weight", "laterality"}
+    assert set(found["cases"][0]) == documented | {"weight", "laterality", "finding"}
     assert found["model"] == {"name": "squares", "sha256": searcher.encoder.bundle.sha256, "synthetic": False}
-    assert found["index"] == {"path": str(place), "cases": 8, "studies": 6, "synthetic": False}
+    assert found["index"] == {"path": str(place), "cases": 8, "studies": 6, "synthetic": False, "generation": 1}
     seconds = found["seconds"]
     parts = ("load", "encode", "search", "heatmap")
     assert seconds["total"] == pytest.approx(sum(seconds[part] for part in parts))
@@ -185,6 +186,29 @@ def test_a_query_that_is_unlike_everything_says_so(searcher: Searcher, square: C
     searcher.rules = dataclasses.replace(RULES, familiarity_limit=0.99999)
     answer = searcher.search(square("query.png", 0))
     assert answer.familiarity.familiar is False
+
+
+def test_borderline_is_what_mild_changes_could_turn(searcher: Searcher, square: Callable[..., Path]) -> None:
+    path = square("query.png", 150)
+    plain = searcher.search(path)
+    assert (plain.borderline, plain.classifier.borderline, plain.familiarity.borderline) == (None, None, None)
+    assert plain.classifier.probability > RULES.classifier_threshold
+    assert plain.knn.probability is not None
+    assert plain.familiarity.similarity is not None
+    widths = Borderline(
+        classifier=plain.classifier.probability - RULES.classifier_threshold + 1e-6,
+        knn=abs(plain.knn.probability - RULES.vote_threshold) - 1e-6,
+        similarity=plain.familiarity.similarity - RULES.familiarity_limit + 1e-6,
+    )
+    searcher.rules = dataclasses.replace(RULES, borderline=widths)
+    answer = searcher.search(path)
+    assert (answer.classifier.borderline, answer.knn.borderline, answer.familiarity.borderline) == (True, False, True)
+    assert answer.borderline
+    assert [notice.code for notice in answer.notices] == [Code.BORDERLINE, Code.NEARLY_UNFAMILIAR]
+    assert answer.warnings[0].startswith("the classifier is borderline: probability")
+    assert answer.verdict == plain.verdict
+    searcher.rules = dataclasses.replace(RULES, borderline=Borderline())
+    assert searcher.search(path).borderline is False
 
 
 def test_a_blank_picture_is_called_blank(searcher: Searcher) -> None:

@@ -159,7 +159,8 @@ def _run(run: Run, data: _Data, folder: Path, cache: Path | None, report: Report
             known, rules = searcher.index, searcher.rules
             refuse_known(searcher, valid.select(part=part).cases)
             studies, _ = predict_studies(searcher, valid.select(part=part))
-            train_side = known.cases(), known.embeddings(), rules.probabilities(known.logits())
+            embedded = known.embeddings()
+            train_side = known.cases(), embedded, rules.probabilities(known.logits(), embedded)
             valid_side = (
                 [case for study in studies for case in study.cases],
                 np.concatenate([study.embeddings for study in studies]),

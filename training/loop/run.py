@@ -38,7 +38,6 @@ from training.loop.metrics_chart import metrics_drawing
 from training.loop.model_soup import fit_soup, remove_checkpoints
 from training.loop.trainer import Trainer, keep_memory
 from training.model.backbone import downloads, load_backbone
-from training.model.from_bundle import is_bundle, load_bundle
 from training.model.siamese import Siamese
 from training.recipe import Recipe, without_removed
 from training.types import Report
@@ -220,11 +219,8 @@ def _plan(trial: Trial, recipe: Recipe, world: World, cases: Sequence[Case], div
 
 def _model(recipe: Recipe, weights: str) -> Siamese:
     torch.manual_seed(recipe.seed)
-    further = is_bundle(weights)
-    backbone, channels = load_backbone(recipe.backbone, "" if further else weights)
+    backbone, channels = load_backbone(recipe.backbone, weights)
     model = Siamese(backbone, channels, recipe.dimension, recipe.hidden)
-    if further:
-        load_bundle(model, Path(weights))
     model.frozen_statistics = bool(recipe.weights)
     if recipe.frozen_until:
         try:

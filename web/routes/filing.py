@@ -14,7 +14,7 @@ from retrieval.labelling import queue_of
 from web.errors import Refused
 from web.models import Label, refusals
 from web.responses import page
-from web.routes.access import form_of, may_file, require_filing
+from web.routes.access import form_of, require_filing
 from web.routes.api import TOKEN, service_of, worklist_of
 from web.routes.pages import head_of
 from web.service import filing
@@ -158,7 +158,7 @@ async def queue(request: Request) -> HTMLResponse:
     listed = dict(worklist.ranked())
     queued = [item.queued(number) for number, item in listed.items()]
     return page(
-        "queue.html", queued=queue_of(queued)[:_SHOWN], listed=listed, count=len(queued), filing=may_file(request),
+        "queue.html", queued=queue_of(queued)[:_SHOWN], listed=listed, count=len(queued),
         folder=worklist.folder.resolve().name, **await head_of(request),
     )  # fmt: skip
 

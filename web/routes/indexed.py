@@ -7,7 +7,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from web.models import AnswerDocument, Question, refusals
 from web.responses import page
-from web.routes.access import form_of, may_file
+from web.routes.access import form_of
 from web.routes.api import TOKEN, answer_document, service_of
 from web.routes.pages import head_of
 from web.service.indexed import cases_of_study, from_index
@@ -42,7 +42,7 @@ async def show(request: Request, case: str = "") -> HTMLResponse:
     service = service_of(request)
     cases = await service.use(cases_of_study(case))
     return page(
-        "indexed.html", cases=cases, study=cases[0], filing=may_file(request), full=service.files,
+        "indexed.html", cases=cases, study=cases[0], full=service.files,
         **await head_of(request),
     )  # fmt: skip
 

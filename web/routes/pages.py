@@ -155,7 +155,7 @@ async def _answered(request: Request, answer: Answer, name: str, question: Quest
     return await _front(
         request, "answer.html", index, answer=answer, verdict=verdict(answer), view_rows=_view_rows(answer), name=name,
         doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
-        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None, filing=may_file(request),
+        counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
         place=worklist.place(listed) if worklist and listed else None, vote_share=vote_share(answer),
         FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated=evaluation_text(answer),
     )  # fmt: skip
@@ -180,12 +180,10 @@ async def _front(request: Request, part: str = "", index: IndexSummary | None = 
     """The front page with a part below the form; for the page's own script, the part alone."""
     index = index or await service_of(request).about()
     if part and _is_part(request):
-        return page(part, index=index, **values)
+        return page(part, index=index, filing=may_file(request), **values)
     limits = service_of(request).limits
-    head = await head_of(request, index)
-    return page(
-        "front.html", part=part, accepted=_ACCEPTED, views=limits.views, megabytes=limits.body >> 20, **head, **values
-    )
+    shown = await head_of(request, index) | values
+    return page("front.html", part=part, accepted=_ACCEPTED, views=limits.views, megabytes=limits.body >> 20, **shown)
 
 
 async def head_of(request: Request, index: IndexSummary | None = None) -> dict[str, Any]:

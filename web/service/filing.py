@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from index.case import LABEL_NAMES
-from index.errors import IndexBusy, IndexFailure
+from index.errors import ChangeRefused, IndexBusy
 from index.filed import Filed
 from index.filing import FilingWriter
 from retrieval.indexing.filing import StudyRecord, file_study
@@ -73,5 +73,5 @@ def _refusing(write: Callable[[], Changed]) -> Changed:
         return write()
     except IndexBusy as error:
         raise Refused(503, "another program changes the index; try again in a moment", retry=2) from error
-    except IndexFailure as error:
+    except ChangeRefused as error:
         raise Refused(409, str(error)) from error

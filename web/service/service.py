@@ -33,10 +33,11 @@ from retrieval.notices import Notice
 from retrieval.query import Original, View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import SEVERAL_STUDIES, Refused
-from web.metrics import Figure
+from web.metrics import Counted, Figure
 from web.models import IndexSummary, ModelName, NewQuestion, Question, Upload, shown_name, too_many_views
 from web.service.admission import Admission, Share, busy
 from web.service.batcher import Batcher
+from web.service.score_watch import ScoreWatch
 from web.service.searcher_pool import SearcherPool
 from web.service.study_store import Study, StudyStore
 from web.settings import Limits
@@ -84,6 +85,7 @@ class Service:
         self.files = files
         self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
+        self.scores = ScoreWatch()
         self.batcher = Batcher(limits.batch, limits.gather, limits.pictures, lambda: self.admission.working)
         self._drawings = Admission(_DRAWINGS, limits.memory)
         self._pictures = Admission(_PICTURES, limits.memory)
@@ -182,9 +184,9 @@ class Service:
         def draw(searcher: Searcher) -> bytes:
             _require_model(searcher, study)
             _require_radiographs(study)
-            encoder, logit = searcher.encoder, float(study.encoded.logits[number - 1])
+            encoder, encoded = searcher.explained, study.encoded.row(number - 1)
             if target == "abnormal":
-                return heatmap_png(evidence_of(encoder, searcher.rules, view.pixels, logit, always=always), *_HEAT)
+                return heatmap_png(evidence_of(encoder, searcher.rules, view.pixels, encoded, always=always), *_HEAT)
             return heatmap_png(within_limb(explain_class(encoder, view.pixels, target=target), view.pixels), *_HEAT)
 
         return await self._draw(draw)
@@ -292,7 +294,12 @@ class Service:
             ("index_generation", "The generation of the index.", self.pool.index.generation),
             ("index_cases", "Cases in the index.", cases),
             ("index_studies", "Studies in the index.", studies),
+            *self.scores.gauges(),
         ]
+
+    def histograms(self) -> list[Counted]:
+        """The scores of answered studies, for /metrics."""
+        return self.scores.histograms()
 
     def counters(self) -> list[Figure]:
         """The figures that only go up, for /metrics."""
@@ -333,7 +340,9 @@ class Service:
             )  # fmt: skip
             if former:
                 study = self._joined(searcher, former, study)
-            return await self._in_thread(_answer, searcher, study, question), study
+            answer = await self._in_thread(_answer, searcher, study, question)
+            self.scores.add(answer, searcher.reference)
+            return answer, study
 
     async def _read(
         self, sources: Sequence[_Source], searcher: Searcher, share: Share

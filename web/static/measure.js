@@ -17,6 +17,10 @@ export function measureText(mark, spacing) {
   return mark.points.length === 3 ? angleText(mark.points) : "";
 }
 
+function corners([a, b]) { // of a rectangle, back to the first
+  return b ? [a, { x: b.x, y: a.y }, b, { x: a.x, y: b.y }, a] : [a];
+}
+
 // Draws marks; `place` gives the position on the canvas of a point in the radiograph.
 export function drawMarks(context, marks, place, spacing, ratio) {
   context.save();
@@ -24,7 +28,7 @@ export function drawMarks(context, marks, place, spacing, ratio) {
   context.font = "600 13px system-ui, sans-serif";
   context.lineJoin = "round";
   for (const mark of marks) {
-    const points = mark.points.map(place);
+    const points = (mark.kind === "region" ? corners(mark.points) : mark.points).map(place);
     for (const [colour, width] of [["#000", 4], ["#ffe14d", 1.75]]) {
       context.strokeStyle = colour;
       context.lineWidth = width;

@@ -142,7 +142,8 @@ function list(items) { // of [name, picture, remove]
     });
     item.append(image, name);
     if (remove) {
-      const away = button("Remove", remove);
+      const away = button("×", remove);
+      away.title = "Remove this view";
       away.setAttribute("aria-label", `Remove view ${number + 1}, ${name}`);
       item.append(away);
     }

@@ -256,7 +256,7 @@ export class Pane {
     for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, (event) => this.release(event));
     element.addEventListener("pointerleave", () => { this.lens = null; this.draw(); });
     element.addEventListener("focus", () => this.viewer.activate(this));
-    element.addEventListener("dblclick", () => { if (!["length", "angle"].includes(this.viewer.tool)) this.viewer.maximise(this); });
+    element.addEventListener("dblclick", () => { if (!["length", "angle", "region"].includes(this.viewer.tool)) this.viewer.maximise(this); });
   }
 
   position(event) {
@@ -285,7 +285,8 @@ export class Pane {
       this.drag.mark = this.marks.at(-1);
       this.drag.at = this.drag.mark.points.length === 3 ? 2 : 1;
     }
-    if (tool === "length") Object.assign(this.drag, { mark: this.marks.at(-1), at: 1 });
+    if (tool === "region") this.marks = [...this.marks.filter(({ kind }) => kind !== "region"), { kind: "region", points: [this.under(x, y)] }];
+    if (tool === "length" || tool === "region") Object.assign(this.drag, { mark: this.marks.at(-1), at: 1 });
     if (tool === "magnifier") { this.lens = { x, y }; this.draw(); }
   }
 
@@ -326,6 +327,20 @@ export class Pane {
     }
   }
 
+  search([a, b]) { // a rectangle, in parts of the radiograph's sides; region.js asks for what it shows
+    const { width, height } = this.grey;
+    const part = (value, whole) => Math.min(1, Math.max(0, value / whole));
+    const [left, right] = [a.x, b.x].map((x) => part(x, width)).sort((one, other) => one - other);
+    const [top, bottom] = [a.y, b.y].map((y) => part(y, height)).sort((one, other) => one - other);
+    const detail = { x: left, y: top, width: right - left, height: bottom - top };
+    if (detail.width > 0 && detail.height > 0) this.element.dispatchEvent(new CustomEvent("region", { bubbles: true, detail }));
+  }
+
+  searchSight() { // the part of the radiograph that is in sight, for those who use keys
+    const { width, height } = this.size;
+    this.search([this.under(0, 0), this.under(width, height)]);
+  }
+
   release(event) {
     this.pointers.delete(event.pointerId);
     const mark = this.drag?.mark;
@@ -333,6 +348,7 @@ export class Pane {
     if (!this.pointers.size || this.drag?.tool === "pinch") this.drag = null;
     if (!mark) { this.draw(); return; }
     if (mark.points.length < 2) this.marks.pop(); // a click, not a line
+    else if (mark.kind === "region") this.search(mark.points);
     const text = measureText(mark, this.grey.about.spacing);
     if (text) this.say(`${mark.kind === "length" ? "Length" : "Angle"}: ${text}`);
     else if (mark.kind === "angle" && mark.points.length === 2) this.say("Now the end of the other arm.");

@@ -4,7 +4,7 @@
 import { Pane } from "./pane.js";
 
 const STEP = 40; // pixels that an arrow key moves
-const DRAGS = ["window", "pan", "zoom", "length", "angle", "magnifier"];
+const DRAGS = ["window", "pan", "zoom", "length", "angle", "magnifier", "region"];
 const ORDER = ["pa", "ap", "oblique", "lateral", "axial"]; // of views in a row; the patient's right hangs on the left
 let typing = null; // the viewer whose keys work
 
@@ -55,6 +55,7 @@ class Viewer {
       real: now((pane) => pane.real()),
       in: now((pane) => pane.zoom(1.25)),
       out: now((pane) => pane.zoom(0.8)),
+      sight: now((pane) => pane.searchSight()),
       clear: now((pane) => pane.clear()),
       reset: now((pane) => pane.reset()),
       former: now((pane) => this.step(pane, -1)),
@@ -70,7 +71,7 @@ class Viewer {
   }
 
   act(name) {
-    if (!(name in this.actions) || (!this.find(name) && !["former", "latter", "unrotate", "next", "previous"].includes(name))) return;
+    if (!(name in this.actions) || (!this.find(name) && !["former", "latter", "unrotate", "next", "previous", "sight"].includes(name))) return;
     this.actions[name]();
     this.mark();
   }
@@ -186,7 +187,7 @@ class Viewer {
     else if (key === "Enter" && inPane) this.maximise(this.active);
     else {
       const button = [...this.toolbar.querySelectorAll("[data-key]")].find(({ dataset }) => dataset.key.split(" ").includes(key));
-      const unseen = { "[": "former", "]": "latter", R: "unrotate", n: "next", N: "previous" }[key];
+      const unseen = { "[": "former", "]": "latter", R: "unrotate", n: "next", N: "previous", S: "sight" }[key];
       if (!button && !unseen) return;
       this.act(button?.dataset.tool ?? unseen);
     }

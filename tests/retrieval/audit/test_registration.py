@@ -24,8 +24,14 @@ def zoomed_and_tilted(picture: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(picture, cv2.getRotationMatrix2D((width / 2, height / 2), 3, 1.05), (width, height))
 
 
+def turned(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape
+    return cv2.warpAffine(picture, cv2.getRotationMatrix2D((width / 2, height / 2), -27, 1), (width, height))
+
+
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "itself": lambda picture: picture,
+    "turned by 27 degrees": turned,
     "smaller": lambda picture: cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA),
     "darker": lambda picture: (picture * 0.7 + 20).astype(np.uint8),
     "compressed": lambda picture: np.asarray(

@@ -302,7 +302,7 @@ def test_a_path_that_can_mean_two_files_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_quote_left_open(write: Write) -> None:
-    assert "is not a CSV table in UTF-8 or UTF-16: unexpected end of data" in refusal(
+    assert "is not a CSV table in UTF-8, UTF-16 or Windows-1252: unexpected end of data" in refusal(
         write("path,label", '"a.png,1', "b.png,1")
     )
 

@@ -8,6 +8,7 @@ from index.case import Case
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.leave_patient_out import ranked_studies
 from retrieval.decision.rules import DEFAULTS, Rules
+from retrieval.decision.tail_limit import tail_limit
 
 Arrays = tuple[list[Case], np.ndarray, np.ndarray]
 
@@ -78,13 +79,13 @@ def test_rules_are_learned_from_informative_studies() -> None:
     assert rules.intercept == pytest.approx(np.log(0.4 / 0.6), abs=0.3)
 
 
-def test_the_familiarity_limit_is_the_first_percentile_of_least_familiar_views() -> None:
+def test_the_familiarity_limit_lies_at_the_tail_of_least_familiar_views() -> None:
     cases, embeddings, logits = collection()
     nearest = {case.study: 2.0 for case in cases}
     for row, case in enumerate(cases):
         nearest[case.study] = min(nearest[case.study], naive_neighbours(cases, embeddings, row, 1)[0][0])
     limit = learn_rules(cases, embeddings, logits).familiarity_limit
-    assert limit == pytest.approx(np.quantile(list(nearest.values()), 0.01), abs=1e-6)
+    assert limit == pytest.approx(-tail_limit(-np.array(list(nearest.values())), 0.005), abs=1e-6)
 
 
 def test_separable_studies_give_a_threshold_between_the_labels() -> None:
@@ -94,6 +95,24 @@ def test_separable_studies_give_a_threshold_between_the_labels() -> None:
     assert rules.probabilities(np.array([-5.0, 5.0])).tolist() == pytest.approx([0, 1], abs=0.05)
     assert rules.classifier_threshold == pytest.approx(0.5, abs=0.02)
     assert rules.vote_threshold == pytest.approx(0.5, abs=0.1)
+
+
+def test_processed_copies_teach_thresholds_but_not_familiarity() -> None:
+    cases, embeddings, logits = collection()
+    plain = learn_rules(cases, embeddings, logits)
+    same = learn_rules(cases, embeddings, logits, copies=[(embeddings, logits)])
+    assert same.slope == pytest.approx(plain.slope, abs=0.03)  # twice the studies weigh twice against the prior
+    assert same.k == plain.k
+    assert same.vote_threshold == pytest.approx(plain.vote_threshold)
+
+    # Copies that look one step more abnormal: the boundary moves half a step, in logits and in votes.
+    towards = unit(embeddings + np.array([0.4, 0.2, 0, 0], np.float32))
+    moved = learn_rules(cases, embeddings, logits, copies=[(towards, logits + 2)])
+    boundary, former = (-rules.intercept / rules.slope for rules in (moved, plain))
+    assert boundary - former == pytest.approx(1, abs=0.5)
+    assert moved.vote_threshold > plain.vote_threshold
+    assert moved.familiarity_limit == plain.familiarity_limit
+    assert "2 copies" in learn_rules(cases, embeddings, logits, copies=[(towards, logits)] * 2).source
 
 
 def test_what_the_model_was_trained_on_does_not_teach_but_votes() -> None:

@@ -15,6 +15,7 @@ from retrieval.evaluation.robustness import robustness
 from retrieval.images.corruptions import CORRUPTIONS, corrupt
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import build_index
+from retrieval.reports.robustness_report import robustness_report
 from retrieval.searcher import Searcher
 
 RULES = Rules(k=3, temperature=0.1, vote_threshold=0.4, slope=2.0, intercept=-1.0, classifier_threshold=0.45)
@@ -110,3 +111,16 @@ def test_what_evaluation_refuses_is_refused(
     Path(broken.cases[0].path).write_text("nothing")
     with pytest.raises(EvaluationError, match="no radiograph of 1 could be read"):
         robustness(searcher, broken)
+
+
+def test_the_report_has_a_picture_and_every_figure(searcher: Searcher, squares: Callable[..., Collection]) -> None:
+    result = robustness(searcher, squares(UNSEEN, "unseen"), names=["brighter"], strengths=["mild"], rounds=50)
+    page = robustness_report(result)
+    assert page.count('class="chart') == 1
+    for condition in result.conditions:
+        for reader in ("classifier", "knn"):
+            kappa = condition.figures[reader]["kappa"].value
+            assert kappa is not None
+            assert f"{kappa:.3f}" in page
+    assert CORRUPTIONS["brighter"].about in page
+    assert "data:image" not in page  # no radiograph leaves the hospital with it

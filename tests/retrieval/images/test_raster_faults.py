@@ -355,7 +355,7 @@ def test_memory_of_dicom(dicom_bytes: Callable[..., bytes]) -> None:
     data = dicom_bytes(np.zeros((300, 200), np.uint16))
     assert 300 * 200 * 10 < memory_to_decode(data, "q.dcm") < 300 * 200 * 40
     with pytest.raises(RadiographError, match="is damaged: its samples"):
-        memory_to_decode(dicom_bytes(np.zeros((9, 9), np.uint16), SamplesPerPixel=3), "q.dcm")
+        memory_to_decode(dicom_bytes(np.zeros((9, 9), np.uint16), SamplesPerPixel=4), "q.dcm")
 
 
 def test_dicom_of_very_many_elements_or_scans_is_refused(dicom_bytes: Callable[..., bytes]) -> None:

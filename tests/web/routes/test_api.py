@@ -355,3 +355,22 @@ def test_an_answer_says_which_program_and_which_state_of_the_index_gave_it(
     assert 'mura_search_build_info{python="3' in metrics.replace(f',version="{__version__}"', "")
     assert "process_resident_memory_bytes" in metrics
     assert 'route="(refused)"' not in own_client.get("/openapi.json").text + own_client.get("/metrics").text
+
+
+def test_metrics_have_the_scores_of_answers(own_client: "httpx.Client", png: Png) -> None:
+    """After one answer each score is counted once, in every bin from its own on."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    assert own_client.post("/api/search", files=files(png(200))).status_code == 200
+    families = {family.name: family for family in text_string_to_metric_families(own_client.get("/metrics").text)}
+    samples = families["mura_search_score"].samples
+    for score in ("classifier", "knn", "similarity"):
+        own = [sample for sample in samples if sample.labels["score"] == score]
+        bins = [sample.value for sample in own if sample.name.endswith("_bucket")]
+        assert len(bins) == 20
+        assert bins == sorted(bins)
+        assert bins[-1] == 1
+        (total,) = (sample.value for sample in own if sample.name.endswith("_sum"))
+        first = next(sample for sample in own if sample.name.endswith("_bucket") and sample.value == 1)
+        assert total <= float(first.labels["le"])
+    assert "mura_search_drift_parted" not in families  # one answer says nothing

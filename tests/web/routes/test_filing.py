@@ -20,7 +20,9 @@ TOKEN, FILING = "correct horse battery", "staple of those who file"
 
 
 def remembered(base: str, data: bytes, **headers: str) -> str:
-    reply = httpx.post(f"{base}/api/search", files={"files": data}, data={"heatmap": "true"}, headers=headers)
+    reply = httpx.post(
+        f"{base}/api/search", files={"files": data}, data={"heatmap": "true"}, headers=headers, timeout=60
+    )
     return str(reply.json()["remembered"]["study"]).rpartition("/")[2]
 
 
@@ -51,7 +53,7 @@ def test_a_filed_study_is_found_and_undone(serve: Serve, png: Png, place: Path) 
     name = remembered(base, png(128))
     filed = change(base, "studies", remembered=name, label="abnormal", study="s9", patient="eve", note="CT").json()
     assert (filed["action"], filed["study"], filed["label"], filed["note"]) == ("file", "s9", "abnormal", "CT")
-    nearest = httpx.post(f"{base}/api/search", files={"files": png(129)}).json()["cases"][0]
+    nearest = httpx.post(f"{base}/api/search", files={"files": png(129)}, timeout=60).json()["cases"][0]
     assert (nearest["study"], nearest["label"]) == ("s9", "abnormal")
     assert change(base, "studies", remembered=name, label="normal").status_code == 409
     assert change(base, "labels", study="s9", label="normal", note="second look").json()["former"] == "abnormal"
@@ -146,14 +148,16 @@ def test_a_region_of_a_view_is_searched(serve: Serve, png: Png, place: Path) -> 
 
     base = serve()
     name = remembered(base, png(220))
-    url, box = f"{base}/api/studies/{name}/views/1/regions", {"x": 0.5, "y": 0, "width": 0.5, "height": 1}
+    url = f"{base}/api/studies/{name}/views/1/regions"
+    box: dict[str, float] = {"x": 0.5, "y": 0, "width": 0.5, "height": 1}
     assert "mura-search index regions" in httpx.get(url, params=box).json()["error"]
     add_regions(place)
     answer = httpx.get(url, params=box | {"k": 2}).json()
     assert answer["region"] == {"x": 16, "y": 0, "width": 16, "height": 32}
     assert [region["label"] for region in answer["regions"]] == ["abnormal"] * 2
     assert {region["path"] for region in answer["regions"]} == {""}
-    for wrong in ({"x": 2}, {"width": 0}, {"k": 0}, {"other": 1}):
+    wrongs: list[dict[str, float]] = [{"x": 2}, {"width": 0}, {"k": 0}, {"other": 1}]
+    for wrong in wrongs:
         assert httpx.get(url, params=box | wrong).status_code == 422
     assert httpx.get(url.replace("views/1", "views/2"), params=box).status_code == 404
     part = httpx.get(url.replace("/api", ""), params=box).text

@@ -1,0 +1,118 @@
+"""Plain measures of a radiograph: how soft, noisy, large, contrasty and well exposed it is, whatever it shows.
+
+They are taken of the grey picture g of h x w pixels that the encoder sees, before its contrast is enhanced: scaled so
+that the long side has S pixels. G_s is a Gaussian filter of deviation s pixels, N the number of pixels.
+
+    sharpness     log(rms(g - G_0.7 g) / rms(G_0.7 g - G_1.4 g)): fine against middle detail, which no contrast changes
+    noise         sqrt(pi / 2) / 6 mean|L * g| with L = [1 -2 1; -2 4 -2; 1 -2 1] (Immerkaer 1996), robustly: the median
+                  of |L * g| / 0.6745 / 6, over pixels of at least 16 grey levels; in grey levels
+    contrast      the standard deviation of g; in grey levels (Peli 1990: root mean square contrast)
+    grey_range    from the 1 % to the 99 % quantile of g; in grey levels
+    size          min(long side as read, S): a larger radiograph is scaled down, so its size does not matter
+    saturated     the share of pixels of at least 250 grey levels
+    background    the share of pixels under 16 grey levels
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.images.preprocessing import Letterbox
+
+__all__ = ["MEASURES", "TABLE", "Measures", "measure", "measure_rows", "packed", "unpacked"]
+
+_LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # the difference of two Laplacians
+_FINE, _MIDDLE = 0.7, 1.4  # pixels
+_DARK, _WHITE = 16, 250  # grey levels
+_TINY = 1e-3  # grey levels, so that a blank picture has a sharpness
+_QUARTILE = 0.6744897501960817  # of the normal distribution: the median of |x| in deviations
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The measures of one radiograph; see the module for their equations and units."""
+
+    sharpness: float
+    noise: float
+    contrast: float
+    grey_range: float
+    size: float
+    saturated: float
+    background: float
+
+
+MEASURES = tuple(Measures.__slots__)
+"""The names of the measures, in their order."""
+
+TABLE = "measures"
+"""The table of an index that holds them, as `packed`."""
+
+
+def measure(pixels: NDArray[np.uint8], size: int) -> Measures:
+    """The measures of a radiograph as read, (H, W) grey or (H, W, 3) BGR, for an encoder of `size` S pixels."""
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8) if pixels.ndim == 3 else pixels
+    H, W = grey.shape
+    box = Letterbox.fit(H, W, size)
+    shrinks = box.height < H or box.width < W
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    seen = np.asarray(cv2.resize(grey, (box.width, box.height), interpolation=how), np.uint8)
+    share = _counts(seen) / seen.size
+    upto = np.cumsum(share)
+    darkest, brightest = (int(np.searchsorted(upto, quantile)) for quantile in (0.01, 0.99))
+    levels = np.arange(256)
+    mean = float(share @ levels)
+    return Measures(
+        sharpness=_sharpness(seen),
+        noise=_noise(seen),
+        contrast=float(np.sqrt(max(0.0, float(share @ levels**2) - mean**2))),
+        grey_range=float(brightest - darkest),
+        size=float(min(max(H, W), size)),
+        saturated=float(share[_WHITE:].sum()),
+        background=float(share[:_DARK].sum()),
+    )
+
+
+def measure_rows(measures: Sequence[Measures]) -> NDArray[np.float64]:
+    """The measures of N radiographs as (N, 7), in the order of MEASURES."""
+    return np.array([astuple(row) for row in measures], np.float64).reshape(len(measures), len(MEASURES))
+
+
+def packed(measures: Measures) -> bytes:
+    """The measures as an index stores them: 7 little-endian numbers of 32 bits."""
+    return np.array(astuple(measures), "<f4").tobytes()
+
+
+def unpacked(data: bytes) -> Measures | None:
+    """The reverse of `packed`; None for other bytes, such as those of a radiograph that was never measured."""
+    if len(data) != 4 * len(MEASURES):
+        return None
+    return Measures(*np.frombuffer(data, "<f4").astype(float).tolist())
+
+
+def _sharpness(grey: NDArray[np.uint8]) -> float:
+    exact = grey.astype(np.float32)
+    finer, softer = (cv2.GaussianBlur(exact, (taps, taps), sigma) for sigma, taps in ((_FINE, 5), (_MIDDLE, 9)))
+    fine, middle = (cv2.norm(one, other) / np.sqrt(grey.size) for one, other in ((exact, finer), (finer, softer)))
+    return float(np.log((fine + _TINY) / (middle + _TINY)))
+
+
+def _noise(grey: NDArray[np.uint8]) -> float:
+    changes = cv2.convertScaleAbs(
+        cv2.filter2D(grey, cv2.CV_16S, _LAPLACIANS)
+    )  # above 255 it is 255, which is no median
+    counts = _counts(changes, (grey >= _DARK).view(np.uint8))
+    if not (total := float(counts.sum())):
+        return 0.0
+    # Linear within the bin of the median: whole levels would be too coarse for a radiograph with little noise.
+    middle = int(np.searchsorted(np.cumsum(counts), total / 2))
+    median = middle - 0.5 + (total / 2 - float(counts[:middle].sum())) / float(counts[middle])
+    return max(0.0, median) / _QUARTILE / 6
+
+
+def _counts(grey: NDArray[Any], mask: NDArray[np.uint8] | None = None) -> NDArray[np.float64]:
+    """How many pixels have each of the 256 grey levels."""
+    return np.asarray(cv2.calcHist([grey], [0], mask, [256], [0, 256]), np.float64).ravel()

@@ -1,0 +1,368 @@
+"""Calibrate an index on labelled studies of the hospital that uses it, and undo that.
+
+Thresholds, calibration, vote and familiarity limits are learned anew from the local studies, each of which meets the
+index as a new patient does: it holds none of their patients. A local classifier takes the place of the model's where it
+beats it beyond chance (`decision.local_classifier`). Cases, embeddings and model stay as they are.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.builder import IndexBuilder
+from index.case import LABEL_NAMES, Case
+from index.errors import IndexFailure
+from index.reader import IndexReader
+from index.writer import IndexWriter
+from retrieval.answer import plain
+from retrieval.datasets.cache_folder import cache_folder
+from retrieval.datasets.collection import Collection
+from retrieval.decision.calibration import fit_platt, sigmoid
+from retrieval.decision.familiarity import familiarity
+from retrieval.decision.fit_rules import NEIGHBOURS, TEMPERATURES, fit_rules, study_votes
+from retrieval.decision.leave_patient_out import Ranked, ranked_queries
+from retrieval.decision.local_classifier import (
+    ClassifierTrial,
+    Teaching,
+    log_losses,
+    paired_gain,
+    try_local_classifier,
+)
+from retrieval.decision.measure_limits import KEY, MeasureLimits, learn_measure_limits, stored_measures
+from retrieval.decision.reference import Reference, reference_of, reference_scores
+from retrieval.decision.rules import Rules
+from retrieval.encoding.batches import Progress, file_digest
+from retrieval.encoding.bundle import Bundle, digest_number
+from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.probes import Appearance
+from retrieval.errors import CollectionError
+from retrieval.indexing.build import encode_remaining, fingerprint, resumed_cases, with_classifier
+from retrieval.indexing.update import require_same_site
+from retrieval.notices import Notice
+from retrieval.searcher import RULES_SINCE, stored_rules
+
+__all__ = ["CalibrationReport", "LocalStudies", "calibrate_index", "calibrated", "undo_calibration"]
+
+FEWEST_PATIENTS = 20
+_KEPT = 5  # former rules that `undo_calibration` can bring back, the newest first
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStudies:
+    """Encoded labelled studies of an index's own hospital: cases N, embeddings (N, D), logits (N,) of the model's."""
+
+    cases: Sequence[Case]
+    embeddings: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+    def teaching(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """All rows (N,), the number of each one's study (N,), and the studies' labels (S,)."""
+        _, first, study_of = np.unique([case.study for case in self.cases], return_index=True, return_inverse=True)
+        labels = np.array([self.cases[row].label for row in first], np.int64)
+        return np.arange(len(self.cases)), np.asarray(study_of, np.int64), labels
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a calibration learned: the rules, the trial of a local classifier, if any, and the scores that studies have.
+
+    `unfamiliar` of the `studies` were unlike the index by the former rules.
+    """
+
+    rules: Rules
+    trial: ClassifierTrial | None
+    reference: Reference
+    studies: int
+    unfamiliar: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """The result of a calibration. `trial` is None where too few studies of either label could judge a classifier.
+
+    `former` and `rules` are the rules before and after. `quarantined` has (case, reason) of radiographs that were not
+    used. `seconds` is all time, `learning` that without encoding.
+    """
+
+    schema: ClassVar[str] = "mura-search/calibration/1"
+    path: str
+    studies: int
+    abnormal: int
+    patients: int
+    unfamiliar: int
+    former: Rules
+    rules: Rules
+    trial: ClassifierTrial | None
+    quarantined: tuple[tuple[str, str], ...]
+    notices: tuple[Notice, ...]
+    resumed: int
+    learning: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON object "mura-search/calibration/1"."""
+        quarantined = [{"case": case, "reason": reason} for case, reason in self.quarantined]
+        return {"schema": self.schema, **plain(self), "quarantined": quarantined}
+
+
+def calibrate_index(
+    collection: Collection,
+    path: Path,
+    *,
+    keep_blank: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CalibrationReport:
+    """Learn the decision rules of the index at `path` anew from a collection of labelled local studies.
+
+    Radiographs are encoded outside the index; the same call continues an interrupted one. The rules are stored in one
+    transaction with an entry in the history. `progress` gets (radiographs done, all).
+
+    Raises IndexFailure and BundleError, and CollectionError, changing nothing, where the studies have one label, are of
+    fewer than 20 patients, or of patients or radiographs that the index holds or that the model was trained on, where
+    most of them are unlike the index, and where it names its patients in another way.
+    """
+    started = time.perf_counter()
+    with IndexReader.open(path) as reader:
+        former = stored_rules(reader)
+        require_same_site(reader.metadata("collection"), collection)
+        _require_new(collection.cases, reader)
+        _require_enough(collection.cases)
+        encoder = Encoder.open(reader.model)
+    with _cache(collection, encoder.bundle, path) as build:
+        resumed = resumed_cases(build, collection)
+        notices = encode_remaining(
+            build, collection, encoder, keep_blank=keep_blank, workers=workers, progress=progress
+        )
+        local = LocalStudies(build.cases(), build.embeddings(), build.logits())
+        pictures = [picture for batch in build.batches() for picture in batch.thumbnails]
+        measures = stored_measures(build)
+        quarantined = tuple(build.quarantined().items())
+    learning = time.perf_counter()
+    _require_enough(local.cases)
+    _require_untrained(local.cases, encoder.bundle.seen_in(local.cases, pictures))
+    with IndexWriter.open(path) as writer, IndexReader.open(path) as reader:  # no other process changes it now
+        former = stored_rules(reader)
+        _require_new(local.cases, reader)
+        learned = calibrated(reader.cases(), reader.embeddings(), local, former, encoder.appearance)
+        _require_familiar(learned)
+        detail = {"studies": learned.studies, "classifier": learned.rules.classifier}
+        reference = learned.reference.with_measures(*measures)
+        limits = replace(learn_measure_limits(*measures), local=True)
+        writer.set_values("calibrate", detail, _values(reader, learned.rules, reference, limits))
+    labels = local.teaching()[2]
+    return CalibrationReport(
+        path=str(path),
+        studies=learned.studies,
+        abnormal=int(labels.sum()),
+        patients=len({case.patient for case in local.cases}),
+        unfamiliar=learned.unfamiliar,
+        former=former,
+        rules=learned.rules,
+        trial=learned.trial,
+        quarantined=quarantined,
+        notices=(*collection.notices, *notices),
+        resumed=resumed,
+        learning=time.perf_counter() - learning,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def calibrated(
+    cases: Sequence[Case],
+    embeddings: NDArray[np.float32],
+    local: LocalStudies,
+    former: Rules,
+    appearance: Appearance | None = None,
+) -> Calibration:
+    """Learn rules from local studies that meet an index with these cases N and embeddings (N, D).
+
+    former: the rules that are in use, whose parts stay the familiar ones. The same input gives the same rules.
+    """
+    teaching = local.teaching()
+    _, study_of, labels = teaching
+    ranked = ranked_queries(cases, embeddings, local.embeddings, max(*NEIGHBOURS, former.k))
+    patients = [case.patient for case in local.cases]
+    owners = patients_of(study_of, patients)
+    rules = fit_rules(
+        ranked,
+        local.cases,
+        local.embeddings,
+        local.logits,
+        teaching,
+        fallback=replace(former, local=None),
+        appearance=appearance,
+        parts=former.parts,
+        choose_vote=partial(_vote, former, owners),
+        source=f"calibrated on {len(labels)} local studies ({labels.sum()} abnormal) of {len(set(patients))} patients",
+    )
+    trial = try_local_classifier(Teaching(local.embeddings, local.logits, study_of, labels, owners))
+    rules = with_classifier(rules, trial)
+    scores = reference_scores(ranked, local.embeddings, local.logits, study_of, rules)
+    if trial and trial.classifier:
+        scores["classifier"] = np.array(trial.probabilities)  # of studies that did not teach it
+    unfamiliar = _unfamiliar(local, ranked, study_of, former, appearance)
+    return Calibration(rules, trial, reference_of(scores, rules), len(labels), unfamiliar)
+
+
+def patients_of(study_of: NDArray[np.int64], patients: Sequence[str]) -> list[str]:
+    """The patient of each of S studies, from the study's number (N,) and the patient of each of N radiographs."""
+    owners = dict(zip(study_of.tolist(), patients, strict=True))
+    return [owners[study] for study in range(len(owners))]
+
+
+def _vote(
+    former: Rules,
+    patients: Sequence[str],
+    ranked: Ranked,
+    study_of: NDArray[np.int64],
+    labels: NDArray[np.int64],
+) -> tuple[int, float, NDArray[np.float64]]:
+    """k, temperature and votes (S,): the former ones, unless others separate the labels better beyond chance.
+
+    All are compared after Platt's calibration, since the votes of another hospital lie higher or lower as a whole. The
+    criterion is that of `local_classifier`: an interval of the gain in log loss, over resampled patients, above 0.
+    """
+
+    def losses(k: int, temperature: float) -> NDArray[np.float64]:
+        votes = study_votes(ranked, study_of, k, temperature)
+        slope, intercept = fit_platt(votes, labels, np.ones(len(labels)))
+        return log_losses(labels, sigmoid(slope * votes + intercept))
+
+    before = losses(former.k, former.temperature)
+    every = {(k, temperature): losses(k, temperature) for k in NEIGHBOURS for temperature in TEMPERATURES}
+    best = min(every, key=lambda choice: float(every[choice].mean()))
+    k, temperature = best if paired_gain(before - every[best], patients)[1] > 0 else (former.k, former.temperature)
+    return k, temperature, study_votes(ranked, study_of, k, temperature)
+
+
+def undo_calibration(path: Path) -> Rules:
+    """Bring the rules back that were in use before the last calibration; gives them.
+
+    Raises IndexFailure where the index was not calibrated, or the former rules are no longer kept.
+    """
+    with IndexWriter.open(path) as writer, IndexReader.open(path) as reader:
+        former = reader.metadata("former")
+        if not isinstance(former, list) or not former:
+            raise IndexFailure(
+                f"{path} keeps no rules from before a calibration; calibrate it again, or build it again"
+            )
+        last = former[0]
+        rules = Rules.from_dict(last["rules"])
+        values = {**last, "former": former[1:] or None, RULES_SINCE: reader.generation + 1}
+        writer.set_values("undo-calibrate", {"classifier": rules.classifier}, values)
+    return rules
+
+
+def _values(reader: IndexReader, rules: Rules, reference: Reference, limits: MeasureLimits) -> Mapping[str, object]:
+    """The metadata of the calibrated index."""
+    kept = reader.metadata("former")
+    before = {name: reader.metadata(name) for name in ("rules", "reference", KEY)}
+    return {
+        "rules": rules.to_dict(),
+        "reference": reference.to_dict(),
+        KEY: limits.to_dict(),
+        "former": [before, *(kept if isinstance(kept, list) else [])][:_KEPT],
+        RULES_SINCE: reader.generation + 1,
+    }
+
+
+def _unfamiliar(
+    local: LocalStudies, ranked: Ranked, study_of: NDArray[np.int64], rules: Rules, appearance: Appearance | None
+) -> int:
+    """How many of the local studies are unlike the index by the rules."""
+    nearest = ranked.similarities[:, 0].astype(np.float64)
+    views = [np.flatnonzero(study_of == study) for study in range(int(study_of.max()) + 1)]
+    judged = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
+    return sum(one.familiar is False for one in judged)
+
+
+@contextmanager
+def _cache(collection: Collection, bundle: Bundle, path: Path) -> Iterator[IndexBuilder]:
+    """A partial index for the encoded radiographs, readable by its owner alone; an interrupted block leaves it."""
+    name = hashlib.sha256(f"{collection.root.resolve()} {path.resolve()}".encode(errors="surrogateescape"))
+    folder = cache_folder() / "calibrate" / name.hexdigest()[:16]
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with IndexBuilder.start(
+        folder, model=bundle.folder, dimension=bundle.dimension, fingerprint=fingerprint(collection, bundle)
+    ) as build:
+        yield build
+        with suppress(IndexFailure, OSError):  # a cache that cannot be removed only takes room
+            build.discard()
+
+
+def _require_enough(cases: Sequence[Case]) -> None:
+    """Raise CollectionError for one label alone, and for fewer than 20 patients."""
+    if not cases:
+        raise CollectionError("none of the local radiographs can be read; see what mura-search audit says of them")
+    labels = sorted({case.label for case in cases})
+    if len(labels) < 2:
+        raise CollectionError(
+            f"all local studies are {LABEL_NAMES[labels[0]]}: thresholds need normal and abnormal ones; "
+            "nothing is changed"
+        )
+    patients = len({case.patient for case in cases})
+    if patients < FEWEST_PATIENTS:
+        raise CollectionError(
+            f"the local studies are of {patients} patients, and calibration needs at least {FEWEST_PATIENTS}; "
+            "add studies of other patients; nothing is changed"
+        )
+
+
+def _require_new(cases: Sequence[Case], index: IndexReader) -> None:
+    """Raise CollectionError where the index holds a patient or a radiograph of the cases."""
+    stored = index.metadata("prefixes")
+    prefixes = ["", *(stored if isinstance(stored, list) else [])]
+    patients = sorted({case.patient for case in cases})
+    known = index.find("patient", {prefix + patient for prefix in prefixes for patient in patients})
+    if known:
+        names = sorted({case.patient for case in known})
+        raise CollectionError(
+            f"the index holds {len(names)} of the {len(patients)} local patients ({_some(names)}): they would vote on "
+            "themselves; leave them out; nothing is changed"
+        )
+    digests = {case.digest or _digest(case) for case in cases} - {""}
+    if copies := index.find("digest", digests):
+        raise CollectionError(
+            f"the index holds {len(copies)} of the local radiographs under other patients "
+            f"({_some([case.case for case in copies])}); leave them out; nothing is changed"
+        )
+
+
+def _digest(case: Case) -> str:
+    try:
+        return file_digest(Path(case.path))
+    except OSError:
+        return ""  # reported when it is read
+
+
+def _require_untrained(cases: Sequence[Case], seen: frozenset[int]) -> None:
+    """Raise CollectionError where the model was trained on radiographs of the cases."""
+    trained = [case.case for case in cases if case.digest and digest_number(case.digest) in seen]
+    if trained:
+        raise CollectionError(
+            f"the model was trained on {len(trained)} of the {len(cases)} local radiographs ({_some(trained)}): their "
+            "probabilities say nothing about new ones; leave them out; nothing is changed"
+        )
+
+
+def _require_familiar(learned: Calibration) -> None:
+    """Raise CollectionError where most of the local studies are unlike the index."""
+    if 2 * learned.unfamiliar > learned.studies:
+        raise CollectionError(
+            f"{learned.unfamiliar} of the {learned.studies} local studies are unlike the index: other body parts, or "
+            "nothing indexed is like them; no threshold helps there: build an index of studies like them; nothing is "
+            "changed"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
