@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from retrieval.decision.rules import Rules
-from retrieval.encoding.encoder import Encoder
+from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.explain.evidence import ATTENTION, attention, evidence, evidence_of, within_limb
 from retrieval.explain.rendering import overlay
 from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing
@@ -30,24 +30,28 @@ def bright(row: int, column: int) -> NDArray[np.uint8]:
     return pixels
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def row(logit: float) -> Encoded:
+    return Encoded(np.array([[1, 0]], np.float32), np.array([logit], np.float32))
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_it_is_strongest_where_the_head_looks_and_as_strong_as_the_probability(
-    quarters: Encoder, row: int, column: int
+    quarters: Encoder, y: int, x: int
 ) -> None:
-    heatmap = evidence(quarters, bright(row, column), 0.7)
-    y, x = np.unravel_index(heatmap.values.argmax(), heatmap.values.shape)
-    assert (int(y) // 16, int(x) // 16, heatmap.target) == (row, column, ATTENTION)
+    heatmap = evidence(quarters, bright(y, x), 0.7)
+    at = np.unravel_index(heatmap.values.argmax(), heatmap.values.shape)
+    assert (int(at[0]) // 16, int(at[1]) // 16, heatmap.target) == (y, x, ATTENTION)
     assert heatmap.values.max() == pytest.approx(0.7)
 
 
 def test_one_scale_for_all_views_and_nothing_below_the_threshold(quarters: Encoder) -> None:
     rules = Rules(classifier_threshold=0.4)
-    loud, quiet = (evidence_of(quarters, rules, bright(0, 0), logit, always=True).values for logit in (2.0, -3.0))
+    loud, quiet = (evidence_of(quarters, rules, bright(0, 0), row(logit), always=True).values for logit in (2, -3))
     probabilities = rules.probabilities(np.array([2.0, -3.0]))
     assert (loud.max(), quiet.max()) == pytest.approx(tuple(probabilities), rel=1e-4)
-    assert not evidence_of(quarters, rules, bright(0, 0), -3.0).values.any()
+    assert not evidence_of(quarters, rules, bright(0, 0), row(-3)).values.any()
     pixels = bright(0, 0)
-    nothing = overlay(pixels, evidence_of(quarters, rules, pixels, -3.0))
+    nothing = overlay(pixels, evidence_of(quarters, rules, pixels, row(-3)))
     assert (nothing == pixels[:, :, None]).all()  # nor a white line
 
 
