@@ -60,9 +60,9 @@ def test_a_wedge_of_known_greys_is_shown_by_one_linear_step(
     values, picture = wedge(1000, 3000) if kind == "dcm" else wedge(2000, 60000)
     file = tmp_path / f"wedge.{kind}"
     if kind == "dcm":
-        header = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "WindowCenter": [2000, 1800]}
+        header = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "WindowCenter": [2000, 1900]}
         file.write_bytes(
-            dicom_bytes(picture, PhotometricInterpretation="MONOCHROME1", WindowWidth=[2200, 500], **header)
+            dicom_bytes(picture, PhotometricInterpretation="MONOCHROME1", WindowWidth=[2200, 1900], **header)
         )
     else:
         cv2.imwrite(str(file), picture)
@@ -149,7 +149,7 @@ def test_tools_by_key_and_button(
     drag(page, 30, 0)
     expect(page.locator(".main .note")).to_contain_text("other arm")
     drag(page, 30, 30)
-    expect(page.locator(".main .note")).to_have_text("Angle: 135.0°")
+    expect(page.locator(".main .note")).to_have_text("Angle: 90.0°")
     page.keyboard.press("f")
     until(lambda: page.evaluate("document.fullscreenElement?.id") == "viewer")
     page.keyboard.press("f")
