@@ -72,7 +72,9 @@ class ServerOptions:
     max_upload: Annotated[
         int, Option(min=1, max=1024, metavar="MIB", help="The largest upload, all views together.")
     ] = 64
-    log_format: Annotated[Literal["text", "json"], Option(help="Log lines as text or as JSON objects.")] = "text"
+    log_format: Annotated[
+        Literal["text", "json"], Option(metavar="FORM", help="Log lines as text, or as JSON objects: json.")
+    ] = "text"
 
     def settings(self) -> Any:
         """The settings of the server, `web.settings.Settings`."""

@@ -1,7 +1,7 @@
 """Which recipe holds for radiographs that were processed otherwise?
 
     python -m experiments.robustness CASES RUNS NAME... [--folds 1 2] [--medium | --first-look] [--out FILE]
-    python -m experiments.robustness CASES BUNDLE NAME --split valid [--medium | --first-look] [--out FILE]
+    python -m experiments.robustness CASES BUNDLES NAME... --split valid [--medium | --first-look] [--out FILE]
 
 CASES is the table of all parts that `fracatlas_table.py` makes, RUNS the folder of `mura-search experiment`, whose runs
 have a model for each fold. For each run and fold, the fold's upper-limb studies are asked about as they are and under
@@ -9,8 +9,8 @@ the changes of `retrieval.images.corruptions` at mild and medium strength (with 
 --first-look under six changes at medium strength). The index has the unchanged radiographs of the other folds. The
 studies of all folds are counted together.
 
-With --split the model is BUNDLE, and NAME a word for it. "valid": the studies of that split, with an index of the split
-`train`. "held-out": the studies of the split `train` whose patients did not train BUNDLE, with an index of the others.
+With --split the models are the bundles BUNDLES/NAME. "valid": the studies of that split, with an index of the split
+`train`. "held-out": those of the split `train` whose patients did not train the bundle, with an index of the others.
 
 FILE (experiments/robustness.csv) gets a line for each condition: those of a run and folds that are there are replaced.
 Beside it, with the ending .svg, is the picture of the last run. If several runs are named, the paired differences of
@@ -64,15 +64,15 @@ def sides(cases: Path, runs: Path, name: str, folds: Sequence[int], split: str) 
         return
     train = collection.select(part="upper_limb", split="train")
     if split == "valid":
-        yield runs, train, collection.select(part="upper_limb", split="valid")
+        yield runs / name, train, collection.select(part="upper_limb", split="valid")
         return
-    seen = Bundle.open(runs).seen()
+    seen = Bundle.open(runs / name).seen()
     taught = {case.patient for case in train.cases if digest_number(file_digest(Path(case.path))) in seen}
     for_index, asked = (
         replace(train, cases=tuple(case for case in train.cases if (case.patient in taught) == side))
         for side in (True, False)
     )
-    yield runs, for_index, asked
+    yield runs / name, for_index, asked
 
 
 def predictions_of(parts: Iterator[Side], wanted: Sequence[Key]) -> dict[Key, list[StudyPrediction]]:

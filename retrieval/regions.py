@@ -147,15 +147,22 @@ def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8], count: int = COU
     centres: list[tuple[float, float]] = []
     for position in np.argsort(-suspicion, axis=None, kind="stable"):
         row, column = divmod(int(position), w)
-        y = ((row + 0.5) * size / h - fit.top) * H / fit.height
-        x = ((column + 0.5) * size / w - fit.left) * W / fit.width
-        apart = all(max(abs(x - cx), abs(y - cy)) >= side / 2 for cx, cy in centres)
-        if 0 <= x < W and 0 <= y < H and apart:
+        y = _inside((row + 0.5) * size / h - fit.top, size / h / 2, fit.height)
+        x = _inside((column + 0.5) * size / w - fit.left, size / w / 2, fit.width)
+        if x is None or y is None:  # it sees the letterbox alone
+            continue
+        x, y = x * W / fit.width, y * H / fit.height
+        if all(max(abs(x - cx), abs(y - cy)) >= side / 2 for cx, cy in centres):
             centres.append((x, y))
             found.append(Box(x - side / 2, y - side / 2, side, side).within(H, W))
         if len(found) == count:
             break
     return found
+
+
+def _inside(middle: float, half: float, length: int) -> float | None:
+    """The middle of a cell, `half` to each side, moved into a stretch of `length`; None if none of it lies in there."""
+    return None if middle + half <= 0 or middle - half >= length else min(max(middle, 0.0), float(length))
 
 
 def _crop(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Box]:

@@ -158,7 +158,7 @@ def _stderr() -> TextIO:
         return sys.stderr
 
 
-def _log_to_stderr(form: Literal["text", "json"]) -> None:
+def _log_to_stderr(form: Literal["text", "json"] = "text") -> None:
     handler = logging.StreamHandler(_stderr())
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
     handler.setFormatter(JsonFormatter() if form == "json" else lines)

@@ -65,6 +65,21 @@ def shown(answer: Answer, width: int = 80, encoding: str = "utf-8", colour: bool
     return stream.getvalue().decode(encoding).splitlines()
 
 
+def test_a_borderline_figure_is_called_so_below_its_verdict() -> None:
+    answer = replace(
+        ANSWER,
+        classifier=replace(ANSWER.classifier, borderline=True),
+        knn=replace(ANSWER.knn, borderline=False),
+        familiarity=replace(ANSWER.familiarity, borderline=True),
+    )
+    lines = [line.split() for line in shown(answer)]
+    assert lines[3] == ["borderline"]
+    assert lines[4][:4] == ["vote", "of", "15", "studies"]
+    assert lines[6] == ["borderline"]
+    assert sum(line == ["borderline"] for line in lines) == 2
+    assert all(len(line) <= 80 for line in shown(answer))
+
+
 def test_the_verdict_comes_first_with_what_it_rests_on() -> None:
     lines = shown(ANSWER)
     assert lines[0] == "ABNORMAL: classifier and vote agree"

@@ -67,7 +67,7 @@ with messages_of_opencv():
     logging.getLogger("mura-search").info("GET / 200")
 """
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert re.fullmatch(r"\d\d:\d\d:\d\d GET / 200\n", process.stderr)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} INFO GET / 200\n", process.stderr)
 
 
 @pytest.mark.usefixtures("_extra")

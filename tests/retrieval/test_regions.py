@@ -47,7 +47,7 @@ def test_a_region_finds_what_looks_like_it(searcher: Searcher, halves: Path, x: 
     answer = search_region(searcher, halves, Box(x, 0, 32, 64), k=2)
     assert [region.label for region in answer.regions] == [label] * 2
     assert answer.regions[0].study == study
-    assert answer.abnormal == pytest.approx(label == "abnormal")
+    assert answer.abnormal == pytest.approx(float(label == "abnormal"))
     assert sum(region.weight for region in answer.regions) == pytest.approx(1)
     assert len({region.study for region in search_region(searcher, halves, Box(x, 0, 32, 64), k=9).regions}) == 4
     assert answer.to_dict()["region"] == {"x": x, "y": 0, "width": 32, "height": 64}

@@ -11,6 +11,7 @@ import pytest
 
 from index.errors import IndexDamaged, IndexMissing
 from retrieval.datasets.collection import Collection
+from retrieval.decision.borderline import Borderline
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import file_digest, thumbnail
 from retrieval.encoding.picture_hash import picture_hashes
@@ -185,6 +186,29 @@ def test_a_query_that_is_unlike_everything_says_so(searcher: Searcher, square: C
     searcher.rules = dataclasses.replace(RULES, familiarity_limit=0.99999)
     answer = searcher.search(square("query.png", 0))
     assert answer.familiarity.familiar is False
+
+
+def test_borderline_is_what_mild_changes_could_turn(searcher: Searcher, square: Callable[..., Path]) -> None:
+    path = square("query.png", 150)
+    plain = searcher.search(path)
+    assert (plain.borderline, plain.classifier.borderline, plain.familiarity.borderline) == (None, None, None)
+    assert plain.classifier.probability > RULES.classifier_threshold
+    assert plain.knn.probability is not None
+    assert plain.familiarity.similarity is not None
+    widths = Borderline(
+        classifier=plain.classifier.probability - RULES.classifier_threshold + 1e-6,
+        knn=abs(plain.knn.probability - RULES.vote_threshold) - 1e-6,
+        similarity=plain.familiarity.similarity - RULES.familiarity_limit + 1e-6,
+    )
+    searcher.rules = dataclasses.replace(RULES, borderline=widths)
+    answer = searcher.search(path)
+    assert (answer.classifier.borderline, answer.knn.borderline, answer.familiarity.borderline) == (True, False, True)
+    assert answer.borderline
+    assert [notice.code for notice in answer.notices] == [Code.BORDERLINE, Code.NEARLY_UNFAMILIAR]
+    assert answer.warnings[0].startswith("the classifier is borderline: probability")
+    assert answer.verdict == plain.verdict
+    searcher.rules = dataclasses.replace(RULES, borderline=Borderline())
+    assert searcher.search(path).borderline is False
 
 
 def test_a_blank_picture_is_called_blank(searcher: Searcher) -> None:

@@ -73,6 +73,7 @@ def test_the_report_says_what_the_answer_does(ask_archive: Ask, dicom_query: Pat
         "VOTE": "Normal",
         "AGREEMENT": "Yes",
         "FAMILIAR": "Yes",
+        "BORDERLINE": "Unknown",  # this index never learned how far mild changes move a prediction
     }
     group = report.content.get_image_measurement_groups()[0]
     texts: dict[str, list[str]] = {
@@ -313,6 +314,13 @@ def test_finding(
     assert (said["121071"], said["CLASSIFIER"], said["VOTE"]) == (finding, words[classifier], words[vote])
     assert said["FAMILIAR"] == {True: "Yes", False: "No", None: "Unknown"}[familiar]
     assert ("VOTE-P" in said) == (vote is not None)
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_a_borderline_prediction_is_said(answered: Answer, dicom_query: Path, near: bool) -> None:
+    answer = replace(answered, classifier=replace(answered.classifier, borderline=near))
+    said = values(structured_report(answer, read_origins([str(dicom_query)])))
+    assert said["BORDERLINE"] == ("Yes" if near else "No")
 
 
 @pytest.mark.parametrize("code", [*Notices, "of-a-later-version"])

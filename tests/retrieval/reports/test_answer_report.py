@@ -15,6 +15,7 @@ import pytest
 
 from retrieval.answer import Answer
 from retrieval.datasets.collection import Collection
+from retrieval.decision.borderline import Borderline
 from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
 from retrieval.reports.answer_report import answer_report
@@ -194,6 +195,13 @@ def test_an_unfamiliar_query_says_so_first(searcher: Searcher, square: Square) -
     words = " ".join(Seen(page).words.split())
     assert words.index("UNFAMILIAR") < words.index("classifier")
     assert "This query is unfamiliar: nothing indexed is like it" in words
+
+
+def test_a_borderline_prediction_is_marked_and_explained(searcher: Searcher, square: Square) -> None:
+    searcher.rules = dataclasses.replace(searcher.rules, borderline=Borderline(1, 0, 0))
+    _, page = asked(searcher, square("a.png", 210))
+    assert page.count("<b>borderline</b>") == 1
+    assert "the classifier is borderline" in Seen(page).words.lower()
 
 
 def test_disagreement_and_a_vote_of_nobody(searcher: Searcher, square: Square) -> None:
