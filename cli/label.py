@@ -32,8 +32,8 @@ def label(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The folder with the unlabelled studies.")],
     index: IndexFolder = None,
     order: Annotated[
-        str, typer.Option(metavar="NAME", help="What counts: mixed, disagreement, borderline or unlike.")
-    ] = "mixed",
+        str, typer.Option(metavar="NAME", help="What counts: disagreement, borderline, unlike or mixed.")
+    ] = "disagreement",
     csv: Annotated[
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Write a case table to fill in, with one line a radiograph."),
@@ -44,7 +44,7 @@ def label(
     """Say which unlabelled studies to label first: those whose labels teach an index most.
 
     Each folder with radiographs, at any depth, is one study; each file in DATA itself is one study. First come studies
-    on which classifier and vote disagree, that are near the threshold, or unlike all indexed ones. A study like an
+    on which classifier and vote disagree; --order chooses otherwise. A study like an
     earlier one comes late. Fill in labels in the table of --csv, delete the other lines, and add it to the index with
     mura-search index add FILE.
     """

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 ORDERS = ("disagreement", "borderline", "unlike", "mixed")
-DEFAULT_ORDER = "mixed"
+DEFAULT_ORDER = "disagreement"
 _ALIKE = 0.25  # a study whose score falls below this part by its likeness to an earlier one is called alike
 _HIGH = 0.75  # the part of the studies that have less of something, from which on it is named as a reason
 

@@ -98,7 +98,7 @@ def test_what_to_label_first(run: Run, place: Path, square: Callable[..., Path],
     for number, brightness in enumerate((22, 128, 233)):
         square(f"in/study{number}/a.png", brightness, number)
     table = tmp_path / "to-label.csv"
-    shown = run("label", tmp_path / "in", "--index", place, "--csv", table)
+    shown = run("label", tmp_path / "in", "--order", "mixed", "--index", place, "--csv", table)
     assert shown.stdout.splitlines()[1].split()[:2] == ["1", "study1"]
     header, *lines = table.read_text().splitlines()
     assert header == "path,label,study,rank,reasons,classifier,vote,similarity"

@@ -39,10 +39,10 @@ def test_each_order_begins_with_the_study_that_has_most_of_it(order: str, first:
 def test_the_mixed_order_is_by_the_mean_of_all_three() -> None:
     # Parts of the studies that have no more: disagreement 1, 3/4, 2/4, 2/4; borderline 1, 3/4, 1/4, 2/4; unlike
     # 2/4, 3/4, 1, 2/4. Each lies a quarter turn, or a half, from the others, so that one chosen before halves the next.
-    first, second = teaching_order(FAR, most=2)
+    first, second = teaching_order(FAR, "mixed", most=2)
     assert [first.row, second.row] == [0, 2]
     assert [first.score, second.score] == pytest.approx([(1 + 1 + 2 / 4) / 3, (2 / 4 + 1 / 4 + 1) / 3 * 2 / (2 + 1)])
-    assert [item.row for item in teaching_order(FAR)][2:] == [1, 3]
+    assert [item.row for item in teaching_order(FAR, "mixed")][2:] == [1, 3]
 
 
 def test_near_copies_are_not_asked_about_twice() -> None:
@@ -77,7 +77,7 @@ def test_a_folder_becomes_a_table_to_fill_in(
     (tmp_path / "in" / "known" / "a.png").write_bytes(Path(collection.cases[0].path).read_bytes())
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
     with Searcher.open(tmp_path / "index") as searcher:
-        queue = label_queue(searcher, tmp_path / "in")
+        queue = label_queue(searcher, tmp_path / "in", "mixed")
         with pytest.raises(RadiographError, match="has no unlabelled study that can be read"):
             label_queue(searcher, tmp_path / "in" / "known")
     assert {queued.study for queued in queue.studies[:2]} <= {"study1", "study2"} | {"study0", "study3"}

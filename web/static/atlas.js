@@ -2,7 +2,7 @@
 
 const find = (id) => document.getElementById(id);
 const canvas = find("map");
-const context = canvas.getContext("2d", { alpha: false });
+const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
 const say = (text) => { find("atlas-status").textContent = text; };
 const LISTED = 100;
 const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#7f5fbf"];
