@@ -40,6 +40,15 @@ def build(
         Option(metavar="I/N", help="Index only the I-th of N shards. mura-search index merge joins the shards."),
     ] = None,
     keep_blank: KeepBlank = False,
+    preview: Annotated[
+        int,
+        Option(
+            metavar="PIXELS",
+            min=0,
+            max=4096,
+            help="The long side of the picture kept of each radiograph, for comparisons; 0 keeps a thumbnail alone.",
+        ),
+    ] = 512,
     regions: Annotated[
         bool, Option("--regions", help="Encode regions of the radiographs, too, for --region. This takes longer.")
     ] = False,
@@ -64,13 +73,13 @@ def build(
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             made = build_shard(
-                cases, piece, target, model=model, replace=replace, keep_blank=keep_blank, workers=workers,
-                progress=show,
+                cases, piece, target, model=model, replace=replace, keep_blank=keep_blank, preview=preview,
+                workers=workers, progress=show,
             )  # fmt: skip
         else:
             report = build_index(
-                cases, target, model=model, replace=replace, keep_blank=keep_blank, workers=workers, progress=show,
-                **arguments,
+                cases, target, model=model, replace=replace, keep_blank=keep_blank, preview=preview, workers=workers,
+                progress=show, **arguments,
             )  # fmt: skip
         if regions and shard is None:
             encode_regions(cases, target)

@@ -53,7 +53,8 @@ class NodeOptions(ResultOptions):
     @contextmanager
     def node(self, spool: Path, host: str, port: int, index: Path | None) -> "Iterator[Node]":
         """A node that is not started yet, with a searcher of its own. Raises BadParameter."""
-        from retrieval.dicom.storage_scp import NodeSettings, Peer, answering_node
+        from retrieval.dicom.storage_scp import NodeSettings, answering_node
+        from retrieval.dicom.storage_scu import Peer
         from retrieval.evaluation.drift import DriftMonitor
         from retrieval.searcher import Searcher
 

@@ -1,6 +1,7 @@
 """An index as it is at one moment, for work that takes long: `FrozenReader(reader)`."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class FrozenReader(IndexReader):
         for _ in range(ATTEMPTS):
             reader.refresh()
             try:
-                self._batches = list(reader.batches())
+                self._batches = [_without_previews(batch) for batch in reader.batches()]
                 generation = reader._generation
                 if not isinstance(generation, Generation):
                     generation = _exact(reader)
@@ -81,6 +82,11 @@ class FrozenReader(IndexReader):
 
     def thumbnail(self, case: str) -> bytes | None:
         return self._thumbnails.get(case)
+
+
+def _without_previews(batch: Batch) -> Batch:
+    """The batch without what takes most of its memory; `preview` reads one at a time."""
+    return replace(batch, extras={table: data for table, data in batch.extras.items() if table != "previews"})
 
 
 def _exact(reader: IndexReader) -> Generation:

@@ -233,6 +233,10 @@ class IndexReader(Closing):
         """The JPEG or PNG stored with a case; None if there is no such case, or no longer."""
         return self._database.thumbnail(case)
 
+    def preview(self, case: str) -> bytes | None:
+        """The larger JPEG stored with a case; None if there is no such case, or its index keeps none."""
+        return self._database.preview(case)
+
     def embedding(self, case: str) -> NDArray[np.float32] | None:
         """(D,) of unit length, bit for bit as it was added; None if there is no such case, or no longer."""
         return self._database.embedding(case)

@@ -54,6 +54,7 @@ DICOM_FILES = {
     "retrieval/dicom/results.py": {"pydicom"},
     "retrieval/dicom/dicomweb.py": {"dicomweb_client", "requests", "urllib3"},
     "retrieval/dicom/storage_scp.py": {"pynetdicom"},
+    "retrieval/dicom/storage_scu.py": {"pynetdicom"},
 }
 DICOM = set().union(*DICOM_FILES.values())
 NOWHERE = ("matplotlib", "scipy")

@@ -179,6 +179,12 @@ class CaseReader:
         """The thumbnail of a case; None if there is no such case."""
         return self._blob("SELECT row, image, crc FROM thumbnails WHERE row = ?", case, "thumbnails")
 
+    def preview(self, case: str) -> bytes | None:
+        """The preview of a case; None if there is no such case, or it has none."""
+        if "previews" not in self._extras():
+            return None
+        return next(iter(self.extra("previews", self.rows_where("case", [case]).tolist()).values()), None)
+
     def embedding(self, case: str) -> NDArray[np.float32] | None:
         """(D,) of a case; None if there is no such case."""
         blob = self._blob("SELECT row, vector, crc FROM embeddings WHERE row = ?", case, "embeddings")

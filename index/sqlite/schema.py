@@ -41,8 +41,9 @@ APPLICATION = 0x4D555241  # "MURA" in the file's header
 # number of cases that it changed, `cases` the number of cases after it. The row number of a case is never used again
 # (AUTOINCREMENT), so a reader of an older generation cannot get another case.
 # `removed` has the removed rows that vectors.faiss may still hold. `pending` has the changed rows that are not up to
-# date in Milvus. A row of measures, regions or projection belongs to one radiograph; not each radiograph has one.
-EXTRAS = ("measures", "regions", "projection")
+# date in Milvus. A row of measures, regions, projection or previews belongs to one radiograph; not each
+# radiograph has one.
+EXTRAS = ("measures", "regions", "projection", "previews")
 ADDITIONS = "".join(
     f"""
 CREATE TABLE {name} (

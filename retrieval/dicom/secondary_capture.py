@@ -53,8 +53,8 @@ def secondary_capture(
     capture.PatientOrientation = ""  # it is unknown
     capture.ConversionType = "SYN"
     capture.DerivationDescription = (
-        "Heatmap of what raises the abnormality score (Smooth Grad-CAM++), painted over the radiograph; it outlines "
-        f"no lesion. {DISCLAIMER}"
+        "Heatmap of where the classifier looks, as strong as its probability, painted over the radiograph; nothing is "
+        f"drawn below the threshold. It outlines no lesion. {DISCLAIMER}"
     )
     capture.SourceImageSequence = [_source(origin)]
     if "BurnedInAnnotation" in header:

@@ -1,4 +1,4 @@
-"""A DICOM node: receives radiographs by C-STORE, groups them into studies, and sends results by C-STORE (PS3.4, B).
+"""A DICOM node: receives radiographs by C-STORE, groups them into studies, and sends results on (PS3.4, B).
 
     association -> C-STORE -> spool/in -> nothing new for a while -> handle(files) -> spool/out -> deliver
 
@@ -23,6 +23,7 @@ from index.errors import IndexFailure, MuraSearchError
 from retrieval.dicom.results import read_instances, search_for_archive, write_instances
 from retrieval.dicom.source_instances import InvalidUid, identifying_header
 from retrieval.dicom.spool import Conflict, Spool
+from retrieval.dicom.storage_scu import TRANSFER_SYNTAXES, Peer, send
 from retrieval.errors import ArchiveError, MissingExtra, OutputError, RateLimitedLog, redacted_traceback
 from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
@@ -40,17 +41,16 @@ if TYPE_CHECKING:
     from retrieval.dicom.dicomweb import WebArchive
     from retrieval.searcher import Searcher
 
-__all__ = ["Node", "NodeSettings", "Peer", "answering_node", "send"]
+__all__ = ["Node", "NodeSettings", "answering_node"]
 
 logger = logging.getLogger("mura-search")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _VERIFICATION = "1.2.840.10008.1.1"
-_ENDIAN = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _SUCCESS, _OUT_OF_RESOURCES, _DOES_NOT_MATCH, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 _DUPLICATE, _INVALID_INSTANCE = 0x0111, 0x0117  # PS3.7, annex C
-_SECONDS = 30.0  # for a peer to answer, and for a PDU or a message to arrive
+_SECONDS = 30.0  # for a PDU or a message to arrive
 _DECODING = 30.0  # seconds of processor time for a radiograph
 _IDLE = 60.0  # seconds before a silent association ends
 _NEGOTIATION = 10.0  # seconds; pynetdicom notices no sooner that a connection was cut before it began
@@ -59,26 +59,6 @@ _SLACK = 2**20  # bytes of a message beyond its picture
 _LARGEST_PDU = 4 * 2**20  # bytes; we ask for 16 KiB at most
 _ALL_BYTES = 384 * 2**20  # of the messages that all associations are receiving
 _SLOWEST = 50_000  # bytes a second
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Another node. Its title has at most 16 characters."""
-
-    title: str
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Peer":
-        """Read TITLE@HOST:PORT. Raises ValueError."""
-        title, _, address = text.rpartition("@")
-        host, _, port = address.rpartition(":")
-        if not (
-            0 < len(title.strip()) <= 16 and title.isascii() and host and port.isdecimal() and 0 < int(port) < 65536
-        ):
-            raise ValueError(f"{text} is not a DICOM node; write TITLE@HOST:PORT, such as PACS@10.0.0.5:104")
-        return cls(title.strip(), host.strip("[]"), int(port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +185,7 @@ class Node:
         entity.require_calling_aet = list(self.settings.callers)
         for kind in sorted(RADIOGRAPH_CLASSES):
             entity.add_supported_context(kind, list(SYNTAXES))
-        entity.add_supported_context(_VERIFICATION, _ENDIAN)
+        entity.add_supported_context(_VERIFICATION, TRANSFER_SYNTAXES)
         handlers = [
             (evt.EVT_CONN_OPEN, self._opened),
             (evt.EVT_PDU_RECV, self._count),
@@ -410,32 +390,3 @@ def answering_node(
             archive.store(instances)
 
     return Node(settings, answer, deliver, tell, decoders.close)
-
-
-def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> None:
-    """Send instances (pydicom Datasets) to a node by C-STORE. Raises ArchiveError unless it takes all of them."""
-    be_silent()
-    entity = AE(ae_title=title)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = _SECONDS
-    for kind in sorted({str(instance.SOPClassUID) for instance in instances}):
-        entity.add_requested_context(kind, _ENDIAN)
-    name = f"{peer.title}@{peer.host}:{peer.port}"
-    association = entity.associate(peer.host, peer.port, ae_title=peer.title)
-    if not association.is_established:
-        why = "takes no such instances" if association.rejected_contexts else "cannot be reached, or refuses us"
-        raise ArchiveError(f"{name} {why}; check title, address and what it accepts from {title}")
-    try:
-        for instance in instances:
-            try:
-                status = association.send_c_store(instance).get("Status")
-            except (ValueError, RuntimeError):
-                raise ArchiveError(f"{name} does not take {instance.Modality} instances") from None
-            if status is None:
-                raise ArchiveError(f"{name} went away before it had taken everything")
-            if status != _SUCCESS and status & 0xF000 != 0xB000:  # which is a warning: taken, with something changed
-                raise ArchiveError(f"{name} did not take an instance (status 0x{status:04X}); see its log")
-    finally:
-        try:
-            association.release()
-        except Exception as error:  # broad: the outcome is known already; a failed release does not change it
-            logger.debug("%s", redacted_traceback(error))

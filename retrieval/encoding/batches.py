@@ -33,6 +33,7 @@ __all__ = [
     "encoded_batches",
     "file_digest",
     "shown_name",
+    "small_jpeg",
     "stack",
     "thumbnail",
     "usable",
@@ -45,6 +46,7 @@ Change = Callable[[Case, NDArray[np.uint8]], NDArray[np.uint8]]
 """Gives a changed radiograph for a case and its pixels as read."""
 
 THUMBNAIL_SIDE = 160
+PREVIEW_SIDE = 512  # by default
 # The number of radiographs read ahead. They are prepared and so small; memory is bounded by the working threads.
 _AHEAD = 64
 
@@ -68,6 +70,7 @@ class Batch:
     """B encoded radiographs: cases with their digests, embeddings (B, D), logits (B,), JPEG thumbnails.
 
     `notices` are about these radiographs, and name their cases; `unreadable` has (case, reason) of the others.
+    `previews` are larger JPEGs, if they were asked for.
     `measures` (B) are of the radiographs as read.
     """
 
@@ -77,12 +80,14 @@ class Batch:
     thumbnails: list[bytes]
     notices: list[Notice]
     unreadable: list[tuple[Case, str]]
+    previews: list[bytes] = field(default_factory=list)
     measures: list[Measures] | None = None
 
     @property
     def extras(self) -> dict[str, list[bytes]]:
         """What an index stores beside (`index.sqlite.schema.EXTRAS`)."""
-        return {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
+        measures = {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
+        return measures | ({"previews": self.previews} if self.previews else {})
 
     def rows(self) -> list[EncodedCase]:
         measures: Sequence[Measures | None] = self.measures or [None] * len(self.cases)
@@ -106,6 +111,7 @@ class _Prepared:
     thumbnail: bytes
     notices: list[Notice]
     measures: Measures
+    preview: bytes = b""
 
 
 def encode_all(
@@ -118,19 +124,21 @@ def encode_all(
     workers: int | None = None,
     progress: Progress | None = None,
     change: Change | None = None,
+    preview: int = 0,
 ) -> EncodingReport:
     """Encode cases in their order, and pass each batch to `store`.
 
     store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
     radiographs that need no encoding; `progress` counts them as done. keep_blank: whether blank radiographs are stored
     and not among the unreadable ones. workers: threads that read files. change: what to encode instead of a radiograph.
-    A KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
+    preview: pixels of the long side of the previews; 0 makes none. A KeyboardInterrupt says how many radiographs are
+    done, and whether the same command continues from there.
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
     notices: list[Notice] = []
     try:
-        with closing(encoded_batches(cases, encoder, workers=workers, change=change)) as batches:
+        with closing(encoded_batches(cases, encoder, workers=workers, change=change, preview=preview)) as batches:
             for every in batches:
                 batch = every if keep_blank else _without_blank(every)
                 resumable = store(batch)
@@ -152,11 +160,12 @@ def encoded_batches(
     size: int = 16,
     workers: int | None = None,
     change: Change | None = None,
+    preview: int = 0,
 ) -> Generator[Batch, None, None]:
     """Read, prepare and encode cases in their order; a batch holds up to `size` readable ones."""
     prepared: list[_Prepared] = []
     unreadable: list[tuple[Case, str]] = []
-    for item in _prepared(cases, encoder, workers, change):
+    for item in _prepared(cases, encoder, workers, change, preview):
         if isinstance(item, _Prepared):
             prepared.append(item)
         else:
@@ -191,6 +200,7 @@ def _without_blank(batch: Batch) -> Batch:
         embeddings=batch.embeddings[kept],
         logits=batch.logits[kept],
         thumbnails=[batch.thumbnails[row] for row in kept],
+        previews=[batch.previews[row] for row in kept] if batch.previews else [],
         notices=batch.notices,
         unreadable=[*batch.unreadable, *blank],
         measures=batch.measures and [batch.measures[row] for row in kept],
@@ -199,7 +209,12 @@ def _without_blank(batch: Batch) -> Batch:
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """A radiograph as JPEG, at most 160 pixels on the long side."""
-    return cv2.imencode(".jpg", shrink(pixels, THUMBNAIL_SIDE), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
+    return small_jpeg(pixels, THUMBNAIL_SIDE)
+
+
+def small_jpeg(pixels: NDArray[np.uint8], side: int) -> bytes:
+    """A radiograph as JPEG, at most `side` pixels on the long side."""
+    return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
 
 
 def shown_name(case: Case) -> str:
@@ -214,7 +229,7 @@ def shown_name(case: Case) -> str:
 
 
 def _prepared(
-    cases: Sequence[Case], encoder: Encoder, workers: int | None, change: Change | None
+    cases: Sequence[Case], encoder: Encoder, workers: int | None, change: Change | None, preview: int
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
     def prepare(case: Case) -> _Prepared | tuple[Case, str]:
         try:
@@ -225,7 +240,8 @@ def _prepared(
         case = replace(case, digest=radiograph.digest)
         measures = measure(pixels, encoder.bundle.preprocessing.size)
         notices = of_view(case.case, radiograph.notices)
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, measures)
+        larger = small_jpeg(pixels, preview) if preview else b""
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, measures, larger)
 
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
@@ -254,6 +270,7 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         embeddings=encoded.embeddings[sound],
         logits=encoded.logits[sound],
         thumbnails=[item.thumbnail for item in kept],
+        previews=[item.preview for item in kept] if any(item.preview for item in kept) else [],
         notices=[notice for item in kept for notice in item.notices],
         unreadable=[*unreadable, *((case, f"{shown_name(case)}: {reason}") for case in broken)],
         measures=[item.measures for item in kept],

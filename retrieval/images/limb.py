@@ -15,7 +15,7 @@ _SIDE = 256  # pixels of the long side on which the mask is found
 _BLUR = 1.5  # standard deviation, in these pixels
 _REACH = 61  # pixels; what is narrower, such as a finger, stands out from its neighbourhood
 _DARKEST, _DARK = 4.0, 0.35  # levels above the ground, and share of the way from it to Otsu's threshold
-_LEAST_DARK, _LEAST_LIMB = 0.05, 0.05  # shares of the rim, and of the picture
+_LEAST_DARK, _LEAST_LIMB = 0.3, 0.05  # shares of the rim, and of the picture
 _MARGIN = 5  # pixels around the limb
 
 Mask = NDArray[np.bool_]
@@ -25,7 +25,8 @@ def limb_mask(pixels: NDArray[np.uint8]) -> Mask:
     """Where a radiograph (H, W) or (H, W, 3) BGR is not empty, (H, W).
 
     Empty is what is dark, smooth and connected to the picture's rim, and a bright frame along one side. All of the
-    picture counts as limb if its rim is hardly dark, as in a close-up, or if nearly nothing would be left.
+    picture counts as limb if its rim is hardly dark, as in a close-up or an inverted radiograph, or if nearly nothing
+    would be left.
     """
     H, W = pixels.shape[:2]
     small = shrink(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels, _SIDE)
@@ -83,7 +84,7 @@ def _frames(smooth: NDArray[np.float32]) -> Mask:
         standing = h >= 0.6 * height and w < 0.2 * width and (x == 0 or x + w == width)
         if lying or standing:
             frames |= parts == part
-    return frames
+    return np.asarray(cv2.dilate(frames.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0, np.bool_)
 
 
 def _connected(empty: Mask, rim: Mask) -> Mask:

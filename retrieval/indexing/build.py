@@ -22,7 +22,7 @@ from retrieval.decision.local_classifier import ClassifierTrial, Teaching, try_l
 from retrieval.decision.measure_limits import KEY, stored_limits, stored_measures
 from retrieval.decision.reference import NOTHING_KNOWN, Reference, index_reference
 from retrieval.decision.rules import DEFAULTS, Rules
-from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest
+from retrieval.encoding.batches import PREVIEW_SIDE, Batch, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import BundleError, CollectionError
@@ -103,6 +103,7 @@ def build_index(
     demand: Mapping[str, float] | None = None,
     store: Mapping[str, str] | None = None,
     keep_blank: bool = False,
+    preview: int = PREVIEW_SIDE,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -110,7 +111,8 @@ def build_index(
 
     demand: the recall and speed that the search must reach, as fields of `vectors.base.Demand`. store: where the
     vectors are kept if not in the index: {"kind": "milvus", "uri": ...} and other fields of `MilvusSettings`, without a
-    token. keep_blank: index blank radiographs as well, which are quarantined otherwise. `progress` is called with
+    token. keep_blank: index blank radiographs as well, which are quarantined otherwise. preview: pixels of the long
+    side of the previews that are kept for comparisons; 0 keeps none. `progress` is called with
     (radiographs done, all). An unreadable radiograph is quarantined and reported. Until the build is finished, `path`
     holds no index, or the former one. The same call continues an interrupted build, and encodes those radiographs again
     whose files have changed since.
@@ -126,14 +128,15 @@ def build_index(
         path,
         model=bundle.folder,
         dimension=bundle.dimension,
-        fingerprint=fingerprint(collection, bundle, keep_blank=keep_blank),
+        fingerprint=fingerprint(collection, bundle, keep_blank=keep_blank, preview=preview),
         replace=replace,
     ) as build:
         resumed = resumed_cases(build, collection)
         notices = encode_remaining(
-            build, collection, encoder, keep_blank=keep_blank, workers=workers, progress=progress
+            build, collection, encoder, keep_blank=keep_blank, preview=preview, workers=workers, progress=progress
         )
         settings = collection_metadata(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
+        settings["previews"] = preview
         paths = {case.case: case.path for case in collection.cases}
         report = finish_build(
             build, path, settings, bundle, partial(with_borderline, encoder=encoder, paths=paths, workers=workers)
@@ -270,6 +273,7 @@ def encode_remaining(
     encoder: Encoder,
     *,
     keep_blank: bool,
+    preview: int,
     workers: int | None,
     progress: Progress | None,
 ) -> list[Notice]:
@@ -285,18 +289,27 @@ def encode_remaining(
     done = build.done()
     remaining = [case for case in collection.cases if case.case not in done]  # unreadable files are tried again
     report = encode_all(
-        remaining, encoder, store, done=len(done), keep_blank=keep_blank, workers=workers, progress=progress
+        remaining,
+        encoder,
+        store,
+        done=len(done),
+        keep_blank=keep_blank,
+        preview=preview,
+        workers=workers,
+        progress=progress,
     )
     return report.notices
 
 
-def fingerprint(collection: Collection, bundle: Bundle, *, keep_blank: bool = False) -> str:
-    """A hash of the model, of every record, and of the option that chooses radiographs: of whatever makes an index.
+def fingerprint(
+    collection: Collection, bundle: Bundle, *, keep_blank: bool = False, preview: int = PREVIEW_SIDE
+) -> str:
+    """A hash of the model, of every record, and of the options: of whatever makes an index.
 
     An interrupted build continues only if it is the same.
     """
     records = [asdict(collection.stored(case)) for case in collection.cases]
-    return hashlib.sha256(json.dumps([bundle.sha256, keep_blank, records]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([bundle.sha256, keep_blank, preview, records]).encode()).hexdigest()
 
 
 def bundle_rules(bundle: Bundle) -> Rules:

@@ -10,7 +10,7 @@ from index.case import Case
 from index.errors import IndexFailure
 from index.filed import Filed
 from index.filing import FilingWriter
-from retrieval.encoding.batches import thumbnail
+from retrieval.encoding.batches import small_jpeg, thumbnail
 from retrieval.encoding.encoder import Encoded
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, is_placeholder, is_pseudonym
 from retrieval.query import View
@@ -60,7 +60,10 @@ def file_study(path: Path, views: Sequence[View], encoded: Encoded, record: Stud
             for number, view in enumerate(views, 1)
         ]
         pictures = [thumbnail(view.pixels) for view in views]
-        return writer.file(cases, encoded.embeddings, pictures, encoded.logits, note=record.note)
+        side = writer.metadata("previews")
+        larger = [small_jpeg(view.pixels, side) for view in views] if type(side) is int and side else []
+        extras = {"previews": larger} if larger else None
+        return writer.file(cases, encoded.embeddings, pictures, encoded.logits, extras=extras, note=record.note)
 
 
 def _key(site: str) -> SiteKey | None:

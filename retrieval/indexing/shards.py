@@ -17,7 +17,7 @@ from index.builder import IndexBuilder
 from index.errors import IndexFailure
 from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import Progress
+from retrieval.encoding.batches import PREVIEW_SIDE, Progress
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.indexing.borderline import with_borderline
@@ -81,17 +81,19 @@ def build_shard(
     model: Path | None = None,
     replace: bool = False,
     keep_blank: bool = False,
+    preview: int = PREVIEW_SIDE,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
     """Encode one shard of `collection`, which is the whole collection; otherwise like `build_index`."""
     started = time.perf_counter()
     encoder = Encoder.open(BUNDLED if model is None else model)
-    whole = fingerprint(collection, encoder.bundle, keep_blank=keep_blank)
+    whole = fingerprint(collection, encoder.bundle, keep_blank=keep_blank, preview=preview)
     piece = shard.select(collection)
     settings = {
         "shard": {"number": shard.number, "count": shard.count, "whole": whole},
         "demand": _NO_SEARCH,
+        "previews": preview,
         **collection_metadata(collection),
     }
     with IndexBuilder.start(
@@ -102,7 +104,9 @@ def build_shard(
         replace=replace,
     ) as build:
         resumed = resumed_cases(build, piece)
-        notices = encode_remaining(build, piece, encoder, keep_blank=keep_blank, workers=workers, progress=progress)
+        notices = encode_remaining(
+            build, piece, encoder, keep_blank=keep_blank, preview=preview, workers=workers, progress=progress
+        )
         count, quarantined = len(build.done()), build.quarantined()
         for key, value in settings.items():
             build.set_metadata(key, value)

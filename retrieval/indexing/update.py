@@ -96,7 +96,14 @@ def add_to_index(
         admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
         report = encode_all(
-            admitted, encoder, store, done=done, keep_blank=keep_blank, workers=workers, progress=progress
+            admitted,
+            encoder,
+            store,
+            done=done,
+            keep_blank=keep_blank,
+            workers=workers,
+            progress=progress,
+            preview=preview_side(writer),
         )
         if report.encoded:
             refresh_limits(writer)
@@ -110,6 +117,12 @@ def add_to_index(
         behind=writer.behind if writer.remote else 0,
         differing=tuple(differing),
     )
+
+
+def preview_side(writer: IndexWriter) -> int:
+    """The pixels of the long side of an index's previews; 0 if it keeps none."""
+    side = writer.metadata("previews")
+    return side if type(side) is int else 0
 
 
 def refresh_limits(writer: IndexWriter) -> None:

@@ -111,7 +111,7 @@ def _pixels(searcher: Searcher, case: SimilarCase) -> tuple[NDArray[np.uint8] | 
         radiograph = None
     if radiograph and any(match.case == case.case for match in searcher.index.find_digest(radiograph.digest)):
         return radiograph.pixels, ""
-    stored = searcher.index.thumbnail(case.case)
+    stored = searcher.index.preview(case.case) or searcher.index.thumbnail(case.case)
     if stored is None:
         return None, ""
     return decode_radiograph(stored, case.case).pixels, " (small copy in the index)"

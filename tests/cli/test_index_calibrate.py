@@ -98,7 +98,7 @@ def test_drift_of_labelled_and_unlabelled_studies(run: Run, index: Path, local: 
 
 def test_a_worklist_says_that_scores_have_parted(run: Run, index: Path, local: Path) -> None:
     listed = run("worklist", local.parent, "--index", index)
-    assert "The scores have parted from those of the index: of 60 studies 100 %" in " ".join(listed.stdout.split())
+    assert "What is asked has parted from what is indexed: of 60 studies 100 %" in " ".join(listed.stdout.split())
     assert json.loads(run("worklist", local.parent, "--index", index, "--json").stdout)["drift"]["parted"]
 
 

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import Result
 
 from retrieval.encoding.encoder import Encoder
+from retrieval.explain.evidence import evidence
 from retrieval.explain.rendering import overlay
-from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.searcher import Searcher
 
 Run = Callable[..., Result]
@@ -65,7 +65,8 @@ def test_a_heatmap_is_drawn_over_the_radiograph(
     assert [view["heatmap"] for view in answer["views"]] == [str(out)]
     pixels = cv2.imread(str(query), cv2.IMREAD_GRAYSCALE)
     assert pixels is not None
-    expected = overlay(np.asarray(pixels, np.uint8), explain_class(Encoder.open(model), np.asarray(pixels, np.uint8)))
+    grey = np.asarray(pixels, np.uint8)
+    expected = overlay(grey, evidence(Encoder.open(model), grey, answer["views"][0]["classifier"]))
     drawn = cv2.imread(str(out))
     assert drawn is not None
     assert np.abs(drawn.astype(int) - expected).max() <= 1

@@ -94,7 +94,7 @@ def test_an_archive_sends_and_gets_the_report(node: Callable[..., Any], dicom_by
 
 def test_into_a_folder(node: Callable[..., Any], dicom_bytes: Make, tmp_path: Path) -> None:
     """And what cannot be answered is said without a name, and does not stop it."""
-    from retrieval.dicom.storage_scp import Peer, send
+    from retrieval.dicom.storage_scu import Peer, send
 
     process, port = node("--dicom-out", tmp_path / "out")
     (tmp_path / "a.dcm").write_bytes(radiograph(dicom_bytes, 1))
@@ -113,7 +113,7 @@ def test_into_a_folder(node: Callable[..., Any], dicom_bytes: Make, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_killed_node_goes_on(node: Callable[..., Any], dicom_bytes: Make, tmp_path: Path) -> None:
-    from retrieval.dicom.storage_scp import Peer, send
+    from retrieval.dicom.storage_scu import Peer, send
 
     process, port = node("--dicom-out", tmp_path / "out", "--quiet", "60")
     (tmp_path / "a.dcm").write_bytes(radiograph(dicom_bytes, 1))
@@ -142,7 +142,7 @@ def test_usage(run: Run, place: Path, tmp_path: Path) -> None:
 def test_the_page_and_the_node_in_one_process(place: Path, dicom_bytes: Make, tmp_path: Path) -> None:
     import urllib.request
 
-    from retrieval.dicom.storage_scp import Peer, send
+    from retrieval.dicom.storage_scu import Peer, send
 
     command = [
         *(sys.executable, "-c", "from cli.main import main; main()", "serve", "--port", "0", "--scp", "0"),

@@ -168,7 +168,8 @@ def test_few_requests_are_never_refused_for_their_time() -> None:
 @pytest.mark.slow
 def test_sigterm_ends_it_while_a_decoder_does_not_return(place: Path, png: Png, tmp_path: Path) -> None:
     """In processes, so that no thread waits for the decoder."""
-    (tmp_path / "endless.py").write_text("def main(_socket, _memory):\n    while True:\n        pass\n")
+    endless = "import time\n\ndef main(_socket, _memory):\n    while True:\n        time.sleep(1)\n"
+    (tmp_path / "endless.py").write_text(endless)
     program = (
         "import sys; from retrieval.images import decoder_process as d; "
         "d._START = d._START.replace('retrieval.images.decoder_process', 'endless'); "

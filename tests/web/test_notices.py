@@ -20,7 +20,7 @@ def test_every_notice_is_shown(
 ) -> None:
     notices = [Notice(code, "a.png", DETAILS) for code in [*Code, "of-a-later-version"]]
 
-    def all_of_them(*_: object) -> list[Notice]:
+    def all_of_them(*_: object, **__: object) -> list[Notice]:
         return notices
 
     monkeypatch.setattr(Searcher, "_notices", all_of_them)

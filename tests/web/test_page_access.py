@@ -37,9 +37,9 @@ def chosen(page: Page) -> FileChooser:
 def test_everything_with_the_keyboard(serve: Serve, open_page: Open, square: Square) -> None:
     page = open_page(serve())
 
-    def tab_to(selector: str, most: int = 40) -> None:
+    def tab_to(selector: str, most: int = 40, key: str = "Tab") -> None:
         for _ in range(most):
-            page.keyboard.press("Tab")
+            page.keyboard.press(key)
             if page.evaluate("s => document.activeElement.matches(s)", selector):
                 return
         raise AssertionError(f"no way to {selector}")
@@ -49,7 +49,7 @@ def test_everything_with_the_keyboard(serve: Serve, open_page: Open, square: Squ
     chosen(page).set_files(str(square("query.png", 200)))
     expect(page.locator("#verdict-title")).to_be_focused()
     read(page)
-    tab_to(".pane")
+    tab_to(".pane", key="Shift+Tab")
     fitting = corner(page, "zoom")
     page.keyboard.press("+")
     until(lambda: corner(page, "zoom") != fitting)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
+pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
+import httpx
 from playwright.sync_api import Page, expect
 
 from tests.web.browsing import CHROMIUM, PHONE, Open, ask, corner, grey_at, read, until
@@ -60,9 +62,9 @@ def test_a_wedge_of_known_greys_is_shown_by_one_linear_step(
     values, picture = wedge(1000, 3000) if kind == "dcm" else wedge(2000, 60000)
     file = tmp_path / f"wedge.{kind}"
     if kind == "dcm":
-        header = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "WindowCenter": [2000, 1800]}
+        header = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "WindowCenter": [2000, 1900]}
         file.write_bytes(
-            dicom_bytes(picture, PhotometricInterpretation="MONOCHROME1", WindowWidth=[2200, 500], **header)
+            dicom_bytes(picture, PhotometricInterpretation="MONOCHROME1", WindowWidth=[2200, 1900], **header)
         )
     else:
         cv2.imwrite(str(file), picture)
@@ -149,7 +151,7 @@ def test_tools_by_key_and_button(
     drag(page, 30, 0)
     expect(page.locator(".main .note")).to_contain_text("other arm")
     drag(page, 30, 30)
-    expect(page.locator(".main .note")).to_have_text("Angle: 135.0°")
+    expect(page.locator(".main .note")).to_have_text("Angle: 90.0°")
     page.keyboard.press("f")
     until(lambda: page.evaluate("document.fullscreenElement?.id") == "viewer")
     page.keyboard.press("f")
@@ -281,9 +283,13 @@ def test_heatmaps_are_off_until_asked_for_and_none_is_below_the_threshold(
 
 
 def test_what_cannot_be_shown_says_why(serve: Serve, open_page: Open, square: Square) -> None:
-    page = open_page(serve(limits={"remembered_seconds": 0.0}))
+    base = serve()
+    page = open_page(base)
     ask(page, square("query.png", 200))
-    expect(page.locator(".main .note")).to_contain_text("no longer remembered")
+    read(page)
+    httpx.delete(f"{base}/api/studies/{page.locator('#verdict').get_attribute('data-study')}").raise_for_status()
+    page.keyboard.press("o")
+    expect(page.locator(".main .note")).to_contain_text("The heatmap could not be drawn: this study is no longer")
 
 
 def test_the_page_is_dark_until_light_is_chosen(serve: Serve, open_page: Open) -> None:

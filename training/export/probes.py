@@ -20,7 +20,7 @@ from training.data.outliers import inside, spoilt
 
 __all__ = ["Shown", "changed", "fit_appearance", "fit_layer", "show"]
 
-MOST = 1_000  # radiographs that are shown; a linear layer needs no more
+MOST = 2_000  # radiographs that are shown; a linear layer needs no more
 PENALTY = 10.0  # of the squared weights, half, against the summed loss: scikit-learn's C = 0.1
 STEADY = 0.1  # of the root mean square deviation: a number that varies less is not scaled up, so that it cannot decide
 AS_IS, INVERTED, LEFT, RIGHT, SPOILT = range(5)
@@ -40,7 +40,7 @@ class Shown:
 def show(
     encoder: Encoder, data: TrainingSet, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Shown:
-    """Show an encoder radiographs that it was trained on, at most 1,000 of them, drawn by seed, in five ways each."""
+    """Show an encoder radiographs that it was trained on, at most 2,000 of them, drawn by seed, in five ways each."""
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(data.cases))[:MOST]
     features = []

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from retrieval.answer import Answer
-from retrieval.encoding.batches import THUMBNAIL_SIDE
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
@@ -80,7 +79,7 @@ async def compare(study: str, request: Request, question: Annotated[ComparisonQu
         name=study,
         full=service.files,
         cases=await service.cases_of(case.study),
-        preview=THUMBNAIL_SIDE,
+        preview=await service.preview_side(),
         report_text=getattr(case, "report", ""),
     )
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
+from retrieval.encoding.batches import THUMBNAIL_SIDE
 from retrieval.encoding.encoder import Encoded
 from retrieval.errors import MissingExtra, RadiographError
 from retrieval.explain.evidence import evidence_of, within_limb
@@ -240,8 +241,14 @@ class Service:
             cases = await self._in_thread(searcher.index.find, "study", [study])
         return sorted(cases, key=lambda case: case.case)
 
+    async def preview_side(self) -> int:
+        """The pixels of the long side of the pictures that the index keeps for comparisons."""
+        async with self._searcher() as searcher:
+            side = searcher.index.metadata("previews")
+        return side if type(side) is int and side else THUMBNAIL_SIDE
+
     async def case_picture(self, name: str, *, small: bool) -> tuple[bytes, str]:
-        """An indexed case's picture and its media type: the full one if `files` allows it, else the thumbnail.
+        """An indexed case's picture and its media type: the full one if `files` allows it, else the preview.
 
         Raises Refused with 404.
         """
@@ -249,7 +256,7 @@ class Service:
         def picture(searcher: Searcher) -> tuple[bytes, str]:
             if self.files and not small:
                 return radiograph_png(_file_pixels(require_case(searcher, name)), _LONGEST), "image/png"
-            stored = searcher.index.thumbnail(name)
+            stored = (None if small else searcher.index.preview(name)) or searcher.index.thumbnail(name)
             if stored is None:
                 raise _no_case()
             return stored, "image/png" if stored.startswith(b"\x89PNG") else "image/jpeg"
@@ -430,10 +437,10 @@ class Service:
         return views[number - 1]
 
     def _case_pixels(self, searcher: Searcher, case: Case) -> NDArray[np.uint8]:
-        """The case's radiograph if its file may be read, else its thumbnail."""
+        """The case's radiograph if its file may be read, else its preview or thumbnail."""
         if self.files:
             return _file_pixels(case)
-        stored = searcher.index.thumbnail(case.case)
+        stored = searcher.index.preview(case.case) or searcher.index.thumbnail(case.case)
         pixels = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise _no_case()

@@ -284,9 +284,10 @@ def test_a_disk_that_becomes_full_does_not_end_the_audit(
     planted: Collection, encoding: EncodedCollection, model: Path, tmp_path: Path, size: int
 ) -> None:
     encoder, place = Encoder.open(model), tmp_path / "cache" / "one"
-    with resume_cache(place, planted, encoder.bundle) as cache, files_no_larger_than(size):
+    with resume_cache(place, planted, encoder.bundle) as cache:
         assert cache is not None
-        found = encode_collection(planted, encoder, cache=cache)
+        with files_no_larger_than(size):
+            found = encode_collection(planted, encoder, cache=cache)
         assert len(cache.done()) < len(encoding.cases)
     assert (found.cases, found.unreadable) == (encoding.cases, encoding.unreadable)
     assert list(place.parent.iterdir()) == []

@@ -17,7 +17,8 @@ pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
 from retrieval.dicom import storage_scp  # only where they are installed
 from retrieval.dicom.results import read_instances, require_folder, write_instances
-from retrieval.dicom.storage_scp import NodeSettings, Peer, answering_node
+from retrieval.dicom.storage_scp import NodeSettings, answering_node
+from retrieval.dicom.storage_scu import Peer
 
 
 def test_a_file_in_the_way_of_a_folder_is_refused(ask_archive: Callable[..., Any], dicom_query: Path) -> None:

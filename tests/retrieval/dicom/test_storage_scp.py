@@ -14,7 +14,8 @@ from retrieval.errors import ArchiveError
 pynetdicom = pytest.importorskip("pynetdicom", reason="the extra dicom is not installed")
 pytest.importorskip("pylibjpeg", reason="the extra dicom is not installed")
 
-from retrieval.dicom.storage_scp import Node, NodeSettings, Peer, send  # noqa: E402  # only where they are installed
+from retrieval.dicom.storage_scp import Node, NodeSettings  # noqa: E402  # only where they are installed
+from retrieval.dicom.storage_scu import Peer, send  # noqa: E402
 from tests.retrieval.dicom.dicom_peer import CAPTURE, CR, Recording, associate, leftovers, store, wait  # noqa: E402
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -135,7 +135,8 @@ def test_a_heatmap_over_a_radiograph_is_what_the_command_paints(client: "httpx.C
     assert layer is not None
     alpha = 0.6 * layer[..., 3:] / 255
     seen = pixels[..., None] * (1 - alpha) + layer[..., :3] * alpha
-    assert np.abs(seen - overlay(pixels, heat, 0.6).astype(float)).max() <= 2
+    differences = np.abs(seen - overlay(pixels, heat, 0.6).astype(float))
+    assert differences[:, :40].max() <= 2  # the white line begins at three quarters of the strongest value
 
 
 def test_cases_are_known_by_name_and_never_by_path(serve: Serve, collection: Collection) -> None:
@@ -234,16 +235,21 @@ def test_the_description_names_every_route_and_holds_for_the_answers(client: "ht
 
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/api/search", "/api/studies/{study}", "/api/studies/{study}/views/{number}/image",
-        "/api/studies/{study}/views/{number}/heatmap", "/api/studies/{study}/views/{number}/likeness", "/api/index",
-        "/api/cases/{case}", "/api/cases/{case}/image", "/api/worklist", "/healthz", "/readyz", "/metrics",
+        "/api/search", "/api/studies/{study}", *(f"/api/studies/{{study}}/views/{{number}}/{name}" for name in (
+            "image", "values", "heatmap", "likeness", "regions"
+        )), "/api/index", "/api/atlas", "/api/atlas/place", "/api/cases/{case}", "/api/cases/{case}/image",
+        "/api/cases/{case}/search", "/api/filing", "/api/filing/studies", "/api/filing/labels", "/api/filing/aside",
+        "/api/filing/undo", "/api/worklist", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names))
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
     form = document["paths"]["/api/search"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"files", "k", "patient", "part", "view", "label", "vote", "one_study", "heatmap"}
+    both = {"k", "patient", "part", "view", "label", "vote", "heatmap"}
+    assert set(form["properties"]) == both | {"files", "one_study", "add_to"}
     asked = {parameter["name"] for parameter in document["paths"]["/api/studies/{study}"]["get"]["parameters"]}
-    assert asked == {"study", "download", "k", "patient", "part", "view", "label", "vote", "one_study", "heatmap"}
+    assert asked == both | {"study", "download"}
     # Models forbid unknown fields, so a field that the models lack fails here.
     answer = client.post("/api/search", files=files(png(200)), data={"heatmap": "true"}).json()
     assert set(schemas["AnswerDocument"]["properties"]) == set(answer)
