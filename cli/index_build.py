@@ -21,7 +21,7 @@ from retrieval.wording import sentence
 if TYPE_CHECKING:
     from retrieval.datasets.collection import Collection
     from retrieval.indexing.build import BuildReport
-    from retrieval.indexing.shards import ShardReport
+    from retrieval.indexing.shards import Shard, ShardReport
 
 __all__ = ["build", "import_", "merge"]
 
@@ -60,7 +60,7 @@ def build(
     The index appears only when it is complete.
     """
     from retrieval.indexing.build import build_index
-    from retrieval.indexing.shards import Shard, build_shard
+    from retrieval.indexing.shards import build_shard
 
     if regions and shard is not None:
         raise typer.BadParameter("a shard has no regions; after the merge: mura-search index regions")
@@ -68,12 +68,8 @@ def build(
     arguments, target = store.arguments, index_path(index)
     with source.collection(collection) as cases, progress("indexing") as show:
         if shard is not None:
-            try:
-                piece = Shard.parse(shard)
-            except ValueError as error:
-                raise typer.BadParameter(str(error)) from error
             made = build_shard(
-                cases, piece, target, model=model, replace=replace, keep_blank=keep_blank, preview=preview,
+                cases, shard_of(shard), target, model=model, replace=replace, keep_blank=keep_blank, preview=preview,
                 workers=workers, progress=show,
             )  # fmt: skip
         else:
@@ -87,6 +83,16 @@ def build(
         print_shard(made, as_json)
     else:
         print_build(report, index, as_json)
+
+
+def shard_of(text: str) -> "Shard":
+    """The shard that I/N names."""
+    from retrieval.indexing.shards import Shard
+
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def encode_regions(collection: "Collection", target: Path) -> None:

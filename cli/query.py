@@ -52,9 +52,7 @@ def query(
         ask_region(files or [], region, search, as_json)
         return
     if report:
-        require_writable(report, search.heatmap)
-        require_apart(report, files or ())
-        require_ending([".html", ".htm"], report)
+        require_report(report, search.heatmap, files or ())
     if case:
         ask_indexed(case, search, results, report, as_json)
         return
@@ -79,6 +77,13 @@ def query(
     show(answer, as_json)
     if instances:
         results.deliver(instances, archive)
+
+
+def require_report(report: Path, heatmap: Path | None, files: Sequence[Path]) -> None:
+    """Raise unless the report can be written: as HTML, and over none of the files."""
+    require_writable(report, heatmap)
+    require_apart(report, files)
+    require_ending([".html", ".htm"], report)
 
 
 def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report: Path | None, as_json: bool) -> None:

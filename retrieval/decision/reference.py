@@ -26,13 +26,19 @@ __all__ = [
     "index_reference",
     "reference_of",
     "reference_scores",
+    "rounded",
 ]
 
 Floats = NDArray[np.float64]
 
 SCORES = ("classifier", "knn", "similarity")
 _QUANTILES = 201  # values of a distribution that are stored at most
-_DIGITS = 5  # after the point
+_DIGITS = 3  # of a score or measure; an index stores measures with fewer digits than a query has
+
+
+def rounded(values: NDArray[np.floating]) -> Floats:
+    """Values as a reference has them, so that the last digits of those that are all alike do not tell them apart."""
+    return np.asarray(np.round(np.asarray(values, np.float64), _DIGITS), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +51,10 @@ class Distribution:
     @classmethod
     def of(cls, values: NDArray[np.floating]) -> "Distribution":
         """Of values (S,), of which there is at least one."""
-        ordered = np.sort(np.asarray(values, np.float64))
+        ordered = np.sort(rounded(values))
         if len(ordered) > _QUANTILES:
             ordered = np.quantile(ordered, np.linspace(0, 1, _QUANTILES))
-        return cls(len(values), tuple(np.round(ordered, _DIGITS).tolist()))
+        return cls(len(values), tuple(rounded(ordered).tolist()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Reference:
 
     def with_classifier(self, probabilities: Floats, threshold: float) -> "Reference":
         """The same with other probabilities of the classifier, called abnormal above the threshold."""
-        share = round(float((probabilities > threshold).mean()), _DIGITS)
+        share = round(float((probabilities > threshold).mean()), 5)
         return replace(
             self,
             scores={**self.scores, "classifier": Distribution.of(probabilities)},
@@ -113,7 +119,7 @@ def reference_of(scores: Mapping[str, Floats], rules: Rules) -> Reference:
     return Reference(
         studies=max(len(own) for own in scores.values()),
         scores={name: Distribution.of(own) for name, own in scores.items() if len(own)},
-        abnormal={name: round(float((scores[name] > above).mean()), _DIGITS) for name, above in thresholds.items()},
+        abnormal={name: round(float((scores[name] > above).mean()), 5) for name, above in thresholds.items()},
     )
 
 

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrieval.answer import Answer, plain
 from retrieval.csv_format import Row, Tabular
-from retrieval.decision.reference import SCORES, Distribution, Reference
+from retrieval.decision.reference import SCORES, Distribution, Reference, rounded
 from retrieval.wording import drift_sentence
 
 __all__ = [
@@ -143,7 +143,7 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
     for name, own in reference.scores.items():
         values = [value for study in studies if (value := study.value(name)) is not None]
         if values:
-            found.append(_comparison(name, np.array(values), own))
+            found.append(_comparison(name, rounded(np.array(values)), own))
     chances = _holm([own.chance for own in found])
     return Drift(
         studies=len(studies),

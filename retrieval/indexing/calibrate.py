@@ -140,7 +140,7 @@ def calibrate_index(
     with _cache(collection, encoder.bundle, path) as build:
         resumed = resumed_cases(build, collection)
         notices = encode_remaining(
-            build, collection, encoder, keep_blank=keep_blank, workers=workers, progress=progress
+            build, collection, encoder, keep_blank=keep_blank, preview=0, workers=workers, progress=progress
         )
         local = LocalStudies(build.cases(), build.embeddings(), build.logits())
         pictures = [picture for batch in build.batches() for picture in batch.thumbnails]

@@ -34,7 +34,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def test_all_commands_are_walked() -> None:
-    assert len(COMMANDS) == 24
+    assert len(COMMANDS) == 32
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

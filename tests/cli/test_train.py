@@ -45,7 +45,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     def load(
-        collections: list[Collection], how: object, progress: object, *, cache: Path | None
+        collections: list[Collection], how: object, progress: object, *, cache: Path | None, processing: float
     ) -> tuple[str, list[tuple[str, str]]]:
         seen.update(collections=collections, how=how, cache=cache)
         return "the data", [("bad.png", "empty")]

@@ -65,6 +65,6 @@ def test_nothing_lies_on_empty_film() -> None:
     pixels[64:192, 64:192] = 200
     values = np.ones((256, 256), np.float32)
     values[0, 0] = 5
-    kept = within_limb(Heatmap(values / 5, ATTENTION, Smoothing()), pixels).values
+    kept = within_limb(Heatmap(np.asarray(values / 5, np.float32), ATTENTION, Smoothing()), pixels).values
     assert kept[:40].max() == 0
     assert kept[128, 128] == kept.max() == 1

@@ -60,7 +60,7 @@ def test_no_heatmap_below_the_threshold_unless_asked(client: httpx.Client, png: 
 
     def cover(number: int, **question: str) -> int:
         data = client.get(f"{study}/views/{number}/heatmap", params=question).content
-        return int(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3].max())
+        return int(np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))[..., 3].max())
 
     assert cover(1) > 200
     assert cover(2) == 0
@@ -78,7 +78,7 @@ def test_the_comparison_has_all_radiographs_of_the_study_its_preview_and_its_rep
         case = next(case for case in searcher.index.cases() if case.study == "s4")
         preview = searcher.index.preview(case.case)
         assert preview is not None
-        assert cv2.imdecode(np.frombuffer(preview, np.uint8), cv2.IMREAD_UNCHANGED).shape == (24, 24)
+        assert np.asarray(cv2.imdecode(np.frombuffer(preview, np.uint8), cv2.IMREAD_UNCHANGED)).shape == (24, 24)
     with httpx.Client(base_url=serve(tmp_path / "own"), timeout=30) as client:
         study = study_of(client, ("q.png", png(230))).removeprefix("/api")
         reply = client.get(f"{study}/compare", params={"case": case.case}, headers={"x-fragment": "1"})
