@@ -194,7 +194,11 @@ def _narrowed(
     """The fallback, where only the parts that this index holds are familiar."""
     if appearance is None or not fallback.appearance_limits:
         return fallback
-    return replace(fallback, parts=_known_parts(cases, embeddings, appearance))
+    known = set(_known_parts(cases, embeddings, appearance))
+    if set(fallback.parts) != set(appearance.parts) - {NOTHING}:
+        # Its limit was learned where some parts together are familiar (`_margins`), and flags too much where fewer are.
+        known |= set(fallback.parts)
+    return replace(fallback, parts=tuple(part for part in appearance.parts if part in known))
 
 
 def _margins(

@@ -166,6 +166,14 @@ def test_rules_taken_over_know_the_parts_of_the_index() -> None:
     assert rules == dataclasses.replace(own, parts=("hand",))
 
 
+def test_a_limit_of_some_parts_together_is_not_taken_over_for_fewer() -> None:
+    cases, embeddings, logits = collection(10)
+    assert len(LOOKS.parts) > 2
+    own = dataclasses.replace(RULES, parts=LOOKS.parts[:2])
+    rules = learn_rules(cases, embeddings, logits, appearance=LOOKS, fallback=own)
+    assert rules == dataclasses.replace(own, parts=tuple(part for part in LOOKS.parts if part in {"hand", *own.parts}))
+
+
 def test_where_all_parts_are_known_the_limit_is_that_of_the_own_part() -> None:
     cases, embeddings, logits = collection(150)
     dice = np.random.default_rng(2)
