@@ -287,7 +287,23 @@ def add_problems(document: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+                if _can_be_invalid(operation):
+                    _document(operation, 422)
+            if "requestBody" in operation:  # which may be damaged, too slow or too large
+                _document(operation, 400, 408, 413)
     return document
+
+
+def _document(operation: dict[str, Any], *statuses: int) -> None:
+    operation["responses"] |= {str(status): refusal for status, refusal in refusals(*statuses).items()}
+
+
+def _can_be_invalid(operation: dict[str, Any]) -> bool:
+    """Whether an operation takes anything but a text in its path."""
+    parameters = operation.get("parameters", [])
+    return "requestBody" in operation or any(
+        one["in"] != "path" or one["schema"].get("type") != "string" for one in parameters
+    )
 
 
 def refused_question(errors: Sequence[Any]) -> Refused:

@@ -52,7 +52,7 @@ class Png(Response):
     tags=["studies"],
     response_model=AnswerDocument,
     openapi_extra=FORM,
-    responses=refusals(400, 408, 413, 415, 422, 503),
+    responses=refusals(400, 404, 408, 413, 415, 422, 503),
 )
 async def search(request: Request) -> JSONResponse:
     answer, name, _ = await ask(request)
