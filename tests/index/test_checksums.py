@@ -21,6 +21,7 @@ from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure
 from index.reader import IndexReader
 from index.sqlite.reader import CaseReader
+from index.sqlite.schema import EXTRAS
 from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
@@ -240,7 +241,7 @@ def without_format_5(connection: sqlite3.Connection) -> None:
     """Take what format 5 added from cases.sqlite."""
     for column in ("finding", "report"):
         connection.execute(f"ALTER TABLE cases DROP COLUMN {column}")
-    for table in ("measures", "regions", "projection"):
+    for table in EXTRAS:
         connection.execute(f"DROP TABLE {table}")
 
 

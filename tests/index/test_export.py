@@ -121,6 +121,7 @@ def test_texts_and_extras_go_with_their_case(place: Path, sample: Sample, tmp_pa
         "measures": [b"m0", b""],
         "regions": [b"", b"r1"],
         "projection": [b"p0", b"p1"],
+        "previews": [b"", b""],
     }
     with IndexReader.open(target) as reader:
         assert reader.verify()

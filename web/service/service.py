@@ -85,6 +85,7 @@ class Service:
         self.files = files
         self.admission = Admission(limits.requests, limits.memory, limits.wait)
         self.studies = StudyStore(limits.remembered_bytes, limits.remembered_seconds)
+        self._expiry: asyncio.TimerHandle | None = None  # set while a study is remembered
         self.scores = ScoreWatch()
         self.batcher = Batcher(limits.batch, limits.gather, limits.pictures, lambda: self.admission.working)
         self._drawings = Admission(_DRAWINGS, limits.memory)
@@ -103,6 +104,8 @@ class Service:
 
     async def close(self) -> None:
         """Answer nothing more. Files that are being decoded are abandoned; an encoding or a drawing is completed."""
+        if self._expiry:
+            self._expiry.cancel()
         self._decoders.close()
         await self.batcher.close()
         for pool in (self._decoding, self._threads, self._drawer, self._painter):
@@ -121,8 +124,17 @@ class Service:
 
     def remember(self, study: Study) -> str:
         """Keep a study until its time is over, also if nobody asks in the meantime; gives its name."""
-        asyncio.get_running_loop().call_later(self.limits.remembered_seconds + 0.01, self.studies.expire)
-        return self.studies.add(study)
+        name = self.studies.add(study)
+        if self._expiry is None:
+            self._expire()
+        return name
+
+    def _expire(self) -> None:
+        """Forget the studies whose time is over, and come back when that of the next one is."""
+        self.studies.expire()
+        after = self.studies.seconds_to_next()
+        wait = None if after is None else max(after, 0) + 0.01
+        self._expiry = None if wait is None else asyncio.get_running_loop().call_later(wait, self._expire)
 
     async def ask_files(self, files: Sequence[Path], question: NewQuestion, share: Share) -> tuple[Answer, Study]:
         """As `ask`, for files of this machine; the answer has their names without their folders."""

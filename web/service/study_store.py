@@ -85,3 +85,7 @@ class StudyStore:
             if until > self._clock():
                 break
             self.forget(name)
+
+    def seconds_to_next(self) -> float | None:
+        """After how many seconds the oldest study has to go; None if there is none."""
+        return next((until - self._clock() for until, _ in self._studies.values()), None)
