@@ -6,6 +6,7 @@ square is normal and a bright one abnormal, so the neighbours of a square are th
 
 import io
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from retrieval.encoding.head import Head
 from retrieval.encoding.probes import Appearance
 from retrieval.images.preprocessing import Preprocessing
 from tests.pictures import grey_square
+
+# A shell without job control starts a background command with interrupts ignored, and so do the programs that it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is no test: a busy machine would fail it.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -1,5 +1,6 @@
 """The other side of a DICOM node: pynetdicom's SCU, which sends to it, and what the node is to do with studies."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,4 +70,5 @@ def wait(condition: Callable[[], object], seconds: float = 10) -> None:
 
 
 def leftovers(node: Node) -> list[Path]:
-    return [path for path in node.settings.spool.rglob("*") if path.is_file()]
+    """The files in the spool; a folder that goes meanwhile has none."""
+    return [Path(folder, name) for folder, _, names in os.walk(node.settings.spool) for name in names]
