@@ -25,7 +25,7 @@ from retrieval.encoding.probes import Appearance
 from retrieval.images.preprocessing import Preprocessing
 from tests.pictures import grey_square
 
-# A shell without job control starts a background command with interrupts ignored, and so do the programs that it starts.
+# A shell without job control starts a background command with interrupts ignored, and so does every program from there.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
