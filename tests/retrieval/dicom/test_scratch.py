@@ -14,7 +14,9 @@ from retrieval.dicom.scratch import scratch_folder
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
-import time
+import signal, time
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
 from retrieval.dicom.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "SECRET.dcm").write_bytes(b"radiograph")
@@ -39,6 +41,7 @@ def default_signal() -> Iterator[None]:
 
 
 def start() -> "subprocess.Popen[str]":
+    """The program, ready; it ends by signals that this process may ignore, as under nohup."""
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
@@ -47,7 +50,11 @@ def start() -> "subprocess.Popen[str]":
 
 def end(process: "subprocess.Popen[str]", number: int) -> int:
     process.send_signal(number)
-    process.communicate(timeout=20)
+    try:
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
     return process.returncode
 
 
