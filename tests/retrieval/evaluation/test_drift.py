@@ -153,3 +153,6 @@ def test_a_monitor_speaks_once() -> None:
     assert [number for number, sentence in enumerate(said, 1) if sentence] == [30]
     assert monitor.drift is not None
     assert monitor.drift.studies == 100
+    for _ in range(500):
+        monitor.add(Given(0.2), own)  # type: ignore[arg-type]
+    assert monitor.drift.studies == 500  # it remembers no more
