@@ -25,9 +25,16 @@ def test_a_bundle_knows_how_far_mild_changes_move_its_predictions(tmp_path: Path
     backbone, channels = load_backbone(recipe.backbone, "")
     model = Siamese(backbone, channels, recipe.dimension, recipe.hidden).eval()
 
-    about = {"name": "m", "backbone": recipe.backbone, "dimension": recipe.dimension, "test_time": "", "provenance": {}}
+    about: dict[str, object] = {
+        "name": "m",
+        "backbone": recipe.backbone,
+        "dimension": recipe.dimension,
+        "test_time": "",
+        "provenance": {},
+    }
     export = BundleExport(tmp_path / "model", data, recipe, about, False, lambda stage, done, total, figures: None)
     learning = data.rows(np.arange(12))  # 44 patients, half of them abnormal, are left for the rules
     rules, _ = export.write(model, learning)
+    assert rules.borderline is not None
     assert 0 < rules.borderline.classifier < 1
     assert 0 < rules.borderline.knn < 1
