@@ -92,6 +92,16 @@ def judged(predictions: dict[Key, list[StudyPrediction]]) -> list[tuple[Conditio
     return [(condition_of(*key, own, rounds=2_000), _precision_at_5(own)) for key, own in predictions.items()]
 
 
+def print_table(name: str, made: Sequence[tuple[Condition, float]]) -> None:
+    """Classifier and vote under each condition, as Markdown."""
+    print(f"\n| {name} | kappa | AUROC | sensitivity | specificity | unfamiliar |\n|{'---|' * 6}")
+    for condition, _ in made:
+        amount = "" if condition.amount is None else f" {condition.amount:g}"
+        cells = [" / ".join(f"{condition.figures[reader][name].value:.3f}" for reader in READERS) for name in FIGURES]
+        words = f"{condition.corruption or 'as they are'}{amount}"
+        print(f"| {words} | {' | '.join(cells)} | {condition.unfamiliar.value:.0%} |", flush=True)
+
+
 def print_differences(first: dict[Key, list[StudyPrediction]], second: dict[Key, list[StudyPrediction]]) -> None:
     """FIGURE_NAMES of the second minus those of the first, unchanged and as the mean over the changes, paired."""
     patients = np.array([study.patient for study in first["", ""]])
@@ -187,6 +197,7 @@ def main() -> None:
     for name in given.names:
         predictions = predictions_of(sides(given.cases, given.runs, name, given.folds, given.split), wanted)
         made = judged(predictions)
+        print_table(name, made)
         write(list(rows_of(name, folds, made)), given.out)
         chart = robustness_chart([condition for condition, _ in made])
         picture = drawing([(f"{name}: {made[0][0].studies} studies", chart)])
