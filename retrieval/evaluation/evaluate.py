@@ -18,6 +18,7 @@ from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
 from retrieval.decision.operating_point import Thresholds, learn_thresholds
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.picture_hash import picture_hashes, same_picture
@@ -251,14 +252,9 @@ def _worklist(predictions: Sequence[StudyPrediction], rounds: int, seed: int) ->
 
 def _thresholds(searcher: Searcher, sensitivity: float) -> Thresholds:
     index = searcher.index
-    return learn_thresholds(
-        index.cases(),
-        index.embeddings(),
-        index.logits(),
-        searcher.rules,
-        sensitivity,
-        trained_on=searcher.encoder.bundle.seen(),
-    )
+    seen = searcher.encoder.bundle.seen()
+    studies = LabelledStudies(index.cases(), index.embeddings(), index.logits(), seen)
+    return learn_thresholds(studies, searcher.rules, sensitivity)
 
 
 def frozen(searcher: Searcher) -> Searcher:

@@ -10,10 +10,11 @@ from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.decision.measure_limits import KEY, MeasureLimits, stored_limits
-from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
+from retrieval.encoding.batches import Batch, EncodingOptions, Progress, encode_all, file_digest, shown_name
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
+from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice
 
 __all__ = [
@@ -95,16 +96,8 @@ def add_to_index(
         encoder = Encoder.open(writer.model)
         admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
-        report = encode_all(
-            admitted,
-            encoder,
-            store,
-            done=done,
-            keep_blank=keep_blank,
-            workers=workers,
-            progress=progress,
-            preview=preview_side(writer),
-        )
+        options = EncodingOptions(keep_blank, preview_side(writer), workers)
+        report = encode_all(admitted, encoder, store, options, done=done, progress=progress)
         if report.encoded:
             refresh_limits(writer)
     return AddReport(
@@ -117,12 +110,6 @@ def add_to_index(
         behind=writer.behind if writer.remote else 0,
         differing=tuple(differing),
     )
-
-
-def preview_side(writer: IndexWriter) -> int:
-    """The pixels of the long side of an index's previews; 0 if it keeps none."""
-    side = writer.metadata("previews")
-    return side if type(side) is int else 0
 
 
 def refresh_limits(writer: IndexWriter) -> None:

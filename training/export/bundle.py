@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.bundle import APPEARANCE, Bundle, write_bundle
 from retrieval.encoding.encoder import Encoder
 from training.data.dataset import TrainingSet
@@ -80,7 +81,8 @@ class BundleExport:
 
         trained_on = self._write(head, learning).seen()
         copies = [(other, encoder.head.classify(other)) for other in others]
-        rules = learn_rules(data.cases, embeddings, logits, trained_on=trained_on, appearance=layers, copies=copies)
+        studies = LabelledStudies(data.cases, embeddings, logits, trained_on)
+        rules = learn_rules(studies, appearance=layers, copies=copies)
         sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
         bundle = self._write(head, learning, rules)
         return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
