@@ -28,6 +28,7 @@ def dicomweb(
     from retrieval.dicom.results import renamed, search_for_archive
     from retrieval.dicom.scratch import scratch_folder
     from retrieval.errors import DicomResultError, RadiographError
+    from retrieval.query import Scope
     from retrieval.searcher import Searcher
 
     source = open_archive(url, results.dicomweb_tls)
@@ -38,7 +39,9 @@ def dicomweb(
             raise RadiographError(f"{source.url} has no radiograph of this study; check its Study Instance UID")
         names = {str(file): f"image {number}" for number, file in enumerate(files, start=1)}
         try:
-            result = search_for_archive(searcher, files, **search.arguments)
+            result = search_for_archive(
+                searcher, files, Scope(**search.arguments), heatmap=search.heatmap, one_study=search.one_study
+            )
         except (RadiographError, DicomResultError) as error:
             message = str(error)  # it names a file that is removed now
             for file, name in names.items():

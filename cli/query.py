@@ -62,11 +62,13 @@ def query(
     with Searcher.open(search.index) as searcher:
         if results.dicom_out or archive:
             from retrieval.dicom.results import search_for_archive
+            from retrieval.query import Scope
 
-            found = search_for_archive(searcher, images, **search.arguments)
+            scope = Scope(**search.arguments)
+            found = search_for_archive(searcher, images, scope, heatmap=search.heatmap, one_study=search.one_study)
             answer, instances = found.answer, found.instances
         else:
-            answer = searcher.search(images, **search.arguments)
+            answer = searcher.search(images, **search.arguments, heatmap=search.heatmap, one_study=search.one_study)
         if report:
             from retrieval.reports.answer_report import answer_report
 
@@ -93,9 +95,8 @@ def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report
 
     if results.dicom_out or results.store:
         raise typer.BadParameter("--dicom-out and --store need the study's DICOM files, not --case")
-    arguments = {name: value for name, value in search.arguments.items() if name != "one_study"}
     with Searcher.open(search.index) as searcher:
-        answer, study = search_indexed(searcher, case, **arguments)
+        answer, study = search_indexed(searcher, case, **search.arguments, heatmap=search.heatmap)
         if report:
             from retrieval.reports.answer_report import answer_report
 
@@ -117,11 +118,8 @@ def ask_region(files: Sequence[Path], region: str, search: SearchOptions, as_jso
         box = Box.parse(region)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    options = search.arguments
     with Searcher.open(search.index) as searcher:
-        answer = search_region(
-            searcher, list(files), box, k=options["k"], patient=options["patient"], where=options["where"]
-        )
+        answer = search_region(searcher, list(files), box, **search.arguments)
     if as_json:
         print_json(answer.to_dict())
         return

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, MODEL, MODEL_FOLDER, PARTIAL, VECTORS
-from index.case import Case, require_filter
+from index.case import Case, Where, require_filter
 from index.checksums import SUMS, check_bytes, file_digests, sealed, verify_seal
 from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from index.milvus.store import MilvusStore
     from index.milvus.sync import RemoteGeneration
 
-__all__ = ["Hit", "IndexReader", "Where", "model_folder", "require_index"]
+__all__ = ["Hit", "IndexReader", "model_folder", "require_index"]
 
 CHECKED = 64 << 20  # bytes: a cases.sqlite up to this size is compared with its checksum when it is opened
 REMEMBERED = 50_000  # cases that are kept in memory after they were shown
@@ -36,9 +36,6 @@ ATTEMPTS = 20  # to search while other processes change the index
 LONG_READS = 5  # attempts to read everything
 
 T = TypeVar("T")
-Where = Mapping[str, Collection[str]]
-"""Fields of `Case` to the values allowed."""
-
 _File = tuple[int, int] | None
 
 
@@ -143,8 +140,7 @@ class IndexReader(Closing):
     ) -> list[list[Hit]]:
         """The k nearest studies of each query.
 
-        embeddings: (Q, D) unit rows. where: field of `Case` to the values allowed, the label as "normal" or "abnormal".
-        exclude_patients: for each query the patients whose cases it must not find.
+        embeddings: (Q, D) unit rows. exclude_patients: for each query the patients whose cases it must not find.
 
         Gives for each query min(k, studies with a case that matches) hits, at most one a study, the most similar first;
         ties in the order in which the cases were indexed. A study's hit is its nearest matching case. Raises ValueError

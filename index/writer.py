@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case, difference, prefixed, require_filter, same_file
+from index.case import LABEL_NAMES, Case, Where, difference, prefixed, require_filter, same_file
 from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
 from index.errors import IndexDamaged, IndexUnreachable
@@ -170,7 +170,7 @@ class IndexWriter(Closing):
             values = self._database.metadata()["values"]
             self._database.set_metadata(values=values | {key: value})
 
-    def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
+    def remove(self, where: Where) -> list[str]:
         """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.
 
         Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no search finds them. Their

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from retrieval.answer import Answer, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.errors import RadiographError
-from retrieval.query import read_views
+from retrieval.query import Scope, read_views
 from retrieval.searcher import Searcher
 from retrieval.worklist.worklist import Skipped, StudyFiles, find_studies
 
@@ -244,5 +244,5 @@ def _queued(searcher: Searcher, source: StudyFiles) -> Queued:
     if any(searcher.index.find_digest(view.digest) for view in views):
         raise RadiographError("it is in the index already, and so has a label")
     encoded = searcher.encoder.encode([view.pixels for view in views])
-    answer = searcher.answer(views, encoded, k=1, notices=notices)
+    answer = searcher.answer(views, encoded, Scope(k=1), notices=notices)
     return Queued(source.study, tuple(map(str, source.files)), answer, encoded.mean())

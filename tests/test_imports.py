@@ -28,8 +28,8 @@ ORDER = {
     ),
     "retrieval": (
         "errors frames notices wording csv_format kept_evaluation answer pseudonyms images encoding decision datasets "
-        "query explain searcher indexed_query regions index_table vote_classifier indexing dicom audit evaluation "
-        "worklist labelling reports synthetic"
+        "query explain scores own_patients searcher indexed_query regions index_table vote_classifier indexing dicom "
+        "audit evaluation worklist labelling reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",
     "web": "errors settings models metrics responses connections security service routes app server",

@@ -103,13 +103,7 @@ class SearchOptions:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The keyword arguments of `Searcher.search`."""
+        """The keyword arguments of a search, as the fields of `query.Scope`."""
         parts = [name.strip().lower() for name in self.part or ()]  # as `--part` of other commands
         where = {field: values for field, values in (("part", parts), ("view", self.view)) if values}
-        return {
-            "k": self.k,
-            "patient": self.patient,
-            "where": where or None,
-            "heatmap": self.heatmap,
-            "one_study": self.one_study,
-        }
+        return {"k": self.k, "patient": self.patient, "where": where or None}

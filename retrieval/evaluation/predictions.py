@@ -14,6 +14,7 @@ from retrieval.decision.findings import names_of
 from retrieval.encoding.batches import Batch, Change, EncodedCase, EncodingOptions, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.images.measures import MEASURES, measure_rows
+from retrieval.query import Scope
 from retrieval.searcher import Searcher
 
 __all__ = ["StudyPrediction", "predict_studies"]
@@ -131,7 +132,7 @@ def _predict(
     together = stack(views)
     rules = searcher.rules
     measures = [view.measures for view in views if view.measures is not None]
-    judgement = searcher.scores(together, measures, shown=max(DEPTHS))
+    judgement = searcher.scores(together, Scope(k=max(DEPTHS)), measures=measures)
     cases = tuple(view.case for view in views)
     similarities = ranking.similarities(together.embeddings)
     return StudyPrediction(

@@ -47,6 +47,7 @@ from retrieval.errors import CollectionError
 from retrieval.indexing.build import encode_remaining, fingerprint, resumed_cases, with_classifier
 from retrieval.indexing.update import require_same_site
 from retrieval.notices import Notice
+from retrieval.own_patients import stored_prefixes
 from retrieval.searcher import RULES_SINCE, stored_rules
 
 __all__ = ["CalibrationReport", "calibrate_index", "calibrated", "undo_calibration"]
@@ -294,8 +295,7 @@ def _require_enough(cases: Sequence[Case]) -> None:
 
 def _require_new(cases: Sequence[Case], index: IndexReader) -> None:
     """Raise CollectionError where the index holds a patient or a radiograph of the cases."""
-    stored = index.metadata("prefixes")
-    prefixes = ["", *(stored if isinstance(stored, list) else [])]
+    prefixes = ["", *stored_prefixes(index)]
     patients = sorted({case.patient for case in cases})
     known = index.find("patient", {prefix + patient for prefix in prefixes for patient in patients})
     if known:

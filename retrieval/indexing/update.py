@@ -16,6 +16,7 @@ from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
 from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice
+from retrieval.own_patients import stored_prefixes
 
 __all__ = [
     "AddReport",
@@ -134,7 +135,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     same = 0
     with IndexWriter.open(path) as writer:
         require_same_site(writer.metadata("collection"), collection)
-        prefixes = _prefixes(writer)
+        prefixes = stored_prefixes(writer)
         digests = {case.case: _digest(case) for case in collection.cases}
         by_digest = writer.known("digest", {*digests.values()} - {""})
         by_name = writer.known("case", {case.case for case in collection.cases})
@@ -158,11 +159,6 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
             raise IndexFailure(f"{error}; correct all radiographs of that study") from error
     behind = writer.behind if writer.remote else 0
     return UpdateReport(str(path), updated, same, tuple(refused), collection.notices, behind)
-
-
-def _prefixes(writer: IndexWriter) -> list[str]:
-    prefixes = writer.metadata("prefixes")
-    return prefixes if isinstance(prefixes, list) else []
 
 
 def _as_merged(given: Case, indexed: Case, prefixes: list[str]) -> Case:
@@ -226,7 +222,7 @@ def _admitted(
     names = writer.known("case", {case.case for case, _ in readable})
     studies = {case.study: case for case in writer.find("study", {case.study for case, _ in readable})}
     admitted: list[Case] = []
-    prefixes = _prefixes(writer)
+    prefixes = stored_prefixes(writer)
     for case, digest in readable:
         study = studies.get(case.study, case)
         if digest in digests:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from index.errors import IndexFailure
+from retrieval.query import Scope
 from retrieval.regions import Box, RegionAnswer, RegionIndex, search_view_region
 from retrieval.searcher import Searcher
 from web.errors import Refused
@@ -32,7 +33,7 @@ class Regions:
         def ask(searcher: Searcher) -> RegionAnswer:
             if searcher.encoder.bundle.sha256 != study.model:
                 raise Refused(404, "the index has another model now; send the radiographs again")
-            answer = search_view_region(searcher, self._of(searcher), view, box, k=k, patient=study.patient)
+            answer = search_view_region(searcher, self._of(searcher), view, box, Scope(k, study.patient))
             return replace(answer, regions=tuple(replace(region, path="") for region in answer.regions))
 
         return ask

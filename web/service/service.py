@@ -534,10 +534,7 @@ def _answer_again(searcher: Searcher, study: Study, question: Question) -> Answe
 def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:
     """The answer, without the paths of this machine."""
     try:
-        answer = searcher.answer(
-            study.views, study.encoded, k=question.k, patient=question.patient, where=question.where or None,
-            filter_vote=question.vote == "filtered", notices=study.notices, encode=study.encode,
-        )  # fmt: skip
+        answer = searcher.answer(study.views, study.encoded, question.scope, notices=study.notices, encode=study.encode)
     except IndexFailure as error:
         raise Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2) from error
     return replace(
