@@ -10,6 +10,7 @@ from index.case import Case
 from index.errors import IndexFailure
 from index.filed import Filed
 from index.filing import FilingWriter
+from index.reader import IndexReader
 from index.writer import IndexWriter
 from retrieval.encoding.batches import small_jpeg, thumbnail
 from retrieval.encoding.encoder import Encoded
@@ -67,9 +68,9 @@ def file_study(path: Path, views: Sequence[View], encoded: Encoded, record: Stud
         return writer.file(cases, encoded.embeddings, pictures, encoded.logits, extras=extras, note=record.note)
 
 
-def preview_side(writer: IndexWriter) -> int:
+def preview_side(index: IndexReader | IndexWriter) -> int:
     """The pixels of the long side of an index's previews; 0 if it keeps none."""
-    side = writer.metadata("previews")
+    side = index.metadata("previews")
     return side if type(side) is int else 0
 
 
