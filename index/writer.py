@@ -17,8 +17,9 @@ from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
 from index.errors import IndexDamaged, IndexUnreachable
 from index.generation import make_vector_file
+from index.integrity import model_folder, require_index
 from index.lock import Lock
-from index.reader import IndexReader, model_folder, require_index
+from index.reader import IndexReader
 from index.sqlite.gaps import zero_gaps
 from index.sqlite.reader import Extras
 from index.sqlite.writer import CaseWriter

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from index.atomic import MODEL
 from index.case import Where
 from index.errors import IndexDamaged, IndexFailure
-from index.reader import Hit, IndexReader, require_index
+from index.integrity import require_index
+from index.reader import Hit, IndexReader
 from retrieval.answer import Answer, IndexSource, ModelSource, Query, Seconds
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.findings import tally

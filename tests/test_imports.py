@@ -23,8 +23,8 @@ MAY_IMPORT = {
 # The order of the modules and sub-packages of each package: each imports only what stands before it, or its own.
 ORDER = {
     "index": (
-        "case errors closing atomic checksums lock sqlite vectors milvus generation filed reader frozen writer filing "
-        "builder export"
+        "case errors closing atomic checksums lock sqlite vectors milvus generation filed integrity reader frozen "
+        "writer filing builder export"
     ),
     "retrieval": (
         "errors frames notices wording csv_format kept_evaluation answer pseudonyms images encoding decision datasets "

@@ -3,17 +3,18 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as replaced
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from index.builder import IndexBuilder
+from index.case import Case
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
@@ -97,6 +98,20 @@ class BuildReport(Report):
     resumed: int = 0
     synthetic: bool = False
     seconds: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        cases: Sequence[Case],
+        rules: Rules,
+        *,
+        quarantined: tuple[tuple[str, str], ...] = (),
+        **more: Any,
+    ) -> Self:
+        """The report of an index with these cases; `more` are other fields."""
+        studies, patients = {case.study for case in cases}, {case.patient for case in cases}
+        return cls(str(path), len(cases), len(studies), len(patients), quarantined, rules, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +201,12 @@ def finish_build(
     for key, value in {**settings, **kept}.items():
         build.set_metadata(key, value)
     build.finish()
-    return BuildReport(
-        path=str(path),
-        cases=len(cases),
-        notices=tuple(Notice(Code.ONE_LABEL, detail={"label": name}) for name in names if len(names) == 1),
-        studies=len({case.study for case in cases}),
-        patients=len({case.patient for case in cases}),
+    return BuildReport.of(
+        path,
+        cases,
+        rules,
         quarantined=tuple(quarantined.items()),
-        rules=rules,
+        notices=tuple(Notice(Code.ONE_LABEL, detail={"label": name}) for name in names if len(names) == 1),
         trial=learned.trial,
     )
 

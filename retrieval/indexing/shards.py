@@ -157,11 +157,8 @@ def join_shards(
             resumed = done = len(known)
             for shard in shards:
                 for batch in shard.batches():
-                    new = [row for row, case in enumerate(batch.cases) if case.case not in known]
-                    if new:
-                        chosen = batch.select(new)
-                        build.add(chosen.cases, chosen.embeddings, chosen.thumbnails, chosen.logits, chosen.extras)
-                    done += len(new)
+                    build.add_missing(batch, known)
+                    done += sum(case.case not in known for case in batch.cases)
                     if progress:
                         progress(done, total)
                 build.quarantine(shard.set_aside())
