@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options.common import AsJson, SearchOptions
+from cli.options.common import AsJson, SearchOptions, index_searcher
 from cli.options.dicom import ResultOptions, open_archive
 from cli.query import show
 
@@ -29,11 +29,10 @@ def dicomweb(
     from retrieval.dicom.scratch import scratch_folder
     from retrieval.errors import DicomResultError, RadiographError
     from retrieval.query import Scope
-    from retrieval.searcher import Searcher
 
     source = open_archive(url, results.dicomweb_tls)
     target = results.open()
-    with Searcher.open(search.index) as searcher, scratch_folder() as scratch:
+    with index_searcher(search.index) as searcher, scratch_folder() as scratch:
         files = sorted(source.fetch(study, scratch))
         if not files:
             raise RadiographError(f"{source.url} has no radiograph of this study; check its Study Instance UID")

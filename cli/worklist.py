@@ -17,7 +17,7 @@ from cli.console import (
     standard_output,
     write_file,
 )
-from cli.options.common import AsJson, Excel, IndexFolder, StudyTable
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, index_searcher
 from retrieval.wording import DISCLAIMER, printable
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ def worklist(
     --watch each study is printed when it has come, with --json as one line of JSON, and the files of --csv and --html
     stay up to date.
     """
-    from retrieval.searcher import Searcher
     from retrieval.worklist.worklist import worklist as rank_all
 
     require_writable(csv, html)
     require_ending([".csv"], csv)
     require_ending([".html", ".htm"], html)
-    with Searcher.open(index) as searcher:
+    with index_searcher(index) as searcher:
         if watch:
             follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html, excel))
             return

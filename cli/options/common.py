@@ -10,6 +10,7 @@ from typer import Option
 if TYPE_CHECKING:
     from index.reader import IndexReader
     from index.writer import IndexWriter
+    from retrieval.searcher import Searcher
 
 __all__ = [
     "AsJson",
@@ -24,6 +25,7 @@ __all__ = [
     "Workers",
     "index_path",
     "index_reader",
+    "index_searcher",
     "index_writer",
 ]
 
@@ -67,6 +69,12 @@ def index_reader(index: Path | None) -> "IndexReader":
     from index.reader import IndexReader
 
     return IndexReader.open(index_path(index))
+
+
+def index_searcher(index: Path | None) -> "Searcher":
+    from retrieval.searcher import Searcher
+
+    return Searcher.open(index)
 
 
 def index_writer(index: Path | None) -> "IndexWriter":
