@@ -136,7 +136,7 @@ def print_worklist(result: "Worklist") -> None:
     out = standard_output()
     out.print(worklist_rows(result))
     out.print()
-    strange = sum(unfamiliar(entry) for entry in result.entries)
+    strange = sum(entry.unfamiliar for entry in result.entries)
     if strange:
         out.print(f"{strange:,} of {len(result.entries):,} studies are unlike what is indexed.", style="yellow")
     for entry in result.entries:
@@ -179,8 +179,4 @@ def call(entry: "Entry") -> str:
 
 def mark(entry: "Entry") -> str:
     """What qualifies a study's figures, in one word."""
-    return "unfamiliar" if unfamiliar(entry) else "borderline" if entry.answer.borderline else ""
-
-
-def unfamiliar(entry: "Entry") -> bool:
-    return entry.answer.familiarity.familiar is False
+    return "unfamiliar" if entry.unfamiliar else "borderline" if entry.answer.borderline else ""

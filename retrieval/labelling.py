@@ -104,11 +104,11 @@ def _shares(values: Floats) -> NDArray[np.float64]:
     return np.asarray(np.searchsorted(np.sort(values), values, side="right") / max(1, len(values)), np.float64)
 
 
-def _spacing(embeddings: Floats, rows: int = 1000) -> float:
-    """The median distance of a study to its nearest other one, from at most `rows` of them."""
+def _spacing(embeddings: Floats) -> float:
+    """The median distance of a study to its nearest other one, from some 1,000 of them."""
     if len(embeddings) < 2:
         return 1.0
-    asked = np.arange(0, len(embeddings), max(1, len(embeddings) // rows))
+    asked = np.arange(0, len(embeddings), max(1, len(embeddings) // 1000))
     similarities = embeddings[asked] @ embeddings.T
     similarities[np.arange(len(asked)), asked] = -np.inf
     return max(float(np.median(1 - similarities.max(1))), 1e-6)

@@ -126,8 +126,8 @@ def encode_regions(encoder: Encoder, pixels: NDArray[np.uint8], boxes: Sequence[
     return np.asarray(embeddings, np.float32)
 
 
-def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8], count: int = COUNT) -> list[Box]:
-    """Squares around the `count` positions of strongest attention, the strongest first; fewer of a small picture."""
+def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8]) -> list[Box]:
+    """Squares around the COUNT positions of strongest attention, the strongest first; fewer of a small picture."""
     H, W = pixels.shape[:2]
     suspicion = encoder.head.apply(encoder.views([encoder.prepare(pixels)])[0]).suspicion[0]
     size, (h, w) = encoder.bundle.preprocessing.size, suspicion.shape
@@ -145,7 +145,7 @@ def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8], count: int = COU
         if all(max(abs(x - cx), abs(y - cy)) >= side / 2 for cx, cy in centres):
             centres.append((x, y))
             found.append(Box(x - side / 2, y - side / 2, side, side).within(H, W))
-        if len(found) == count:
+        if len(found) == COUNT:
             break
     return found
 

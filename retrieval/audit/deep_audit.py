@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +26,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
 from retrieval.decision.teachers import LabelledStudies
-from retrieval.encoding.batches import Batch, EncodedCase, EncodingOptions, Progress, encode_all, file_digest, stack
+from retrieval.encoding.batches import Batch, EncodedCase, EncodingOptions, Progress, case_digest, encode_all, stack
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
@@ -197,15 +196,8 @@ def _indexed(collection: Collection, searcher: Searcher, workers: int | None) ->
 
 def _digests(cases: Sequence[Case], workers: int | None) -> list[str]:
     """The digests of the files; "" for a file that cannot be read, which `encode_all` reports."""
-
-    def digest(case: Case) -> str:
-        try:
-            return file_digest(Path(case.path))
-        except OSError:
-            return ""
-
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(digest, cases))
+        return list(pool.map(case_digest, cases))
 
 
 def _same_files(cases: Sequence[Case]) -> list[tuple[str, str]]:

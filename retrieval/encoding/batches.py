@@ -31,6 +31,7 @@ __all__ = [
     "EncodingOptions",
     "EncodingReport",
     "Progress",
+    "case_digest",
     "encode_all",
     "encoded_batches",
     "file_digest",
@@ -228,6 +229,14 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
 def small_jpeg(pixels: NDArray[np.uint8], side: int) -> bytes:
     """A radiograph as JPEG, at most `side` pixels on the long side."""
     return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
+
+
+def case_digest(case: Case) -> str:
+    """The digest of a case's file; "" if it cannot be read."""
+    try:
+        return file_digest(Path(case.path))
+    except OSError:
+        return ""
 
 
 def shown_name(case: Case) -> str:

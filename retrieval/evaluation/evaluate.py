@@ -43,7 +43,7 @@ from retrieval.frames import frame_of
 from retrieval.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
-from retrieval.wording import PREDICTORS, estimate_text, metric_title, sentence
+from retrieval.wording import PREDICTORS, estimate_text, listed, metric_title, sentence
 
 if TYPE_CHECKING:
     from retrieval.frames import DataFrame
@@ -276,7 +276,7 @@ def _refuse_known_patients(searcher: Searcher, cases: Sequence[Case]) -> None:
     known = sorted(patients & {case.patient for case in searcher.index.cases()})
     if known:
         raise EvaluationError(
-            f"{len(known)} of {len(patients)} patients are in the index ({_some(known)}): the figures would say "
+            f"{len(known)} of {len(patients)} patients are in the index ({listed(known)}): the figures would say "
             "nothing about new patients; evaluate another split, or build an index without these patients"
         )
 
@@ -297,7 +297,7 @@ def _refuse_known_radiographs(searcher: Searcher, cases: Sequence[Case]) -> None
             in_training.append(case.case)
     if in_index:
         raise EvaluationError(
-            f"{len(in_index)} of {len(cases)} radiographs are in the index under another patient ({_some(in_index)}); "
+            f"{len(in_index)} of {len(cases)} radiographs are in the index under another patient ({listed(in_index)}); "
             "remove them from the index or from the collection (the command audit lists duplicates)"
         )
     _refuse_trained_on(in_training, len(cases))
@@ -318,13 +318,9 @@ def refuse_trained(searcher: Searcher, predictions: Sequence[StudyPrediction]) -
 def _refuse_trained_on(cases: Sequence[str], number: int) -> None:
     if cases:
         raise EvaluationError(
-            f"the model was trained on {len(cases)} of {number} radiographs ({_some(cases)}): the figures would say "
+            f"the model was trained on {len(cases)} of {number} radiographs ({listed(cases)}): the figures would say "
             "nothing about new radiographs; evaluate other radiographs, or use another model"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _notices(searcher: Searcher, collection: Collection) -> tuple[Notice, ...]:

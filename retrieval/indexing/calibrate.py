@@ -39,7 +39,7 @@ from retrieval.decision.measure_limits import KEY, MeasureLimits, learn_measure_
 from retrieval.decision.reference import Reference, reference_of, reference_scores
 from retrieval.decision.rules import Rules
 from retrieval.decision.teachers import LabelledStudies
-from retrieval.encoding.batches import EncodingOptions, Progress, file_digest
+from retrieval.encoding.batches import EncodingOptions, Progress, case_digest
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.probes import Appearance
@@ -49,6 +49,7 @@ from retrieval.indexing.update import require_same_site
 from retrieval.notices import Notice
 from retrieval.own_patients import stored_prefixes
 from retrieval.searcher import RULES_SINCE, stored_rules
+from retrieval.wording import listed
 
 __all__ = ["CalibrationReport", "calibrate_index", "calibrated", "undo_calibration"]
 
@@ -301,22 +302,15 @@ def _require_new(cases: Sequence[Case], index: IndexReader) -> None:
     if known:
         names = sorted({case.patient for case in known})
         raise CollectionError(
-            f"the index holds {len(names)} of the {len(patients)} local patients ({_some(names)}): they would vote on "
+            f"the index holds {len(names)} of the {len(patients)} local patients ({listed(names)}): they would vote on "
             "themselves; leave them out; nothing is changed"
         )
-    digests = {case.digest or _digest(case) for case in cases} - {""}
+    digests = {case.digest or case_digest(case) for case in cases} - {""}
     if copies := index.find("digest", digests):
         raise CollectionError(
             f"the index holds {len(copies)} of the local radiographs under other patients "
-            f"({_some([case.case for case in copies])}); leave them out; nothing is changed"
+            f"({listed([case.case for case in copies])}); leave them out; nothing is changed"
         )
-
-
-def _digest(case: Case) -> str:
-    try:
-        return file_digest(Path(case.path))
-    except OSError:
-        return ""  # reported when it is read
 
 
 def _require_untrained(cases: Sequence[Case], seen: frozenset[int]) -> None:
@@ -324,7 +318,7 @@ def _require_untrained(cases: Sequence[Case], seen: frozenset[int]) -> None:
     trained = [case.case for case in cases if case.digest and digest_number(case.digest) in seen]
     if trained:
         raise CollectionError(
-            f"the model was trained on {len(trained)} of the {len(cases)} local radiographs ({_some(trained)}): their "
+            f"the model was trained on {len(trained)} of the {len(cases)} local radiographs ({listed(trained)}): their "
             "probabilities say nothing about new ones; leave them out; nothing is changed"
         )
 
@@ -337,7 +331,3 @@ def _require_familiar(learned: Calibration) -> None:
             "nothing indexed is like them; no threshold helps there: build an index of studies like them; nothing is "
             "changed"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -10,7 +10,15 @@ from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.decision.measure_limits import KEY, MeasureLimits, stored_limits
-from retrieval.encoding.batches import Batch, EncodingOptions, Progress, encode_all, file_digest, shown_name
+from retrieval.encoding.batches import (
+    Batch,
+    EncodingOptions,
+    Progress,
+    case_digest,
+    encode_all,
+    file_digest,
+    shown_name,
+)
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
@@ -136,7 +144,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     with IndexWriter.open(path) as writer:
         require_same_site(writer.metadata("collection"), collection)
         prefixes = stored_prefixes(writer)
-        digests = {case.case: _digest(case) for case in collection.cases}
+        digests = {case.case: case_digest(case) for case in collection.cases}
         by_digest = writer.known("digest", {*digests.values()} - {""})
         by_name = writer.known("case", {case.case for case in collection.cases})
         for case in collection.cases:
@@ -167,14 +175,6 @@ def _as_merged(given: Case, indexed: Case, prefixes: list[str]) -> Case:
         if indexed.patient.startswith(prefix) and not given.patient.startswith(prefix):
             return prefixed(given, prefix)
     return given
-
-
-def _digest(case: Case) -> str:
-    """The digest of a case's file; "" if it cannot be read."""
-    try:
-        return file_digest(Path(case.path))
-    except OSError:
-        return ""
 
 
 def _mark_synthetic(writer: IndexWriter) -> None:
