@@ -257,18 +257,14 @@ class RegionIndex:
         from index.vectors.faiss import FaissStore  # late: it takes longer to import than all the rest
 
         pairs = reader.read_whole(lambda: list(zip(reader.cases(), reader.extra("regions"), strict=True)))
-        embeddings = [embedding for case, data in pairs if data for embedding in [unpack(data, _dimension(reader))]]
-        self.cases = [
-            case
-            for (case, data), (places, _) in zip([p for p in pairs if p[1]], embeddings, strict=True)
-            for _ in places
-        ]
-        if not self.cases:
+        dimension = reader.embeddings().shape[1]
+        kept = [(case, *unpack(data, dimension)) for case, data in pairs if data]
+        if not kept:
             raise IndexFailure(f"{reader.path} has no regions to search; make them with  mura-search index regions")
-        self.places = np.concatenate([places for places, _ in embeddings])
-        numbers = {study: number for number, study in enumerate(dict.fromkeys(case.study for case in self.cases))}
-        self._studies = np.array([numbers[case.study] for case in self.cases], np.int64)
-        self._store = FaissStore(np.concatenate([vectors for _, vectors in embeddings]))
+        self.cases = [case for case, places, _ in kept for _ in places]
+        self.places = np.concatenate([places for _, places, _ in kept])
+        self._studies = np.unique([case.study for case in self.cases], return_inverse=True)[1].astype(np.int64)
+        self._store = FaissStore(np.concatenate([embeddings for _, _, embeddings in kept]))
 
     def search(self, embedding: Floats, scope: Scope, excluded: Collection[str] = ()) -> list[tuple[float, int]]:
         """The studies with the regions nearest to (D,): similarity and row of `cases` and `places`."""
@@ -316,7 +312,3 @@ def search_view_region(searcher: Searcher, regions: RegionIndex, view: View, box
 def _fits(case: Case, where: Where) -> bool:
     values = {field: case.label_name if field == "label" else getattr(case, field) for field in where}
     return all(value in where[field] for field, value in values.items())
-
-
-def _dimension(reader: IndexReader) -> int:
-    return int(reader.embeddings().shape[1])
