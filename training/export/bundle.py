@@ -13,6 +13,7 @@ from retrieval.decision.rules import Rules
 from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.bundle import APPEARANCE, Bundle, write_bundle
 from retrieval.encoding.encoder import Encoder
+from retrieval.indexing.borderline import with_borderline
 from training.data.dataset import TrainingSet
 from training.export.appearance_subspace import share_with_looks
 from training.export.classifier_stage import fit_classifier
@@ -83,6 +84,7 @@ class BundleExport:
         copies = [(other, encoder.head.classify(other)) for other in others]
         studies = LabelledStudies(data.cases, embeddings, logits, trained_on)
         rules = learn_rules(studies, appearance=layers, copies=copies)
+        rules = with_borderline(rules, studies, encoder=encoder)
         sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
         bundle = self._write(head, learning, rules)
         return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))
