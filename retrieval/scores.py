@@ -78,7 +78,12 @@ class StudyScores:
             for rank, hit in enumerate(self.neighbours[:count], start=1)
         )
 
-    def vote_notices(self, labels: Sequence[str], scope: Scope) -> list[Notice]:
+    @property
+    def complete(self) -> bool:
+        """Whether something could vote, and a similar study can be shown."""
+        return self.vote.probability is not None and bool(self.neighbours)
+
+    def missing_notices(self, labels: Sequence[str], scope: Scope) -> list[Notice]:
         """Why nothing could vote, or why no similar study is shown. labels: those that the index has."""
         if self.vote.probability is None and self.neighbours and len(labels) == 1:
             return [Notice(Code.ONE_LABEL, detail={"label": labels[0]})]

@@ -246,6 +246,7 @@ class Searcher:
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
         files = tuple(view.name for view in views)
+        missing = [] if scores.complete else scores.missing_notices(self.labels, scope)
         classifier, vote = scores.classifier_answer(self.rules), scores.vote_answer(self.rules)
         return Answer(
             query=Query(files, len(views), tuple(sorted(excluded))),
@@ -259,7 +260,7 @@ class Searcher:
                 *notices,
                 *known,
                 *self._notices(views),
-                *scores.vote_notices(self.labels, scope),
+                *missing,
                 *scores.borderline_notices(self.rules),
             ),
             model=self.model,
