@@ -216,7 +216,7 @@ def test_a_study_of_another_model_is_asked_for_anew(
 
 
 def test_one_that_cannot_be_opened_is_not_gone_over_to(place: Path, tmp_path: Path, png: Png, serve: Serve) -> None:
-    with httpx.Client(base_url=serve()) as client:
+    with httpx.Client(base_url=serve(), timeout=60) as client:
         shutil.copytree(place, tmp_path / "copy")
         (place / "cases.sqlite").rename(place / "away")
         (place / "cases.sqlite").write_bytes(b"no database, but a long enough file" * 100)
@@ -238,7 +238,7 @@ def test_of_a_deleted_index_nothing_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("web.service.searcher_pool._MOMENT", 0.05)
-    with httpx.Client(base_url=serve()) as client:
+    with httpx.Client(base_url=serve(), timeout=60) as client:
         shutil.copytree(place, tmp_path / "copy")
         shutil.rmtree(place)
         for _ in range(2):
@@ -255,7 +255,7 @@ def test_of_a_deleted_index_nothing_is_answered(
 
 
 def test_a_study_is_forgotten_in_time_though_nobody_asks(serve: Serve, png: Png) -> None:
-    with httpx.Client(base_url=serve(limits={"remembered_seconds": 0.5})) as client:
+    with httpx.Client(base_url=serve(limits={"remembered_seconds": 0.5}), timeout=60) as client:
         client.post("/api/search", files={"files": png(200)}, data={"heatmap": "true"})
         end = time.monotonic() + 20
         while "mura_search_remembered_bytes 0.0" not in client.get("/metrics").text:  # which itself forgets nothing
