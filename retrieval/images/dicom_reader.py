@@ -38,6 +38,7 @@ from retrieval.images.dicom_header import (
 )
 from retrieval.images.dicom_pixels import (
     colours,
+    exchanged,
     grey_levels,
     grey_values,
     padded_beyond,
@@ -165,6 +166,8 @@ def read_picture(
                 picture, doubts = colours(stored, ds, decoded, pixels)
             if decoded.samples != layout.samples:
                 doubts = [Notice(Code.CONTRADICTORY_COLOURS), *doubts]
+            if decoded.rows != layout.rows:
+                doubts = [Notice(Code.EXCHANGED_SIZE), *doubts]
             notices += [doubt for doubt in dict.fromkeys(doubts) if doubt not in notices]
             pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
     return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
@@ -322,6 +325,9 @@ def _decoded(
     )  # fmt: skip
     if stored.shape[:2] != (layout.rows, layout.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         raise DicomError("is damaged: its picture is not of the size that its header says")
+    if not plugin or syntax == _RLE:  # other frames tell their size themselves
+        layout = replace(layout, rows=layout.columns, columns=layout.rows) if exchanged(stored) else layout
+        stored = stored.reshape(layout.rows, layout.columns, *stored.shape[2:])
     return np.asarray(stored), layout
 
 
