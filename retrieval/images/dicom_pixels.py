@@ -19,6 +19,7 @@ from retrieval.images.windows import GreyValues, Spacing, Window
 from retrieval.notices import Code, Notice
 
 __all__ = [
+    "byte_swapped",
     "colours",
     "exchanged",
     "grey_levels",
@@ -31,6 +32,7 @@ __all__ = [
 
 _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
+_ROWS_FOR_ORDER = 64
 _MOST_GREY = 8  # the mean difference between the channels of a grey picture
 _SQUARE, _MOST_STRETCHED = 0.02, 10  # pixels that differ less count as square; more cannot be true
 
@@ -67,6 +69,23 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
     if not all(bit in layout.overlay_bits for bit in _bits_beyond(stored, layout.stored)):
         notices.append(Notice(Code.STRAY_BITS))
     return masked, layout, notices
+
+
+def byte_swapped(stored: NDArray[Any]) -> bool:
+    """Whether the two bytes of each value are stored in the wrong order.
+
+    Then neighbours are much more alike, beside the range of all values, with the bytes in the other order.
+    """
+    if stored.dtype.itemsize != 2:
+        return False
+    some = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
+    return 2 * _unlikeness(some.byteswap()) < _unlikeness(some)
+
+
+def _unlikeness(stored: NDArray[Any]) -> float:
+    """The mean difference of neighbours in a row, beside the standard deviation of all: 1.1 for random values."""
+    deviation = float(stored.std())
+    return float(np.abs(np.diff(stored.astype(np.int32), axis=1)).mean()) / deviation if deviation else 0.0
 
 
 def exchanged(stored: NDArray[Any]) -> bool:

@@ -534,6 +534,22 @@ def test_exchanged_rows_and_columns(write_dicom: Write, kind: str) -> None:
     assert read_values(path.read_bytes(), 1, MAX_BYTES, MAX_PIXELS)[0].values.shape == (height, width)
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("signed", [False, True])
+def test_bytes_in_the_wrong_order(write_dicom: Write, bits: int, signed: bool) -> None:
+    rng = np.random.default_rng(5)
+    values = arm(2 ** (bits - 1) - 200, 240, 180) + rng.integers(0, 40, (240, 180)).astype(np.uint16)
+    kind = np.int16 if signed else np.uint16
+    window = {"BitsStored": bits, "WindowCenter": 2 ** (bits - 2), "WindowWidth": 2 ** (bits - 1)}
+    right, none = read(write_dicom("right.dcm", values.astype(kind), **window))
+    pixels, codes = read(write_dicom("wrong.dcm", values.byteswap().astype(kind), **window))
+    np.testing.assert_array_equal(pixels, right)
+    assert (codes, none) == (["contradictory-bits"], [])
+    eight = (values >> (bits - 8)).astype(np.uint16)
+    for shift in (0, 8):  # one of the two bytes is empty
+        assert read(write_dicom("eight.dcm", eight << shift, BitsStored=16))[1] == []
+
+
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("pattern", ["grid", "steps", "slope", "noise", "checks"])
 def test_pictures_that_are_not_exchanged(write_dicom: Write, pattern: str, turned: bool) -> None:
