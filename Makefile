@@ -16,7 +16,7 @@ LOCK := $(BIN)/uv --no-config pip compile --quiet --upgrade --universal --python
 	--generate-hashes --no-annotate --no-header --no-emit-index-url --group build
 
 .DELETE_ON_ERROR:
-.PHONY: bench check clean demo help lock test test-all wheel
+.PHONY: bench bench-compare check clean demo help lock test test-all wheel
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -49,12 +49,13 @@ wheel: $(VENV)/.dev
 	.out/wheel/venv/bin/python -m pip --disable-pip-version-check check
 	cd .out/wheel && venv/bin/mura-search demo
 
-#   make bench   those of the benchmarks whose figures README quotes that take minutes
+#   make bench   the main benchmarks, some minutes; their figures go to .out/bench.json
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/cold_start.py
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/encode.py
-	$(BIN)/python benchmarks/search.py
-	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/run_all.py .out/bench.json
+
+#   make bench-compare   which ratios of `make bench` became worse than those of benchmarks/baseline.json?
+bench-compare: $(VENV)/.dev
+	$(BIN)/python benchmarks/compare.py benchmarks/baseline.json .out/bench.json
 
 #   make lock    write both locks anew, from pyproject.toml and the newest releases
 lock: $(VENV)/.dev

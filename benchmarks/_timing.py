@@ -1,4 +1,7 @@
-"""Helpers of the benchmarks: the machine, raw samples, medians with their spread, and ratios within one run."""
+"""Helpers of the benchmarks: the machine, raw samples, medians with their spread, and ratios within one run.
+
+What is printed is also kept in RESULTS, which `run_all.py` writes to a file.
+"""
 
 import os
 import platform
@@ -8,14 +11,17 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
+from typing import Any
 
-__all__ = ["alternate", "machine", "ratio", "run_command", "show"]
+__all__ = ["RESULTS", "alternate", "machine", "ratio", "run_command", "show"]
+
+RESULTS: dict[str, Any] = {"machine": [], "samples": {}, "ratios": {}}
 
 
 def machine(*packages: str) -> None:
     """Print the processor, the number of cores, and the versions of Python and of packages."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"{_processor()}, {cores} cores, Python {platform.python_version()}")
+    print(processor := f"{_processor()}, {cores} cores, Python {platform.python_version()}")
     versions = []
     for package in packages:
         try:
@@ -23,6 +29,7 @@ def machine(*packages: str) -> None:
         except PackageNotFoundError:
             versions.append(f"{package} missing")
     print(", ".join(versions))
+    RESULTS["machine"] = [processor, *versions]
 
 
 def _processor() -> str:
@@ -45,14 +52,18 @@ def alternate(runs: int, *actions: Callable[[], float], warm_up: int = 1) -> tup
 
 
 def show(name: str, samples: Sequence[float], unit: str) -> None:
-    """Print median, spread and the raw samples."""
+    """Print and keep median, spread and the raw samples."""
+    RESULTS["samples"][name] = {"unit": unit, "values": list(samples)}
     raw = " ".join(f"{value:.4g}" for value in samples)
     print(f"{name}: median {median(samples):.4g} {unit} (min {min(samples):.4g}, max {max(samples):.4g}; {raw})")
 
 
-def ratio(what: str, samples: Sequence[float], reference: Sequence[float]) -> float:
-    """Print and give the median of the pairwise ratios samples / reference."""
+def ratio(what: str, samples: Sequence[float], reference: Sequence[float], *, lower_is_better: bool = False) -> float:
+    """Print, keep and give the median of the pairwise ratios samples / reference."""
     pairs = [a / b for a, b in zip(samples, reference, strict=True)]
+    RESULTS["ratios"][what] = {
+        "median": median(pairs), "low": min(pairs), "high": max(pairs), "lower_is_better": lower_is_better,
+    }  # fmt: skip
     print(f"{what}: {median(pairs):.3g} (pairwise {min(pairs):.3g} to {max(pairs):.3g})")
     return median(pairs)
 

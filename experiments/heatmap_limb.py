@@ -115,11 +115,10 @@ def main() -> None:
             patients = [example.patient for example in examples]
             print(f"\n{data.name}, {kind}: {len(examples)} radiographs of {len(set(patients))} patients", flush=True)
             for name, own in measure(encoder, examples).items():
-                texts = [
-                    f"{column} {estimate_text(mean(np.array(values), patients, options.rounds))}"
-                    for column, values in own.items()
-                ]
-                print(f"{name}: {', '.join(texts)}", flush=True)
+                if own:
+                    print(f"\n| {name} | {' | '.join(own)} |\n|{'---|' * (len(own) + 1)}")
+                    texts = (estimate_text(mean(np.array(v), patients, options.rounds)) for v in own.values())
+                    print(f"| {kind} | {' | '.join(texts)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -215,12 +215,13 @@ def main() -> None:
     unchanged = encoded(valid, encoder, "", arguments.cache)
     known = Known(index, index_rules(index, encoder), encoder)
     lines: list[dict[str, object]] = []
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for change in ["", *arguments.changes]:
         other = encoded(valid, encoder, change, arguments.cache)
         for wanted in arguments.local:
             for line in curve(known, unchanged, other, wanted, arguments.draws):
                 lines.append({"change": change or "none", **line})
-                print(*(f"{name}={value}" for name, value in lines[-1].items()), flush=True)
+                print(f"| {' | '.join(str(lines[-1].get(name, '')) for name in COLUMNS)} |", flush=True)
     if arguments.out:
         with arguments.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

@@ -43,7 +43,7 @@ FIRST_LOOK = ("blurred", "shrunk", "unsharp-masked", "low-contrast", "quantum-no
 READERS = ("classifier", "knn")
 MOST_LOST, LEAST_SPECIFICITY, LEAST_FLAGGED = 0.05, 0.85, 0.8
 ROUNDS = 1_000
-FIGURE_NAMES = ("kappa, classifier", "AUROC, classifier", "kappa, vote", "AUROC, vote")
+FIGURE_NAMES = ("kappa, classifier", "AUROC, classifier", "kappa, vote", "AUROC, vote", "precision at 5")
 Side = tuple[Path, Collection, Collection]
 Key = tuple[str, str]
 COLUMNS = (
@@ -89,17 +89,21 @@ def predictions_of(parts: Iterator[Side], wanted: Sequence[Key]) -> dict[Key, li
 
 def judged(predictions: dict[Key, list[StudyPrediction]]) -> list[tuple[Condition, float]]:
     """The figures under each condition, and precision at 5."""
-    return [
-        (
-            condition_of(*key, own, rounds=2_000),
-            float(np.mean([study.retrieved.figures["precision_at_5"] for study in own])),
-        )
-        for key, own in predictions.items()
-    ]
+    return [(condition_of(*key, own, rounds=2_000), _precision_at_5(own)) for key, own in predictions.items()]
+
+
+def print_table(name: str, made: Sequence[tuple[Condition, float]]) -> None:
+    """Classifier and vote under each condition, as Markdown."""
+    print(f"\n| {name} | kappa | AUROC | sensitivity | specificity | unfamiliar |\n|{'---|' * 6}")
+    for condition, _ in made:
+        amount = "" if condition.amount is None else f" {condition.amount:g}"
+        cells = [" / ".join(f"{condition.figures[reader][name].value:.3f}" for reader in READERS) for name in FIGURES]
+        words = f"{condition.corruption or 'as they are'}{amount}"
+        print(f"| {words} | {' | '.join(cells)} | {condition.unfamiliar.value:.0%} |", flush=True)
 
 
 def print_differences(first: dict[Key, list[StudyPrediction]], second: dict[Key, list[StudyPrediction]]) -> None:
-    """AUROC and kappa of the second minus those of the first, unchanged and as the mean over the changes, paired."""
+    """FIGURE_NAMES of the second minus those of the first, unchanged and as the mean over the changes, paired."""
     patients = np.array([study.patient for study in first["", ""]])
     names = np.unique(patients)
     order = []
@@ -113,7 +117,7 @@ def print_differences(first: dict[Key, list[StudyPrediction]], second: dict[Key,
         rounds.append(np.concatenate([np.flatnonzero(patients == name) for name in drawn]))
     figures = np.array([[_figures([own[row] for row in rows]) for own in order] for rows in rounds])
     half = len(order) // 2
-    gains = figures[:, half:] - figures[:, :half]  # (rounds, conditions, 4)
+    gains = figures[:, half:] - figures[:, :half]  # (rounds, conditions, 5)
     for words, gain in (("as they are", gains[:, 0]), ("mean of the changes", gains[:, 1:].mean(1))):
         for number, name in enumerate(FIGURE_NAMES):
             low, high = np.nanquantile(gain[1:, number], [0.025, 0.975])
@@ -129,7 +133,11 @@ def _figures(studies: Sequence[StudyPrediction]) -> list[float]:
         predicted = np.array([study.predictions[number] for study in studies])
         values = measure(labels, Predictor(scores, predicted))
         result += [float(values["kappa"][0]), float(values["auroc"][0])]
-    return result
+    return [*result, _precision_at_5(studies)]
+
+
+def _precision_at_5(studies: Sequence[StudyPrediction]) -> float:
+    return float(np.mean([study.retrieved.figures["precision_at_5"] for study in studies]))
 
 
 def holds(condition: Condition, plain: Condition, reader: str) -> bool:
@@ -189,6 +197,7 @@ def main() -> None:
     for name in given.names:
         predictions = predictions_of(sides(given.cases, given.runs, name, given.folds, given.split), wanted)
         made = judged(predictions)
+        print_table(name, made)
         write(list(rows_of(name, folds, made)), given.out)
         chart = robustness_chart([condition for condition, _ in made])
         picture = drawing([(f"{name}: {made[0][0].studies} studies", chart)])
