@@ -52,6 +52,8 @@ __all__ = [
 
 # ONNX Runtime reads this once, when it is imported: it then sends no events to its maker and leaves no file behind.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# The client of Hugging Face, from which training may fetch weights, then says nothing of this machine.
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # OpenCV reads this once, when it is imported: whatever a file's header hides from ours, no more pixels are decoded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "64000000")  # `retrieval.images.radiograph.MAX_PIXELS`
 

@@ -30,6 +30,7 @@ class Code(StrEnum):
     CONTRADICTORY_COLOURS = "contradictory-colours"
     COLOURED = "coloured"
     SURPLUS_DATA = "surplus-data"
+    EXCHANGED_SIZE = "exchanged-size"
     TRANSPARENT = "transparent"
     DAMAGED = "damaged"
     BLANK = "blank"
@@ -108,6 +109,7 @@ DOUBTS = BLANKS | {
     *(Code.ENDS_EARLY, Code.DAMAGED, Code.CONTRADICTORY_POLARITY, Code.CONTRADICTORY_BITS, Code.VALUES_BEYOND_BITS),
     *(Code.STRAY_BITS, Code.CONTRADICTORY_COLOURS, Code.COLOURED, Code.INVALID_RESCALE, Code.SEVERAL_RESCALES),
     *(Code.INVALID_WINDOW, Code.UNFIT_WINDOW, Code.TABLE_BITS, Code.SURPLUS_DATA),
+    Code.EXCHANGED_SIZE,
 }
 """The codes of pictures that may not be read as they were meant: to be said before a verdict."""
 

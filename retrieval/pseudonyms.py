@@ -30,8 +30,9 @@ KEY_VARIABLE = "MURA_SEARCH_SITE_KEY_FILE"
 _DIGITS = 20  # 80 bits: among a hundred million studies two have the same hash with odds of 4 in 10^9
 _KEY = re.compile(rb"[0-9a-f]{64,}")
 _PLACEHOLDER = re.compile(
-    "(anon|anonyme?|anonymi[sz]ed|anonymo?us|deidentified|empty|missing|no|redacted|removed|unknown|unnamed)"
-    "(patient|name|id|patientname|patientid)?|patient(name|id)?|na|nan|nat|nil|nobody|none|notavailable|null|ref|value|0*|"
+    "(anon|anonyme?|anonymi[sz]ed|anonymo?us|deidentified|empty|missing|no|redacted|removed|unknown|unnamed|undefined|"
+    "unspecified|notknown|notspecified|dummy|anonymisi(ert|rt)|unbekannt|inconnue?|desconocid[oa]|sconosciut[oa]|onbekend)"
+    "(patient|name|id|patientname|patientid)?|patient(name|id)?|na|nan|nat|nil|nobody|none|notavailable|null|nv|ref|tbd|value|0*|"
     "x{3,}"
 )
 

@@ -186,6 +186,7 @@ _OF_VIEW: dict[str, str] = {
     Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
     Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
     Code.SURPLUS_DATA: "holds more pixels than its header says: those beyond it are not shown",
+    Code.EXCHANGED_SIZE: "has its rows and columns exchanged in its header: it is read as its pixels suggest",
     Code.TRANSPARENT: "is equally transparent everywhere: its transparency is ignored",
     Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",

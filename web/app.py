@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -48,6 +49,10 @@ _ABOUT = f"Answers a radiograph with a diagnosis and its evidence. {DISCLAIMER}"
 _HANDLED: tuple[type[Exception], ...] = (
     Refused, RadiographError, IndexFailure, SiteKeyError, HTTPException, RequestValidationError, Exception,
 )  # fmt: skip
+# FastAPI would send the path of each request, which names a case, to wherever the variables of OpenTelemetry point.
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
+}  # fmt: skip
 
 
 def create_app(pool: SearcherPool, settings: Settings, report: Report | None = None) -> ASGIApp:
@@ -72,7 +77,7 @@ def create_app(pool: SearcherPool, settings: Settings, report: Report | None = N
     app = FastAPI(
         title="mura-search", version=version("mura-search"), description=_ABOUT, docs_url=None, redoc_url=None,
         openapi_url=None, openapi_tags=API_TAGS, generate_unique_id_function=_operation, lifespan=lifespan,
-        exception_handlers=dict.fromkeys(_HANDLED, _refuse),
+        exception_handlers=dict.fromkeys(_HANDLED, _refuse), telemetry=_NO_TELEMETRY,
     )  # fmt: skip
     metrics, sessions = Metrics(service, app.version), Sessions(settings.token, settings.filing_token)
     app.state.service, app.state.metrics, app.state.sessions = service, metrics, sessions

@@ -158,7 +158,7 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
     try:
         lines = io.StringIO(_text(table) if text is None else text, newline="").readlines()
         first = next((number for number, line in enumerate(lines) if line.strip()), 0)
-        line = lines[first].strip() if lines else ""
+        line = lines[first].strip("\r\n ") if lines else ""  # sep= may name a tab
         separator = _SEPARATOR_LINE.fullmatch(line)
         if separator:
             first += 1

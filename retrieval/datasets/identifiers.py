@@ -10,7 +10,7 @@ from retrieval.pseudonyms import is_placeholder
 
 __all__ = ["identifier_notices", "look", "passed_over", "placeholder_notices", "some"]
 
-_CHANGED = re.compile(r"[+-]?\d+(?:[.,]\d+)?E[+-]?\d{1,3}|\d+\.0", re.IGNORECASE)  # 1.23457E+14, 13.0
+_CHANGED = re.compile(r"[+-]?\d+(?:[.,]\d+)?E[+-]?\d{1,3}|\d+\.0+", re.IGNORECASE)  # 1.23457E+14, 13.0
 _MANY = 4  # studies of one patient, before they are remarkable
 
 

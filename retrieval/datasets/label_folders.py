@@ -1,4 +1,7 @@
-"""Folders named by labels: normal/ and abnormal/ with radiographs, alone or in folders of splits (train/normal/...)."""
+"""Folders named by labels: normal/ and abnormal/ with radiographs.
+
+Folders of splits may lie above them or in them: train/normal/..., normal/train/...
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +38,8 @@ def read_label_folders(folder: Path, meanings: Meanings | None = None) -> tuple[
         split = split_name(names[0]) if names and split_name(names[0]) in SPLITS else ""
         own = names[bool(split) :]
         label = label_of(own[0], meanings) if own else None
+        if not split and split_name("".join(own[1:2])) in SPLITS:  # normal/train/...
+            split, own = split_name(own[1]), (own[0], *own[2:])
         if label is None:
             others |= {parent.relative_to(folder).as_posix(): len(images)} if images else {}
             continue

@@ -37,7 +37,9 @@ from retrieval.images.dicom_header import (
     text,
 )
 from retrieval.images.dicom_pixels import (
+    byte_swapped,
     colours,
+    exchanged,
     grey_levels,
     grey_values,
     padded_beyond,
@@ -157,7 +159,7 @@ def read_picture(
         with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
             if not fragments and syntax not in _NATIVE:
                 fragments = list(generate_fragments(ds.PixelData))[1:]  # the first one is the offset table
-            stored, decoded = _decoded(ds, fragments, syntax, layout, index)
+            stored, decoded, repaired = _decoded(ds, fragments, syntax, layout, index)
         with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
             if decoded.photometric in GREY:
                 picture, doubts = _grey(stored, ds, decoded)
@@ -165,7 +167,7 @@ def read_picture(
                 picture, doubts = colours(stored, ds, decoded, pixels)
             if decoded.samples != layout.samples:
                 doubts = [Notice(Code.CONTRADICTORY_COLOURS), *doubts]
-            notices += [doubt for doubt in dict.fromkeys(doubts) if doubt not in notices]
+            notices += [doubt for doubt in dict.fromkeys(repaired + doubts) if doubt not in notices]
             pictures.append(np.ascontiguousarray(squared(picture, ds, most_samples)))
     return DicomPicture(tuple(pictures), layout.frames, patient, tuple(notices), text(ds, "StudyInstanceUID"))
 
@@ -201,7 +203,7 @@ def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> 
         layout, syntax, record = layout_of(ds, most_samples), _syntax(ds), record_of(ds, most_samples)
         if layout.photometric in GREY:
             fragments = [] if syntax in _NATIVE else list(generate_fragments(ds.PixelData))[1:]
-            stored, decoded = _decoded(ds, fragments, syntax, layout, frame - 1)
+            stored, decoded, _ = _decoded(ds, fragments, syntax, layout, frame - 1)
             values, used, _ = without_unused_bits(_without_padding(stored, ds, decoded)[0], decoded)
             grey = grey_values(values, ds, used)
             grey = replace(grey, values=np.ascontiguousarray(squared(grey.values, ds, most_samples)))
@@ -295,8 +297,8 @@ def _syntax(ds: Any) -> str:
 
 def _decoded(
     ds: Any, fragments: Sequence[bytes], syntax: str, layout: DicomLayout, index: int
-) -> tuple[NDArray[Any], DicomLayout]:
-    """One frame's stored values, (H, W) or (H, W, 3), with all their bits, and how they are stored after decoding.
+) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
+    """One frame's stored values, (H, W) or (H, W, 3), with all their bits, how they are stored, and what was repaired.
 
     Raises DicomError, and whatever pydicom raises.
     """
@@ -322,7 +324,15 @@ def _decoded(
     )  # fmt: skip
     if stored.shape[:2] != (layout.rows, layout.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         raise DicomError("is damaged: its picture is not of the size that its header says")
-    return np.asarray(stored), layout
+    repaired = []
+    if not plugin and byte_swapped(stored):
+        stored = stored.byteswap()
+        repaired.append(Notice(Code.CONTRADICTORY_BITS))
+    if (not plugin or syntax == _RLE) and exchanged(stored):  # other frames tell their size themselves
+        stored = stored.reshape(layout.columns, layout.rows, *stored.shape[2:])
+        layout = replace(layout, rows=layout.columns, columns=layout.rows)
+        repaired.append(Notice(Code.EXCHANGED_SIZE))
+    return np.asarray(stored), layout, repaired
 
 
 def _frame(ds: Any, fragments: Sequence[bytes], layout: DicomLayout, index: int) -> bytes:

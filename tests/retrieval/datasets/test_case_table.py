@@ -174,6 +174,12 @@ def test_excels_line_of_the_separator(write: Write, line: str) -> None:
     assert "line 3 has 'x'" in refusal(write(line, "path;label", "a.png;x"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_excels_line_may_name_a_tab(write: Write, encoding: str) -> None:
+    (case,) = read(write("sep=\t", "path\tlabel\tpart", "a.png\t0\thand, left", encoding=encoding)).cases
+    assert (case.label, case.part) == (0, "hand, left")
+
+
 def test_empty_cells_beyond_the_header_are_ignored(write: Write) -> None:
     assert [case.label for case in read(write("path,label", "a.png,1,", "b.png,0,, ")).cases] == [1, 0]
     assert [case.label for case in read(write("path,label,,", "a.png,1,,", "b.png,0,,")).cases] == [1, 0]
@@ -230,7 +236,9 @@ def test_splits_by_their_usual_names(write: Write) -> None:
     assert len(collection.select(split="Validation").cases) == 3
 
 
-@pytest.mark.parametrize("placeholder", ["nan", "N/A", "ANONYMOUS", "0", "#N/A", "-", "None", "unknown"])
+@pytest.mark.parametrize(
+    "placeholder", ["nan", "N/A", "ANONYMOUS", "0", "#N/A", "-", "None", "unknown", "#NV", "Unbekannt", "not known"]
+)
 def test_a_placeholder_is_no_patient(write: Write, placeholder: str) -> None:
     table = write("path,label,study,patient", f"a.png,1,0,{placeholder}", f"b.png,0,1,{placeholder}")
     collection = read(table)

@@ -47,6 +47,16 @@ def test_folders_of_splits_patients_and_studies(tmp_path: Path) -> None:
     }
 
 
+def test_folders_of_splits_in_those_of_labels(tmp_path: Path) -> None:
+    root = put(tmp_path, "normal/train/a.png", "normal/Validation/p2/b.png", "abnormal/train/c.png")
+    found = {case.case: (case.split, case.label, case.study, case.patient) for case in read_collection(root).cases}
+    assert found == {
+        "normal/train/a.png": ("train", 0, "normal/train/a.png", "normal/train/a.png"),
+        "normal/Validation/p2/b.png": ("valid", 0, "normal/Validation/p2", "p2"),
+        "abnormal/train/c.png": ("train", 1, "abnormal/train/c.png", "abnormal/train/c.png"),
+    }
+
+
 def test_folders_with_other_names_need_their_meaning(tmp_path: Path) -> None:
     root = put(tmp_path, "fracture/1.png", "no/1.png")
     with pytest.raises(CollectionError, match="folders needs folders named normal and abnormal"):

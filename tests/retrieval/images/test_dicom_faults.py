@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
-from retrieval.images.radiograph import decode_radiograph, is_dicom, read_frames, read_radiograph  # noqa: E402
+from retrieval.images.dicom_reader import read_values  # noqa: E402
+from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, decode_radiograph, is_dicom, read_frames, read_radiograph  # noqa: E402
 from tests.dicom_files import BIG, IMPLICIT, RLE, refusal  # noqa: E402
 
 Write = Callable[..., Path]
@@ -509,3 +510,57 @@ def test_real_numbers_are_named(write_dicom: Write) -> None:
     ds.FloatPixelData = arm().astype(np.float32).tobytes()
     ds.save_as(path)
     assert "real numbers" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["portrait", "landscape", "colour", "rle", "frames"])
+def test_exchanged_rows_and_columns(write_dicom: Write, kind: str) -> None:
+    """The pixels are read as they lie: a header with rows and columns exchanged would show them sheared."""
+    values = (arm() // 16).astype(np.uint8)
+    values = np.ascontiguousarray(values.T) if kind == "landscape" else values
+    height, width = values.shape
+    shown = {"colour": np.dstack([values] * 3), "frames": np.stack([values] * 2)}.get(kind, values)
+    path = write_dicom("q.dcm", shown)
+    ds = pydicom.dcmread(path)
+    if kind == "rle":
+        ds.compress(RLE)
+    right = read_frames(path)
+    ds.Rows, ds.Columns = width, height
+    ds.save_as(path)
+    wrong = read_frames(path)
+    assert [str(notice.code) for notice in right[0].notices] == []
+    assert [str(notice.code) for notice in wrong[0].notices] == ["exchanged-size"]
+    for one, other in zip(right, wrong, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+    assert read_values(path.read_bytes(), 1, MAX_BYTES, MAX_PIXELS)[0].values.shape == (height, width)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("signed", [False, True])
+def test_bytes_in_the_wrong_order(write_dicom: Write, bits: int, signed: bool) -> None:
+    rng = np.random.default_rng(5)
+    values = arm(2 ** (bits - 1) - 200, 240, 180) + rng.integers(0, 40, (240, 180)).astype(np.uint16)
+    kind = np.int16 if signed else np.uint16
+    window = {"BitsStored": bits, "WindowCenter": 2 ** (bits - 2), "WindowWidth": 2 ** (bits - 1)}
+    right, none = read(write_dicom("right.dcm", values.astype(kind), **window))
+    pixels, codes = read(write_dicom("wrong.dcm", values.byteswap().astype(kind), **window))
+    np.testing.assert_array_equal(pixels, right)
+    assert (codes, none) == (["contradictory-bits"], [])
+    eight = (values >> (bits - 8)).astype(np.uint16)
+    for shift in (0, 8):  # one of the two bytes is empty
+        assert read(write_dicom("eight.dcm", eight << shift, BitsStored=16))[1] == []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("pattern", ["grid", "steps", "slope", "noise", "checks"])
+def test_pictures_that_are_not_exchanged(write_dicom: Write, pattern: str, turned: bool) -> None:
+    y, x = np.mgrid[0:120, 0:90]
+    noise = np.random.default_rng(4).integers(0, 9, (120, 90))
+    values = {
+        "grid": y % 3 * 60,
+        "steps": y // 20 * 30,
+        "slope": y,
+        "noise": 20 * noise,
+        "checks": (x // 8 + y // 8) % 2 * 90,
+    }
+    picture = values[pattern].astype(np.uint8)
+    assert read(write_dicom("q.dcm", np.ascontiguousarray(picture.T) if turned else picture))[1] == []
