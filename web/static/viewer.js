@@ -72,6 +72,7 @@ class Viewer {
 
   act(name) {
     if (!(name in this.actions) || (!this.find(name) && !["former", "latter", "unrotate", "next", "previous", "sight"].includes(name))) return;
+    if (this.find(name)?.disabled || (name === "sight" && this.find("region")?.disabled)) return;
     this.actions[name]();
     this.mark();
   }
@@ -183,6 +184,7 @@ class Viewer {
     const inPane = event.target.closest(".pane");
     if (key in moves && inPane && this.active?.grey) this.active.pan(...moves[key]);
     else if (key === "Escape" && this.element.classList.contains("maximised")) this.maximise(this.active);
+    else if (key === "Escape" && !this.element.querySelector(".keys").hidden) this.act("keys");
     else if (key === "Escape" && inPane && !event.target.closest("dialog")) inPane.blur();
     else if (key === "Enter" && inPane) this.maximise(this.active);
     else {
