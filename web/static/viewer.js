@@ -5,6 +5,11 @@ import { Pane } from "./pane.js";
 
 const STEP = 40; // pixels that an arrow key moves
 const DRAGS = ["window", "pan", "zoom", "length", "angle", "magnifier", "region"];
+const HINTS = {
+  length: "Drag from one end to the other.",
+  angle: "Drag along one arm, then click the end of the other.",
+  region: "Drag a rectangle around what to search for.",
+};
 const ORDER = ["pa", "ap", "oblique", "lateral", "axial"]; // of views in a row; the patient's right hangs on the left
 let typing = null; // the viewer whose keys work
 
@@ -45,7 +50,7 @@ class Viewer {
   makeActions() {
     const now = (act) => () => this.active?.grey && act(this.active);
     return {
-      ...Object.fromEntries(DRAGS.map((name) => [name, () => { this.tool = name; this.all("draw"); }])),
+      ...Object.fromEntries(DRAGS.map((name) => [name, () => this.choose(name)])),
       invert: now((pane) => pane.invert()),
       rotate: now((pane) => pane.rotate(1)),
       unrotate: now((pane) => pane.rotate(-1)),
@@ -68,6 +73,13 @@ class Viewer {
       heat: () => { this.heat = !this.heat; this.all("showHeat"); },
       keys: () => { const list = this.element.querySelector(".keys"); list.hidden = !list.hidden; },
     };
+  }
+
+  choose(tool) { // what dragging does
+    this.tool = tool;
+    this.all("draw");
+    const said = this.active?.note.textContent;
+    if (HINTS[tool] || Object.values(HINTS).includes(said)) this.active?.say(HINTS[tool] ?? "");
   }
 
   act(name) {
