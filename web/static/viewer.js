@@ -27,6 +27,7 @@ class Viewer {
     this.panes = [...element.querySelectorAll(".pane")].map((pane) => new Pane(pane, this));
     this.activate(this.panes.find((pane) => "main" in pane.element.dataset) ?? this.panes[0]);
     this.actions = this.makeActions();
+    element.addEventListener("region", () => this.active?.say(""));
     this.toolbar.addEventListener("click", ({ target }) => {
       const button = target.closest("button[data-tool]");
       if (button) this.act(button.dataset.tool);
