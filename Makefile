@@ -25,7 +25,7 @@ demo: $(VENV)/.cpu
 	$(BIN)/mura-search demo
 
 test: check
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
 
 #   make check   ruff and mypy alone
 check: $(VENV)/.dev
@@ -33,11 +33,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-#   make test-all    the tests that repeat something at random, as often as they can: 200 kills, 20,000 mutants
+#   make test-all    the slow tests, and what repeats something at random as often as it can: 200 kills, 20,000 mutants
 #   make test-all SHARE=0.1    a tenth as often
 SHARE ?= 1
 test-all: $(VENV)/.dev
-	MURA_SEARCH_REPEAT=$(SHARE) $(PYTEST) -m repeated
+	MURA_SEARCH_REPEAT=$(SHARE) $(PYTEST) -m "repeated or slow"
 
 #   make wheel   build the wheel, install it in an environment of its own and run the demo there
 wheel: $(VENV)/.dev

@@ -25,6 +25,7 @@ from retrieval.audit.label_issues import check_labels
 from retrieval.audit.near_duplicates import _candidates, similarity_limit
 from retrieval.datasets.collection import read_collection
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.batches import thumbnail
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
@@ -79,7 +80,8 @@ def main() -> None:
     print(f"so all pairs take {seconds / 60:.1f} minutes of processor time")
     if options.asked is None:
         started, used = time.perf_counter(), time.process_time()
-        check_labels(cases, vectors, generator.standard_normal(N).astype(np.float32), Rules(k=51, temperature=0.1))
+        logits = generator.standard_normal(N).astype(np.float32)
+        check_labels(LabelledStudies(cases, vectors, logits), Rules(k=51, temperature=0.1))
         show("votes on labels", started, used)
     print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
 

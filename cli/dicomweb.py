@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options.common import AsJson, SearchOptions
+from cli.options.common import AsJson, SearchOptions, index_searcher
 from cli.options.dicom import ResultOptions, open_archive
 from cli.query import show
 
@@ -28,17 +28,19 @@ def dicomweb(
     from retrieval.dicom.results import renamed, search_for_archive
     from retrieval.dicom.scratch import scratch_folder
     from retrieval.errors import DicomResultError, RadiographError
-    from retrieval.searcher import Searcher
+    from retrieval.query import Scope
 
     source = open_archive(url, results.dicomweb_tls)
     target = results.open()
-    with Searcher.open(search.index) as searcher, scratch_folder() as scratch:
+    with index_searcher(search.index) as searcher, scratch_folder() as scratch:
         files = sorted(source.fetch(study, scratch))
         if not files:
             raise RadiographError(f"{source.url} has no radiograph of this study; check its Study Instance UID")
         names = {str(file): f"image {number}" for number, file in enumerate(files, start=1)}
         try:
-            result = search_for_archive(searcher, files, **search.arguments)
+            result = search_for_archive(
+                searcher, files, Scope(**search.arguments), heatmap=search.heatmap, one_study=search.one_study
+            )
         except (RadiographError, DicomResultError) as error:
             message = str(error)  # it names a file that is removed now
             for file, name in names.items():

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import bare_table, note, print_json, progress, standard_output
-from cli.options.common import AsJson, Excel, IndexFolder, ScoreTable
+from cli.options.common import AsJson, Excel, IndexFolder, ScoreTable, index_searcher
 from cli.options.data import CollectionOptions, Data
 from retrieval.wording import score_title
 
@@ -30,13 +30,12 @@ def drift(
     A folder without labels is read as mura-search worklist reads it. With fewer than 30 studies nothing is concluded.
     """
     from cli.console import require_ending, require_writable, write_file
-    from retrieval.searcher import Searcher
     from retrieval.worklist.asked_studies import drift_of
 
     require_writable(csv)
     require_ending([".csv"], csv)
     asked = read_studies(data, options)
-    with Searcher.open(index) as searcher, progress("asking") as show:
+    with index_searcher(index) as searcher, progress("asking") as show:
         found, skipped = drift_of(searcher, asked, show)
     for study in skipped:
         note(f"left out: {study.study}: {study.reason}")

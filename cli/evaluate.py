@@ -17,7 +17,7 @@ from cli.console import (
     standard_output,
     write_file,
 )
-from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, Workers, index_searcher
 from cli.options.data import CollectionOptions, Data
 from retrieval.errors import OutputError
 from retrieval.wording import PREDICTORS, estimate_text, footnotes, metric_title, reason_text
@@ -132,7 +132,6 @@ def evaluate(
     from retrieval.evaluation.evaluate import evaluate as measure
     from retrieval.evaluation.evaluate import frozen
     from retrieval.reports.evaluation_report import evaluation_report
-    from retrieval.searcher import Searcher
 
     files.check()
     collection = options.read(data)
@@ -140,7 +139,7 @@ def evaluate(
     if robustness:
         measure_robustness(index, collection, files, how, as_json)
         return
-    with Searcher.open(index) as current, progress("evaluating") as show:
+    with index_searcher(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged
         result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
         page = evaluation_report(result, searcher) if files.html else ""
@@ -169,11 +168,10 @@ def measure_robustness(
     """Measure, print and write the figures under corruptions."""
     from retrieval.evaluation.robustness import robustness
     from retrieval.reports.robustness_report import robustness_report
-    from retrieval.searcher import Searcher
 
     if files.figures or files.predictions:
         raise BadParameter("--robustness writes --csv, --json and --html; leave out --figures and --predictions")
-    with Searcher.open(index) as searcher, progress("evaluating") as show:
+    with index_searcher(index) as searcher, progress("evaluating") as show:
         result = robustness(searcher, collection, progress=show, **how)
     if files.csv:
         write_file(files.csv, result.to_csv(), mark=files.excel)

@@ -59,24 +59,19 @@ def build(
 
     The index appears only when it is complete.
     """
-    from retrieval.indexing.build import build_index
+    from retrieval.indexing.build import BuildOptions, build_index
     from retrieval.indexing.shards import build_shard
 
     if regions and shard is not None:
         raise typer.BadParameter("a shard has no regions; after the merge: mura-search index regions")
     require_locks()
-    arguments, target = store.arguments, index_path(index)
+    target = index_path(index)
+    options = BuildOptions(keep_blank, preview, workers, **store.arguments)
     with source.collection(collection) as cases, progress("indexing") as show:
         if shard is not None:
-            made = build_shard(
-                cases, shard_of(shard), target, model=model, replace=replace, keep_blank=keep_blank, preview=preview,
-                workers=workers, progress=show,
-            )  # fmt: skip
+            made = build_shard(cases, shard_of(shard), target, options, model=model, replace=replace, progress=show)
         else:
-            report = build_index(
-                cases, target, model=model, replace=replace, keep_blank=keep_blank, preview=preview, workers=workers,
-                progress=show, **arguments,
-            )  # fmt: skip
+            report = build_index(cases, target, options, model=model, replace=replace, progress=show)
         if regions and shard is None:
             encode_regions(cases, target)
     if shard is not None:

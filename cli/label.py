@@ -15,7 +15,7 @@ from cli.console import (
     standard_output,
     write_file,
 )
-from cli.options.common import AsJson, Excel, IndexFolder
+from cli.options.common import AsJson, Excel, IndexFolder, index_searcher
 from retrieval.wording import printable
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ def label(
     mura-search index add FILE.
     """
     from retrieval.labelling import ORDERS, label_queue
-    from retrieval.searcher import Searcher
 
     if order not in ORDERS:
         raise typer.BadParameter(f"--order is one of {', '.join(ORDERS)}, not {order}")
     require_writable(csv)
     require_ending([".csv"], csv)
-    with Searcher.open(index) as searcher, progress("reading") as show:
+    with index_searcher(index) as searcher, progress("reading") as show:
         queue = label_queue(searcher, data.resolve(), order, show)
     if csv:
         write_file(csv, queue.to_csv(), mark=excel)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import print_json, require_apart, require_ending, require_writable, write_file
-from cli.options.common import AsJson, SearchOptions
+from cli.options.common import AsJson, SearchOptions, index_searcher
 from cli.options.dicom import ResultOptions
 
 if TYPE_CHECKING:
     from retrieval.answer import Answer
+    from retrieval.query import Images
+    from retrieval.searcher import Searcher
 
 __all__ = ["query", "show"]
 
@@ -44,8 +46,6 @@ def query(
 
     With --case an indexed study is the query, from its stored embeddings. Its own patient is left out.
     """
-    from retrieval.searcher import Searcher
-
     if bool(files) == bool(case):
         raise typer.BadParameter("name the radiographs of one study, or an indexed study with --case")
     if region is not None:
@@ -59,21 +59,17 @@ def query(
     images = files or []
     archive = results.open()
     instances: Sequence[Any] = ()
-    with Searcher.open(search.index) as searcher:
+    with index_searcher(search.index) as searcher:
         if results.dicom_out or archive:
             from retrieval.dicom.results import search_for_archive
+            from retrieval.query import Scope
 
-            found = search_for_archive(searcher, images, **search.arguments)
+            scope = Scope(**search.arguments)
+            found = search_for_archive(searcher, images, scope, heatmap=search.heatmap, one_study=search.one_study)
             answer, instances = found.answer, found.instances
         else:
-            answer = searcher.search(images, **search.arguments)
-        if report:
-            from retrieval.reports.answer_report import answer_report
-
-            page = answer_report(searcher, answer, images)
-            answer = replace(answer, report=str(report))
-    if report:
-        write_file(report, page)
+            answer = searcher.search(images, **search.arguments, heatmap=search.heatmap, one_study=search.one_study)
+        answer = with_report(searcher, answer, images, report)
     show(answer, as_json)
     if instances:
         results.deliver(instances, archive)
@@ -86,30 +82,31 @@ def require_report(report: Path, heatmap: Path | None, files: Sequence[Path]) ->
     require_ending([".html", ".htm"], report)
 
 
+def with_report(searcher: "Searcher", answer: "Answer", images: "Images", report: Path | None) -> "Answer":
+    """The answer with the name of its report, which is written if there is to be one."""
+    if report is None:
+        return answer
+    from retrieval.reports.answer_report import answer_report
+
+    write_file(report, answer_report(searcher, answer, images))
+    return replace(answer, report=str(report))
+
+
 def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report: Path | None, as_json: bool) -> None:
     """Ask about an indexed study."""
     from retrieval.indexed_query import pictures_of, search_indexed
-    from retrieval.searcher import Searcher
 
     if results.dicom_out or results.store:
         raise typer.BadParameter("--dicom-out and --store need the study's DICOM files, not --case")
-    arguments = {name: value for name, value in search.arguments.items() if name != "one_study"}
-    with Searcher.open(search.index) as searcher:
-        answer, study = search_indexed(searcher, case, **arguments)
-        if report:
-            from retrieval.reports.answer_report import answer_report
-
-            page = answer_report(searcher, answer, pictures_of(study))
-            answer = replace(answer, report=str(report))
-    if report:
-        write_file(report, page)
+    with index_searcher(search.index) as searcher:
+        answer, study = search_indexed(searcher, case, **search.arguments, heatmap=search.heatmap)
+        answer = with_report(searcher, answer, pictures_of(study) if report else [], report)
     show(answer, as_json)
 
 
 def ask_region(files: Sequence[Path], region: str, search: SearchOptions, as_json: bool) -> None:
     """Ask about a rectangle of one radiograph."""
     from retrieval.regions import Box, search_region
-    from retrieval.searcher import Searcher
 
     if len(files) != 1 or search.heatmap:
         raise typer.BadParameter("--region needs one radiograph, and draws no heatmap")
@@ -117,11 +114,8 @@ def ask_region(files: Sequence[Path], region: str, search: SearchOptions, as_jso
         box = Box.parse(region)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    options = search.arguments
-    with Searcher.open(search.index) as searcher:
-        answer = search_region(
-            searcher, list(files), box, k=options["k"], patient=options["patient"], where=options["where"]
-        )
+    with index_searcher(search.index) as searcher:
+        answer = search_region(searcher, list(files), box, **search.arguments)
     if as_json:
         print_json(answer.to_dict())
         return

@@ -13,7 +13,7 @@ import typer
 from typer import Option
 
 from cli.console import note
-from cli.options.common import IndexFolder
+from cli.options.common import IndexFolder, index_searcher
 from cli.options.dicom import ResultOptions
 from retrieval.errors import ArchiveError
 
@@ -56,7 +56,6 @@ class NodeOptions(ResultOptions):
         from retrieval.dicom.storage_scp import NodeSettings, answering_node
         from retrieval.dicom.storage_scu import Peer
         from retrieval.evaluation.drift import DriftMonitor
-        from retrieval.searcher import Searcher
 
         if not self.receives_results:
             raise typer.BadParameter("say where the results go: --send-to, --store or --dicom-out")
@@ -68,7 +67,7 @@ class NodeOptions(ResultOptions):
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         archive = self.open()
-        with Searcher.open(index) as searcher:
+        with index_searcher(index) as searcher:
             monitor = DriftMonitor()
             yield answering_node(
                 settings, searcher, peer=peer, archive=archive, folder=self.dicom_out, tell=note,

@@ -17,7 +17,7 @@ from cli.console import (
     standard_output,
     write_file,
 )
-from cli.options.common import AsJson, Excel, IndexFolder, StudyTable
+from cli.options.common import AsJson, Excel, IndexFolder, StudyTable, index_searcher
 from retrieval.wording import DISCLAIMER, printable
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ def worklist(
     --watch each study is printed when it has come, with --json as one line of JSON, and the files of --csv and --html
     stay up to date.
     """
-    from retrieval.searcher import Searcher
     from retrieval.worklist.worklist import worklist as rank_all
 
     require_writable(csv, html)
     require_ending([".csv"], csv)
     require_ending([".html", ".htm"], html)
-    with Searcher.open(index) as searcher:
+    with index_searcher(index) as searcher:
         if watch:
             follow(searcher, folder, every, as_json, lambda result: write_results(result, searcher, csv, html, excel))
             return
@@ -137,7 +136,7 @@ def print_worklist(result: "Worklist") -> None:
     out = standard_output()
     out.print(worklist_rows(result))
     out.print()
-    strange = sum(unfamiliar(entry) for entry in result.entries)
+    strange = sum(entry.unfamiliar for entry in result.entries)
     if strange:
         out.print(f"{strange:,} of {len(result.entries):,} studies are unlike what is indexed.", style="yellow")
     for entry in result.entries:
@@ -180,8 +179,4 @@ def call(entry: "Entry") -> str:
 
 def mark(entry: "Entry") -> str:
     """What qualifies a study's figures, in one word."""
-    return "unfamiliar" if unfamiliar(entry) else "borderline" if entry.answer.borderline else ""
-
-
-def unfamiliar(entry: "Entry") -> bool:
-    return entry.answer.familiarity.familiar is False
+    return "unfamiliar" if entry.unfamiliar else "borderline" if entry.answer.borderline else ""

@@ -41,6 +41,7 @@ from retrieval.decision.familiarity import familiarity
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.leave_patient_out import StudyMatrix
 from retrieval.decision.measure_limits import MeasureLimits, learn_measure_limits
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.bundle import digest_number
 from retrieval.errors import RadiographError
 from retrieval.evaluation.metrics import bootstrap_ratios
@@ -252,7 +253,7 @@ def all_alarms(searcher: Searcher, cases: Sequence[Case], rows: Floats, folds: i
     for held in folds_of(cases, unseen, folds, seed):
         kept = ~held
         others = [case for case, keep in zip(cases, kept, strict=True) if keep]
-        rules = learn_rules(others, embeddings[kept], logits[kept], trained_on=seen, appearance=appearance)
+        rules = learn_rules(LabelledStudies(others, embeddings[kept], logits[kept], seen), appearance=appearance)
         limits = learn_measure_limits([case.study for case in others], rows[kept])
         nearest = StudyMatrix(others, embeddings[kept]).similarities(embeddings).max(axis=1)
         for own in by_study(cases, held).values():

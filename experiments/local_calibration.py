@@ -33,13 +33,14 @@ from retrieval.datasets.collection import Collection, read_collection
 from retrieval.decision.fit_rules import learn_rules, study_votes
 from retrieval.decision.leave_patient_out import ranked_queries
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.batches import Batch, encode_all
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.evaluation.metrics import Predictor, measure
 from retrieval.images.corruptions import STRENGTHS, corrupt
 from retrieval.indexing.build import bundle_rules
-from retrieval.indexing.calibrate import FEWEST_PATIENTS, LocalStudies, calibrated
+from retrieval.indexing.calibrate import FEWEST_PATIENTS, calibrated
 
 CHANGES = ("blurred:medium", "shrunk:medium", "edge-enhanced:medium", "unsharp-masked:strong", "brighter:strong")
 LOCAL = (50, 100, 200)
@@ -60,9 +61,9 @@ class Encoding:
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
 
-    def of(self, patients: set[str]) -> LocalStudies:
+    def of(self, patients: set[str]) -> LabelledStudies:
         rows = [row for row, case in enumerate(self.cases) if case.patient in patients]
-        return LocalStudies([self.cases[row] for row in rows], self.embeddings[rows], self.logits[rows])
+        return LabelledStudies([self.cases[row] for row in rows], self.embeddings[rows], self.logits[rows])
 
 
 def encoded(cases: Sequence[Case], encoder: Encoder, change: str, cache: Path) -> Encoding:
@@ -95,9 +96,10 @@ def changed(change: str, case: Case, pixels: NDArray[np.uint8]) -> NDArray[np.ui
     return corrupt(pixels, name, STRENGTHS.index(strength), zlib.crc32(f"{name} {case.case}".encode()))
 
 
-def predict(index: Encoding, asked: LocalStudies, rules: Rules) -> tuple[NDArray[np.int64], dict[str, Predictor]]:
+def predict(index: Encoding, asked: LabelledStudies, rules: Rules) -> tuple[NDArray[np.int64], dict[str, Predictor]]:
     """The labels (S,) of the studies asked about, and what classifier and vote say of them."""
-    _, study_of, labels = asked.teaching()
+    teachers = asked.everyone()
+    study_of, labels = teachers.study_of, teachers.labels
     ranked = ranked_queries(index.cases, index.embeddings, asked.embeddings, rules.k)
     vote = study_votes(ranked, study_of, rules.k, rules.temperature)
     probabilities = rules.probabilities(asked.logits, asked.embeddings)
@@ -108,7 +110,7 @@ def predict(index: Encoding, asked: LocalStudies, rules: Rules) -> tuple[NDArray
     }
 
 
-def figures(index: Encoding, asked: LocalStudies, rules: Rules) -> dict[str, dict[str, float]]:
+def figures(index: Encoding, asked: LabelledStudies, rules: Rules) -> dict[str, dict[str, float]]:
     labels, predictors = predict(index, asked, rules)
     return {
         name: {metric: float(value[0]) for metric, value in measure(labels, own).items() if metric in METRICS}
@@ -184,14 +186,8 @@ def curve(known: Known, unchanged: Encoding, other: Encoding, wanted: int, draws
 
 def index_rules(index: Encoding, encoder: Encoder) -> Rules:
     """The rules that `index build` learns."""
-    return learn_rules(
-        index.cases,
-        index.embeddings,
-        index.logits,
-        trained_on=encoder.bundle.seen(),
-        fallback=bundle_rules(encoder.bundle),
-        appearance=encoder.appearance,
-    )
+    studies = LabelledStudies(index.cases, index.embeddings, index.logits, encoder.bundle.seen())
+    return learn_rules(studies, fallback=bundle_rules(encoder.bundle), appearance=encoder.appearance)
 
 
 def split_cases(collection: Collection) -> tuple[list[Case], list[Case]]:

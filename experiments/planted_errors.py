@@ -32,6 +32,7 @@ from retrieval.audit.near_duplicates import NearDuplicate, joined_patients
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import split_by_patient
 from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
 from retrieval.images.radiograph import read_radiograph
@@ -164,10 +165,8 @@ def score_labels(
         generator = np.random.default_rng((seed, number))
         inverted = set(generator.choice(studies, round(share * len(studies)), replace=False).tolist())
         cases = [replace(case, label=1 - case.label) if case.study in inverted else case for case in encoding.cases]
-        rules = learn_rules(cases, encoding.embeddings, encoding.logits, trained_on=seen, fallback=fallback)
-        check = check_labels(
-            cases, encoding.embeddings, encoding.logits, rules, owners=owners, trained_on=seen, least=0.0
-        )
+        labelled = LabelledStudies(cases, encoding.embeddings, encoding.logits, seen)
+        check = check_labels(labelled, learn_rules(labelled, fallback=fallback), owners=owners, least=0.0)
         fresh = {one.study for one in check.issues if one.classifier is not None}
         groups = {"all studies": set(studies)}
         if 0 < len(fresh) < len(studies):

@@ -31,6 +31,7 @@ from index.case import Case
 from retrieval.datasets.collection import read_collection
 from retrieval.datasets.splits import patient_folds, split_by_patient
 from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.evaluation.paired_comparison import (
@@ -86,7 +87,7 @@ def predicted(cases: Sequence[Case], features: Floats, valid: NDArray[np.bool_])
     chosen = make_pipeline(StandardScaler(), search).fit(learned, labels)[-1].C_
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=chosen, max_iter=2000))
     logits = cross_val_predict(regression, learned, labels, cv=folds, method="decision_function")
-    rules = learn_rules(known, learned, logits.astype(np.float32))
+    rules = learn_rules(LabelledStudies(known, learned, logits.astype(np.float32)))
     probabilities = rules.probabilities(regression.fit(learned, labels).decision_function(asked))
 
     names, first, study_of = np.unique([case.study for case in known], return_index=True, return_inverse=True)

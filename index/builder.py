@@ -116,6 +116,13 @@ class IndexBuilder(Closing):
         with self._database.transaction(writing=True):
             self._database.add(cases, embeddings, thumbnails, logits, extras)
 
+    def add_missing(self, batch: Batch, known: Collection[str]) -> None:
+        """Add those cases of a batch of another index whose names are not `known`. Raises ValueError as `add` does."""
+        new = [row for row, case in enumerate(batch.cases) if case.case not in known]
+        if new:
+            chosen = batch.select(new)
+            self.add(chosen.cases, chosen.embeddings, chosen.thumbnails, chosen.logits, chosen.extras)
+
     def quarantine(self, cases: Sequence[tuple[Case, str]]) -> None:
         """Set aside cases that cannot be indexed, each with its reason, in one transaction."""
         with self._database.transaction(writing=True):

@@ -1,6 +1,6 @@
 """One indexed radiograph with its record."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 
@@ -11,6 +11,7 @@ __all__ = [
     "NORMAL",
     "TEXTS",
     "Case",
+    "Where",
     "as_text",
     "corrected",
     "difference",
@@ -51,6 +52,9 @@ class Case:
     def label_name(self) -> str:
         return LABEL_NAMES[self.label]
 
+
+Where = Mapping[str, Collection[str]]
+"""Fields of `Case` to the values allowed, such as {"part": ["finger"]}; the label as "normal" or "abnormal"."""
 
 FIELDS = tuple(field.name for field in fields_of(Case))
 TEXTS = ("finding", "report")  # the last fields: no search filters by them

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES, Case
+from index.case import LABEL_NAMES, Case, Where
 from index.errors import IndexBusy
 from index.generation import Generation
-from index.reader import ATTEMPTS, Hit, IndexReader, Where
+from index.reader import ATTEMPTS, Hit, IndexReader
 from index.sqlite.reader import Batch
 
 __all__ = ["FrozenReader"]

@@ -1,13 +1,13 @@
 """One generation of an index in memory, ready to be searched."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import Case
+from index.case import Case, Where
 from index.errors import IndexDamaged
 from index.sqlite.reader import CaseReader
 from index.vectors.base import Demand, VectorStore, by_exclusion
@@ -91,7 +91,7 @@ class Generation:
         self,
         queries: NDArray[np.float32],
         k: int,
-        where: Mapping[str, Collection[str]],
+        where: Where,
         exclude_patients: Sequence[Collection[str]] | None,
         database: CaseReader,
     ) -> tuple[list[list[Neighbour]], int | None]:
@@ -117,7 +117,7 @@ class Generation:
                 answers[query] = [(similarity, self.rows.item(position)) for similarity, position in answer]
         return answers, generation
 
-    def _matching(self, where: Mapping[str, Collection[str]], database: CaseReader) -> Mask | None:
+    def _matching(self, where: Where, database: CaseReader) -> Mask | None:
         """(N,) True for cases that were not removed and match every field; None if all do."""
         mask = self.alive
         for name, values in where.items():

@@ -1,8 +1,6 @@
 """An index opened for reading: `IndexReader.open(path).search(embeddings, k)`."""
 
-import hashlib
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,35 +9,38 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, MODEL, MODEL_FOLDER, PARTIAL, VECTORS
-from index.case import Case, require_filter
+from index.atomic import CASES, VECTORS
+from index.case import Case, Where, require_filter
 from index.checksums import SUMS, check_bytes, file_digests, sealed, verify_seal
 from index.closing import Closing
-from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
+from index.errors import IndexBusy, IndexDamaged
 from index.filed import Filed, filed_changes
 from index.generation import Generation
+from index.integrity import (
+    FileIdentity,
+    file_identity,
+    model_folder,
+    require_index,
+    require_model,
+    require_same_vectors,
+)
 from index.lock import locks_work
 from index.sqlite.reader import Batch, CaseReader
 from index.vectors.base import require_unit_rows
-from index.vectors.vector_file import VectorFile
 
 if TYPE_CHECKING:
     from index.milvus.store import MilvusStore
     from index.milvus.sync import RemoteGeneration
 
-__all__ = ["Hit", "IndexReader", "Where", "model_folder", "require_index"]
+__all__ = ["Hit", "IndexReader"]
 
 CHECKED = 64 << 20  # bytes: a cases.sqlite up to this size is compared with its checksum when it is opened
 REMEMBERED = 50_000  # cases that are kept in memory after they were shown
-SMALL = 256 << 10  # bytes: a file of the model up to this size is compared with its checksum when the index is opened
+SMALL = 256 << 10  # bytes: the same for a file of the model
 ATTEMPTS = 20  # to search while other processes change the index
 LONG_READS = 5  # attempts to read everything
 
 T = TypeVar("T")
-Where = Mapping[str, Collection[str]]
-"""Fields of `Case` to the values allowed."""
-
-_File = tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class IndexReader(Closing):
         path: Path,
         database: CaseReader,
         generation: "Generation | RemoteGeneration",
-        file: _File,
+        file: FileIdentity | None,
         remote: "MilvusStore | None",
     ) -> None:
         """`open` makes one."""
@@ -83,16 +84,16 @@ class IndexReader(Closing):
         """
         require_index(path)
         for _ in range(ATTEMPTS):
-            file = _file(path / CASES)
+            file = file_identity(path / CASES)
             try:
                 return cls._open(path, file)
             except IndexDamaged:
-                if file == _file(path / CASES):
+                if file == file_identity(path / CASES):
                     raise
         raise IndexBusy(f"{path} is replaced faster than it can be opened; try again")
 
     @classmethod
-    def _open(cls, path: Path, file: "_File") -> "IndexReader":
+    def _open(cls, path: Path, file: FileIdentity | None) -> "IndexReader":
         """Open the index; if it is replaced meanwhile, it may look damaged."""
         # Without locks nothing can be changed there, and nobody need be kept from it.
         locked = all(locks_work(file) for file in (path / SUMS, path / VECTORS) if file.exists())
@@ -105,9 +106,9 @@ class IndexReader(Closing):
                 small = (path / CASES).stat().st_size <= CHECKED
                 if small and not check_bytes(path, CASES, database.image()):
                     database.verify()  # tells a stale SHA256SUMS from damage
-                    if file != _file(path / CASES):
+                    if file != file_identity(path / CASES):
                         raise IndexDamaged(f"{path} was replaced meanwhile; open it again")
-                _require_model(path, database.metadata(), SMALL)
+                require_model(path, database.metadata(), SMALL)
                 if remote := _remote(database):
                     stack.enter_context(remote)
                 generation = _read_generation(path, database, remote)
@@ -121,7 +122,7 @@ class IndexReader(Closing):
 
     def replaced(self) -> bool:
         """Whether another index has taken the path since. This reader still answers from the old one."""
-        file = _file(self.path / CASES)
+        file = file_identity(self.path / CASES)
         return file is not None and file != self._file
 
     def refresh(self) -> bool:
@@ -143,8 +144,7 @@ class IndexReader(Closing):
     ) -> list[list[Hit]]:
         """The k nearest studies of each query.
 
-        embeddings: (Q, D) unit rows. where: field of `Case` to the values allowed, the label as "normal" or "abnormal".
-        exclude_patients: for each query the patients whose cases it must not find.
+        embeddings: (Q, D) unit rows. exclude_patients: for each query the patients whose cases it must not find.
 
         Gives for each query min(k, studies with a case that matches) hits, at most one a study, the most similar first;
         ties in the order in which the cases were indexed. A study's hit is its nearest matching case. Raises ValueError
@@ -284,7 +284,7 @@ class IndexReader(Closing):
 
     def missing(self) -> bool:
         """Whether no index is at the path any more. This reader still answers from what was there."""
-        return _file(self.path / CASES) is None
+        return file_identity(self.path / CASES) is None
 
     def size(self) -> tuple[int, int]:
         """The numbers of cases and of studies, counted in memory."""
@@ -349,13 +349,13 @@ class IndexReader(Closing):
         with self._unlocked() as database:
             whole = sealed(self.path, self._generation.number)
             database.verify()
-            _require_model(self.path, database.metadata())
+            require_model(self.path, database.metadata())
             if self._remote:
                 from index.milvus.sync import require_same
 
                 require_same(database, self._remote)
             else:
-                _require_same(self.path, database)
+                require_same_vectors(self.path, database)
             if whole:
                 verify_seal(self.model)
             return whole
@@ -397,37 +397,6 @@ class IndexReader(Closing):
             raise IndexBusy(f"{self.path} changed meanwhile; try again")
 
 
-def _file(path: Path) -> _File:
-    """The device and inode of the file at the path; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def model_folder(metadata: Mapping[str, Any]) -> str:
-    """The name of the folder with the model that encoded an index."""
-    name = str(metadata.get("model", {}).get("folder", MODEL))
-    return name if MODEL_FOLDER.fullmatch(name) else MODEL
-
-
-def _require_model(path: Path, metadata: Mapping[str, Any], limit: float = math.inf) -> None:
-    """Raise IndexDamaged unless each file of the model, of up to `limit` bytes, has the checksum in cases.sqlite."""
-    model = path / model_folder(metadata)
-    for name, digest in metadata.get("model", {}).get("files", {}).items():
-        try:
-            file = model / name
-            same = file.stat().st_size > limit or hashlib.sha256(file.read_bytes()).hexdigest() == digest
-        except OSError:
-            same = False
-        if not same:
-            raise IndexDamaged(
-                f"{model / name} is damaged or missing: it does not have its checksum; build the index again, or "
-                "restore the file from a copy"
-            )
-
-
 def _remote(database: CaseReader) -> "MilvusStore | None":
     """The Milvus collection of the index; None if its vectors are in vectors.faiss."""
     metadata = database.metadata()
@@ -445,37 +414,3 @@ def _read_generation(path: Path, database: CaseReader, remote: "MilvusStore | No
     from index.milvus.sync import RemoteGeneration
 
     return RemoteGeneration.read(database, remote)
-
-
-def _require_same(path: Path, database: CaseReader) -> None:
-    """Raise IndexDamaged if vectors.faiss has another vector than cases.sqlite; in a transaction."""
-    metadata = database.metadata()
-    snapshot = VectorFile.read(path / VECTORS, bytes.fromhex(metadata["identity"]), thorough=True)
-    if snapshot is None:
-        return
-    rows, _, truth = database.vectors(metadata["dimension"])
-    there = rows <= snapshot.last
-    positions = np.searchsorted(snapshot.rows, rows[there])
-    if not (
-        np.array_equal(snapshot.rows[positions], rows[there])
-        and np.array_equal(snapshot.vectors[positions].view(np.int32), truth[there].view(np.int32))
-    ):
-        raise IndexDamaged(
-            f"{path / VECTORS} is damaged; delete that file; the next change of the index writes it again"
-        )
-
-
-def require_index(path: Path) -> None:
-    """Raise IndexMissing, IndexDamaged or IndexFailure if there is no index at the path."""
-    try:
-        names = {entry.name for entry in path.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        names = set()
-    except OSError as error:
-        raise IndexFailure(f"{path} cannot be read: {error.strerror}") from error
-    if CASES not in names and PARTIAL in names:
-        raise IndexMissing(f"{path} holds an unfinished build; the same mura-search index build continues it")
-    if CASES not in names and names & {VECTORS, MODEL}:
-        raise IndexDamaged(f"{path / CASES} is missing; build the index again, or restore it from a copy")
-    if CASES not in names:
-        raise IndexMissing(f"no index at {path}; build one with: mura-search index build DATA --index {path}")

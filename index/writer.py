@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case, difference, prefixed, require_filter, same_file
+from index.case import LABEL_NAMES, Case, Where, difference, prefixed, require_filter, same_file
 from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
 from index.errors import IndexDamaged, IndexUnreachable
 from index.generation import make_vector_file
+from index.integrity import model_folder, require_index
 from index.lock import Lock
-from index.reader import IndexReader, model_folder, require_index
+from index.reader import IndexReader
 from index.sqlite.gaps import zero_gaps
 from index.sqlite.reader import Extras
 from index.sqlite.writer import CaseWriter
@@ -170,7 +171,7 @@ class IndexWriter(Closing):
             values = self._database.metadata()["values"]
             self._database.set_metadata(values=values | {key: value})
 
-    def remove(self, where: Mapping[str, Collection[str]]) -> list[str]:
+    def remove(self, where: Where) -> list[str]:
         """Remove the cases whose fields have one of the values, as in {"patient": ["p17"]}; gives their names.
 
         Their records, embeddings and thumbnails are overwritten in cases.sqlite, and no search finds them. Their

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, explain_class, explain_similarity
     from retrieval.images.radiograph import Radiograph, read_radiograph
     from retrieval.index_table import IndexTable
-    from retrieval.indexing.build import BuildReport, build_index
+    from retrieval.indexing.build import BuildOptions, BuildReport, build_index
     from retrieval.searcher import Searcher, default_index
     from retrieval.vote_classifier import VoteClassifier
 
 __all__ = [
     "Answer",
+    "BuildOptions",
     "BuildReport",
     "Collection",
     "Encoder",
@@ -57,6 +58,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "64000000")  # `retrieval.im
 # A name is imported when it is first asked for (PEP 562), so that `import retrieval` costs nothing.
 _HOMES = {
     "Answer": "answer",
+    "BuildOptions": "indexing.build",
     "BuildReport": "indexing.build",
     "Collection": "datasets.collection",
     "Encoder": "encoding.encoder",

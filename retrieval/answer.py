@@ -1,12 +1,12 @@
 """The answer to a query: the command prints it, the Python API returns it, and the server sends it."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from index.case import LABEL_NAMES
-from index.reader import Hit
+from index.case import Case
 from retrieval.csv_format import Row, Tabular
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import DOUBTS, Code, Notice
@@ -22,6 +22,7 @@ __all__ = [
     "Query",
     "Seconds",
     "SimilarCase",
+    "SimilarStudy",
     "ViewAnswer",
     "VoteAnswer",
     "plain",
@@ -114,11 +115,10 @@ class ViewAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class SimilarCase:
+class SimilarStudy:
     """A labelled study like the query, by its nearest radiograph.
 
-    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote. `finding` names
-    what the radiograph shows, several separated by semicolons.
+    `weight`, in [0, 1], is its part of the vote; it is 0 if the study is not among the k that vote.
     """
 
     rank: int
@@ -131,26 +131,20 @@ class SimilarCase:
     view: str
     case: str
     path: str
-    laterality: str = ""
-    finding: str = ""
 
     @classmethod
-    def of(cls, rank: int, hit: Hit, weight: float) -> "SimilarCase":
-        case = hit.case
-        return cls(
-            rank=rank,
-            similarity=hit.similarity,
-            weight=weight,
-            label=LABEL_NAMES[case.label],
-            study=case.study,
-            patient=case.patient,
-            part=case.part,
-            view=case.view,
-            case=case.case,
-            path=case.path,
-            laterality=case.laterality,
-            finding=case.finding,
-        )
+    def of(cls, rank: int, similarity: float, weight: float, case: Case, **more: Any) -> Self:
+        """The study of an indexed case; `more` are the fields that a subclass adds."""
+        names = ("study", "patient", "part", "view", "case", "path")
+        return cls(rank, similarity, weight, case.label_name, *(getattr(case, name) for name in names), **more)
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarCase(SimilarStudy):
+    """A similar study of an answer. `finding` names what the radiograph shows, several separated by semicolons."""
+
+    laterality: str = ""
+    finding: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +217,13 @@ class Answer(Tabular):
     def rows(self) -> list[Row]:
         """The similar studies."""
         return [{field.name: getattr(case, field.name) for field in fields(case)} for case in self.cases]
+
+    def with_heatmaps(self, files: Sequence[Path]) -> "Answer":
+        """The answer with the file of each view's heatmap, if there are files."""
+        if not files:
+            return self
+        views = (replace(view, heatmap=str(file)) for view, file in zip(self.views, files, strict=True))
+        return replace(self, views=tuple(views))
 
     @property
     def unnamed_patients(self) -> list[str]:

@@ -80,14 +80,14 @@ def redacted_traceback(error: BaseException) -> str:
     return f"{type(error).__name__} in {' > '.join(calls[-6:])}"
 
 
+_MINUTE = 60.0  # seconds
+
+
 class RateLimitedLog:
     """Writes what may happen very often: the first time at once, later once a minute how often it happened since."""
 
-    def __init__(
-        self, write: Callable[[str], object], seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
-        self._seconds = seconds
         self._counts: dict[str, int] = {}  # since the last line, by message
         self._next: dict[str, float] = {}  # the time of the next line
 
@@ -97,7 +97,7 @@ class RateLimitedLog:
             self._counts[message] += 1
             self.flush()
         else:
-            self._counts[message], self._next[message] = 0, self._clock() + self._seconds
+            self._counts[message], self._next[message] = 0, self._clock() + _MINUTE
             self._write(message)
 
     def flush(self) -> None:
@@ -106,6 +106,6 @@ class RateLimitedLog:
         for message in [message for message, due in self._next.items() if due <= now]:
             if self._counts[message]:
                 self._write(f"{message} ({self._counts[message]:,} times more)")
-                self._counts[message], self._next[message] = 0, now + self._seconds
+                self._counts[message], self._next[message] = 0, now + _MINUTE
             else:
                 del self._counts[message], self._next[message]

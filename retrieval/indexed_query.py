@@ -1,12 +1,12 @@
 """An indexed study as the query: its stored embeddings and logits are asked about, so no file is needed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import Case
+from index.case import Case, Where
 from index.errors import IndexFailure
 from index.reader import IndexReader
 from retrieval.answer import Answer
@@ -18,8 +18,8 @@ from retrieval.images.measures import TABLE, Measures, unpacked
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import indexed_names
-from retrieval.query import View
-from retrieval.searcher import Filter, Searcher
+from retrieval.query import SHOWN, Scope, View
+from retrieval.searcher import Searcher
 
 __all__ = ["IndexedStudy", "case_pixels", "indexed_study", "pictures_of", "search_indexed"]
 
@@ -80,9 +80,9 @@ def search_indexed(
     searcher: Searcher,
     name: str,
     *,
-    k: int = 5,
+    k: int = SHOWN,
     patient: str | None = None,
-    where: Filter | None = None,
+    where: Where | None = None,
     heatmap: Path | None = None,
 ) -> tuple[Answer, IndexedStudy]:
     """Answer for an indexed study as `Searcher.search` does for files, without its own patient.
@@ -94,15 +94,11 @@ def search_indexed(
     study = indexed_study(searcher.index, name, tuple(searcher.prefixes))
     pixels = [case_pixels(case) for case in study.cases] if heatmap else []
     files = overlay_files(heatmap, len(pixels), [case.path for case in study.cases]) if heatmap else []
-    answer = searcher.answer(
-        study.views, study.encoded, k=k, patient=patient, where=where, notices=[study.notice], measures=study.measures
-    )
+    scope = Scope(k, patient, where)
+    answer = searcher.answer(study.views, study.encoded, scope, notices=[study.notice], measures=study.measures)
     for file, picture in zip(files, pixels, strict=True):
         write_overlay(file, overlay(picture, explain_class(searcher.explained, picture)))
-    if files:
-        views = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=True))
-        answer = replace(answer, views=tuple(views))
-    return answer, study
+    return answer.with_heatmaps(files), study
 
 
 def case_pixels(case: Case) -> NDArray[np.uint8]:

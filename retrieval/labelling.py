@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from retrieval.answer import Answer, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.errors import RadiographError
-from retrieval.query import read_views
+from retrieval.query import Scope, read_views
 from retrieval.searcher import Searcher
 from retrieval.worklist.worklist import Skipped, StudyFiles, find_studies
 
@@ -104,11 +104,11 @@ def _shares(values: Floats) -> NDArray[np.float64]:
     return np.asarray(np.searchsorted(np.sort(values), values, side="right") / max(1, len(values)), np.float64)
 
 
-def _spacing(embeddings: Floats, rows: int = 1000) -> float:
-    """The median distance of a study to its nearest other one, from at most `rows` of them."""
+def _spacing(embeddings: Floats) -> float:
+    """The median distance of a study to its nearest other one, from some 1,000 of them."""
     if len(embeddings) < 2:
         return 1.0
-    asked = np.arange(0, len(embeddings), max(1, len(embeddings) // rows))
+    asked = np.arange(0, len(embeddings), max(1, len(embeddings) // 1000))
     similarities = embeddings[asked] @ embeddings.T
     similarities[np.arange(len(asked)), asked] = -np.inf
     return max(float(np.median(1 - similarities.max(1))), 1e-6)
@@ -244,5 +244,5 @@ def _queued(searcher: Searcher, source: StudyFiles) -> Queued:
     if any(searcher.index.find_digest(view.digest) for view in views):
         raise RadiographError("it is in the index already, and so has a label")
     encoded = searcher.encoder.encode([view.pixels for view in views])
-    answer = searcher.answer(views, encoded, k=1, notices=notices)
+    answer = searcher.answer(views, encoded, Scope(k=1), notices=notices)
     return Queued(source.study, tuple(map(str, source.files)), answer, encoded.mean())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.case import Where
 from retrieval.datasets.mura_paths import mura_patient, mura_study
 from retrieval.errors import RadiographError
 from retrieval.images.blank import blank_notices
@@ -16,9 +17,12 @@ from retrieval.notices import BLANKS, Code, Notice, of_view
 from retrieval.pseudonyms import is_placeholder, patient_names
 
 __all__ = [
+    "EVERYTHING",
+    "SHOWN",
     "Images",
     "Original",
     "Reader",
+    "Scope",
     "View",
     "count_distinct",
     "distinct_views",
@@ -34,6 +38,36 @@ Image = Path | str | NDArray[np.uint8]
 Images = Image | Sequence[Image]
 Reader = Callable[[Path], list[Radiograph]]
 """Reads all frames of a file, as `read_frames` does."""
+
+SHOWN = 5  # studies in an answer by default
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which indexed studies are compared with a query, and how many of them are shown.
+
+    `k`: the number of studies to show; the decision rules fix the number that vote. `patient`: the query's own patient,
+    whose studies are neither shown nor vote. `where`: the values allowed; a filter by label changes what is shown,
+    never the vote. `filter_vote`: whether `where` chooses who votes, and not only what is shown. Raises ValueError for
+    k below 1.
+    """
+
+    k: int = SHOWN
+    patient: str | None = None
+    where: Where | None = None
+    filter_vote: bool = True
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is the number of studies to show, at least 1, not {self.k}")
+
+    @property
+    def voters(self) -> Where:
+        """The filter of those who vote, without the label: with it, all votes would be for that label."""
+        return {field: values for field, values in (self.where or {}).items() if self.filter_vote and field != "label"}
+
+
+EVERYTHING = Scope()
 
 
 @dataclass(frozen=True, slots=True)

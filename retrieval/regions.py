@@ -17,19 +17,19 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import LABEL_NAMES, Case
+from index.case import LABEL_NAMES, Case, Where
 from index.errors import IndexFailure
 from index.reader import IndexReader
 from index.vectors.study_search import nearest_studies
 from index.writer import IndexWriter
-from retrieval.answer import plain
+from retrieval.answer import SimilarStudy, plain
 from retrieval.csv_format import Row, Tabular
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import Letterbox
 from retrieval.images.radiograph import read_radiograph
-from retrieval.query import Images, View, read_views
+from retrieval.query import SHOWN, Images, Scope, View, read_views
 from retrieval.searcher import Searcher
 
 __all__ = [
@@ -81,19 +81,9 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class SimilarRegion:
-    """A labelled study with a region like the query's: the radiograph, and where in it, as parts of its sides."""
+class SimilarRegion(SimilarStudy):
+    """A labelled study with a region like the query's, and where in its radiograph: as parts of the sides."""
 
-    rank: int
-    similarity: float
-    weight: float
-    label: str
-    study: str
-    patient: str
-    part: str
-    view: str
-    case: str
-    path: str
     x: float
     y: float
     width: float
@@ -136,8 +126,8 @@ def encode_regions(encoder: Encoder, pixels: NDArray[np.uint8], boxes: Sequence[
     return np.asarray(embeddings, np.float32)
 
 
-def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8], count: int = COUNT) -> list[Box]:
-    """Squares around the `count` positions of strongest attention, the strongest first; fewer of a small picture."""
+def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8]) -> list[Box]:
+    """Squares around the COUNT positions of strongest attention, the strongest first; fewer of a small picture."""
     H, W = pixels.shape[:2]
     suspicion = encoder.head.apply(encoder.views([encoder.prepare(pixels)])[0]).suspicion[0]
     size, (h, w) = encoder.bundle.preprocessing.size, suspicion.shape
@@ -155,7 +145,7 @@ def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8], count: int = COU
         if all(max(abs(x - cx), abs(y - cy)) >= side / 2 for cx, cy in centres):
             centres.append((x, y))
             found.append(Box(x - side / 2, y - side / 2, side, side).within(H, W))
-        if len(found) == count:
+        if len(found) == COUNT:
             break
     return found
 
@@ -267,30 +257,20 @@ class RegionIndex:
         from index.vectors.faiss import FaissStore  # late: it takes longer to import than all the rest
 
         pairs = reader.read_whole(lambda: list(zip(reader.cases(), reader.extra("regions"), strict=True)))
-        embeddings = [embedding for case, data in pairs if data for embedding in [unpack(data, _dimension(reader))]]
-        self.cases = [
-            case
-            for (case, data), (places, _) in zip([p for p in pairs if p[1]], embeddings, strict=True)
-            for _ in places
-        ]
-        if not self.cases:
+        dimension = reader.embeddings().shape[1]
+        kept = [(case, *unpack(data, dimension)) for case, data in pairs if data]
+        if not kept:
             raise IndexFailure(f"{reader.path} has no regions to search; make them with  mura-search index regions")
-        self.places = np.concatenate([places for places, _ in embeddings])
-        numbers = {study: number for number, study in enumerate(dict.fromkeys(case.study for case in self.cases))}
-        self._studies = np.array([numbers[case.study] for case in self.cases], np.int64)
-        self._store = FaissStore(np.concatenate([vectors for _, vectors in embeddings]))
+        self.cases = [case for case, places, _ in kept for _ in places]
+        self.places = np.concatenate([places for _, places, _ in kept])
+        self._studies = np.unique([case.study for case in self.cases], return_inverse=True)[1].astype(np.int64)
+        self._store = FaissStore(np.concatenate([embeddings for _, _, embeddings in kept]))
 
-    def search(
-        self,
-        embedding: Floats,
-        k: int,
-        *,
-        where: Mapping[str, Collection[str]] | None = None,
-        excluded: Collection[str] = (),
-    ) -> list[tuple[float, int]]:
-        """The k studies with the regions nearest to (D,): similarity and row of `cases` and `places`."""
-        allowed = np.array([_fits(case, where or {}, excluded) for case in self.cases])
-        return nearest_studies(self._store, embedding[None], k, self._studies, allowed)[0]
+    def search(self, embedding: Floats, scope: Scope, excluded: Collection[str] = ()) -> list[tuple[float, int]]:
+        """The studies with the regions nearest to (D,): similarity and row of `cases` and `places`."""
+        where = scope.where or {}
+        allowed = np.array([case.patient not in excluded and _fits(case, where) for case in self.cases])
+        return nearest_studies(self._store, embedding[None], scope.k, self._studies, allowed)[0]
 
 
 def search_region(
@@ -298,11 +278,11 @@ def search_region(
     images: Images,
     box: Box,
     *,
-    k: int = 5,
+    k: int = SHOWN,
     patient: str | None = None,
-    where: Mapping[str, Collection[str]] | None = None,
+    where: Where | None = None,
 ) -> RegionAnswer:
-    """The studies with a region like the one that `box` marks in a radiograph.
+    """The studies with a region like the one that `box` marks in a radiograph; `k`, `patient`, `where` as in `search`.
 
     Raises RadiographError for several radiographs or a region outside, IndexFailure if the index has no regions.
     """
@@ -310,46 +290,25 @@ def search_region(
     views, _ = read_views(images)
     if len(views) != 1:
         raise RadiographError("a region is marked in one radiograph: name one file")
-    return search_view_region(searcher, RegionIndex(searcher.index), views[0], box, k=k, patient=patient, where=where)
+    return search_view_region(searcher, RegionIndex(searcher.index), views[0], box, Scope(k, patient, where))
 
 
-def search_view_region(
-    searcher: Searcher,
-    regions: RegionIndex,
-    view: View,
-    box: Box,
-    *,
-    k: int = 5,
-    patient: str | None = None,
-    where: Mapping[str, Collection[str]] | None = None,
-) -> RegionAnswer:
-    """The same for a radiograph that is read already, without the studies of its own patient."""
+def search_view_region(searcher: Searcher, regions: RegionIndex, view: View, box: Box, scope: Scope) -> RegionAnswer:
+    """The same for a radiograph that is read already."""
     box = box.within(*view.pixels.shape[:2])
-    excluded, _ = searcher.own_patients([view], patient)
+    excluded, _ = searcher.own_patients([view], scope.patient)
     (embedding,) = encode_regions(searcher.encoder, view.pixels, [box])
-    found = regions.search(embedding, k, where=where, excluded=excluded)
+    found = regions.search(embedding, scope, excluded)
     weights = vote_weights([similarity for similarity, _ in found], searcher.rules.temperature).tolist()
-    similar = tuple(
-        SimilarRegion(
-            rank, similarity, weight, case.label_name, case.study, case.patient, case.part, case.view, case.case,
-            case.path, *(float(side) for side in regions.places[row]),
-        )
-        for rank, ((similarity, row), weight) in enumerate(zip(found, weights, strict=True), 1)
-        for case in [regions.cases[row]]
-    )  # fmt: skip
+    similar = []
+    for rank, ((similarity, row), weight) in enumerate(zip(found, weights, strict=True), 1):
+        x, y, width, height = regions.places[row].tolist()
+        case = regions.cases[row]
+        similar.append(SimilarRegion.of(rank, similarity, weight, case, x=x, y=y, width=width, height=height))
     abnormal = sum(region.weight for region in similar if region.label == LABEL_NAMES[1]) if similar else None
-    return RegionAnswer(view.name, box, abnormal, similar, tuple(sorted(excluded)))
+    return RegionAnswer(view.name, box, abnormal, tuple(similar), tuple(sorted(excluded)))
 
 
-def _fits(case: Case, where: Mapping[str, Collection[str]], excluded: Collection[str]) -> bool:
-    if case.patient in excluded:
-        return False
-    return all(_value(case, field) in values for field, values in where.items())
-
-
-def _value(case: Case, field: str) -> str:
-    return case.label_name if field == "label" else str(getattr(case, field))
-
-
-def _dimension(reader: IndexReader) -> int:
-    return int(reader.embeddings().shape[1])
+def _fits(case: Case, where: Where) -> bool:
+    values = {field: case.label_name if field == "label" else getattr(case, field) for field in where}
+    return all(value in where[field] for field, value in values.items())

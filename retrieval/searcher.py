@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,27 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import MODEL
+from index.case import Where
 from index.errors import IndexDamaged, IndexFailure
-from index.reader import Hit, IndexReader, require_index
-from retrieval.answer import (
-    Answer,
-    ClassifierAnswer,
-    Familiarity,
-    FindingShare,
-    IndexSource,
-    ModelSource,
-    Query,
-    Seconds,
-    SimilarCase,
-    ViewAnswer,
-    VoteAnswer,
-)
+from index.integrity import require_index
+from index.reader import Hit, IndexReader
+from retrieval.answer import Answer, IndexSource, ModelSource, Query, Seconds
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.findings import tally
 from retrieval.decision.measure_limits import MeasureLimits, limits_of
 from retrieval.decision.reference import Reference
 from retrieval.decision.rules import Rules
-from retrieval.decision.vote import StudyVote, merged, study_vote
+from retrieval.decision.vote import merged, study_vote
 from retrieval.encoding.batches import thumbnail, usable
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoded, Encoder
@@ -42,51 +32,18 @@ from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
-from retrieval.images.measures import Measures, measure, measure_rows
+from retrieval.images.measures import Measures, measure_rows
 from retrieval.images.radiograph import read_frames
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
-from retrieval.query import Images, Reader, View, count_distinct, read_views
+from retrieval.own_patients import own_patients, stored_prefixes
+from retrieval.query import EVERYTHING, SHOWN, Images, Reader, Scope, View, count_distinct, read_views
+from retrieval.scores import StudyScores
 
-__all__ = ["RULES_SINCE", "Searcher", "StudyScores", "default_index", "stored_rules"]
+__all__ = ["RULES_SINCE", "Searcher", "default_index", "stored_rules"]
 
 RULES_SINCE = "rules_since"  # metadata of an index: the generation in which its rules were changed last
-SHOWN = 5  # studies in an answer by default
 _MANY = 20  # more views than one study has: they are probably of several
-
-Filter = Mapping[str, Collection[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class StudyScores:
-    """The scores of one study of V views.
-
-    `classifier` (V,) are calibrated probabilities. `nearest` (V,) are the similarities of each view's nearest study,
-    None if no study can be compared. `neighbours` are the nearest studies of all views (`decision.vote.merged`).
-    `reasons` (V,) say why a view is not familiar, `findings` what the voting studies had, `measures` (V,) the plain
-    measures of the views.
-    """
-
-    classifier: tuple[float, ...]
-    vote: StudyVote
-    nearest: tuple[float | None, ...]
-    neighbours: tuple[Hit, ...]
-    familiarity: Familiarity
-    reasons: tuple[tuple[str, ...], ...]
-    findings: tuple[FindingShare, ...]
-    measures: tuple[Measures, ...]
-
-    @property
-    def probability(self) -> float:
-        """The classifier's probability of the study: the mean over its views (MURA's protocol)."""
-        return sum(self.classifier) / len(self.classifier)
-
-    def borderline(self, rules: Rules) -> bool | None:
-        """Whether one of the probabilities or the similarity is borderline; None where that is unknown."""
-        if rules.borderline is None:
-            return None
-        return any((*rules.near_thresholds(self.probability, self.vote.probability), self.familiarity.borderline))
 
 
 def default_index() -> Path:
@@ -176,19 +133,19 @@ class Searcher:
         self,
         images: Images,
         *,
-        k: int | None = None,
+        k: int = SHOWN,
         patient: str | None = None,
-        where: Filter | None = None,
+        where: Where | None = None,
         heatmap: Path | str | None = None,
         one_study: bool = False,
     ) -> Answer:
         """Answer for one study.
 
         images: its views, as files, arrays ((H, W) grey or (H, W, 3) BGR, uint8) or one study folder. k: the number of
-        studies to show (default 5); the decision rules fix the number that vote. where: allowed values of the fields of
-        indexed cases, such as {"part": ["finger"]}; a filter by label changes what is shown, never the vote. heatmap:
-        the PNG file for the radiograph with a heatmap of what raises the abnormality score; `rendering.overlay_files`
-        names the files of several views.
+        studies to show; the decision rules fix the number that vote. where: allowed values of the fields of indexed
+        cases, such as {"part": ["finger"]}; a filter by label changes what is shown, never the vote. heatmap: the PNG
+        file for the radiograph with a heatmap of what raises the abnormality score; `rendering.overlay_files` names the
+        files of several views.
 
         The query's own patient is neither shown nor votes: `patient`, the patient of an indexed radiograph with the
         same bytes, the patient folder of MURA in the path, and DICOM's Patient ID, as it is and as this site's key
@@ -197,17 +154,13 @@ class Searcher:
         Raises RadiographError if a file does not exist, if none can be read, and if the radiographs are of several
         studies; SiteKeyError, ValueError for k below 1 or an unknown field, HeatmapError.
         """
-        return self.search_with_overlays(
-            images, k=k, patient=patient, where=where, heatmap=heatmap, one_study=one_study
-        )[0]
+        return self.search_with_overlays(images, Scope(k, patient, where), heatmap=heatmap, one_study=one_study)[0]
 
     def search_with_overlays(
         self,
         images: Images,
+        scope: Scope = EVERYTHING,
         *,
-        k: int | None = None,
-        patient: str | None = None,
-        where: Filter | None = None,
         heatmap: Path | str | None = None,
         one_study: bool = False,
         draw: bool = False,
@@ -217,9 +170,6 @@ class Searcher:
 
         The list is empty unless `draw` is true or `heatmap` names a file. read: reads a file.
         """
-        shown = SHOWN if k is None else k
-        if shown < 1:
-            raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
         self.refresh()
         views, notices = read_views(images, read)
@@ -227,9 +177,10 @@ class Searcher:
             self.require_one_study(views)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
         maps = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
-        encoded = self.encoder.pool(maps)
+        measures = [self.encoder.measure(view.pixels) for view in views]
+        encoded = self.encoder.harmonised(self.encoder.pool(maps), measures)
         spent = time.perf_counter() - started
-        answer = self.answer(views, encoded, k=shown, patient=patient, where=where, notices=notices, encode=spent)
+        answer = self.answer(views, encoded, scope, notices=notices, encode=spent, measures=measures)
         if not (files or draw):
             return answer, []
         started = time.perf_counter()
@@ -242,10 +193,7 @@ class Searcher:
             write_overlay(file, painted)
         drawing = time.perf_counter() - started
         seconds = replace(answer.seconds, heatmap=drawing, total=answer.seconds.total + drawing)
-        if files:
-            drawn = (replace(view, heatmap=str(file)) for view, file in zip(answer.views, files, strict=True))
-            answer = replace(answer, views=tuple(drawn))
-        return replace(answer, seconds=seconds), overlays
+        return replace(answer.with_heatmaps(files), seconds=seconds), overlays
 
     def require_one_study(self, views: Sequence[View]) -> None:
         """Raise RadiographError if the views are known to be of several patients or studies."""
@@ -277,61 +225,68 @@ class Searcher:
         self,
         views: Sequence[View],
         encoded: Encoded,
+        scope: Scope = EVERYTHING,
         *,
-        k: int = SHOWN,
-        patient: str | None = None,
-        where: Filter | None = None,
-        filter_vote: bool = True,
         notices: Sequence[Notice] = (),
         encode: float = 0.0,
         measures: Sequence[Measures] | None = None,
     ) -> Answer:
         """Answer for views that are read and encoded already, one row of `encoded` each.
 
-        This does not look for changes of the index; `refresh` does. filter_vote: whether `where` chooses who votes, and
-        not only what is shown. notices: about the files of the views. encode: the seconds that reading and encoding
-        took. measures: of the views, if they are not to be taken of their pixels; none if they are unknown.
+        This does not look for changes of the index; `refresh` does. notices: about the files of the views. encode: the
+        seconds that reading and encoding took. measures: of the views, if they are not to be taken of their pixels;
+        none if they are unknown.
         """
-        if k < 1:
-            raise ValueError(f"k is the number of studies to show, at least 1, not {k}")
         started = time.perf_counter()
         if not usable(encoded).all():
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
-        excluded, known = self.own_patients(views, patient)
+        excluded, known = self.own_patients(views, scope.patient)
         if measures is None:
-            measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
-        scores = self.scores(encoded, measures, shown=k, where=where, excluded=excluded, filter_vote=filter_vote)
+            measures = [self.encoder.measure(view.pixels) for view in views]
+        scores = self.scores(encoded, scope, measures=measures, excluded=excluded)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0
-        return self._answer(
-            Query(tuple(view.name for view in views), len(views), tuple(sorted(excluded))),
-            scores,
-            k,
-            [*notices, *known, *self._notices(views, scores, where, filter_vote=filter_vote)],
-            Seconds(load=load, encode=encode, search=search, total=load + encode + search),
+        files = tuple(view.name for view in views)
+        missing = [] if scores.complete else scores.missing_notices(self.labels, scope)
+        classifier, vote = scores.classifier_answer(self.rules), scores.vote_answer(self.rules)
+        return Answer(
+            query=Query(files, len(views), tuple(sorted(excluded))),
+            classifier=classifier,
+            knn=vote,
+            agreement=None if vote.abnormal is None else vote.abnormal == classifier.abnormal,
+            familiarity=scores.familiarity,
+            views=scores.view_answers(files),
+            cases=scores.similar(scope.k),
+            notices=(
+                *notices,
+                *known,
+                *self._notices(views),
+                *missing,
+                *scores.borderline_notices(self.rules),
+            ),
+            model=self.model,
+            index=self.source,
+            seconds=Seconds(load=load, encode=encode, search=search, total=load + encode + search),
+            findings=scores.findings,
+            evaluation=self._evaluation,
         )
 
     def scores(
         self,
         encoded: Encoded,
-        measures: Sequence[Measures] = (),
+        scope: Scope = EVERYTHING,
         *,
-        shown: int = 0,
-        where: Filter | None = None,
+        measures: Sequence[Measures] = (),
         excluded: Collection[str] = (),
-        filter_vote: bool = True,
     ) -> StudyScores:
-        """The scores of one study from its encoded views; `neighbours` are at least the `shown` nearest studies.
+        """The scores of one study from its encoded views; `neighbours` are at least the `scope.k` nearest studies.
 
-        measures: of the views; without them, they do not count for familiarity. filter_vote: whether `where`, but for
-        labels, chooses who votes.
+        measures: of the views; without them, they do not count for familiarity. excluded: the patients to leave out.
         """
-        rules, embeddings = self.rules, encoded.embeddings
+        rules, embeddings, voters = self.rules, encoded.embeddings, scope.voters
         search = partial(self.index.search, embeddings, exclude_patients=[excluded] * len(embeddings))
-        # A filter by label does not choose who votes: all votes would be for that label.
-        voters = {field: values for field, values in (where or {}).items() if field != "label" and filter_vote}
-        voting = search(max(rules.k, shown), where=voters or None)
-        neighbours = search(shown, where=where) if shown and where and where != voters else voting
+        voting = search(max(rules.k, scope.k), where=voters or None)
+        neighbours = search(scope.k, where=scope.where) if scope.where and scope.where != voters else voting
         comparable = search(1) if voters else voting  # a query is familiar if it is like anything indexed
         alike = len({hit.case.label for row in voting for hit in row}) < 2
         voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
@@ -414,44 +369,14 @@ class Searcher:
     @property
     def prefixes(self) -> list[str]:
         """The prefixes of the names of patients that came from other indexes."""
-        prefixes = self.index.metadata("prefixes")
-        return list(prefixes) if isinstance(prefixes, list) else []
+        return stored_prefixes(self.index)
 
     def own_patients(self, views: Sequence[View], patient: str | None) -> tuple[set[str], list[Notice]]:
         """The indexed patients to leave out, and the notices about them."""
-        # The user names a patient as the index does, or as the site does.
-        asked = () if not patient else patient_names(patient) if self.site else (patient, normalised(patient))
-        named = {name for view in views for name in view.patients}.union(asked)
-        own = {case.patient for case in self.index.find("patient", named)} if named else set()
-        from_others = {
-            case.patient: prefix
-            for prefix in self.prefixes
-            for case in self.index.find("patient", {prefix + name for name in named})
-            if case.patient not in own
-        }
-        notices = [
-            Notice(Code.PATIENT_LEFT_OUT, detail={"patient": name, "prefix": prefix})
-            for name, prefix in from_others.items()
-        ]
-        own |= from_others.keys()
-        if patient and not own.intersection(asked):
-            notices.append(Notice(Code.UNKNOWN_PATIENT, detail={"patient": patient}))
-        if self.site and any(view.dicom for view in views):
-            key = SiteKey.find()
-            if key is None or key.name != self.site:
-                notices.append(Notice(Code.UNKNOWN_SITE_KEY, detail={"variable": KEY_VARIABLE}))
-        copies = [(view, case) for view in views for case in self.index.find_digest(view.digest)]
-        notices += [
-            Notice(Code.INDEXED_ITSELF, view.name, {"case": case.case, "patient": case.patient})
-            for view, case in copies
-            if case.case != view.case
-        ]
-        return own | {case.patient for _, case in copies}, notices
+        return own_patients(self.index, views, patient, self.site)
 
-    def _notices(
-        self, views: Sequence[View], scores: StudyScores, where: Filter | None, *, filter_vote: bool = True
-    ) -> list[Notice]:
-        """The notices about the views and the vote."""
+    def _notices(self, views: Sequence[View]) -> list[Notice]:
+        """The notices about the views, and about the index that answers."""
         if self._seen is None:
             self._seen = self.encoder.bundle.seen(), self.encoder.bundle.seen_hashes()
         digests, hashes = self._seen
@@ -466,79 +391,7 @@ class Searcher:
             notices.append(Notice(Code.SEVERAL_PATIENTS))
         if len(views) > _MANY:
             notices.append(Notice(Code.MANY_VIEWS, detail={"views": len(views)}))
-        if scores.vote.probability is None and scores.neighbours and len(self.labels) == 1:
-            notices.append(Notice(Code.ONE_LABEL, detail={"label": self.labels[0]}))
-        elif scores.vote.probability is None:
-            voters = where if where and filter_vote else {}
-            chosen = ", ".join(f"{field} {' or '.join(values)}" for field, values in voters.items())
-            notices.append(Notice(Code.NO_VOTE, detail={"chosen": f" with {chosen}" if chosen else ""}))
-        elif not scores.neighbours:
-            notices.append(Notice(Code.NO_SUCH_LABEL if "label" in (where or {}) else Code.NO_SUCH_STUDY))
-        return notices + self._borderline_notices(scores)
-
-    def _borderline_notices(self, scores: StudyScores) -> list[Notice]:
-        rules, familiarity, widths = self.rules, scores.familiarity, self.rules.borderline
-        if widths is None:
-            return []
-        readers = (
-            ("classifier", scores.probability, rules.classifier_threshold, widths.classifier),
-            ("vote", scores.vote.probability, rules.vote_threshold, widths.knn),
-        )
-        near = rules.near_thresholds(scores.probability, scores.vote.probability)
-        notices = [
-            Notice(
-                Code.BORDERLINE,
-                detail={"reader": name, "probability": float(probability), "threshold": threshold, "width": width},
-            )
-            for (name, probability, threshold, width), is_near in zip(readers, near, strict=True)
-            if is_near and probability is not None
-        ]
-        if familiarity.familiar and familiarity.borderline and familiarity.similarity is not None:
-            detail = {"similarity": familiarity.similarity, "limit": familiarity.limit, "width": widths.similarity}
-            notices.append(Notice(Code.NEARLY_UNFAMILIAR, detail=detail))
         return notices
-
-    def _answer(
-        self, query: Query, scores: StudyScores, shown: int, notices: Sequence[Notice], seconds: Seconds
-    ) -> Answer:
-        rules, vote = self.rules, scores.vote
-        abnormal = scores.probability > rules.classifier_threshold
-        voted = None if vote.probability is None else vote.probability > rules.vote_threshold
-        votes = vote.views or (None,) * query.views
-        near = rules.near_thresholds(scores.probability, vote.probability)
-        return Answer(
-            query=query,
-            classifier=ClassifierAnswer(
-                scores.probability, abnormal, rules.classifier_threshold, rules.classifier, near[0]
-            ),
-            knn=VoteAnswer(vote.probability, voted, rules.vote_threshold, vote.voters, len(vote.weights), near[1]),
-            agreement=None if voted is None else voted == abnormal,
-            familiarity=scores.familiarity,
-            views=tuple(
-                ViewAnswer(
-                    file, classifier, knn, similarity, reasons=reasons, measures=asdict(measured) if measured else {}
-                )
-                for file, classifier, knn, similarity, reasons, measured in zip(
-                    query.files,
-                    scores.classifier,
-                    votes,
-                    scores.nearest,
-                    scores.reasons,
-                    scores.measures or (None,) * query.views,
-                    strict=True,
-                )
-            ),
-            cases=tuple(
-                SimilarCase.of(rank, hit, vote.weights.get(hit.case.study, 0.0))
-                for rank, hit in enumerate(scores.neighbours[:shown], start=1)
-            ),
-            notices=tuple(notices),
-            model=self.model,
-            index=self.source,
-            seconds=seconds,
-            findings=scores.findings,
-            evaluation=self._evaluation,
-        )
 
 
 def _similarities(hits: Sequence[Sequence[Hit]]) -> tuple[float | None, ...]:

@@ -3,7 +3,7 @@
 Data travels as dataclasses with codes; it becomes English here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from retrieval.notices import Code, Detail, Notice, Unlike
@@ -28,6 +28,7 @@ __all__ = [
     "findings_text",
     "footnotes",
     "label_word",
+    "listed",
     "metric_title",
     "predicate",
     "printable",
@@ -76,6 +77,11 @@ def printable(text: str) -> str:
 def reason_text(error: object) -> str:
     """The first line of an error of a library, printable and at most 200 characters."""
     return printable(str(error).partition("\n")[0])[:200]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first five names, and whether there are more."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def label_word(abnormal: bool | None) -> str:

@@ -21,6 +21,7 @@ from retrieval.answer import (
 )
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Notice
+from retrieval.query import Scope
 from retrieval.wording import printable
 from web.errors import PROBLEMS, Refused
 
@@ -95,6 +96,10 @@ class Question(BaseModel):
         """The filters, as `Searcher.search` takes them."""
         filters: dict[str, Sequence[str]] = {"part": self.part, "view": self.view, "label": self.label}
         return {name: tuple(values) for name, values in filters.items() if values}
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.k, self.patient, self.where or None, self.vote == "filtered")
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

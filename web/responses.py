@@ -12,7 +12,10 @@ from retrieval.errors import RadiographError
 from retrieval.reports.templating import render
 from web.errors import PROBLEMS, Refused
 
-__all__ = ["ProblemResponse", "page", "refusal", "tagged", "wants_page"]
+__all__ = ["NOT_MODIFIED", "ProblemResponse", "page", "refusal", "tagged", "wants_page"]
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The client has it already (If-None-Match)"}}
+"""For FastAPI's `responses`, of what `tagged` gives."""
 
 _TEMPLATES = (Path(__file__).parent / "templates",)
 

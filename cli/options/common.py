@@ -10,6 +10,7 @@ from typer import Option
 if TYPE_CHECKING:
     from index.reader import IndexReader
     from index.writer import IndexWriter
+    from retrieval.searcher import Searcher
 
 __all__ = [
     "AsJson",
@@ -24,6 +25,7 @@ __all__ = [
     "Workers",
     "index_path",
     "index_reader",
+    "index_searcher",
     "index_writer",
 ]
 
@@ -69,6 +71,12 @@ def index_reader(index: Path | None) -> "IndexReader":
     return IndexReader.open(index_path(index))
 
 
+def index_searcher(index: Path | None) -> "Searcher":
+    from retrieval.searcher import Searcher
+
+    return Searcher.open(index)
+
+
 def index_writer(index: Path | None) -> "IndexWriter":
     from index.writer import IndexWriter
 
@@ -103,13 +111,7 @@ class SearchOptions:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The keyword arguments of `Searcher.search`."""
+        """The keyword arguments of a search, as the fields of `query.Scope`."""
         parts = [name.strip().lower() for name in self.part or ()]  # as `--part` of other commands
         where = {field: values for field, values in (("part", parts), ("view", self.view)) if values}
-        return {
-            "k": self.k,
-            "patient": self.patient,
-            "where": where or None,
-            "heatmap": self.heatmap,
-            "one_study": self.one_study,
-        }
+        return {"k": self.k, "patient": self.patient, "where": where or None}

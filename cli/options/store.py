@@ -79,5 +79,5 @@ class StoreOptions(DemandOptions):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of `build_index` and `join_shards`."""
+        """The keyword arguments of `BuildOptions` and `join_shards`."""
         return {"demand": self.demand(), "store": self.remote()}

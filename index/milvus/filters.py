@@ -1,9 +1,9 @@
 """Filters of a search as Milvus boolean expressions."""
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
-from index.case import LABEL_NAMES, require_filter
+from index.case import LABEL_NAMES, Where, require_filter
 
 __all__ = ["LONGEST", "expressions", "one_of", "storable"]
 
@@ -11,7 +11,7 @@ LONGEST = 4096  # bytes of UTF-8 in a value, as in a path; Milvus holds up to 65
 _AT_ONCE = 10_000  # values in a list; even the longest stay below the 64 MB that a server takes in one request
 
 
-def expressions(where: Mapping[str, Collection[str]] | None, patients: Collection[str] = ()) -> list[str]:
+def expressions(where: Where | None, patients: Collection[str] = ()) -> list[str]:
     """The cases that match `where` and belong to none of the patients, as expressions that share no case.
 
     A field with very many values is split into several expressions. An empty list of values gives no expression, since

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, TEXTS, Case
+from index.case import FIELDS, TEXTS, Case, Where
 from index.closing import Closing
 from index.errors import (
     IndexBusy,
@@ -135,7 +135,7 @@ class MilvusStore(Closing):
         self,
         queries: NDArray[np.float32],
         k: int,
-        where: Mapping[str, Collection[str]] | None = None,
+        where: Where | None = None,
         exclude_patients: Sequence[Collection[str]] | None = None,
         *,
         without: Sequence[int] = (),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from index.case import Where
 from index.milvus.filters import expressions, one_of
 from index.vectors.base import by_exclusion
 from index.vectors.study_search import Neighbour
@@ -33,7 +34,7 @@ def page_studies(
     ask: Ask,
     queries: NDArray[np.float32],
     k: int,
-    where: Mapping[str, Collection[str]] | None,
+    where: Where | None,
     exclude_patients: Sequence[Collection[str]] | None,
     *,
     slack: float,

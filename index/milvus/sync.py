@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import Case
+from index.case import Case, Where
 from index.errors import IndexDamaged, IndexFailure
 from index.milvus.store import MilvusSettings, MilvusStore
 from index.sqlite.reader import CaseReader
@@ -69,7 +69,7 @@ class RemoteGeneration:
         self,
         queries: NDArray[np.float32],
         k: int,
-        where: Mapping[str, Collection[str]],
+        where: Where,
         exclude_patients: Sequence[Collection[str]] | None,
         database: CaseReader,
     ) -> tuple[list[list[Neighbour]], None]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import FIELDS, TEXTS, Case, as_text
+from index.case import FIELDS, TEXTS, Case, Where, as_text
 from index.sqlite.connection import Row
 from index.sqlite.reader import CaseReader, Extras
 from index.sqlite.schema import (
@@ -150,7 +150,7 @@ class CaseWriter(CaseReader):
         checked = [(*row, row_crc(row)) for row in rows]
         self._sqlite.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", checked)
 
-    def forget_quarantined(self, where: Mapping[str, Collection[str]]) -> list[str]:
+    def forget_quarantined(self, where: Where) -> list[str]:
         """Forget the cases set aside that match "case", "study" and "patient"; gives their names."""
         named = [{"case": case.case, "study": case.study, "patient": case.patient} for case, _ in self.set_aside()]
         found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +25,8 @@ from retrieval.csv_format import Row
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
-from retrieval.encoding.batches import Batch, EncodedCase, Progress, encode_all, file_digest, stack
+from retrieval.decision.teachers import LabelledStudies
+from retrieval.encoding.batches import Batch, EncodedCase, EncodingOptions, Progress, case_digest, encode_all, stack
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
@@ -102,7 +102,9 @@ def encode_collection(
     reused = len(done)
     store = _Store(done, collection, cache)
     remaining = [case for case in collection.cases if case.case not in done]
-    report = encode_all(remaining, encoder, store.add, done=len(done), workers=workers, progress=progress)
+    report = encode_all(
+        remaining, encoder, store.add, EncodingOptions(workers=workers), done=len(done), progress=progress
+    )
     rows = [done[case.case] for case in collection.cases if case.case in done]
     if not rows:
         first = report.unreadable[0][1]
@@ -171,24 +173,10 @@ def deep_findings(
     pairs = near_duplicates(
         cases, encoded.embeddings, encoded.thumbnails, limit.limit, workers=workers, progress=progress
     )
-    seen = bundle.seen_in(cases, encoded.thumbnails)
-    rules = encoded.rules or learn_rules(
-        cases,
-        encoded.embeddings,
-        encoded.logits,
-        trained_on=seen,
-        fallback=bundle_rules(bundle),
-        appearance=bundle.appearance(),
-    )
-    labels = check_labels(
-        cases,
-        encoded.embeddings,
-        encoded.logits,
-        rules,
-        owners=joined_patients(cases, [*_same_files(cases), *(pair.cases for pair in pairs)]),
-        trained_on=seen,
-        assumed=assumed,
-    )
+    studies = LabelledStudies(cases, encoded.embeddings, encoded.logits, bundle.seen_in(cases, encoded.thumbnails))
+    rules = encoded.rules or learn_rules(studies, fallback=bundle_rules(bundle), appearance=bundle.appearance())
+    owners = joined_patients(cases, [*_same_files(cases), *(pair.cases for pair in pairs)])
+    labels = check_labels(studies, rules, owners=owners, assumed=assumed)
     return DeepFindings(bundle.name, bundle.sha256, encoded.reused, limit, tuple(pairs), labels)
 
 
@@ -208,15 +196,8 @@ def _indexed(collection: Collection, searcher: Searcher, workers: int | None) ->
 
 def _digests(cases: Sequence[Case], workers: int | None) -> list[str]:
     """The digests of the files; "" for a file that cannot be read, which `encode_all` reports."""
-
-    def digest(case: Case) -> str:
-        try:
-            return file_digest(Path(case.path))
-        except OSError:
-            return ""
-
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(digest, cases))
+        return list(pool.map(case_digest, cases))
 
 
 def _same_files(cases: Sequence[Case]) -> list[tuple[str, str]]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from index.case import ABNORMAL, LABEL_NAMES, Case
 from retrieval.decision.calibration import fit_platt, sigmoid
-from retrieval.decision.fit_rules import FEWEST
 from retrieval.decision.leave_patient_out import ranked_studies
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import FEWEST, LabelledStudies
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
 
@@ -98,30 +98,28 @@ def chance_of_error(other: Floats, assumed: float) -> Floats:
 
 
 def check_labels(
-    cases: Sequence[Case],
-    embeddings: NDArray[np.float32],
-    logits: NDArray[np.float32],
+    studies: LabelledStudies,
     rules: Rules,
     *,
     owners: Sequence[str] | None = None,
-    trained_on: Collection[int] = frozenset(),
     assumed: float = ASSUMED,
     least: float = LEAST,
 ) -> LabelCheck:
     """Vote on every study and list those whose labels are wrong with a chance of at least `least`.
 
-    cases V; embeddings (V, D) unit rows; logits (V,); `owners` (V) names who is left out with each radiograph, by
-    default its patient; `trained_on` the radiographs the model was trained on, as `Bundle.seen` numbers them; `assumed`
-    the share of wrong labels, above 0 and below 0.5.
+    `owners` names who is left out with each of the V radiographs, by default its patient; `assumed` is the share of
+    wrong labels, above 0 and below 0.5.
     """
+    cases, embeddings = studies.cases, studies.embeddings
     votes = _vote(cases, embeddings, rules, owners)
     calibrated, learned = _calibrated(votes.probabilities, votes.labels, votes.voted)
     other = np.where(votes.labels == ABNORMAL, 1 - calibrated, calibrated)
     chances = np.where(votes.voted, chance_of_error(other, assumed), 0.0)
     # Ties in the chance, which is clipped at either end, are broken by the other label's probability.
     listed = [study for study in np.lexsort((-other, -chances)) if chances[study] >= least]
-    classifier = np.bincount(votes.study_of, rules.probabilities(logits, embeddings)) / np.bincount(votes.study_of)
-    known = _trained_on(cases, votes.study_of, trained_on)
+    probabilities = rules.probabilities(studies.logits, embeddings)
+    classifier = np.bincount(votes.study_of, probabilities) / np.bincount(votes.study_of)
+    known = _trained_on(cases, votes.study_of, studies.trained_on)
     members = _members(votes.study_of)
     issues = []
     for study in listed:

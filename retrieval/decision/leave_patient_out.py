@@ -61,6 +61,11 @@ class Ranked:
         """The labels (V, K) of the nearest studies."""
         return self.labels[self.numbers]
 
+    @property
+    def nobody(self) -> bool:
+        """Whether a radiograph has no study of another patient: the index holds one patient only."""
+        return self.similarities.shape[1] == 0 or not np.isfinite(self.similarities[:, 0]).all()
+
 
 def ranked_studies(
     cases: Sequence[Case],

@@ -1,20 +1,20 @@
 """Thresholds that reach a wanted sensitivity, learned on the studies of an index.
 
-Only studies on whose patients the model was not trained teach (see `fit_rules`), each with its own patient left out of
-the vote. N radiographs of an index; S studies that teach.
+Only studies on whose patients the model was not trained teach (`decision.teachers`), each with its own patient left out
+of the vote. S studies teach.
 """
 
 import math
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import ABNORMAL, Case
-from retrieval.decision.fit_rules import FEWEST, study_votes, teachers
+from index.case import ABNORMAL
+from retrieval.decision.fit_rules import study_votes
 from retrieval.decision.leave_patient_out import ranked_studies
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import FEWEST, LabelledStudies
 from retrieval.errors import EvaluationError
 
 __all__ = ["Thresholds", "learn_thresholds", "threshold_for"]
@@ -31,30 +31,23 @@ class Thresholds:
     abnormal: int
 
 
-def learn_thresholds(
-    cases: Sequence[Case],
-    embeddings: NDArray[np.float32],
-    logits: NDArray[np.float32],
-    rules: Rules,
-    sensitivity: float,
-    *,
-    trained_on: Collection[int] = frozenset(),
-) -> Thresholds:
+def learn_thresholds(studies: LabelledStudies, rules: Rules, sensitivity: float) -> Thresholds:
     """The highest thresholds above which at least the share `sensitivity` of the index's abnormal studies lies.
 
-    cases N; embeddings (N, D) unit rows; logits (N,); trained_on: as `Bundle.seen` numbers the radiographs. Raises
-    EvaluationError if fewer than 20 abnormal studies may teach.
+    Raises EvaluationError if fewer than 20 abnormal studies may teach.
     """
-    rows, study_of, labels = teachers(cases, trained_on)
+    teachers = studies.teachers()
+    rows, study_of, labels = teachers.rows, teachers.study_of, teachers.labels
     abnormal = int((labels == ABNORMAL).sum())
     if abnormal < FEWEST:
         raise EvaluationError(
             f"the index has {abnormal} abnormal studies of patients on whom the model was not trained; a threshold for "
             f"a sensitivity needs at least {FEWEST}: use an index of more studies, or leave out --sensitivity"
         )
-    ranked = ranked_studies(cases, embeddings, rows, rules.k)
+    ranked = ranked_studies(studies.cases, studies.embeddings, rows, rules.k)
     vote = study_votes(ranked, study_of, rules.k, rules.temperature)
-    classifier = np.bincount(study_of, rules.probabilities(logits[rows], embeddings[rows])) / np.bincount(study_of)
+    probabilities = rules.probabilities(studies.logits[rows], studies.embeddings[rows])
+    classifier = np.bincount(study_of, probabilities) / np.bincount(study_of)
     scores = {"classifier": classifier, "knn": vote, "mean": (classifier + vote) / 2}
     learned = {name: threshold_for(labels, own, sensitivity) for name, own in scores.items()}
     return Thresholds(**learned, studies=len(labels), abnormal=abnormal)

@@ -5,17 +5,17 @@ Each study is scored as a new patient's would be: its own patient is left out, a
 plain measures (`images.measures`) of all studies are beside them; a study's are the means over its views.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import Case
-from retrieval.decision.fit_rules import FEWEST, study_votes, teachers
+from retrieval.decision.fit_rules import study_votes
 from retrieval.decision.leave_patient_out import Ranked, ranked_studies
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import FEWEST, LabelledStudies
 from retrieval.images.measures import MEASURES
 
 __all__ = [
@@ -140,22 +140,14 @@ def reference_scores(
     }
 
 
-def index_reference(
-    cases: Sequence[Case],
-    embeddings: NDArray[np.float32],
-    logits: NDArray[np.float32],
-    rules: Rules,
-    *,
-    trained_on: Collection[int] = frozenset(),
-) -> Reference | None:
-    """The reference of an index's own studies; None with fewer than 20 on whose patients the model was not trained.
-
-    cases N; embeddings (N, D) unit rows; logits (N,).
-    """
-    rows, study_of, labels = teachers(cases, trained_on)
-    if len(labels) < FEWEST:
+def index_reference(studies: LabelledStudies, rules: Rules) -> Reference | None:
+    """The reference of an index's own studies; None with fewer than 20 on whose patients the model was not trained."""
+    teachers = studies.teachers()
+    if len(teachers.labels) < FEWEST:
         return None
-    ranked = ranked_studies(cases, embeddings, rows, rules.k)
-    if ranked.similarities.shape[1] == 0 or not np.isfinite(ranked.similarities[:, 0]).all():
-        return None  # the index holds one patient only
-    return reference_of(reference_scores(ranked, embeddings[rows], logits[rows], study_of, rules), rules)
+    rows, study_of = teachers.rows, teachers.study_of
+    ranked = ranked_studies(studies.cases, studies.embeddings, rows, rules.k)
+    if ranked.nobody:
+        return None
+    scores = reference_scores(ranked, studies.embeddings[rows], studies.logits[rows], study_of, rules)
+    return reference_of(scores, rules)

@@ -16,8 +16,8 @@ from retrieval.dicom.structured_report import priors_of, structured_report
 from retrieval.errors import OutputError
 from retrieval.images.radiograph import read_frames
 from retrieval.notices import Notice
-from retrieval.query import Reader
-from retrieval.searcher import Filter, Searcher
+from retrieval.query import EVERYTHING, Reader, Scope
+from retrieval.searcher import Searcher
 
 __all__ = [
     "ArchiveAnswer",
@@ -41,10 +41,8 @@ class ArchiveAnswer:
 def search_for_archive(
     searcher: Searcher,
     images: Sequence[Path],
+    scope: Scope = EVERYTHING,
     *,
-    k: int | None = None,
-    patient: str | None = None,
-    where: Filter | None = None,
     heatmap: Path | None = None,
     one_study: bool = False,
     read: Reader = read_frames,
@@ -59,7 +57,7 @@ def search_for_archive(
     from pydicom.uid import generate_uid
 
     answer, overlays = searcher.search_with_overlays(
-        list(images), k=k, patient=patient, where=where, heatmap=heatmap, one_study=one_study, draw=True, read=read
+        list(images), scope, heatmap=heatmap, one_study=one_study, draw=True, read=read
     )
     origins = read_origins(answer.query.files)
     kept = searcher.layout == "dicom" and not searcher.site

@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.images.measures import TABLE, Measures, measure, packed
+from retrieval.images.measures import TABLE, Measures, packed
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
 from retrieval.notices import BLANKS, Notice, of_view
 from retrieval.wording import predicate
 
 __all__ = [
+    "ENCODING",
     "Batch",
     "Change",
     "EncodedCase",
+    "EncodingOptions",
     "EncodingReport",
     "Progress",
+    "case_digest",
     "encode_all",
     "encoded_batches",
     "file_digest",
@@ -49,6 +52,22 @@ THUMBNAIL_SIDE = 160
 PREVIEW_SIDE = 512  # by default
 # The number of radiographs read ahead. They are prepared and so small; memory is bounded by the working threads.
 _AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingOptions:
+    """How many radiographs are read and encoded.
+
+    `keep_blank`: whether blank radiographs are stored, and not among the unreadable ones. `preview`: pixels of the long
+    side of the previews; 0 makes none. `workers`: the number of threads that read files, by default Python's.
+    """
+
+    keep_blank: bool = True
+    preview: int = 0
+    workers: int | None = None
+
+
+ENCODING = EncodingOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,29 +137,25 @@ def encode_all(
     cases: Sequence[Case],
     encoder: Encoder,
     store: Callable[[Batch], bool],
+    options: EncodingOptions = ENCODING,
     *,
     done: int = 0,
-    keep_blank: bool = True,
-    workers: int | None = None,
     progress: Progress | None = None,
     change: Change | None = None,
-    preview: int = 0,
 ) -> EncodingReport:
     """Encode cases in their order, and pass each batch to `store`.
 
     store: returns whether the batch is on the disk, so that a later run need not encode it again. done: the number of
-    radiographs that need no encoding; `progress` counts them as done. keep_blank: whether blank radiographs are stored
-    and not among the unreadable ones. workers: threads that read files. change: what to encode instead of a radiograph.
-    preview: pixels of the long side of the previews; 0 makes none. A KeyboardInterrupt says how many radiographs are
-    done, and whether the same command continues from there.
+    radiographs that need no encoding; `progress` counts them as done. change: what to encode instead of a radiograph. A
+    KeyboardInterrupt says how many radiographs are done, and whether the same command continues from there.
     """
     encoded, total, resumable = 0, done + len(cases), True
     unreadable: list[tuple[str, str]] = []
     notices: list[Notice] = []
     try:
-        with closing(encoded_batches(cases, encoder, workers=workers, change=change, preview=preview)) as batches:
+        with closing(encoded_batches(cases, encoder, options, change=change)) as batches:
             for every in batches:
-                batch = every if keep_blank else _without_blank(every)
+                batch = every if options.keep_blank else _without_blank(every)
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
@@ -156,16 +171,15 @@ def encode_all(
 def encoded_batches(
     cases: Sequence[Case],
     encoder: Encoder,
+    options: EncodingOptions = ENCODING,
     *,
     size: int = 16,
-    workers: int | None = None,
     change: Change | None = None,
-    preview: int = 0,
 ) -> Generator[Batch, None, None]:
-    """Read, prepare and encode cases in their order; a batch holds up to `size` readable ones."""
+    """Read, prepare and encode cases in their order; a batch holds up to `size` readable ones, also blank ones."""
     prepared: list[_Prepared] = []
     unreadable: list[tuple[Case, str]] = []
-    for item in _prepared(cases, encoder, workers, change, preview):
+    for item in _prepared(cases, encoder, options, change):
         if isinstance(item, _Prepared):
             prepared.append(item)
         else:
@@ -217,6 +231,14 @@ def small_jpeg(pixels: NDArray[np.uint8], side: int) -> bytes:
     return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
 
 
+def case_digest(case: Case) -> str:
+    """The digest of a case's file; "" if it cannot be read."""
+    try:
+        return file_digest(Path(case.path))
+    except OSError:
+        return ""
+
+
 def shown_name(case: Case) -> str:
     """The name of a case's file for messages: its path, or the case's own name where that is a pseudonym.
 
@@ -229,7 +251,7 @@ def shown_name(case: Case) -> str:
 
 
 def _prepared(
-    cases: Sequence[Case], encoder: Encoder, workers: int | None, change: Change | None, preview: int
+    cases: Sequence[Case], encoder: Encoder, options: EncodingOptions, change: Change | None
 ) -> Generator["_Prepared | tuple[Case, str]", None, None]:
     def prepare(case: Case) -> _Prepared | tuple[Case, str]:
         try:
@@ -238,12 +260,12 @@ def _prepared(
             return case, str(error)
         pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        measures = measure(pixels, encoder.bundle.preprocessing.size)
+        measures = encoder.measure(pixels)
         notices = of_view(case.case, radiograph.notices)
-        larger = small_jpeg(pixels, preview) if preview else b""
-        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, measures, larger)
+        preview = small_jpeg(pixels, options.preview) if options.preview else b""
+        return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, measures, preview)
 
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(options.workers)
     waiting: deque[Future[_Prepared | tuple[Case, str]]] = deque()
     try:
         for case in cases:
@@ -261,6 +283,7 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         empty = np.empty((0, encoder.bundle.dimension), np.float32)
         return Batch([], empty, np.empty(0, np.float32), [], [], unreadable)
     encoded = encoder.encode_prepared([item.picture for item in prepared])
+    encoded = encoder.harmonised(encoded, [item.measures for item in prepared])
     sound = usable(encoded)
     kept = [item for item, good in zip(prepared, sound, strict=True) if good]
     broken = [item.case for item, good in zip(prepared, sound, strict=True) if not good]

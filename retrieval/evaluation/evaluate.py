@@ -18,6 +18,7 @@ from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
 from retrieval.decision.operating_point import Thresholds, learn_thresholds
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.picture_hash import picture_hashes, same_picture
@@ -42,7 +43,7 @@ from retrieval.frames import frame_of
 from retrieval.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
-from retrieval.wording import PREDICTORS, estimate_text, metric_title, sentence
+from retrieval.wording import PREDICTORS, estimate_text, listed, metric_title, sentence
 
 if TYPE_CHECKING:
     from retrieval.frames import DataFrame
@@ -251,14 +252,9 @@ def _worklist(predictions: Sequence[StudyPrediction], rounds: int, seed: int) ->
 
 def _thresholds(searcher: Searcher, sensitivity: float) -> Thresholds:
     index = searcher.index
-    return learn_thresholds(
-        index.cases(),
-        index.embeddings(),
-        index.logits(),
-        searcher.rules,
-        sensitivity,
-        trained_on=searcher.encoder.bundle.seen(),
-    )
+    seen = searcher.encoder.bundle.seen()
+    studies = LabelledStudies(index.cases(), index.embeddings(), index.logits(), seen)
+    return learn_thresholds(studies, searcher.rules, sensitivity)
 
 
 def frozen(searcher: Searcher) -> Searcher:
@@ -280,7 +276,7 @@ def _refuse_known_patients(searcher: Searcher, cases: Sequence[Case]) -> None:
     known = sorted(patients & {case.patient for case in searcher.index.cases()})
     if known:
         raise EvaluationError(
-            f"{len(known)} of {len(patients)} patients are in the index ({_some(known)}): the figures would say "
+            f"{len(known)} of {len(patients)} patients are in the index ({listed(known)}): the figures would say "
             "nothing about new patients; evaluate another split, or build an index without these patients"
         )
 
@@ -301,7 +297,7 @@ def _refuse_known_radiographs(searcher: Searcher, cases: Sequence[Case]) -> None
             in_training.append(case.case)
     if in_index:
         raise EvaluationError(
-            f"{len(in_index)} of {len(cases)} radiographs are in the index under another patient ({_some(in_index)}); "
+            f"{len(in_index)} of {len(cases)} radiographs are in the index under another patient ({listed(in_index)}); "
             "remove them from the index or from the collection (the command audit lists duplicates)"
         )
     _refuse_trained_on(in_training, len(cases))
@@ -322,13 +318,9 @@ def refuse_trained(searcher: Searcher, predictions: Sequence[StudyPrediction]) -
 def _refuse_trained_on(cases: Sequence[str], number: int) -> None:
     if cases:
         raise EvaluationError(
-            f"the model was trained on {len(cases)} of {number} radiographs ({_some(cases)}): the figures would say "
+            f"the model was trained on {len(cases)} of {number} radiographs ({listed(cases)}): the figures would say "
             "nothing about new radiographs; evaluate other radiographs, or use another model"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _notices(searcher: Searcher, collection: Collection) -> tuple[Notice, ...]:

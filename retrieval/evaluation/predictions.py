@@ -11,9 +11,10 @@ from index.reader import Hit
 from retrieval.answer import FindingShare
 from retrieval.datasets.collection import Collection
 from retrieval.decision.findings import names_of
-from retrieval.encoding.batches import Batch, Change, EncodedCase, encode_all, stack
+from retrieval.encoding.batches import Batch, Change, EncodedCase, EncodingOptions, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.images.measures import MEASURES, measure_rows
+from retrieval.query import Scope
 from retrieval.searcher import Searcher
 
 __all__ = ["StudyPrediction", "predict_studies"]
@@ -118,7 +119,9 @@ def predict_studies(
             studies.setdefault(row.case.study, []).append(row)
         return False
 
-    report = encode_all(collection.cases, searcher.encoder, store, workers=workers, progress=progress, change=change)
+    report = encode_all(
+        collection.cases, searcher.encoder, store, EncodingOptions(workers=workers), progress=progress, change=change
+    )
     ranking, lesions = Ranking(searcher.index.cases(), searcher.index.embeddings()), collection.lesions()
     return [_predict(searcher, ranking, views, lesions) for views in studies.values()], report.unreadable
 
@@ -129,7 +132,7 @@ def _predict(
     together = stack(views)
     rules = searcher.rules
     measures = [view.measures for view in views if view.measures is not None]
-    judgement = searcher.scores(together, measures, shown=max(DEPTHS))
+    judgement = searcher.scores(together, Scope(k=max(DEPTHS)), measures=measures)
     cases = tuple(view.case for view in views)
     similarities = ranking.similarities(together.embeddings)
     return StudyPrediction(

@@ -21,7 +21,6 @@ __all__ = [
     "heatmap_png",
     "overlay",
     "overlay_files",
-    "radiograph_jpeg",
     "radiograph_png",
     "strongest_region",
     "write_overlay",
@@ -60,11 +59,6 @@ def heatmap_png(heatmap: Heatmap, side: int = _SIDE, levels: int = _LEVELS) -> b
 def radiograph_png(pixels: NDArray[np.uint8], side: int) -> bytes:
     """A radiograph (H, W) or (H, W, 3) BGR as PNG, at most `side` pixels on the long side, never enlarged."""
     return _png(shrink(pixels, side))
-
-
-def radiograph_jpeg(pixels: NDArray[np.uint8], side: int, quality: int = 85) -> bytes:
-    """A radiograph (H, W) or (H, W, 3) BGR as JPEG, at most `side` pixels on the long side, never enlarged."""
-    return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
 def strongest_region(heatmap: Heatmap) -> str:

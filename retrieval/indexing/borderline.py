@@ -5,7 +5,7 @@ changed and encoded in all T trials.
 """
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.case import ABNORMAL, Case
+from index.case import ABNORMAL
 from retrieval.decision.borderline import Borderline, width
-from retrieval.decision.fit_rules import FEWEST, teachers
 from retrieval.decision.leave_patient_out import StudyMatrix
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies, Teachers
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.images.corruptions import CORRUPTIONS, corrupt
+from retrieval.images.measures import Measures
 from retrieval.images.radiograph import read_radiograph
 
 __all__ = ["with_borderline"]
@@ -47,30 +48,26 @@ class _Trial:
 
 def with_borderline(
     rules: Rules,
+    studies: LabelledStudies,
     *,
     encoder: Encoder,
-    cases: Sequence[Case],
-    encoded: Encoded,
-    trained_on: Collection[int] = frozenset(),
     paths: Mapping[str, str] | None = None,
     budget: int = BUDGET,
     workers: int | None = None,
-    seed: int = 0,
 ) -> Rules:
-    """The rules with the widths of borderline predictions (`decision.borderline`) of these N cases.
+    """The rules with the widths of borderline predictions (`decision.borderline`) of these studies.
 
-    rules, cases, encoded, trained_on: as `decision.fit_rules.learn_rules` gave and took them. paths: the file of each
-    case by its name, for records without a path. The studies nearest to each threshold are read and encoded again, each
-    under one mild change in turn, until about `budget` radiographs are, or an eighth of a small index. Their own
-    patients never vote. The rules stay as they are where too few studies teach, or where too few files can be read.
+    rules: as `decision.fit_rules.learn_rules` learned them of the studies. paths: the file of each case by its name,
+    for records without a path. The studies nearest to each threshold are read and encoded again, each under one mild
+    change in turn, until about `budget` radiographs are, or an eighth of a small index. Their own patients never vote.
+    The rules stay as they are where too few studies teach, or where too few files can be read.
     """
-    rows, study_of, labels = teachers(cases, trained_on)
-    if np.bincount(labels, minlength=2).min() < FEWEST:
+    teachers = studies.teachers()
+    if not teachers.enough:
         return rules
-    predictions = _Predictions(rules, cases, encoded)
-    budget = min(budget, max(_LEAST, len(cases) // _SHARE))
-    trials = _trials(predictions, rows, study_of, budget, seed)
-    files = [Path((paths or {}).get(case.case, case.path)) for case in cases]
+    predictions = _Predictions(rules, studies)
+    trials = _trials(predictions, teachers, min(budget, max(_LEAST, len(studies.cases) // _SHARE)))
+    files = [Path((paths or {}).get(case.case, case.path)) for case in studies.cases]
     shifts = _shifts(predictions, trials, files, encoder, workers)
     widths: list[float] = []
     for reader in (0, 1):
@@ -86,11 +83,11 @@ def with_borderline(
 class _Predictions:
     """What an index predicts for radiographs of its own patients, who are left out of it."""
 
-    def __init__(self, rules: Rules, cases: Sequence[Case], encoded: Encoded) -> None:
+    def __init__(self, rules: Rules, studies: LabelledStudies) -> None:
         self.rules = rules
-        self.encoded = encoded
-        self._matrix = StudyMatrix(cases, encoded.embeddings)
-        self._owner_of = np.unique([case.patient for case in cases], return_inverse=True)[1]
+        self._studies = studies
+        self._matrix = StudyMatrix(studies.cases, studies.embeddings)
+        self._owner_of = np.unique([case.patient for case in studies.cases], return_inverse=True)[1]
 
     def of(self, rows: NDArray[np.int64], encoded: Encoded) -> Floats:
         """Probability of classifier and vote, and similarity to the nearest study (R, 3).
@@ -110,13 +107,12 @@ class _Predictions:
 
     def plain(self, rows: NDArray[np.int64]) -> Floats:
         """The same of the radiographs as they are."""
-        return self.of(rows, Encoded(self.encoded.embeddings[rows], self.encoded.logits[rows]))
+        return self.of(rows, Encoded(self._studies.embeddings[rows], self._studies.logits[rows]))
 
 
-def _trials(
-    predictions: _Predictions, rows: NDArray[np.int64], study_of: NDArray[np.int64], budget: int, seed: int
-) -> list[_Trial]:
+def _trials(predictions: _Predictions, teachers: Teachers, budget: int) -> list[_Trial]:
     """The studies nearest to either threshold, each with a change, of `budget` radiographs together."""
+    rows, study_of = teachers.rows, teachers.study_of
     studies = np.unique(np.linspace(0, study_of.max(), _CANDIDATES).astype(int))
     views = {int(study): tuple(rows[study_of == study][:_VIEWS].tolist()) for study in studies}
     flat = np.array([row for own in views.values() for row in own])
@@ -132,7 +128,7 @@ def _trials(
             if left <= 0:
                 break
             own = views[int(studies[position])]
-            trials.append(_Trial(own, names[(number + seed) % len(names)], reader))
+            trials.append(_Trial(own, names[number % len(names)], reader))
             left -= len(own)
     return trials
 
@@ -146,25 +142,27 @@ def _shifts(
 ) -> list[tuple[_Trial, Floats]]:
     """By how much each trial moves classifier, vote and similarity (3,); without trials whose files cannot be read."""
 
-    def prepared(trial: _Trial) -> list[NDArray[np.uint8]] | None:
+    def changed_radiographs(trial: _Trial) -> list[tuple[NDArray[np.uint8], Measures]] | None:
         try:
-            return [
-                encoder.prepare(corrupt(read_radiograph(files[row]).pixels, trial.change, 0, zlib.crc32(b"%d" % row)))
+            pixels = [
+                corrupt(read_radiograph(files[row]).pixels, trial.change, 0, zlib.crc32(b"%d" % row))
                 for row in trial.rows
             ]
         except RadiographError:
             return None
+        return [(encoder.prepare(own), encoder.measure(own)) for own in pixels]
 
     with ThreadPoolExecutor(workers) as pool:
-        read = [(trial, pictures) for trial, pictures in zip(trials, pool.map(prepared, trials), strict=True)]
-    done = [(trial, pictures) for trial, pictures in read if pictures is not None]
+        read = list(zip(trials, pool.map(changed_radiographs, trials), strict=True))
+    done = [(trial, own) for trial, own in read if own is not None]
     if not done:
         return []
     rows = np.array([row for trial, _ in done for row in trial.rows])
-    pictures = [picture for _, own in done for picture in own]
+    pictures = [picture for _, own in done for picture, _ in own]
     parts = [encoder.encode_prepared(pictures[at : at + _AT_ONCE]) for at in range(0, len(pictures), _AT_ONCE)]
-    changed = Encoded(
-        np.concatenate([part.embeddings for part in parts]), np.concatenate([part.logits for part in parts])
+    changed = encoder.harmonised(
+        Encoded(np.concatenate([part.embeddings for part in parts]), np.concatenate([part.logits for part in parts])),
+        [measures for _, own in done for _, measures in own],
     )
     moved = predictions.of(rows, changed) - predictions.plain(rows)
     starts = np.cumsum([0, *(len(trial.rows) for trial, _ in done)])[:-1]

@@ -5,11 +5,11 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from dataclasses import replace as replaced
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,20 +17,23 @@ from index.builder import IndexBuilder
 from index.case import Case
 from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
-from retrieval.decision.fit_rules import learn_rules, teachers
-from retrieval.decision.local_classifier import ClassifierTrial, Teaching, try_local_classifier
+from retrieval.decision.fit_rules import learn_rules
+from retrieval.decision.local_classifier import ClassifierTrial, try_local_classifier
 from retrieval.decision.measure_limits import KEY, stored_limits, stored_measures
 from retrieval.decision.reference import NOTHING_KNOWN, Reference, index_reference
 from retrieval.decision.rules import DEFAULTS, Rules
-from retrieval.encoding.batches import PREVIEW_SIDE, Batch, Progress, encode_all, file_digest
+from retrieval.decision.teachers import LabelledStudies
+from retrieval.encoding.batches import ENCODING, PREVIEW_SIDE, Batch, EncodingOptions, Progress, encode_all, file_digest
 from retrieval.encoding.bundle import BUNDLED, Bundle
-from retrieval.encoding.encoder import Encoded, Encoder
+from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
 from retrieval.indexing.borderline import with_borderline
 from retrieval.notices import Code, Notice
 from retrieval.wording import anonymous_sentence, warnings_of_files
 
 __all__ = [
+    "BUILD",
+    "BuildOptions",
     "BuildReport",
     "Report",
     "build_index",
@@ -42,6 +45,9 @@ __all__ = [
     "resumed_cases",
     "with_classifier",
 ]
+
+Complete = Callable[[Rules, LabelledStudies], Rules]
+"""Adds to the rules what needs the radiographs of the studies themselves, as `with_borderline` does."""
 
 _TEXTS = {
     "quarantined": "reason",
@@ -93,29 +99,53 @@ class BuildReport(Report):
     synthetic: bool = False
     seconds: float = 0.0
 
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        cases: Sequence[Case],
+        rules: Rules,
+        *,
+        quarantined: tuple[tuple[str, str], ...] = (),
+        **more: Any,
+    ) -> Self:
+        """The report of an index with these cases; `more` are other fields."""
+        studies, patients = {case.study for case in cases}, {case.patient for case in cases}
+        return cls(str(path), len(cases), len(studies), len(patients), quarantined, rules, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions(EncodingOptions):
+    """How an index is built: how its radiographs are encoded, how fast it is searched, and where its vectors are.
+
+    Blank radiographs are quarantined unless `keep_blank`; the index keeps previews, for comparisons. `demand`: the
+    recall and speed that the search must reach, as fields of `vectors.base.Demand`. `store`: where the vectors are kept
+    if not in the index: {"kind": "milvus", "uri": ...} and other fields of `MilvusSettings`, without a token.
+    """
+
+    keep_blank: bool = False
+    preview: int = PREVIEW_SIDE
+    demand: Mapping[str, float] = field(default_factory=dict)
+    store: Mapping[str, str] = field(default_factory=dict)
+
+
+BUILD = BuildOptions()
+
 
 def build_index(
     collection: Collection,
     path: Path,
+    options: BuildOptions = BUILD,
     *,
     model: Path | None = None,
     replace: bool = False,
-    demand: Mapping[str, float] | None = None,
-    store: Mapping[str, str] | None = None,
-    keep_blank: bool = False,
-    preview: int = PREVIEW_SIDE,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build an index of a collection at `path`, with the model bundle in `model` (by default the bundled model).
 
-    demand: the recall and speed that the search must reach, as fields of `vectors.base.Demand`. store: where the
-    vectors are kept if not in the index: {"kind": "milvus", "uri": ...} and other fields of `MilvusSettings`, without a
-    token. keep_blank: index blank radiographs as well, which are quarantined otherwise. preview: pixels of the long
-    side of the previews that are kept for comparisons; 0 keeps none. `progress` is called with
-    (radiographs done, all). An unreadable radiograph is quarantined and reported. Until the build is finished, `path`
-    holds no index, or the former one. The same call continues an interrupted build, and encodes those radiographs again
-    whose files have changed since.
+    `progress` is called with (radiographs done, all). An unreadable radiograph is quarantined and reported. Until the
+    build is finished, `path` holds no index, or the former one. The same call continues an interrupted build, and
+    encodes those radiographs again whose files have changed since.
 
     Raises IndexBusy if `path` holds an index and `replace` is false, BundleError, and CollectionError if no radiograph
     can be read.
@@ -128,19 +158,16 @@ def build_index(
         path,
         model=bundle.folder,
         dimension=bundle.dimension,
-        fingerprint=fingerprint(collection, bundle, keep_blank=keep_blank, preview=preview),
+        fingerprint=fingerprint(collection, bundle, options),
         replace=replace,
     ) as build:
         resumed = resumed_cases(build, collection)
-        notices = encode_remaining(
-            build, collection, encoder, keep_blank=keep_blank, preview=preview, workers=workers, progress=progress
-        )
-        settings = collection_metadata(collection) | {"demand": dict(demand or {}), "store": dict(store or {})}
-        settings["previews"] = preview
+        notices = encode_remaining(build, collection, encoder, options, progress)
+        settings = collection_metadata(collection) | {"demand": dict(options.demand), "store": dict(options.store)}
+        settings["previews"] = options.preview
         paths = {case.case: case.path for case in collection.cases}
-        report = finish_build(
-            build, path, settings, bundle, partial(with_borderline, encoder=encoder, paths=paths, workers=workers)
-        )
+        complete = partial(with_borderline, encoder=encoder, paths=paths, workers=options.workers)
+        report = finish_build(build, path, settings, bundle, complete)
     return replaced(
         report,
         notices=(*collection.notices, *report.notices, *notices),
@@ -155,19 +182,18 @@ def finish_build(
     path: Path,
     settings: Mapping[str, object],
     bundle: Bundle,
-    complete: Callable[..., Rules] | None = None,
+    complete: Complete | None = None,
 ) -> BuildReport:
     """Learn the decision rules from the added cases, and move the index to `path`.
 
     settings: further metadata of the index. bundle: its own rules are used if there are too few cases to learn from.
-    complete: adds to the rules what needs the radiographs themselves, as `with_borderline` does. Raises
-    CollectionError if no case was added.
+    Raises CollectionError if no case was added.
     """
     cases, quarantined = build.cases(), build.quarantined()
     if not cases:
         first = next(iter(quarantined.values()), "the collection is empty")
         raise CollectionError(f"none of the {len(quarantined)} radiographs could be read; the first: {first}")
-    learned = learn_decisions(cases, build, bundle, complete)
+    learned = learn_decisions(build, bundle, complete)
     rules = learned.rules
     names = sorted({case.label_name for case in cases})
     reference = None if learned.reference is None else learned.reference.to_dict()
@@ -175,14 +201,12 @@ def finish_build(
     for key, value in {**settings, **kept}.items():
         build.set_metadata(key, value)
     build.finish()
-    return BuildReport(
-        path=str(path),
-        cases=len(cases),
-        notices=tuple(Notice(Code.ONE_LABEL, detail={"label": name}) for name in names if len(names) == 1),
-        studies=len({case.study for case in cases}),
-        patients=len({case.patient for case in cases}),
+    return BuildReport.of(
+        path,
+        cases,
+        rules,
         quarantined=tuple(quarantined.items()),
-        rules=rules,
+        notices=tuple(Notice(Code.ONE_LABEL, detail={"label": name}) for name in names if len(names) == 1),
         trial=learned.trial,
     )
 
@@ -196,32 +220,20 @@ class Learned:
     reference: Reference | None
 
 
-def learn_decisions(
-    cases: Sequence[Case], build: IndexBuilder, bundle: Bundle, complete: Callable[..., Rules] | None = None
-) -> Learned:
+def learn_decisions(build: IndexBuilder, bundle: Bundle, complete: Complete | None = None) -> Learned:
     """Learn the rules, try a classifier of the index's own studies beside the model's, and note their scores.
 
-    Only studies on whose patients the model was not trained teach. cases: those of the build. complete: as of
-    `finish_build`.
+    Only studies on whose patients the model was not trained teach.
     """
-    embeddings, logits = build.embeddings(), build.logits()
+    cases = build.cases()
     trained_on = bundle.seen_in(cases, (picture for batch in build.batches() for picture in batch.thumbnails))
-    rules = learn_rules(
-        cases,
-        embeddings,
-        logits,
-        trained_on=trained_on,
-        fallback=bundle_rules(bundle),
-        appearance=bundle.appearance(),
-    )
-    rows, study_of, labels = teachers(cases, trained_on)
-    owners = dict(zip(study_of.tolist(), (cases[row].patient for row in rows), strict=True))
-    patients = [owners[study] for study in range(len(labels))]
-    trial = try_local_classifier(Teaching(embeddings[rows], logits[rows], study_of, labels, patients))
+    studies = LabelledStudies(cases, build.embeddings(), build.logits(), trained_on)
+    rules = learn_rules(studies, fallback=bundle_rules(bundle), appearance=bundle.appearance())
+    trial = try_local_classifier(studies.teaching(studies.teachers()))
     rules = with_classifier(rules, trial)
     if complete:
-        rules = complete(rules, cases=cases, encoded=Encoded(embeddings, logits), trained_on=trained_on)
-    reference = index_reference(cases, embeddings, logits, rules, trained_on=trained_on)
+        rules = complete(rules, studies)
+    reference = index_reference(studies, rules)
     if reference and trial and trial.classifier:
         reference = reference.with_classifier(np.array(trial.probabilities), rules.classifier_threshold)
     known = (reference or NOTHING_KNOWN).with_measures(*stored_measures(build))
@@ -268,14 +280,7 @@ def resumed_cases(build: IndexBuilder, collection: Collection) -> int:
 
 
 def encode_remaining(
-    build: IndexBuilder,
-    collection: Collection,
-    encoder: Encoder,
-    *,
-    keep_blank: bool,
-    preview: int,
-    workers: int | None,
-    progress: Progress | None,
+    build: IndexBuilder, collection: Collection, encoder: Encoder, options: EncodingOptions, progress: Progress | None
 ) -> list[Notice]:
     """Add every case that the build does not have yet; gives the notices about them."""
 
@@ -288,28 +293,18 @@ def encode_remaining(
 
     done = build.done()
     remaining = [case for case in collection.cases if case.case not in done]  # unreadable files are tried again
-    report = encode_all(
-        remaining,
-        encoder,
-        store,
-        done=len(done),
-        keep_blank=keep_blank,
-        preview=preview,
-        workers=workers,
-        progress=progress,
-    )
+    report = encode_all(remaining, encoder, store, options, done=len(done), progress=progress)
     return report.notices
 
 
-def fingerprint(
-    collection: Collection, bundle: Bundle, *, keep_blank: bool = False, preview: int = PREVIEW_SIDE
-) -> str:
+def fingerprint(collection: Collection, bundle: Bundle, options: EncodingOptions = ENCODING) -> str:
     """A hash of the model, of every record, and of the options: of whatever makes an index.
 
     An interrupted build continues only if it is the same.
     """
     records = [asdict(collection.stored(case)) for case in collection.cases]
-    return hashlib.sha256(json.dumps([bundle.sha256, keep_blank, preview, records]).encode()).hexdigest()
+    made_of = [bundle.sha256, options.keep_blank, options.preview, records]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
 def bundle_rules(bundle: Bundle) -> Rules:

@@ -27,11 +27,10 @@ from retrieval.datasets.cache_folder import cache_folder
 from retrieval.datasets.collection import Collection
 from retrieval.decision.calibration import fit_platt, sigmoid
 from retrieval.decision.familiarity import familiarity
-from retrieval.decision.fit_rules import NEIGHBOURS, TEMPERATURES, fit_rules, study_votes
+from retrieval.decision.fit_rules import NEIGHBOURS, TEMPERATURES, Lesson, fit_rules, study_votes
 from retrieval.decision.leave_patient_out import Ranked, ranked_queries
 from retrieval.decision.local_classifier import (
     ClassifierTrial,
-    Teaching,
     log_losses,
     paired_gain,
     try_local_classifier,
@@ -39,7 +38,8 @@ from retrieval.decision.local_classifier import (
 from retrieval.decision.measure_limits import KEY, MeasureLimits, learn_measure_limits, stored_measures
 from retrieval.decision.reference import Reference, reference_of, reference_scores
 from retrieval.decision.rules import Rules
-from retrieval.encoding.batches import Progress, file_digest
+from retrieval.decision.teachers import LabelledStudies
+from retrieval.encoding.batches import EncodingOptions, Progress, case_digest
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.probes import Appearance
@@ -47,27 +47,14 @@ from retrieval.errors import CollectionError
 from retrieval.indexing.build import encode_remaining, fingerprint, resumed_cases, with_classifier
 from retrieval.indexing.update import require_same_site
 from retrieval.notices import Notice
+from retrieval.own_patients import stored_prefixes
 from retrieval.searcher import RULES_SINCE, stored_rules
+from retrieval.wording import listed
 
-__all__ = ["CalibrationReport", "LocalStudies", "calibrate_index", "calibrated", "undo_calibration"]
+__all__ = ["CalibrationReport", "calibrate_index", "calibrated", "undo_calibration"]
 
 FEWEST_PATIENTS = 20
 _KEPT = 5  # former rules that `undo_calibration` can bring back, the newest first
-
-
-@dataclass(frozen=True, slots=True)
-class LocalStudies:
-    """Encoded labelled studies of an index's own hospital: cases N, embeddings (N, D), logits (N,) of the model's."""
-
-    cases: Sequence[Case]
-    embeddings: NDArray[np.float32]
-    logits: NDArray[np.float32]
-
-    def teaching(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """All rows (N,), the number of each one's study (N,), and the studies' labels (S,)."""
-        _, first, study_of = np.unique([case.study for case in self.cases], return_index=True, return_inverse=True)
-        labels = np.array([self.cases[row].label for row in first], np.int64)
-        return np.arange(len(self.cases)), np.asarray(study_of, np.int64), labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +124,11 @@ def calibrate_index(
         _require_new(collection.cases, reader)
         _require_enough(collection.cases)
         encoder = Encoder.open(reader.model)
-    with _cache(collection, encoder.bundle, path) as build:
+    options = EncodingOptions(keep_blank, workers=workers)
+    with _cache(collection, path, encoder.bundle, options) as build:
         resumed = resumed_cases(build, collection)
-        notices = encode_remaining(
-            build, collection, encoder, keep_blank=keep_blank, preview=0, workers=workers, progress=progress
-        )
-        local = LocalStudies(build.cases(), build.embeddings(), build.logits())
+        notices = encode_remaining(build, collection, encoder, options, progress)
+        local = LabelledStudies(build.cases(), build.embeddings(), build.logits())
         pictures = [picture for batch in build.batches() for picture in batch.thumbnails]
         measures = stored_measures(build)
         quarantined = tuple(build.quarantined().items())
@@ -158,11 +144,10 @@ def calibrate_index(
         reference = learned.reference.with_measures(*measures)
         limits = replace(learn_measure_limits(*measures), local=True)
         writer.set_values("calibrate", detail, _values(reader, learned.rules, reference, limits))
-    labels = local.teaching()[2]
     return CalibrationReport(
         path=str(path),
         studies=learned.studies,
-        abnormal=int(labels.sum()),
+        abnormal=int(local.everyone().labels.sum()),
         patients=len({case.patient for case in local.cases}),
         unfamiliar=learned.unfamiliar,
         former=former,
@@ -179,7 +164,7 @@ def calibrate_index(
 def calibrated(
     cases: Sequence[Case],
     embeddings: NDArray[np.float32],
-    local: LocalStudies,
+    local: LabelledStudies,
     former: Rules,
     appearance: Appearance | None = None,
 ) -> Calibration:
@@ -187,36 +172,25 @@ def calibrated(
 
     former: the rules that are in use, whose parts stay the familiar ones. The same input gives the same rules.
     """
-    teaching = local.teaching()
-    _, study_of, labels = teaching
+    teachers = local.everyone()
+    teaching = local.teaching(teachers)
+    study_of, labels, patients = teachers.study_of, teachers.labels, teaching.patients
     ranked = ranked_queries(cases, embeddings, local.embeddings, max(*NEIGHBOURS, former.k))
-    patients = [case.patient for case in local.cases]
-    owners = patients_of(study_of, patients)
     rules = fit_rules(
-        ranked,
-        local.cases,
-        local.embeddings,
-        local.logits,
-        teaching,
+        Lesson(local, teachers, ranked),
         fallback=replace(former, local=None),
         appearance=appearance,
         parts=former.parts,
-        choose_vote=partial(_vote, former, owners),
+        choose_vote=partial(_vote, former, patients),
         source=f"calibrated on {len(labels)} local studies ({labels.sum()} abnormal) of {len(set(patients))} patients",
     )
-    trial = try_local_classifier(Teaching(local.embeddings, local.logits, study_of, labels, owners))
+    trial = try_local_classifier(teaching)
     rules = with_classifier(rules, trial)
     scores = reference_scores(ranked, local.embeddings, local.logits, study_of, rules)
     if trial and trial.classifier:
         scores["classifier"] = np.array(trial.probabilities)  # of studies that did not teach it
     unfamiliar = _unfamiliar(local, ranked, study_of, former, appearance)
     return Calibration(rules, trial, reference_of(scores, rules), len(labels), unfamiliar)
-
-
-def patients_of(study_of: NDArray[np.int64], patients: Sequence[str]) -> list[str]:
-    """The patient of each of S studies, from the study's number (N,) and the patient of each of N radiographs."""
-    owners = dict(zip(study_of.tolist(), patients, strict=True))
-    return [owners[study] for study in range(len(owners))]
 
 
 def _vote(
@@ -276,7 +250,7 @@ def _values(reader: IndexReader, rules: Rules, reference: Reference, limits: Mea
 
 
 def _unfamiliar(
-    local: LocalStudies, ranked: Ranked, study_of: NDArray[np.int64], rules: Rules, appearance: Appearance | None
+    local: LabelledStudies, ranked: Ranked, study_of: NDArray[np.int64], rules: Rules, appearance: Appearance | None
 ) -> int:
     """How many of the local studies are unlike the index by the rules."""
     nearest = ranked.similarities[:, 0].astype(np.float64)
@@ -286,13 +260,16 @@ def _unfamiliar(
 
 
 @contextmanager
-def _cache(collection: Collection, bundle: Bundle, path: Path) -> Iterator[IndexBuilder]:
+def _cache(collection: Collection, path: Path, bundle: Bundle, options: EncodingOptions) -> Iterator[IndexBuilder]:
     """A partial index for the encoded radiographs, readable by its owner alone; an interrupted block leaves it."""
     name = hashlib.sha256(f"{collection.root.resolve()} {path.resolve()}".encode(errors="surrogateescape"))
     folder = cache_folder() / "calibrate" / name.hexdigest()[:16]
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with IndexBuilder.start(
-        folder, model=bundle.folder, dimension=bundle.dimension, fingerprint=fingerprint(collection, bundle)
+        folder,
+        model=bundle.folder,
+        dimension=bundle.dimension,
+        fingerprint=fingerprint(collection, bundle, options),
     ) as build:
         yield build
         with suppress(IndexFailure, OSError):  # a cache that cannot be removed only takes room
@@ -319,29 +296,21 @@ def _require_enough(cases: Sequence[Case]) -> None:
 
 def _require_new(cases: Sequence[Case], index: IndexReader) -> None:
     """Raise CollectionError where the index holds a patient or a radiograph of the cases."""
-    stored = index.metadata("prefixes")
-    prefixes = ["", *(stored if isinstance(stored, list) else [])]
+    prefixes = ["", *stored_prefixes(index)]
     patients = sorted({case.patient for case in cases})
     known = index.find("patient", {prefix + patient for prefix in prefixes for patient in patients})
     if known:
         names = sorted({case.patient for case in known})
         raise CollectionError(
-            f"the index holds {len(names)} of the {len(patients)} local patients ({_some(names)}): they would vote on "
+            f"the index holds {len(names)} of the {len(patients)} local patients ({listed(names)}): they would vote on "
             "themselves; leave them out; nothing is changed"
         )
-    digests = {case.digest or _digest(case) for case in cases} - {""}
+    digests = {case.digest or case_digest(case) for case in cases} - {""}
     if copies := index.find("digest", digests):
         raise CollectionError(
             f"the index holds {len(copies)} of the local radiographs under other patients "
-            f"({_some([case.case for case in copies])}); leave them out; nothing is changed"
+            f"({listed([case.case for case in copies])}); leave them out; nothing is changed"
         )
-
-
-def _digest(case: Case) -> str:
-    try:
-        return file_digest(Path(case.path))
-    except OSError:
-        return ""  # reported when it is read
 
 
 def _require_untrained(cases: Sequence[Case], seen: frozenset[int]) -> None:
@@ -349,7 +318,7 @@ def _require_untrained(cases: Sequence[Case], seen: frozenset[int]) -> None:
     trained = [case.case for case in cases if case.digest and digest_number(case.digest) in seen]
     if trained:
         raise CollectionError(
-            f"the model was trained on {len(trained)} of the {len(cases)} local radiographs ({_some(trained)}): their "
+            f"the model was trained on {len(trained)} of the {len(cases)} local radiographs ({listed(trained)}): their "
             "probabilities say nothing about new ones; leave them out; nothing is changed"
         )
 
@@ -362,7 +331,3 @@ def _require_familiar(learned: Calibration) -> None:
             "nothing indexed is like them; no threshold helps there: build an index of studies like them; nothing is "
             "changed"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

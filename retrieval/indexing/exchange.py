@@ -78,10 +78,8 @@ def import_index(
     ) as build:
         known, done = build.done(), 0
         for batch in batches:
-            new = [row for row, case in enumerate(batch.cases) if case.case not in known]
             try:
-                chosen = batch.select(new)
-                build.add(chosen.cases, chosen.embeddings, chosen.thumbnails, chosen.logits, chosen.extras)
+                build.add_missing(batch, known)
             except ValueError as error:
                 raise IndexFailure(f"{source} is damaged: {error}; export it again") from error
             done += len(batch.cases)
@@ -92,13 +90,10 @@ def import_index(
             build.set_metadata(key, value)
         cases, rules = build.cases(), Rules.from_dict(values["rules"])
         build.finish()
-    return BuildReport(
-        path=str(path),
-        cases=len(cases),
-        studies=len({case.study for case in cases}),
-        patients=len({case.patient for case in cases}),
-        quarantined=(),
-        rules=rules,
+    return BuildReport.of(
+        path,
+        cases,
+        rules,
         resumed=len(known),
         synthetic=bool((values.get("collection") or {}).get("synthetic")),
         seconds=time.perf_counter() - started,

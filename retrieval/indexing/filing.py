@@ -10,12 +10,14 @@ from index.case import Case
 from index.errors import IndexFailure
 from index.filed import Filed
 from index.filing import FilingWriter
+from index.reader import IndexReader
+from index.writer import IndexWriter
 from retrieval.encoding.batches import small_jpeg, thumbnail
 from retrieval.encoding.encoder import Encoded
 from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, is_placeholder, is_pseudonym
 from retrieval.query import View
 
-__all__ = ["StudyRecord", "file_study"]
+__all__ = ["StudyRecord", "file_study", "preview_side"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,16 @@ def file_study(path: Path, views: Sequence[View], encoded: Encoded, record: Stud
             for number, view in enumerate(views, 1)
         ]
         pictures = [thumbnail(view.pixels) for view in views]
-        side = writer.metadata("previews")
-        larger = [small_jpeg(view.pixels, side) for view in views] if type(side) is int and side else []
+        side = preview_side(writer)
+        larger = [small_jpeg(view.pixels, side) for view in views] if side else []
         extras = {"previews": larger} if larger else None
         return writer.file(cases, encoded.embeddings, pictures, encoded.logits, extras=extras, note=record.note)
+
+
+def preview_side(index: IndexReader | IndexWriter) -> int:
+    """The pixels of the long side of an index's previews; 0 if it keeps none."""
+    side = index.metadata("previews")
+    return side if type(side) is int else 0
 
 
 def _key(site: str) -> SiteKey | None:

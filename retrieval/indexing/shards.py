@@ -17,11 +17,12 @@ from index.builder import IndexBuilder
 from index.errors import IndexFailure
 from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import PREVIEW_SIDE, Progress
+from retrieval.encoding.batches import EncodingOptions, Progress
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.indexing.borderline import with_borderline
 from retrieval.indexing.build import (
+    BUILD,
     BuildReport,
     Report,
     collection_metadata,
@@ -77,23 +78,21 @@ def build_shard(
     collection: Collection,
     shard: Shard,
     path: Path,
+    options: EncodingOptions = BUILD,
     *,
     model: Path | None = None,
     replace: bool = False,
-    keep_blank: bool = False,
-    preview: int = PREVIEW_SIDE,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
     """Encode one shard of `collection`, which is the whole collection; otherwise like `build_index`."""
     started = time.perf_counter()
     encoder = Encoder.open(BUNDLED if model is None else model)
-    whole = fingerprint(collection, encoder.bundle, keep_blank=keep_blank, preview=preview)
+    whole = fingerprint(collection, encoder.bundle, options)
     piece = shard.select(collection)
     settings = {
         "shard": {"number": shard.number, "count": shard.count, "whole": whole},
         "demand": _NO_SEARCH,
-        "previews": preview,
+        "previews": options.preview,
         **collection_metadata(collection),
     }
     with IndexBuilder.start(
@@ -104,9 +103,7 @@ def build_shard(
         replace=replace,
     ) as build:
         resumed = resumed_cases(build, piece)
-        notices = encode_remaining(
-            build, piece, encoder, keep_blank=keep_blank, preview=preview, workers=workers, progress=progress
-        )
+        notices = encode_remaining(build, piece, encoder, options, progress)
         count, quarantined = len(build.done()), build.quarantined()
         for key, value in settings.items():
             build.set_metadata(key, value)
@@ -160,11 +157,8 @@ def join_shards(
             resumed = done = len(known)
             for shard in shards:
                 for batch in shard.batches():
-                    new = [row for row, case in enumerate(batch.cases) if case.case not in known]
-                    if new:
-                        chosen = batch.select(new)
-                        build.add(chosen.cases, chosen.embeddings, chosen.thumbnails, chosen.logits, chosen.extras)
-                    done += len(new)
+                    build.add_missing(batch, known)
+                    done += sum(case.case not in known for case in batch.cases)
                     if progress:
                         progress(done, total)
                 build.quarantine(shard.set_aside())

@@ -10,11 +10,21 @@ from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.decision.measure_limits import KEY, MeasureLimits, stored_limits
-from retrieval.encoding.batches import Batch, Progress, encode_all, file_digest, shown_name
+from retrieval.encoding.batches import (
+    Batch,
+    EncodingOptions,
+    Progress,
+    case_digest,
+    encode_all,
+    file_digest,
+    shown_name,
+)
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
 from retrieval.indexing.build import Report
+from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice
+from retrieval.own_patients import stored_prefixes
 
 __all__ = [
     "AddReport",
@@ -95,16 +105,8 @@ def add_to_index(
         encoder = Encoder.open(writer.model)
         admitted, known, refused, differing = _admitted(collection, writer)
         done = len(collection.cases) - len(admitted)
-        report = encode_all(
-            admitted,
-            encoder,
-            store,
-            done=done,
-            keep_blank=keep_blank,
-            workers=workers,
-            progress=progress,
-            preview=preview_side(writer),
-        )
+        options = EncodingOptions(keep_blank, preview_side(writer), workers)
+        report = encode_all(admitted, encoder, store, options, done=done, progress=progress)
         if report.encoded:
             refresh_limits(writer)
     return AddReport(
@@ -117,12 +119,6 @@ def add_to_index(
         behind=writer.behind if writer.remote else 0,
         differing=tuple(differing),
     )
-
-
-def preview_side(writer: IndexWriter) -> int:
-    """The pixels of the long side of an index's previews; 0 if it keeps none."""
-    side = writer.metadata("previews")
-    return side if type(side) is int else 0
 
 
 def refresh_limits(writer: IndexWriter) -> None:
@@ -147,8 +143,8 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     same = 0
     with IndexWriter.open(path) as writer:
         require_same_site(writer.metadata("collection"), collection)
-        prefixes = _prefixes(writer)
-        digests = {case.case: _digest(case) for case in collection.cases}
+        prefixes = stored_prefixes(writer)
+        digests = {case.case: case_digest(case) for case in collection.cases}
         by_digest = writer.known("digest", {*digests.values()} - {""})
         by_name = writer.known("case", {case.case for case in collection.cases})
         for case in collection.cases:
@@ -173,25 +169,12 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
     return UpdateReport(str(path), updated, same, tuple(refused), collection.notices, behind)
 
 
-def _prefixes(writer: IndexWriter) -> list[str]:
-    prefixes = writer.metadata("prefixes")
-    return prefixes if isinstance(prefixes, list) else []
-
-
 def _as_merged(given: Case, indexed: Case, prefixes: list[str]) -> Case:
     """A record with the prefix of the index that brought the radiograph: without it two patients might become one."""
     for prefix in prefixes:
         if indexed.patient.startswith(prefix) and not given.patient.startswith(prefix):
             return prefixed(given, prefix)
     return given
-
-
-def _digest(case: Case) -> str:
-    """The digest of a case's file; "" if it cannot be read."""
-    try:
-        return file_digest(Path(case.path))
-    except OSError:
-        return ""
 
 
 def _mark_synthetic(writer: IndexWriter) -> None:
@@ -239,7 +222,7 @@ def _admitted(
     names = writer.known("case", {case.case for case, _ in readable})
     studies = {case.study: case for case in writer.find("study", {case.study for case, _ in readable})}
     admitted: list[Case] = []
-    prefixes = _prefixes(writer)
+    prefixes = stored_prefixes(writer)
     for case, digest in readable:
         study = studies.get(case.study, case)
         if digest in digests:

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrieval.answer import Answer
+from retrieval.encoding.batches import small_jpeg
 from retrieval.errors import RadiographError
 from retrieval.explain.evidence import evidence_of
-from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
+from retrieval.explain.rendering import heatmap_png, strongest_region
 from retrieval.query import Images, read_views
 from retrieval.reports.pictures import Layers
 from retrieval.reports.similar_studies import MOST, EncodedQuery, similar_studies
@@ -96,7 +97,7 @@ def _pictures(searcher: Searcher, answer: Answer, query: EncodedQuery) -> list[L
         knn = "none" if figures.knn is None else f"{figures.knn:.3f}"
         pictures.append(
             Layers(
-                radiograph_jpeg(view.pixels, _SIDE),
+                small_jpeg(view.pixels, _SIDE),
                 f"query radiograph{many}, {name}",
                 f"{name}: classifier {figures.classifier:.3f}, vote {knn}",
                 heatmap_png(heatmap),

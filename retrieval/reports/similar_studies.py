@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.answer import Answer, SimilarCase
+from retrieval.encoding.batches import small_jpeg
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
+from retrieval.explain.rendering import heatmap_png, strongest_region
 from retrieval.explain.smooth_grad_cam import explain_similarity
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
@@ -43,7 +44,7 @@ class EncodedQuery:
     @classmethod
     def encode(cls, encoder: Encoder, views: Sequence[View], names: Sequence[str]) -> "EncodedQuery":
         maps = encoder.views([encoder.prepare(view.pixels) for view in views])
-        encoded = encoder.pool(maps)
+        encoded = encoder.harmonised(encoder.pool(maps), [encoder.measure(view.pixels) for view in views])
         return cls(views, names, maps, encoded.embeddings, encoded.logits)
 
     def encoded_view(self, number: int) -> Encoded:
@@ -79,7 +80,7 @@ def _queried(
     searcher: Searcher, case: SimilarCase, query: EncodedQuery, number: int, embedding: Array | None
 ) -> Layers:
     pixels, name = query.views[number].pixels, query.names[number]
-    picture, alt = radiograph_jpeg(pixels, _SIDE), f"the query, {name}"
+    picture, alt = small_jpeg(pixels, _SIDE), f"the query, {name}"
     caption = f"query, {name}" if len(query.views) > 1 else "query"
     if embedding is None:
         return Layers(picture, alt, caption)
@@ -95,7 +96,7 @@ def _indexed(searcher: Searcher, case: SimilarCase, embedding: Array) -> Layers:
         return Layers(None, f"the picture of study {case.study} is no longer there", case.study)
     heatmap = explain_similarity(searcher.encoder, shrink(pixels, _EXPLAINED), embedding)
     return Layers(
-        radiograph_jpeg(pixels, _SIDE),
+        small_jpeg(pixels, _SIDE),
         f"nearest radiograph of study {case.study}, labelled {case.label}",
         f"{case.label}, {case.similarity:.3f}{source}",
         heatmap_png(heatmap, _SIDE),

@@ -35,7 +35,6 @@ def test_the_whole_way(run: Run, tmp_path: Path) -> None:
         assert not reader.has_extra("regions")
 
 
-@pytest.mark.slow
 def test_it_serves_what_it_drew_and_leaves_nothing_behind(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

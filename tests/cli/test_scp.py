@@ -72,7 +72,6 @@ def radiograph(make: Make, number: int, **elements: Any) -> bytes:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_an_archive_sends_and_gets_the_report(node: Callable[..., Any], dicom_bytes: Make, tmp_path: Path) -> None:
     port_of_orthanc = free_port()
     process, port = node("--caller", "ORTHANC", "--send-to", f"ORTHANC@127.0.0.1:{port_of_orthanc}")
@@ -138,7 +137,6 @@ def test_usage(run: Run, place: Path, tmp_path: Path) -> None:
     assert "cannot be used" in refused.stderr
 
 
-@pytest.mark.slow
 def test_the_page_and_the_node_in_one_process(place: Path, dicom_bytes: Make, tmp_path: Path) -> None:
     import urllib.request
 

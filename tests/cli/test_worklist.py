@@ -73,7 +73,6 @@ def test_nothing_that_could_be_done_exits_with_1(run: Run, place: Path, inbox: P
         assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_a_share_that_does_not_answer_for_a_while_does_not_end_the_watch(
     place: Path, inbox: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ def real_export(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.onnx, "export", EXPORT)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """Small and from scratch."""
     return Recipe(
@@ -65,7 +65,7 @@ def recipe() -> Recipe:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def blobs() -> TrainingSet:
     """Smooth noise; abnormal ones have a bright blob, whose place is known. Two images a patient."""
     rng = np.random.default_rng(0)

@@ -67,7 +67,6 @@ def test_alone_nothing_is_shared() -> None:
         assert network.weight.grad is before
 
 
-@pytest.mark.slow
 def test_two_processes_share_gradients_and_decisions(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(TWO)
     done = torchrun(tmp_path / "two.py", cwd=tmp_path)

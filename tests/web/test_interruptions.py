@@ -165,7 +165,6 @@ def test_few_requests_are_never_refused_for_their_time() -> None:
     run_alone(run())
 
 
-@pytest.mark.slow
 def test_sigterm_ends_it_while_a_decoder_does_not_return(place: Path, png: Png, tmp_path: Path) -> None:
     """In processes, so that no thread waits for the decoder."""
     endless = "import time\n\ndef main(_socket, _memory):\n    while True:\n        time.sleep(1)\n"

@@ -28,7 +28,6 @@ Serve = Callable[..., str]
 Png = Callable[..., bytes]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_no_request_crashes_the_server(serve: Serve) -> None:
     base = serve(limits={"body": 1 << 20})
@@ -65,7 +64,6 @@ def test_no_request_crashes_the_server(serve: Serve) -> None:
     assert asked["POST /api/search"] & {415, 422}
 
 
-@pytest.mark.slow
 def test_no_form_crashes_the_server(serve: Serve, png: Png) -> None:
     texts = st.text(max_size=40) | st.sampled_from(["", "5", "true", "normal", "finger", "-1", "\0", "x" * 2000])
     names = st.sampled_from(["k", "patient", "part", "view", "label", "heatmap", "files", "other"])

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
-from retrieval.encoding.bundle import APPEARANCE, Bundle, write_bundle
-from retrieval.encoding.encoder import Encoded, Encoder
+from retrieval.decision.teachers import LabelledStudies
+from retrieval.encoding.bundle import APPEARANCE, HARMONISATION, Bundle, write_bundle
+from retrieval.encoding.encoder import Encoder
 from retrieval.indexing.borderline import with_borderline
 from training.data.dataset import TrainingSet
 from training.export.appearance_subspace import share_with_looks
 from training.export.classifier_stage import fit_classifier
+from training.export.harmonisation import fit_harmonisation
 from training.export.onnx import check_export, export_encoder
 from training.export.probes import fit_appearance, show
 from training.model.siamese import Siamese, SiameseHead
@@ -71,6 +73,11 @@ class BundleExport:
             labels = [data.cases[row].label for row in taught] * len(versions)
             fit_classifier(head, np.concatenate([version[taught] for version in versions]), labels, recipe.seed)
             encoder = Encoder(self._write(head, learning))
+        if recipe.harmonisation:
+            cases = [data.cases[row] for row in taught]
+            layer = fit_harmonisation(encoder, cases, recipe.seed, lambda *done: self.report("harmonise", *done, {}))
+            if layer:
+                (self.folder / HARMONISATION).write_bytes(layer.dump())
         embeddings, *others = versions
         logits = encoder.head.classify(embeddings)
 
@@ -81,9 +88,9 @@ class BundleExport:
 
         trained_on = self._write(head, learning).seen()
         copies = [(other, encoder.head.classify(other)) for other in others]
-        rules = learn_rules(data.cases, embeddings, logits, trained_on=trained_on, appearance=layers, copies=copies)
-        encoded = Encoded(embeddings, logits)
-        rules = with_borderline(rules, encoder=encoder, cases=data.cases, encoded=encoded, trained_on=trained_on)
+        studies = LabelledStudies(data.cases, embeddings, logits, trained_on)
+        rules = learn_rules(studies, appearance=layers, copies=copies)
+        rules = with_borderline(rules, studies, encoder=encoder)
         sample = np.random.default_rng(recipe.seed).permutation(len(data.cases))[:8]
         bundle = self._write(head, learning, rules)
         return rules, check_export(model, bundle, _rgb(data.take(sample.tolist())[0]))

@@ -20,7 +20,7 @@ from web.models import (
     WorklistDocument,
     refusals,
 )
-from web.responses import tagged
+from web.responses import NOT_MODIFIED, tagged
 from web.routes.query_form import FORM, ask, while_connected
 from web.service.service import Service
 from web.service.worklist import Worklist
@@ -35,11 +35,9 @@ health = APIRouter(tags=["server"], default_response_class=PlainTextResponse, re
 # A case's name may have any character, also slashes. So a URL has it as one encoded part, which browsers leave alone.
 _STUDY = "/api/studies/{study}"
 _VIEW = _STUDY + "/views/{number}"
-
-
 _OF_STUDY: dict[str, Any] = {"tags": ["studies"], "responses": refusals(404, 422, 503)}
+_JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {"schema": {"type": "string"}}}}}
 PREVIEW = 256  # pixels
-_SAME: dict[int | str, dict[str, Any]] = {304: {"description": "The client has it already (If-None-Match)"}}
 
 
 class Png(Response):
@@ -125,7 +123,7 @@ async def view_likeness(
     summary="What the index holds",
     tags=["index"],
     response_model=IndexSummary,
-    responses=_SAME | refusals(503),
+    responses=NOT_MODIFIED | refusals(503),
 )
 async def index_summary(request: Request) -> Response:
     about = await service_of(request).about()
@@ -137,7 +135,7 @@ async def index_summary(request: Request) -> Response:
     summary="An indexed case's picture",
     tags=["index"],
     response_class=Png,
-    responses={200: {"content": {"image/jpeg": {"schema": {"type": "string"}}}}} | _SAME | refusals(404, 422, 503),
+    responses=_JPEG | NOT_MODIFIED | refusals(404, 422, 503),
 )
 async def case_image(case: str, request: Request, small: Literal["true", "false"] = "false") -> Response:
     data, kind = await while_connected(request, service_of(request).case_picture(case, small=small == "true"))
@@ -149,7 +147,7 @@ async def case_image(case: str, request: Request, small: Literal["true", "false"
     summary="An indexed case",
     tags=["index"],
     response_model=CaseRecord,
-    responses=_SAME | refusals(404, 503),
+    responses=NOT_MODIFIED | refusals(404, 503),
 )
 async def case_record(case: str, request: Request) -> Response:
     record = await service_of(request).case(case)
@@ -163,7 +161,7 @@ async def case_record(case: str, request: Request) -> Response:
     summary="The studies of the server's folder, in the order to read them",
     tags=["worklist"],
     response_model=WorklistDocument,
-    responses=_SAME | refusals(404),
+    responses=NOT_MODIFIED | refusals(404),
 )
 async def worklist(request: Request) -> Response:
     return tagged(request, JSONResponse(worklist_of(request).to_dict()))

@@ -1,7 +1,6 @@
 """The atlas: a map of the indexed studies, and a selection of them as the query."""
 
 import json
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
@@ -9,7 +8,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from web.errors import Refused
 from web.models import refusals
-from web.responses import page, tagged
+from web.responses import NOT_MODIFIED, page, tagged
 from web.routes.access import form_of
 from web.routes.api import TOKEN, service_of
 from web.routes.pages import head_of
@@ -20,7 +19,6 @@ __all__ = ["atlas_api", "atlas_pages"]
 
 atlas_api = APIRouter(tags=["index"], responses=refusals(401, 403, 404, 421, 429, 503), dependencies=[Depends(TOKEN)])
 atlas_pages = APIRouter(include_in_schema=False)
-_SAME: dict[int | str, dict[str, Any]] = {304: {"description": "The client has it already (If-None-Match)"}}
 
 
 class Coded(BaseModel):
@@ -53,7 +51,9 @@ class PlaceDocument(BaseModel):
     views: list[Point]
 
 
-@atlas_api.get("/api/atlas", summary="The map of the indexed studies", response_model=AtlasDocument, responses=_SAME)
+@atlas_api.get(
+    "/api/atlas", summary="The map of the indexed studies", response_model=AtlasDocument, responses=NOT_MODIFIED
+)
 async def atlas_map(request: Request) -> Response:
     atlas: Atlas = request.app.state.atlas
     text = await service_of(request).use(atlas.text)

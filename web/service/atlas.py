@@ -44,8 +44,7 @@ def place_of(study: Study) -> Callable[[Searcher], list[dict[str, float]]]:
     """Gives where each view of a remembered study would lie: among the most similar studies that have a place."""
 
     def find(searcher: Searcher) -> list[dict[str, float]]:
-        if searcher.encoder.bundle.sha256 != study.model:
-            raise Refused(404, "the index has another model now; send the radiographs again")
+        study.require_model(searcher)
         known = stored_places(searcher.index)
         found = []
         for hits in searcher.index.search(study.encoded.embeddings, _NEIGHBOURS):

@@ -22,8 +22,7 @@ def file(study: Study, record: StudyRecord) -> Work[Filed]:
     """Adds a remembered study with its label."""
 
     def work(searcher: Searcher) -> Filed:
-        if searcher.encoder.bundle.sha256 != study.model:
-            raise Refused(404, "the index has another model now; send the radiographs again")
+        study.require_model(searcher)
         return _refusing(lambda: file_study(searcher.index.path, study.views, study.encoded, record))
 
     return work

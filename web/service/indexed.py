@@ -16,7 +16,7 @@ from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.service.study_store import Study
 
-__all__ = ["cases_of_study", "from_index", "from_selection"]
+__all__ = ["cases_of_study", "from_index", "from_selection", "no_case", "require_case"]
 
 MOST_SELECTED = 2000  # studies of one selection
 
@@ -74,13 +74,24 @@ def cases_of_study(name: str) -> Callable[[Searcher], list[Case]]:
     """Gives the indexed radiographs of the study of a case. Raises Refused with 404."""
 
     def find(searcher: Searcher) -> list[Case]:
-        found = searcher.index.find("case", [name])
-        cases = searcher.index.find("study", [found[0].study]) if found else []
+        cases = searcher.index.find("study", [require_case(searcher, name).study])
         if not cases:
-            raise Refused(404, "the index has no such case, or no longer has it")
+            raise no_case()
         return cases
 
     return find
+
+
+def require_case(searcher: Searcher, name: str) -> Case:
+    """The record of a case. Raises Refused with 404."""
+    cases = searcher.index.find("case", [name])
+    if not cases:
+        raise no_case()
+    return cases[0]
+
+
+def no_case() -> Refused:
+    return Refused(404, "the index has no such case, or no longer has it")
 
 
 def _study(

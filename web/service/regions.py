@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from index.errors import IndexFailure
+from retrieval.query import Scope
 from retrieval.regions import Box, RegionAnswer, RegionIndex, search_view_region
 from retrieval.searcher import Searcher
 from web.errors import Refused
@@ -21,18 +22,14 @@ class Regions:
 
     def asked(self, study: Study, number: int, parts: Box, k: int) -> Callable[[Searcher], RegionAnswer]:
         """Answers for a rectangle, as parts of the sides of view `number`, 1 to V, of a remembered study."""
-        if not 1 <= number <= len(study.views):
-            raise Refused(404, f"this study has views 1 to {len(study.views)}")
-        if study.previews:
-            raise Refused(404, "the index stores a small picture of this radiograph alone; a region needs --files")
-        view = study.views[number - 1]
+        view = study.view(number)
+        study.require_radiographs("a region")
         height, width = view.pixels.shape[:2]
         box = Box(parts.x * width, parts.y * height, parts.width * width, parts.height * height)
 
         def ask(searcher: Searcher) -> RegionAnswer:
-            if searcher.encoder.bundle.sha256 != study.model:
-                raise Refused(404, "the index has another model now; send the radiographs again")
-            answer = search_view_region(searcher, self._of(searcher), view, box, k=k, patient=study.patient)
+            study.require_model(searcher)
+            answer = search_view_region(searcher, self._of(searcher), view, box, Scope(k, study.patient))
             return replace(answer, regions=tuple(replace(region, path="") for region in answer.regions))
 
         return ask

@@ -29,6 +29,7 @@ from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.grey_values import deeper_than_pixels, grey_values_of, shrunk
 from retrieval.images.radiograph import Radiograph, memory_to_decode, read_radiograph
 from retrieval.images.windows import GreyValues
+from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice
 from retrieval.query import Original, View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
@@ -37,6 +38,7 @@ from web.metrics import Counted, Figure
 from web.models import IndexSummary, ModelName, NewQuestion, Question, Upload, shown_name, too_many_views
 from web.service.admission import Admission, Share, busy
 from web.service.batcher import Batcher
+from web.service.indexed import no_case, require_case
 from web.service.score_watch import ScoreWatch
 from web.service.searcher_pool import SearcherPool
 from web.service.study_store import Study, StudyStore
@@ -172,13 +174,13 @@ class Service:
 
     async def picture(self, name: str, number: int, longest: int = _LONGEST) -> bytes:
         """A view, 1 to V, of a remembered study, as PNG of at most `longest` pixels. Raises Refused."""
-        pixels = self._view(name, number).pixels
+        pixels = self.studies.get(name).view(number).pixels
         with self._pictures.enter():
             return await self._run(self._painter, radiograph_png, pixels, longest)
 
     async def grey_values(self, name: str, number: int) -> GreyValues:
         """A view, 1 to V, of a remembered study with all its bits, of at most 4096 pixels a side. Raises Refused."""
-        view = self._view(name, number)
+        view = self.studies.get(name).view(number)
         with self._pictures.enter():
             if view.original is None:
                 return await self._run(self._painter, lambda: shrunk(grey_values_of(view.pixels), _VALUES))
@@ -191,11 +193,12 @@ class Service:
 
         always: also if the view's probability is below the threshold. Raises Refused.
         """
-        study, view = self.studies.get(name), self._view(name, number)
+        study = self.studies.get(name)
+        view = study.view(number)
 
         def draw(searcher: Searcher) -> bytes:
-            _require_model(searcher, study)
-            _require_radiographs(study)
+            study.require_model(searcher)
+            study.require_radiographs("its heatmap")
             encoder, encoded = searcher.explained, study.encoded.row(number - 1)
             if target == "abnormal":
                 return heatmap_png(evidence_of(encoder, searcher.rules, view.pixels, encoded, always=always), *_HEAT)
@@ -208,11 +211,12 @@ class Service:
 
         Raises Refused.
         """
-        study, view = self.studies.get(name), self._view(name, number)
+        study = self.studies.get(name)
+        view = study.view(number)
 
         def draw(searcher: Searcher) -> bytes:
             if inside:
-                _require_model(searcher, study)
+                study.require_model(searcher)
                 pixels = self._case_pixels(searcher, require_case(searcher, case))
                 embedding = study.encoded.embeddings[number - 1]
             else:
@@ -256,8 +260,7 @@ class Service:
     async def preview_side(self) -> int:
         """The pixels of the long side of the pictures that the index keeps for comparisons."""
         async with self._searcher() as searcher:
-            side = searcher.index.metadata("previews")
-        return side if type(side) is int and side else THUMBNAIL_SIDE
+            return preview_side(searcher.index) or THUMBNAIL_SIDE
 
     async def case_picture(self, name: str, *, small: bool) -> tuple[bytes, str]:
         """An indexed case's picture and its media type: the full one if `files` allows it, else the preview.
@@ -270,7 +273,7 @@ class Service:
                 return radiograph_png(_file_pixels(require_case(searcher, name)), _LONGEST), "image/png"
             stored = (None if small else searcher.index.preview(name)) or searcher.index.thumbnail(name)
             if stored is None:
-                raise _no_case()
+                raise no_case()
             return stored, "image/png" if stored.startswith(b"\x89PNG") else "image/jpeg"
 
         with self._pictures.enter():
@@ -350,6 +353,7 @@ class Service:
                     "study (one_study=true)", kind=SEVERAL_STUDIES,
                 )  # fmt: skip
             encoded = await self.batcher.encode(searcher.encoder, pictures)
+            encoded = await self._in_thread(_harmonised, searcher, views, encoded)
             study = Study(
                 tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
@@ -414,7 +418,7 @@ class Service:
 
     def _joined(self, searcher: Searcher, former: Study, more: Study) -> Study:
         """A remembered study with further views. Raises Refused for too many."""
-        _require_model(searcher, former)
+        former.require_model(searcher)
         views = [*former.views, *more.views]
         distinct, repeated = distinct_views(views)
         if len(distinct) > self.limits.views:
@@ -433,7 +437,8 @@ class Service:
 
     def remove_view(self, name: str, number: int) -> str:
         """Remember a study without one of its views, 1 to V; gives its new name. Raises Refused."""
-        study, removed = self.studies.get(name), self._view(name, number)
+        study = self.studies.get(name)
+        removed = study.view(number)
         if len(study.views) == 1:
             raise Refused(422, "this is the study's only view; ask about another study instead")
         rows = [row for row in range(len(study.views)) if row != number - 1]
@@ -446,12 +451,6 @@ class Service:
             )
         )
 
-    def _view(self, name: str, number: int) -> View:
-        views = self.studies.get(name).views
-        if not 1 <= number <= len(views):
-            raise Refused(404, f"this study has views 1 to {len(views)}")
-        return views[number - 1]
-
     def _case_pixels(self, searcher: Searcher, case: Case) -> NDArray[np.uint8]:
         """The case's radiograph if its file may be read, else its preview or thumbnail."""
         if self.files:
@@ -459,7 +458,7 @@ class Service:
         stored = searcher.index.preview(case.case) or searcher.index.thumbnail(case.case)
         pixels = None if stored is None else cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None:
-            raise _no_case()
+            raise no_case()
         return np.asarray(pixels, np.uint8)
 
     async def _draw(self, draw: Callable[[Searcher], bytes]) -> bytes:
@@ -474,14 +473,6 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(threads, functools.partial(call, *values, **named))
 
 
-def require_case(searcher: Searcher, name: str) -> Case:
-    """The record of a case. Raises Refused with 404."""
-    cases = searcher.index.find("case", [name])
-    if not cases:
-        raise _no_case()
-    return cases[0]
-
-
 def _file_pixels(case: Case) -> NDArray[np.uint8]:
     try:
         return read_radiograph(Path(case.path)).pixels
@@ -489,26 +480,12 @@ def _file_pixels(case: Case) -> NDArray[np.uint8]:
         raise Refused(404, "this case's file can no longer be read; ask the server's administrator") from error
 
 
-def _no_case() -> Refused:
-    return Refused(404, "the index has no such case, or no longer has it")
-
-
-def _require_model(searcher: Searcher, study: Study) -> None:
-    if searcher.encoder.bundle.sha256 != study.model:
-        raise Refused(404, "the index has another model now; send the radiographs again")
-
-
-def _require_radiographs(study: Study) -> None:
-    if study.previews:
-        raise Refused(404, "the index stores a small picture of this radiograph alone; its heatmap needs --files")
-
-
 def _case_embedding(searcher: Searcher, study: Study, case: str) -> NDArray[np.float32]:
     """An indexed case's embedding, to be compared with a study. Raises Refused."""
-    _require_model(searcher, study)
+    study.require_model(searcher)
     embedding = searcher.index.embedding(case)
     if embedding is None:
-        raise _no_case()
+        raise no_case()
     return embedding
 
 
@@ -531,17 +508,19 @@ def _read_source(
 
 def _answer_again(searcher: Searcher, study: Study, question: Question) -> Answer:
     """The answer for a remembered study, by default without the patient whom its first question named."""
-    _require_model(searcher, study)
+    study.require_model(searcher)
     return _answer(searcher, study, question.model_copy(update={"patient": question.patient or study.patient}))
+
+
+def _harmonised(searcher: Searcher, views: Sequence[View], encoded: Encoded) -> Encoded:
+    encoder = searcher.encoder
+    return encoder.harmonised(encoded, [encoder.measure(view.pixels) for view in views])
 
 
 def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:
     """The answer, without the paths of this machine."""
     try:
-        answer = searcher.answer(
-            study.views, study.encoded, k=question.k, patient=question.patient, where=question.where or None,
-            filter_vote=question.vote == "filtered", notices=study.notices, encode=study.encode,
-        )  # fmt: skip
+        answer = searcher.answer(study.views, study.encoded, question.scope, notices=study.notices, encode=study.encode)
     except IndexFailure as error:
         raise Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2) from error
     return replace(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from retrieval.encoding.encoder import Encoded
 from retrieval.notices import Notice
 from retrieval.query import View
+from retrieval.searcher import Searcher
 from web.errors import Refused
 
 __all__ = ["Study", "StudyStore"]
@@ -31,6 +32,22 @@ class Study:
     encode: float
     listed: str = ""
     previews: bool = False
+
+    def view(self, number: int) -> View:
+        """View `number`, 1 to V. Raises Refused with 404."""
+        if not 1 <= number <= len(self.views):
+            raise Refused(404, f"this study has views 1 to {len(self.views)}")
+        return self.views[number - 1]
+
+    def require_model(self, searcher: Searcher) -> None:
+        """Raise Refused with 404 if the index has another model by now."""
+        if searcher.encoder.bundle.sha256 != self.model:
+            raise Refused(404, "the index has another model now; send the radiographs again")
+
+    def require_radiographs(self, what: str) -> None:
+        """Raise Refused with 404 if only the small pictures of the index are at hand; `what` needs more."""
+        if self.previews:
+            raise Refused(404, f"the index stores a small picture of this radiograph alone; {what} needs --files")
 
     @property
     def bytes(self) -> int:

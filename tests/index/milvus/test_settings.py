@@ -17,7 +17,6 @@ D = 8
 
 
 @pytest.mark.server
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

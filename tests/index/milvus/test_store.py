@@ -117,7 +117,6 @@ def test_searches_give_the_definition_after_every_change(store: MilvusStore, siz
     assert store.count() == len(world)
 
 
-@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=60), st.data())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_text_is_taken_literally(store: MilvusStore, texts: list[str], data: st.DataObject) -> None:

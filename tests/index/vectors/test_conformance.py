@@ -92,7 +92,7 @@ STORES: dict[str, Callable[[Path, pytest.FixtureRequest], Store]] = {
     "milvus lite": milvus_lite,
     "milvus server": milvus_server,
 }
-MARKS = {"milvus server": [pytest.mark.server, pytest.mark.slow], "milvus lite": [pytest.mark.slow]}
+MARKS = {"milvus server": [pytest.mark.server]}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in STORES])
@@ -239,7 +239,6 @@ def test_a_server_that_dies_loses_nothing(
         assert_answers(folder, after, True, 40)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["milvus lite"], indirect=True)
 def test_changes_that_have_not_reached_milvus_are_found(
     store: Store, start: Callable[[World], Path], monkeypatch: pytest.MonkeyPatch
@@ -281,7 +280,6 @@ def test_changes_that_have_not_reached_milvus_are_found(
         assert_answers(reader, World([after.cases[n] for n in left], after.vectors[left]), True, 6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["milvus lite"], indirect=True)
 def test_a_collection_that_was_changed_by_others_is_noticed_and_written_again(
     store: Store, start: Callable[[World], Path]
@@ -299,7 +297,6 @@ def test_a_collection_that_was_changed_by_others_is_noticed_and_written_again(
         assert_answers(reader, world, True, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["milvus lite"], indirect=True)
 def test_the_collection_of_a_replaced_index_is_dropped(store: Store, start: Callable[[World], Path]) -> None:
     first, second = drawn(np.random.default_rng(11), 20), drawn(np.random.default_rng(12), 30)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from index.case import Case
 from retrieval.audit.label_issues import LabelCheck, chance_of_error, check_labels
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies
 
 RULES = Rules(k=5, temperature=0.1)
 Table = tuple[list[Case], np.ndarray, np.ndarray]
@@ -43,7 +44,7 @@ def turned(cases: list[Case], *studies: str) -> list[Case]:
 
 def test_turned_labels_lead_the_list() -> None:
     cases, embeddings, logits = table()
-    check = check_labels(turned(cases, "s10", "s31"), embeddings, logits, RULES)
+    check = check_labels(LabelledStudies(turned(cases, "s10", "s31"), embeddings, logits), RULES)
     assert check.calibrated
     assert check.studies == 60
     assert {one.study for one in check.issues} == {"s10", "s31"}
@@ -61,7 +62,7 @@ def test_turned_labels_lead_the_list() -> None:
 
 def test_votes_are_those_of_a_plain_loop() -> None:
     cases, embeddings, logits = table(24, seed=3)
-    check = check_labels(cases, embeddings, logits, RULES, least=0.0)
+    check = check_labels(LabelledStudies(cases, embeddings, logits), RULES, least=0.0)
     assert len(check.issues) == 24
     label_of = {case.study: case.label for case in cases}
     for one in check.issues:
@@ -89,7 +90,9 @@ def test_whoever_shares_a_radiograph_has_no_vote() -> None:
     wrong = turned(cases, "s10")
     owners = [("one" if case.study in ("s10", "s31") else case.patient) for case in wrong]
     rules = replace(RULES, k=1, temperature=0.01)
-    fooled, told = (check_labels(wrong, embeddings, logits, rules, owners=own, least=0.0) for own in (None, owners))
+    fooled, told = (
+        check_labels(LabelledStudies(wrong, embeddings, logits), rules, owners=own, least=0.0) for own in (None, owners)
+    )
 
     def vote(check: LabelCheck) -> float:
         return next(one.vote for one in check.issues if one.study == "s10")
@@ -101,9 +104,8 @@ def test_whoever_shares_a_radiograph_has_no_vote() -> None:
 def test_the_classifier_has_no_say_where_it_learned() -> None:
     cases, embeddings, logits = table()
     learned = next(case for case in cases if case.study == "s10")
-    check = check_labels(
-        turned(cases, "s10", "s31"), embeddings, logits, RULES, trained_on={int(learned.digest[:16], 16)}, least=0.0
-    )
+    seen = {int(learned.digest[:16], 16)}
+    check = check_labels(LabelledStudies(turned(cases, "s10", "s31"), embeddings, logits, seen), RULES, least=0.0)
     by_study = {one.study: one for one in check.issues}
     silent = {study for study, one in by_study.items() if one.classifier is None}
     assert silent == {case.study for case in cases if case.patient == learned.patient}
@@ -114,7 +116,7 @@ def test_the_classifier_has_no_say_where_it_learned() -> None:
 
 def test_too_few_studies_are_not_calibrated() -> None:
     cases, embeddings, logits = table(12)
-    check = check_labels(cases, embeddings, logits, RULES, least=0.0)
+    check = check_labels(LabelledStudies(cases, embeddings, logits), RULES, least=0.0)
     assert not check.calibrated
     assert len(check.issues) == 12
     for one in check.issues:
@@ -123,14 +125,14 @@ def test_too_few_studies_are_not_calibrated() -> None:
 
 def test_nobody_to_ask() -> None:
     cases = [Case("a", "a", "p", 0), Case("b", "b", "p", 1)]
-    check = check_labels(cases, np.eye(2, dtype=np.float32), np.zeros(2, np.float32), RULES)
+    check = check_labels(LabelledStudies(cases, np.eye(2, dtype=np.float32), np.zeros(2, np.float32)), RULES)
     assert (check.studies, check.issues, check.expected) == (0, (), 0)
 
 
 def test_embeddings_that_say_nothing_accuse_nobody() -> None:
     cases, embeddings, logits = table()
     shuffled = embeddings[np.random.default_rng(5).permutation(len(embeddings))]
-    assert check_labels(cases, shuffled, logits, RULES).issues == ()
+    assert check_labels(LabelledStudies(cases, shuffled, logits), RULES).issues == ()
 
 
 @given(st.floats(0, 1), st.floats(0.01, 0.4))
@@ -156,8 +158,7 @@ def test_chances_are_borne_out_by_lots(share: float) -> None:
 
 def test_the_order_does_not_depend_on_the_assumed_share() -> None:
     cases, embeddings, logits = table()
-    orders = [
-        [one.study for one in check_labels(cases, embeddings, logits, RULES, assumed=share, least=0.0).issues][:5]
-        for share in (0.01, 0.05)
-    ]
+    studies = LabelledStudies(cases, embeddings, logits)
+    checks = [check_labels(studies, RULES, assumed=share, least=0.0) for share in (0.01, 0.05)]
+    orders = [[issue.study for issue in check.issues][:5] for check in checks]
     assert orders[0] == orders[1]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from index.case import Case
 from retrieval.decision.operating_point import learn_thresholds, threshold_for
 from retrieval.decision.rules import Rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.bundle import digest_number
 from retrieval.errors import EvaluationError
 
@@ -52,11 +53,11 @@ def index(studies: int) -> tuple[list[Case], np.ndarray, np.ndarray]:
 def test_each_predictor_reaches_it_on_the_index() -> None:
     cases, embeddings, logits = index(200)
     rules = Rules(k=5, temperature=0.05)
-    learned = learn_thresholds(cases, embeddings, logits, rules, 0.9)
+    learned = learn_thresholds(LabelledStudies(cases, embeddings, logits), rules, 0.9)
     assert (learned.studies, learned.abnormal) == (200, 100)
     abnormal = np.array([case.label for case in cases]) == 1
     assert (rules.probabilities(logits)[abnormal] > learned.classifier).mean() == pytest.approx(0.9)
-    stricter = learn_thresholds(cases, embeddings, logits, rules, 0.99)
+    stricter = learn_thresholds(LabelledStudies(cases, embeddings, logits), rules, 0.99)
     assert stricter.classifier < learned.classifier
     assert stricter.knn <= learned.knn
     assert stricter.mean < learned.mean
@@ -65,8 +66,8 @@ def test_each_predictor_reaches_it_on_the_index() -> None:
 def test_patients_of_the_model_do_not_teach() -> None:
     cases, embeddings, logits = index(60)
     seen = {digest_number(case.digest) for case in cases[:18]}
-    learned = learn_thresholds(cases, embeddings, logits, Rules(k=5), 0.9, trained_on=seen)
+    learned = learn_thresholds(LabelledStudies(cases, embeddings, logits, seen), Rules(k=5), 0.9)
     assert (learned.studies, learned.abnormal) == (42, 21)
     seen |= {digest_number(case.digest) for case in cases[18:22]}
     with pytest.raises(EvaluationError, match="the index has 19 abnormal studies"):
-        learn_thresholds(cases, embeddings, logits, Rules(k=5), 0.9, trained_on=seen)
+        learn_thresholds(LabelledStudies(cases, embeddings, logits, seen), Rules(k=5), 0.9)

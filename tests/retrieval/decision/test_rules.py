@@ -9,6 +9,7 @@ from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.leave_patient_out import ranked_studies
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.decision.tail_limit import tail_limit
+from retrieval.decision.teachers import LabelledStudies
 
 Arrays = tuple[list[Case], np.ndarray, np.ndarray]
 
@@ -69,7 +70,7 @@ def test_too_few_studies_are_filled_up() -> None:
 
 def test_rules_are_learned_from_informative_studies() -> None:
     cases, embeddings, logits = collection()
-    rules = learn_rules(cases, embeddings, logits)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits))
     assert rules != DEFAULTS
     studies = len({case.study for case in cases})
     assert f"learned on {studies} studies" in rules.source
@@ -84,14 +85,14 @@ def test_the_familiarity_limit_lies_at_the_tail_of_least_familiar_views() -> Non
     nearest = {case.study: 2.0 for case in cases}
     for row, case in enumerate(cases):
         nearest[case.study] = min(nearest[case.study], naive_neighbours(cases, embeddings, row, 1)[0][0])
-    limit = learn_rules(cases, embeddings, logits).familiarity_limit
+    limit = learn_rules(LabelledStudies(cases, embeddings, logits)).familiarity_limit
     assert limit == pytest.approx(-tail_limit(-np.array(list(nearest.values())), 0.005), abs=1e-6)
 
 
 def test_separable_studies_give_a_threshold_between_the_labels() -> None:
     cases, embeddings, _ = collection(100, spread=0.01)
     logits = np.array([5.0 if case.label else -5.0 for case in cases], np.float32)
-    rules = learn_rules(cases, embeddings, logits)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits))
     assert rules.probabilities(np.array([-5.0, 5.0])).tolist() == pytest.approx([0, 1], abs=0.05)
     assert rules.classifier_threshold == pytest.approx(0.5, abs=0.02)
     assert rules.vote_threshold == pytest.approx(0.5, abs=0.1)
@@ -99,31 +100,31 @@ def test_separable_studies_give_a_threshold_between_the_labels() -> None:
 
 def test_processed_copies_teach_thresholds_but_not_familiarity() -> None:
     cases, embeddings, logits = collection()
-    plain = learn_rules(cases, embeddings, logits)
-    same = learn_rules(cases, embeddings, logits, copies=[(embeddings, logits)])
+    plain = learn_rules(LabelledStudies(cases, embeddings, logits))
+    same = learn_rules(LabelledStudies(cases, embeddings, logits), copies=[(embeddings, logits)])
     assert same.slope == pytest.approx(plain.slope, abs=0.03)  # twice the studies weigh twice against the prior
     assert same.k == plain.k
     assert same.vote_threshold == pytest.approx(plain.vote_threshold)
 
     # Copies that look one step more abnormal: the boundary moves half a step, in logits and in votes.
     towards = unit(embeddings + np.array([0.4, 0.2, 0, 0], np.float32))
-    moved = learn_rules(cases, embeddings, logits, copies=[(towards, logits + 2)])
+    moved = learn_rules(LabelledStudies(cases, embeddings, logits), copies=[(towards, logits + 2)])
     boundary, former = (-rules.intercept / rules.slope for rules in (moved, plain))
     assert boundary - former == pytest.approx(1, abs=0.5)
     assert moved.vote_threshold > plain.vote_threshold
     assert moved.familiarity_limit == plain.familiarity_limit
-    assert "2 copies" in learn_rules(cases, embeddings, logits, copies=[(towards, logits)] * 2).source
+    assert "2 copies" in learn_rules(LabelledStudies(cases, embeddings, logits), copies=[(towards, logits)] * 2).source
 
 
 def test_what_the_model_was_trained_on_does_not_teach_but_votes() -> None:
     cases, embeddings, logits = collection()
     trained = {int(case.digest[:16], 16) for case in cases if case.patient < "p020" and case.case.endswith("/0")}
-    rules = learn_rules(cases, embeddings, logits, trained_on=trained)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits, trained))
     teachers = {case.study for case in cases if case.patient >= "p020"}
     assert f"learned on {len(teachers)} studies" in rules.source
     # Without the trained-on studies among the voters the neighbours, and so the limit, would be others.
     rest = [row for row, case in enumerate(cases) if case.patient >= "p020"]
-    alone = learn_rules([cases[row] for row in rest], embeddings[rest], logits[rest])
+    alone = learn_rules(LabelledStudies([cases[row] for row in rest], embeddings[rest], logits[rest]))
     assert alone.familiarity_limit < rules.familiarity_limit
     assert alone.slope == rules.slope
 
@@ -131,7 +132,8 @@ def test_what_the_model_was_trained_on_does_not_teach_but_votes() -> None:
 def test_a_radiograph_under_two_patients_does_not_teach() -> None:
     cases, embeddings, logits = collection()
     twin = dataclasses.replace(cases[-1], case="twin", study="twin", patient="twin")
-    rules = learn_rules([*cases, twin], np.vstack([embeddings, embeddings[-1:]]), np.append(logits, logits[-1]))
+    twice = np.vstack([embeddings, embeddings[-1:]]), np.append(logits, logits[-1])
+    rules = learn_rules(LabelledStudies([*cases, twin], *twice))
     others = {case.study for case in cases if case.patient != cases[-1].patient}
     assert f"learned on {len(others)} studies" in rules.source
 
@@ -147,25 +149,25 @@ def test_too_little_to_learn_from_gives_the_fallback(labels: str) -> None:
     elif labels == "nobody":
         cases, embeddings, logits = [], embeddings[:0], logits[:0]
     fallback = Rules(k=9, source="the bundle's")
-    assert learn_rules(cases, embeddings, logits, fallback=fallback) is fallback
+    assert learn_rules(LabelledStudies(cases, embeddings, logits), fallback=fallback) is fallback
 
 
 def test_logits_that_say_the_contrary_keep_the_former_calibration() -> None:
     cases, embeddings, logits = collection()
-    rules = learn_rules(cases, embeddings, -logits, fallback=Rules(slope=0.7, intercept=0.1))
+    rules = learn_rules(LabelledStudies(cases, embeddings, -logits), fallback=Rules(slope=0.7, intercept=0.1))
     assert (rules.slope, rules.intercept) == (0.7, 0.1)
     assert "former calibration" in rules.source
 
 
 def test_many_studies_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.decision.fit_rules.MOST", 80)
+    monkeypatch.setattr("retrieval.decision.teachers.MOST", 80)
     cases, embeddings, logits = collection()
-    assert "learned on 80 studies" in learn_rules(cases, embeddings, logits).source
+    assert "learned on 80 studies" in learn_rules(LabelledStudies(cases, embeddings, logits)).source
 
 
 def test_rules_survive_json() -> None:
     cases, embeddings, logits = collection()
-    rules = learn_rules(cases, embeddings, logits)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits))
     assert Rules.from_dict(json.loads(json.dumps(rules.to_dict(), allow_nan=False))) == rules
 
 

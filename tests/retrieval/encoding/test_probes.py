@@ -11,6 +11,7 @@ from retrieval.decision.familiarity import familiarity
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
 from retrieval.decision.tail_limit import tail_limit
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import APPEARANCE, BUNDLED, Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
@@ -118,7 +119,7 @@ def test_what_is_no_radiograph_is_never_one_of_the_parts_of_an_index() -> None:
     cases, embeddings, logits = collection(150, part=NOTHING)
     embeddings[:40] = (-0.7, -0.7, 0, 0)
     assert WITH_NONE.part(embeddings[:1]) == [NOTHING]
-    rules = learn_rules(cases, embeddings, logits, appearance=WITH_NONE)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits), appearance=WITH_NONE)
     assert rules.parts == ("hand",)
     assert WITH_NONE.margins(embeddings[:1], (NOTHING,))[0, 0] == np.inf  # none of what is known can be told apart
 
@@ -138,11 +139,11 @@ def collection(studies: int, part: str = "hand") -> tuple[list[Case], np.ndarray
 
 def test_each_limit_gets_its_share_of_the_false_alarms() -> None:
     cases, embeddings, logits = collection(150)
-    rules = learn_rules(cases, embeddings, logits, appearance=LOOKS)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS)
     assert rules.parts == ("hand",)
     worst = LOOKS.margins(embeddings, ("hand",)).reshape(150, 2, 3).min(1)  # two views a study
     assert rules.appearance_limits == pytest.approx([-tail_limit(-own, 0.005 / 4) for own in worst.T], abs=1e-6)
-    assert rules.familiarity_limit <= learn_rules(cases, embeddings, logits).familiarity_limit
+    assert rules.familiarity_limit <= learn_rules(LabelledStudies(cases, embeddings, logits)).familiarity_limit
     nearest = [1.0] * 2
     flagged = [familiarity(embeddings[2 * n : 2 * n + 2], nearest, rules, LOOKS).familiar is False for n in range(150)]
     assert sum(flagged) <= 3  # one for each of three limits
@@ -152,17 +153,17 @@ def test_each_limit_gets_its_share_of_the_false_alarms() -> None:
 def test_a_part_is_familiar_by_name_or_by_being_common() -> None:
     cases, embeddings, logits = collection(150, part="knuckle")
     embeddings[:20] = (0, 1, 0, 0)  # radiographs that look like legs: 7 %
-    assert learn_rules(cases, embeddings, logits, appearance=LOOKS).parts == ("hand", "leg")
+    assert learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS).parts == ("hand", "leg")
     embeddings[:10] = (1, 0, 0, 0)  # 3 %
-    assert learn_rules(cases, embeddings, logits, appearance=LOOKS).parts == ("hand",)
+    assert learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS).parts == ("hand",)
     named = [dataclasses.replace(case, part="other_part") if n < 2 else case for n, case in enumerate(cases)]
-    assert learn_rules(named, embeddings, logits, appearance=LOOKS).parts == ("hand", "other_part")
+    assert learn_rules(LabelledStudies(named, embeddings, logits), appearance=LOOKS).parts == ("hand", "other_part")
 
 
 def test_rules_taken_over_know_the_parts_of_the_index() -> None:
     cases, embeddings, logits = collection(10)
     own = dataclasses.replace(RULES, parts=LOOKS.parts)
-    rules = learn_rules(cases, embeddings, logits, appearance=LOOKS, fallback=own)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS, fallback=own)
     assert rules == dataclasses.replace(own, parts=("hand",))
 
 
@@ -170,7 +171,7 @@ def test_a_limit_of_some_parts_together_is_not_taken_over_for_fewer() -> None:
     cases, embeddings, logits = collection(10)
     assert len(LOOKS.parts) > 2
     own = dataclasses.replace(RULES, parts=LOOKS.parts[:2])
-    rules = learn_rules(cases, embeddings, logits, appearance=LOOKS, fallback=own)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS, fallback=own)
     assert rules == dataclasses.replace(own, parts=tuple(part for part in LOOKS.parts if part in {"hand", *own.parts}))
 
 
@@ -183,7 +184,7 @@ def test_where_all_parts_are_known_the_limit_is_that_of_the_own_part() -> None:
         0.1 * dice.standard_normal((300, 4)) + np.eye(3, 4)[[LOOKS.parts.index(part) for part in kinds]]
     ).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    rules = learn_rules(cases, embeddings, logits, appearance=LOOKS)
+    rules = learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS)
     assert rules.parts == LOOKS.parts
     own = [LOOKS.margins(embeddings[n : n + 1], [kinds[n]])[0, 0] for n in range(300)]
     limit = -tail_limit(-np.reshape(own, (150, 2)).min(1), 0.005 / 4)

@@ -16,6 +16,7 @@ from retrieval.decision.rules import Rules
 from retrieval.encoding.encoder import Encoded
 from retrieval.evaluation.retrieval_metrics import DEPTHS, Ranking, retrieved
 from retrieval.indexing.build import build_index
+from retrieval.query import Scope
 from retrieval.searcher import Searcher
 
 
@@ -87,7 +88,7 @@ def test_it_ranks_and_votes_as_the_search_does(
         ranking = Ranking(searcher.index.cases(), searcher.index.embeddings())
         for row in range(0, 26, 2):
             views = Encoded(searcher.index.embeddings()[row : row + 2], searcher.index.logits()[row : row + 2])
-            judged = searcher.scores(views, shown=max(DEPTHS))
+            judged = searcher.scores(views, Scope(k=max(DEPTHS)))
             similarities = ranking.similarities(views.embeddings)
             found = ranking.retrieved(similarities, 1)
             for depth in DEPTHS:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval.explain.rendering import heatmap_png, radiograph_jpeg, strongest_region
+from retrieval.encoding.batches import small_jpeg
+from retrieval.explain.rendering import heatmap_png, strongest_region
 from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing
 
 
@@ -19,11 +20,11 @@ def decoded(data: bytes) -> NDArray[np.uint8]:
 
 def test_a_radiograph_is_made_smaller_and_never_larger() -> None:
     pixels = np.full((100, 50), 90, np.uint8)
-    assert decoded(radiograph_jpeg(pixels, 40)).shape == (40, 20)
-    assert decoded(radiograph_jpeg(pixels, 4000)).shape == (100, 50)
-    assert decoded(radiograph_jpeg(np.dstack([pixels] * 3), 40)).shape == (40, 20, 3)
-    assert abs(int(decoded(radiograph_jpeg(pixels, 40)).mean()) - 90) <= 1
-    assert decoded(radiograph_jpeg(np.zeros((1, 9000), np.uint8), 80)).shape == (1, 80)
+    assert decoded(small_jpeg(pixels, 40)).shape == (40, 20)
+    assert decoded(small_jpeg(pixels, 4000)).shape == (100, 50)
+    assert decoded(small_jpeg(np.dstack([pixels] * 3), 40)).shape == (40, 20, 3)
+    assert abs(int(decoded(small_jpeg(pixels, 40)).mean()) - 90) <= 1
+    assert decoded(small_jpeg(np.zeros((1, 9000), np.uint8), 80)).shape == (1, 80)
 
 
 def test_a_heatmap_is_clear_where_nothing_speaks_and_opaque_where_all_does() -> None:

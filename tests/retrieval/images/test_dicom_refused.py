@@ -152,7 +152,6 @@ def test_pydicom_is_not_imported_for_other_files(tmp_path: Path) -> None:
     assert done.stdout == "False False\n"
 
 
-@pytest.mark.slow
 def test_mutated_files_are_read_or_refused() -> None:
     """A few hundred of the benchmark's mutants: no crash, no hang, no memory beyond bounds, no other error."""
     script = Path(__file__).parents[3] / "tests" / "fuzz" / "fuzz_dicom.py"

@@ -9,6 +9,7 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.borderline import Borderline, width
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import DEFAULTS, Rules
+from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.borderline import with_borderline
@@ -47,8 +48,9 @@ def learned(collection: Collection, model: Path, **options: object) -> tuple[Rul
     """The rules without the widths, and with them."""
     encoder = Encoder.open(model)
     encoded = encoder.encode([read_radiograph(Path(case.path)).pixels for case in collection.cases])
-    rules = learn_rules(collection.cases, encoded.embeddings, encoded.logits)
-    return rules, with_borderline(rules, encoder=encoder, cases=collection.cases, encoded=encoded, **options)  # type: ignore[arg-type]
+    studies = LabelledStudies(collection.cases, encoded.embeddings, encoded.logits)
+    rules = learn_rules(studies)
+    return rules, with_borderline(rules, studies, encoder=encoder, **options)  # type: ignore[arg-type]
 
 
 def test_the_widths_are_those_that_changes_of_grey_levels_bring(squares: Squares, model: Path) -> None:
@@ -72,7 +74,8 @@ def test_no_more_radiographs_are_encoded_than_the_budget(
 ) -> None:
     collection, encoder = squares(grey_studies(60)), Encoder.open(model)
     encoded = encoder.encode([read_radiograph(Path(case.path)).pixels for case in collection.cases])
-    rules = learn_rules(collection.cases, encoded.embeddings, encoded.logits)
+    studies = LabelledStudies(collection.cases, encoded.embeddings, encoded.logits)
+    rules = learn_rules(studies)
     sizes: list[int] = []
     encode = Encoder.encode_prepared
 
@@ -81,7 +84,7 @@ def test_no_more_radiographs_are_encoded_than_the_budget(
         return encode(self, pictures)
 
     monkeypatch.setattr(Encoder, "encode_prepared", counted)
-    assert with_borderline(rules, encoder=encoder, cases=collection.cases, encoded=encoded, budget=30).borderline
+    assert with_borderline(rules, studies, encoder=encoder, budget=30).borderline
     assert sum(sizes) == 30
 
 

@@ -11,13 +11,13 @@ from index.errors import IndexBusy, IndexMissing
 from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
-from retrieval.encoding.batches import encoded_batches, file_digest, thumbnail, usable
+from retrieval.encoding.batches import EncodingOptions, encoded_batches, file_digest, thumbnail, usable
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import BundleError, CollectionError
 from retrieval.images.radiograph import read_radiograph
-from retrieval.indexing.build import build_index, fingerprint
+from retrieval.indexing.build import BuildOptions, build_index, fingerprint
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice
 from retrieval.synthetic.dataset import draw_study
@@ -207,7 +207,7 @@ def test_an_index_is_replaced_only_when_asked(squares: Squares, model: Path, tmp
 def test_threads_change_nothing(squares: Squares, model: Path) -> None:
     collection = squares(many(70))
     encoder = Encoder.open(model)
-    one, four = (list(encoded_batches(collection.cases, encoder, size=8, workers=n)) for n in (1, 4))
+    one, four = (list(encoded_batches(collection.cases, encoder, EncodingOptions(workers=n), size=8)) for n in (1, 4))
     assert [[case.case for case in batch.cases] for batch in one] == [[c.case for c in batch.cases] for batch in four]
     assert all(np.array_equal(a.embeddings, b.embeddings) for a, b in zip(one, four, strict=True))
     assert [case.case for batch in one for case in batch.cases] == [case.case for case in collection.cases]
@@ -294,10 +294,11 @@ def test_blank_radiographs_are_listed_and_do_not_vote(squares: Squares, model: P
         assert [case.case for case in index.cases()] == names[2:]
     added = add_to_index(collection, tmp_path / "index")
     assert (added.added, [case for case, _ in added.refused]) == (0, names[:2])
-    assert build_index(collection, tmp_path / "all", model=model, keep_blank=True).cases == 6
+    assert build_index(collection, tmp_path / "all", options=BuildOptions(keep_blank=True), model=model).cases == 6
     assert add_to_index(collection, tmp_path / "index", keep_blank=True).added == 2
     bundle = Bundle.open(model)
-    assert fingerprint(collection, bundle) != fingerprint(collection, bundle, keep_blank=True)
+    kept, left_out = (fingerprint(collection, bundle, BuildOptions(keep_blank=keep)) for keep in (True, False))
+    assert kept != left_out
 
 
 def test_missing_files_are_listed(squares: Squares, model: Path, tmp_path: Path) -> None:

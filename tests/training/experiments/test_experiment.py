@@ -121,6 +121,7 @@ def test_folds_judge_every_study_once_by_a_model_that_has_not_met_its_patient(
     assert not indexed[0] & indexed[1]  # of two folds each indexes the other
 
 
+@pytest.mark.slow
 def test_an_interrupted_grid_goes_on(grid: Grid, phantoms: Collection, tmp_path: Path) -> None:
     def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage == "epoch" and len(list(tmp_path.glob("runs/*/result.json"))) == 1:
@@ -186,6 +187,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(grid: Grid, phantoms: Col
     assert not (tmp_path / "runs" / bad.name / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_too_many_folds_and_other_parts(grid: Grid, phantoms: Collection, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="too few patients for 50 folds"):
         run_experiment(replace(grid, folds=50), phantoms, [], tmp_path)

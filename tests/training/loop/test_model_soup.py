@@ -13,20 +13,31 @@ from training.distributed import joined
 from training.errors import TrainingError
 from training.loop.cost_estimate import make_plan, try_step
 from training.loop.model_soup import fit_soup, mean_weights
-from training.loop.run import Division, RunOptions, train
+from training.loop.run import Division, RunOptions, Trained, train
 from training.loop.trainer import Trainer
 from training.model.backbone import load_backbone
 from training.model.siamese import Siamese
 from training.recipe import Recipe
 
 
-@pytest.fixture
-def pretrained(recipe: Recipe, tmp_path: Path) -> Recipe:
+@pytest.fixture(scope="module")
+def pretrained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Two runs of one epoch, from weights in a file."""
     torch.manual_seed(5)
     network, _ = load_backbone(recipe.backbone, "")
-    torch.save(network.state_dict(), tmp_path / "weights.pth")
-    return replace(recipe, weights=str(tmp_path / "weights.pth"), epochs=1, soup=2)
+    weights = tmp_path_factory.mktemp("weights") / "weights.pth"
+    torch.save(network.state_dict(), weights)
+    return replace(recipe, weights=str(weights), epochs=1, soup=2)
+
+
+@pytest.fixture(scope="module")
+def whole(blobs: TrainingSet, pretrained: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A soup that nothing interrupted; its checkpoints are removed."""
+    folder = tmp_path_factory.mktemp("soup")
+    trained = train(blobs, pretrained, folder / "whole")
+    assert trained is not None
+    assert not list(folder.glob("*/*.pt"))
+    return trained
 
 
 def quiet(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -80,22 +91,21 @@ def test_a_soup_is_the_mean_of_runs_from_one_start(blobs: TrainingSet, pretraine
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize("step", [2, 6])  # in the first run, in the second
+# In the first run, and in the second.
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 6])
 def test_an_interrupted_soup_goes_on_to_the_same_result(
-    blobs: TrainingSet, pretrained: Recipe, tmp_path: Path, step: int
+    blobs: TrainingSet, pretrained: Recipe, whole: Trained, tmp_path: Path, step: int
 ) -> None:
     def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage == "train" and done == step:
             assert total == 10
             signal.raise_signal(signal.SIGTERM)
 
-    whole = train(blobs, pretrained, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(blobs, pretrained, tmp_path / "parts", report=interrupt)
     left = {file.name for file in (tmp_path / "parts").glob("*.pt")}
     assert left == ({"checkpoint.pt"} if step < 5 else {"checkpoint.pt", "member-1.pt"})
     resumed = train(blobs, pretrained, tmp_path / "parts", RunOptions(resume=True))
-    assert whole is not None
     assert resumed is not None
     assert resumed.epochs == whole.epochs
     assert (resumed.model / "head.safetensors").read_bytes() == (whole.model / "head.safetensors").read_bytes()
@@ -103,7 +113,7 @@ def test_an_interrupted_soup_goes_on_to_the_same_result(
 
 
 def test_a_soup_killed_before_a_checkpoint_was_removed_has_no_member_twice(
-    blobs: TrainingSet, pretrained: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blobs: TrainingSet, pretrained: Recipe, whole: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(Exception):
         pass
@@ -111,14 +121,12 @@ def test_a_soup_killed_before_a_checkpoint_was_removed_has_no_member_twice(
     def kill(*rest: object) -> None:
         raise Killed
 
-    whole = train(blobs, pretrained, tmp_path / "whole")
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", kill)
         with pytest.raises(Killed):
             train(blobs, pretrained, tmp_path / "parts")
     assert {file.name for file in (tmp_path / "parts").glob("*.pt")} == {"checkpoint.pt", "member-1.pt"}
     resumed = train(blobs, pretrained, tmp_path / "parts", RunOptions(resume=True))
-    assert whole is not None
     assert resumed is not None
     assert resumed.epochs == whole.epochs
     assert (resumed.model / "head.safetensors").read_bytes() == (whole.model / "head.safetensors").read_bytes()

@@ -31,6 +31,12 @@ def same_answers(a: Path, b: Path, data: TrainingSet) -> None:
     np.testing.assert_allclose(one.logits, two.logits, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def whole(blobs: TrainingSet, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run that nothing interrupted."""
+    return finished(train(blobs, replace(recipe, classification=1.0), tmp_path_factory.mktemp("run") / "whole"))
+
+
 @pytest.mark.usefixtures("real_export")
 def test_a_run_gives_a_bundle_that_answers_as_torch_did(blobs: TrainingSet, recipe: Recipe, tmp_path: Path) -> None:
     trained = finished(train(blobs, recipe, tmp_path / "run", RunOptions(name="blobs", provenance={"synthetic": True})))
@@ -56,18 +62,17 @@ def test_a_run_gives_a_bundle_that_answers_as_torch_did(blobs: TrainingSet, reci
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_interrupted_within_an_epoch_ends_as_an_uninterrupted_one(
-    blobs: TrainingSet, recipe: Recipe, tmp_path: Path, number: signal.Signals
+    blobs: TrainingSet, recipe: Recipe, whole: Trained, tmp_path: Path, number: signal.Signals
 ) -> None:
-    recipe = replace(recipe, classification=1.0, precision="float32")
+    recipe = replace(recipe, classification=1.0)
 
     def interrupt(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         if stage == "train" and done == 6:  # one step into the second epoch; it stops after the next
             assert total == 10
             signal.raise_signal(number)
 
-    whole = finished(train(blobs, recipe, tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         train(blobs, recipe, tmp_path / "parts", report=interrupt)
     assert (tmp_path / "parts" / "checkpoint.pt").exists()
@@ -114,8 +119,10 @@ def test_a_run_of_two_stages_goes_on_wherever_it_is_interrupted(
 
 
 def test_a_run_killed_without_warning_goes_on_after_its_last_epoch(
-    blobs: TrainingSet, recipe: Recipe, tmp_path: Path
+    blobs: TrainingSet, recipe: Recipe, whole: Trained, tmp_path: Path
 ) -> None:
+    recipe = replace(recipe, classification=1.0)
+
     class Killed(Exception):
         pass
 
@@ -123,7 +130,6 @@ def test_a_run_killed_without_warning_goes_on_after_its_last_epoch(
         if stage == "train" and done == 6:
             raise Killed
 
-    whole = finished(train(blobs, recipe, tmp_path / "whole"))
     with pytest.raises(Killed):
         train(blobs, recipe, tmp_path / "parts", report=kill)
     resumed = finished(train(blobs, recipe, tmp_path / "parts", RunOptions(resume=True)))
@@ -240,7 +246,10 @@ def test_one_label_cannot_be_learned(blobs: TrainingSet, recipe: Recipe, tmp_pat
         train(normal, recipe, tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"second_stage": False}, {"sampling": "shuffled", "triplet": 0.0}])
+SHUFFLED = pytest.param({"sampling": "shuffled", "triplet": 0.0}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("change", [{"second_stage": False}, SHUFFLED])
 def test_it_learns_what_a_blob_is(
     blobs: TrainingSet, recipe: Recipe, tmp_path: Path, change: Mapping[str, object]
 ) -> None:

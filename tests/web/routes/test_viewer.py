@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="the extra web is not installed")
 import httpx
 
 from retrieval.datasets.collection import Collection
-from retrieval.indexing.build import build_index
+from retrieval.indexing.build import BuildOptions, build_index
 from retrieval.searcher import Searcher
 
 Serve = Callable[..., str]
@@ -73,7 +73,7 @@ def test_the_comparison_has_all_radiographs_of_the_study_its_preview_and_its_rep
     from dataclasses import replace
 
     told = replace(collection, cases=tuple(replace(case, report="No fracture seen.") for case in collection.cases))
-    build_index(told, tmp_path / "own", model=model, preview=24)
+    build_index(told, tmp_path / "own", options=BuildOptions(preview=24), model=model)
     with Searcher.open(tmp_path / "own") as searcher:
         case = next(case for case in searcher.index.cases() if case.study == "s4")
         preview = searcher.index.preview(case.case)
