@@ -138,6 +138,7 @@ def draw_terminal(folder: Path) -> None:
     console.print("$ mura-search " + " ".join(file.name for file in files))
     answer_of(files, folder / "index", console)
     text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME)
+    assert str(folder.resolve()) not in text, "give FOLDER relative to the current folder: the answer names it"
 
     def paced(found: re.Match[str]) -> str:
         line = int(found[1])
