@@ -35,6 +35,8 @@ def demo(
     folder = keep or Path(tempfile.mkdtemp(prefix="mura-search-demo-"))
     try:
         asked = run_demo(folder, patients, seed, as_json)
+        if keep or serve or open_page:
+            project_demo(folder / "index")
         if serve or open_page:
             note(f"\nOn the page, drop a radiograph that is not indexed, such as {asked}")
             run_server(folder / "index", ServerOptions(port=port, files=True, open_page=open_page))
@@ -42,9 +44,18 @@ def demo(
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     if keep:
-        note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {quote(str(keep / 'index'))}")
+        index = quote(str(keep / "index"))
+        note(f"\nKept in {keep}; ask again:  mura-search QUERY... --index {index}")
+        note(f"To search by a region, too:   mura-search index regions --index {index}")
     else:
         note("\nThe radiographs and the index are removed; --keep FOLDER keeps them.")
+
+
+def project_demo(index: Path) -> None:
+    """Make the map of the demo's index, so that the page has an atlas."""
+    from retrieval.indexing.projection import project_index
+
+    project_index(index, method="pca")
 
 
 def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:

@@ -5,6 +5,7 @@ python docs/pictures.py [DATA INDEX]
 
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,16 +65,30 @@ def captioned(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     return tile
 
 
-def draw_answer(data: Path, index: Path) -> None:
-    """The answer about the first abnormal study of the split valid that has several views, as a picture."""
+def asked_files(data: Path) -> list[Path]:
+    """The radiographs of the first abnormal study of the split valid that has several views."""
     cases = read_collection(data, split="valid").cases
     views = {case.study: [c.path for c in cases if c.study == case.study] for case in cases if case.label == ABNORMAL}
-    asked = next(files for files in views.values() if len(files) > 1)
+    return next([Path(file) for file in files] for files in views.values() if len(files) > 1)
+
+
+def answer_of(files: Sequence[Path], index: Path, console: Console) -> None:
+    """Print the answer about a study, which names no folder of this machine."""
     with Searcher.open(index) as searcher:
-        answer = searcher.search(asked)
+        answer = searcher.search(files)
     answer = replace(answer, cases=tuple(replace(case, path=Path(case.case).name) for case in answer.cases))
-    console = Console(width=96, record=True, highlight=False, markup=False, emoji=False, file=io.StringIO())
     print_answer(answer, console)
+
+
+def recorded() -> Console:
+    """A terminal whose content can be exported."""
+    return Console(width=96, record=True, highlight=False, markup=False, emoji=False, file=io.StringIO())
+
+
+def draw_answer(data: Path, index: Path) -> None:
+    """The answer about a study, as a picture."""
+    console = recorded()
+    answer_of(asked_files(data), index, console)
     text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME)
     (HERE / "answer.svg").write_text(text, encoding="utf-8")
 

@@ -214,6 +214,11 @@ class IndexReader(Closing):
         with self._unlocked() as database:
             return database.logits()
 
+    def has_extra(self, table: str) -> bool:
+        """Whether one of the tables `index.sqlite.schema.EXTRAS` holds something of any case."""
+        with self._unlocked() as database:
+            return database.has_extra(table)
+
     def extra(self, table: str) -> list[bytes]:
         """What one of the tables `index.sqlite.schema.EXTRAS` holds of each case, in row order; b"" for nothing."""
         with self._unlocked() as database:

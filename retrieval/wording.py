@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISCLAIMER",
+    "DRIFT_SHORT",
     "FINDINGS",
     "PREDICTORS",
     "PROBABILITY",
@@ -382,6 +383,9 @@ _SCORES = {"classifier": "classifier", "knn": "vote", "similarity": "similarity"
 def score_title(score: str) -> str:
     """The name of a score for people: "vote"."""
     return _SCORES.get(score, score.replace("_", " "))
+
+
+DRIFT_SHORT = "What is asked here has parted from what is indexed, so the thresholds may not hold."
 
 
 def drift_sentence(drift: "Drift") -> str:

@@ -26,6 +26,7 @@ from web.models import API_TAGS, add_problems, refused_question
 from web.responses import refusal, wants_page
 from web.routes.api import api, health
 from web.routes.atlas import atlas_api, atlas_pages
+from web.routes.drift import drift_pages
 from web.routes.filing import filing_api, filing_pages
 from web.routes.indexed import indexed_api, indexed_pages
 from web.routes.pages import Report, pages
@@ -83,7 +84,7 @@ def create_app(pool: SearcherPool, settings: Settings, report: Report | None = N
     app.state.service, app.state.metrics, app.state.sessions = service, metrics, sessions
     app.state.atlas, app.state.regions = Atlas(), Regions()
     app.state.settings, app.state.report, app.state.worklist = settings, report, worklist
-    own_pages = (pages, worklist_pages, indexed_pages, filing_pages, atlas_pages, region_pages)
+    own_pages = (pages, worklist_pages, indexed_pages, filing_pages, atlas_pages, region_pages, drift_pages)
     for router in (atlas_api, indexed_api, region_api, filing_api, api, health, *own_pages):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))

@@ -236,6 +236,10 @@ class CaseReader:
         found = self._sqlite.query_in(f"SELECT row, data, crc FROM {table} WHERE row IN {{}}", rows)
         return self._intact(found, table)
 
+    def has_extra(self, table: str) -> bool:
+        """Whether one of the tables `EXTRAS` holds something of any case."""
+        return table in self._extras() and bool(self._sqlite.query(f"SELECT 1 FROM {table} LIMIT 1"))
+
     def extra_of_all(self, table: str) -> list[bytes]:
         """What one of the tables `EXTRAS` holds of each case, in row order; b"" for nothing."""
         if table not in self._extras():

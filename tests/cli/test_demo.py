@@ -10,6 +10,7 @@ import pytest
 from typer.testing import Result
 
 from cli.serve import ServerOptions
+from index.reader import IndexReader
 from retrieval.datasets.collection import read_collection
 from retrieval.encoding.bundle import BUNDLED
 
@@ -29,6 +30,9 @@ def test_the_whole_way(run: Run, tmp_path: Path) -> None:
     indexed = read_collection(tmp_path / "demo" / "radiographs", split="train")
     assert answer["index"]["cases"] == len(indexed.cases)
     assert run("index", "info", "--index", tmp_path / "demo" / "index").exit_code == 0
+    with IndexReader.open(tmp_path / "demo" / "index") as reader:
+        assert reader.has_extra("projection")  # for the atlas
+        assert not reader.has_extra("regions")
 
 
 def test_it_serves_what_it_drew_and_leaves_nothing_behind(

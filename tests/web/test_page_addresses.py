@@ -14,7 +14,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 import httpx
 from playwright.sync_api import Page, Route, expect
 
-from tests.web.browsing import CHROMIUM, Open, ask
+from tests.web.browsing import CHROMIUM, Open, ask, until
 
 Serve = Callable[..., str]
 Square = Callable[..., Path]
@@ -174,3 +174,21 @@ def test_a_study_can_be_forgotten(serve: Serve, open_page: Open, square: Square)
     page.get_by_role("button", name="Forget this study").click()
     expect(page.locator("#answer")).to_be_empty()
     assert httpx.get(address).status_code == 404
+
+
+def test_going_back_closes_the_comparison_and_leaves_the_answer(serve: Serve, open_page: Open, square: Square) -> None:
+    page = open_page(serve())
+    ask(page, square("bright.png", 220))
+    address, dialog = page.url, page.locator("dialog")
+    page.get_by_role("button", name="Invert").click()
+    for close in (page.go_back, page.get_by_role("button", name="Close").click):
+        page.locator(".card").first.click()
+        expect(page.locator("#comparison-title")).to_be_visible()
+        close()
+        expect(dialog).to_be_hidden()
+        expect(page).to_have_url(address)
+        until(lambda: page.evaluate("history.state === null"))
+    inverted = page.get_by_role("button", name="Invert")
+    expect(inverted).to_have_attribute("aria-pressed", "true")  # the answer was not drawn again
+    page.go_back()
+    expect(page.locator("#verdict-title")).to_have_count(0)

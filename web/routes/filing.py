@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -29,6 +30,12 @@ filing_api = APIRouter(
 )
 filing_pages = APIRouter(include_in_schema=False)
 _SHOWN = 200  # studies of the queue
+_DONE = {
+    "file": "The study is filed. It votes from the next question on.",
+    "label": "The label is corrected. It counts from the next question on.",
+    "aside": "The study is set aside. It leaves every search and vote from the next question on.",
+    "undo": "The change is undone.",
+}
 
 Words = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$", strip_whitespace=True)]
 Named = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
@@ -116,10 +123,15 @@ async def filed_changes(request: Request) -> list[FiledChange]:
 
 
 @filing_pages.get("/filing")
-async def show(request: Request) -> HTMLResponse:
+async def show(request: Request, said: str = "", back: str = "") -> HTMLResponse:
+    """The changes that can be undone. `said` names the change just made, `back` the answer that it was made from."""
     require_filing(request)
-    changes = await service_of(request).use(filing.filed)
-    return page("filing.html", changes=changes, **await head_of(request))
+    service = service_of(request)
+    changes = await service.use(filing.filed)
+    return page(
+        "filing.html", changes=changes, said=_DONE.get(said, ""), back=back if back in service.studies else "",
+        **await head_of(request),
+    )  # fmt: skip
 
 
 @filing_pages.post("/filing/{action}")
@@ -148,7 +160,8 @@ async def change(action: str, request: Request) -> Response:
         await _file(request, fields["remembered"], StudyRecord(LABEL_NAMES.index(fields["label"]), **values))
     else:
         raise Refused(404, "nothing is at this URL")
-    return RedirectResponse("/filing", 303)
+    done = {"said": action} | ({"back": fields["remembered"]} if fields["remembered"] else {})
+    return RedirectResponse(f"/filing?{urlencode(done)}", 303)
 
 
 @filing_pages.get("/queue")

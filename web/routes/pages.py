@@ -10,7 +10,7 @@ from retrieval.answer import Answer
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.reports.templating import static
 from retrieval.searcher import Searcher
-from retrieval.wording import FINDINGS, PROBABILITY, THRESHOLD, evaluation_text, verdict, vote_share
+from retrieval.wording import DRIFT_SHORT, FINDINGS, PROBABILITY, THRESHOLD, evaluation_text, verdict, vote_share
 from web.errors import Refused
 from web.models import ComparisonQuestion, IndexSummary, Question
 from web.responses import page, tagged
@@ -157,6 +157,7 @@ async def _answered(request: Request, answer: Answer, name: str, question: Quest
         doubts=_sentences(answer.doubts), warnings=_sentences(answer.other_warnings), question=question,
         counts=sorted({*_COUNTS, question.k}), report=request.app.state.report is not None,
         place=worklist.place(listed) if worklist and listed else None, vote_share=vote_share(answer),
+        regions=await service.has_regions(),
         FINDINGS=FINDINGS, PROBABILITY=PROBABILITY, THRESHOLD=THRESHOLD, evaluated=evaluation_text(answer),
     )  # fmt: skip
 
@@ -180,7 +181,7 @@ async def _front(request: Request, part: str = "", index: IndexSummary | None = 
     """The front page with a part below the form; for the page's own script, the part alone."""
     index = index or await service_of(request).about()
     if part and _is_part(request):
-        return page(part, index=index, filing=may_file(request), **values)
+        return page(part, index=index, filing=may_file(request), **_drift(request), **values)
     limits = service_of(request).limits
     shown = await head_of(request, index) | values
     return page("front.html", part=part, accepted=_ACCEPTED, views=limits.views, megabytes=limits.body >> 20, **shown)
@@ -194,7 +195,13 @@ async def head_of(request: Request, index: IndexSummary | None = None) -> dict[s
         "worklist_link": request.app.state.worklist is not None,
         "filing": may_file(request),
         "filing_login": _sessions(request).files and not may_file(request),
+        **_drift(request),
     }
+
+
+def _drift(request: Request) -> dict[str, Any]:
+    """Whether the latest answers have parted from the index, for a line where an answer is read."""
+    return {"drift": service_of(request).scores.monitor.drift, "DRIFT_SHORT": DRIFT_SHORT}
 
 
 def _sessions(request: Request) -> Sessions:

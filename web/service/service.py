@@ -296,6 +296,10 @@ class Service:
         async with self._searcher() as searcher:
             return await self._in_thread(look, searcher)
 
+    async def has_regions(self) -> bool:
+        """Whether a region can be searched in the index."""
+        return await self.use(lambda searcher: searcher.index.has_extra("regions"))
+
     def gauges(self) -> list[Figure]:
         """The figures that go up and down, for /metrics."""
         cases, studies = self.pool.index.size()

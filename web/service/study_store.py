@@ -73,6 +73,10 @@ class StudyStore:
     def __len__(self) -> int:
         return len(self._studies)
 
+    def __contains__(self, name: object) -> bool:
+        self.expire()
+        return name in self._studies
+
     def add(self, study: Study) -> str:
         """Keep a study, and forget the oldest ones if there is no room. Gives its name."""
         self.expire()

@@ -13,6 +13,8 @@ let shown = ""; // the study on screen, if the server remembers it
 let sending = null;
 let asked = []; // the files of the last question
 let askedAbout = ""; // the study to which they were added
+let onScreen = ""; // the address of what is on screen
+let viewer = null;
 let dropped = []; // files that wait for a choice
 
 function say(text) { find("status").textContent = text; }
@@ -140,7 +142,10 @@ function list(items) { // of [name, picture, remove]
       blank.className = "blank";
       image.replaceWith(blank);
     });
-    item.append(image, name);
+    const words = document.createElement("span");
+    words.className = "name";
+    words.textContent = words.title = name;
+    item.append(image, words);
     if (remove) {
       const away = button("×", remove);
       away.title = "Remove this view";
@@ -219,14 +224,15 @@ function put(html, address = "") {
   answer.innerHTML = html; // the server's own, with every name in it escaped; scripts in it would not run
   present();
   if (shown && !address) history.pushState(null, "", `/studies/${shown}`);
+  onScreen = current();
   const title = find("verdict-title");
   say(`Answered: ${spoken(title)}.`);
   title.focus();
 }
 
 function present() { // an answer that has been put in, or that came with the page
-  const viewer = answer.querySelector("[data-viewer]");
-  if (viewer) makeViewer(viewer);
+  const element = answer.querySelector("[data-viewer]");
+  viewer = element && makeViewer(element);
   shown = find("verdict").dataset.study;
   if (shown) listStudy(shown, viewsShown());
 }
@@ -243,12 +249,16 @@ function clear() {
   say("");
 }
 
+function current() { return location.pathname + location.search; }
+
 async function visit() { // after going back or forward
-  const address = location.pathname + location.search;
-  if (location.pathname === "/") { clear(); return; }
+  const address = current();
+  if (find("comparison").open) find("comparison").close(); // going back closes it
+  if (address === onScreen) return;
+  if (location.pathname === "/") { clear(); onScreen = address; return; }
   try {
     const html = await get(address);
-    if (address === location.pathname + location.search) put(html, address);
+    if (address === current()) put(html, address);
   } catch (trouble) { warn(trouble, visit); }
 }
 
@@ -263,6 +273,7 @@ async function filter(filters) {
     const fresh = new DOMParser().parseFromString(await get(address), "text/html");
     for (const id of ["verdict", "similar", "sources"]) find(id).replaceWith(fresh.getElementById(id));
     history.pushState(null, "", address);
+    onScreen = current();
     if (chosen) find(chosen)?.focus();
     say(`Filtered: ${spoken(find("verdict-title"))}.`);
   } catch (trouble) {
@@ -278,7 +289,10 @@ async function compare(link) {
   try {
     find("comparison-content").innerHTML = await get(link.href);
     makeComparison(find("comparison-content"), compare);
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      history.pushState({ comparison: true }, ""); // so that going back closes it
+      dialog.showModal();
+    }
     find("comparison-title").focus();
   } catch (trouble) { warn(trouble, () => compare(link)); }
 }
@@ -295,6 +309,7 @@ find("new").addEventListener("click", () => {
   clear();
   form.reset();
   if (location.pathname !== "/") history.pushState(null, "", "/");
+  onScreen = current();
   find("files").focus();
 });
 find("forget").addEventListener("click", async () => {
@@ -302,6 +317,7 @@ find("forget").addEventListener("click", async () => {
   sent.delete(shown);
   clear();
   history.replaceState(null, "", "/");
+  onScreen = current();
   say("Forgotten.");
 });
 find("choice-new").addEventListener("click", () => { find("choice").hidden = true; take(dropped); });
@@ -331,8 +347,13 @@ document.addEventListener("change", (event) => {
 document.addEventListener("click", (event) => {
   const link = event.target.closest("[data-compare]");
   if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); compare(link); }
+  if (event.target.closest("[data-heat-switch]")) viewer?.act("heat");
 });
-find("comparison").addEventListener("close", () => find("comparison-content").replaceChildren());
+find("comparison").addEventListener("close", () => {
+  find("comparison-content").replaceChildren();
+  if (history.state?.comparison) history.back();
+});
 addEventListener("popstate", visit);
 take(find("files").files, false); // chosen before this script ran
 if (find("verdict")) present(); // an answer that came with the page
+onScreen = current();

@@ -61,7 +61,7 @@ export class Pane {
   async showHeat() {
     const { heat } = this.element.dataset;
     const address = heat && this.viewer.heatAddress(heat);
-    if (!this.viewer.heat || !address) { this.draw(); return; }
+    if (!this.viewer.heat || !address) { this.sayHeat(); this.draw(); return; }
     if (this.heatOf === address) { this.sayHeat(); this.draw(); return; }
     this.heatOf = address;
     this.say("Drawing the heatmap.");

@@ -5,6 +5,11 @@ import { Pane } from "./pane.js";
 
 const STEP = 40; // pixels that an arrow key moves
 const DRAGS = ["window", "pan", "zoom", "length", "angle", "magnifier", "region"];
+const HINTS = {
+  length: "Drag from one end to the other.",
+  angle: "Drag along one arm, then click the end of the other.",
+  region: "Drag a rectangle around what to search for.",
+};
 const ORDER = ["pa", "ap", "oblique", "lateral", "axial"]; // of views in a row; the patient's right hangs on the left
 let typing = null; // the viewer whose keys work
 
@@ -22,6 +27,7 @@ class Viewer {
     this.panes = [...element.querySelectorAll(".pane")].map((pane) => new Pane(pane, this));
     this.activate(this.panes.find((pane) => "main" in pane.element.dataset) ?? this.panes[0]);
     this.actions = this.makeActions();
+    element.addEventListener("region", () => this.active?.say(""));
     this.toolbar.addEventListener("click", ({ target }) => {
       const button = target.closest("button[data-tool]");
       if (button) this.act(button.dataset.tool);
@@ -45,7 +51,7 @@ class Viewer {
   makeActions() {
     const now = (act) => () => this.active?.grey && act(this.active);
     return {
-      ...Object.fromEntries(DRAGS.map((name) => [name, () => { this.tool = name; this.all("draw"); }])),
+      ...Object.fromEntries(DRAGS.map((name) => [name, () => this.choose(name)])),
       invert: now((pane) => pane.invert()),
       rotate: now((pane) => pane.rotate(1)),
       unrotate: now((pane) => pane.rotate(-1)),
@@ -70,8 +76,16 @@ class Viewer {
     };
   }
 
+  choose(tool) { // what dragging does
+    this.tool = tool;
+    this.all("draw");
+    const said = this.active?.note.textContent;
+    if (HINTS[tool] || Object.values(HINTS).includes(said)) this.active?.say(HINTS[tool] ?? "");
+  }
+
   act(name) {
     if (!(name in this.actions) || (!this.find(name) && !["former", "latter", "unrotate", "next", "previous", "sight"].includes(name))) return;
+    if (this.find(name)?.disabled || (name === "sight" && this.find("region")?.disabled)) return;
     this.actions[name]();
     this.mark();
   }
@@ -183,6 +197,7 @@ class Viewer {
     const inPane = event.target.closest(".pane");
     if (key in moves && inPane && this.active?.grey) this.active.pan(...moves[key]);
     else if (key === "Escape" && this.element.classList.contains("maximised")) this.maximise(this.active);
+    else if (key === "Escape" && !this.element.querySelector(".keys").hidden) this.act("keys");
     else if (key === "Escape" && inPane && !event.target.closest("dialog")) inPane.blur();
     else if (key === "Enter" && inPane) this.maximise(this.active);
     else {

@@ -151,7 +151,10 @@ def test_a_region_of_a_view_is_searched(serve: Serve, png: Png, place: Path) -> 
     url = f"{base}/api/studies/{name}/views/1/regions"
     box: dict[str, float] = {"x": 0.5, "y": 0, "width": 0.5, "height": 1}
     assert "mura-search index regions" in httpx.get(url, params=box).json()["error"]
+    tool = 'data-tool="region"'
+    assert " disabled>" in httpx.get(f"{base}/studies/{name}").text.partition(tool)[2].partition("<svg")[0]
     add_regions(place)
+    assert " disabled>" not in httpx.get(f"{base}/studies/{name}").text.partition(tool)[2].partition("<svg")[0]
     answer = httpx.get(url, params=box | {"k": 2}).json()
     assert answer["region"] == {"x": 16, "y": 0, "width": 16, "height": 32}
     assert [region["label"] for region in answer["regions"]] == ["abnormal"] * 2
@@ -162,3 +165,20 @@ def test_a_region_of_a_view_is_searched(serve: Serve, png: Png, place: Path) -> 
     assert httpx.get(url.replace("views/1", "views/2"), params=box).status_code == 404
     part = httpx.get(url.replace("/api", ""), params=box).text
     assert "Studies with a region like the one marked in view 1" in part
+
+
+def test_a_change_made_on_a_page_is_confirmed(serve: Serve, png: Png) -> None:
+    base = serve(allow_filing=True)
+    name = remembered(base, png(128))
+
+    def changed(what: str, **fields: str) -> str:
+        reply = httpx.post(f"{base}/filing/{what}", data=fields, follow_redirects=True, timeout=60)
+        return reply.text.partition('class="done">')[2].partition("</p>")[0]
+
+    filed = changed("file", remembered=name, label="abnormal")
+    assert filed.startswith("The study is filed.")
+    assert f'href="/studies/{name}"' in filed
+    assert changed("label", study="s1", label="abnormal").startswith("The label is corrected.")
+    generation = httpx.get(f"{base}/api/filing").json()[0]["generation"]
+    assert changed("undo", generation=str(generation)) == "The change is undone."
+    assert 'class="done"' not in httpx.get(f"{base}/filing?said=<b>&back=nowhere").text
