@@ -82,7 +82,7 @@ def _versions(encoder: Encoder, case: Case, seed: tuple[int, int], copies: int) 
     except RadiographError:
         return []
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8) if pixels.ndim == 3 else pixels
-    box = Letterbox.fit(*grey.shape, encoder.bundle.preprocessing.size)
+    box = Letterbox.fit(grey.shape[0], grey.shape[1], encoder.bundle.preprocessing.size)
     how = cv2.INTER_AREA if box.height < grey.shape[0] or box.width < grey.shape[1] else cv2.INTER_LINEAR
     seen = np.asarray(cv2.resize(grey, (box.width, box.height), interpolation=how), np.uint8)
     generator = np.random.default_rng(seed)
