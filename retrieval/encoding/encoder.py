@@ -145,15 +145,15 @@ class Encoder:
         return measure(pixels, self.bundle.preprocessing.size)
 
     def harmonised(self, encoded: Encoded, measures: Sequence[Measures]) -> Encoded:
-        """Encoded radiographs of these measures, without what other processing than in training does to them."""
+        """Encoded radiographs of these measures, with logits as if they had been processed as in training."""
         if self.harmonisation is None:
             return encoded
         embeddings = self.harmonisation.apply(encoded.embeddings, measures)
         shift = self.head.classify(embeddings) - self.head.classify(encoded.embeddings)
-        return Encoded(embeddings, encoded.logits + shift)
+        return Encoded(encoded.embeddings, encoded.logits + shift)
 
     def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """Harmonised embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""
+        """Embeddings and harmonised logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""
         encoded = self.encode_prepared([self.prepare(pixels) for pixels in radiographs])
         return self.harmonised(encoded, [self.measure(pixels) for pixels in radiographs])
 
