@@ -210,7 +210,6 @@ STAGES = {
     "train": "training",
     "look": "finding what separates the classes",
     "encode": "encoding",
-    "harmonise": "learning what other processing does",
 }
 
 
