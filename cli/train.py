@@ -210,6 +210,7 @@ STAGES = {
     "train": "training",
     "look": "finding what separates the classes",
     "encode": "encoding",
+    "harmonise": "learning what other processing does",
 }
 
 

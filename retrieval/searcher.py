@@ -32,7 +32,7 @@ from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
-from retrieval.images.measures import Measures, measure, measure_rows
+from retrieval.images.measures import Measures, measure_rows
 from retrieval.images.radiograph import read_frames
 from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.notices import Code, Notice
@@ -177,9 +177,10 @@ class Searcher:
             self.require_one_study(views)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
         maps = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
-        encoded = self.encoder.pool(maps)
+        measures = [self.encoder.measure(view.pixels) for view in views]
+        encoded = self.encoder.harmonised(self.encoder.pool(maps), measures)
         spent = time.perf_counter() - started
-        answer = self.answer(views, encoded, scope, notices=notices, encode=spent)
+        answer = self.answer(views, encoded, scope, notices=notices, encode=spent, measures=measures)
         if not (files or draw):
             return answer, []
         started = time.perf_counter()
@@ -241,7 +242,7 @@ class Searcher:
             raise RadiographError(f"{views[0].name}: the model's output for this study is not a number")
         excluded, known = self.own_patients(views, scope.patient)
         if measures is None:
-            measures = [measure(view.pixels, self.encoder.bundle.preprocessing.size) for view in views]
+            measures = [self.encoder.measure(view.pixels) for view in views]
         scores = self.scores(encoded, scope, measures=measures, excluded=excluded)
         search = time.perf_counter() - started
         load, self._load_seconds = self._load_seconds, 0.0

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.bundle import APPEARANCE, write_bundle
+from retrieval.encoding.bundle import APPEARANCE, HARMONISATION, write_bundle
+from retrieval.encoding.harmonisation import Harmonisation
 from retrieval.encoding.head import Head
 from retrieval.encoding.probes import Appearance
 from retrieval.images.preprocessing import Preprocessing
@@ -73,6 +74,7 @@ def write_model(
     rules: dict[str, object] | None = None,
     appearance: Appearance | None = None,
     hashes: NDArray[np.uint8] | None = None,
+    harmonisation: Harmonisation | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     (folder / "encoder.onnx").write_bytes(averaging_onnx())
@@ -89,6 +91,8 @@ def write_model(
     ).save(folder / "head.safetensors")
     if appearance is not None:
         (folder / APPEARANCE).write_bytes(appearance.dump())
+    if harmonisation is not None:
+        (folder / HARMONISATION).write_bytes(harmonisation.dump())
     write_bundle(
         folder,
         about={"name": "squares", "backbone": "mean", "dimension": 2, "provenance": {}},

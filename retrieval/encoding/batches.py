@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from index.case import Case
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
-from retrieval.images.measures import TABLE, Measures, measure, packed
+from retrieval.images.measures import TABLE, Measures, packed
 from retrieval.images.preprocessing import shrink
 from retrieval.images.radiograph import file_digest, read_radiograph
 from retrieval.notices import BLANKS, Notice, of_view
@@ -260,7 +260,7 @@ def _prepared(
             return case, str(error)
         pixels = change(case, radiograph.pixels) if change else radiograph.pixels
         case = replace(case, digest=radiograph.digest)
-        measures = measure(pixels, encoder.bundle.preprocessing.size)
+        measures = encoder.measure(pixels)
         notices = of_view(case.case, radiograph.notices)
         preview = small_jpeg(pixels, options.preview) if options.preview else b""
         return _Prepared(case, encoder.prepare(pixels), thumbnail(pixels), notices, measures, preview)
@@ -283,6 +283,7 @@ def _encode(prepared: list[_Prepared], unreadable: list[tuple[Case, str]], encod
         empty = np.empty((0, encoder.bundle.dimension), np.float32)
         return Batch([], empty, np.empty(0, np.float32), [], [], unreadable)
     encoded = encoder.encode_prepared([item.picture for item in prepared])
+    encoded = encoder.harmonised(encoded, [item.measures for item in prepared])
     sound = usable(encoded)
     kept = [item for item, good in zip(prepared, sound, strict=True) if good]
     broken = [item.case for item, good in zip(prepared, sound, strict=True) if not good]

@@ -22,18 +22,21 @@ from numpy.typing import NDArray
 
 from index.atomic import write_whole
 from index.case import Case
+from retrieval.encoding.harmonisation import Harmonisation
 from retrieval.encoding.picture_hash import BYTES, Hashes, picture_hashes, same_picture
 from retrieval.encoding.probes import Appearance
 from retrieval.errors import BundleError
 from retrieval.images.preprocessing import Preprocessing
 from retrieval.wording import reason_text
 
-__all__ = ["APPEARANCE", "BUNDLED", "SCHEMA", "Bundle", "digest_number", "write_bundle"]
+__all__ = ["APPEARANCE", "BUNDLED", "HARMONISATION", "SCHEMA", "Bundle", "digest_number", "write_bundle"]
 
 SCHEMA = "mura-search/model/1"
 BUNDLED = Path(__file__).parents[1] / "model"
 FILES = ("encoder.onnx", "head.safetensors", "seen.safetensors")
 APPEARANCE = "appearance.safetensors"
+HARMONISATION = "harmonisation.safetensors"
+OPTIONAL = APPEARANCE, HARMONISATION
 TEST_TIME = ("", "mirror")
 _LONGEST_NAME, _MOST_DIMENSIONS, _DEEPEST = 1000, 65_536, 100
 
@@ -75,7 +78,7 @@ class Bundle:
             _check_version(folder, about)
             how = Preprocessing.from_dict(about["preprocessing"])
             _check_manifest(about)
-            names = (*FILES, APPEARANCE) if APPEARANCE in about["files"] else FILES
+            names = (*FILES, *(name for name in OPTIONAL if name in about["files"]))
             files = {name: _read_checked(folder / name, about["files"][name]) for name in names}
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else reason_text(error)
@@ -100,6 +103,11 @@ class Bundle:
         """The probes of body part, polarity and turn, None where the bundle has none. Raises BundleError."""
         data = self.files.get(APPEARANCE)
         return None if data is None else Appearance.parse(data, self.dimension)
+
+    def harmonisation(self) -> Harmonisation | None:
+        """What takes back other processing, None where the bundle has nothing for it. Raises BundleError."""
+        data = self.files.get(HARMONISATION)
+        return None if data is None else Harmonisation.parse(data, self.dimension)
 
     def seen(self) -> frozenset[int]:
         """The digest numbers of the files that encoder or head was trained on. Raises BundleError."""
@@ -258,7 +266,7 @@ def write_bundle(
     seen: Iterable[str],
     hashes: Hashes | None = None,
 ) -> None:
-    """Complete a folder that holds encoder.onnx, head.safetensors and perhaps appearance.safetensors.
+    """Complete a folder that holds encoder.onnx, head.safetensors and perhaps some of OPTIONAL.
 
     It gets seen.safetensors, and model.json last. `about` gives name, backbone, dimension, provenance and, if it is not
     "", test_time; `seen` the SHA-256 in hex of every training file; `hashes` (N, 64) those of their pictures.
@@ -268,7 +276,7 @@ def write_bundle(
     digests: NDArray[np.uint64] = np.array(sorted({digest_number(d) for d in seen}), np.uint64)
     pictures = {} if hashes is None else {"hashes": np.unique(hashes, axis=0)}  # in an order that says nothing
     (folder / "seen.safetensors").write_bytes(save({"digests": digests, **pictures}))
-    files = (*FILES, APPEARANCE) if (folder / APPEARANCE).exists() else FILES
+    files = (*FILES, *(name for name in OPTIONAL if (folder / name).exists()))
     manifest = {
         "schema": SCHEMA,
         **about,

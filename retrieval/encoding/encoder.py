@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.head import Head
 from retrieval.errors import BundleError, MissingExtra
+from retrieval.images.measures import Measures, measure
 from retrieval.images.preprocessing import Picture, normalise, preprocess
 from retrieval.wording import reason_text
 
@@ -54,6 +55,7 @@ class Encoder:
                 f"the model at {bundle.folder} is damaged: its head and model.json disagree; copy or train it again"
             )
         self.appearance = bundle.appearance()
+        self.harmonisation = bundle.harmonisation()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -138,9 +140,22 @@ class Encoder:
         """Embeddings and logits of prepared pictures; the caller chooses the batch size."""
         return self.pool(self.views(pictures))
 
+    def measure(self, pixels: NDArray[np.uint8]) -> Measures:
+        """The plain measures of a radiograph as read, at the size that the encoder sees."""
+        return measure(pixels, self.bundle.preprocessing.size)
+
+    def harmonised(self, encoded: Encoded, measures: Sequence[Measures]) -> Encoded:
+        """Encoded radiographs of these measures, with logits as if they had been processed as in training."""
+        if self.harmonisation is None:
+            return encoded
+        embeddings = self.harmonisation.apply(encoded.embeddings, measures)
+        shift = self.head.classify(embeddings) - self.head.classify(encoded.embeddings)
+        return Encoded(encoded.embeddings, encoded.logits + shift)
+
     def encode(self, radiographs: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """Embeddings and logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""
-        return self.encode_prepared([self.prepare(pixels) for pixels in radiographs])
+        """Embeddings and harmonised logits of radiographs as read, (H, W) grey or (H, W, 3) BGR each."""
+        encoded = self.encode_prepared([self.prepare(pixels) for pixels in radiographs])
+        return self.harmonised(encoded, [self.measure(pixels) for pixels in radiographs])
 
 
 def _errors_of(state: Any) -> tuple[type[Exception], ...]:

@@ -22,6 +22,7 @@ from retrieval.decision.vote import vote_weights
 from retrieval.encoding.encoder import Encoded, Encoder
 from retrieval.errors import RadiographError
 from retrieval.images.corruptions import CORRUPTIONS, corrupt
+from retrieval.images.measures import Measures
 from retrieval.images.radiograph import read_radiograph
 
 __all__ = ["with_borderline"]
@@ -141,25 +142,27 @@ def _shifts(
 ) -> list[tuple[_Trial, Floats]]:
     """By how much each trial moves classifier, vote and similarity (3,); without trials whose files cannot be read."""
 
-    def prepared(trial: _Trial) -> list[NDArray[np.uint8]] | None:
+    def changed_radiographs(trial: _Trial) -> list[tuple[NDArray[np.uint8], Measures]] | None:
         try:
-            return [
-                encoder.prepare(corrupt(read_radiograph(files[row]).pixels, trial.change, 0, zlib.crc32(b"%d" % row)))
+            pixels = [
+                corrupt(read_radiograph(files[row]).pixels, trial.change, 0, zlib.crc32(b"%d" % row))
                 for row in trial.rows
             ]
         except RadiographError:
             return None
+        return [(encoder.prepare(own), encoder.measure(own)) for own in pixels]
 
     with ThreadPoolExecutor(workers) as pool:
-        read = [(trial, pictures) for trial, pictures in zip(trials, pool.map(prepared, trials), strict=True)]
-    done = [(trial, pictures) for trial, pictures in read if pictures is not None]
+        read = list(zip(trials, pool.map(changed_radiographs, trials), strict=True))
+    done = [(trial, own) for trial, own in read if own is not None]
     if not done:
         return []
     rows = np.array([row for trial, _ in done for row in trial.rows])
-    pictures = [picture for _, own in done for picture in own]
+    pictures = [picture for _, own in done for picture, _ in own]
     parts = [encoder.encode_prepared(pictures[at : at + _AT_ONCE]) for at in range(0, len(pictures), _AT_ONCE)]
-    changed = Encoded(
-        np.concatenate([part.embeddings for part in parts]), np.concatenate([part.logits for part in parts])
+    changed = encoder.harmonised(
+        Encoded(np.concatenate([part.embeddings for part in parts]), np.concatenate([part.logits for part in parts])),
+        [measures for _, own in done for _, measures in own],
     )
     moved = predictions.of(rows, changed) - predictions.plain(rows)
     starts = np.cumsum([0, *(len(trial.rows) for trial, _ in done)])[:-1]

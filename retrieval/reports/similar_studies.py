@@ -44,7 +44,7 @@ class EncodedQuery:
     @classmethod
     def encode(cls, encoder: Encoder, views: Sequence[View], names: Sequence[str]) -> "EncodedQuery":
         maps = encoder.views([encoder.prepare(view.pixels) for view in views])
-        encoded = encoder.pool(maps)
+        encoded = encoder.harmonised(encoder.pool(maps), [encoder.measure(view.pixels) for view in views])
         return cls(views, names, maps, encoded.embeddings, encoded.logits)
 
     def encoded_view(self, number: int) -> Encoded:

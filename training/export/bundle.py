@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
 from retrieval.decision.teachers import LabelledStudies
-from retrieval.encoding.bundle import APPEARANCE, Bundle, write_bundle
+from retrieval.encoding.bundle import APPEARANCE, HARMONISATION, Bundle, write_bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.indexing.borderline import with_borderline
 from training.data.dataset import TrainingSet
 from training.export.appearance_subspace import share_with_looks
 from training.export.classifier_stage import fit_classifier
+from training.export.harmonisation import fit_harmonisation
 from training.export.onnx import check_export, export_encoder
 from training.export.probes import fit_appearance, show
 from training.model.siamese import Siamese, SiameseHead
@@ -72,6 +73,13 @@ class BundleExport:
             labels = [data.cases[row].label for row in taught] * len(versions)
             fit_classifier(head, np.concatenate([version[taught] for version in versions]), labels, recipe.seed)
             encoder = Encoder(self._write(head, learning))
+        if recipe.harmonisation:
+            cases = [data.cases[row] for row in taught]
+            layer = fit_harmonisation(
+                encoder, cases, recipe.seed, lambda done, total: self.report("harmonise", done, total, {})
+            )
+            if layer:
+                (self.folder / HARMONISATION).write_bytes(layer.dump())
         embeddings, *others = versions
         logits = encoder.head.classify(embeddings)
 

@@ -353,6 +353,7 @@ class Service:
                     "study (one_study=true)", kind=SEVERAL_STUDIES,
                 )  # fmt: skip
             encoded = await self.batcher.encode(searcher.encoder, pictures)
+            encoded = await self._in_thread(_harmonised, searcher, views, encoded)
             study = Study(
                 tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
                 time.perf_counter() - started,
@@ -509,6 +510,11 @@ def _answer_again(searcher: Searcher, study: Study, question: Question) -> Answe
     """The answer for a remembered study, by default without the patient whom its first question named."""
     study.require_model(searcher)
     return _answer(searcher, study, question.model_copy(update={"patient": question.patient or study.patient}))
+
+
+def _harmonised(searcher: Searcher, views: Sequence[View], encoded: Encoded) -> Encoded:
+    encoder = searcher.encoder
+    return encoder.harmonised(encoded, [encoder.measure(view.pixels) for view in views])
 
 
 def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:
