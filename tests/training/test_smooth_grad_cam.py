@@ -69,6 +69,7 @@ class TorchEncoder(Encoder):
     def __init__(self, network: Network, head: SiameseHead) -> None:
         self.bundle = replace(Bundle.open(BUNDLED), preprocessing=Preprocessing(size=128))
         self.head = head.export()
+        self.harmonisation = None
         self.network = network
 
     def maps(self, pictures: Any) -> Array:
