@@ -35,7 +35,8 @@ def from_index(name: str, *, files: bool) -> Callable[[Searcher], Study]:
                 views[number] = replace(views[number], pixels=case_pixels(case))
             except HeatmapError:
                 previews = True
-        return _study(searcher, views, found.encoded, (found.notice,), previews=previews)
+        study = _study(searcher, views, found.encoded, (found.notice,), previews=previews)
+        return replace(study, measures=found.measures)
 
     return make
 

@@ -20,13 +20,13 @@ from index.case import Case
 from index.errors import IndexFailure
 from retrieval.answer import Answer
 from retrieval.encoding.batches import THUMBNAIL_SIDE
-from retrieval.encoding.encoder import Encoded
 from retrieval.errors import MissingExtra, RadiographError
 from retrieval.explain.evidence import evidence_of, within_limb
 from retrieval.explain.rendering import heatmap_png, radiograph_png
 from retrieval.explain.smooth_grad_cam import explain_class, explain_similarity
 from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.grey_values import deeper_than_pixels, grey_values_of, shrunk
+from retrieval.images.measures import Measures
 from retrieval.images.radiograph import Radiograph, memory_to_decode, read_radiograph
 from retrieval.images.windows import GreyValues
 from retrieval.indexing.filing import preview_side
@@ -353,10 +353,10 @@ class Service:
                     "study (one_study=true)", kind=SEVERAL_STUDIES,
                 )  # fmt: skip
             encoded = await self.batcher.encode(searcher.encoder, pictures)
-            encoded = await self._in_thread(_harmonised, searcher, views, encoded)
+            measures = await self._in_thread(_measured, searcher, views)
             study = Study(
-                tuple(views), encoded, tuple(notices), question.patient, searcher.encoder.bundle.sha256,
-                time.perf_counter() - started,
+                tuple(views), searcher.encoder.harmonised(encoded, measures), tuple(notices), question.patient,
+                searcher.encoder.bundle.sha256, time.perf_counter() - started, measures=measures,
             )  # fmt: skip
             if former:
                 study = self._joined(searcher, former, study)
@@ -419,21 +419,15 @@ class Service:
     def _joined(self, searcher: Searcher, former: Study, more: Study) -> Study:
         """A remembered study with further views. Raises Refused for too many."""
         former.require_model(searcher)
-        views = [*former.views, *more.views]
-        distinct, repeated = distinct_views(views)
+        study = former.joined(more)
+        distinct, repeated = distinct_views(study.views)
         if len(distinct) > self.limits.views:
             raise too_many_views(self.limits.views)
         if sum(view.pixels.shape[0] * view.pixels.shape[1] for view in distinct) > self.limits.pixels:
             raise Refused(413, f"the radiographs have more than {self.limits.pixels:,} pixels together; send fewer")
         kept = {id(view) for view in distinct}
-        rows = [row for row, view in enumerate(views) if id(view) in kept]
-        encoded = Encoded(
-            np.concatenate([former.encoded.embeddings, more.encoded.embeddings])[rows],
-            np.concatenate([former.encoded.logits, more.encoded.logits])[rows],
-        )
-        notices = dict.fromkeys([*former.notices, *more.notices, *repeated])
-        patient = more.patient or former.patient
-        return Study(tuple(distinct), encoded, tuple(notices), patient, former.model, former.encode + more.encode)
+        study = study.only([row for row, view in enumerate(study.views) if id(view) in kept])
+        return replace(study, notices=tuple(dict.fromkeys([*study.notices, *repeated])))
 
     def remove_view(self, name: str, number: int) -> str:
         """Remember a study without one of its views, 1 to V; gives its new name. Raises Refused."""
@@ -442,14 +436,8 @@ class Service:
         if len(study.views) == 1:
             raise Refused(422, "this is the study's only view; ask about another study instead")
         rows = [row for row in range(len(study.views)) if row != number - 1]
-        return self.remember(
-            replace(
-                study,
-                views=tuple(study.views[row] for row in rows),
-                encoded=Encoded(study.encoded.embeddings[rows], study.encoded.logits[rows]),
-                notices=tuple(notice for notice in study.notices if notice.view != removed.name),
-            )
-        )
+        notices = tuple(notice for notice in study.notices if notice.view != removed.name)
+        return self.remember(replace(study.only(rows), notices=notices))
 
     def _case_pixels(self, searcher: Searcher, case: Case) -> NDArray[np.uint8]:
         """The case's radiograph if its file may be read, else its preview or thumbnail."""
@@ -512,15 +500,21 @@ def _answer_again(searcher: Searcher, study: Study, question: Question) -> Answe
     return _answer(searcher, study, question.model_copy(update={"patient": question.patient or study.patient}))
 
 
-def _harmonised(searcher: Searcher, views: Sequence[View], encoded: Encoded) -> Encoded:
-    encoder = searcher.encoder
-    return encoder.harmonised(encoded, [encoder.measure(view.pixels) for view in views])
+def _measured(searcher: Searcher, views: Sequence[View]) -> tuple[Measures, ...]:
+    return tuple(searcher.encoder.measure(view.pixels) for view in views)
 
 
 def _answer(searcher: Searcher, study: Study, question: Question) -> Answer:
     """The answer, without the paths of this machine."""
     try:
-        answer = searcher.answer(study.views, study.encoded, question.scope, notices=study.notices, encode=study.encode)
+        answer = searcher.answer(
+            study.views,
+            study.encoded,
+            question.scope,
+            notices=study.notices,
+            encode=study.encode,
+            measures=study.measures,
+        )
     except IndexFailure as error:
         raise Refused(503, "the index is busy or cannot be read; try again in a moment", retry=2) from error
     return replace(

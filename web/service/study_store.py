@@ -3,10 +3,13 @@
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from retrieval.encoding.encoder import Encoded
+from retrieval.images.measures import Measures
 from retrieval.notices import Notice
 from retrieval.query import View
 from retrieval.searcher import Searcher
@@ -21,7 +24,7 @@ class Study:
 
     `model` is the SHA-256 of the model that encoded it, `encode` the seconds that this took. `listed` is its number on
     the worklist, if it was opened from there. `previews` is true for indexed studies of which only the small pictures
-    in the index are at hand.
+    in the index are at hand. `measures` (V,) are of the radiographs as read, none if they are not known.
     """
 
     views: tuple[View, ...]
@@ -32,12 +35,38 @@ class Study:
     encode: float
     listed: str = ""
     previews: bool = False
+    measures: tuple[Measures, ...] = ()
 
     def view(self, number: int) -> View:
         """View `number`, 1 to V. Raises Refused with 404."""
         if not 1 <= number <= len(self.views):
             raise Refused(404, f"this study has views 1 to {len(self.views)}")
         return self.views[number - 1]
+
+    def joined(self, more: "Study") -> "Study":
+        """The views of both, of the patient whom the later question named."""
+        known = len(self.measures) == len(self.views) and len(more.measures) == len(more.views)
+        return Study(
+            views=(*self.views, *more.views),
+            encoded=Encoded(
+                np.concatenate([self.encoded.embeddings, more.encoded.embeddings]),
+                np.concatenate([self.encoded.logits, more.encoded.logits]),
+            ),
+            notices=tuple(dict.fromkeys([*self.notices, *more.notices])),
+            patient=more.patient or self.patient,
+            model=self.model,
+            encode=self.encode + more.encode,
+            measures=(*self.measures, *more.measures) if known else (),
+        )
+
+    def only(self, rows: Sequence[int]) -> "Study":
+        """The study with some of its views alone."""
+        return replace(
+            self,
+            views=tuple(self.views[row] for row in rows),
+            encoded=Encoded(self.encoded.embeddings[rows], self.encoded.logits[rows]),
+            measures=tuple(self.measures[row] for row in rows) if self.measures else (),
+        )
 
     def require_model(self, searcher: Searcher) -> None:
         """Raise Refused with 404 if the index has another model by now."""
