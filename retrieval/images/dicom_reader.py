@@ -37,16 +37,13 @@ from retrieval.images.dicom_header import (
     text,
 )
 from retrieval.images.dicom_pixels import (
-    byte_swapped,
     colours,
-    exchanged,
     grey_levels,
     grey_values,
-    padded_beyond,
     spacing_of,
     squared,
-    without_unused_bits,
 )
+from retrieval.images.stored_values import byte_swapped, exchanged, padded_beyond, without_unused_bits
 from retrieval.images.windows import GreyValues, Window
 from retrieval.notices import Code, Notice
 

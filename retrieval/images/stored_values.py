@@ -1,0 +1,121 @@
+"""How a DICOM picture's values are really stored, where that and its header contradict each other.
+
+Neighbours in a radiograph are alike. So which bits belong to the values, the order of their bytes and the length of a
+row are told by which of the possible readings makes neighbours most alike.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.images.dicom_header import DicomLayout, sample
+from retrieval.notices import Code, Notice
+
+__all__ = ["byte_swapped", "exchanged", "padded_beyond", "without_unused_bits"]
+
+_ROWS_COMPARED = 512
+_PIXELS_COMPARED = 200_000
+_ROWS_FOR_ORDER = 64
+
+
+def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
+    """The values among the bits that are stored, as the header says or, where that cannot be, as the values say.
+
+    Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not. Values have no
+    sign if they are much smoother without it.
+    """
+    container, notices = 8 * stored.dtype.itemsize, []
+    if layout.stored > container:  # a recompressed picture
+        layout = replace(layout, stored=container, high=container - 1)
+    lowest = layout.high + 1 - layout.stored
+    if lowest > 0 and layout.high < layout.allocated and not np.bitwise_or.reduce(stored, axis=None) & (2**lowest - 1):
+        stored = stored >> lowest
+    elif lowest:
+        notices.append(Notice(Code.CONTRADICTORY_BITS))
+        smaller = min(layout.stored, layout.high + 1)
+        layout = replace(layout, stored=smaller if _fits(stored, smaller, layout.signed) else layout.allocated)
+    if _fits(stored, layout.stored, layout.signed):
+        if not layout.signed or stored.min() >= 0:
+            return stored, layout, notices
+        plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
+        if 2 * _roughness(plain) >= _roughness(stored):
+            return stored, layout, notices
+        return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
+    unused = container - layout.stored
+    masked = (stored << unused) >> unused
+    if _roughness(stored) < _roughness(masked):
+        return stored, replace(layout, stored=layout.allocated), [*notices, Notice(Code.VALUES_BEYOND_BITS)]
+    if not all(bit in layout.overlay_bits for bit in _bits_beyond(stored, layout.stored)):
+        notices.append(Notice(Code.STRAY_BITS))
+    return masked, layout, notices
+
+
+def byte_swapped(stored: NDArray[Any]) -> bool:
+    """Whether the two bytes of each value are stored in the wrong order.
+
+    Then neighbours are much more alike, beside the range of all values, with the bytes in the other order.
+    """
+    if stored.dtype.itemsize != 2:
+        return False
+    some = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
+    return 2 * _unlikeness(some.byteswap()) < _unlikeness(some)
+
+
+def _unlikeness(stored: NDArray[Any]) -> float:
+    """The mean difference of neighbours in a row, beside the standard deviation of all: 1.1 for random values."""
+    deviation = float(stored.std())
+    return float(np.abs(np.diff(stored.astype(np.int32), axis=1)).mean()) / deviation if deviation else 0.0
+
+
+def exchanged(stored: NDArray[Any]) -> bool:
+    """Whether a picture's header has Rows and Columns exchanged, so that it is sheared.
+
+    Then a pixel is much more like the one that is as many pixels on as the picture has rows than like the one below.
+    Multiples of that distance, up to a row, are looked at as well: in a picture that only changes from row to row, one
+    of them reaches at least half into the next row, so it is never called exchanged. If the longer side is about a
+    multiple of the shorter, nothing tells.
+    """
+    rows, columns = stored.shape[:2]
+    if rows == columns:
+        return False
+    flat = stored.reshape(rows * columns, -1)[:, 0]
+    steps = [step * rows for step in range(1, max(1, round(columns / rows)) + 1)]
+    return _difference(flat, columns) > 2 * max(_difference(flat, step) for step in steps)
+
+
+def _difference(flat: NDArray[Any], distance: int) -> float:
+    """The mean difference of some pixels and those that come `distance` pixels later; 0 where there are none."""
+    left = flat.size - distance
+    if left <= 0:
+        return 0.0
+    step = -(-left // _PIXELS_COMPARED)
+    return float(np.abs(flat[:left:step].astype(np.int32) - flat[distance::step]).mean())
+
+
+def padded_beyond(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> NDArray[np.bool_] | None:
+    """Which pixels are padding, if its value needs more bits than are stored; None if not, or if there are none."""
+    order = "<" if ds.original_encoding[1] else ">"
+    ends = [sample(ds, keyword, order, layout.signed) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    values = np.array([end for end in ends if end is not None])
+    if ends[0] is None or _fits(values, layout.stored, layout.signed):
+        return None
+    padding = (stored >= values.min()) & (stored <= values.max())
+    return padding if padding.any() and not padding.all() else None
+
+
+def _fits(stored: NDArray[Any], bits: int, signed: bool) -> bool:
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return bool(stored.min() >= least and stored.max() <= most)
+
+
+def _bits_beyond(stored: NDArray[Any], bits: int) -> list[int]:
+    used = int(np.bitwise_or.reduce(stored, axis=None))
+    return [bit for bit in range(bits, 8 * stored.dtype.itemsize) if used >> bit & 1]
+
+
+def _roughness(stored: NDArray[Any]) -> float:
+    """The mean difference of neighbours in a row."""
+    rows = stored[:: max(1, len(stored) // _ROWS_COMPARED)].astype(np.int32)
+    return float(np.abs(np.diff(rows, axis=1)).mean()) if rows.shape[1] > 1 else 0.0
