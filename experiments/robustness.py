@@ -100,6 +100,11 @@ def print_table(name: str, made: Sequence[tuple[Condition, float]]) -> None:
         cells = [" / ".join(f"{condition.figures[reader][name].value:.3f}" for reader in READERS) for name in FIGURES]
         words = f"{condition.corruption or 'as they are'}{amount}"
         print(f"| {words} | {' | '.join(cells)} | {condition.unfamiliar.value:.0%} |", flush=True)
+    means = [
+        " / ".join(f"{np.mean([own.figures[reader][name].value for own, _ in made[1:]]):.3f}" for reader in READERS)
+        for name in FIGURES
+    ]
+    print(f"| mean of the changes | {' | '.join(means)} | |", flush=True)
 
 
 def print_differences(first: dict[Key, list[StudyPrediction]], second: dict[Key, list[StudyPrediction]]) -> None:

@@ -36,7 +36,9 @@ class Recipe:
     epochs: int = Field(default=20, ge=1, description="epochs on whole pictures")
     augmentation: float = Field(default=1.0, ge=0, le=3, description="factor of all ranges of the augmentation")
     processing: float = Field(default=0.0, ge=0, le=2, description="strength of other processing in training; 0: none")
-    harmonisation: bool = Field(default=True, description="whether the bundle takes back other processing in queries")
+    harmonisation: bool = Field(
+        default=True, description="whether a classifier trained without `processing` is corrected"
+    )
     crop_epochs: int = Field(default=0, ge=0, description="epochs on crops around lesions, which come first")
     crop: int = Field(default=192, description="side of a crop in pixels")
     crop_learning_rate: float = Field(default=3e-4, ge=0, description="learning rate of the backbone on crops")

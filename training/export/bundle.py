@@ -73,7 +73,7 @@ class BundleExport:
             labels = [data.cases[row].label for row in taught] * len(versions)
             fit_classifier(head, np.concatenate([version[taught] for version in versions]), labels, recipe.seed)
             encoder = Encoder(self._write(head, learning))
-        if recipe.harmonisation:
+        if recipe.harmonisation and not recipe.processing:  # whose classifier has learned from such copies itself
             cases = [data.cases[row] for row in taught]
             layer = fit_harmonisation(
                 encoder, cases, recipe.seed, lambda done, total: self.report("harmonise", done, total, {})
