@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.encoding.bundle import BUNDLED, Bundle
+from retrieval.wording import metric_title
 
 SCHEMA = "mura-search/bundled-model/1"
 ROOT = Path(__file__).parent.parent
@@ -64,11 +65,11 @@ def table(output: str) -> str:
 
 def evaluation_table(evaluation: Mapping[str, Any]) -> str:
     """Each figure by study, with its interval, for classifier, vote and the mean of both."""
-    readers = [reader for reader in READERS if reader in evaluation]
-    lines = [f"| by study | {' | '.join(READERS[reader] for reader in readers)} |", "|---" * (len(readers) + 1) + "|"]
-    for figure in evaluation[readers[0]]:
-        cells = [estimate(evaluation[reader][figure]) for reader in readers]
-        lines.append(f"| {figure.replace('_', ' ')} | {' | '.join(cells)} |")
+    by_study = evaluation["study"]
+    lines = [f"| by study | {' | '.join(READERS.values())} |", "|---" * (len(READERS) + 1) + "|"]
+    for figure in by_study["classifier"]:
+        cells = [estimate(by_study[reader][figure]) for reader in READERS]
+        lines.append(f"| {metric_title(figure)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
