@@ -35,7 +35,7 @@ def table_text(table: Path) -> str:
         raise MissingExtra(error.name or "openpyxl", "analysis") from error
     except OSError:
         raise
-    except Exception as error:  # each library has errors of its own
+    except Exception as error:  # broad: pyarrow and the readers of Excel files have errors of their own
         raise CollectionError(f"{table} cannot be read as a table: {error}; export it again, or as CSV") from error
     return str(frame.to_csv(index=False))
 
