@@ -1,5 +1,6 @@
 """Hostile uploads each get a clear refusal, nothing touches the disk, and the server lives."""
 
+import gc
 import io
 import socket
 import struct
@@ -75,6 +76,17 @@ def test_ten_thousand_fields_are_refused(client: httpx.Client, png: Png) -> None
     header = b"--b\r\nContent-Disposition: form-data; name=" + b"x" * MIB + b"\r\n\r\n\r\n--b--\r\n"
     assert client.post("/api/search", content=header, headers=kind).status_code == 400
     assert lives(client, png(200))
+
+
+def test_a_form_without_its_end_is_refused_whole(client: httpx.Client, png: Png) -> None:
+    file = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + png(200)
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    for end in (b"\r\n--b--\r\n", b"\r\n--b--"):
+        assert client.post("/api/search", content=file + b"\r\n" + file + end, headers=kind).status_code == 200
+    for short in (file, file + b"\r\n" + file[:-9], file + b"\r\n--b", file + b"\r\n--b\r\n", b""):
+        reply = client.post("/api/search", content=short, headers=kind)
+        assert (reply.status_code, reply.json()["error"]) == (400, "the form cannot be read: its end is missing")
+    gc.collect()  # a file that was left open would be a warning
 
 
 def test_a_body_has_a_limit_with_and_without_a_length(serve: Serve, png: Png) -> None:

@@ -37,6 +37,19 @@ _LONGEST_FIELD = 1024  # bytes
 
 class _InMemory(MultiPartParser):
     spool_max_size = 1 << 62  # a larger file would be spooled to disk
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+    async def parse(self) -> FormData:
+        """The form. Raises MultiPartException also for one without its last boundary: its last file is not whole."""
+        form = await super().parse()
+        if not self.ended:
+            for file in self._files_to_close_on_error:  # the last file is not in the form
+                file.close()
+            raise MultiPartException("its end is missing")
+        return form
 
 
 async def read_upload(request: Request, views: int, share: Share) -> Upload:
