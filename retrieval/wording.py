@@ -310,6 +310,7 @@ _UNLIKE: dict[str, str] = {
     Unlike.FAINTER: "it has less contrast than the indexed radiographs ({measured})",
     Unlike.WHITER: "more of it is white without detail than of the indexed radiographs ({measured})",
     Unlike.SMALLER: "it is smaller than the indexed radiographs: fine detail is missing ({measured})",
+    Unlike.COMPRESSED: "its JPEG compression is stronger than that of the indexed radiographs ({measured})",
 }
 _MEASURES = {
     "sharpness": "sharpness {value:.2f}, limit {limit:.2f}",
@@ -318,6 +319,7 @@ _MEASURES = {
     "grey_range": "{value:.0f} grey levels, limit {limit:.0f}",
     "size": "long side {value:.0f} pixels, limit {limit:.0f}",
     "saturated": "{value:.1%} of its pixels, limit {limit:.1%}",
+    "blocking": "JPEG blocking {value:.2f}, limit {limit:.2f}",
 }
 
 
