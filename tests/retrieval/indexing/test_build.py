@@ -205,7 +205,7 @@ def test_an_index_of_another_model_can_take_the_place_and_answers(
         build_index(collection, tmp_path / "index", model=own, replace=True)
         with Searcher.open(tmp_path / "index") as searcher:
             assert searcher.encoder.bundle.sha256 == Bundle.open(own).sha256
-            assert searcher.search(np.full((64, 64), 90, np.uint8)).neighbours
+            assert searcher.search(np.full((64, 64), 90, np.uint8)).cases
 
 
 def test_an_index_is_replaced_only_when_asked(squares: Squares, model: Path, tmp_path: Path) -> None:
