@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from retrieval.notices import Code, Detail, Notice, Unlike
 
 if TYPE_CHECKING:
-    from retrieval.answer import Answer
+    from retrieval.answer import Answer, VoteAnswer
     from retrieval.decision.local_classifier import ClassifierTrial
     from retrieval.evaluation.drift import Drift
     from retrieval.evaluation.metrics import Estimate
@@ -39,6 +39,7 @@ __all__ = [
     "unlike_text",
     "verdict",
     "vote_share",
+    "vote_title",
     "warnings_of_files",
 ]
 
@@ -126,6 +127,12 @@ def evaluation_text(answer: "Answer") -> str:
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
     """A figure with two digits, and its interval if it has one: "0.91 (0.85 to 0.96)"."""
     return f"{value:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
+
+
+def vote_title(vote: "VoteAnswer") -> str:
+    """What a vote is called in a table: of how many studies, all views together."""
+    count = vote.studies or vote.k
+    return f"vote of {count} {'study' if count == 1 else 'studies'}"
 
 
 def vote_share(answer: "Answer") -> str:
