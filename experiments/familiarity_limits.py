@@ -290,8 +290,15 @@ def changed_measures(cases: Sequence[Case], rows: Floats, size: int, *, folds: i
 
 def other_collection(data: Path, cases: Sequence[Case], rows: Floats, size: int) -> None:
     """Another collection by limits of this one, and by its own in halves."""
-    found = read_collection(data).cases
-    other = measure_rows([measure(read_radiograph(Path(case.path)).pixels, size) for case in found])
+    found, measures = [], []
+    for case in read_collection(data).cases:
+        try:
+            measures.append(measure(read_radiograph(Path(case.path)).pixels, size))
+        except RadiographError as error:
+            print(f"left out: {error}")
+            continue
+        found.append(case)
+    other = measure_rows(measures)
     limits = learn_measure_limits([case.study for case in cases], rows)
     every = np.ones(len(found), np.bool_)
     codes = [[str(hit[0]) for hit in limits.beyond(other[own])] for own in by_study(found, every).values()]
