@@ -79,7 +79,7 @@ async def compare(study: str, request: Request, question: Annotated[ComparisonQu
         place=place,
         similarities=similarities.T.tolist(),
         number=int(similarities[:, place].argmax()) + 1,
-        views=[view.name for view in service.studies.get(study).views],
+        own_views=[view.name for view in service.studies.get(study).views],
         name=study,
         full=service.files,
         cases=cases,

@@ -52,7 +52,7 @@ function scheme() { // the values of the field that colours, each with its colou
   return ranked.map((value) => ({ value, name: names[value] || "not named", count: counts[value], shade: shades.get(value) ?? REST }));
 }
 
-function shade() { // what each study is drawn with
+function tint() { // what each study is drawn with
   const { values } = atlas.fields[find("colour-by").value];
   const shades = new Uint32Array(scheme().length);
   for (const { value, shade: colour } of scheme()) shades[value] = hidden.has(value) ? 0 : packed(colour);
@@ -74,11 +74,11 @@ function paint() {
     swatch.append(dot);
     box.type = "checkbox";
     box.checked = !hidden.has(value);
-    box.addEventListener("change", () => { if (box.checked) hidden.delete(value); else hidden.add(value); shade(); });
+    box.addEventListener("change", () => { if (box.checked) hidden.delete(value); else hidden.add(value); tint(); });
     item.append(box, swatch, `${name} (${studies.toLocaleString("en")})`);
     return item;
   }));
-  shade();
+  tint();
 }
 
 function shown(study) { return colours[study] !== 0; }
