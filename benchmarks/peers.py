@@ -17,7 +17,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from index.reader import IndexReader
 K, D, PART = 15, 128, "finger"
 RECALL = 0.99  # of the approximations
 MOST_EFFORT = 4_096
+TUNED_ON = 30  # queries, others than those that are measured
 
 Vectors = NDArray[np.float32]
 Search = Callable[[Vectors, str], list[str]]  # a query and the patient to leave out, to the studies found
@@ -61,6 +61,19 @@ def until_enough(ask: Callable[[int], tuple[list[str], bool]], count: int = 4 * 
         if len(studies) >= K or whole:
             return studies[:K]
         count *= 4
+
+
+def tuned(search: Callable[[Vectors, str, int], list[str]], vectors: Vectors) -> Search:
+    """An approximate search with the least effort, found by doubling, that reaches RECALL on queries of its own."""
+    queries = next(drawn(3 * TUNED_ON, D, 4))[::3]
+
+    def with_effort(effort: int) -> Search:
+        return lambda query, patient: search(query, patient, effort)
+
+    effort = 4 * K
+    while effort < MOST_EFFORT and recall(with_effort(effort), queries, vectors) < RECALL:
+        effort *= 2
+    return with_effort(effort)
 
 
 def bare_faiss(folder: Path, records: list[Case], vectors: Vectors) -> Search:
@@ -96,7 +109,7 @@ def hnswlib(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     of_part = [record.part == PART for record in records]
     patients = [record.patient for record in records]
 
-    def search(query: Vectors, patient: str, effort: int = K) -> list[str]:
+    def search(query: Vectors, patient: str, effort: int) -> list[str]:
         def ask(count: int) -> tuple[list[str], bool]:
             index.set_ef(max(effort, count))
             rows = index.knn_query(
@@ -106,7 +119,7 @@ def hnswlib(folder: Path, records: list[Case], vectors: Vectors) -> Search:
 
         return until_enough(ask)
 
-    return search
+    return tuned(search, vectors)
 
 
 def usearch(folder: Path, records: list[Case], vectors: Vectors) -> Search:
@@ -115,7 +128,7 @@ def usearch(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     index = Index(ndim=D, metric="ip", dtype="f32", connectivity=32, expansion_add=200)
     index.add(np.arange(len(records)), vectors)
 
-    def search(query: Vectors, patient: str, effort: int = K) -> list[str]:
+    def search(query: Vectors, patient: str, effort: int) -> list[str]:
         def ask(count: int) -> tuple[list[str], bool]:
             index.expansion_search = max(effort, count)
             rows = [int(row) for row in index.search(query, count, threads=1).keys]
@@ -125,7 +138,7 @@ def usearch(folder: Path, records: list[Case], vectors: Vectors) -> Search:
 
         return until_enough(ask, 8 * (4 * K + 16))
 
-    return search
+    return tuned(search, vectors)
 
 
 def sqlite_vec(folder: Path, records: list[Case], vectors: Vectors) -> Search:
@@ -247,16 +260,7 @@ PEERS = {
     "faiss": bare_faiss, "hnswlib": hnswlib, "usearch": usearch, "sqlite_vec": sqlite_vec,
     "lancedb": lancedb, "milvus_lite": milvus_lite, "qdrant_client": qdrant,
 }  # fmt: skip
-APPROXIMATE = ("hnswlib", "usearch")
 BY_STUDY = ("mura-search", "milvus_lite", "qdrant_client")
-
-
-def tuned(search: Callable[[Vectors, str, int], list[str]], queries: Vectors, vectors: Vectors) -> Search:
-    """An approximate search with the least effort, found by doubling, that reaches RECALL; at most MOST_EFFORT."""
-    effort = 4 * K
-    while effort < MOST_EFFORT and recall(partial(search, effort=effort), queries, vectors) < RECALL:
-        effort *= 2
-    return partial(search, effort=effort)
 
 
 def recall(search: Search, queries: Vectors, vectors: Vectors) -> float:
@@ -305,8 +309,6 @@ def main() -> None:
             started = time.perf_counter()
             searches[name] = make(Path(temporary) / name, records, vectors)
             print(f"{name}: filled in {time.perf_counter() - started:.1f} s", flush=True)
-            if name in APPROXIMATE:
-                searches[name] = tuned(searches[name], queries, vectors)
         for name, search in searches.items():
             way = "itself" if name in BY_STUDY else "asked for more vectors until there are enough studies"
             note(f"{name}: recall of studies at {K} {recall(search, queries, vectors):.4f}; by study: {way}")
