@@ -102,6 +102,7 @@ class Unlike(StrEnum):
     FAINTER = "fainter"
     WHITER = "whiter"
     SMALLER = "smaller"
+    COMPRESSED = "compressed"
 
 
 BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
