@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 SCHEMA = "mura-search/benchmarks/1"
 ROOT = Path(__file__).resolve().parents[1]
 K, D = 15, 128
+GRACE_S = 15
 MOST_WAITING = 0.05
 LEAST_COSINE = 0.999  # of an embedding on the GPU and on the CPU; TF32 has 10 bits of mantissa
 TINY = {
     "backbone": "timm:test_efficientnet", "weights": "", "frozen_until": "", "size": 64, "shown": 0, "crop": 64,
-    "crop_epochs": 1, "epochs": 1, "soup": 1, "images": 4, "holdout": 0.3,
+    "crop_epochs": 1, "epochs": 1, "soup": 1, "images": 4, "holdout": 0.3, "harmonisation": False,
 }  # fmt: skip
 
 
@@ -315,8 +316,8 @@ def drawn_collection(call: Call) -> Path:
     return folder
 
 
-def run_python(words: Sequence[str], call: Call, environment: Mapping[str, str] | None = None) -> str:
-    """Run this file with these words until the call's end; gives why it failed, "" if it did not."""
+def run_python(words: Sequence[str], call: Call, environment: Mapping[str, str] | None = None, grace: float = 0) -> str:
+    """Run this file with these words until the call's end and `grace` seconds more; gives why it failed, or ""."""
     command = [sys.executable, __file__, *words, f"--jobs={call.jobs}", f"--until={call.until}"]
     try:
         done = subprocess.run(
@@ -326,7 +327,7 @@ def run_python(words: Sequence[str], call: Call, environment: Mapping[str, str] 
             stdout=subprocess.DEVNULL if environment else None,
             text=True,
             check=False,
-            timeout=max(1.0, call.until - time.monotonic()),
+            timeout=max(1.0, call.until + grace - time.monotonic()),
         )
     except subprocess.TimeoutExpired:
         return "stopped, since its time was over; give --minutes or --jobs"
@@ -342,10 +343,9 @@ def run_all(call: Call, out: Path) -> bool:
         print(f"\n{name}", flush=True)
         own.unlink(missing_ok=True)
         began = time.monotonic()
-        # A step ends its own processes before it is ended itself.
-        inner = replace(call, until=call.until - 10) if name == "folds" else call
         words = ["--step", name, "--folder", str(call.folder), *([str(call.table)] if call.table else [])]
-        failure = run_python(words, inner)
+        # A step ends its own processes before it is ended itself, so that what is finished is kept.
+        failure = run_python(words, replace(call, until=call.until - GRACE_S), grace=GRACE_S)
         results[name] = json.loads(own.read_text(encoding="utf-8")) if own.exists() else dict(RESULTS)
         results[name]["seconds"] = round(time.monotonic() - began, 1)
         if failure:

@@ -53,6 +53,10 @@ def ours(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     return search
 
 
+class Unavailable(Exception):
+    """A package is installed, but this Python cannot use it."""
+
+
 def until_enough(ask: Callable[[int], tuple[list[str], bool]], count: int = 4 * K + 16) -> list[str]:
     """The first K studies. `ask` gives the studies of the `count` nearest vectors, and whether there are no others."""
     while True:
@@ -147,6 +151,8 @@ def sqlite_vec(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     import sqlite_vec as extension
 
     database = sqlite3.connect(folder / "cases.sqlite")
+    if not hasattr(database, "enable_load_extension"):
+        raise Unavailable("this Python's sqlite3 loads no extensions")
     database.enable_load_extension(True)
     extension.load(database)
     columns = f"vector float[{D}] distance_metric=cosine, part text, patient text, +name text, +study text"
@@ -307,7 +313,11 @@ def main() -> None:
                 continue
             (Path(temporary) / name).mkdir()
             started = time.perf_counter()
-            searches[name] = make(Path(temporary) / name, records, vectors)
+            try:
+                searches[name] = make(Path(temporary) / name, records, vectors)
+            except Unavailable as error:
+                note(f"{name} is left out: {error}")
+                continue
             print(f"{name}: filled in {time.perf_counter() - started:.1f} s", flush=True)
         for name, search in searches.items():
             way = "itself" if name in BY_STUDY else "asked for more vectors until there are enough studies"
