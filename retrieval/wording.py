@@ -275,6 +275,7 @@ _OF_COLLECTION: dict[str, str] = {
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
     Code.NOT_DICOM: "passed over, not DICOM: {count}",
+    Code.DICOM_LEFT_OUT: "passed over, DICOM among other image files: {count}; put each kind into a folder of its own",
     Code.NOT_RADIOGRAPHS: "passed over, DICOM but not radiographs: {count} ({kinds})",
     Code.UNREADABLE_DICOM: "passed over, DICOM that cannot be read: {count}",
     Code.COPIES: "passed over, copies of a radiograph that is read: {count}",

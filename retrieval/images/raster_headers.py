@@ -21,6 +21,7 @@ from retrieval.images.codestream import (
     jpeg_segments,
     read_jpeg2000,
 )
+from retrieval.images.tiff_directory import Directory, read_directory
 
 __all__ = ["IMAGE_SUFFIXES", "Header", "HeaderError", "read_header"]
 
@@ -46,8 +47,9 @@ class Header:
     decoder itself. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, else
     "frames" or "pages". `cut` marks a JPEG whose data stop before its end marker, `measurable` one whose decoded rows
     show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha` one whose colours are not
-    yet multiplied by its alpha. `white` is the value of white where that is not the greatest, else 0. `data` is what to
-    decode: the file's bytes, or the part of them that makes the picture.
+    yet multiplied by its alpha. `white` is the value of white where that is not the greatest, else 0. `planes` is the
+    number of planes of a TIFF that OpenCV would mix up, `paired` marks one in which grey and alpha alternate. `data` is
+    what to decode: the file's bytes, or the part of them that makes the picture.
     """
 
     kind: str
@@ -64,6 +66,8 @@ class Header:
     inverted: bool = False
     straight_alpha: bool = False
     white: int = 0
+    planes: int = 0
+    paired: bool = False
 
     @property
     def memory(self) -> int:
@@ -181,44 +185,7 @@ def _all_sent(data: bytes, component: int) -> bool:
     return len(sent) == 64
 
 
-# TIFF 6.0, BigTIFF and, in the same structure, EXIF 2.3.
-_TIFF_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _TIFF_MOST_PAGES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    """A directory's tags, each with its first whole-number value and that value's offset; the next directory's offset.
-
-    The first of several equal tags counts, as in libtiff.
-    """
-
-    tags: dict[int, int]
-    offsets: dict[int, int]
-    following: int
-
-
-def _directory(data: bytes, start: int | None = None) -> _Directory:
-    """The directory at an offset, by default the first."""
-    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
-    offset, counted, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
-    if start is None:
-        (start,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + counted, data, start)
-    first = start + struct.calcsize(counted)
-    end = first + entry_size * min(count, _MOST_PARTS)
-    tags: dict[int, int] = {}
-    offsets: dict[int, int] = {}
-    for entry in range(first, end, entry_size):
-        tag, form, values = struct.unpack_from(f"{order}HH{offset}", data, entry)
-        if form in _TIFF_FORMATS and tag not in tags:
-            at = entry + entry_size - struct.calcsize(offset)
-            if values * struct.calcsize(_TIFF_FORMATS[form]) > struct.calcsize(offset):
-                (at,) = struct.unpack_from(order + offset, data, at)
-            (tags[tag],) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
-            offsets[tag] = at
-    (following,) = struct.unpack_from(order + offset, data, end)
-    return _Directory(tags, offsets, following)
 
 
 def _exif_orientation(exif: bytes) -> int:
@@ -226,7 +193,7 @@ def _exif_orientation(exif: bytes) -> int:
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
     try:
-        orientation = _directory(exif).tags.get(0x0112, 1)
+        orientation = read_directory(exif).tags.get(0x0112, 1)
     except struct.error:
         return 1
     return orientation if 1 <= orientation <= 8 else 1
@@ -239,43 +206,60 @@ def _tiff(kind: str, data: bytes) -> Header:
     start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])
     tags = page.tags
     samples, bits = tags.get(277, 1), tags.get(258, 1)
-    if samples == 2:
-        raise HeaderError("it has an alpha channel beside grey, which OpenCV drops from a TIFF")
-    if samples > 2 and bits > 8 and tags.get(284) == 2:
-        raise HeaderError(f"it stores colours of {bits} bits in separate planes, which is not read")
+    planes, paired = _samples_apart(page)
     changed = bytearray(data)
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     struct.pack_into(order + ("Q" if big else "I"), changed, 8 if big else 4, start)
-    straight = tags.get(338) == 2 and samples == 4
-    if straight and bits == 8:  # else libtiff multiplies the colours, and an alpha of 0 cannot be ignored
+    straight = tags.get(338) == 2 and samples in (2, 4)
+    if straight and bits == 8 and not (planes or paired):
+        # else libtiff multiplies the colours, and an alpha of 0 cannot be ignored
         struct.pack_into(order + "H", changed, page.offsets[338], 1)
     channels, depth = (1 if samples == 1 and tags.get(262) != 3 else 4 if straight else 3), max(1, bits // 8)
     return Header(
         kind,
         tags.get(256, 0),
         tags.get(257, 0),
-        bytes(changed),  # OpenCV always applies the orientation of a TIFF
+        bytes(changed),
         channels,
         depth,
         4 * depth + samples * depth,
+        tags.get(274, 1) if planes or paired else 1,  # OpenCV itself applies the orientation of a TIFF
         pictures="pages" if len(whole) > 1 else "",
         inverted=tags.get(262) == 0,
         straight_alpha=straight,
+        planes=planes,
+        paired=paired,
     )
 
 
-def _pages(data: bytes) -> list[tuple[int, _Directory]]:
+def _samples_apart(page: Directory) -> tuple[int, bool]:
+    """In how many planes a page's samples lie, and whether grey and alpha alternate, if OpenCV mixes them up."""
+    tags = page.tags
+    samples, bits, apart = tags.get(277, 1), tags.get(258, 1), tags.get(284) == 2
+    grey_with_alpha = samples == 2 and tags.get(262) == 1 and tags.get(338) in (1, 2)
+    if apart and (grey_with_alpha or (samples in (3, 4) and bits > 8 and tags.get(262) == 2)):
+        return samples, False
+    if grey_with_alpha and not apart and bits in (8, 16) and tags.get(317, 1) == 1 and tags.get(259, 1) != 7:
+        return 0, True
+    if samples == 2:
+        raise HeaderError("it has two samples a pixel, stored in a way that is not read")
+    if apart and samples > 2 and bits > 8:
+        raise HeaderError(f"it stores {samples} samples of {bits} bits in separate planes, which are read for RGB alone")
+    return 0, False
+
+
+def _pages(data: bytes) -> list[tuple[int, Directory]]:
     """The offsets and directories of a TIFF's pages, and of the pages within its reduced pages."""
     big, order = data[2:4] in (b"+\0", b"\0+"), "<" if data[:2] == b"II" else ">"
     (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    pages: dict[int, _Directory] = {}
+    pages: dict[int, Directory] = {}
     while following and following not in pages and len(pages) < _TIFF_MOST_PAGES:
-        start, page = following, _directory(data, following)
+        start, page = following, read_directory(data, following)
         pages[start], following = page, page.following
         inner = page.tags.get(330, 0) if page.tags.get(254, 0) & 1 else 0
         if inner and inner not in pages:
-            pages[inner] = _directory(data, inner)
+            pages[inner] = read_directory(data, inner)
     if not pages:
         raise HeaderError("it has no page")
     return list(pages.items())

@@ -387,7 +387,7 @@ def test_compressed_frames_that_cannot_be_right(write_dicom: Write) -> None:
 def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> None:
     long = table(np.zeros(2**16, np.uint16), 16)
     sequence = pydicom.Sequence([long[0]] * 40)
-    assert "lookup tables that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
+    assert "lookup tables or functional groups that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
     short = table(np.zeros(9, np.uint16), 16)
     short[0].LUTDescriptor = [99, 0, 16]
     assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), ModalityLUTSequence=short))
@@ -564,3 +564,42 @@ def test_pictures_that_are_not_exchanged(write_dicom: Write, pattern: str, turne
     }
     picture = values[pattern].astype(np.uint8)
     assert read(write_dicom("q.dcm", np.ascontiguousarray(picture.T) if turned else picture))[1] == []
+
+
+def test_windows_of_functional_groups(write_dicom: Write) -> None:
+    """Each frame has its own window; the rescale and the spacing of all frames are in the shared group."""
+    values = np.stack([arm(), arm()[::-1]])
+    windows = [{"WindowCenter": 2048, "WindowWidth": 4096}, {"WindowCenter": 1800, "WindowWidth": 3000}]
+    shared = {"RescaleSlope": -1, "RescaleIntercept": 4095}
+    want = [
+        read(write_dicom("one.dcm", frame, BitsStored=12, PixelSpacing=[0.2, 0.1], **window, **shared))[0]
+        for frame, window in zip(values, windows, strict=True)
+    ]
+    path = write_dicom("q.dcm", values, BitsStored=12, SOPClassUID="1.2.840.10008.5.1.4.1.1.7.3")
+    ds = pydicom.dcmread(path)
+    ds.SharedFunctionalGroupsSequence = [
+        group(PixelValueTransformationSequence=shared, PixelMeasuresSequence={"PixelSpacing": [0.2, 0.1]})
+    ]
+    ds.PerFrameFunctionalGroupsSequence = [group(FrameVOILUTSequence=window) for window in windows]
+    ds.save_as(path)
+    for frame, picture in zip(read_frames(path), want, strict=True):
+        np.testing.assert_array_equal(frame.pixels, picture)
+        assert frame.notices == ()
+    grey, pixels = read_values(path.read_bytes(), 2, MAX_BYTES, MAX_PIXELS)
+    np.testing.assert_array_equal(pixels, want[1])
+    assert (grey.windows[0].center, grey.windows[0].width, grey.values.shape) == (1800, 3000, want[1].shape)
+    ds.WindowCenter, ds.WindowWidth = 2048, 4096  # the header's own counts more
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_frames(path)[0].pixels, want[0])
+    assert not np.array_equal(read_frames(path)[1].pixels, want[1])
+
+
+def group(**sequences: dict[str, Any]) -> Any:
+    """A functional group of sequences of one item each."""
+    item = pydicom.Dataset()
+    for keyword, elements in sequences.items():
+        inner = pydicom.Dataset()
+        for name, value in elements.items():
+            setattr(inner, name, value)
+        setattr(item, keyword, [inner])
+    return item
