@@ -603,3 +603,57 @@ def group(**sequences: dict[str, Any]) -> Any:
             setattr(inner, name, value)
         setattr(item, keyword, [inner])
     return item
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 11])
+def test_values_of_more_bits_in_a_steep_picture(write_dicom: Write, bits: int) -> None:
+    """Hard edges are larger than what fewer bits can hold, and the values go on all the same."""
+    values = arm(4000, 480, 360)
+    values[:, ::60] = 4000
+    values[60:64] = 10
+    want, _ = read(write_dicom("r.dcm", values, **FULL))
+    pixels, codes = read(write_dicom("q.dcm", values, **FULL | {"BitsStored": bits}))
+    np.testing.assert_array_equal(pixels, want)
+    assert codes == ["values-beyond-bits"]
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_sign_that_the_header_does_not_tell_of(write_dicom: Write, bits: int, compressed: bool) -> None:
+    values = (arm(3400, 240, 180).astype(int) - 1500).astype(np.int16)
+    right, none = read(write_dicom("right.dcm", values, BitsStored=bits))
+    plain = values.view(np.uint16) & np.uint16(2**bits - 1)
+    more: dict[str, Any] = {}
+    if compressed:
+        more = {"syntax": J2K, "frames": [cv2.imencode(".jp2", plain, LOSSLESS)[1].tobytes()]}
+    pixels, codes = read(write_dicom("q.dcm", plain, BitsStored=bits, **more))
+    np.testing.assert_array_equal(pixels, right)
+    assert (codes, none) == (["contradictory-bits"], [])
+
+
+@pytest.mark.parametrize("kind", ["frame", "marker", "two values", "noise"])
+def test_white_beside_black_is_no_missing_sign(write_dicom: Write, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    values = arm(1500, 240, 180)
+    values[values < 200] = 0
+    if kind == "frame":
+        values[:12], values[:, -9:] = 4095, 4095
+    elif kind == "marker":
+        cv2.rectangle(mark := np.zeros(values.shape, np.uint8), (10, 10), (40, 80), 1, 3)
+        values[mark > 0] = 4095
+    elif kind == "two values":
+        values = np.where(values > 500, 4095, 0).astype(np.uint16)
+    else:
+        values = rng.integers(0, 4096, values.shape).astype(np.uint16)
+    _, codes = read(write_dicom("q.dcm", values, **FULL))
+    assert "contradictory-bits" not in codes
+
+
+def test_a_window_of_fewer_bits_for_a_narrow_limb(write_dicom: Write) -> None:
+    """The limb is an eighth of the pixels, and all of it white."""
+    values = arm(3200, 240, 180) // 20
+    values[:, 70:93] = np.linspace(400, 4000, 240, dtype=np.uint16)[:, None]
+    _, codes = read(write_dicom("q.dcm", values, BitsStored=12, WindowCenter=128, WindowWidth=256))
+    assert codes == ["unfit-window"]
+    _, codes = read(write_dicom("r.dcm", values, BitsStored=12, WindowCenter=1900, WindowWidth=3800))
+    assert codes == []

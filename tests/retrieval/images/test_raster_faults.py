@@ -252,6 +252,19 @@ def test_white_of_a_pgm_is_its_greatest_value(form: str, white: int) -> None:
     assert np.abs(decode_radiograph(data).pixels.astype(int) - want).max() <= (form == "P2")  # OpenCV rounds down
 
 
+@pytest.mark.parametrize("edge", [65535, 0])
+def test_a_frame_does_not_set_the_range_of_a_png(edge: int) -> None:
+    """It is more than a marker, and all of one value; one that is not far away stays."""
+    values = ARM.astype(np.uint16) * 16 + (40_000 if edge == 0 else 0)
+    framed = np.pad(values, 12, constant_values=edge)
+    radiograph = decode_radiograph(encoded(".png", framed))
+    plain = decode_radiograph(encoded(".png", values)).pixels.astype(int)
+    assert np.abs(radiograph.pixels[12:-12, 12:-12].astype(int) - plain).max() <= 2
+    assert (radiograph.pixels[0] == (255 if edge else 0)).all()
+    assert [notice.code for notice in radiograph.notices] == ["outliers"]
+    assert codes(encoded(".png", np.pad(values, 12, constant_values=5000 if edge else 38_000))) == []
+
+
 def test_a_marker_does_not_set_the_range_of_a_png() -> None:
     plain = decode_radiograph(encoded(".png", ARM.astype(np.uint16) * 16)).pixels.astype(int)
     marked = ARM.astype(np.uint16) * 16
