@@ -175,10 +175,12 @@ def read_dicom_folder(
 
     labels: a CSV table with the columns `study` (Study Instance UID) or `accession` (Accession Number), or both, and
     `label` (as in a case table, with `labels_are`); `part` and `split` are optional. By default it is the folder's
-    labels.csv; without that the folders normal/ and abnormal/ are the labels, if there are any. Other files, radiographs without a label, copies of a radiograph, and studies that name two patients are
-    passed over and counted. A placeholder such as ANONYMOUS as Patient ID names nobody. Links to folders are followed.
+    labels.csv; without that the folders normal/ and abnormal/ are the labels, if there are any.
 
-    Raises CollectionError if the table is missing, cannot be used, or gives a study two labels; SiteKeyError;
+    Other files, radiographs without a label, copies of a radiograph, and studies that name two patients are passed over
+    and counted. A placeholder such as ANONYMOUS as Patient ID names nobody. Links to folders are followed.
+
+    Raises CollectionError if the labels are missing, cannot be used, or give a study two labels; SiteKeyError;
     MissingExtra.
     """
     named = _labels(folder, labels, labels_are)

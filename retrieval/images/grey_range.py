@@ -77,7 +77,7 @@ def robust_range(values: Values, counts: Counts) -> tuple[float, float, bool]:
 
 
 def _without_frame(values: Values, counts: Counts) -> Counts:
-    """The counts without the greatest and the least value, each if many pixels have it and it is far from all others."""
+    """The counts without the greatest and the least value, if many pixels have it and it is far from all others."""
     kept = counts.copy()
     present = np.flatnonzero(counts)
     for end in present[[-1, 0]] if present.size else ():

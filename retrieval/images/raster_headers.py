@@ -142,11 +142,11 @@ def _png(kind: str, data: bytes) -> Header:
 
 
 _JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_JPEG_EXIF = 0xE1
+_JPEG_EXIF, _JPEG_ADOBE = 0xE1, 0xEE
 
 
 def _jpeg(kind: str, data: bytes) -> Header:
-    frame, orientation, scan = None, 1, 0
+    frame, orientation, scan, adobe = None, 1, 0, False
     for number, segment in enumerate(jpeg_segments(data)):
         if number > _MOST_PARTS:
             raise HeaderError("it has too many parts")
@@ -154,6 +154,8 @@ def _jpeg(kind: str, data: bytes) -> Header:
             frame = segment
         elif segment.marker == _JPEG_EXIF and segment.body.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(segment.body[6:])
+        elif segment.marker == _JPEG_ADOBE:
+            adobe |= segment.body.startswith(b"Adobe")
         elif segment.marker == JPEG_SCAN:
             scan = segment.end
             break
@@ -163,6 +165,8 @@ def _jpeg(kind: str, data: bytes) -> Header:
     if scans >= MOST_SCANS:
         raise HeaderError(f"it has {scans + 1:,} scans, more than {MOST_SCANS}")
     height, width, components = struct.unpack_from(">HHB", frame.body, 1)
+    if components == 4 and not adobe:  # Adobe's inks are inverted, and decoders take all inks for Adobe's
+        raise HeaderError("it has four colours, and does not say whether their zero is white")
     channels, coefficients = 1 if components == 1 else 3, 2 * components * (scans > 0)
     header = Header(kind, width, height, data, channels, 1, components + coefficients, orientation=orientation)
     if data.find(STREAM_END, scan) >= 0:
@@ -202,7 +206,7 @@ def _exif_orientation(exif: bytes) -> int:
 def _tiff(kind: str, data: bytes) -> Header:
     """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330."""
     pages = _pages(data)
-    whole = [start for start, page in pages if not page.tags.get(254, 0) & 5 and page.tags.get(255) != 2]
+    whole = [start for start, page in pages if not _reduced(page, pages)]
     start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])
     tags = page.tags
     samples, bits = tags.get(277, 1), tags.get(258, 1)
@@ -233,6 +237,15 @@ def _tiff(kind: str, data: bytes) -> Header:
     )
 
 
+def _reduced(page: Directory, pages: list[tuple[int, Directory]]) -> bool:
+    """Whether a page is a mask, a reduced image, or one of less than half the size of another, of the same shape."""
+    if page.tags.get(254, 0) & 5 or page.tags.get(255) == 2:
+        return True
+    width, height = (page.tags.get(tag, 0) for tag in (256, 257))
+    sizes = [(other.tags.get(256, 0), other.tags.get(257, 0)) for _, other in pages if other.tags.get(254, 0) & 4 == 0]
+    return any(wide > 2 * width and abs(wide * height - width * high) < 0.03 * width * high for wide, high in sizes)
+
+
 def _samples_apart(page: Directory) -> tuple[int, bool]:
     """In how many planes a page's samples lie, and whether grey and alpha alternate, if OpenCV mixes them up."""
     tags = page.tags
@@ -245,7 +258,7 @@ def _samples_apart(page: Directory) -> tuple[int, bool]:
     if samples == 2:
         raise HeaderError("it has two samples a pixel, stored in a way that is not read")
     if apart and samples > 2 and bits > 8:
-        raise HeaderError(f"it stores {samples} samples of {bits} bits in separate planes, which are read for RGB alone")
+        raise HeaderError(f"it has {samples} samples of {bits} bits in separate planes, which are read for RGB alone")
     return 0, False
 
 

@@ -95,8 +95,9 @@ def _decode(header: Header) -> tuple[NDArray[Any] | None, bytes]:
     """The picture as OpenCV decodes it, (H, W) or (H, W, 3 or 4) of any depth; None where it cannot; the messages."""
     if header.paired:
         pairs, messages = _decode_bytes(header, paired_samples(header.data))
-        fits = pairs is not None and pairs.ndim == 2 and pairs.shape[1] == 2 * header.width
-        return _grey_with_alpha([pairs[:, ::2], pairs[:, 1::2]], header) if pairs is not None and fits else None, messages
+        if pairs is None or pairs.ndim != 2:
+            return None, messages
+        return _grey_with_alpha([pairs[:, ::2], pairs[:, 1::2]], header), messages
     if not header.planes:
         return _decode_bytes(header, header.data)
     decoded = [_decode_bytes(header, single_plane(header.data, number)) for number in range(header.planes)]
@@ -116,6 +117,7 @@ def _grey_with_alpha(planes: list[NDArray[Any]], header: Header) -> NDArray[Any]
 
 
 def _decode_bytes(header: Header, data: bytes) -> tuple[NDArray[Any] | None, bytes]:
+    """Bytes that stand for those of a header, as OpenCV decodes them; the messages."""
     flags, tiff = cv2.IMREAD_UNCHANGED, header.kind == "TIFF"
     if tiff and not header.straight_alpha:
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # "unchanged" would give CMYK as if it were BGR and alpha

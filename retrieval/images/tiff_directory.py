@@ -83,17 +83,16 @@ def single_plane(data: bytes, plane: int) -> bytes:
     """A TIFF whose only page is one plane, from 0, of the first page of `data`, as grey. Orientation is left out."""
     directory = read_directory(data)
     samples = directory.tags[_SAMPLES]
-    entries = {}
-    for tag, (kind, count, at) in directory.entries.items():
-        if tag in _OF_EACH_PART:
-            count //= samples
-            at += plane * count * _SIZES[kind]
-        entries[tag] = kind, count, at
+    entries = dict(directory.entries)
+    for tag in _OF_EACH_PART & entries.keys():
+        kind, count, at = entries[tag]
+        parts = count // samples
+        entries[tag] = kind, parts, at + plane * parts * _SIZES[kind]
     return _with_directory(data, entries, {_PHOTOMETRIC: 1, _SAMPLES: 1, _PLANAR: 1})
 
 
 def paired_samples(data: bytes) -> bytes:
-    """A TIFF of the same samples as the first page of `data`, of which each has two a pixel, as grey of twice the width.
+    """A TIFF of the same samples as the first page of `data`, which has two a pixel, as grey of twice the width.
 
     Orientation is left out. Samples that were stored as differences (a predictor) are none any more.
     """

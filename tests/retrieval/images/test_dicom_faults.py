@@ -387,7 +387,7 @@ def test_compressed_frames_that_cannot_be_right(write_dicom: Write) -> None:
 def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> None:
     long = table(np.zeros(2**16, np.uint16), 16)
     sequence = pydicom.Sequence([long[0]] * 40)
-    assert "lookup tables or functional groups that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
+    assert "functional groups that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
     short = table(np.zeros(9, np.uint16), 16)
     short[0].LUTDescriptor = [99, 0, 16]
     assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), ModalityLUTSequence=short))

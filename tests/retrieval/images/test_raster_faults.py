@@ -122,6 +122,17 @@ def test_a_reduced_page_is_passed_over() -> None:
     assert codes(tiff((ARM, {}), (255 - ARM, {}))) == ["several-pictures"]
 
 
+def test_a_small_page_of_the_same_shape_is_passed_over() -> None:
+    """Writers do not always mark a thumbnail."""
+    for small in (ARM[::4, ::4].copy(), ARM[::3, ::3].copy()):
+        radiograph = decode_radiograph(tiff((small, {}), (ARM, {})))
+        np.testing.assert_array_equal(radiograph.pixels, ARM)
+        assert radiograph.notices == ()
+        np.testing.assert_array_equal(decode_radiograph(tiff((ARM, {}), (small, {}))).pixels, ARM)
+    other = ARM[:30, :80].copy()
+    np.testing.assert_array_equal(decode_radiograph(tiff((other, {}), (ARM, {}))).pixels, other)
+
+
 def test_a_bigtiff() -> None:
     np.testing.assert_array_equal(decode_radiograph(tiff((ARM, {}), big=True)).pixels, ARM)
     pages = tiff((ARM[::2, ::2].copy(), {254: 1}), (ARM, {}), big=True)
@@ -208,10 +219,8 @@ def test_grey_with_alpha_in_a_tiff(kind: type[np.generic], apart: bool) -> None:
     black = half[..., 0].copy()
     black[:30] = 0
     for pixels, want, alpha in ((opaque, grey, 2), (half, black, 2), (half, grey, 1)):
-        if apart:
-            data = in_planes(pixels, 3, False, bytes, t262=1, t338=alpha)
-        else:
-            data = tiff((pixels, {262: 1, 338: alpha}))
+        tags = {262: 1, 338: alpha}
+        data = in_planes(pixels, 3, False, bytes, t262=1, t338=alpha) if apart else tiff((pixels, tags))
         found = decode_radiograph(data).pixels
         expected = decode_radiograph(tiff((want, {}))).pixels
         np.testing.assert_array_equal(found if found.ndim == 2 else found[..., 0], expected)
