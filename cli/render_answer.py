@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import bare_table, standard_output
-from retrieval.wording import DISCLAIMER, FINDINGS, evaluation_text, findings_text, label_word, printable, vote_share
+from retrieval.wording import (
+    DISCLAIMER,
+    FINDINGS,
+    evaluation_text,
+    findings_text,
+    label_word,
+    printable,
+    vote_share,
+    vote_title,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +145,7 @@ def figures(answer: "Answer", marks: str) -> "Table":
             answer.classifier.borderline,
         ),
         (
-            f"vote of {answer.knn.k} {'study' if answer.knn.k == 1 else 'studies'}",
+            vote_title(answer.knn),
             answer.knn.probability,
             label_word(answer.knn.abnormal),
             answer.knn.threshold,

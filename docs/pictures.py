@@ -82,7 +82,7 @@ def answer_of(files: Sequence[Path], index: Path, console: Console) -> None:
 
 def recorded() -> Console:
     """A terminal whose content can be exported."""
-    return Console(width=96, record=True, highlight=False, markup=False, emoji=False, file=io.StringIO())
+    return Console(width=100, record=True, highlight=False, markup=False, emoji=False, file=io.StringIO())
 
 
 def draw_answer(data: Path, index: Path) -> None:

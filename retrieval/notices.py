@@ -103,6 +103,7 @@ class Unlike(StrEnum):
     FAINTER = "fainter"
     WHITER = "whiter"
     SMALLER = "smaller"
+    COMPRESSED = "compressed"
 
 
 BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))

@@ -87,7 +87,9 @@ class Searcher:
             loading = thread.submit(Encoder.open, path / MODEL)
             reader = IndexReader.open(path)
             try:
-                encoder, rules = loading.result(), stored_rules(reader)
+                # An index that replaced one of another model has its own in another folder.
+                encoder = loading.result() if reader.model == path / MODEL else Encoder.open(reader.model)
+                rules = stored_rules(reader)
             except BaseException:
                 reader.close()
                 raise

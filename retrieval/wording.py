@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from retrieval.notices import Code, Detail, Notice, Unlike
 
 if TYPE_CHECKING:
-    from retrieval.answer import Answer
+    from retrieval.answer import Answer, VoteAnswer
     from retrieval.decision.local_classifier import ClassifierTrial
     from retrieval.evaluation.drift import Drift
     from retrieval.evaluation.metrics import Estimate
@@ -39,6 +39,7 @@ __all__ = [
     "unlike_text",
     "verdict",
     "vote_share",
+    "vote_title",
     "warnings_of_files",
 ]
 
@@ -126,6 +127,12 @@ def evaluation_text(answer: "Answer") -> str:
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
     """A figure with two digits, and its interval if it has one: "0.91 (0.85 to 0.96)"."""
     return f"{value:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
+
+
+def vote_title(vote: "VoteAnswer") -> str:
+    """What a vote is called in a table: of how many studies, all views together."""
+    count = vote.studies or vote.k
+    return f"vote of {count} {'study' if count == 1 else 'studies'}"
 
 
 def vote_share(answer: "Answer") -> str:
@@ -311,6 +318,7 @@ _UNLIKE: dict[str, str] = {
     Unlike.FAINTER: "it has less contrast than the indexed radiographs ({measured})",
     Unlike.WHITER: "more of it is white without detail than of the indexed radiographs ({measured})",
     Unlike.SMALLER: "it is smaller than the indexed radiographs: fine detail is missing ({measured})",
+    Unlike.COMPRESSED: "its JPEG compression is stronger than that of the indexed radiographs ({measured})",
 }
 _MEASURES = {
     "sharpness": "sharpness {value:.2f}, limit {limit:.2f}",
@@ -319,6 +327,7 @@ _MEASURES = {
     "grey_range": "{value:.0f} grey levels, limit {limit:.0f}",
     "size": "long side {value:.0f} pixels, limit {limit:.0f}",
     "saturated": "{value:.1%} of its pixels, limit {limit:.1%}",
+    "blocking": "JPEG blocking {value:.2f}, limit {limit:.2f}",
 }
 
 

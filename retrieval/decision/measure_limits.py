@@ -34,13 +34,17 @@ def _same(values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """A side of a measure: high if `sign` is 1, low if it is -1; `scale` and `back` go to the scale and back."""
+    """A side of a measure: high if `sign` is 1, low if it is -1; `scale` and `back` go to the scale and back.
+
+    No limit is lower than `least`, on the scale.
+    """
 
     measure: str
     sign: int
     slack: float
     scale: Callable[[Any], Any] = _same
     back: Callable[[Any], Any] = _same
+    least: float = -np.inf
 
     def values(self, rows: Floats) -> Floats:
         """(N,) of measures (N, M), on the scale; high is unusual."""
@@ -71,6 +75,7 @@ _SIDES: Mapping[Unlike, _Side] = {
     Unlike.FAINTER: _Side("contrast", -1, 0.2, np.log, np.exp),
     Unlike.WHITER: _Side("saturated", 1, 1.1, _log_share, _share),
     Unlike.SMALLER: _Side("size", -1, 0.1, np.log, np.exp),
+    Unlike.COMPRESSED: _Side("blocking", 1, 0.2, least=0.7),  # JPEG of quality 75
 }
 
 
@@ -127,7 +132,7 @@ def learn_measure_limits(studies: Sequence[str], rows: Floats) -> MeasureLimits:
     for reason, side in _SIDES.items():
         extremes = np.full(len(names), -np.inf)
         np.maximum.at(extremes, study_of, side.values(rows[known]))
-        limit = max(tail_limit(extremes, share), float(np.quantile(extremes, 0.95)) + side.slack)
+        limit = max(tail_limit(extremes, share), float(np.quantile(extremes, 0.95)) + side.slack, side.least)
         limits[str(reason)] = float(side.back(side.sign * limit))
     return MeasureLimits(len(names), limits, len(rows))
 

@@ -1,7 +1,7 @@
-"""Plain measures of a radiograph: how soft, noisy, large, contrasty and well exposed it is, whatever it shows.
+"""Plain measures of a radiograph: how soft, noisy, large, compressed and well exposed it is, whatever it shows.
 
-They are taken of the grey picture g of h x w pixels that the encoder sees, before its contrast is enhanced: scaled so
-that the long side has S pixels. G_s is a Gaussian filter of deviation s pixels, N the number of pixels.
+All but the last are taken of the grey picture g of h x w pixels that the encoder sees, before its contrast is enhanced:
+scaled so that the long side has S pixels. G_s is a Gaussian filter of deviation s pixels, N the number of pixels.
 
     sharpness     log(rms(g - G_0.7 g) / rms(G_0.7 g - G_1.4 g)): fine against middle detail, which no contrast changes
     noise         sqrt(pi / 2) / 6 mean|L * g| with L = [1 -2 1; -2 4 -2; 1 -2 1] (Immerkaer 1996), robustly: the median
@@ -11,6 +11,10 @@ that the long side has S pixels. G_s is a Gaussian filter of deviation s pixels,
     size          min(long side as read, S): a larger radiograph is scaled down, so its size does not matter
     saturated     the share of pixels of at least 250 grey levels
     background    the share of pixels under 16 grey levels
+    blocking      log(E / I) of the radiograph as read, in whose blocks of 8 x 8 pixels JPEG rounds: E is the mean of
+                  min(|third difference|, 8) across the edges of blocks, I the median of the other seven columns (Wang,
+                  Sheikh and Bovik 2002 compare the two as well). The edges are where E is largest. About 0 without
+                  JPEG, 0.4 at quality 90, 0.7 at 75, 0.9 at 60, 1.4 at 30, nearly whatever the radiograph shows
 """
 
 from collections.abc import Sequence
@@ -29,6 +33,9 @@ _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # the
 _FINE, _MIDDLE = 0.7, 1.4  # pixels
 _DARK, _WHITE = 16, 250  # grey levels
 _TINY = 1e-3  # grey levels, so that a blank picture has a sharpness
+_BLOCK = 8  # pixels
+_MOST_CHANGE = 8  # grey levels; larger third differences are edges of what is shown
+_LINES, _LENGTH = 256, 1024  # that many lines each way, and pixels of each, say how strong blocks are
 _QUARTILE = 0.6744897501960817  # of the normal distribution: the median of |x| in deviations
 
 
@@ -43,6 +50,7 @@ class Measures:
     size: float
     saturated: float
     background: float
+    blocking: float
 
 
 MEASURES = tuple(Measures.__slots__)
@@ -73,16 +81,17 @@ def measure(pixels: NDArray[np.uint8], size: int) -> Measures:
         size=float(min(max(H, W), size)),
         saturated=float(share[_WHITE:].sum()),
         background=float(share[:_DARK].sum()),
+        blocking=_blocking(grey),
     )
 
 
 def measure_rows(measures: Sequence[Measures]) -> NDArray[np.float64]:
-    """The measures of N radiographs as (N, 7), in the order of MEASURES."""
+    """The measures of N radiographs as (N, 8), in the order of MEASURES."""
     return np.array([astuple(row) for row in measures], np.float64).reshape(len(measures), len(MEASURES))
 
 
 def packed(measures: Measures) -> bytes:
-    """The measures as an index stores them: 7 little-endian numbers of 32 bits."""
+    """The measures as an index stores them: 8 little-endian numbers of 32 bits."""
     return np.array(astuple(measures), "<f4").tobytes()
 
 
@@ -111,6 +120,19 @@ def _noise(grey: NDArray[np.uint8]) -> float:
     middle = int(np.searchsorted(np.cumsum(counts), total / 2))
     median = middle - 0.5 + (total / 2 - float(counts[:middle].sum())) / float(counts[middle])
     return max(0.0, median) / _QUARTILE / 6
+
+
+def _blocking(grey: NDArray[np.uint8]) -> float:
+    edge = inside = 0.05  # grey levels, so that a blank picture has no blocks
+    for lines in (grey, grey.T):
+        start = max(0, (lines.shape[1] - _LENGTH) // 2)
+        some = lines[:: max(1, len(lines) // _LINES), start : start + _LENGTH].astype(np.int16)
+        columns = np.minimum(np.abs(np.diff(some, 3)), _MOST_CHANGE).mean(0)
+        if len(columns) < _BLOCK:
+            continue
+        phases = np.sort(columns[: len(columns) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(0))
+        edge, inside = edge + phases[-1], inside + np.median(phases[:-1])
+    return float(np.log(edge / inside))
 
 
 def _counts(grey: NDArray[Any], mask: NDArray[np.uint8] | None = None) -> NDArray[np.float64]:

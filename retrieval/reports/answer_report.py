@@ -19,7 +19,7 @@ from retrieval.reports.similar_studies import MOST, EncodedQuery, similar_studie
 from retrieval.reports.svg_chart import Axis, Chart
 from retrieval.reports.templating import render
 from retrieval.searcher import Searcher
-from retrieval.wording import FINDINGS, evaluation_text, verdict, vote_share
+from retrieval.wording import FINDINGS, evaluation_text, verdict, vote_share, vote_title
 
 __all__ = ["answer_report"]
 
@@ -55,6 +55,7 @@ def answer_report(searcher: Searcher, answer: Answer, images: Images, when: date
         chart=_chart(answer).svg(),
         findings=FINDINGS,
         vote_share=vote_share(answer),
+        vote_title=vote_title(answer.knn),
         measured=evaluation_text(answer),
         studies=similar_studies(searcher, answer, query),
         most=MOST,

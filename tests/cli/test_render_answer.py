@@ -125,6 +125,11 @@ def test_disagreement() -> None:
     assert lines[3].startswith("vote of 1 study ")
 
 
+def test_the_vote_is_named_by_all_studies_that_voted_in_any_view() -> None:
+    answer = replace(ANSWER, knn=replace(ANSWER.knn, k=15, studies=27))
+    assert shown(answer)[3].startswith("vote of 27 studies ")
+
+
 def test_nothing_could_vote() -> None:
     answer = replace(
         ANSWER,

@@ -36,6 +36,7 @@ def rows(count: int, seed: int = 0) -> np.ndarray:
         "size": 448,
         "saturated": 0,
         "background": 0.3,
+        "blocking": 0.4,
     }
     spread = {"sharpness": 0.05, "noise": 0.1, "contrast": 3, "grey_range": 8}
     columns = [usual[name] + spread.get(name, 0) * generator.normal(size=count) for name in MEASURES]
@@ -56,6 +57,7 @@ def study_names(count: int) -> list[str]:
         (Unlike.FAINTER, "contrast", 20),
         (Unlike.WHITER, "saturated", 0.1),
         (Unlike.SMALLER, "size", 200),
+        (Unlike.COMPRESSED, "blocking", 0.9),
     ],
 )
 def test_the_side_that_is_exceeded_is_named(reason: Unlike, measure: str, value: float) -> None:
@@ -79,6 +81,7 @@ def test_what_hardly_differs_from_an_index_of_equals_is_not_flagged() -> None:
     near[0, MEASURES.index("size")] -= 20
     near[0, MEASURES.index("sharpness")] -= 0.05
     near[0, MEASURES.index("grey_range")] -= 5
+    near[0, MEASURES.index("blocking")] += 0.25
     assert limits.beyond(near) == []
 
 

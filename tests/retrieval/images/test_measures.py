@@ -38,6 +38,14 @@ def independent(grey: Picture) -> dict[str, float]:
     weights = ((1, -2, 1), (-2, 4, -2), (1, -2, 1))
     changes = np.sum([weights[y][x] * part for (y, x), part in window.items()], axis=0)
     flat = np.sort(g.ravel())
+    edges = inside = 0.05
+    for lines in (g, g.T):
+        phases: list[list[float]] = [[] for _ in range(8)]
+        for line in lines:
+            for x in range((len(line) - 3) // 8 * 8):
+                phases[x % 8].append(min(8, abs(line[x + 3] - 3 * line[x + 2] + 3 * line[x + 1] - line[x])))
+        means = sorted(float(np.mean(own)) for own in phases)
+        edges, inside = edges + means[-1], inside + means[3]
     return {
         "sharpness": float(np.log(np.sqrt(((g - finer) ** 2).mean()) / np.sqrt(((finer - softer) ** 2).mean()))),
         "noise": float(np.median(np.abs(changes[g >= 16]))) / 0.6745 / 6,
@@ -46,6 +54,7 @@ def independent(grey: Picture) -> dict[str, float]:
         "size": float(max(H, W)),
         "saturated": float((g >= 250).mean()),
         "background": float((g < 16).mean()),
+        "blocking": float(np.log(edges / inside)),
     }
 
 
@@ -78,6 +87,25 @@ def test_blur_enhancement_noise_window_and_size_each_move_their_own(finger: Pict
     assert changed("shrunk").size == SIZE / 2
     assert changed("shrunk").sharpness < plain.sharpness  # what is enlarged for the encoder is soft
     assert changed("enlarged").size == plain.size
+    assert changed("jpeg").blocking > plain.blocking + 0.4
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (500, 300), (1400, 900)])
+@pytest.mark.parametrize("offset", [(0, 0), (3, 6)])
+def test_blocking_rises_as_the_quality_falls_wherever_blocks_begin(
+    shape: tuple[int, int], offset: tuple[int, int]
+) -> None:
+    random = np.random.default_rng(4)
+    smooth = cv2.GaussianBlur(random.uniform(0, 255, shape), (0, 0), 12)
+    drawn = (60 + 8 * (smooth - smooth.mean()) + random.normal(0, 2, shape)).clip(0, 255).astype(np.uint8)
+
+    def blocking(quality: int) -> float:
+        data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        read = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)[offset[0] :, offset[1] :]
+        return measure(read, SIZE).blocking
+
+    assert abs(measure(drawn, SIZE).blocking) < 0.1
+    assert 0.5 < blocking(75) < blocking(60) < blocking(30) < blocking(10)
 
 
 def test_colour_that_is_grey_counts_as_grey(finger: Picture) -> None:

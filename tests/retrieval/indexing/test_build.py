@@ -20,6 +20,7 @@ from retrieval.images.radiograph import read_radiograph
 from retrieval.indexing.build import BuildOptions, build_index, fingerprint
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice
+from retrieval.searcher import Searcher
 from retrieval.synthetic.dataset import draw_study
 from retrieval.wording import sentence
 
@@ -192,6 +193,19 @@ def test_another_table_or_model_begins_anew(
         with pytest.raises(KeyboardInterrupt):
             build_index(one, tmp_path / "index", model=model, replace=True, progress=interrupt)
         assert build_index(collection, tmp_path / "index", model=with_model, replace=True).resumed == resumed
+
+
+def test_an_index_of_another_model_can_take_the_place_and_answers(
+    squares: Squares, model: Path, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    collection = squares(TWO)
+    build_index(collection, tmp_path / "index", model=model)
+    other = make_model(tmp_path / "model", seen=["0" * 64])
+    for own in (other, model, other):
+        build_index(collection, tmp_path / "index", model=own, replace=True)
+        with Searcher.open(tmp_path / "index") as searcher:
+            assert searcher.encoder.bundle.sha256 == Bundle.open(own).sha256
+            assert searcher.search(np.full((64, 64), 90, np.uint8)).cases
 
 
 def test_an_index_is_replaced_only_when_asked(squares: Squares, model: Path, tmp_path: Path) -> None:
