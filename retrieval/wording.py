@@ -227,8 +227,8 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "give --patient, or name the key with {variable}",
         "the patient's own studies could not be told from others, and may be among the similar ones",
     ),
-    Code.SEVERAL_PATIENTS: ("the radiographs are of more than one patient; check that these views are of one study",) * 2,
-    Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; was it one?",) * 2,
+    Code.SEVERAL_PATIENTS: ("the radiographs are of several patients; check that these views are of one study",) * 2,
+    Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; check that it is one",) * 2,
     Code.NO_VOTE: (
         "nothing could vote: no study of another patient is indexed{chosen}",
         "nothing could vote: no fitting study of another patient is indexed",

@@ -199,7 +199,7 @@ def read_dicom_folder(
         for case in _cases(folder, path, record, label, key)
     ]
     unlabelled = [record for _, record, label in pairs if not label]
-    without = named.lines - {label.line for _, _, label in labelled}
+    without = set(named.lines) - {label.line for _, _, label in labelled}
     counted = (
         *read.notices(),
         Notice(

@@ -50,7 +50,9 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
     unused = container - layout.stored
     masked = (stored << unused) >> unused
-    if _goes_on(stored, masked):
+    # Of a negative value, the copies of the sign above the stored bits may be missing.
+    unextended = layout.signed and _fits(stored, layout.stored, signed=False)
+    if _roughness(stored) < _roughness(masked) if unextended else _goes_on(stored, masked):
         return stored, replace(layout, stored=layout.allocated), [*notices, Notice(Code.VALUES_BEYOND_BITS)]
     if not all(bit in layout.overlay_bits for bit in _bits_beyond(stored, layout.stored)):
         notices.append(Notice(Code.STRAY_BITS))
