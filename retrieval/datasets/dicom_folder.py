@@ -234,7 +234,8 @@ def _labels(folder: Path, labels: Path | None, labels_are: Meanings | None) -> _
         return _FolderLabels(folder, labels_are)
     raise CollectionError(
         f"{table} does not exist: name a table with --labels, whose columns are study (Study Instance UID) or "
-        "accession (Accession Number), and label (normal or abnormal)"
+        "accession (Accession Number), and label (normal or abnormal); or use folders named normal and abnormal, or as "
+        "--labels-are says"
     )
 
 

@@ -89,8 +89,10 @@ def _with_missing_sign(
         return stored, layout, notices
     signed = (some ^ half) - half
     jumps, steps = (np.median(np.abs(np.diff(rows, axis=1))[crossing]) for rows in (some, signed))
+    if 8 * steps > jumps:
+        return stored, layout, notices
     least, most = np.quantile(signed[upper], (0.05, 0.95))
-    if 8 * steps > jumps or most - least < _ALIKE * (np.quantile(signed, 0.95) - least):
+    if most - least < _ALIKE * (np.quantile(signed, 0.95) - least):
         return stored, layout, notices
     values = (stored.astype(np.int32) ^ half) - half
     kind = f"i{stored.dtype.itemsize}"
