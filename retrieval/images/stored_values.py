@@ -17,7 +17,7 @@ __all__ = ["byte_swapped", "exchanged", "padded_beyond", "without_unused_bits"]
 
 _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
-_ROWS_FOR_ORDER = 64
+_ROWS_FOR_ORDER, _ROWS_FOR_SIGN = 64, 128
 _SMOOTHER = 0.1  # the least share of such values; 0.27 or more in real radiographs, 0 in drawings
 _RANDOM = 0.5  # the `_unlikeness` of a picture is less, that of random values 1.1
 _FEWEST_CROSSINGS, _ALIKE = 0.001, 0.05  # of all neighbours; of the range of the values
@@ -82,7 +82,7 @@ def _with_missing_sign(
     range beside black does so, too, but its pixels are alike.
     """
     half = 2 ** (layout.stored - 1)
-    some = _some_rows(stored)
+    some = _some_rows(stored, _ROWS_FOR_SIGN)
     upper = some >= half
     crossing = upper[:, 1:] != upper[:, :-1]
     if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
@@ -99,8 +99,8 @@ def _with_missing_sign(
     return values.astype(kind), replace(layout, signed=True), [*notices, Notice(Code.CONTRADICTORY_BITS)]
 
 
-def _some_rows(stored: NDArray[Any]) -> NDArray[np.int32]:
-    return np.asarray(stored[:: max(1, len(stored) // _ROWS_COMPARED)], np.int32)
+def _some_rows(stored: NDArray[Any], most: int = _ROWS_COMPARED) -> NDArray[np.int32]:
+    return np.asarray(stored[:: max(1, len(stored) // most)], np.int32)
 
 
 def byte_swapped(stored: NDArray[Any]) -> bool:
