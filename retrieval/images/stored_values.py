@@ -52,7 +52,8 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
     masked = (stored << unused) >> unused
     # Of a negative value, the copies of the sign above the stored bits may be missing.
     unextended = layout.signed and _fits(stored, layout.stored, signed=False)
-    if _roughness(stored) < _roughness(masked) if unextended else _goes_on(stored, masked):
+    smoother = _roughness(stored) < _roughness(masked) if unextended else _goes_on(stored, masked)
+    if smoother:
         return stored, replace(layout, stored=layout.allocated), [*notices, Notice(Code.VALUES_BEYOND_BITS)]
     if not all(bit in layout.overlay_bits for bit in _bits_beyond(stored, layout.stored)):
         notices.append(Notice(Code.STRAY_BITS))
