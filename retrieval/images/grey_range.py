@@ -20,7 +20,7 @@ _FAR = 1.5  # outliers are farther from the others than this many times their ra
 
 _MOST_LOST, _LEAST_LEVELS = 0.13, 64  # of a window that fits
 _MOST_CUT, _WIDEST_CUT = 0.08, 0.5  # the share of the pixels, and of the range, that one end of such a window loses
-_FEWEST_PIXELS = 256  # a window is not judged by fewer
+_FEWEST_PIXELS = 256  # a window is not judged by fewer, nor a frame found among them
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -80,7 +80,7 @@ def _without_frame(values: Values, counts: Counts) -> Counts:
     """The counts without the greatest and the least value, if many pixels have it and it is far from all others."""
     kept = counts.copy()
     present = np.flatnonzero(counts)
-    for end in present[[-1, 0]] if present.size else ():
+    for end in present[[-1, 0]] if counts.sum() >= _FEWEST_PIXELS else ():
         if _TAILS < counts[end] / counts.sum() <= _LARGEST_FRAME:
             kept[end] = 0
             low, high = _quantiles(values, kept, _TAILS)

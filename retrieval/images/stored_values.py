@@ -50,8 +50,8 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
     unused = container - layout.stored
     masked = (stored << unused) >> unused
-    # Of a negative value, the copies of the sign above the stored bits may be missing.
-    unextended = layout.signed and _fits(stored, layout.stored, signed=False)
+    # Of negative values, the copies of the sign above the stored bits may be missing.
+    unextended = layout.signed and stored.max() < 2**layout.stored and stored.min() >= -(2 ** (layout.stored - 1))
     smoother = _roughness(stored) < _roughness(masked) if unextended else _goes_on(stored, masked)
     if smoother:
         return stored, replace(layout, stored=layout.allocated), [*notices, Notice(Code.VALUES_BEYOND_BITS)]
