@@ -92,8 +92,9 @@ def bare_faiss(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     def search(query: Vectors, patient: str) -> list[str]:
         allowed = of_part.copy()
         allowed[rows_of[patient]] = False
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        parameters = faiss.SearchParameters(sel=selector)
+        # FAISS's Python gives these constructors other parameters than its stubs say.
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # type: ignore[call-arg, arg-type]
+        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
 
         def ask(count: int) -> tuple[list[str], bool]:
             rows = flat.search(query[None], count, params=parameters)[1][0]

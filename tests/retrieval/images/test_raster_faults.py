@@ -211,7 +211,7 @@ def test_planes_of_other_colours_and_broken_planes_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 @pytest.mark.parametrize("apart", [False, True])
-def test_grey_with_alpha_in_a_tiff(kind: type[np.generic], apart: bool) -> None:
+def test_grey_with_alpha_in_a_tiff(kind: type[np.unsignedinteger], apart: bool) -> None:
     grey = ARM if kind == np.uint8 else DEEP
     opaque = np.dstack([grey, np.full_like(grey, np.iinfo(kind).max)])
     half = opaque.copy()
