@@ -14,7 +14,7 @@ from index.case import ABNORMAL, Case
 from retrieval.decision.calibration import best_threshold, fit_platt, sigmoid
 from retrieval.decision.leave_patient_out import Ranked, ranked_studies
 from retrieval.decision.rules import DEFAULTS, Rules
-from retrieval.decision.tail_limit import tail_limit
+from retrieval.decision.tail_limit import normal_limit, tail_limit
 from retrieval.decision.teachers import LabelledStudies, Teachers
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.probes import NOTHING, Appearance
@@ -65,7 +65,8 @@ def learn_rules(
     otherwise. With fewer than 20 teaching studies of either label the rules are `fallback`, of whose parts only those
     that this index holds are familiar.
 
-    Similarity and looks may give 0.5 % false alarms: each limit is that of `tail_limit` for its equal share of it.
+    Similarity and looks may give 0.5 % false alarms, each limit an equal share of it: that of similarity by its tail,
+    those of looks, whose margins are near to normal, by their mean and deviation (`decision.tail_limit`).
     """
     cases, embeddings, teachers = studies.cases, studies.embeddings, studies.teachers()
     if not teachers.enough:
@@ -159,19 +160,14 @@ def _limits(
     cases, embeddings, study_of = lesson.studies.cases, lesson.embeddings, lesson.teachers.study_of
     nearest = _least(lesson.ranked.similarities[:, :1], study_of)[:, 0]  # (S,)
     if appearance is None:
-        return _lower_limit(nearest, _FALSE_ALARMS), (), ()
+        return -tail_limit(-nearest, _FALSE_ALARMS), (), ()
     parts = _known_parts(cases, embeddings, appearance) if parts is None else parts
     own = [cases[row].part for row in lesson.teachers.rows]
     margins = _least(_margins(appearance, embeddings, own, parts), study_of)
     finite = [column[np.isfinite(column)] for column in margins.T]
     share = _FALSE_ALARMS / (1 + sum(len(values) > 0 for values in finite))
-    limits = tuple(_lower_limit(values, share) if len(values) else 0.0 for values in finite)
-    return _lower_limit(nearest, share), parts, limits
-
-
-def _lower_limit(values: Floats, share: float) -> float:
-    """The limit below which a new value (S,) falls with the probability `share`."""
-    return -tail_limit(-values, share)
+    limits = tuple(-normal_limit(-values, share) if len(values) else 0.0 for values in finite)
+    return -tail_limit(-nearest, share), parts, limits
 
 
 def _least(values: NDArray[np.floating], study_of: NDArray[np.int64]) -> Floats:

@@ -1,6 +1,6 @@
 """Takes back what other processing of a radiograph does to the classifier's logit.
 
-A radiograph that is softer, noisier or fainter than those that a model was trained on lies elsewhere among the
+A radiograph that is softer, sharper or noisier than those that a model was trained on lies elsewhere among the
 embeddings, and its scores rise or fall with that. By how much can be told from plain measures of the radiograph, as
 batch effects are told from covariates (Johnson et al. 2007, ComBat; in images Fortin et al. 2017). With M measures x,
 in standard deviations of the training radiographs, and the range l to u that these mostly have:
@@ -34,12 +34,11 @@ Floats = NDArray[np.float64]
 
 
 def covariates(measures: Sequence[Measures]) -> Floats:
-    """The measures of N radiographs that processing changes, (N, 6); noise as its logarithm."""
-    rows = [
-        (own.sharpness, np.log(own.noise + _LEAST_NOISE), own.contrast, own.grey_range, own.saturated, own.background)
-        for own in measures
-    ]
-    return np.array(rows, np.float64).reshape(len(rows), 6)
+    """Sharpness and the logarithm of noise of N radiographs, (N, 2).
+
+    Contrast, range, and white and black shares are no covariates: text and borders change them, too, and no score.
+    """
+    return np.array([(own.sharpness, np.log(own.noise + _LEAST_NOISE)) for own in measures], np.float64).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)

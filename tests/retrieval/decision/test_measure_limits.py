@@ -1,10 +1,11 @@
 import json
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from retrieval.decision.measure_limits import FEWEST, MeasureLimits, learn_measure_limits
-from retrieval.decision.tail_limit import tail_limit
+from retrieval.decision.tail_limit import normal_limit, tail_limit
 from retrieval.images.measures import MEASURES
 from retrieval.notices import Unlike
 
@@ -23,6 +24,16 @@ def test_a_tail_limit_lies_above_the_quantile_of_a_short_tail_and_scales_with_it
     assert 3.1 < limit < 6  # the quantile of the normal distribution is 3.09
     assert tail_limit(5 + 2 * values, 0.001) == pytest.approx(5 + 2 * limit)
     assert tail_limit(np.full(80, 7.0), 0.001) == 7
+
+
+@pytest.mark.parametrize("count", [40, 62, 400])
+def test_a_normal_limit_is_exceeded_as_often_as_wanted(count: int) -> None:
+    generator = np.random.default_rng(count)
+    known = 7 + 3 * generator.normal(size=(400, count))
+    beyond = [1 - NormalDist(7, 3).cdf(normal_limit(values, 0.00125)) for values in known]
+    assert np.mean(beyond) == pytest.approx(0.00125, rel=0.25)
+    # A tail of so few values would reach much farther: what is unlike them would be taken for one of them.
+    assert np.median([normal_limit(values, 0.00125) for values in known]) < 7 + 3 * 3.6
 
 
 def rows(count: int, seed: int = 0) -> np.ndarray:

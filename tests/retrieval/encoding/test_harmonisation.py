@@ -17,27 +17,33 @@ from retrieval.images.measures import Measures, measure
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
 
-USUAL = Measures(sharpness=-0.5, noise=2.0, contrast=60.0, grey_range=200.0, size=448.0, saturated=0.01, background=0.4)
+USUAL = Measures(
+    sharpness=-0.5, noise=2.0, contrast=60.0, grey_range=200.0, size=448.0, saturated=0.01, background=0.4, blocking=0.4
+)
 
 
 def layer(dimension: int, seed: int = 0) -> Harmonisation:
     """Covariates around those of USUAL, their range one deviation to either side, and random weights."""
     mean = covariates([USUAL])[0]
-    weight = np.random.default_rng(seed).normal(0, 0.05, (12, dimension))
-    return Harmonisation(mean, np.array([0.2, 0.3, 10, 20, 0.01, 0.1]), np.full(6, -1.0), np.ones(6), weight)
+    weight = np.random.default_rng(seed).normal(0, 0.05, (4, dimension))
+    return Harmonisation(mean, np.array([0.2, 0.3]), np.full(2, -1.0), np.ones(2), weight)
 
 
 def test_a_radiograph_within_the_range_keeps_its_embedding() -> None:
     embeddings = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)
-    within = [USUAL, replace(USUAL, sharpness=-0.35, size=300.0)]  # 0.75 deviations; the size does not count
+    # 0.75 deviations; and what text, a border, a narrow window or JPEG change does not count.
+    within = [
+        replace(USUAL, sharpness=-0.35),
+        replace(USUAL, size=300.0, saturated=0.2, background=0.8, contrast=90.0, grey_range=255.0, blocking=2.0),
+    ]
     assert np.array_equal(layer(2).apply(embeddings, within), embeddings)
 
 
 def test_what_lies_beyond_the_range_moves_an_embedding_by_its_weight() -> None:
     own = layer(3)
-    softer = replace(USUAL, sharpness=-1.1, contrast=85.0)  # 3 deviations below, 2.5 above the mean
+    softer = replace(USUAL, sharpness=-1.1, noise=2.5 * np.exp(0.75) - 0.5)  # 3 deviations below, 2.5 above the mean
     embedding = np.array([[0.48, 0.64, 0.6]], np.float32)
-    moved = embedding[0] - (2.0 * own.weight[0] + 1.5 * own.weight[6 + 2])
+    moved = embedding[0] - (2.0 * own.weight[0] + 1.5 * own.weight[2 + 1])
     expected = moved / np.sqrt(sum(value**2 for value in moved))
     np.testing.assert_allclose(own.apply(embedding, [softer])[0], expected, atol=1e-6)
     farther, farthest = (replace(USUAL, sharpness=-0.5 - 0.2 * steps) for steps in (9, 90))  # 8 beyond, and 89
@@ -48,7 +54,7 @@ def test_it_is_written_and_read(tmp_path: Path) -> None:
     own = layer(4)
     again = Harmonisation.parse(own.dump(), 4)
     assert all(np.array_equal(getattr(again, name), getattr(own, name)) for name in Harmonisation.__slots__)
-    wrong = replace(own, scale=np.zeros(6)), replace(own, low=np.full(6, np.nan)), replace(own, mean=np.zeros(5))
+    wrong = replace(own, scale=np.zeros(2)), replace(own, low=np.full(2, np.nan)), replace(own, mean=np.zeros(5))
     for data in (b"", own.dump()[:-8], *(damaged.dump() for damaged in wrong)):
         with pytest.raises(BundleError, match=r"harmonisation\.safetensors"):
             Harmonisation.parse(data, 4)

@@ -10,7 +10,7 @@ from index.case import Case
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
-from retrieval.decision.tail_limit import tail_limit
+from retrieval.decision.tail_limit import normal_limit
 from retrieval.decision.teachers import LabelledStudies
 from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import APPEARANCE, BUNDLED, Bundle, digest_number
@@ -142,7 +142,7 @@ def test_each_limit_gets_its_share_of_the_false_alarms() -> None:
     rules = learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS)
     assert rules.parts == ("hand",)
     worst = LOOKS.margins(embeddings, ("hand",)).reshape(150, 2, 3).min(1)  # two views a study
-    assert rules.appearance_limits == pytest.approx([-tail_limit(-own, 0.005 / 4) for own in worst.T], abs=1e-6)
+    assert rules.appearance_limits == pytest.approx([-normal_limit(-own, 0.005 / 4) for own in worst.T], abs=1e-6)
     assert rules.familiarity_limit <= learn_rules(LabelledStudies(cases, embeddings, logits)).familiarity_limit
     nearest = [1.0] * 2
     flagged = [familiarity(embeddings[2 * n : 2 * n + 2], nearest, rules, LOOKS).familiar is False for n in range(150)]
@@ -187,7 +187,7 @@ def test_where_all_parts_are_known_the_limit_is_that_of_the_own_part() -> None:
     rules = learn_rules(LabelledStudies(cases, embeddings, logits), appearance=LOOKS)
     assert rules.parts == LOOKS.parts
     own = [LOOKS.margins(embeddings[n : n + 1], [kinds[n]])[0, 0] for n in range(300)]
-    limit = -tail_limit(-np.reshape(own, (150, 2)).min(1), 0.005 / 4)
+    limit = -normal_limit(-np.reshape(own, (150, 2)).min(1), 0.005 / 4)
     assert rules.appearance_limits[0] == pytest.approx(limit, abs=1e-6)
 
 
