@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
 
-__all__ = ["RESULTS", "alternate", "machine", "ratio", "run_command", "show"]
+__all__ = ["RESULTS", "alternate", "check", "machine", "note", "ratio", "run_command", "show"]
 
-RESULTS: dict[str, Any] = {"machine": [], "samples": {}, "ratios": {}}
+RESULTS: dict[str, Any] = {"machine": [], "notes": [], "samples": {}, "ratios": {}, "checks": {}}
 
 
 def machine(*packages: str) -> None:
@@ -66,6 +66,18 @@ def ratio(what: str, samples: Sequence[float], reference: Sequence[float], *, lo
     }  # fmt: skip
     print(f"{what}: {median(pairs):.3g} (pairwise {min(pairs):.3g} to {max(pairs):.3g})")
     return median(pairs)
+
+
+def check(what: str, holds: bool) -> None:
+    """Print and keep whether something holds that must."""
+    RESULTS["checks"][what] = holds
+    print(f"{what}: {'yes' if holds else 'NO'}")
+
+
+def note(text: str) -> None:
+    """Print and keep what a reader of the figures has to know."""
+    RESULTS["notes"].append(text)
+    print(text)
 
 
 def run_command(command: Sequence[str]) -> float:

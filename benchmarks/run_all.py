@@ -1,6 +1,7 @@
 """Run benchmarks one after the other, each in a process of its own, and write all of their figures to one JSON file.
 
     python benchmarks/run_all.py OUT.json [NAME...]        # without names: those that `make bench` runs
+    python benchmarks/run_all.py OUT.json "peers --queries 20" limits
 
 OUT has, by benchmark, the machine and the versions, all samples with their units, and the ratios.
 """
@@ -8,6 +9,7 @@ OUT has, by benchmark, the machine and the versions, all samples with their unit
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +19,8 @@ NAMES = ("cold_start", "encode", "search", "train")
 _RUN = """
 import importlib, json, sys
 from benchmarks._timing import RESULTS
-name, out = sys.argv[1:]
-sys.argv = [name]
+out, name, *words = sys.argv[1:]
+sys.argv = [name, *words]
 importlib.import_module(f"benchmarks.{name}").main()
 with open(out, "w") as file:
     json.dump(RESULTS, file)
@@ -37,8 +39,9 @@ def main() -> None:
     environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
     for name in given.names:
         print(f"\n{name}", flush=True)
-        subprocess.run([sys.executable, "-c", _RUN, name, str(own)], check=True, env=environment)
-        results[name] = json.loads(own.read_text(encoding="utf-8"))
+        words = shlex.split(name)
+        subprocess.run([sys.executable, "-c", _RUN, str(own), *words], check=True, env=environment)
+        results[words[0]] = json.loads(own.read_text(encoding="utf-8"))
         own.unlink()
         content = json.dumps({"schema": SCHEMA, "benchmarks": results}, indent=1)
         given.out.write_text(content + "\n", encoding="utf-8")

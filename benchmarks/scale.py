@@ -22,7 +22,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._timing import machine
+from benchmarks._timing import machine, note, show
 from index.builder import IndexBuilder
 from index.case import Case
 from index.reader import Hit, IndexReader
@@ -126,9 +126,9 @@ def recall(vectors: Vectors, queries: Vectors, found: list[list[Hit]], own: list
 
 
 def changed(path: Path, count: int, dimension: int) -> dict[str, float]:
-    """A study is added and found, then removed and no longer found, by a reader that was open all the time."""
+    """A study is added and found, relabelled, then removed and no longer found, by a reader that was always open."""
     vectors = next(drawn(15, dimension, 4))
-    added, removed = [], []
+    added, relabelled, removed = [], [], []
     with IndexReader.open(path) as index:
         for n in range(5):
             study, views = f"new{n}", vectors[3 * n : 3 * n + 3]
@@ -140,10 +140,19 @@ def changed(path: Path, count: int, dimension: int) -> dict[str, float]:
             added.append(time.perf_counter() - started)
             started = time.perf_counter()
             with IndexWriter.open(path) as writer:
+                writer.relabel(study, 0)
+            assert index.search(views[:1], 1)[0][0].case.label == 0
+            relabelled.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            with IndexWriter.open(path) as writer:
                 writer.remove({"study": [study]})
             assert index.search(views[:1], 1)[0][0].case.study != study
             removed.append(time.perf_counter() - started)
-    return {"a study added and found [s]": median(added), "a study removed and no longer found [s]": median(removed)}
+    return {
+        "a study added and found [s]": median(added),
+        "a study relabelled and found so [s]": median(relabelled),
+        "a study removed and no longer found [s]": median(removed),
+    }
 
 
 STEPS = {"build": build, "open": opened, "search": searched, "change": changed}
@@ -173,11 +182,12 @@ def main() -> None:
             command += ["--cases", str(options.cases), "--dimension", str(options.dimension)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             for name, figure in json.loads(done.stdout.splitlines()[-1]).items():
-                print(f"{step}: {name.replace('[', f'{figure:.4g} ').rstrip(']')}")
+                what, _, unit = name.rstrip("]").partition(" [")
+                show(f"{step}: {what}", [figure], unit)
         with IndexReader.open(folder / "index") as index:
-            print(f"search: {index.info()['store']}")
+            note(f"search: {index.info()['store']}")
         files = {name: (folder / "index" / name).stat().st_size for name in ("cases.sqlite", "vectors.faiss")}
-        print(", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in files.items()))
+        note(", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in files.items()))
 
 
 if __name__ == "__main__":

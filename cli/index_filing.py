@@ -80,10 +80,12 @@ def filed(index: IndexFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"schema": "mura-search/filed/1", "changes": [asdict(change) for change in changes]})
         return
-    table = bare_table("change", "at", "what", "study", "label", "note")
+    table = bare_table("change", "at", "what", "study", "label", "findings", "note")
     for change in changes:
         labels = " to ".join(filter(None, (change.former, change.label)))
-        table.add_row(str(change.generation), change.at, change.action, change.study, labels, change.note)
+        table.add_row(
+            str(change.generation), change.at, change.action, change.study, labels, change.finding, change.note
+        )
     standard_output().print(table)
 
 

@@ -15,7 +15,8 @@ class Filed:
     """A change that can be undone. `generation` names it; `at` is in UTC.
 
     `action` is "file", "relabel" or "set-aside". `former` and `label` are the study's label before and after, "" for a
-    study that was not indexed before or is not afterwards. `cases` is the number of its radiographs.
+    study that was not indexed before or is not afterwards. `finding` is what the study shows, or "".
+    `cases` is the number of its radiographs.
     """
 
     generation: int
@@ -26,6 +27,7 @@ class Filed:
     label: str
     note: str
     cases: int
+    finding: str = ""
 
 
 def filed_changes(database: CaseReader) -> list[Filed]:
@@ -37,4 +39,5 @@ def filed_changes(database: CaseReader) -> list[Filed]:
 def change_of(generation: int, entry: Mapping[str, Any]) -> Filed:
     """A change as the table `filed` keeps it."""
     names = ("at", "action", "study", "former", "label", "note")
-    return Filed(generation, cases=len(entry["names"]), **{name: entry[name] for name in names})
+    known = {name: entry[name] for name in names}
+    return Filed(generation, cases=len(entry["names"]), finding=entry.get("finding", ""), **known)

@@ -58,19 +58,17 @@ class FilingWriter(IndexWriter):
             self._database.insert(cases, embeddings, thumbnails, logits, extras)
             self._database.record("file", {"cases": len(cases)}, len(cases))
             self._require_whole_studies(cases)
-            names = [case.case for case in cases]
-            return _keep(self._database, "file", study, names, label=cases[0].label_name, note=note)
+            return _keep(self._database, "file", cases, label=cases[0].label_name, note=note)
 
     def correct(self, study: str, label: int, note: str = "") -> Filed | None:
         """Give a study a label as `relabel` does; None if it has this label already."""
         name = LABEL_NAMES[label]
         with self._change():
             found = self._of_study(study)
-            former = next(iter(found.values())).label_name
+            cases = list(found.values())
             if not self._relabel(found, label):
                 return None
-            names = [case.case for case in found.values()]
-            return _keep(self._database, "relabel", study, names, former=former, label=name, note=note)
+            return _keep(self._database, "relabel", cases, former=cases[0].label_name, label=name, note=note)
 
     def set_aside(self, study: str, reason: str) -> Filed:
         """Take a study out of every search and vote. Its radiographs are listed as set aside, with the reason."""
@@ -86,9 +84,8 @@ class FilingWriter(IndexWriter):
                 "logits": batch.logits.tolist(),
                 "extras": {table: [_text(data) for data in of_cases] for table, of_cases in batch.extras.items()},
             }
-            names = [case.case for case in batch.cases]
             former = batch.cases[0].label_name
-            return _keep(self._database, "set-aside", study, names, former=former, note=reason, content=content)
+            return _keep(self._database, "set-aside", batch.cases, former=former, note=reason, content=content)
 
     def undo(self, generation: int | None = None) -> Filed:
         """Undo a change that is not undone yet, by default the last one. Refuses one whose study was changed since."""
@@ -146,17 +143,16 @@ class FilingWriter(IndexWriter):
 def _keep(
     database: CaseWriter,
     action: str,
-    study: str,
-    names: Sequence[str],
+    cases: Sequence[Case],
     *,
     former: str = "",
     label: str = "",
     note: str = "",
     content: Mapping[str, object] | None = None,
 ) -> Filed:
-    """Note in the transaction of a change what undoing it needs."""
-    entry = {"action": action, "at": now(), "study": study, "names": list(names)}
-    entry |= {"former": former, "label": label, "note": note}
+    """Note in the transaction of a change of one study's cases what undoing it needs."""
+    entry = {"action": action, "at": now(), "study": cases[0].study, "names": [case.case for case in cases]}
+    entry |= {"former": former, "label": label, "note": note, "finding": cases[0].finding}
     generation = database.generation()
     database.keep_filed(generation, json.dumps(entry | dict(content or {})).encode())
     return change_of(generation, entry)

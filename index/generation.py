@@ -61,11 +61,11 @@ class Generation:
             their_studies[there] = studies[positions[there]]
             rows, studies = np.concatenate((rows, added)), np.concatenate((studies, their_studies))
             store, behind = _Grown(store, len(base.rows), vectors), len(added)
-        removed = np.intersect1d(rows, database.removed(), assume_unique=True)
+        removed = _positions_of(rows, database.removed())
         alive = None
         if len(removed):
             alive = np.ones(len(rows), dtype=np.bool_)
-            alive[np.searchsorted(rows, removed)] = False
+            alive[removed] = False
             behind += len(removed)
         if len(rows) - len(removed) != database.count():
             raise IndexDamaged(
@@ -142,6 +142,14 @@ class Generation:
         if len(self.rows) and self.rows[-1] - self.rows[0] + 1 == len(self.rows):
             return np.asarray(rows - self.rows[0])  # no row is missing between the first and the last
         return np.asarray(np.searchsorted(self.rows, rows))
+
+
+def _positions_of(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions of those wanted rows that are among the rows (N,), which are sorted, in logarithmic time each."""
+    positions = rows.searchsorted(wanted)
+    known = positions < len(rows)
+    positions = positions[known]
+    return np.asarray(positions[rows[positions] == wanted[known]])
 
 
 class _Grown:

@@ -72,6 +72,7 @@ class Code(StrEnum):
     UNLISTED_READ = "unlisted-read"
     UNLISTED_LEFT_OUT = "unlisted-left-out"
     NOT_DICOM = "not-dicom"
+    DICOM_LEFT_OUT = "dicom-left-out"
     NOT_RADIOGRAPHS = "not-radiographs"
     UNREADABLE_DICOM = "unreadable-dicom"
     COPIES = "copies"

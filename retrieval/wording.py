@@ -227,8 +227,8 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
         "give --patient, or name the key with {variable}",
         "the patient's own studies could not be told from others, and may be among the similar ones",
     ),
-    Code.SEVERAL_PATIENTS: ("the radiographs are of more than one patient: were these views of one study?",) * 2,
-    Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; was it one?",) * 2,
+    Code.SEVERAL_PATIENTS: ("the radiographs are of several patients; check that these views are of one study",) * 2,
+    Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; check that it is one",) * 2,
     Code.NO_VOTE: (
         "nothing could vote: no study of another patient is indexed{chosen}",
         "nothing could vote: no fitting study of another patient is indexed",
@@ -282,6 +282,7 @@ _OF_COLLECTION: dict[str, str] = {
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
     Code.NOT_DICOM: "passed over, not DICOM: {count}",
+    Code.DICOM_LEFT_OUT: "passed over, DICOM among other image files: {count}; put each kind into a folder of its own",
     Code.NOT_RADIOGRAPHS: "passed over, DICOM but not radiographs: {count} ({kinds})",
     Code.UNREADABLE_DICOM: "passed over, DICOM that cannot be read: {count}",
     Code.COPIES: "passed over, copies of a radiograph that is read: {count}",

@@ -85,7 +85,8 @@ class CollectionOptions:
         Option(
             metavar="TABLE",
             help="DICOM only: a CSV table of labels. Its columns are label, and study (Study Instance UID) or "
-            "accession (Accession Number). By default it is DATA/labels.csv.",
+            "accession (Accession Number). By default it is DATA/labels.csv, or the folders normal and "
+            "abnormal in DATA.",
         ),
     ] = None
     labels_are: LabelsAre = None

@@ -35,7 +35,8 @@ _EXPECTED = {
     "fracatlas": "dataset.csv beside images/Fractured and images/Non_fractured",
     "csv": f"a case table {CASE_TABLE} with the columns path and label, or the table's own name",
     "folders": "folders named normal and abnormal, or as --labels-are says, alone or in train and valid",
-    "dicom": "DICOM files, in folders or not, and a table of labels, labels.csv or named with --labels",
+    "dicom": "DICOM files, in folders or not, and a table of labels, labels.csv or named with --labels; or DICOM in "
+    "folders named normal and abnormal",
 }
 
 
@@ -142,12 +143,13 @@ def read_collection(
             collection = _read_dicom(path, labels, labels_are, keep_identifiers)
         else:
             collection = _read(path, recognised, labels_are)
+            if recognised == "folders" and not collection.cases and is_dicom_folder(path):
+                collection = _read_dicom(path, None, labels_are, keep_identifiers)
     except OSError as error:
         raise CollectionError(f"{error.filename or data} cannot be read: {error.strerror or error}") from error
     if not collection.cases:
         noted = "".join(f"; {note}" for note in collection.notes)
-        hint = "; DICOM needs --layout dicom and a table of labels" if recognised == "folders" else ""
-        raise CollectionError(f"{data} holds no radiographs in the layout {recognised}{noted}{hint}")
+        raise CollectionError(f"{data} holds no radiographs in the layout {collection.layout}{noted}")
     return _checked(collection).select(part=part, split=split)
 
 

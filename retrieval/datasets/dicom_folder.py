@@ -1,11 +1,11 @@
-"""The DICOM layout: an archive's folders as they are, and a table that says which studies are abnormal.
+"""The DICOM layout: an archive's folders as they are, and a table, or folders, that say which studies are abnormal.
 
 The headers say whose a radiograph is. Unless identifiers are to be kept, keyed hashes (`retrieval.pseudonyms`) replace
 them. The folders and files of an archive are often named after patients, so the cases then hold no path, and no notice
 or error of this module names one.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from index.case import Case
 from retrieval.datasets.case_table import Meanings, label_of, read_table, unknown_labels
 from retrieval.datasets.folders import walk
 from retrieval.datasets.identifiers import identifier_notices, look, placeholder_notices
+from retrieval.datasets.label_folders import has_label_folders, label_of_folders
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.images.dicom_header import DicomError, DicomRecord, NoRadiograph
@@ -76,7 +77,7 @@ class _LabelTable:
                     table.require_same(labels.setdefault(name, label), label)
         return table
 
-    def label_of(self, record: DicomRecord) -> _Label | None:
+    def label_of(self, path: Path, record: DicomRecord) -> _Label | None:
         study, accession = self.studies.get(record.study), self.accessions.get(normalised(record.accession))
         if study and accession:
             self.require_same(study, accession)
@@ -103,11 +104,44 @@ class _LabelTable:
         return {label.line for label in (*self.studies.values(), *self.accessions.values())}
 
 
+@dataclass(frozen=True, slots=True)
+class _FolderLabels:
+    """Labels by the folders that radiographs lie in: normal/ and abnormal/, as `label_folders` reads them."""
+
+    root: Path
+    meanings: Meanings | None = None
+    identifiers: frozenset[str] = frozenset()
+    lines: frozenset[int] = frozenset()
+
+    def label_of(self, path: Path, record: DicomRecord) -> _Label | None:
+        label, split, _ = label_of_folders(path.relative_to(self.root).parent.parts, self.meanings)
+        return None if label is None else _Label(0, label, "", split)
+
+    def alike(self, lines: set[int], records: Iterable[DicomRecord]) -> int:
+        return 0
+
+    def require_one(self, files: Iterable[tuple[Path, DicomRecord]]) -> None:
+        """Raise CollectionError if files of one study lie in folders of both labels."""
+        labels: dict[str, set[int]] = defaultdict(set)
+        for path, record in files:
+            if label := self.label_of(path, record):
+                labels[record.study].add(label.label)
+        if several := sum(len(found) > 1 for found in labels.values()):
+            raise CollectionError(
+                f"{self.root} has studies with radiographs in folders of both labels: {several} of {len(labels)}; "
+                "move them, or name a table with --labels"
+            )
+
+
 @dataclass(slots=True)
 class _Records:
-    """The radiographs in the folders, and counts of the other files: DICOM of other kinds, and other files by code."""
+    """The radiographs in the folders, copies of them, and counts of the other files.
+
+    These are DICOM of other kinds, and other files by code.
+    """
 
     radiographs: list[tuple[Path, DicomRecord]] = field(default_factory=list)
+    copies: list[tuple[Path, DicomRecord]] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     others: Counter[Code] = field(default_factory=Counter)
 
@@ -117,7 +151,7 @@ class _Records:
             Notice(Code.NOT_DICOM, detail={"count": self.others[Code.NOT_DICOM]}),
             Notice(Code.NOT_RADIOGRAPHS, detail={"count": self.kinds.total(), "kinds": kinds}),
             Notice(Code.UNREADABLE_DICOM, detail={"count": self.others[Code.UNREADABLE_DICOM]}),
-            Notice(Code.COPIES, detail={"count": self.others[Code.COPIES]}),
+            Notice(Code.COPIES, detail={"count": len(self.copies)}),
         ]
 
 
@@ -141,22 +175,20 @@ def read_dicom_folder(
 
     labels: a CSV table with the columns `study` (Study Instance UID) or `accession` (Accession Number), or both, and
     `label` (as in a case table, with `labels_are`); `part` and `split` are optional. By default it is the folder's
-    labels.csv. Other files, radiographs without a label, copies of a radiograph, and studies that name two patients are
-    passed over and counted. A placeholder such as ANONYMOUS as Patient ID names nobody. Links to folders are followed.
+    labels.csv; without that the folders normal/ and abnormal/ are the labels, if there are any.
 
-    Raises CollectionError if the table is missing, cannot be used, or gives a study two labels; SiteKeyError;
+    Other files, radiographs without a label, copies of a radiograph, and studies that name two patients are passed over
+    and counted. A placeholder such as ANONYMOUS as Patient ID names nobody. Links to folders are followed.
+
+    Raises CollectionError if the labels are missing, cannot be used, or give a study two labels; SiteKeyError;
     MissingExtra.
     """
-    table = folder / LABEL_TABLE if labels is None else labels
-    if not table.is_file():
-        raise CollectionError(
-            f"{table} does not exist: name a table with --labels, whose columns are study (Study Instance UID) or "
-            "accession (Accession Number), and label (normal or abnormal)"
-        )
-    named = _LabelTable.read(table, labels_are)
+    named = _labels(folder, labels, labels_are)
     read = _read_records(folder)
+    if isinstance(named, _FolderLabels):
+        named.require_one((*read.radiographs, *read.copies))
     key = None if keep_identifiers else SiteKey.find_or_make()
-    pairs = [(path, record, named.label_of(record)) for path, record in read.radiographs]
+    pairs = [(path, record, named.label_of(path, record)) for path, record in read.radiographs]
     labelled = [(path, record, label) for path, record, label in pairs if label]
     records = [record for _, record, _ in labelled]
     ambiguous = _with_two_patients(records)
@@ -167,7 +199,7 @@ def read_dicom_folder(
         for case in _cases(folder, path, record, label, key)
     ]
     unlabelled = [record for _, record, label in pairs if not label]
-    without = named.lines - {label.line for _, _, label in labelled}
+    without = set(named.lines) - {label.line for _, _, label in labelled}
     counted = (
         *read.notices(),
         Notice(
@@ -191,6 +223,20 @@ def read_dicom_folder(
     if key:
         notices.append(Notice(Code.PSEUDONYMS))
     return DicomArchive(tuple(cases), tuple(notices), key.name if key else "")
+
+
+def _labels(folder: Path, labels: Path | None, labels_are: Meanings | None) -> _LabelTable | _FolderLabels:
+    """The labels of a folder's studies. Raises CollectionError."""
+    table = folder / LABEL_TABLE if labels is None else labels
+    if table.is_file():
+        return _LabelTable.read(table, labels_are)
+    if labels is None and has_label_folders(folder, labels_are):
+        return _FolderLabels(folder, labels_are)
+    raise CollectionError(
+        f"{table} does not exist: name a table with --labels, whose columns are study (Study Instance UID) or "
+        "accession (Accession Number), and label (normal or abnormal); or use folders named normal and abnormal, or as "
+        "--labels-are says"
+    )
 
 
 def labelled_studies(table: Path, labels_are: Meanings | None = None) -> tuple[list[str], list[str]]:
@@ -222,10 +268,10 @@ def _read_records(folder: Path) -> _Records:
             if not record.study:
                 read.others[Code.UNREADABLE_DICOM] += 1
             elif position is not None:
-                read.others[Code.COPIES] += 1
-                known, _ = read.radiographs[position]
-                if path.stat().st_size > known.stat().st_size:  # the smaller file may be an incomplete copy
-                    read.radiographs[position] = path, record
+                known, copy = read.radiographs[position], (path, record)
+                if path.stat().st_size > known[0].stat().st_size:  # the smaller file may be an incomplete copy
+                    read.radiographs[position], copy = copy, known
+                read.copies.append(copy)
             else:
                 if record.image:
                     positions[record.image] = len(read.radiographs)

@@ -12,9 +12,10 @@ from retrieval.datasets.folders import walk
 from retrieval.datasets.identifiers import passed_over
 from retrieval.datasets.mura import is_image
 from retrieval.datasets.splits import SPLITS, split_name
+from retrieval.images.radiograph import is_dicom
 from retrieval.notices import Code, Detail, Notice
 
-__all__ = ["has_label_folders", "read_label_folders"]
+__all__ = ["has_label_folders", "label_of_folders", "read_label_folders"]
 
 
 def has_label_folders(folder: Path, meanings: Meanings | None = None) -> bool:
@@ -32,28 +33,51 @@ def read_label_folders(folder: Path, meanings: Meanings | None = None) -> tuple[
     """
     cases: list[Case] = []
     others: dict[str, int] = {}
+    dicom = 0
     for parent, files in walk(folder):
         images = [name for name in files if is_image(name)]
         names = parent.relative_to(folder).parts
-        split = split_name(names[0]) if names and split_name(names[0]) in SPLITS else ""
-        own = names[bool(split) :]
-        label = label_of(own[0], meanings) if own else None
-        if not split and split_name("".join(own[1:2])) in SPLITS:  # normal/train/...
-            split, own = split_name(own[1]), (own[0], *own[2:])
+        label, split, own = label_of_folders(names, meanings)
         if label is None:
             others |= {parent.relative_to(folder).as_posix(): len(images)} if images else {}
             continue
+        dicom += sum(_is_dicom(parent / name) for name in files if not is_image(name))
         for image in images:
             case = "/".join((*names, image))
-            study = "/".join(names) if own[1:] else case
-            patient = own[1] if own[1:] else case
+            study = "/".join(names) if own else case
+            patient = own[0] if own else case
             cases.append(Case(case, study, patient, label, split=split, path=str(parent / image)))
-    return cases, _notices(cases) + passed_over(others)
+    left_out = [Notice(Code.DICOM_LEFT_OUT, detail={"count": dicom})] if dicom else []
+    return cases, _notices(cases) + left_out + passed_over(others)
+
+
+def label_of_folders(
+    names: tuple[str, ...], meanings: Meanings | None = None
+) -> tuple[int | None, str, tuple[str, ...]]:
+    """The label, None without one, and the split, "" without one, that folders name, and the folders within these.
+
+    >>> label_of_folders(("Train", "abnormal", "p1")), label_of_folders(("normal", "val"))
+    ((1, 'train', ('p1',)), (0, 'valid', ()))
+    """
+    split = split_name(names[0]) if names and split_name(names[0]) in SPLITS else ""
+    own = names[bool(split) :]
+    label = label_of(own[0], meanings) if own else None
+    inner = own[1:]
+    if not split and inner and split_name(inner[0]) in SPLITS:
+        split, inner = split_name(inner[0]), inner[1:]
+    return label, split, inner
 
 
 def _labels(paths: list[Path], meanings: Meanings | None) -> set[int | None]:
     # Folders named 0 and 1 may as well be numbered.
     return {label_of(path.name, meanings) for path in paths if path.is_dir() and not path.name.isdigit()} - {None}
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
 
 
 def _notices(cases: list[Case]) -> list[Notice]:

@@ -170,33 +170,86 @@ def measure(labels: NDArray[np.int64], predictor: Predictor, weights: Weights | 
     probability and share of abnormal items. The last two are undefined for scores outside [0, 1].
     """
     weights = np.ones((len(labels), 1)) if weights is None else weights
-    abnormal, scores = labels == 1, predictor.scores
-    probable = len(scores) > 0 and bool(scores.min() >= 0) and bool(scores.max() <= 1)
-    errors = scores - abnormal if probable else np.full(len(scores), np.nan)
-    in_bin = bin_of(scores if probable else np.zeros(len(scores))) == np.arange(BINS)[:, None]
-    rows = np.concatenate([_groups(abnormal, predictor.predictions), errors[None] ** 2, np.where(in_bin, errors, 0)])
-    sums = (rows.astype(weights.dtype) @ weights).astype(np.float64)  # (5 + BINS, R)
-    tp, fn, fp, tn = sums[:4]
-    positives, negatives = tp + fn, fp + tn
-    total = positives + negatives
-    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 is NaN, which is the answer
-        accuracy = (tp + tn) / total
-        chance = (positives * (tp + fp) + negatives * (fn + tn)) / total**2
-        wins, gains = _ranked(abnormal, scores, weights)
-        return {
-            "kappa": np.where(positives * negatives > 0, (accuracy - chance) / (1 - chance), np.nan),
-            "accuracy": accuracy,
-            "error": (fn + fp) / total,
-            "sensitivity": tp / positives,
-            "specificity": tn / negatives,
-            "precision": tp / (tp + fp),
-            "npv": tn / (tn + fn),
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "auroc": wins / (positives * negatives),
-            "average_precision": gains / positives,
-            "brier": sums[4] / total,
-            "calibration_error": np.abs(sums[5:]).sum(axis=0) / total,
-        }
+    return _Prepared.of(labels == 1, predictor, weights.dtype).figures(weights)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What of a predictor's figures does not depend on the weights, so that a bootstrap computes it once.
+
+    `rows` (4 + 1 + BINS, N): the groups of the confusion, the squared errors, and the errors by bin. `ill` and `well`:
+    the abnormal and the normal items by falling score. For each item in `ill`, `higher` counts the normal items with a
+    higher score, `normal` those with at least its score, and `last` is the last in `ill` of its score.
+    """
+
+    rows: Weights
+    ill: NDArray[np.int64]
+    well: NDArray[np.int64]
+    higher: NDArray[np.int64]
+    normal: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, abnormal: NDArray[np.bool_], predictor: Predictor, dtype: "np.dtype[np.floating]") -> "_Prepared":
+        """Prepare the predictor for weights of a data type. abnormal (N,)."""
+        scores = predictor.scores
+        probable = len(scores) > 0 and bool(scores.min() >= 0) and bool(scores.max() <= 1)
+        errors = scores - abnormal if probable else np.full(len(scores), np.nan)
+        in_bin = bin_of(scores if probable else np.zeros(len(scores))) == np.arange(BINS)[:, None]
+        groups = _groups(abnormal, predictor.predictions)
+        rows = np.concatenate([groups, errors[None] ** 2, np.where(in_bin, errors, 0)]).astype(dtype)
+        order = np.argsort(-scores, kind="stable")
+        ill, well = order[abnormal[order]], order[~abnormal[order]]
+        return cls(
+            rows,
+            ill,
+            well,
+            higher=np.searchsorted(-scores[well], -scores[ill], side="left"),
+            normal=np.searchsorted(-scores[well], -scores[ill], side="right"),
+            last=np.searchsorted(-scores[ill], -scores[ill], side="right") - 1,
+        )
+
+    def figures(self, weights: Weights) -> dict[str, Floats]:
+        """Each of METRICS (R,) for weights (N, R)."""
+        sums = (self.rows @ weights).astype(np.float64)  # (5 + BINS, R)
+        tp, fn, fp, tn = sums[:4]
+        positives, negatives = tp + fn, fp + tn
+        total = positives + negatives
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 is NaN, which is the answer
+            accuracy = (tp + tn) / total
+            chance = (positives * (tp + fp) + negatives * (fn + tn)) / total**2
+            wins, gains = self._ranked(weights)
+            return {
+                "kappa": np.where(positives * negatives > 0, (accuracy - chance) / (1 - chance), np.nan),
+                "accuracy": accuracy,
+                "error": (fn + fp) / total,
+                "sensitivity": tp / positives,
+                "specificity": tn / negatives,
+                "precision": tp / (tp + fp),
+                "npv": tn / (tn + fn),
+                "f1": 2 * tp / (2 * tp + fp + fn),
+                "auroc": wins / (positives * negatives),
+                "average_precision": gains / positives,
+                "brier": sums[4] / total,
+                "calibration_error": np.abs(sums[5:]).sum(axis=0) / total,
+            }
+
+    def _ranked(self, weights: Weights) -> tuple[Floats, Floats]:
+        """What depends on the order of the scores, both (R,): Mann-Whitney's U, the abnormal items' summed precisions.
+
+        An abnormal item wins against all normal weight with a lower score, and against half of that with its own
+        score. Its precision is that of the threshold at its own score.
+        """
+        above = np.zeros((len(self.well) + 1, weights.shape[1]), weights.dtype)  # weight of the i highest normal items
+        np.cumsum(weights[self.well], axis=0, out=above[1:])
+        own = weights[self.ill]
+        higher = above[self.higher]
+        normal = above[self.normal]  # with this score or a higher one
+        recalled = np.cumsum(own, axis=0)[self.last]
+        wins = np.einsum("nr,nr->r", own, above[-1] - (higher + normal) / 2)
+        normal += recalled  # all items with this score or a higher one
+        precision = np.divide(recalled, np.maximum(normal, np.finfo(normal.dtype).tiny, out=normal), out=recalled)
+        return wins.astype(np.float64), np.einsum("nr,nr->r", own, precision).astype(np.float64)
 
 
 def bootstrap(
@@ -211,9 +264,12 @@ def bootstrap(
 
     labels (N,); patients: N names.
     """
+    prepared = {
+        name: _Prepared.of(labels == 1, predictor, np.dtype(np.float32)) for name, predictor in predictors.items()
+    }
     chunks: list[dict[str, dict[str, Floats]]] = []
     for weights in _resampled(patients, rounds, seed):
-        chunks.append({name: measure(labels, predictor, weights) for name, predictor in predictors.items()})
+        chunks.append({name: own.figures(weights) for name, own in prepared.items()})
     return Bootstrap(
         values={
             name: {metric: float(value[0]) for metric, value in measure(labels, predictor).items()}
@@ -273,26 +329,6 @@ def _groups(abnormal: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Floats
     """Which items are true positives, false negatives, false positives and true negatives (4, N)."""
     groups = np.stack([abnormal & predicted, abnormal & ~predicted, ~abnormal & predicted, ~abnormal & ~predicted])
     return groups.astype(np.float64)
-
-
-def _ranked(abnormal: NDArray[np.bool_], scores: Floats, weights: Weights) -> tuple[Floats, Floats]:
-    """What depends on the order of the scores, both (R,): Mann-Whitney's U, and the abnormal items' summed precisions.
-
-    An abnormal item wins against all normal weight with a lower score, and against half of that with its own score.
-    Its precision is that of the threshold at its own score.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ill, well = order[abnormal[order]], order[~abnormal[order]]
-    above = np.zeros((len(well) + 1, weights.shape[1]), weights.dtype)  # above[i]: weight of the i highest normal items
-    np.cumsum(weights[well], axis=0, out=above[1:])
-    own = weights[ill]
-    higher = above[np.searchsorted(-scores[well], -scores[ill], side="left")]
-    normal = above[np.searchsorted(-scores[well], -scores[ill], side="right")]  # with this score or a higher one
-    recalled = np.cumsum(own, axis=0)[np.searchsorted(-scores[ill], -scores[ill], side="right") - 1]
-    wins = np.einsum("nr,nr->r", own, above[-1] - (higher + normal) / 2)
-    normal += recalled  # all items with this score or a higher one
-    precision = np.divide(recalled, np.maximum(normal, np.finfo(normal.dtype).tiny, out=normal), out=recalled)
-    return wins.astype(np.float64), np.einsum("nr,nr->r", own, precision).astype(np.float64)
 
 
 def _resampled(patients: Sequence[str], rounds: int, seed: int) -> Iterator[Weights]:

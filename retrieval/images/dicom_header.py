@@ -4,7 +4,8 @@ No text of a header leaves this module except identifiers, which the caller hash
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from retrieval.notices import Code, Notice
 __all__ = [
     "COLOUR",
     "GREY",
+    "GROUPS",
     "OVERLAY_BITS",
     "OWN_MODEL_NAME",
     "PALETTE",
@@ -25,6 +27,7 @@ __all__ = [
     "DicomLayout",
     "DicomRecord",
     "NoRadiograph",
+    "frame_groups",
     "header_notices",
     "layout_of",
     "numbers",
@@ -81,6 +84,13 @@ SYNTAXES = {
 _BINARY_NUMBERS = {"FD", "FL", "SL", "SS", "UL", "US"}
 OVERLAY_BITS = [0x60000102 + (group << 16) for group in range(0, 0x20, 2)]
 """The tags of Overlay Bit Position."""
+
+GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+_GROUPED = {
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+}
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
 COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
@@ -249,6 +259,28 @@ def _surplus(ds: Any, layout: DicomLayout) -> bytes:
     samples = 2 if layout.photometric == "YBR_FULL_422" else layout.samples
     size = layout.rows * layout.columns * layout.frames * samples * layout.allocated // 8
     return bytes(ds.PixelData[size:])
+
+
+@contextmanager
+def frame_groups(ds: Any, index: int) -> Iterator[None]:
+    """Within it, the header has the window, rescale and spacing of one frame, counted from 0 (PS3.3, C.7.6.16).
+
+    A header of several frames may have them in functional groups, of each frame or of all. Its own elements stay.
+    """
+    shared, each = (ds.get(keyword) or [] for keyword in GROUPS)
+    borrowed = []
+    for group in (*each[index : index + 1], *shared[:1]):
+        for sequence, keywords in _GROUPED.items():
+            for item in (group.get(sequence) or [])[:1]:
+                taken = [keyword for keyword in keywords if keyword in item and keyword not in ds]
+                borrowed += taken
+                for keyword in taken:
+                    ds[keyword] = item.get_item(keyword)
+    try:
+        yield
+    finally:
+        for keyword in borrowed:
+            del ds[keyword]
 
 
 def text(ds: Any, keyword: str) -> str:

@@ -24,11 +24,13 @@ from retrieval.images.codestream import MOST_SCANS, read_codestream, rle_fits
 from retrieval.images.dicom_header import (
     COLOUR,
     GREY,
+    GROUPS,
     OVERLAY_BITS,
     SYNTAXES,
     DicomError,
     DicomLayout,
     DicomRecord,
+    frame_groups,
     header_notices,
     layout_of,
     record_of,
@@ -81,7 +83,7 @@ _PALETTE = [
     for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
 _PICTURE: list[str | int] = [
-    *_IDENTIFYING, *_PALETTE, *OVERLAY_BITS,
+    *_IDENTIFYING, *_PALETTE, *OVERLAY_BITS, *GROUPS,
     "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "FloatPixelData", "DoubleFloatPixelData",
     "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
@@ -157,7 +159,8 @@ def read_picture(
             if not fragments and syntax not in _NATIVE:
                 fragments = list(generate_fragments(ds.PixelData))[1:]  # the first one is the offset table
             stored, decoded, repaired = _decoded(ds, fragments, syntax, layout, index)
-        with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
+        explained = _as_sentence("has grey levels or colours that its header does not explain; export it again")
+        with explained, frame_groups(ds, index):
             if decoded.photometric in GREY:
                 picture, doubts = _grey(stored, ds, decoded)
             else:
@@ -202,12 +205,14 @@ def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> 
             fragments = [] if syntax in _NATIVE else list(generate_fragments(ds.PixelData))[1:]
             stored, decoded, _ = _decoded(ds, fragments, syntax, layout, frame - 1)
             values, used, _ = without_unused_bits(_without_padding(stored, ds, decoded)[0], decoded)
-            grey = grey_values(values, ds, used)
-            grey = replace(grey, values=np.ascontiguousarray(squared(grey.values, ds, most_samples)))
+            with frame_groups(ds, frame - 1):
+                grey = grey_values(values, ds, used)
+                grey = replace(grey, values=np.ascontiguousarray(squared(grey.values, ds, most_samples)))
         else:
             colour = cv2.cvtColor(pixels8, cv2.COLOR_BGR2GRAY) if pixels8.ndim == 3 else pixels8
             grey = GreyValues(np.asarray(colour), 8, windows=(Window("as read", 128.0, 256.0),), colour=True)
-        spacing = spacing_of(ds, (layout.rows, layout.columns), most_samples)
+        with frame_groups(ds, frame - 1):
+            spacing = spacing_of(ds, (layout.rows, layout.columns), most_samples)
     part, view, laterality = record.part, record.view, record.laterality
     return replace(grey, spacing=spacing, part=part, view=view, laterality=laterality), pixels8
 
@@ -260,9 +265,9 @@ def _dataset(
             raise DicomError("ends early; copy or export it again")
         file = cast(BinaryIO, _Bounded(BytesIO(head + body), most_reads))
     ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords), stop_before_pixels=not pixels_too)
-    for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+    for keyword in ("ModalityLUTSequence", "VOILUTSequence", *GROUPS):
         if keyword in ds and len(ds.get_item(keyword).value or b"") > _MOST_TABLES:
-            raise DicomError("has lookup tables that are too large; export it again")
+            raise DicomError("has lookup tables or functional groups that are too large; export it again")
     return ds
 
 

@@ -15,10 +15,12 @@ __all__ = ["all_values", "count_values", "look_up", "robust_range", "shows_littl
 _PIXELS_AT_ONCE = 2**20  # a position takes eight bytes
 _ENDS = 0.001  # the share of pixels, at either end, that the range leaves out
 _TAILS = 0.03  # the largest share of pixels, at either end, that can be outliers
+_LARGEST_FRAME = 0.4  # the largest share of pixels of one value that can be outliers
 _FAR = 1.5  # outliers are farther from the others than this many times their range
 
 _MOST_LOST, _LEAST_LEVELS = 0.13, 64  # of a window that fits
-_FEWEST_PIXELS = 256  # a window is not judged by fewer
+_MOST_CUT, _WIDEST_CUT = 0.08, 0.5  # the share of the pixels, and of the range, that one end of such a window loses
+_FEWEST_PIXELS = 256  # a window is not judged by fewer, nor a frame found among them
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -60,17 +62,31 @@ def robust_range(values: Values, counts: Counts) -> tuple[float, float, bool]:
     """The values that become black and white, and whether outliers were left out to find them.
 
     These are the 0.1 % and the 99.9 % quantile. Outliers are left out first: up to 3 % of the pixels at either end, far
-    from all others and most of them alike, such as a burnt-in marker.
+    from all others and most of them alike, such as a burnt-in marker, and up to 40 % that have one value, such as a
+    frame.
     """
-    low, high = _quantiles(values, counts, _TAILS)
+    kept = _without_frame(values, counts)
+    low, high = _quantiles(values, kept, _TAILS)
     reach = _FAR * (high - low)
-    kept = counts
     if reach > 0:
-        far_above = _alike(values, np.where(values > high + reach, counts, 0))
-        far_below = _alike(-values[::-1], np.where(values < low - reach, counts, 0)[::-1])
-        kept = np.where((far_above & (values > high + reach)) | (far_below & (values < low - reach)), 0, counts)
+        far_above = _alike(values, np.where(values > high + reach, kept, 0))
+        far_below = _alike(-values[::-1], np.where(values < low - reach, kept, 0)[::-1])
+        kept = np.where((far_above & (values > high + reach)) | (far_below & (values < low - reach)), 0, kept)
     low, high = _quantiles(values, kept, _ENDS)
     return low, high, int(kept.sum()) < (1 - _ENDS) * int(counts.sum())
+
+
+def _without_frame(values: Values, counts: Counts) -> Counts:
+    """The counts without the greatest and the least value, if many pixels have it and it is far from all others."""
+    kept = counts.copy()
+    present = np.flatnonzero(counts)
+    for end in present[[-1, 0]] if counts.sum() >= _FEWEST_PIXELS else ():
+        if _TAILS < counts[end] / counts.sum() <= _LARGEST_FRAME:
+            kept[end] = 0
+            low, high = _quantiles(values, kept, _TAILS)
+            far = max(values[end] - high, low - values[end]) > _FAR * (high - low) > 0
+            kept[end] = 0 if far else counts[end]
+    return kept
 
 
 def _alike(values: Values, counts: Counts) -> bool:
@@ -95,7 +111,8 @@ def shows_little(seen: Values, output: Values, counts: Counts) -> bool:
     `seen` is 0 (black) to 1 (white) for each value of `output`, of which `counts` pixels have each. It does not fit
     where 99 % of the pixels span fewer than 64 of the 256 grey levels, or where too many pixels of too different values
     become black or white: the share of the pixels, times the part of the range that their values span, is above 0.13
-    for both ends together. (Air beside a limb may be most of the pixels, but its values are similar.)
+    for both ends together, or one end takes more than 8 % of the pixels and half of the range. (Air beside a limb may
+    be most of the pixels, but its values are similar.)
     """
     total = int(counts.sum())
     order = np.argsort(output, kind="stable")
@@ -112,5 +129,8 @@ def shows_little(seen: Values, output: Values, counts: Counts) -> bool:
     for level in (0, 255):
         at_end = np.where(levels == level, counts, 0)
         least, greatest = _quantiles(output, at_end, 0.05)
-        lost += int(at_end.sum()) / total * (greatest - least) / (high - low)
+        share, span = int(at_end.sum()) / total, (greatest - least) / (high - low)
+        if share > _MOST_CUT and span > _WIDEST_CUT:
+            return True
+        lost += share * span
     return lost > _MOST_LOST

@@ -21,6 +21,7 @@ from retrieval.images.codestream import (
     jpeg_segments,
     read_jpeg2000,
 )
+from retrieval.images.tiff_directory import Directory, read_directory
 
 __all__ = ["IMAGE_SUFFIXES", "Header", "HeaderError", "read_header"]
 
@@ -46,8 +47,9 @@ class Header:
     decoder itself. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, else
     "frames" or "pages". `cut` marks a JPEG whose data stop before its end marker, `measurable` one whose decoded rows
     show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha` one whose colours are not
-    yet multiplied by its alpha. `white` is the value of white where that is not the greatest, else 0. `data` is what to
-    decode: the file's bytes, or the part of them that makes the picture.
+    yet multiplied by its alpha. `white` is the value of white where that is not the greatest, else 0. `planes` is the
+    number of planes of a TIFF that OpenCV would mix up, `paired` marks one in which grey and alpha alternate. `data` is
+    what to decode: the file's bytes, or the part of them that makes the picture.
     """
 
     kind: str
@@ -64,6 +66,8 @@ class Header:
     inverted: bool = False
     straight_alpha: bool = False
     white: int = 0
+    planes: int = 0
+    paired: bool = False
 
     @property
     def memory(self) -> int:
@@ -138,11 +142,11 @@ def _png(kind: str, data: bytes) -> Header:
 
 
 _JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_JPEG_EXIF = 0xE1
+_JPEG_EXIF, _JPEG_ADOBE = 0xE1, 0xEE
 
 
 def _jpeg(kind: str, data: bytes) -> Header:
-    frame, orientation, scan = None, 1, 0
+    frame, orientation, scan, adobe = None, 1, 0, False
     for number, segment in enumerate(jpeg_segments(data)):
         if number > _MOST_PARTS:
             raise HeaderError("it has too many parts")
@@ -150,6 +154,8 @@ def _jpeg(kind: str, data: bytes) -> Header:
             frame = segment
         elif segment.marker == _JPEG_EXIF and segment.body.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(segment.body[6:])
+        elif segment.marker == _JPEG_ADOBE:
+            adobe |= segment.body.startswith(b"Adobe")
         elif segment.marker == JPEG_SCAN:
             scan = segment.end
             break
@@ -159,6 +165,8 @@ def _jpeg(kind: str, data: bytes) -> Header:
     if scans >= MOST_SCANS:
         raise HeaderError(f"it has {scans + 1:,} scans, more than {MOST_SCANS}")
     height, width, components = struct.unpack_from(">HHB", frame.body, 1)
+    if components == 4 and not adobe:  # Adobe's inks are inverted, and decoders take all inks for Adobe's
+        raise HeaderError("it has four colours, and does not say whether their zero is white")
     channels, coefficients = 1 if components == 1 else 3, 2 * components * (scans > 0)
     header = Header(kind, width, height, data, channels, 1, components + coefficients, orientation=orientation)
     if data.find(STREAM_END, scan) >= 0:
@@ -181,44 +189,7 @@ def _all_sent(data: bytes, component: int) -> bool:
     return len(sent) == 64
 
 
-# TIFF 6.0, BigTIFF and, in the same structure, EXIF 2.3.
-_TIFF_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _TIFF_MOST_PAGES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    """A directory's tags, each with its first whole-number value and that value's offset; the next directory's offset.
-
-    The first of several equal tags counts, as in libtiff.
-    """
-
-    tags: dict[int, int]
-    offsets: dict[int, int]
-    following: int
-
-
-def _directory(data: bytes, start: int | None = None) -> _Directory:
-    """The directory at an offset, by default the first."""
-    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
-    offset, counted, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
-    if start is None:
-        (start,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + counted, data, start)
-    first = start + struct.calcsize(counted)
-    end = first + entry_size * min(count, _MOST_PARTS)
-    tags: dict[int, int] = {}
-    offsets: dict[int, int] = {}
-    for entry in range(first, end, entry_size):
-        tag, form, values = struct.unpack_from(f"{order}HH{offset}", data, entry)
-        if form in _TIFF_FORMATS and tag not in tags:
-            at = entry + entry_size - struct.calcsize(offset)
-            if values * struct.calcsize(_TIFF_FORMATS[form]) > struct.calcsize(offset):
-                (at,) = struct.unpack_from(order + offset, data, at)
-            (tags[tag],) = struct.unpack_from(order + _TIFF_FORMATS[form], data, at)
-            offsets[tag] = at
-    (following,) = struct.unpack_from(order + offset, data, end)
-    return _Directory(tags, offsets, following)
 
 
 def _exif_orientation(exif: bytes) -> int:
@@ -226,7 +197,7 @@ def _exif_orientation(exif: bytes) -> int:
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
     try:
-        orientation = _directory(exif).tags.get(0x0112, 1)
+        orientation = read_directory(exif).tags.get(0x0112, 1)
     except struct.error:
         return 1
     return orientation if 1 <= orientation <= 8 else 1
@@ -235,47 +206,73 @@ def _exif_orientation(exif: bytes) -> int:
 def _tiff(kind: str, data: bytes) -> Header:
     """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330."""
     pages = _pages(data)
-    whole = [start for start, page in pages if not page.tags.get(254, 0) & 5 and page.tags.get(255) != 2]
+    whole = [start for start, page in pages if not _reduced(page, pages)]
     start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])
     tags = page.tags
     samples, bits = tags.get(277, 1), tags.get(258, 1)
-    if samples == 2:
-        raise HeaderError("it has an alpha channel beside grey, which OpenCV drops from a TIFF")
-    if samples > 2 and bits > 8 and tags.get(284) == 2:
-        raise HeaderError(f"it stores colours of {bits} bits in separate planes, which is not read")
+    planes, paired = _samples_apart(page)
     changed = bytearray(data)
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     struct.pack_into(order + ("Q" if big else "I"), changed, 8 if big else 4, start)
-    straight = tags.get(338) == 2 and samples == 4
-    if straight and bits == 8:  # else libtiff multiplies the colours, and an alpha of 0 cannot be ignored
+    straight = tags.get(338) == 2 and samples in (2, 4)
+    if straight and bits == 8 and not (planes or paired):
+        # else libtiff multiplies the colours, and an alpha of 0 cannot be ignored
         struct.pack_into(order + "H", changed, page.offsets[338], 1)
     channels, depth = (1 if samples == 1 and tags.get(262) != 3 else 4 if straight else 3), max(1, bits // 8)
     return Header(
         kind,
         tags.get(256, 0),
         tags.get(257, 0),
-        bytes(changed),  # OpenCV always applies the orientation of a TIFF
+        bytes(changed),
         channels,
         depth,
         4 * depth + samples * depth,
+        tags.get(274, 1) if planes or paired else 1,  # OpenCV itself applies the orientation of a TIFF
         pictures="pages" if len(whole) > 1 else "",
         inverted=tags.get(262) == 0,
         straight_alpha=straight,
+        planes=planes,
+        paired=paired,
     )
 
 
-def _pages(data: bytes) -> list[tuple[int, _Directory]]:
+def _reduced(page: Directory, pages: list[tuple[int, Directory]]) -> bool:
+    """Whether a page is a mask, a reduced image, or one of less than half the size of another, of the same shape."""
+    if page.tags.get(254, 0) & 5 or page.tags.get(255) == 2:
+        return True
+    width, height = (page.tags.get(tag, 0) for tag in (256, 257))
+    sizes = [(other.tags.get(256, 0), other.tags.get(257, 0)) for _, other in pages if other.tags.get(254, 0) & 4 == 0]
+    return any(wide > 2 * width and abs(wide * height - width * high) < 0.03 * width * high for wide, high in sizes)
+
+
+def _samples_apart(page: Directory) -> tuple[int, bool]:
+    """In how many planes a page's samples lie, and whether grey and alpha alternate, if OpenCV mixes them up."""
+    tags = page.tags
+    samples, bits, apart = tags.get(277, 1), tags.get(258, 1), tags.get(284) == 2
+    grey_with_alpha = samples == 2 and tags.get(262) == 1 and tags.get(338) in (1, 2)
+    if apart and (grey_with_alpha or (samples in (3, 4) and bits > 8 and tags.get(262) == 2)):
+        return samples, False
+    if grey_with_alpha and not apart and bits in (8, 16) and tags.get(317, 1) == 1 and tags.get(259, 1) != 7:
+        return 0, True
+    if samples == 2:
+        raise HeaderError("it has two samples a pixel, stored in a way that is not read")
+    if apart and samples > 2 and bits > 8:
+        raise HeaderError(f"it has {samples} samples of {bits} bits in separate planes, which are read for RGB alone")
+    return 0, False
+
+
+def _pages(data: bytes) -> list[tuple[int, Directory]]:
     """The offsets and directories of a TIFF's pages, and of the pages within its reduced pages."""
     big, order = data[2:4] in (b"+\0", b"\0+"), "<" if data[:2] == b"II" else ">"
     (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    pages: dict[int, _Directory] = {}
+    pages: dict[int, Directory] = {}
     while following and following not in pages and len(pages) < _TIFF_MOST_PAGES:
-        start, page = following, _directory(data, following)
+        start, page = following, read_directory(data, following)
         pages[start], following = page, page.following
         inner = page.tags.get(330, 0) if page.tags.get(254, 0) & 1 else 0
         if inner and inner not in pages:
-            pages[inner] = _directory(data, inner)
+            pages[inner] = read_directory(data, inner)
     if not pages:
         raise HeaderError("it has no page")
     return list(pages.items())

@@ -12,6 +12,7 @@ from retrieval.images.colours import strongly_coloured
 from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
 from retrieval.images.raster_headers import Header, HeaderError, read_header
+from retrieval.images.tiff_directory import paired_samples, single_plane
 from retrieval.notices import Code, Notice
 
 __all__ = ["RasterError", "checked_header", "read_raster", "read_raster_values"]
@@ -92,6 +93,31 @@ def _checked(header: Header) -> tuple[NDArray[Any], bytes]:
 
 def _decode(header: Header) -> tuple[NDArray[Any] | None, bytes]:
     """The picture as OpenCV decodes it, (H, W) or (H, W, 3 or 4) of any depth; None where it cannot; the messages."""
+    if header.paired:
+        pairs, messages = _decode_bytes(header, paired_samples(header.data))
+        if pairs is None or pairs.ndim != 2:
+            return None, messages
+        return _grey_with_alpha([pairs[:, ::2], pairs[:, 1::2]], header), messages
+    if not header.planes:
+        return _decode_bytes(header, header.data)
+    decoded = [_decode_bytes(header, single_plane(header.data, number)) for number in range(header.planes)]
+    messages = b"".join(messages for _, messages in decoded)
+    planes = [plane for plane, _ in decoded if plane is not None and plane.ndim == 2]
+    if len(planes) < header.planes:
+        return None, messages
+    if header.planes == 2:
+        return _grey_with_alpha(planes, header), messages
+    return np.dstack([*planes[2::-1], *(planes[3:] if header.straight_alpha else [])]), messages
+
+
+def _grey_with_alpha(planes: list[NDArray[Any]], header: Header) -> NDArray[Any]:
+    """Grey as (H, W) where it is multiplied by its alpha already, else (H, W, 4)."""
+    grey, alpha = planes
+    return np.dstack([grey, grey, grey, alpha]) if header.straight_alpha else np.ascontiguousarray(grey)
+
+
+def _decode_bytes(header: Header, data: bytes) -> tuple[NDArray[Any] | None, bytes]:
+    """Bytes that stand for those of a header, as OpenCV decodes them; the messages."""
     flags, tiff = cv2.IMREAD_UNCHANGED, header.kind == "TIFF"
     if tiff and not header.straight_alpha:
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # "unchanged" would give CMYK as if it were BGR and alpha
@@ -100,7 +126,7 @@ def _decode(header: Header) -> tuple[NDArray[Any] | None, bytes]:
         levels = cv2.utils.logging
         levels.setLogLevel(levels.LOG_LEVEL_ERROR if tiff else levels.LOG_LEVEL_SILENT)
         try:
-            stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flags)
+            stored = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
             pass
         finally:

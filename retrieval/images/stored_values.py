@@ -17,14 +17,17 @@ __all__ = ["byte_swapped", "exchanged", "padded_beyond", "without_unused_bits"]
 
 _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
-_ROWS_FOR_ORDER = 64
+_ROWS_FOR_ORDER, _ROWS_FOR_SIGN = 64, 128
+_SMOOTHER = 0.1  # the least share of such values; 0.27 or more in real radiographs, 0 in drawings
+_RANDOM = 0.5  # the `_unlikeness` of a picture is less, that of random values 1.1
+_FEWEST_CROSSINGS, _ALIKE = 0.001, 0.05  # of all neighbours; of the range of the values
 
 
 def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
     """The values among the bits that are stored, as the header says or, where that cannot be, as the values say.
 
     Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not. Values have no
-    sign if they are much smoother without it.
+    sign if they are much smoother without it, and have one if neighbours jump from one end of the range to the other.
     """
     container, notices = 8 * stored.dtype.itemsize, []
     if layout.stored > container:  # a recompressed picture
@@ -37,7 +40,9 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         smaller = min(layout.stored, layout.high + 1)
         layout = replace(layout, stored=smaller if _fits(stored, smaller, layout.signed) else layout.allocated)
     if _fits(stored, layout.stored, layout.signed):
-        if not layout.signed or stored.min() >= 0:
+        if not layout.signed:
+            return _with_missing_sign(stored, layout, notices)
+        if stored.min() >= 0:
             return stored, layout, notices
         plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
         if 2 * _roughness(plain) >= _roughness(stored):
@@ -45,11 +50,58 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
     unused = container - layout.stored
     masked = (stored << unused) >> unused
-    if _roughness(stored) < _roughness(masked):
+    # Of negative values, the copies of the sign above the stored bits may be missing.
+    unextended = layout.signed and stored.max() < 2**layout.stored and stored.min() >= -(2 ** (layout.stored - 1))
+    smoother = _roughness(stored) < _roughness(masked) if unextended else _goes_on(stored, masked)
+    if smoother:
         return stored, replace(layout, stored=layout.allocated), [*notices, Notice(Code.VALUES_BEYOND_BITS)]
     if not all(bit in layout.overlay_bits for bit in _bits_beyond(stored, layout.stored)):
         notices.append(Notice(Code.STRAY_BITS))
-    return masked, layout, notices
+    return (masked, layout, notices) if layout.signed else _with_missing_sign(masked, layout, notices)
+
+
+def _goes_on(stored: NDArray[Any], masked: NDArray[Any]) -> bool:
+    """Whether the bits that `masked` lacks belong to the values.
+
+    Then many values change less where these bits change than they do without them, which a drawing never does. Where so
+    many bits are missing that nothing of the picture is left, what is left looks random.
+    """
+    some, less = _some_rows(stored), _some_rows(masked)
+    changed = np.diff(some - less, axis=1) != 0
+    if not changed.any():
+        return False
+    steps, jumps = (np.abs(np.diff(rows, axis=1))[changed] for rows in (some, less))
+    return (steps < jumps).mean() > _SMOOTHER or _unlikeness(less) > max(_RANDOM, 2 * _unlikeness(some))
+
+
+def _with_missing_sign(
+    stored: NDArray[Any], layout: DicomLayout, notices: list[Notice]
+) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
+    """The values with a sign that the header does not tell of, if neighbours say so.
+
+    Then neighbours on both sides of the middle of the range lie at its two ends. A marker or frame at the end of the
+    range beside black does so, too, but its pixels are alike.
+    """
+    half = 2 ** (layout.stored - 1)
+    some = _some_rows(stored, _ROWS_FOR_SIGN)
+    upper = some >= half
+    crossing = upper[:, 1:] != upper[:, :-1]
+    if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
+        return stored, layout, notices
+    signed = (some ^ half) - half
+    jumps, steps = (np.median(np.abs(np.diff(rows, axis=1))[crossing]) for rows in (some, signed))
+    if 8 * steps > jumps:
+        return stored, layout, notices
+    least, most = np.quantile(signed[upper], (0.05, 0.95))
+    if most - least < _ALIKE * (np.quantile(signed, 0.95) - least):
+        return stored, layout, notices
+    values = (stored.astype(np.int32) ^ half) - half
+    kind = f"i{stored.dtype.itemsize}"
+    return values.astype(kind), replace(layout, signed=True), [*notices, Notice(Code.CONTRADICTORY_BITS)]
+
+
+def _some_rows(stored: NDArray[Any], most: int = _ROWS_COMPARED) -> NDArray[np.int32]:
+    return np.asarray(stored[:: max(1, len(stored) // most)], np.int32)
 
 
 def byte_swapped(stored: NDArray[Any]) -> bool:
@@ -117,5 +169,5 @@ def _bits_beyond(stored: NDArray[Any], bits: int) -> list[int]:
 
 def _roughness(stored: NDArray[Any]) -> float:
     """The mean difference of neighbours in a row."""
-    rows = stored[:: max(1, len(stored) // _ROWS_COMPARED)].astype(np.int32)
+    rows = _some_rows(stored)
     return float(np.abs(np.diff(rows, axis=1)).mean()) if rows.shape[1] > 1 else 0.0

@@ -14,7 +14,7 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from retrieval.indexing.projection import project_index
-from tests.web.browsing import CHROMIUM, PHONE, Open, ask
+from tests.web.browsing import CHROMIUM, PHONE, Open, ask, until
 
 Serve = Callable[..., str]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
@@ -75,6 +75,30 @@ def test_keys_move_zoom_and_select(base: str, open_page: Open) -> None:
     expect(page.locator("#list-title")).not_to_have_text("4 studies in sight")
     page.keyboard.press("0")
     opened(page)
+
+
+def test_on_a_slow_machine_the_map_is_drawn_coarser_while_it_moves(base: str, open_page: Open) -> None:
+    page = open_page(base, "/atlas")
+    opened(page)
+    canvas = page.locator("#map")
+    drawn = "canvas => canvas.width / canvas.clientWidth"
+    assert canvas.evaluate(drawn) == 1
+    canvas.evaluate(
+        """canvas => canvas.addEventListener("pointermove", () => {
+        const end = performance.now() + 60; while (performance.now() < end); })"""
+    )
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    least = 1.0
+    for step in range(40):
+        page.mouse.move(box["x"] + 20 + step, box["y"] + 20 + 10 * (step % 2))
+        least = min(least, canvas.evaluate(drawn))
+    page.mouse.up()
+    assert least < 0.6
+    until(lambda: canvas.evaluate(drawn) == 1)
+    assert len(colours(page)) == 3
 
 
 def test_a_lasso_selects_and_the_selection_is_saved_and_asked(base: str, open_page: Open, tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import FileChooser, Page, expect
 from playwright.sync_api import TimeoutError as TooLate
 
+from retrieval.indexing.projection import project_index
 from tests.web.browsing import CHROMIUM, PHONE, Open, ask, corner, inbox, ranked, read, until
 
 Serve = Callable[..., str]
 Square = Callable[..., Path]
-TOKEN = "correct horse battery staple"
+TOKEN, FILING = "correct horse battery staple", "staple of those who file"
 AXE = Path(os.environ.get("MURA_SEARCH_AXE", Path(__file__).parents[2] / ".out" / "axe" / "package" / "axe.min.js"))
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
@@ -94,7 +95,7 @@ def test_it_works_without_scripts(serve: Serve, open_page: Open, square: Square)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_fault(serve: Serve, open_page: Open, square: Square, scheme: str) -> None:
+def test_axe_finds_no_fault(serve: Serve, open_page: Open, square: Square, place: Path, scheme: str) -> None:
     if not AXE.is_file():
         pytest.skip(f"axe-core is not there: npm pack axe-core, unpacked at {AXE}, or MURA_SEARCH_AXE")
     source = AXE.read_text(encoding="utf-8")
@@ -104,13 +105,14 @@ def test_axe_finds_no_fault(serve: Serve, open_page: Open, square: Square, schem
         found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice'] })")
         return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in found["violations"]]
 
+    project_index(place, method="pca")
     for options in ({}, PHONE):
-        base = serve(token=TOKEN, worklist=inbox(square))
+        base = serve(token=TOKEN, filing_token=FILING, worklist=inbox(square))
         page = open_page(base, bypass_csp=True, **options)
         page.evaluate("chosen => localStorage.setItem('theme', chosen)", scheme)
         page.reload()
         assert faults(page) == []
-        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_label("Token").fill(FILING)
         page.keyboard.press("Enter")
         expect(page.locator("#drop")).to_be_visible()
         page.click("summary")
@@ -125,3 +127,6 @@ def test_axe_finds_no_fault(serve: Serve, open_page: Open, square: Square, schem
         page.goto(base)
         ranked(page)
         assert faults(page) == []
+        for path in ("queue", "filing", "atlas", "indexed?case=s1-1.png", "drift", "docs"):
+            page.goto(f"{base}/{path}")
+            assert faults(page) == [], path

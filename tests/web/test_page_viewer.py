@@ -208,7 +208,7 @@ def test_fingers_window_and_zoom(serve: Serve, open_page: Open, square: Square) 
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (390, 844)])
-def test_radiograph_and_verdict_are_in_sight_with_20_views(
+def test_radiograph_verdict_and_similar_studies_are_in_sight_with_20_views(
     serve: Serve, open_page: Open, square: Square, size: tuple[int, int]
 ) -> None:
     width, height = size
@@ -217,11 +217,14 @@ def test_radiograph_and_verdict_are_in_sight_with_20_views(
     ask(page, *files, square("loud.png", 240, 30))
     read(page)
     expect(page.locator(".main .corner.file")).to_have_text("20/20 loud.png")  # the view that speaks loudest
-    for selector in (".main .pane", "#verdict-title", ".tools"):
-        box = page.locator(selector).bounding_box()
+    similar = page.locator("#nearest li")
+    expect(similar).to_have_count(3)
+    for seen in (*(page.locator(name) for name in (".main .pane", "#verdict-title", ".tools")), *similar.all()):
+        box = seen.bounding_box()
         assert box is not None
         assert 0 <= box["y"] < box["y"] + min(box["height"], 60) <= height
-        assert box["x"] >= 0
+        assert 0 <= box["x"] < box["x"] + min(box["width"], 60) <= width
+    expect(similar.locator("img").first).to_be_visible()
     if width > 1000:
         assert page.evaluate("document.documentElement.scrollHeight") == height
         others = page.locator(".others .pane")
@@ -316,7 +319,8 @@ def test_filters_change_the_gallery_and_leave_the_pictures(serve: Serve, open_pa
     page.locator("#filter-label").focus()
     page.locator("#filter-label").select_option("normal")
     expect(page.locator(".gallery .card")).to_have_count(2)
-    expect(page.locator(".gallery .is-abnormal")).to_have_count(0)
+    expect(page.locator(":is(.gallery, #nearest) .is-abnormal")).to_have_count(0)
+    expect(page.locator("#nearest li")).to_have_count(2)
     expect(page.locator("#filter-label")).to_be_focused()
     expect(page.locator(".main .pane")).to_have_attribute("data-mark", "same")
 
@@ -340,7 +344,21 @@ def test_a_comparison(serve: Serve, open_page: Open, square: Square) -> None:
     expect(dialog.get_by_text("Unreliable.")).to_be_hidden()
     dialog.get_by_role("button", name="Similarity map").click()
     expect(dialog.get_by_text("Unreliable.")).to_be_visible()
-    strip = dialog.locator(".strip button")
+    similarity = dialog.locator("[data-said=similarity]")
+    before = similarity.all_text_contents()
+    own = dialog.locator("[data-own]")
+    expect(own).to_have_count(2)  # and all of one's own
+    own.first.click()
+    expect(page.locator("#comparison-title")).to_have_text("View 1 beside study s4")
+    read(page, "dialog .pane")
+    expect(dialog.locator(".corner.file").first).to_have_text("View 1")
+    expect(dialog.locator("canvas").first).to_have_accessible_name("Your radiograph, view 1")
+    assert float(similarity.all_text_contents()[0]) < float(before[0])
+    assert all(
+        "/views/1/likeness?case=s4" in at
+        for at in dialog.locator(".pane").evaluate_all("panes => panes.map(pane => pane.dataset.heat)")
+    )
+    strip = dialog.locator("[data-show]")
     expect(strip).to_have_count(2)  # all radiographs of the study
     strip.nth(1).click()
     expect(strip.nth(1)).to_have_attribute("aria-pressed", "true")

@@ -79,7 +79,10 @@ class Undone(_Change):
 
 
 class FiledChange(BaseModel):
-    """A change that can be undone. `former` and `label` are the study's label before and after."""
+    """A change that can be undone.
+
+    `former` and `label` are the study's label before and after, `finding` what it shows.
+    """
 
     generation: int
     at: str
@@ -89,6 +92,7 @@ class FiledChange(BaseModel):
     label: str
     note: str
     cases: int
+    finding: str
 
 
 @filing_api.post("/studies", summary="Add a remembered study to the index")

@@ -37,12 +37,12 @@ async def search_case(case: str, request: Request, question: Annotated[Question,
 
 
 @indexed_pages.get("/indexed")
-async def show(request: Request, case: str = "") -> HTMLResponse:
-    """An indexed study: its radiographs and record, and what can be done with it."""
+async def show(request: Request, case: str = "", back: str = "") -> HTMLResponse:
+    """An indexed study: its radiographs and record, and what can be done with it. `back`: the answer that led here."""
     service = service_of(request)
     cases = await service.use(cases_of_study(case))
     return page(
-        "indexed.html", cases=cases, study=cases[0], full=service.files,
+        "indexed.html", cases=cases, study=cases[0], full=service.files, back=back if back in service.studies else "",
         **await head_of(request),
     )  # fmt: skip
 

@@ -69,16 +69,20 @@ async def remove(study: str, request: Request) -> Response:
 async def compare(study: str, request: Request, question: Annotated[ComparisonQuestion, Query()]) -> Response:
     service = service_of(request)
     case = await service.case(question.case)
-    number, similarity = await service.nearest_view(study, case.case)
+    cases = await service.cases_of(case.study)
+    similarities = await service.similarities(study, [each.case for each in cases])
+    place = [each.case for each in cases].index(case.case)
     return await _front(
         request,
         "comparison.html",
         case=case,
-        similarity=similarity,
-        number=number,
+        place=place,
+        similarities=similarities.T.tolist(),
+        number=int(similarities[:, place].argmax()) + 1,
+        own_views=[view.name for view in service.studies.get(study).views],
         name=study,
         full=service.files,
-        cases=await service.cases_of(case.study),
+        cases=cases,
         preview=await service.preview_side(),
         report_text=getattr(case, "report", ""),
     )

@@ -226,16 +226,14 @@ class Service:
 
         return await self._draw(draw)
 
-    async def nearest_view(self, name: str, case: str) -> tuple[int, float]:
-        """Which view, 1 to V, of a remembered study is most like an indexed case, and how similar they are.
-
-        Raises Refused.
-        """
+    async def similarities(self, name: str, cases: Sequence[str]) -> NDArray[np.float32]:
+        """The cosines (V, C) of the views of a remembered study and indexed cases. Raises Refused."""
         study = self.studies.get(name)
-        async with self._searcher() as searcher:
-            embedding = await self._in_thread(_case_embedding, searcher, study, case)
-        similarities = study.encoded.embeddings @ embedding
-        return int(similarities.argmax()) + 1, float(similarities.max())
+
+        def compare(searcher: Searcher) -> NDArray[np.float32]:
+            return study.encoded.embeddings @ np.stack([_case_embedding(searcher, study, case) for case in cases], 1)
+
+        return await self.use(compare)
 
     async def report(self, name: str, question: Question, make: Callable[[Searcher, Study, Answer], str]) -> str:
         """The report of a remembered study. Raises Refused."""

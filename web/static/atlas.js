@@ -8,21 +8,32 @@ const LISTED = 100;
 const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#7f5fbf"];
 const REST = "#8a8f98"; // of values beyond the palette, and of empty ones
 const MOST = 60; // times the fitting size
+const REST_AFTER = 150; // ms without a movement
+const SMOOTH = 20; // ms a frame while the map moves; on a slower machine it is drawn coarser until it rests
+const COARSEST = 4; // pixels of the screen for one drawn
 
 let atlas = null; // what the server gave
 let chosen = null; // Uint8Array: whether a study is selected
 let count = 0; // of the selected
-let view = { scale: 1, x: 0, y: 0 }; // the map's upper left corner, and its side in canvas pixels over the fitting side
-let colours = null; // Uint32Array by study
+let size = { width: 1, height: 1 }; // CSS pixels, as all lengths here
+let view = { scale: 1, x: 0, y: 0 }; // the map's upper left corner, and its side over the fitting side
+let colours = null; // Uint32Array by study, 0 for one that is not shown
 let hidden = new Set(); // values of the legend that are not shown
-let order = null; // studies in the order in which they are drawn
+let paper = 0; // the colour of the ground
+let dim = 0; // the colour of studies that are not selected
+let ink = "";
 let cells = null; // studies by place, for what lies under the pointer
 let pointed = -1; // the study under the pointer, or in focus in the list
 let lassoing = false;
-let path = []; // of the lasso, in canvas pixels
+let path = []; // of the lasso
 let query = []; // where the study asked about lies
 let image = null;
-let due = false;
+let due = false; // whether the next frame draws
+let ticking = false;
+let resting = 0; // the timer that ends a movement, 0 at rest
+let coarse = 1; // pixels of the screen for one drawn while the map moves
+let pace = 0; // ms a frame, lately
+let last = 0; // the time of the last frame that drew, 0 for none in this movement
 
 // Colours
 
@@ -41,12 +52,17 @@ function scheme() { // the values of the field that colours, each with its colou
   return ranked.map((value) => ({ value, name: names[value] || "not named", count: counts[value], shade: shades.get(value) ?? REST }));
 }
 
-function paint() {
+function tint() { // what each study is drawn with
   const { values } = atlas.fields[find("colour-by").value];
+  const shades = new Uint32Array(scheme().length);
+  for (const { value, shade: colour } of scheme()) shades[value] = hidden.has(value) ? 0 : packed(colour);
+  colours = values.map((value) => shades[value]);
+  [paper, dim, ink] = [packed(theme("--paper")), packed(theme("--line")), theme("--ink")];
+  fresh();
+}
+
+function paint() {
   const entries = scheme();
-  const shades = new Uint32Array(entries.length);
-  for (const { value, shade } of entries) shades[value] = packed(shade);
-  colours = Uint32Array.from(values, (value) => shades[value]);
   find("legend").replaceChildren(...entries.map(({ value, name, count: studies, shade }) => {
     const item = document.createElement("label");
     const box = document.createElement("input");
@@ -58,36 +74,36 @@ function paint() {
     swatch.append(dot);
     box.type = "checkbox";
     box.checked = !hidden.has(value);
-    box.addEventListener("change", () => { if (box.checked) hidden.delete(value); else hidden.add(value); fresh(); });
+    box.addEventListener("change", () => { if (box.checked) hidden.delete(value); else hidden.add(value); tint(); });
     item.append(box, swatch, `${name} (${studies.toLocaleString("en")})`);
     return item;
   }));
-  fresh();
+  tint();
 }
 
-function shown(study) { return !hidden.size || !hidden.has(atlas.fields[find("colour-by").value].values[study]); }
+function shown(study) { return colours[study] !== 0; }
 
 // Places
 
-function side() { return Math.max(1, Math.min(canvas.width, canvas.height) - 40); } // of the fitting map
+function side() { return Math.max(1, Math.min(size.width, size.height) - 40); } // of the fitting map
 function placeX(x) { return view.x + x * side() * view.scale; }
 function placeY(y) { return view.y + (1 - y) * side() * view.scale; }
 
 function fit() {
-  view = { scale: 1, x: (canvas.width - side()) / 2, y: (canvas.height - side()) / 2 };
+  view = { scale: 1, x: (size.width - side()) / 2, y: (size.height - side()) / 2 };
   fresh();
 }
 
-function zoom(factor, x = canvas.width / 2, y = canvas.height / 2) {
+function zoom(factor, x = size.width / 2, y = size.height / 2) {
   const scale = Math.min(MOST, Math.max(0.5, view.scale * factor));
   const by = scale / view.scale;
   view = { scale, x: x - (x - view.x) * by, y: y - (y - view.y) * by };
-  fresh();
+  moved();
 }
 
 function pan(dx, dy) {
   view = { ...view, x: view.x + dx, y: view.y + dy };
-  fresh();
+  moved();
 }
 
 const SIDE = 128; // cells a side
@@ -104,7 +120,7 @@ function sortIntoCells() {
   cells = { starts, studies };
 }
 
-function under(px, py, reach = 10 * devicePixelRatio) { // the nearest study that is shown, -1 for none
+function under(px, py, reach = 10) { // the nearest study that is shown, -1 for none
   const whole = side() * view.scale;
   const [cx, cy] = [(px - view.x) / whole, 1 - (py - view.y) / whole];
   const around = reach / whole;
@@ -132,23 +148,53 @@ function disc(radius) { // the rows of a disc: from, to
   return rows;
 }
 
-function draw() {
+function moved() { // until it rests, the map may be drawn coarser
+  clearTimeout(resting);
+  resting = setTimeout(() => { resting = 0; fresh(false); list(); }, REST_AFTER);
+  fresh(false);
+}
+
+function fresh(listed = true) {
+  due = Boolean(atlas);
+  if (due && !ticking) { ticking = true; requestAnimationFrame(tick); }
+  if (listed) { clearTimeout(listing); listing = setTimeout(list, REST_AFTER); }
+}
+
+function tick(now) { // a frame; while the map moves, frames go on, so that their pace is known
+  if (last) pace = 0.8 * pace + 0.2 * Math.min(now - last, 3 * SMOOTH); // one long frame says little
+  last = due && resting ? now : 0;
+  if (pace > SMOOTH && coarse < COARSEST) [coarse, pace] = [coarse + 1, 0];
+  if (due) draw();
   due = false;
-  const { width, height } = canvas;
-  if (!image || image.width !== width || image.height !== height) image = context.createImageData(width, height);
+  ticking = Boolean(resting);
+  if (ticking) requestAnimationFrame(tick);
+}
+
+function draw() {
+  const grain = devicePixelRatio / (resting ? coarse : 1); // pixels drawn for one of CSS
+  const [width, height] = [size.width, size.height].map((length) => Math.max(1, Math.round(length * grain)));
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+  if (image?.width !== width || image.height !== height) image = context.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
-  pixels.fill(packed(theme("--paper")));
+  pixels.fill(paper);
   const crowd = Math.sqrt(atlas.x.length) / 40;
-  const radius = Math.round(Math.min(8, Math.max(1, (4 * Math.sqrt(view.scale)) / Math.max(1, crowd))) * devicePixelRatio);
+  const radius = Math.min(8, Math.max(1, (4 * Math.sqrt(view.scale)) / Math.max(1, crowd)));
+  dots(pixels, width, height, grain, Math.round(radius * grain - 0.25));
+  context.putImageData(image, 0, 0);
+  context.setTransform(grain, 0, 0, grain, 0, 0);
+  mark(radius);
+}
+
+function dots(pixels, width, height, grain, radius) { // a disc for each study
   const rows = disc(radius);
-  const whole = side() * view.scale;
-  const { values } = atlas.fields[find("colour-by").value];
-  const dim = packed(theme("--line"));
-  for (const study of order) {
-    if (hidden.size && hidden.has(values[study])) continue;
-    const px = Math.round(view.x + atlas.x[study] * whole);
-    const py = Math.round(view.y + (1 - atlas.y[study]) * whole);
-    if (px < radius || py < radius || px >= width - radius || py >= height - radius) continue;
+  const { x, y } = atlas;
+  const whole = side() * view.scale * grain;
+  const [left, top] = [view.x * grain, view.y * grain + whole];
+  const [right, bottom] = [width - radius, height - radius];
+  for (let study = 0; study < x.length; study += 1) {
+    const px = Math.round(left + x[study] * whole);
+    const py = Math.round(top - y[study] * whole);
+    if (px < radius || py < radius || px >= right || py >= bottom || !colours[study]) continue;
     const colour = count && !chosen[study] ? dim : colours[study];
     for (let dy = -radius; dy <= radius; dy += 1) {
       const half = rows[dy + radius];
@@ -156,24 +202,21 @@ function draw() {
       for (let at = from; at <= from + 2 * half; at += 1) pixels[at] = colour;
     }
   }
-  context.putImageData(image, 0, 0);
-  mark(radius);
 }
 
-function ring(x, y, radius, colour, line = 2) {
-  context.lineWidth = line * devicePixelRatio;
-  context.strokeStyle = colour;
+function ring(x, y, radius, line = 2) {
+  context.lineWidth = line;
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.stroke();
 }
 
 function mark(radius) { // what is under the pointer, the query, the lasso
-  const ink = theme("--ink");
-  if (pointed >= 0) ring(placeX(atlas.x[pointed]), placeY(atlas.y[pointed]), radius + 4 * devicePixelRatio, ink);
+  context.strokeStyle = ink;
+  if (pointed >= 0) ring(placeX(atlas.x[pointed]), placeY(atlas.y[pointed]), radius + 4);
   for (const { x, y } of query) {
-    const [px, py, arm] = [placeX(x), placeY(y), 14 * devicePixelRatio];
-    ring(px, py, 9 * devicePixelRatio, ink, 3);
+    const [px, py, arm] = [placeX(x), placeY(y), 14];
+    ring(px, py, 9, 3);
     context.beginPath();
     for (const [dx, dy] of [[arm, 0], [-arm, 0], [0, arm], [0, -arm]]) {
       context.moveTo(px + dx / 2, py + dy / 2);
@@ -182,8 +225,7 @@ function mark(radius) { // what is under the pointer, the query, the lasso
     context.stroke();
   }
   if (path.length > 1) {
-    context.lineWidth = 2 * devicePixelRatio;
-    context.strokeStyle = ink;
+    context.lineWidth = 2;
     context.beginPath();
     for (const [x, y] of path) context.lineTo(x, y);
     context.closePath();
@@ -192,16 +234,12 @@ function mark(radius) { // what is under the pointer, the query, the lasso
 }
 
 let listing = 0;
-function fresh(listed = true) {
-  if (!due && atlas) { due = true; requestAnimationFrame(draw); }
-  if (listed) { clearTimeout(listing); listing = setTimeout(list, 150); }
-}
 
 function resize() {
-  const box = canvas.parentElement.getBoundingClientRect();
-  const [width, height] = [box.width, box.height].map((length) => Math.max(1, Math.round(length * devicePixelRatio)));
-  if (canvas.width === width && canvas.height === height) return;
-  [canvas.width, canvas.height] = [width, height];
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (size.width === width && size.height === height) return;
+  size = { width, height };
+  coarse = 1;
   if (atlas) fit();
 }
 
@@ -209,7 +247,7 @@ function resize() {
 
 function inSight(study) {
   const [px, py] = [placeX(atlas.x[study]), placeY(atlas.y[study])];
-  return px >= 0 && py >= 0 && px < canvas.width && py < canvas.height && shown(study);
+  return px >= 0 && py >= 0 && px < size.width && py < size.height && shown(study);
 }
 
 function field(name, study) { const { names, values } = atlas.fields[name]; return names[values[study]]; }
@@ -249,12 +287,11 @@ function point(study) {
   const card = find("card");
   card.hidden = study < 0;
   if (study >= 0) {
-    const [px, py] = [placeX(atlas.x[study]), placeY(atlas.y[study])].map((length) => length / devicePixelRatio);
-    const box = canvas.parentElement.getBoundingClientRect();
+    const [px, py] = [placeX(atlas.x[study]), placeY(atlas.y[study])];
     find("card-picture").src = picture(study);
     find("card-words").textContent = `${atlas.studies[study]}: ${words(study)}; classifier and vote: ${field("agreement", study)}`;
-    card.style.left = `${Math.max(0, Math.min(px + 14, box.width - 190))}px`;
-    card.style.top = `${Math.max(0, Math.min(py + 14, box.height - 240))}px`;
+    card.style.left = `${Math.max(0, Math.min(px + 14, size.width - 190))}px`;
+    card.style.top = `${Math.max(0, Math.min(py + 14, size.height - 240))}px`;
   }
   fresh(false);
 }
@@ -321,7 +358,7 @@ function ask(mode) {
 const pointers = new Map();
 function at(event) {
   const box = canvas.getBoundingClientRect();
-  return [(event.clientX - box.left) * devicePixelRatio, (event.clientY - box.top) * devicePixelRatio];
+  return [event.clientX - box.left, event.clientY - box.top];
 }
 
 let dragged = false;
@@ -367,7 +404,7 @@ canvas.addEventListener("wheel", (event) => {
 }, { passive: false });
 canvas.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || !atlas) return;
-  const step = canvas.width / 12;
+  const step = size.width / 12;
   const keys = {
     ArrowLeft: () => pan(step, 0), ArrowRight: () => pan(-step, 0), ArrowUp: () => pan(0, step), ArrowDown: () => pan(0, -step),
     "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), 0: fit,
@@ -400,9 +437,8 @@ try {
   atlas = await json("/api/atlas");
   atlas.x = Float32Array.from(atlas.x);
   atlas.y = Float32Array.from(atlas.y);
-  for (const { values } of Object.values(atlas.fields)) Object.freeze(values);
+  for (const coded of Object.values(atlas.fields)) coded.values = Uint32Array.from(coded.values);
   chosen = new Uint8Array(atlas.x.length);
-  order = Uint32Array.from(atlas.x.keys());
   sortIntoCells();
   resize();
   fit();

@@ -271,7 +271,7 @@ async function filter(filters) {
   similar.classList.add("busy");
   try {
     const fresh = new DOMParser().parseFromString(await get(address), "text/html");
-    for (const id of ["verdict", "similar", "sources"]) find(id).replaceWith(fresh.getElementById(id));
+    for (const id of ["verdict", "nearest", "similar", "sources"]) find(id).replaceWith(fresh.getElementById(id));
     history.pushState(null, "", address);
     onScreen = current();
     if (chosen) find(chosen)?.focus();

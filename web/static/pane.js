@@ -35,7 +35,9 @@ export class Pane {
     this.element.dataset.state = "loading";
     this.say("Reading the radiograph.");
     try {
-      this.grey = await (values ? loadValues(values) : loadPicture(picture));
+      const grey = await (values ? loadValues(values) : loadPicture(picture));
+      if (values !== this.element.dataset.values || picture !== this.element.dataset.picture) return; // another one by now
+      this.grey = grey;
       this.start();
       this.say("");
       this.element.dataset.state = "shown";
@@ -230,7 +232,10 @@ export class Pane {
     if (!this.grey) return;
     const { about, width, height } = this.grey;
     const side = { left: "L", right: "R", both: "L and R" }[about.laterality] ?? "";
-    this.corner("side").textContent = [side, about.part || this.element.dataset.part, about.view || this.element.dataset.view].filter(Boolean).join(" · ");
+    const letter = document.createElement("b"); // as a marker on the film; part and view are plain
+    letter.textContent = side;
+    const rest = [about.part || this.element.dataset.part, about.view || this.element.dataset.view].filter(Boolean).join(" · ");
+    this.corner("side").replaceChildren(letter, side && rest ? ` · ${rest}` : rest);
     const digits = Math.abs(this.window.width) < 20 ? 2 : 0;
     this.corner("window").textContent =
       `W ${this.window.width.toFixed(digits)} L ${this.window.center.toFixed(digits)}${this.inverted ? " inverted" : ""}`;

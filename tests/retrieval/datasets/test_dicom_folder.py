@@ -148,6 +148,68 @@ def test_each_frame_is_a_case(write_dicom: Write, label: Callable[..., Path], tm
     assert (added.added, len(added.known)) == (0, 2)
 
 
+def test_folders_may_be_the_labels(put: Write, tmp_path: Path) -> None:
+    put("normal/IM1", 20, study="1.1", patient="A", BodyPartExamined="HAND")
+    put("Abnormal/DOE^JANE/a.dcm", 210, study="1.2", patient="B")
+    put("Abnormal/DOE^JANE/b.dcm", 220, study="1.2", patient="B")
+    put("elsewhere/c.dcm", 30, study="1.3", patient="C")
+    for layout in (None, "folders", "dicom"):
+        collection = read_collection(tmp_path / "archive", layout, keep_identifiers=layout == "dicom")
+        assert collection.layout == "dicom"
+        assert bool(collection.site) == (layout != "dicom")
+        assert sorted((case.label, case.part) for case in collection.cases) == [(0, "hand"), (1, ""), (1, "")]
+        assert len({case.study for case in collection.cases}) == 2
+        (unlabelled,) = (notice for notice in collection.notices if notice.code == Code.UNLABELLED)
+        assert unlabelled.detail == {"count": 1, "studies": 1}
+        assert not any("JANE" in note for note in collection.notes)
+
+
+def test_folders_of_splits_and_of_other_labels(put: Write, tmp_path: Path) -> None:
+    put("train/fracture/1", 20, study="1.1", patient="A")
+    put("val/no/1", 20, study="1.2", patient="B")
+    put("no/test/1", 20, study="1.3", patient="C")
+    put("fracture/test/1", 20, study="1.4", patient="D")
+    meanings = {"fracture": 1, "no": 0}
+    cases = read_collection(tmp_path / "archive", labels_are=meanings, keep_identifiers=True).cases
+    assert {case.study: (case.label, case.split) for case in cases} == {
+        "1.1": (1, "train"),
+        "1.2": (0, "valid"),
+        "1.3": (0, "test"),
+        "1.4": (1, "test"),
+    }
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_study_in_folders_of_both_labels_is_refused(put: Write, tmp_path: Path, copied: bool) -> None:
+    one = put("normal/1.dcm", 20, study="1.1", patient="DOE")
+    put("normal/2.dcm", 20, study="1.2", patient="ROE")
+    other = put("abnormal/1.dcm", 21, study="1.1", patient="DOE")
+    if copied:
+        other.write_bytes(one.read_bytes())
+    with pytest.raises(CollectionError, match="folders of both labels: 1 of 2") as caught:
+        read_collection(tmp_path / "archive")
+    assert "1.1" not in str(caught.value)
+
+
+def test_a_table_counts_more_than_folders(put: Write, label: Callable[..., Path], tmp_path: Path) -> None:
+    put("normal/1.dcm", 20, study="1.1", patient="A")
+    put("abnormal/1.dcm", 21, study="1.2", patient="B")
+    label("1.1,abnormal", "1.2,abnormal")
+    assert [case.label for case in read_collection(tmp_path / "archive").cases] == [1, 1]
+    table = label("1.1,normal", "1.2,normal", name="other.csv")
+    assert [case.label for case in read_collection(tmp_path / "archive", labels=table).cases] == [0, 0]
+
+
+def test_dicom_among_image_files_is_counted(put: Write, square: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("archive/normal/1.png", "archive/abnormal/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        square(name, 100)
+    put("abnormal/1.dcm", 21, study="1.1")
+    collection = read_collection(tmp_path / "archive")
+    assert (collection.layout, len(collection.cases)) == ("folders", 2)
+    assert [notice.detail["count"] for notice in collection.notices if notice.code == Code.DICOM_LEFT_OUT] == [1]
+
+
 def test_dicomdir() -> None:
     folder = FILES / "dicomdirtests"
     table = folder.parent / "none.csv"

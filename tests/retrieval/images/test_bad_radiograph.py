@@ -315,13 +315,6 @@ def test_whatever_the_bytes_one_sentence_or_a_picture(kind: str, changes: list[t
         assert found.pixels.shape[2:] in ((), (3,))
 
 
-def test_grey_with_alpha_in_a_tiff_is_refused() -> None:
-    tags = ((256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 200), (277, 2), (278, 1), (279, 2), (338, 2))
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    data = (b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)).ljust(200, b"\0") + b"\x80\x10"
-    assert "it has an alpha channel beside grey" in refusal_of(data)
-
-
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -387,7 +387,7 @@ def test_compressed_frames_that_cannot_be_right(write_dicom: Write) -> None:
 def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> None:
     long = table(np.zeros(2**16, np.uint16), 16)
     sequence = pydicom.Sequence([long[0]] * 40)
-    assert "lookup tables that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
+    assert "functional groups that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
     short = table(np.zeros(9, np.uint16), 16)
     short[0].LUTDescriptor = [99, 0, 16]
     assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), ModalityLUTSequence=short))
@@ -564,3 +564,96 @@ def test_pictures_that_are_not_exchanged(write_dicom: Write, pattern: str, turne
     }
     picture = values[pattern].astype(np.uint8)
     assert read(write_dicom("q.dcm", np.ascontiguousarray(picture.T) if turned else picture))[1] == []
+
+
+def test_windows_of_functional_groups(write_dicom: Write) -> None:
+    """Each frame has its own window; the rescale and the spacing of all frames are in the shared group."""
+    values = np.stack([arm(), arm()[::-1]])
+    windows = [{"WindowCenter": 2048, "WindowWidth": 4096}, {"WindowCenter": 1800, "WindowWidth": 3000}]
+    shared = {"RescaleSlope": -1, "RescaleIntercept": 4095}
+    want = [
+        read(write_dicom("one.dcm", frame, BitsStored=12, PixelSpacing=[0.2, 0.1], **window, **shared))[0]
+        for frame, window in zip(values, windows, strict=True)
+    ]
+    path = write_dicom("q.dcm", values, BitsStored=12, SOPClassUID="1.2.840.10008.5.1.4.1.1.7.3")
+    ds = pydicom.dcmread(path)
+    ds.SharedFunctionalGroupsSequence = [
+        group(PixelValueTransformationSequence=shared, PixelMeasuresSequence={"PixelSpacing": [0.2, 0.1]})
+    ]
+    ds.PerFrameFunctionalGroupsSequence = [group(FrameVOILUTSequence=window) for window in windows]
+    ds.save_as(path)
+    for frame, picture in zip(read_frames(path), want, strict=True):
+        np.testing.assert_array_equal(frame.pixels, picture)
+        assert frame.notices == ()
+    grey, pixels = read_values(path.read_bytes(), 2, MAX_BYTES, MAX_PIXELS)
+    np.testing.assert_array_equal(pixels, want[1])
+    assert (grey.windows[0].center, grey.windows[0].width, grey.values.shape) == (1800, 3000, want[1].shape)
+    ds.WindowCenter, ds.WindowWidth = 2048, 4096  # the header's own counts more
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_frames(path)[0].pixels, want[0])
+    assert not np.array_equal(read_frames(path)[1].pixels, want[1])
+
+
+def group(**sequences: dict[str, Any]) -> Any:
+    """A functional group of sequences of one item each."""
+    item = pydicom.Dataset()
+    for keyword, elements in sequences.items():
+        inner = pydicom.Dataset()
+        for name, value in elements.items():
+            setattr(inner, name, value)
+        setattr(item, keyword, [inner])
+    return item
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 11])
+def test_values_of_more_bits_in_a_steep_picture(write_dicom: Write, bits: int) -> None:
+    """Hard edges are larger than what fewer bits can hold, and the values go on all the same."""
+    values = arm(4000, 480, 360)
+    values[:, ::60] = 4000
+    values[60:64] = 10
+    want, _ = read(write_dicom("r.dcm", values, **FULL))
+    pixels, codes = read(write_dicom("q.dcm", values, **FULL | {"BitsStored": bits}))
+    np.testing.assert_array_equal(pixels, want)
+    assert codes == ["values-beyond-bits"]
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_sign_that_the_header_does_not_tell_of(write_dicom: Write, bits: int, compressed: bool) -> None:
+    values = (arm(3400, 240, 180).astype(int) - 1500).astype(np.int16)
+    right, none = read(write_dicom("right.dcm", values, BitsStored=bits))
+    plain = values.view(np.uint16) & np.uint16(2**bits - 1)
+    more: dict[str, Any] = {}
+    if compressed:
+        more = {"syntax": J2K, "frames": [cv2.imencode(".jp2", plain, LOSSLESS)[1].tobytes()]}
+    pixels, codes = read(write_dicom("q.dcm", plain, BitsStored=bits, **more))
+    np.testing.assert_array_equal(pixels, right)
+    assert (codes, none) == (["contradictory-bits"], [])
+
+
+@pytest.mark.parametrize("kind", ["frame", "marker", "two values", "noise"])
+def test_white_beside_black_is_no_missing_sign(write_dicom: Write, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    values = arm(1500, 240, 180)
+    values[values < 200] = 0
+    if kind == "frame":
+        values[:12], values[:, -9:] = 4095, 4095
+    elif kind == "marker":
+        cv2.rectangle(mark := np.zeros(values.shape, np.uint8), (10, 10), (40, 80), 1, 3)
+        values[mark > 0] = 4095
+    elif kind == "two values":
+        values = np.where(values > 500, 4095, 0).astype(np.uint16)
+    else:
+        values = rng.integers(0, 4096, values.shape).astype(np.uint16)
+    _, codes = read(write_dicom("q.dcm", values, **FULL))
+    assert "contradictory-bits" not in codes
+
+
+def test_a_window_of_fewer_bits_for_a_narrow_limb(write_dicom: Write) -> None:
+    """The limb is an eighth of the pixels, and all of it white."""
+    values = arm(3200, 240, 180) // 20
+    values[:, 70:93] = np.linspace(400, 4000, 240, dtype=np.uint16)[:, None]
+    _, codes = read(write_dicom("q.dcm", values, BitsStored=12, WindowCenter=128, WindowWidth=256))
+    assert codes == ["unfit-window"]
+    _, codes = read(write_dicom("r.dcm", values, BitsStored=12, WindowCenter=1900, WindowWidth=3800))
+    assert codes == []

@@ -103,16 +103,24 @@ def test_one_bit() -> None:
     np.testing.assert_array_equal(decode_radiograph(png(bits, 1, 0)).pixels, want)
 
 
+CMYK = base64.b64decode(
+    "/9j/7gAOQWRvYmUAZAAAAAAA/9sAQwADAgIDAgIDAwMDBAMDBAUIBQUEBAUKBwcGCAwKDAwLCgsLDQ4SEA0OEQ4LCxAWEBETFBUVFQwPFxgW"
+    "FBgSFBUU/8AAFAgACAAIBEMRAE0RAFkRAEsRAP/EABYAAQEBAAAAAAAAAAAAAAAAAAkCCP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAOBEMA"
+    "TQBZAEsAAD8AVNAqmqH/2Q=="
+)
+
+
 def test_cmyk_jpeg() -> None:
     """8 x 8 pixels of cyan 0, magenta 128, yellow 255, black 64, so red 191 and green 191 * 127 / 255."""
-    data = base64.b64decode(
-        "/9j/7gAOQWRvYmUAZAAAAAAA/9sAQwADAgIDAgIDAwMDBAMDBAUIBQUEBAUKBwcGCAwKDAwLCgsLDQ4SEA0OEQ4LCxAWEBETFBUVFQwPFxgW"
-        "FBgSFBUU/8AAFAgACAAIBEMRAE0RAFkRAEsRAP/EABYAAQEBAAAAAAAAAAAAAAAAAAkCCP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAOBEMA"
-        "TQBZAEsAAD8AVNAqmqH/2Q=="
-    )
-    pixels = decode_radiograph(data).pixels
+    pixels = decode_radiograph(CMYK).pixels
     assert pixels.shape == (8, 8, 3)
     assert np.abs(pixels.astype(int) - (0, 95, 191)).max() <= 2
+
+
+def test_cmyk_of_unknown_polarity_is_refused() -> None:
+    unmarked = CMYK[:2] + CMYK[18:]  # without Adobe's segment
+    with pytest.raises(RadiographError, match="does not say whether their zero is white"):
+        decode_radiograph(unmarked)
 
 
 # Deeper pixels

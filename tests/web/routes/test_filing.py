@@ -37,6 +37,9 @@ def test_an_indexed_study_is_asked_about_without_its_patient(client: httpx.Clien
     assert answer["notices"][0]["code"] == "indexed-study"
     again = client.get(answer["remembered"]["study"], params={"k": 2}).json()
     assert again["cases"] == answer["cases"]
+    name = answer["remembered"]["study"].rpartition("/")[2]
+    assert f'"/studies/{name}">Back' in client.get("/indexed", params={"case": "s3-1.png", "back": name}).text
+    assert "Back" not in client.get("/indexed", params={"case": "s3-1.png", "back": "forgotten"}).text
     assert client.get(answer["views"][0]["heatmap"]).json()["error"].endswith("its heatmap needs --files")
     assert "remembered" not in client.post("/api/cases/s1-2.png/search").json()
     assert client.post("/api/cases/nowhere.png/search").status_code == 404
@@ -51,8 +54,11 @@ def test_with_files_it_has_heatmaps(serve: Serve) -> None:
 def test_a_filed_study_is_found_and_undone(serve: Serve, png: Png, place: Path) -> None:
     base = serve(allow_filing=True)
     name = remembered(base, png(128))
-    filed = change(base, "studies", remembered=name, label="abnormal", study="s9", patient="eve", note="CT").json()
+    named = {"study": "s9", "patient": "eve", "note": "CT", "finding": "fracture; plate"}
+    filed = change(base, "studies", remembered=name, label="abnormal", **named).json()
     assert (filed["action"], filed["study"], filed["label"], filed["note"]) == ("file", "s9", "abnormal", "CT")
+    assert filed["finding"] == "fracture; plate"
+    assert "fracture; plate" in httpx.get(f"{base}/filing").text
     nearest = httpx.post(f"{base}/api/search", files={"files": png(129)}, timeout=60).json()["cases"][0]
     assert (nearest["study"], nearest["label"]) == ("s9", "abnormal")
     assert change(base, "studies", remembered=name, label="normal").status_code == 409
@@ -60,6 +66,7 @@ def test_a_filed_study_is_found_and_undone(serve: Serve, png: Png, place: Path) 
     assert change(base, "aside", study="s1", reason="a toe").json()["cases"] == 2
     listed = httpx.get(f"{base}/api/filing").json()
     assert [item["action"] for item in listed] == ["set-aside", "relabel", "file"]
+    assert [item["finding"] for item in listed] == ["", "fracture; plate", "fracture; plate"]
     assert [change(base, "undo").json()["action"] for _ in listed] == ["set-aside", "relabel", "file"]
     assert change(base, "undo").status_code == 409
     with IndexReader.open(place) as reader:
