@@ -80,12 +80,12 @@ def filed(index: IndexFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"schema": "mura-search/filed/1", "changes": [asdict(change) for change in changes]})
         return
-    table = bare_table("change", "at", "what", "study", "label", "findings", "note")
+    with_findings = any(change.finding for change in changes)
+    table = bare_table("change", "at", "what", "study", "label", *(["findings"] if with_findings else []), "note")
     for change in changes:
         labels = " to ".join(filter(None, (change.former, change.label)))
-        table.add_row(
-            str(change.generation), change.at, change.action, change.study, labels, change.finding, change.note
-        )
+        findings = [change.finding] if with_findings else []
+        table.add_row(str(change.generation), change.at, change.action, change.study, labels, *findings, change.note)
     standard_output().print(table)
 
 

@@ -195,7 +195,7 @@ def test_several_studies_are_refused_unless_they_are_one(run: Run, place: Path, 
     assert "mura-search worklist FOLDER" in result.stderr
     result = run(one, two, "--index", place, "--one-study")
     assert result.exit_code == 0
-    assert "of more than one patient" in result.stdout
+    assert "of several patients" in result.stdout
 
 
 def test_a_report_ends_in_html(run: Run, place: Path, square: Square, tmp_path: Path) -> None:

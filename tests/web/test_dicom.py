@@ -169,7 +169,7 @@ def test_no_value_of_a_header_gets_out(serve: Serve, dicom_bytes: Bytes, caplog:
             one_study="true",
             heatmap="true",
         )
-        assert any("more than one patient" in warning for warning in answer.json()["warnings"])
+        assert any("of several patients" in warning for warning in answer.json()["warnings"])
         study = answer.json()["remembered"]["study"]
         page = client.post("/search", files={"files": whole}, data={"heatmap": "true"}, follow_redirects=True)
         report = client.get(study.removeprefix("/api") + "/report")

@@ -303,7 +303,7 @@ def test_views_of_two_patients_or_studies_are_refused(place: Path, put: Write) -
             searcher.search([views[0], other])
         answer = searcher.search(views, one_study=True)
         assert Code.SEVERAL_PATIENTS in [notice.code for notice in answer.notices]
-        assert not any("more than one patient" in warning for warning in searcher.search(views[0]).warnings)
+        assert not any("several patients" in warning for warning in searcher.search(views[0]).warnings)
 
 
 def test_kept_identifiers_leave_the_own_patient_out_as_well(
