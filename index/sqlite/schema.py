@@ -157,4 +157,4 @@ def blob_crc(row: int, blob: bytes) -> int:
 
 def intact(row: Row) -> bool:
     """Whether (row, blob, crc, ...) is what was written."""
-    return isinstance(row[1], bytes) and blob_crc(row[0], row[1]) == row[2]
+    return isinstance(row[0], int) and isinstance(row[1], bytes) and blob_crc(row[0], row[1]) == row[2]

@@ -146,6 +146,16 @@ def test_a_blob_that_is_not_the_one_written(place: Path, sample: Sample, table: 
             folder.thumbnail(sample[0][2].case)
 
 
+@pytest.mark.parametrize("table", [b"embeddings", b"thumbnails", b"removed", b"cases"])
+def test_a_row_number_that_the_structure_no_longer_keeps(place: Path, table: bytes) -> None:
+    file = place / "cases.sqlite"
+    data = bytearray(file.read_bytes())
+    at = data.index(b"INTEGER", data.index(b"CREATE TABLE " + table))
+    data[at] ^= 1  # the column is then one of its own, which is empty
+    file.write_bytes(data)
+    assert_refused(place, "cases.sqlite", IndexFailure)
+
+
 @pytest.mark.repeated
 @given(st.data())
 @settings(max_examples=repetitions(120, 2000), deadline=None)
