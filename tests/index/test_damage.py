@@ -150,8 +150,8 @@ def test_a_blob_that_is_not_the_one_written(place: Path, sample: Sample, table: 
 def test_a_row_number_that_the_structure_no_longer_keeps(place: Path, table: bytes) -> None:
     file = place / "cases.sqlite"
     data = bytearray(file.read_bytes())
-    at = data.index(b"INTEGER", data.index(b"CREATE TABLE " + table))
-    data[at] ^= 1  # the column is then one of its own, which is empty
+    at = data.index(b"PRIMARY", data.index(b"CREATE TABLE " + table))
+    data[at] ^= 1  # the column is then none that SQLite numbers, and empty
     file.write_bytes(data)
     assert_refused(place, "cases.sqlite", IndexFailure)
 
