@@ -146,7 +146,7 @@ def test_a_blob_that_is_not_the_one_written(place: Path, sample: Sample, table: 
             folder.thumbnail(sample[0][2].case)
 
 
-@pytest.mark.parametrize("table", [b"embeddings", b"thumbnails", b"removed", b"cases"])
+@pytest.mark.parametrize("table", [b"embeddings", b"thumbnails", b"cases"])
 def test_a_row_number_that_the_structure_no_longer_keeps(place: Path, table: bytes) -> None:
     file = place / "cases.sqlite"
     data = bytearray(file.read_bytes())
