@@ -293,7 +293,7 @@ def other_collection(data: Path, cases: Sequence[Case], rows: Floats, size: int)
     found, measures = [], []
     for case in read_collection(data).cases:
         try:
-            measures.append(measure(read_radiograph(Path(case.path)).pixels, size))
+            measures.append(measure(read_radiograph(Path(case.path), case.case).pixels, size))
         except RadiographError as error:
             print(f"left out: {error}")
             continue
