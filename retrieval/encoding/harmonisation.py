@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 def covariates(measures: Sequence[Measures]) -> Floats:
     """Sharpness and the logarithm of noise of N radiographs, (N, 2).
 
-    Contrast, range, and white and black shares are no covariates: text and borders change them, too, and no score.
+    Contrast, range, and the shares of white and black are left out: text and borders change them as processing does.
     """
     return np.array([(own.sharpness, np.log(own.noise + _LEAST_NOISE)) for own in measures], np.float64).reshape(-1, 2)
 
