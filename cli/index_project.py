@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import print_result, progress
+from cli.console import print_result, stages
 from cli.options.common import AsJson, IndexFolder, index_path
 
 __all__ = ["project"]
@@ -28,7 +28,7 @@ def project(
 
     if method not in {None, *METHODS}:
         raise typer.BadParameter(f"--method is one of {', '.join(METHODS)}, not {method}")
-    with progress("comparing") as show:
+    with stages("placing") as show:
         made = project_index(index_path(index), method=method, seed=seed, progress=show)
     text = f"Placed {made.studies:,} studies on the map by {made.method}, in {made.seconds:.1f} s."
     print_result(as_json, "mura-search/projection/1", asdict(made), text)

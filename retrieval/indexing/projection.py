@@ -1,17 +1,19 @@
 """The map of an index: a place in the plane for each study, so that studies that look alike lie close together.
 
 N studies, D numbers of an embedding. The mean embeddings of the studies are reduced to at most 50 numbers by principal
-components, and these to two by t-SNE (van der Maaten and Hinton 2008) with scikit-learn, or to the first two principal
-components. Distances on the map say who is next to whom; large ones mean nothing.
+components, and these to two by t-SNE (van der Maaten and Hinton 2008) with openTSNE (Policar et al. 2024), or to the
+first two principal components. Distances on the map say who is next to whom; large ones mean nothing.
 
 With each place the index keeps the classifier's probability of the study and the vote of the others, without its own
 patient. So the map can show where the two disagree.
 """
 
+import os
 import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from math import isnan
 from pathlib import Path
@@ -31,9 +33,12 @@ __all__ = ["METHODS", "Place", "Projection", "project_index", "project_rows", "s
 METHODS = ("tsne", "pca")
 COMPONENTS = 50
 _FORMAT = struct.Struct("<4f")  # x, y, the classifier's probability, the vote (NaN for none)
+EXAGGERATED, ITERATIONS = 250, 500  # of t-SNE: with neighbours drawn together, and without
+_EVERY = 10  # iterations between two calls of `progress`
 _AT_ONCE = 256  # studies that are searched for together
 
 Floats = NDArray[np.float32]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +61,18 @@ class Projection:
     seconds: float
 
 
-def project_rows(embeddings: Floats, method: str = "pca", seed: int = 0) -> Floats:
+def project_rows(embeddings: Floats, method: str = "pca", seed: int = 0, progress: Progress | None = None) -> Floats:
     """The places (N, 2) of embeddings (N, D), each axis from 0 to 1; the same seed gives the same map.
 
-    Raises ValueError for an unknown method, MissingExtra for t-SNE without scikit-learn.
+    `progress` is called with (iterations done, all) of t-SNE. Raises ValueError for an unknown method, MissingExtra for
+    t-SNE without openTSNE.
     """
     if method not in METHODS:
         raise ValueError(f"a method is one of {', '.join(METHODS)}, not {method}")
     components = _principal(np.asarray(embeddings, np.float64), COMPONENTS)
     places = components[:, :2]
     if method == "tsne" and len(embeddings) > 3:
-        places = _tsne(components, seed)
+        places = _tsne(components, seed, progress)
     low, high = places.min(0, initial=np.inf), places.max(0, initial=-np.inf)
     span = np.where(high > low, high - low, 1.0)
     return np.asarray(np.where(high > low, (places - low) / span, 0.5), np.float32)
@@ -77,14 +83,15 @@ def project_index(
     *,
     method: str | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Projection:
-    """Make the map of an index and keep it there. method: by default t-SNE if scikit-learn is installed.
+    """Make the map of an index and keep it there. method: by default t-SNE if openTSNE is installed.
 
-    `progress` is called with (studies done, all). Raises IndexFailure, also if the index is changed meanwhile.
+    `progress` is called with ("placing", iterations of t-SNE done, all) and with ("comparing", studies done, all). An
+    interruption leaves the index as it was. Raises IndexFailure, also if the index is changed meanwhile.
     """
     started = time.perf_counter()
-    chosen = method or ("tsne" if find_spec("sklearn") else "pca")
+    chosen = method or ("tsne" if find_spec("openTSNE") else "pca")
     with Searcher.open(path) as searcher:
         cases, embeddings = searcher.index.cases(), searcher.index.embeddings()
         rows = _rows_by_study(cases)
@@ -92,10 +99,10 @@ def project_index(
             raise IndexFailure(f"{path} holds no study to place on a map")
         means = np.stack([embeddings[own].mean(0) for own in rows.values()])
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        places = project_rows(means, chosen, seed)
+        places = project_rows(means, chosen, seed, partial(progress, "placing") if progress else None)
         probabilities = searcher.rules.probabilities(searcher.index.logits(), embeddings)
         classifier = [float(probabilities[own].mean()) for own in rows.values()]
-        votes = _votes(searcher, cases, embeddings, rows, progress)
+        votes = _votes(searcher, cases, embeddings, rows, partial(progress, "comparing") if progress else None)
     data: dict[str, bytes] = {}
     for (study, own), place, probability in zip(rows.items(), places, classifier, strict=True):
         vote = votes[study]
@@ -131,7 +138,7 @@ def _votes(
     cases: Sequence[Case],
     embeddings: Floats,
     rows: dict[str, list[int]],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> dict[str, float | None]:
     """The vote on each study, without its own patient."""
     votes: dict[str, float | None] = {}
@@ -161,12 +168,25 @@ def _principal(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     return np.pad(components, ((0, 0), (0, max(0, 2 - components.shape[1]))))
 
 
-def _tsne(components: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def _tsne(components: NDArray[np.float64], seed: int, progress: Progress | None) -> NDArray[np.float64]:
+    """The places (N, 2) by t-SNE of components (N, C), from the first two of these, N at least 4."""
     try:
-        from sklearn.manifold import TSNE
+        from openTSNE import TSNEEmbedding
+        from openTSNE.affinity import PerplexityBasedNN
     except ImportError as error:
-        raise MissingExtra("scikit-learn", "analysis") from error
+        raise MissingExtra("openTSNE", "analysis") from error
+
+    def tell(iteration: int, _divergence: float, _places: object, before: int = 0) -> None:
+        if progress:
+            progress(before + iteration, EXAGGERATED + ITERATIONS)
+
+    jobs = os.cpu_count() or 1
     perplexity = min(30.0, max(1.0, (len(components) - 1) / 3))
+    affinities = PerplexityBasedNN(components, perplexity, n_jobs=jobs, random_state=seed)
     start = components[:, :2] / max(float(components[:, 0].std()), 1e-12) * 1e-4
-    made = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(components)
-    return np.asarray(made, np.float64)
+    made = TSNEEmbedding(start, affinities, n_jobs=jobs, random_state=seed)
+    told = {"callbacks": tell, "callbacks_every_iters": _EVERY}
+    made.optimize(EXAGGERATED, inplace=True, exaggeration=12, momentum=0.5, **told)
+    told["callbacks"] = partial(tell, before=EXAGGERATED)
+    made.optimize(ITERATIONS, inplace=True, momentum=0.8, **told)
+    return np.array(made, np.float64)

@@ -34,7 +34,7 @@ def place(squares: Callable[..., Collection], model: Path, tmp_path: Path) -> Pa
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_groups_stay_apart_and_a_seed_gives_the_same_map(method: str) -> None:
     if method == "tsne":
-        pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+        pytest.importorskip("openTSNE", reason="openTSNE is not installed")
     rng = np.random.default_rng(1)
     groups = np.repeat([0, 1], 40)
     rows = (rng.normal(0, 0.1, (80, 60)) + groups[:, None] * np.ones(60)).astype(np.float32)
@@ -99,11 +99,31 @@ def test_what_is_added_has_no_place_and_what_is_removed_none_any_more(
 def test_a_change_meanwhile_is_noticed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = projection.project_rows
 
-    def change(embeddings: "projection.Floats", method: str, seed: int) -> "projection.Floats":
+    def change(embeddings: "projection.Floats", method: str, *others: object) -> "projection.Floats":
         with IndexWriter.open(place) as writer:
             writer.relabel("s1", 1)
-        return whole(embeddings, method, seed)
+        return whole(embeddings, method)
 
     monkeypatch.setattr(projection, "project_rows", change)
     with pytest.raises(IndexFailure, match=r"changed (meanwhile|while its map was made)"):
         project_index(place, method="pca")
+
+
+def test_an_interruption_leaves_the_index_as_it_was(place: Path) -> None:
+    pytest.importorskip("openTSNE", reason="openTSNE is not installed")
+    seen: list[tuple[str, int, int]] = []
+
+    def interrupt(*done: object) -> None:
+        seen.append(done)  # type: ignore[arg-type]  # what a progress function gets
+        if len(seen) == 30:
+            raise KeyboardInterrupt
+
+    with IndexReader.open(place) as reader:
+        before = reader.generation
+    with pytest.raises(KeyboardInterrupt):
+        project_index(place, method="tsne", progress=interrupt)
+    assert seen[0] == ("placing", 10, 750)
+    assert seen[-1] == ("placing", 300, 750)
+    with IndexReader.open(place) as reader:
+        assert stored_places(reader) == {}
+        assert reader.generation == before
