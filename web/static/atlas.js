@@ -447,7 +447,7 @@ try {
   const study = canvas.dataset.query;
   if (study) {
     ({ views: query } = await json(`/api/atlas/place?${new URLSearchParams({ study })}`));
-    say("The cross marks the study that you asked about");
+    say(query.length > 1 ? "The crosses mark the views that you asked about" : "The cross marks the study that you asked about");
     fresh();
   }
 } catch (error) {

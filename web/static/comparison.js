@@ -22,6 +22,7 @@ export function makeComparison(content, go) {
 function neighbours(head, go) {
   const links = [...document.querySelectorAll(".gallery [data-compare]")];
   const at = links.findIndex((link) => new URL(link.href).searchParams.get("case") === head.dataset.case);
+  head.querySelector("#comparison-rank").textContent = at < 0 ? "" : `${at + 1} of ${links.length}`;
   for (const button of head.querySelectorAll("[data-neighbour]")) {
     const link = at < 0 ? undefined : links[at + Number(button.dataset.neighbour)];
     button.hidden = !links.length;
