@@ -83,6 +83,7 @@ def test_a_wedge_of_known_greys_is_shown_by_one_linear_step(
             drag(page, 60, -25)
         else:
             page.locator('[data-tool="preset"]').select_option(name)
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")  # it is painted
         center, width = window_of(page)
         expected = [shown(value, center, width, inverted) for value in values]
         # The window is shown in whole numbers, so a level may differ by what half of one makes.
