@@ -143,13 +143,13 @@ def draw_terminal(folder: Path) -> None:
     def paced(found: re.Match[str]) -> str:
         line = int(found[1])
         if not line:
-            return f'{found[0]} class="typed"'
+            return f'{found[0]} style="animation:type {TYPING}s steps(40) backwards"'
         return f'{found[0]} style="animation:show .01s {TYPING + 0.5 + PACE * line:.2f}s backwards"'
 
     # An unmoving viewer shows all lines: only before its time is a line hidden.
     motion = (
         "@keyframes show{from{opacity:0}to{opacity:1}} @keyframes type{from{clip-path:inset(0 100% 0 0)}"
-        f"to{{clip-path:inset(0 0 0 0)}}}} .typed{{animation:type {TYPING}s steps(40) backwards}} "
+        "to{clip-path:inset(0 0 0 0)}} "
         "@media (prefers-reduced-motion:reduce){text{animation:none!important}}"
     )
     text = re.sub(r'clip-path="url\(#[\w-]+-line-(\d+)\)"', paced, text).replace("<style>", f"<style>{motion} ", 1)

@@ -6,8 +6,10 @@ python docs/pictures.py [DATA INDEX]
 import io
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -76,8 +78,14 @@ def answer_of(files: Sequence[Path], index: Path, console: Console) -> None:
     """Print the answer about a study, which names no folder of this machine."""
     with Searcher.open(index) as searcher:
         answer = searcher.search(files)
-    answer = replace(answer, cases=tuple(replace(case, path=Path(case.case).name) for case in answer.cases))
-    print_answer(answer, console)
+    paths = [Path(*Path(case.case).parts[-3:]) for case in answer.cases]
+    cases = zip(answer.cases, paths, strict=True)
+    answer = replace(answer, cases=tuple(replace(case, path=str(path)) for case, path in cases))
+    with TemporaryDirectory() as folder, chdir(folder):  # where these files are, so that none is called missing
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        print_answer(answer, console)
 
 
 def recorded() -> Console:

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from typer.main import get_command
 
 from cli.main import app
+from retrieval.encoding.bundle import BUNDLED, Bundle
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -88,6 +90,14 @@ def test_links_and_named_files_exist(page: Path) -> None:
     named = re.findall(rf"\b((?:{folders})/[\w/.-]+\.(?:py|md|toml|csv|json|svg))\b", text)
     if page.name != "CHANGELOG.md":
         assert [file for file in named if not (ROOT / file).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["answer.svg", "terminal.svg"])
+def test_a_recorded_answer_can_be_shown_and_is_of_the_bundled_model(name: str) -> None:
+    text = "".join(ET.parse(DOCS / name).getroot().itertext()).replace("\xa0", " ")
+    bundle = Bundle.open(BUNDLED)
+    assert f"Model {bundle.name} ({bundle.sha256[:8]})" in text
+    assert "(missing)" not in text
 
 
 def test_the_index_leads_to_every_page() -> None:
