@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
@@ -200,3 +201,31 @@ def test_times_of_the_worklist_are_of_the_readers_clock(serve: Serve, open_page:
     hours, minutes = map(int, moment[11:16].split(":"))
     there = (60 * hours + minutes + 330) % 1440
     expect(time).to_have_text(re.compile(f"{there // 60:02d}:{there % 60:02d}$"))
+
+
+def test_previews_of_dicom_files_show_the_picture(
+    serve: Serve, open_page: Open, tmp_path: Path, dicom_bytes: Callable[..., bytes]
+) -> None:
+    file = tmp_path / "radiograph.dcm"
+    file.write_bytes(dicom_bytes(np.arange(0, 4096, 4, dtype=np.uint16).reshape(32, 32), BitsStored=12, HighBit=11))
+    page = open_page(serve())
+    ask(page, file)
+    until(lambda: page.locator("#preview img").evaluate_all("all => all.map(one => one.naturalWidth)") == [32])
+
+
+def test_an_answered_study_is_filed_and_undone(serve: Serve, open_page: Open, square: Square, place: Path) -> None:
+    page = open_page(serve(place, allow_filing=True))
+    ask(page, square("query.png", 128))
+    page.locator("#file summary").click()
+    page.locator("#file select").select_option("abnormal")
+    page.get_by_label("Note").fill("seen on CT")
+    page.get_by_role("button", name="File it").click()
+    expect(page.locator(".done")).to_contain_text("The study is filed.")
+    expect(page.get_by_role("row", name="seen on CT")).to_contain_text("abnormal")
+    expect(page.locator(".top")).to_contain_text("5 studies")
+    page.get_by_role("link", name="Back to the answer").click()
+    expect(page.locator("#verdict-title")).to_be_visible()
+    page.get_by_role("link", name="Changes").click()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".done")).to_have_text("The change is undone.")
+    expect(page.locator(".top")).to_contain_text("4 studies")
