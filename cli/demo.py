@@ -2,6 +2,9 @@
 
 import shutil
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -39,7 +42,8 @@ def demo(
             project_demo(folder / "index")
         if serve or open_page:
             note(f"\nOn the page, drop a radiograph that is not indexed, such as {asked}")
-            run_server(folder / "index", ServerOptions(port=port, files=True, open_page=open_page))
+            with making_regions(folder / "index"):
+                run_server(folder / "index", ServerOptions(port=port, files=True, open_page=open_page))
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -56,6 +60,39 @@ def project_demo(index: Path) -> None:
     from retrieval.indexing.projection import project_index
 
     project_index(index, method="pca")
+
+
+class _Stopped(Exception):
+    """The server has ended, and the regions are no longer needed."""
+
+
+@contextmanager
+def making_regions(index: Path) -> Iterator[None]:
+    """Make the regions of the demo's index while the server runs, so that the page starts without waiting for them."""
+    from retrieval.regions import add_regions
+
+    ended = threading.Event()
+
+    def advance(_done: int, _total: int) -> None:
+        if ended.is_set():
+            raise _Stopped
+
+    def work() -> None:
+        try:
+            add_regions(index, progress=advance)
+            note("A region can be searched now: the tool Region of the page, in the next answer.")
+        except _Stopped:
+            pass
+        except MuraSearchError as error:
+            note(f"The regions could not be made: {error}")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def run_demo(folder: Path, patients: int, seed: int, as_json: bool) -> Path:

@@ -3,16 +3,20 @@
 import json
 import re
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
+from cli.demo import making_regions
 from cli.serve import ServerOptions
 from index.reader import IndexReader
-from retrieval.datasets.collection import read_collection
+from retrieval.datasets.collection import Collection, read_collection
 from retrieval.encoding.bundle import BUNDLED
+from retrieval.indexing.build import build_index
 
 Run = Callable[..., Result]
 
@@ -56,6 +60,35 @@ def test_it_serves_what_it_drew_and_leaves_nothing_behind(
     assert asked
     assert Path(asked[1]).is_relative_to(tmp_path / "temporary")
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_regions_are_made_while_the_page_is_served(
+    squares: Callable[..., Collection], model: Path, tmp_path: Path
+) -> None:
+    build_index(squares([("ann", "s1", 0, [20]), ("bob", "s2", 1, [215])]), tmp_path / "index", model=model)
+    with making_regions(tmp_path / "index"):
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            with IndexReader.open(tmp_path / "index") as reader:
+                if reader.has_extra("regions"):
+                    return
+            time.sleep(0.05)
+    raise AssertionError("no regions were made")
+
+
+def test_regions_are_no_longer_made_when_the_server_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[threading.Thread] = []
+
+    def endless(_path: Path, progress: Callable[[int, int], None]) -> None:
+        while True:
+            progress(len(calls), 2)
+            calls.append(threading.current_thread())
+
+    monkeypatch.setattr("retrieval.regions.add_regions", endless)
+    with making_regions(tmp_path):
+        while not calls:
+            time.sleep(0.01)
+    assert not calls[0].is_alive()
 
 
 def test_what_is_kept_needs_an_empty_folder(run: Run, tmp_path: Path) -> None:
