@@ -12,6 +12,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.sync_api import Locator, Page, expect
 
+from retrieval.indexing.projection import project_index
 from retrieval.regions import add_regions
 from tests.web.browsing import CHROMIUM, Open, ask, corner, grey_at, inbox, ranked, read, until
 
@@ -229,3 +230,15 @@ def test_an_answered_study_is_filed_and_undone(serve: Serve, open_page: Open, sq
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".done")).to_have_text("The change is undone.")
     expect(page.locator(".top")).to_contain_text("4 studies")
+
+
+def test_no_page_is_wider_than_a_phone(serve: Serve, open_page: Open, square: Square, place: Path) -> None:
+    project_index(place, method="pca")
+    base = serve(place, allow_filing=True, worklist=inbox(square))
+    page = open_page(base, **PHONE)
+    ranked(page)
+    for path in ("", "worklist", "queue", "filing", "atlas", "indexed?case=s1-1.png", "drift", "docs"):
+        page.goto(f"{base}/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        for link in page.locator(".top :is(a, button):visible").all():
+            expect(link).to_be_in_viewport(ratio=1)
