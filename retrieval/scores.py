@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.answer import ClassifierAnswer, Familiarity, FindingShare, SimilarCase, ViewAnswer, VoteAnswer
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.answer import FindingShare
 from retrieval.datasets.collection import Collection
 from retrieval.decision.findings import names_of

@@ -17,7 +17,8 @@ from index.case import Case
 from index.errors import IndexBusy, IndexFailure, IndexMissing, MissingExtra
 from index.frozen import FrozenReader
 from index.generation import Generation
-from index.reader import Hit, IndexReader
+from index.hits import Hit
+from index.reader import IndexReader
 from index.sqlite.reader import CaseReader
 from index.writer import IndexWriter
 
@@ -325,11 +326,11 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_not_called_damaged(
             return False
         return True
 
-    monkeypatch.setattr("index.reader.check_bytes", replaced)
+    monkeypatch.setattr("index.opening.check_bytes", replaced)
     with IndexReader.open(place) as folder:
         assert folder.cases() == cases[:5]
     assert len(asked) == 2
-    monkeypatch.setattr("index.reader.check_bytes", lambda *_: False)
+    monkeypatch.setattr("index.opening.check_bytes", lambda *_: False)
     with IndexReader.open(place) as folder:  # every record has its checksum: the sums are stale
         assert folder.cases() == cases[:5]
 
@@ -369,13 +370,13 @@ def test_an_index_that_is_replaced_at_every_attempt_is_busy(place: Path, monkeyp
         (place / "new").replace(place / "cases.sqlite")
         return False
 
-    monkeypatch.setattr("index.reader.check_bytes", replaced)
+    monkeypatch.setattr("index.opening.check_bytes", replaced)
     with pytest.raises(IndexBusy, match="replaced faster than it can be opened"):
         IndexReader.open(place)
 
 
 def test_what_is_kept_in_memory_is_bounded(template: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.reader.REMEMBERED", 5)
+    monkeypatch.setattr("index.hits.REMEMBERED", 5)
     monkeypatch.setattr("index.generation.MASKS", 2)
     with IndexReader.open(template) as reader:
         for row in range(60):

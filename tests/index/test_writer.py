@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexMissing
+from index.merge import Merged
 from index.reader import IndexReader
 from index.vectors.vector_file import VectorFile
-from index.writer import IndexWriter, Merged
+from index.writer import IndexWriter
 
 Sample = tuple[list[Case], NDArray[np.float32], list[bytes], NDArray[np.float32]]
 Write = Callable[[Path, Sample], Path]
