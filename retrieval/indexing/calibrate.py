@@ -44,11 +44,11 @@ from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.probes import Appearance
 from retrieval.errors import CollectionError
+from retrieval.index_rules import RULES_SINCE, stored_rules
 from retrieval.indexing.build import encode_remaining, fingerprint, resumed_cases, with_classifier
 from retrieval.indexing.update import require_same_site
 from retrieval.notices import Notice
 from retrieval.own_patients import stored_prefixes
-from retrieval.searcher import RULES_SINCE, stored_rules
 from retrieval.wording import listed
 
 __all__ = ["CalibrationReport", "calibrate_index", "calibrated", "undo_calibration"]

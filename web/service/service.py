@@ -31,6 +31,7 @@ from retrieval.images.radiograph import Radiograph, memory_to_decode, read_radio
 from retrieval.images.windows import GreyValues
 from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice
+from retrieval.one_study import several
 from retrieval.query import Original, View, distinct_views, frame_notices, frame_views, left_out, mura_patient
 from retrieval.searcher import Searcher
 from web.errors import SEVERAL_STUDIES, Refused
@@ -345,9 +346,9 @@ class Service:
             views, pictures, notices = await self._read(sources, searcher, share)
             former = self.studies.get(question.add_to) if question.add_to else None
             together = [*former.views, *views] if former else views
-            if question.one_study == "false" and (several := await self._in_thread(searcher.several, together)):
+            if question.one_study == "false" and (known := await self._in_thread(several, searcher.index, together)):
                 raise Refused(
-                    422, f"the radiographs are of {several}: ask about one study at a time, or say that they are one "
+                    422, f"the radiographs are of {known}: ask about one study at a time, or say that they are one "
                     "study (one_study=true)", kind=SEVERAL_STUDIES,
                 )  # fmt: skip
             encoded = await self.batcher.encode(searcher.encoder, pictures)

@@ -17,11 +17,12 @@ from retrieval.encoding.batches import file_digest
 from retrieval.errors import CollectionError
 from retrieval.images.measures import MEASURES
 from retrieval.images.radiograph import read_radiograph
+from retrieval.index_rules import stored_rules
 from retrieval.indexing.build import build_index
 from retrieval.indexing.calibrate import calibrate_index, undo_calibration
 from retrieval.indexing.update import add_to_index
 from retrieval.kept_evaluation import KeptEvaluation
-from retrieval.searcher import Searcher, stored_rules
+from retrieval.searcher import Searcher
 
 Squares = Callable[..., Collection]
 
