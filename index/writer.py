@@ -101,7 +101,8 @@ class IndexWriter(Closing):
     def metadata(self, key: str) -> object | None:
         """A JSON value stored when the index was built, as `IndexReader.metadata` gives it."""
         with self._database.transaction():
-            return self._database.metadata()["values"].get(key)  # type: ignore[no-any-return]
+            value: object | None = self._database.metadata()["values"].get(key)
+        return value
 
     def cases(self) -> list[Case]:
         """All cases, in row order."""

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,16 +82,13 @@ class Searcher:
         started = time.perf_counter()
         path = default_index() if index is None else Path(index)
         require_index(path)
-        with ThreadPoolExecutor(1) as thread:  # the model loads while this thread imports FAISS and checks the cases
-            loading = thread.submit(Encoder.open, path / MODEL)
-            reader = IndexReader.open(path)
-            try:
-                # An index that replaced one of another model has its own in another folder.
-                encoder = loading.result() if reader.model == path / MODEL else Encoder.open(reader.model)
-                rules = stored_rules(reader)
-            except BaseException:
-                reader.close()
-                raise
+        with ThreadPoolExecutor(1) as thread, ExitStack() as stack:
+            loading = thread.submit(Encoder.open, path / MODEL)  # while this thread imports FAISS and checks the cases
+            reader = stack.enter_context(IndexReader.open(path))
+            # An index that replaced one of another model has its own in another folder.
+            encoder = loading.result() if reader.model == path / MODEL else Encoder.open(reader.model)
+            rules = stored_rules(reader)
+            stack.pop_all()
         return cls(encoder, reader, rules, time.perf_counter() - started)
 
     def close(self) -> None:
@@ -113,13 +111,12 @@ class Searcher:
         if not self.index.replaced():
             changed = self.index.refresh()  # the rules may have been calibrated
             return Searcher(self.encoder, self.index, stored_rules(self.index)) if changed else self
-        index = IndexReader.open(self.index.path)
-        try:
+        with ExitStack() as stack:
+            index = stack.enter_context(IndexReader.open(self.index.path))
             same = Bundle.open(index.model).sha256 == self.encoder.bundle.sha256
-            return Searcher(self.encoder if same else Encoder.open(index.model), index, stored_rules(index))
-        except BaseException:
-            index.close()
-            raise
+            current = Searcher(self.encoder if same else Encoder.open(index.model), index, stored_rules(index))
+            stack.pop_all()
+        return current
 
     def __enter__(self) -> Self:
         return self
