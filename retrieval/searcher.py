@@ -264,12 +264,12 @@ class Searcher:
         alike = len({hit.case.label for row in voting for hit in row}) < 2
         voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
         vote, nearest = study_vote(voters_of_views, rules.temperature), _similarities(comparable)
-        judge = partial(familiarity, rules=rules, appearance=self.encoder.appearance)
+        rated = partial(familiarity, rules=rules, appearance=self.encoder.appearance)
         measured, beyond = measure_rows(measures), self.limits.beyond
-        whole = judge(embeddings, nearest, unusual=beyond(measured))
+        whole = rated(embeddings, nearest, unusual=beyond(measured))
         rows = [slice(row, row + 1) for row in range(len(embeddings))]
         alone = [
-            () if whole.familiar else judge(embeddings[row], nearest[row], unusual=beyond(measured[row])).reasons
+            () if whole.familiar else rated(embeddings[row], nearest[row], unusual=beyond(measured[row])).reasons
             for row in rows
         ]
         return StudyScores(

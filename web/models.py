@@ -307,7 +307,7 @@ def _can_be_invalid(operation: dict[str, Any]) -> bool:
     """Whether an operation takes anything but a text in its path."""
     parameters = operation.get("parameters", [])
     return "requestBody" in operation or any(
-        one["in"] != "path" or one["schema"].get("type") != "string" for one in parameters
+        parameter["in"] != "path" or parameter["schema"].get("type") != "string" for parameter in parameters
     )
 
 

@@ -27,6 +27,7 @@ from retrieval.encoding.batches import ENCODING, PREVIEW_SIDE, Batch, EncodingOp
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
+from retrieval.images.radiograph import file_digest
 from retrieval.indexing.borderline import with_borderline
 from retrieval.notices import Code, Notice
 from retrieval.wording import anonymous_sentence, warnings_of_files

@@ -255,8 +255,8 @@ def _unfamiliar(
     """How many of the local studies are unlike the index by the rules."""
     nearest = ranked.similarities[:, 0].astype(np.float64)
     views = [np.flatnonzero(study_of == study) for study in range(int(study_of.max()) + 1)]
-    judged = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
-    return sum(one.familiar is False for one in judged)
+    found = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
+    return sum(own.familiar is False for own in found)
 
 
 @contextmanager

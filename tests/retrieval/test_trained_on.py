@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import file_digest, thumbnail
+from retrieval.encoding.batches import thumbnail
 from retrieval.encoding.picture_hash import picture_hashes
+from retrieval.images.radiograph import file_digest
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code
 from retrieval.searcher import Searcher
