@@ -50,6 +50,7 @@ class StudyScores:
         return ClassifierAnswer(self.probability, self.probability > threshold, threshold, rules.classifier, near)
 
     def vote_answer(self, rules: Rules) -> VoteAnswer:
+        """What the vote predicts by the rules; nothing where no study could vote."""
         probability, threshold = self.vote.probability, rules.vote_threshold
         abnormal = None if probability is None else probability > threshold
         _, near = self._near_thresholds(rules)

@@ -337,6 +337,7 @@ def refused_question(errors: Sequence[Any]) -> Refused:
 
 
 def too_many_views(most: int) -> Refused:
+    """The refusal of more radiographs than one study may have."""
     return Refused(413, f"at most {most} radiographs of one study can be sent at once")
 
 

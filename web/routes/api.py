@@ -41,6 +41,8 @@ PREVIEW = 256  # pixels
 
 
 class Png(Response):
+    """A picture, for the description of the API as well."""
+
     media_type = "image/png"
 
 
@@ -90,6 +92,8 @@ async def view_heatmap(
 
 
 class Values(Response):
+    """Grey values as bytes, for the description of the API as well."""
+
     media_type = "application/octet-stream"
 
 

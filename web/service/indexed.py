@@ -119,6 +119,7 @@ def require_case(searcher: Searcher, name: str) -> Case:
 
 
 def no_case() -> Refused:
+    """The refusal, with 404, of a case that is not indexed."""
     return Refused(404, "the index has no such case, or no longer has it")
 
 
