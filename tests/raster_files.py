@@ -1,6 +1,7 @@
 """Raster files to read: a drawn arm, and TIFF that no library would write."""
 
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import decode_radiograph
 
-__all__ = ["ARM", "Page", "arm", "codes", "encoded", "refusal", "tiff"]
+__all__ = ["ARM", "Page", "arm", "codes", "encoded", "png_chunk", "refusal", "tiff"]
 
 Page = tuple[NDArray[Any], dict[int, int]]
 
@@ -43,7 +44,14 @@ def refusal(data: bytes) -> str:
 
 def encoded(suffix: str, pixels: NDArray[Any], *options: int) -> bytes:
     """A file as OpenCV writes it."""
-    return cv2.imencode(suffix, pixels, options)[1].tobytes()
+    done, data = cv2.imencode(suffix, pixels, options)
+    assert done
+    return data.tobytes()
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG with its length and its checksum."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def tiff(
