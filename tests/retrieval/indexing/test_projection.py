@@ -1,12 +1,13 @@
 """The map of an index: where studies lie, what is kept with each, and what changes with the index."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from index.errors import IndexFailure
+from index.errors import IndexFailure, MissingExtra
 from index.filing import FilingWriter
 from index.reader import IndexReader
 from index.writer import IndexWriter
@@ -62,6 +63,12 @@ def test_few_or_equal_rows_lie_in_the_middle(count: int) -> None:
 def test_an_unknown_method() -> None:
     with pytest.raises(ValueError, match="a method is one of tsne, pca, not umap"):
         project_rows(np.ones((3, 3), np.float32), "umap")
+
+
+def test_t_sne_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openTSNE", None)
+    with pytest.raises(MissingExtra, match="openTSNE"):
+        project_rows(np.eye(5, dtype=np.float32), "tsne")
 
 
 def test_each_study_has_a_place_with_its_probabilities(place: Path) -> None:
