@@ -88,6 +88,10 @@ def _checked(header: Header) -> tuple[NDArray[Any], bytes]:
         or (header.kind == "TIFF" and b"TIFF_Error" in messages)
     ):
         raise RasterError(f"is a damaged {header.kind}, or of a kind that is not read; copy or export it again")
+    if header.numbers:
+        numbers, _ = _decode_bytes(header, header.numbers)
+        if numbers is None or int(numbers.max()) > header.last_number:  # decoded as black
+            raise RasterError("has pixels of colours that its palette lacks; copy or export it again")
     return stored, messages
 
 

@@ -269,7 +269,66 @@ def test_weights_outside_of_the_bundle_are_refused(
     (tmp_path / "secret.bin").write_bytes(np.full(3 * 768, 0.01, np.float32).tobytes())
     monkeypatch.chdir(tmp_path)
     replaced(folder, "encoder.onnx", network(change=external))
-    assert "keeps weights of encoder.onnx in another file" in one_line(folder)
+    assert "keeps weights in another file" in one_line(folder)
+
+
+def endless(graph: Any) -> None:
+    """A loop of 2^62 rounds around the output."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Identity", ["a"], ["a2"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("c2", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a2", TensorProto.FLOAT, None),
+        ],
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(2**62), "m"))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "t"))
+    graph.node[-1].output[0] = "y0"
+    graph.node.append(helper.make_node("Loop", ["m", "t", "y0"], ["y"], body=body))
+
+
+def branching(graph: Any) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["y0"], ["z"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "t"))
+    graph.node[-1].output[0] = "y0"
+    graph.node.append(helper.make_node("If", ["t"], ["y"], then_branch=branch, else_branch=branch))
+
+
+@pytest.mark.parametrize("change", [endless, branching])
+def test_loops_and_branches_are_refused(folder: Path, change: Callable[[Any], None]) -> None:
+    replaced(folder, "encoder.onnx", network(change=change))
+    assert "has loops or branches" in one_line(folder)
+
+
+@pytest.mark.parametrize("endless_inside", [False, True])
+def test_functions_of_a_networks_own_are_refused(folder: Path, endless_inside: bool) -> None:
+    from onnx import helper, load_from_string
+
+    model = load_from_string(network(change=endless if endless_inside else lambda graph: None))
+    opsets = [helper.make_opsetid("", 17)]
+    body = [*model.graph.node]
+    own = helper.make_function("own", "F", ["x", *(each.name for each in model.graph.initializer)], ["y"], body, opsets)
+    model.functions.append(own)
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("F", list(own.input), ["y"], domain="own"))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    replaced(folder, "encoder.onnx", model.SerializeToString())
+    assert "has functions of its own" in one_line(folder)
 
 
 def test_a_name_with_the_word_location_is_no_outside_file(folder: Path) -> None:
