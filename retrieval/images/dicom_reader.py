@@ -45,7 +45,7 @@ from retrieval.images.dicom_pixels import (
     spacing_of,
     squared,
 )
-from retrieval.images.stored_values import byte_swapped, exchanged, padded_beyond, without_unused_bits
+from retrieval.images.stored_values import byte_swapped, exchanged, padded_beyond, read_in_planes, without_unused_bits
 from retrieval.images.windows import GreyValues, Window
 from retrieval.notices import Code, Notice
 
@@ -330,11 +330,24 @@ def _decoded(
     if not plugin and byte_swapped(stored):
         stored = stored.byteswap()
         repaired.append(Notice(Code.CONTRADICTORY_BITS))
+    if not plugin and layout.samples == 3:
+        planar = bool(ds.get("PlanarConfiguration"))
+        if read_in_planes(stored, planar, photometric.startswith("YBR")) != planar:
+            stored = _in_other_planes(stored, planar)
+            repaired.append(Notice(Code.CONTRADICTORY_PLANES))
     if (not plugin or syntax == _RLE) and exchanged(stored):  # other frames tell their size themselves
         stored = stored.reshape(layout.columns, layout.rows, *stored.shape[2:])
         layout = replace(layout, rows=layout.columns, columns=layout.rows)
         repaired.append(Notice(Code.EXCHANGED_SIZE))
     return np.asarray(stored), layout, repaired
+
+
+def _in_other_planes(stored: NDArray[Any], planar: bool) -> NDArray[Any]:
+    """The same samples, (H, W, 3), with the other Planar Configuration than `planar`."""
+    rows, columns, samples = stored.shape
+    if planar:
+        return stored.transpose(2, 0, 1).reshape(rows, columns, samples)
+    return stored.reshape(samples, rows, columns).transpose(1, 2, 0)
 
 
 def _frame(ds: Any, fragments: Sequence[bytes], layout: DicomLayout, index: int) -> bytes:

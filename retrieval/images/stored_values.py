@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from retrieval.images.dicom_header import DicomLayout, sample
 from retrieval.notices import Code, Notice
 
-__all__ = ["byte_swapped", "exchanged", "padded_beyond", "without_unused_bits"]
+__all__ = ["byte_swapped", "exchanged", "padded_beyond", "read_in_planes", "without_unused_bits"]
 
 _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
 _ROWS_FOR_ORDER, _ROWS_FOR_SIGN = 64, 128
+_GREY = 0.9
 _SMOOTHER = 0.1  # the least share of such values; 0.27 or more in real radiographs, 0 in drawings
 _RANDOM = 0.5  # the `_unlikeness` of a picture is less, that of random values 1.1
 _FEWEST_CROSSINGS, _ALIKE = 0.001, 0.05  # of all neighbours; of the range of the values
@@ -135,6 +136,41 @@ def exchanged(stored: NDArray[Any]) -> bool:
     flat = stored.reshape(rows * columns, -1)[:, 0]
     steps = [step * rows for step in range(1, max(1, round(columns / rows)) + 1)]
     return _difference(flat, columns) > 2 * max(_difference(flat, step) for step in steps)
+
+
+def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
+    """Whether the samples of an uncompressed picture (H, W, 3) lie in planes.
+
+    `planar` is what its header says, and counts where nothing else tells. `luminance` says that the first sample of a
+    pixel is unlike the others, so that neighbours are alike in planes alone. Otherwise, in planes, a sample is more
+    like the one that comes a row of pixels later than the one after three rows. That is also so where a picture changes
+    from row to row alone, so most samples must be more like those a plane later than their neighbours as well.
+    """
+    rows, columns = stored.shape[:2]
+    flat = np.ascontiguousarray(stored.transpose(2, 0, 1) if planar else stored).reshape(-1)
+    if luminance and (planar or not _grey(stored)):
+        nearer, farther, votes = _difference(flat, 1), _difference(flat, 3), 0
+    else:
+        nearer, farther = _difference(flat, columns), _difference(flat, 3 * columns)
+        votes = _more_alike(flat, rows * columns)
+    if nearer < farther and votes >= 0:
+        return planar or luminance or votes > 0
+    return planar and not (nearer > farther and votes <= 0)
+
+
+def _grey(stored: NDArray[Any]) -> bool:
+    """Whether the samples (H, W, 3) of almost all pixels are equal, whatever colour space the header says."""
+    some = _some_rows(stored)
+    return bool((np.ptp(some, axis=2) == 0).mean() > _GREY)
+
+
+def _more_alike(flat: NDArray[Any], distance: int) -> int:
+    """How many samples more are nearer to the sample at a distance than to the next one, than the other way round."""
+    left = flat.size - distance
+    step = -(-left // _PIXELS_COMPARED)
+    some = flat[:left:step].astype(np.int32)
+    far, near = (np.abs(some - flat[at : at + left : step]) for at in (distance, 1))
+    return int((far < near).sum()) - int((near < far).sum())
 
 
 def _difference(flat: NDArray[Any], distance: int) -> float:

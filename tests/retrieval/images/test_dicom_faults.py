@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
+from retrieval.errors import RadiographError  # noqa: E402
 from retrieval.images.dicom_reader import read_values  # noqa: E402
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, decode_radiograph, is_dicom, read_frames, read_radiograph  # noqa: E402
 from tests.dicom_files import BIG, IMPLICIT, RLE, refusal  # noqa: E402
@@ -282,6 +283,36 @@ def test_the_transform_of_jpeg_2000_counts_for_more_than_the_header(write_dicom:
     pixels, codes = read(path)
     np.testing.assert_array_equal(pixels[..., 0], grey)
     assert codes == []
+
+
+@pytest.mark.parametrize("space", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("coloured", [False, True])
+@pytest.mark.parametrize("said", [0, 1])
+@pytest.mark.parametrize("stored", [0, 1])
+def test_samples_in_other_planes_than_said(
+    write_dicom: Write, said: int, stored: int, coloured: bool, space: str
+) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    other = np.full_like(grey, 128) if space == "YBR_FULL" else grey
+    picture = np.dstack([grey, other, other])
+    if coloured and space == "RGB":
+        picture[10:30, 10:40] = (250, 40, 40)  # a marker
+    path = write_dicom("q.dcm", picture, PhotometricInterpretation=space)
+    right, _ = read(path)
+    ds = pydicom.dcmread(path)
+    ds.PlanarConfiguration = said
+    ds.PixelData = (picture.transpose(2, 0, 1) if stored else picture).tobytes()
+    ds.save_as(path)
+    pixels, codes = read(path)
+    np.testing.assert_array_equal(pixels, right)
+    assert codes == ["contradictory-planes"] * (said != stored)
+
+
+def test_dicom_that_was_copied_as_a_text_is_named(write_dicom: Write) -> None:
+    path = write_dicom("q.dcm", arm())
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(RadiographError, match="as if it were a text"):
+        read(path)
 
 
 def test_a_coloured_picture_is_named(write_dicom: Write) -> None:

@@ -499,3 +499,53 @@ def test_other_chunks_of_a_png_change_nothing() -> None:
     for name, body in ((b"gAMA", struct.pack(">I", 22727)), (b"sBIT", b"\5"), (b"pHYs", struct.pack(">IIB", 2, 1, 1))):
         chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         np.testing.assert_array_equal(decode_radiograph(plain[:33] + chunk + plain[33:]).pixels, ARM)
+
+
+def with_palette(pixels: NDArray[np.uint8], colours: int, kind: str) -> bytes:
+    """Numbers of a palette of some grey levels, 0, 1, 2 ..., as PNG or BMP."""
+    palette = np.arange(colours, dtype=np.uint8).repeat(3)
+    head = struct.pack(">II5B", pixels.shape[1], pixels.shape[0], 8, 3, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    if kind == "PNG":
+        parts = (b"IHDR", head), (b"PLTE", palette.tobytes()), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+        chunks = [(len(body), name + body) for name, body in parts]
+        written = [struct.pack(">I", size) + text + struct.pack(">I", zlib.crc32(text)) for size, text in chunks]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+    whole = encoded(".bmp", pixels)
+    begin = 54 + 4 * colours
+    sizes = struct.pack("<I", begin), struct.pack("<I", colours)
+    return whole[:10] + sizes[0] + whole[14:46] + sizes[1] + whole[50:begin] + whole[1078:]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_colours_that_a_palette_lacks_are_refused(kind: str) -> None:
+    pixels = np.clip(arm(120, 88), 0, 200)
+    needed = int(pixels.max()) + 1
+    for colours in (256, needed):
+        read = decode_radiograph(with_palette(pixels, colours, kind)).pixels
+        np.testing.assert_array_equal(read.reshape(120, 88, -1)[..., 0], pixels)
+    for colours in (needed - 1, 40):
+        assert "colours that its palette lacks" in refusal(with_palette(pixels, colours, kind))
+
+
+def test_a_gif_without_colours_is_refused() -> None:
+    whole = encoded(".gif", np.dstack([arm()] * 3))
+    table = 3 << (whole[10] & 7) + 1
+    bare = whole[:10] + bytes([whole[10] & 0x7F]) + whole[11:13] + whole[13 + table :]
+    image = bare.index(b",", 13)
+    local = bare[image + 9]
+    if local & 0x80:
+        inner = image + 10 + (3 << (local & 7) + 1)
+        bare = bare[: image + 9] + bytes([local & 0x7F]) + bare[inner:]
+    assert "no colour table" in refusal(bare)
+
+
+def test_a_tiff_with_another_palette_than_its_pixels_need_is_refused() -> None:
+    assert "its palette has another size" in refusal(tiff((ARM, {262: 3})))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".jp2", ".webp", ".tif", ".bmp"])
+def test_a_file_that_was_copied_as_a_text_is_named(suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 40, (200, 180), np.uint8)
+    data = encoded(suffix, np.maximum(arm(200, 180), noise))
+    assert "as if it were a text; copy it again in binary mode" in refusal(data.replace(b"\n", b"\r\n"))
