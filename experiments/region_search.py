@@ -1,10 +1,13 @@
 """Does the search by a region find fractures better than the search by the whole radiograph?
 
-    python -m experiments.region_search INDEX FRACTURES [--patients N] [--context C]
+    python -m experiments.region_search FRACTURES --index INDEX [--patients N] [--context C]
+    python -m experiments.region_search FRACTURES --folds CASES RUNS NAME [--context C]
 
-INDEX holds radiographs and FRACTURES their fractures, as FracAtlas's fractures.csv. Only patients count on whom no
-weight of the model was trained; of these N, drawn with seed 0, so that it takes minutes. Each fracture is a query: its
-box, and for comparison the whole radiograph. Its own patient is left out. Precision at 5 is the share of abnormal ones
+FRACTURES lists fractures, as FracAtlas's fractures.csv, and INDEX holds radiographs. Only patients count on whom no
+weight of the model was trained, or N of these, drawn with seed 0. With --folds RUNS is the folder of `mura-search
+experiment`, and the upper-limb studies of each fold of CASES are searched with the model that run NAME has for it; what
+is found in all folds is counted together. Each fracture is a query: its box, and for comparison the whole radiograph.
+Its own patient is left out. Precision at 5 is the share of abnormal ones
 among the 5 nearest studies. Of the regions found, it is also counted how many hold the middle of a fracture. Chance is
 the share among all studies, or all regions, that could be found. Intervals are of 2,000 bootstrap draws of patients.
 
@@ -15,13 +18,14 @@ and pools the box in it.
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.robustness import sides
 from index.case import Case
 from index.reader import IndexReader
 from retrieval import regions
@@ -57,8 +61,9 @@ def fractures_of(table: Path) -> dict[str, list[tuple[float, ...]]]:
     return found
 
 
-def encoded(encoder: Encoder, case: Case, whole: Floats, parts: Sequence[tuple[float, ...]]) -> Encoded:
+def encoded(encoder: Encoder, case: Case, parts: Sequence[tuple[float, ...]]) -> Encoded:
     pixels = read_radiograph(Path(case.path)).pixels
+    whole = encoder.encode_prepared([encoder.prepare(pixels)]).embeddings[0]
     H, W = pixels.shape[:2]
     fractures = [Box(x * W, y * H, w * W, h * H).within(H, W) for x, y, w, h in parts]
     boxes = attended_boxes(encoder, pixels)
@@ -116,35 +121,48 @@ def queries(radiographs: Sequence[Encoded]) -> list[tuple[str, list[float]]]:
     return answers
 
 
+def new_of_index(path: Path, most: int | None) -> Iterator[tuple[Encoder, list[Case]]]:
+    """The model of an index, and the radiographs of patients who did not train it, of `most` of them."""
+    with IndexReader.open(path) as reader:
+        cases, encoder = reader.cases(), Encoder.open(reader.model)
+    seen = encoder.bundle.seen()
+    trained = {case.patient for case in cases if digest_number(case.digest) in seen}
+    new = sorted({case.patient for case in cases} - trained)
+    drawn = set(np.random.default_rng(0).permutation(new)[:most])
+    yield encoder, [case for case in cases if case.patient in drawn]
+
+
+def of_folds(table: str, runs: str, name: str) -> Iterator[tuple[Encoder, list[Case]]]:
+    """The model and the held-out radiographs of each fold."""
+    for model, _, asked in sides(Path(table), Path(runs), name, range(1, 6), ""):
+        yield Encoder.open(model), list(asked.cases)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("index", type=Path)
     parser.add_argument("fractures", type=Path)
-    parser.add_argument("--patients", type=int, default=60)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--index", type=Path)
+    source.add_argument("--folds", nargs=3, metavar=("CASES", "RUNS", "NAME"))
+    parser.add_argument("--patients", type=int)
     parser.add_argument("--context", type=float, default=regions.CONTEXT)
     options = parser.parse_args()
     regions.CONTEXT = options.context
-    with IndexReader.open(options.index) as reader:
-        cases, embeddings = reader.cases(), reader.embeddings()
-        encoder = Encoder.open(reader.model)
-    seen, boxes = encoder.bundle.seen(), fractures_of(options.fractures)
-    trained = {case.patient for case in cases if digest_number(case.digest) in seen}
-    new = sorted({case.patient for case in cases} - trained)
-    drawn = set(np.random.default_rng(0).permutation(new)[: options.patients])
-    radiographs = [
-        encoded(encoder, case, embedding, boxes.get(Path(case.path).name, []))
-        for case, embedding in zip(cases, embeddings, strict=True)
-        if case.patient in drawn
-    ]
-    found = queries(radiographs)
+    boxes = fractures_of(options.fractures)
+    radiographs, found = [], []
+    for encoder, cases in new_of_index(options.index, options.patients) if options.index else of_folds(*options.folds):
+        own = [encoded(encoder, case, boxes.get(Path(case.path).name, [])) for case in cases]
+        radiographs += own
+        found += queries(own)
     of_patient = {patient: [values for owner, values in found if owner == patient] for patient, _ in found}
     names = list(of_patient)
+    patients = len({item.case.patient for item in radiographs})
     rng = np.random.default_rng(0)
     draws = [rng.choice(len(names), len(names)) for _ in range(2000)]
     figures = np.array([np.concatenate([of_patient[names[n]] for n in draw]).mean(0) for draw in draws])
     means = np.array([values for _, values in found]).mean(0)
     print(
-        f"{len(radiographs)} radiographs of {len(drawn)} patients, {len(found)} fractures of {len(names)} patients, "
+        f"{len(radiographs)} radiographs of {patients} patients, {len(found)} fractures of {len(names)} patients, "
         f"{sum(len(item.boxes) for item in radiographs)} regions, context {options.context:g}"
     )
     columns = [*zip(means, figures.T, strict=True), (means[0] - means[1], figures[:, 0] - figures[:, 1])]

@@ -29,7 +29,7 @@ __all__ = ["fit_harmonisation"]
 
 MOST = 1_000  # radiographs that are measured
 RADIOGRAPHS, COPIES = 250, 3  # of them that are encoded, and of each
-RANGE = 0.02, 0.98  # quantiles of the training radiographs
+RANGE = 0.1, 0.9  # quantiles of the training radiographs
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 _FEWEST = 50  # radiographs
 _FOLDS, _AT_ONCE = 5, 4
