@@ -194,7 +194,7 @@ _INNER: dict[str, dict[int, str]] = {
 def network_fault(model: bytes) -> str:
     """Why an ONNX model is no encoder, which completes "encoder.onnx ..."; "" if nothing is found.
 
-    Control flow (Loop, Scan, If) shows in attributes that are graphs. Raises ValueError where the model is not protobuf.
+    Loop, Scan and If show in attributes that are graphs. Raises ValueError where the model is not protobuf.
     """
     return next(_faults(memoryview(model), "model"), "")
 

@@ -51,7 +51,8 @@ class Header:
     number of planes of a TIFF that OpenCV would mix up, `paired` marks one in which grey and alpha alternate. `data` is
     what to decode: the file's bytes, or the part of them that makes the picture. `numbers` is
     not empty where a palette is short: a file of the same pixels whose grey levels stand for the numbers of the
-    palette's colours, the last of which has the level `last_number`.
+    palette's colours, the last of which has the level `last_number`. `surplus` marks uncompressed pixels beyond those
+    that the header tells of.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Header:
     paired: bool = False
     numbers: bytes = b""
     last_number: int = 0
+    surplus: bool = False
 
     @property
     def memory(self) -> int:
@@ -296,16 +298,26 @@ def _pages(data: bytes) -> list[tuple[int, Directory]]:
     return list(pages.items())
 
 
+_BMP_WITH_PROFILE = 124  # the size of the header; a colour profile follows the pixels
+
+
+def _surplus(data: bytes, end: int) -> bool:
+    """Whether there is more than filling behind the end of the pixels."""
+    return bool(data[max(end, 0) :].strip(b"\0 \t\r\n"))
+
+
 def _bmp(kind: str, data: bytes) -> Header:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
     header = Header(kind, width, abs(height), data, 4, 1, 4)
     if size == 12:
         return header
-    (bits,), (colours,) = struct.unpack_from("<H", data, 28), struct.unpack_from("<I", data, 46)
+    bits, compression = struct.unpack_from("<HI", data, 28)
+    (pixels_at,), (colours,) = struct.unpack_from("<I", data, 10), struct.unpack_from("<I", data, 46)
+    if compression == 0 and size < _BMP_WITH_PROFILE:
+        header = replace(header, surplus=_surplus(data, pixels_at + (bits * width + 31) // 32 * 4 * abs(height)))
     if bits > 8 or not 0 < colours < 2**bits:
         return header
-    (pixels_at,) = struct.unpack_from("<I", data, 10)
     levels = [number * 255 // (2**bits - 1) for number in range(2**bits)]
     palette = b"".join(bytes([level, level, level, 0]) for level in levels)
     numbers = data[:10] + struct.pack("<I", 14 + size + len(palette)) + data[14:46] + bytes(4) + data[50 : 14 + size]
@@ -342,8 +354,13 @@ def _gif_colours(flags: int) -> int:
 
 
 # WebP: RFC 9649.
+_ZEROS_OF_A_CUT_FILE = 64  # interrupted copies are often filled up with zeros
+
+
 def _webp(kind: str, data: bytes) -> Header:
     form = data[12:16]
+    if form in (b"VP8 ", b"VP8L") and data.endswith(bytes(_ZEROS_OF_A_CUT_FILE)):
+        raise HeaderError("it ends early")
     if form == b"VP8 ":
         width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
         return Header(kind, width, height, data, 3, 1, 4)
@@ -388,8 +405,15 @@ def _pnm(kind: str, data: bytes) -> Header:
     depth = 4 if form in b"fF" else 2 if white > 255 else 1
     channels = 3 if form in b"36F" else 1
     white = white if white < 255 and form in b"56" else 0  # OpenCV itself scales numbers that are written out
+    width, height = int(size[1]), int(size[2])
+    row = (width + 7) // 8 if form == b"4" else width * channels * depth
+    end = len(data) if form in b"123fF" else (maximum or size).end() + row * height
+    several = "frames" if _PNM_SIZE.match(data, end, end + 4096) else ""
+    surplus = not several and _surplus(data, end)
     data += b"\n" if form in b"123" else b""  # OpenCV wants white space behind the last number
-    return Header(kind, int(size[1]), int(size[2]), data, channels, depth, channels * depth, white=white)
+    return Header(
+        kind, width, height, data, channels, depth, channels * depth, white=white, pictures=several, surplus=surplus
+    )
 
 
 _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[str, bytes], Header]], ...] = (

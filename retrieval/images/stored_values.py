@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from retrieval.images.dicom_header import DicomLayout, sample
 from retrieval.notices import Code, Notice
 
-__all__ = ["byte_swapped", "exchanged", "padded_beyond", "read_in_planes", "without_unused_bits"]
+__all__ = ["byte_swapped", "exchanged", "lacks_sign", "padded_beyond", "read_in_planes", "without_unused_bits"]
 
 _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
@@ -46,7 +46,8 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         if stored.min() >= 0:
             return stored, layout, notices
         plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
-        if 2 * _roughness(plain) >= _roughness(stored):
+        some, unsigned = (_some_rows(values, _ROWS_FOR_SIGN) for values in (stored, plain))
+        if 2 * _roughness(plain) >= _roughness(stored) and not _wraps(some, unsigned, some < 0):
             return stored, layout, notices
         return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
     unused = container - layout.stored
@@ -78,27 +79,35 @@ def _goes_on(stored: NDArray[Any], masked: NDArray[Any]) -> bool:
 def _with_missing_sign(
     stored: NDArray[Any], layout: DicomLayout, notices: list[Notice]
 ) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
-    """The values with a sign that the header does not tell of, if neighbours say so.
-
-    Then neighbours on both sides of the middle of the range lie at its two ends. A marker or frame at the end of the
-    range beside black does so, too, but its pixels are alike.
-    """
+    """The values with a sign that the header does not tell of, if neighbours say so."""
     half = 2 ** (layout.stored - 1)
-    some = _some_rows(stored, _ROWS_FOR_SIGN)
-    upper = some >= half
-    crossing = upper[:, 1:] != upper[:, :-1]
-    if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
-        return stored, layout, notices
-    signed = (some ^ half) - half
-    jumps, steps = (np.median(np.abs(np.diff(rows, axis=1))[crossing]) for rows in (some, signed))
-    if 8 * steps > jumps:
-        return stored, layout, notices
-    least, most = np.quantile(signed[upper], (0.05, 0.95))
-    if most - least < _ALIKE * (np.quantile(signed, 0.95) - least):
+    if not lacks_sign(stored, layout.stored):
         return stored, layout, notices
     values = (stored.astype(np.int32) ^ half) - half
     kind = f"i{stored.dtype.itemsize}"
     return values.astype(kind), replace(layout, signed=True), [*notices, Notice(Code.CONTRADICTORY_BITS)]
+
+
+def lacks_sign(stored: NDArray[Any], bits: int) -> bool:
+    """Whether values (H, W) of some bits that were taken for unsigned have a sign."""
+    half = 2 ** (bits - 1)
+    some = _some_rows(stored, _ROWS_FOR_SIGN)
+    return _wraps(some, (some ^ half) - half, some >= half)
+
+
+def _wraps(some: NDArray[np.int32], other: NDArray[np.int32], upper: NDArray[np.bool_]) -> bool:
+    """Whether values (H, W) are rather the `other` ones, which differ where the highest bit is set, in `upper`.
+
+    Then neighbours of which one has that bit lie at the two ends of the range. A marker or frame at the end of the
+    range beside black does so, too, but its pixels are alike.
+    """
+    crossing = upper[:, 1:] != upper[:, :-1]
+    if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
+        return False
+    sizes = ((some, 0.25), (other, 0.5))  # values that wrap around at the end of the range jump at every other crossing
+    jumps, steps = (np.quantile(np.abs(np.diff(rows, axis=1))[crossing], share) for rows, share in sizes)
+    (least, most), (low, high) = (np.quantile(values, (0.05, 0.95)) for values in (other[upper], other))
+    return bool(8 * steps <= jumps and most - least >= _ALIKE * (max(most, high) - min(least, low)))
 
 
 def _some_rows(stored: NDArray[Any], most: int = _ROWS_COMPARED) -> NDArray[np.int32]:

@@ -308,6 +308,14 @@ def test_samples_in_other_planes_than_said(
     assert codes == ["contradictory-planes"] * (said != stored)
 
 
+def test_bright_values_whose_highest_bit_is_called_a_sign(write_dicom: Write) -> None:
+    values = arm() * np.uint16(16)
+    right, _ = read(write_dicom("right.dcm", values, BitsStored=16, HighBit=15))
+    wrong, codes = read(write_dicom("wrong.dcm", values, BitsStored=16, HighBit=15, PixelRepresentation=1))
+    np.testing.assert_array_equal(wrong, right)
+    assert codes == ["contradictory-bits"]
+
+
 def test_dicom_that_was_copied_as_a_text_is_named(write_dicom: Write) -> None:
     path = write_dicom("q.dcm", arm())
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))

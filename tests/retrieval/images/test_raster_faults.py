@@ -549,3 +549,46 @@ def test_a_file_that_was_copied_as_a_text_is_named(suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 40, (200, 180), np.uint8)
     data = encoded(suffix, np.maximum(arm(200, 180), noise))
     assert "as if it were a text; copy it again in binary mode" in refusal(data.replace(b"\n", b"\r\n"))
+
+
+VALUES = ARM.astype(np.uint16) * 16
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_bytes_in_the_wrong_order_and_a_missing_sign_are_told_by_neighbours(suffix: str) -> None:
+    right = decode_radiograph(encoded(suffix, VALUES))
+    assert right.notices == ()
+    for wrong in (VALUES.byteswap(), VALUES - np.uint16(1500)):  # the least values become the greatest
+        read = decode_radiograph(encoded(suffix, wrong))
+        np.testing.assert_array_equal(read.pixels, right.pixels)
+        assert [notice.code for notice in read.notices] == ["contradictory-bits"]
+
+
+@pytest.mark.parametrize("values", [ARM, VALUES, np.dstack([ARM] * 3)])
+def test_width_and_height_of_a_pnm_that_are_exchanged(values: NDArray[Any]) -> None:
+    suffix = ".ppm" if values.ndim == 3 else ".pgm"
+    data = encoded(suffix, values)
+    wrong = data.replace(b"90 120", b"120 90", 1)
+    assert wrong != data
+    read = decode_radiograph(wrong)
+    np.testing.assert_array_equal(read.pixels, decode_radiograph(data).pixels)
+    assert [notice.code for notice in read.notices] == ["exchanged-size"]
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".pgm"])
+def test_pixels_beyond_those_of_the_header_are_named(suffix: str) -> None:
+    data = encoded(suffix, arm(120, 88))
+    for filling in (b"", bytes(100), b"\n"):
+        assert codes(data + filling) == []
+    assert codes(data + data[-880:]) == ["surplus-data"]
+
+
+def test_several_pictures_in_a_pnm() -> None:
+    data = encoded(".pgm", ARM)
+    assert codes(data + data) == ["several-pictures"]
+
+
+def test_a_webp_that_was_filled_up_with_zeros_is_refused() -> None:
+    data = encoded(".webp", ARM)
+    assert codes(data) == []
+    assert "ends early" in refusal(data[: len(data) * 3 // 4] + bytes(len(data) // 4))
