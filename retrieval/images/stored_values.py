@@ -19,6 +19,8 @@ _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
 _ROWS_FOR_ORDER, _ROWS_FOR_SIGN = 64, 128
 _GREY = 0.9
+_FEWEST_STEPS = 0.05
+_LEAST_SIDE = 16  # of a picture whose neighbours tell how its colours are stored
 _SMOOTHER = 0.1  # the least share of such values; 0.27 or more in real radiographs, 0 in drawings
 _RANDOM = 0.5  # the `_unlikeness` of a picture is less, that of random values 1.1
 _FEWEST_CROSSINGS, _ALIKE = 0.001, 0.05  # of all neighbours; of the range of the values
@@ -122,6 +124,8 @@ def byte_swapped(stored: NDArray[Any]) -> bool:
     if stored.dtype.itemsize != 2:
         return False
     some = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
+    if not np.count_nonzero(some[:, 1:] != some[:, :-1]) > _FEWEST_STEPS * some.size:  # a few pixels tell nothing
+        return False
     return 2 * _unlikeness(some.byteswap()) < _unlikeness(some)
 
 
@@ -150,12 +154,14 @@ def exchanged(stored: NDArray[Any]) -> bool:
 def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
     """Whether the samples of an uncompressed picture (H, W, 3) lie in planes.
 
-    `planar` is what its header says, and counts where nothing else tells. `luminance` says that the first sample of a
+    `planar` is what its header says, and counts where nothing else tells, as in a tiny picture. `luminance` says that the first sample of a
     pixel is unlike the others, so that neighbours are alike in planes alone. Otherwise, in planes, a sample is more
     like the one that comes a row of pixels later than the one after three rows. That is also so where a picture changes
     from row to row alone, so most samples must be more like those a plane later than their neighbours as well.
     """
     rows, columns = stored.shape[:2]
+    if min(rows, columns) < _LEAST_SIDE:
+        return planar
     flat = np.ascontiguousarray(stored.transpose(2, 0, 1) if planar else stored).reshape(-1)
     if luminance and (planar or not _grey(stored)):
         nearer, farther, votes = _difference(flat, 1), _difference(flat, 3), 0
