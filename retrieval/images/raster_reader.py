@@ -12,7 +12,7 @@ from retrieval.images.colours import strongly_coloured
 from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
 from retrieval.images.raster_headers import Header, HeaderError, read_header
-from retrieval.images.stored_values import byte_swapped, exchanged, lacks_sign
+from retrieval.images.stored_values import byte_swapped, exchanged, lacks_sign, zeros_at_the_end
 from retrieval.images.tiff_directory import paired_samples, single_plane
 from retrieval.notices import Code, Notice
 
@@ -55,6 +55,7 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
     header = checked_header(data, most_pixels, most_memory)
     stored, messages = _checked(header)
     stored, notices = _as_neighbours_say(stored, header.kind)
+    notices += _without_zeros(stored, header.kind)
     if header.surplus:
         notices.append(Notice(Code.SURPLUS_DATA))
     if header.cut or (b"premature end" in messages and _ran_out(header, stored)):
@@ -112,6 +113,17 @@ def _as_neighbours_say(stored: NDArray[Any], kind: str) -> tuple[NDArray[Any], l
     if swapped or signed:
         notices.append(Notice(Code.CONTRADICTORY_BITS))
     return stored ^ np.uint16(2**15) if signed else stored, notices  # in ascending order
+
+
+def _without_zeros(stored: NDArray[Any], kind: str) -> list[Notice]:
+    """What to say of a file that was not copied whole. Raises RasterError where too much is missing."""
+    if kind not in ("BMP", "PNM", "TIFF"):
+        return []
+    missing = zeros_at_the_end(stored[::-1] if kind == "BMP" else stored)
+    if missing > _MOST_ROWS_MISSING:
+        raise RasterError(f"ends early: {missing:.0%} of its rows hold zeros alone; copy or export it again")
+    words = f"the last {missing:.0%} of its rows hold zeros alone"
+    return [Notice(Code.ENDS_EARLY, detail={"missing": words})] if missing else []
 
 
 def _decode(header: Header) -> tuple[NDArray[Any] | None, bytes]:

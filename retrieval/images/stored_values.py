@@ -13,12 +13,21 @@ from numpy.typing import NDArray
 from retrieval.images.dicom_header import DicomLayout, sample
 from retrieval.notices import Code, Notice
 
-__all__ = ["byte_swapped", "exchanged", "lacks_sign", "padded_beyond", "read_in_planes", "without_unused_bits"]
+__all__ = [
+    "byte_swapped",
+    "exchanged",
+    "lacks_sign",
+    "padded_beyond",
+    "read_in_planes",
+    "without_unused_bits",
+    "zeros_at_the_end",
+]
 
 _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
 _ROWS_FOR_ORDER, _ROWS_FOR_SIGN = 64, 128
 _GREY = 0.9
+_EDGE, _FEWEST_ZEROS = 20, 0.02
 _FEWEST_STEPS = 0.05
 _LEAST_SIDE = 16  # of a picture whose neighbours tell how its colours are stored
 _SMOOTHER = 0.1  # the least share of such values; 0.27 or more in real radiographs, 0 in drawings
@@ -133,6 +142,22 @@ def _unlikeness(stored: NDArray[Any]) -> float:
     """The mean difference of neighbours in a row, beside the standard deviation of all: 1.1 for random values."""
     deviation = float(stored.std())
     return float(np.abs(np.diff(stored.astype(np.int32), axis=1)).mean()) / deviation if deviation else 0.0
+
+
+def zeros_at_the_end(stored: NDArray[Any]) -> float:
+    """The share of an uncompressed picture that is filled with zeros since its file was not copied whole; else 0.
+
+    Such zeros begin in the middle of a row, below pixels that are not zero.
+    """
+    rows, columns = stored.shape[:2]
+    some = stored.reshape(rows * columns, -1)[:, 0] != 0
+    end = some.size - int(np.argmax(some[::-1]))
+    row, column = divmod(end, columns)
+    filled = 1 - end / some.size
+    if not (row and columns <= _EDGE * column <= (_EDGE - 1) * columns and filled > _FEWEST_ZEROS and some[end - 1]):
+        return 0.0
+    beside, above = some[row * columns : end], some[end - columns : row * columns]
+    return filled if min(beside.mean(), above.mean()) > _GREY else 0.0
 
 
 def exchanged(stored: NDArray[Any]) -> bool:

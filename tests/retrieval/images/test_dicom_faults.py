@@ -316,6 +316,14 @@ def test_bright_values_whose_highest_bit_is_called_a_sign(write_dicom: Write) ->
     assert codes == ["contradictory-bits"]
 
 
+def test_dicom_that_was_filled_up_with_zeros(write_dicom: Write) -> None:
+    values = arm() + np.uint16(1)
+    values.reshape(-1)[-(15 * values.shape[1] + 40) :] = 0
+    assert read(write_dicom("cut.dcm", values))[1] == ["ends-early"]
+    values.reshape(-1)[-(60 * values.shape[1] + 40) :] = 0
+    assert "ends early: 50% of its rows" in refusal(write_dicom("half.dcm", values))
+
+
 def test_dicom_that_was_copied_as_a_text_is_named(write_dicom: Write) -> None:
     path = write_dicom("q.dcm", arm())
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))

@@ -592,3 +592,28 @@ def test_a_webp_that_was_filled_up_with_zeros_is_refused() -> None:
     data = encoded(".webp", ARM)
     assert codes(data) == []
     assert "ends early" in refusal(data[: len(data) * 3 // 4] + bytes(len(data) // 4))
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".bmp", ".tif"])
+def test_a_copy_that_was_filled_up_with_zeros(suffix: str) -> None:
+    values = arm(120, 88)
+    part = values.reshape(-1).copy()
+    part[-20 * 88 + 40 :] = 0
+    cut = part.reshape(120, 88)
+    if suffix == ".bmp":  # its last row comes first
+        cut = cut[::-1]
+    data = tiff((cut, {})) if suffix == ".tif" else encoded(suffix, cut)
+    assert codes(data) == ["ends-early"]
+    half = values.copy()
+    half[40 if suffix != ".bmp" else 0 : 120 if suffix != ".bmp" else 80] = 0
+    half[40 if suffix != ".bmp" else 79, :30] = 9
+    assert "ends early: 66% of its rows" in refusal(tiff((half, {})) if suffix == ".tif" else encoded(suffix, half))
+
+
+@pytest.mark.parametrize("rows", [1, 20, 60])
+def test_a_black_frame_is_no_interrupted_copy(rows: int) -> None:
+    framed = arm()
+    framed[-rows:] = 0
+    assert codes(encoded(".pgm", framed)) == []
+    round_one = np.where(np.hypot(*(np.mgrid[:120, :90] - np.array([60, 45])[:, None, None])) < 44, arm(), 0)
+    assert codes(encoded(".pgm", round_one.astype(np.uint8))) == []
