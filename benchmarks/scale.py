@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from benchmarks._timing import machine, note, show
 from index.builder import IndexBuilder
 from index.case import Case
-from index.reader import Hit, IndexReader
+from index.hits import Hit
+from index.reader import IndexReader
 from index.writer import IndexWriter
 
 K, AT, BATCH = 15, 10, 20_000

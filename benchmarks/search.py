@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-import index.reader
+import index.hits
 from benchmarks._timing import alternate, machine, ratio, show
 from index.builder import IndexBuilder
 from index.case import Case
@@ -29,7 +29,7 @@ from index.reader import IndexReader
 
 SIZES = ((5_106, 128), (40_000, 256))
 K = 15
-REMEMBERED = index.reader.REMEMBERED
+REMEMBERED = index.hits.REMEMBERED
 
 
 def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -> None:
@@ -72,9 +72,9 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
             assert len(reader.search(query, K, exclude_patients=[[f"p{i}"]])[0]) == K
 
         def without_memory(query: NDArray[np.float32], i: int) -> None:
-            index.reader.REMEMBERED = 0
+            index.hits.REMEMBERED = 0
             assert len(forgetful.search(query, K, exclude_patients=[[f"p{i}"]])[0]) == K
-            index.reader.REMEMBERED = REMEMBERED
+            index.hits.REMEMBERED = REMEMBERED
 
         nearest = oracle.kneighbors(asked[0][:50])[1][:, 0]
         found = [hits[0].case.study for hits in reader.search(asked[0][:50], 1)]

@@ -44,7 +44,7 @@ class Command(TyperCommand):
         super().__init__(name, **options)
         for parameter in self.params:
             if isinstance(parameter, TyperArgument):
-                parameter.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
+                parameter.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]  # of this one alone
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _read_quickly(self.get_params(ctx))
@@ -106,5 +106,5 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
         command(**options, **made)
 
     expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     return expanded

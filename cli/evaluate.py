@@ -279,8 +279,8 @@ def print_predictors(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "
     out.print()
 
 
-def near_duplicates_line(studies: int, of: int) -> str:
-    return f"Studies with a near duplicate in the index: {studies:,} of {of:,}; --csv names them."
+def near_duplicates_line(studies: int, total: int) -> str:
+    return f"Studies with a near duplicate in the index: {studies:,} of {total:,}; --csv names them."
 
 
 def near_duplicates_table(figures: "Figures", without: "PartFigures") -> "Table":
@@ -288,9 +288,10 @@ def near_duplicates_table(figures: "Figures", without: "PartFigures") -> "Table"
     readers = ("classifier", "knn")
     table = bare_table("", *(PREDICTORS[reader] for reader in readers))
     for metric in HEADLINES:
-        for about, of in (("all", figures), (f"{without.studies:,} without", without.study)):
+        for about, shown in (("all", figures), (f"{without.studies:,} without", without.study)):
             table.add_row(
-                f"{metric_title(metric)}, {about}", *(estimate_text(of[reader][metric], digits=2) for reader in readers)
+                f"{metric_title(metric)}, {about}",
+                *(estimate_text(shown[reader][metric], digits=2) for reader in readers),
             )
     return table
 

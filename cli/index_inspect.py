@@ -71,7 +71,7 @@ def export(
     if target.suffix.lower() == ".csv":
         from retrieval.indexing.exchange import write_csv as write
     else:
-        from index.export import write_parquet as write  # type: ignore[assignment]
+        from index.export import write_parquet as write  # type: ignore[assignment]  # called alike
     with index_reader(index) as reader, progress("exporting") as show:
         count = write(reader, target, progress=show)
     text = f"Wrote {radiographs(count)} to {target}."

@@ -107,7 +107,7 @@ def train(
 
     \b
       torchrun --nproc-per-node GPUS --no-python mura-search train ...
-    """  # noqa: D301
+    """  # noqa: D301  # \b is for Click
     changes = options.changes()
     try:
         from training.data.dataset import listed_cases

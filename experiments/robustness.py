@@ -27,12 +27,12 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.datasets.collection import Collection, read_collection
-from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.evaluation.metrics import Predictor, measure
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.robustness import FIGURES, Condition, condition_of, predict_changed
 from retrieval.images.corruptions import CORRUPTIONS
+from retrieval.images.radiograph import file_digest
 from retrieval.indexing.build import build_index
 from retrieval.reports.robustness_chart import robustness_chart
 from retrieval.reports.svg_chart import drawing

@@ -54,10 +54,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         neighbour.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
+    finally:
+        with contextlib.suppress(OSError):  # after the renaming there is none
             neighbour.unlink()
-        raise
     sync(path.parent)
 
 

@@ -27,10 +27,10 @@ from index.case import Case
 from index.checksums import SUMS, break_seal, file_digests, seal
 from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged, IndexFailure, IndexSchema
-from index.generation import make_vector_file
 from index.lock import Lock
 from index.sqlite.reader import Batch, Extras
 from index.sqlite.writer import CaseWriter, now
+from index.vector_update import make_vector_file
 from index.vectors.base import Demand, require_one_each
 
 __all__ = ["IndexBuilder"]

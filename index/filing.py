@@ -57,7 +57,7 @@ class FilingWriter(IndexWriter):
                 )
             self._database.insert(cases, embeddings, thumbnails, logits, extras)
             self._database.record("file", {"cases": len(cases)}, len(cases))
-            self._require_whole_studies(cases)
+            self._database.require_whole_studies(cases)
             return _keep(self._database, "file", cases, label=cases[0].label_name, note=note)
 
     def correct(self, study: str, label: int, note: str = "") -> Filed | None:
@@ -121,7 +121,7 @@ class FilingWriter(IndexWriter):
         self._database.insert(cases, np.stack(vectors), images, logits, extras)
         self._database.record("undo", {"cases": len(cases)}, len(cases))
         try:
-            self._require_whole_studies(cases)
+            self._database.require_whole_studies(cases)
         except ValueError as error:
             raise ChangeRefused(f"{error}; correct that first") from error
 

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from index.case import LABEL_NAMES, Case, Where
 from index.errors import IndexBusy
 from index.generation import Generation
-from index.reader import ATTEMPTS, Hit, IndexReader
+from index.hits import Hit
+from index.opening import ATTEMPTS, OpenIndex
+from index.reader import IndexReader
 from index.sqlite.reader import Batch
 
 __all__ = ["FrozenReader"]
@@ -37,7 +39,7 @@ class FrozenReader(IndexReader):
                 continue
         else:
             raise IndexBusy(f"{reader.path} changes faster than it can be read; try again")
-        super().__init__(reader.path, reader._database, generation, reader._file, None)
+        super().__init__(reader.path, OpenIndex(reader._database, generation, reader._file, None))
         self.model = reader.model
         self._frozen = generation
         self._cases_by_row = dict(zip(_rows(generation), self.cases(), strict=True))

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from index.case import Case, Where
 from index.errors import IndexDamaged
 from index.sqlite.reader import CaseReader
-from index.vectors.base import Demand, VectorStore, by_exclusion
+from index.vectors.base import VectorStore, by_exclusion
 from index.vectors.study_search import Neighbour, nearest_studies
 from index.vectors.vector_file import VectorFile
 
-__all__ = ["Generation", "make_vector_file"]
+__all__ = ["Generation"]
 
 MASKS = 32  # filters whose mask is kept
 FEW = 64  # excluded cases: up to here asking for as many more is faster than a mask over all
@@ -190,11 +190,3 @@ class _Grown:
 
     def describe(self) -> dict[str, object]:
         return self._base.describe() | {"added_since": len(self._added)}
-
-
-def make_vector_file(database: CaseReader, demand: Demand) -> VectorFile:
-    """The content of a new vectors.faiss, from cases.sqlite, in a transaction."""
-    from index.vectors.faiss import FaissStore
-
-    rows, studies, vectors = database.vectors(database.metadata()["dimension"])
-    return VectorFile(rows, studies, vectors, *FaissStore.approximate(vectors, demand))

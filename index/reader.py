@@ -1,54 +1,30 @@
 """An index opened for reading: `IndexReader.open(path).search(embeddings, k)`."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, VECTORS
+from index.atomic import CASES
 from index.case import Case, Where, require_filter
-from index.checksums import SUMS, check_bytes, file_digests, sealed, verify_seal
+from index.checksums import file_digests, sealed, verify_seal
 from index.closing import Closing
 from index.errors import IndexBusy, IndexDamaged
 from index.filed import Filed, filed_changes
-from index.generation import Generation
-from index.integrity import (
-    FileIdentity,
-    file_identity,
-    model_folder,
-    require_index,
-    require_model,
-    require_same_vectors,
-)
-from index.lock import locks_work
+from index.hits import Hit, read_hits
+from index.integrity import file_identity, model_folder, require_model, require_same_vectors
+from index.opening import ATTEMPTS, OpenIndex, open_index, read_generation
 from index.sqlite.reader import Batch, CaseReader
 from index.vectors.base import require_unit_rows
 
-if TYPE_CHECKING:
-    from index.milvus.store import MilvusStore
-    from index.milvus.sync import RemoteGeneration
+__all__ = ["IndexReader"]
 
-__all__ = ["Hit", "IndexReader"]
-
-CHECKED = 64 << 20  # bytes: a cases.sqlite up to this size is compared with its checksum when it is opened
-REMEMBERED = 50_000  # cases that are kept in memory after they were shown
-SMALL = 256 << 10  # bytes: the same for a file of the model
-ATTEMPTS = 20  # to search while other processes change the index
 LONG_READS = 5  # attempts to read everything
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A similar study: the cosine similarity, -1 to 1 to within rounding, of its nearest case."""
-
-    similarity: float
-    case: Case
 
 
 class IndexReader(Closing):
@@ -58,21 +34,14 @@ class IndexReader(Closing):
     `cases`, `embeddings` and `logits` are of the generation of the last search or `refresh`.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        database: CaseReader,
-        generation: "Generation | RemoteGeneration",
-        file: FileIdentity | None,
-        remote: "MilvusStore | None",
-    ) -> None:
+    def __init__(self, path: Path, index: OpenIndex) -> None:
         """`open` makes one."""
         self.path = path
-        self._database = database
-        self._generation = generation
-        self._file = file
-        self._remote = remote
-        self._metadata = database.metadata()
+        self._database = index.database
+        self._generation = index.generation
+        self._file = index.file
+        self._remote = index.remote
+        self._metadata = self._database.metadata()
         self.model = path / model_folder(self._metadata)
 
     @classmethod
@@ -80,40 +49,9 @@ class IndexReader(Closing):
         """Open the index at a path.
 
         Raises IndexMissing if there is none, IndexSchema if another version wrote it, IndexDamaged if its bytes are not
-        those that were written, and MissingExtra without FAISS.
+        those that were written, IndexBusy if it is replaced all the time, and MissingExtra without FAISS.
         """
-        require_index(path)
-        for _ in range(ATTEMPTS):
-            file = file_identity(path / CASES)
-            try:
-                return cls._open(path, file)
-            except IndexDamaged:
-                if file == file_identity(path / CASES):
-                    raise
-        raise IndexBusy(f"{path} is replaced faster than it can be opened; try again")
-
-    @classmethod
-    def _open(cls, path: Path, file: FileIdentity | None) -> "IndexReader":
-        """Open the index; if it is replaced meanwhile, it may look damaged."""
-        # Without locks nothing can be changed there, and nobody need be kept from it.
-        locked = all(locks_work(file) for file in (path / SUMS, path / VECTORS) if file.exists())
-        database = CaseReader(path / CASES, "ro" if locked else "ro&immutable=1")
-        with ExitStack() as stack:
-            stack.enter_context(closing(database))
-            with database.transaction():
-                database.check()
-                database.generation()  # SQLite holds its lock from here to the end of the transaction
-                small = (path / CASES).stat().st_size <= CHECKED
-                if small and not check_bytes(path, CASES, database.image()):
-                    database.verify()  # tells a stale SHA256SUMS from damage
-                    if file != file_identity(path / CASES):
-                        raise IndexDamaged(f"{path} was replaced meanwhile; open it again")
-                require_model(path, database.metadata(), SMALL)
-                if remote := _remote(database):
-                    stack.enter_context(remote)
-                generation = _read_generation(path, database, remote)
-            stack.pop_all()
-        return cls(path, database, generation, file, remote)
+        return cls(path, open_index(path))
 
     def close(self) -> None:
         if self._remote:
@@ -130,7 +68,7 @@ class IndexReader(Closing):
         if self._database.generation() == self._generation.number:
             return False
         with self._database.transaction():
-            self._generation = _read_generation(self.path, self._database, self._remote)
+            self._generation = read_generation(self.path, self._database, self._remote)
             self._metadata = self._database.metadata()
         return True
 
@@ -164,41 +102,11 @@ class IndexReader(Closing):
         for _ in range(ATTEMPTS):
             current = self._generation
             answers, generation = current.search(queries, k, where, exclude, self._database)
-            cases = self._cases(current, [row for answer in answers for _, row in answer], generation)
-            if cases is not None:
-                found = iter(cases)
-                return [[Hit(similarity, next(found)) for similarity, _ in answer] for answer in answers]
+            hits = read_hits(current, answers, generation, self._database)
+            if hits is not None:
+                return hits
             self.refresh()
         raise IndexBusy(f"{self.path} changes faster than it can be searched; try again")
-
-    def _cases(
-        self, current: "Generation | RemoteGeneration", rows: Sequence[int], generation: int | None
-    ) -> list[Case] | None:
-        """The cases of the rows; None if the index has another generation by now.
-
-        generation: the number that cases.sqlite gave when this search last asked it; None if it did not ask.
-        """
-        known = {
-            row: case for row in rows if (case := current.shown.get(row)) is not None
-        }  # another thread may clear it
-        missing = [row for row in rows if row not in known]
-        found: dict[int, Case] = {}
-        if missing:
-            generation, found = self._database.records(missing)
-        elif generation is None:
-            generation = self._database.generation()
-        if generation != current.number:
-            return None
-        if missing:
-            if len(found) < len(set(missing)):
-                raise IndexDamaged(
-                    f"{self.path / CASES} is damaged: it lacks a case that {VECTORS} has; build it again"
-                )
-            known |= found
-            current.shown.update(found)
-            if len(current.shown) > REMEMBERED:
-                current.shown.clear()
-        return [known[row] for row in rows]
 
     def cases(self) -> list[Case]:
         """All cases, in row order. Raises IndexBusy if the index was changed since the last search or `refresh`."""
@@ -395,22 +303,3 @@ class IndexReader(Closing):
     def _require_unchanged(self) -> None:
         if self._database.generation() != self._generation.number:
             raise IndexBusy(f"{self.path} changed meanwhile; try again")
-
-
-def _remote(database: CaseReader) -> "MilvusStore | None":
-    """The Milvus collection of the index; None if its vectors are in vectors.faiss."""
-    metadata = database.metadata()
-    if not metadata["values"].get("store"):
-        return None
-    from index.milvus.sync import open_remote
-
-    return open_remote(metadata)
-
-
-def _read_generation(path: Path, database: CaseReader, remote: "MilvusStore | None") -> "Generation | RemoteGeneration":
-    """The newest generation, in a transaction."""
-    if remote is None:
-        return Generation.read(path / VECTORS, database)
-    from index.milvus.sync import RemoteGeneration
-
-    return RemoteGeneration.read(database, remote)

@@ -4,45 +4,31 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.atomic import CASES, VECTORS, leftovers, refusals_named, remove_strays
-from index.case import LABEL_NAMES, Case, Where, difference, prefixed, require_filter, same_file
+from index.atomic import CASES, leftovers, refusals_named
+from index.case import LABEL_NAMES, Case, Where, require_filter
 from index.checksums import break_seal, file_digests, seal, sealed
 from index.closing import Closing
-from index.errors import IndexDamaged, IndexUnreachable
-from index.generation import make_vector_file
 from index.integrity import model_folder, require_index
 from index.lock import Lock
+from index.merge import Merged, merge_cases
 from index.reader import IndexReader
 from index.sqlite.gaps import zero_gaps
 from index.sqlite.reader import Extras
 from index.sqlite.writer import CaseWriter
+from index.vector_update import update_milvus, update_vector_file
 from index.vectors.base import Demand, require_one_each
-from index.vectors.vector_file import VectorFile
 
-__all__ = ["IndexWriter", "Merged"]
+__all__ = ["IndexWriter"]
 
 AT_ONCE = 4_096  # pending cases: from here on they are sent to Milvus before the writer is closed
-SMALL = 16 << 20  # bytes of vectors: up to here vectors.faiss is written again after every change
 SEALED = 256 << 20  # bytes of cases.sqlite: up to here SHA256SUMS is written after every change
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """What a merge did: the number of cases added, and each other case with the case here that has the same bytes.
-
-    differing: those of them whose records differ, each with the difference in words.
-    """
-
-    added: int
-    known: list[tuple[str, str]]
-    differing: list[tuple[str, str]]
 
 
 class IndexWriter(Closing):
@@ -90,10 +76,7 @@ class IndexWriter(Closing):
         """Bring vectors.faiss or Milvus and the checksums up to date, and release the lock."""
         try:
             with refusals_named(self.path):
-                if self.remote:
-                    self._update_milvus()
-                else:
-                    self._update_vector_file()
+                self._update_vectors()
                 if self._database.metadata().get("erased"):
                     self._database.close()
                     zero_gaps(self.path / CASES)
@@ -109,10 +92,17 @@ class IndexWriter(Closing):
             self._database.close()
             self._lock.release()
 
+    def _update_vectors(self) -> None:
+        if self.remote:
+            self.behind = update_milvus(self.path, self._database, compacted=self._compacted)
+        else:
+            self.behind = update_vector_file(self.path, self._database, compacted=self._compacted, tuned=self._tuned)
+
     def metadata(self, key: str) -> object | None:
         """A JSON value stored when the index was built, as `IndexReader.metadata` gives it."""
         with self._database.transaction():
-            return self._database.metadata()["values"].get(key)  # type: ignore[no-any-return]
+            value: object | None = self._database.metadata()["values"].get(key)
+        return value
 
     def cases(self) -> list[Case]:
         """All cases, in row order."""
@@ -145,9 +135,9 @@ class IndexWriter(Closing):
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         with self._change():
             self._database.add(cases, embeddings, thumbnails, logits, extras)
-            self._require_whole_studies(cases)
+            self._database.require_whole_studies(cases)
         if self.remote and len(self._database.pending()) >= AT_ONCE:
-            self._update_milvus()
+            self._update_vectors()
 
     def put(self, table: str, data: Mapping[str, bytes], action: str = "", **detail: str) -> None:
         """Store the bytes of cases, by name, in one of the tables `index.sqlite.schema.EXTRAS`.
@@ -242,7 +232,7 @@ class IndexWriter(Closing):
             if not new:
                 return 0
             self._database.rewrite(new, "update")
-            self._require_whole_studies(list(new.values()))
+            self._database.require_whole_studies(list(new.values()))
             self._database.forget_filed_of([case.case for case in new.values()])
             self._database.set_metadata(erased=True)
             if not self.remote and any(case.study != old[row].study for row, case in new.items()):
@@ -250,7 +240,7 @@ class IndexWriter(Closing):
                 self._database.set_metadata(identity=secrets.token_hex(16))
             return len(new)
 
-    def merge(self, other: IndexReader, prefix: str = "") -> "Merged":
+    def merge(self, other: IndexReader, prefix: str = "") -> Merged:
         """Add the cases of another index, all in one transaction, without those whose files are indexed here already.
 
         Both indexes need the same model: embeddings of two models cannot be compared. prefix: put before the names of
@@ -262,39 +252,12 @@ class IndexWriter(Closing):
             raise ValueError("an index cannot be merged with itself")
         if other.model_files() != file_digests(self.model):
             raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
-        return other.read_whole(lambda: self._merge(other, prefix))
 
-    def _merge(self, other: IndexReader, prefix: str) -> "Merged":
-        known: list[tuple[str, str]] = []
-        differing: list[tuple[str, str]] = []
-        added = 0
-        with self._change():
-            last = self._database.last()  # a file that the other index holds twice is added twice
-            for batch in other.batches():
-                here = self._database.known("digest", {case.digest for case in batch.cases} - {""}, last)
-                new = []
-                for n, case in enumerate(batch.cases):
-                    if case.digest in here:
-                        given = prefixed(case, prefix)
-                        indexed = same_file(given, here[case.digest])
-                        known.append((case.case, indexed.case))
-                        differing += [(case.case, words)] if (words := difference(indexed, given)) else []
-                    else:
-                        new.append(n)
-                chosen = batch.select(new)
-                cases = [prefixed(case, prefix) for case in chosen.cases]
-                extras = {table: data for table, data in chosen.extras.items() if table != "projection"}
-                self._database.insert(cases, chosen.embeddings, chosen.thumbnails, chosen.logits, extras)
-                self._require_whole_studies(cases)
-                added += len(new)
-            if added:
-                self._database.record("merge", {"cases": added}, added)
-                values = self._database.metadata()["values"]
-                prefixes = sorted({*values.get("prefixes", []), prefix} - {""})
-                self._database.set_metadata(values=values | ({"prefixes": prefixes} if prefixes else {}))
-                if _is_synthetic(other.metadata("collection")):
-                    self._mark()
-        return Merged(added, known, differing)
+        def merge() -> Merged:
+            with self._change():
+                return merge_cases(self._database, other, prefix)
+
+        return other.read_whole(merge)
 
     def set_values(self, action: str, detail: Mapping[str, object], values: Mapping[str, object]) -> None:
         """Store JSON values for `metadata` in one transaction, with an entry of this action in the history.
@@ -309,13 +272,8 @@ class IndexWriter(Closing):
     def mark_synthetic(self) -> None:
         """Mark the index as holding synthetic radiographs, before some are added."""
         with self._change():
-            self._mark()
+            self._database.mark_synthetic()
             self._database.record("synthetic", {})
-
-    def _mark(self) -> None:
-        values = self._database.metadata()["values"]
-        about = {**(values.get("collection") or {}), "synthetic": True}
-        self._database.set_metadata(values=values | {"collection": about})
 
     def compact(self, **demand: Any) -> int:
         """Shrink cases.sqlite by the space of removed cases; gives the number of bytes saved.
@@ -344,61 +302,3 @@ class IndexWriter(Closing):
             with self._database.transaction(writing=True):
                 self._database.upgrade(lambda: {"folder": self.model.name, "files": file_digests(self.model)})
                 yield
-
-    def _require_whole_studies(self, cases: Sequence[Case]) -> None:
-        """Raise ValueError if the study of one of the cases, as indexed now, has two labels or two patients."""
-        studies: dict[str, tuple[int, str]] = {}
-        for case in self._database.cases_where("study", {case.study for case in cases}).values():
-            if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
-                raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
-
-    def _update_vector_file(self) -> None:
-        with self._database.transaction():
-            metadata = self._database.metadata()
-            identity = bytes.fromhex(metadata["identity"])
-            self.behind = self._behind(identity)
-            size = 4 * self._dimension * self._database.count()
-            enough = 0 if self._compacted or size <= SMALL else max(1000, self._database.count() // 64)
-            snapshot = None
-            if self.behind > enough or self._tuned:
-                snapshot = make_vector_file(self._database, Demand(**metadata["values"].get("demand", {})))
-        remove_strays(self.path)
-        if snapshot:
-            break_seal(self.path)
-            snapshot.write(self.path / VECTORS, identity)
-            with self._database.transaction(writing=True):
-                self._database.forget_removed()
-            self.behind = 0
-
-    def _update_milvus(self) -> None:
-        """Write the pending changes to Milvus; if it does not answer, the next writer does it."""
-        from index.milvus.sync import bring_up_to_date, differences, open_remote
-
-        with self._database.transaction():
-            metadata = self._database.metadata()
-            self.behind = len(self._database.pending())
-        if not self.behind and not self._compacted:
-            return
-        break_seal(self.path)
-        with (
-            contextlib.suppress(IndexUnreachable),
-            open_remote(metadata, create=True, cases=self._database.count()) as store,
-        ):
-            if self._compacted:
-                with self._database.transaction(writing=True):
-                    self._database.unsettle(differences(self._database, store))
-            bring_up_to_date(self._database, store)
-        self.behind = len(self._database.pending())
-
-    def _behind(self, identity: bytes) -> int:
-        """The number of changes that vectors.faiss lacks; all cases and one more if it is missing or damaged."""
-        try:
-            snapshot = VectorFile.read(self.path / VECTORS, identity)
-        except IndexDamaged:
-            snapshot = None
-        return self._database.count() + 1 if snapshot is None else self._database.behind(snapshot.last)
-
-
-def _is_synthetic(about: object) -> bool:
-    """Whether the metadata of a collection mark it as synthetic."""
-    return isinstance(about, dict) and bool(about.get("synthetic"))

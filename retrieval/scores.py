@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.answer import ClassifierAnswer, Familiarity, FindingShare, SimilarCase, ViewAnswer, VoteAnswer
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote
@@ -50,6 +50,7 @@ class StudyScores:
         return ClassifierAnswer(self.probability, self.probability > threshold, threshold, rules.classifier, near)
 
     def vote_answer(self, rules: Rules) -> VoteAnswer:
+        """What the vote predicts by the rules; nothing where no study could vote."""
         probability, threshold = self.vote.probability, rules.vote_threshold
         abnormal = None if probability is None else probability > threshold
         _, near = self._near_thresholds(rules)

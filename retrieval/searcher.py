@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from index.atomic import MODEL
 from index.case import Where
-from index.errors import IndexDamaged, IndexFailure
+from index.hits import Hit
 from index.integrity import require_index
-from index.reader import Hit, IndexReader
+from index.reader import IndexReader
 from retrieval.answer import Answer, IndexSource, ModelSource, Query, Seconds
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.findings import tally
@@ -25,25 +26,23 @@ from retrieval.decision.measure_limits import MeasureLimits, limits_of
 from retrieval.decision.reference import Reference
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import merged, study_vote
-from retrieval.encoding.batches import thumbnail, usable
-from retrieval.encoding.bundle import Bundle, digest_number
+from retrieval.encoding.batches import usable
+from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoded, Encoder
-from retrieval.encoding.picture_hash import Hashes, picture_hashes, same_picture
 from retrieval.errors import RadiographError
 from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.images.measures import Measures, measure_rows
 from retrieval.images.radiograph import read_frames
-from retrieval.kept_evaluation import KeptEvaluation
+from retrieval.index_rules import evaluation_with_rules, stored_rules
 from retrieval.notices import Code, Notice
+from retrieval.one_study import one_study_notices, require_one_study
 from retrieval.own_patients import own_patients, stored_prefixes
-from retrieval.query import EVERYTHING, SHOWN, Images, Reader, Scope, View, count_distinct, read_views
+from retrieval.query import EVERYTHING, SHOWN, Images, Reader, Scope, View, read_views
 from retrieval.scores import StudyScores
+from retrieval.trained_on import TrainingRadiographs
 
-__all__ = ["RULES_SINCE", "Searcher", "default_index", "stored_rules"]
-
-RULES_SINCE = "rules_since"  # metadata of an index: the generation in which its rules were changed last
-_MANY = 20  # more views than one study has: they are probably of several
+__all__ = ["Searcher", "default_index"]
 
 
 def default_index() -> Path:
@@ -70,12 +69,12 @@ class Searcher:
         self.index = index
         self.rules = rules
         self._source: IndexSource | None = None
-        self._seen: tuple[frozenset[int], Hashes] | None = None  # the radiographs that the model was trained on
+        self._training = TrainingRadiographs(encoder.bundle)
         self._labels: tuple[str, ...] | None = None
         self._limits: MeasureLimits | None = None
         self._explained: Encoder | None = None
         self._reference: tuple[Reference | None] | None = None
-        self._evaluation = _kept_evaluation(index, encoder.bundle)
+        self._evaluation = evaluation_with_rules(index, encoder.bundle.sha256)
 
     @classmethod
     def open(cls, index: Path | str | None = None) -> Self:
@@ -83,16 +82,13 @@ class Searcher:
         started = time.perf_counter()
         path = default_index() if index is None else Path(index)
         require_index(path)
-        with ThreadPoolExecutor(1) as thread:  # the model loads while this thread imports FAISS and checks the cases
-            loading = thread.submit(Encoder.open, path / MODEL)
-            reader = IndexReader.open(path)
-            try:
-                # An index that replaced one of another model has its own in another folder.
-                encoder = loading.result() if reader.model == path / MODEL else Encoder.open(reader.model)
-                rules = stored_rules(reader)
-            except BaseException:
-                reader.close()
-                raise
+        with ThreadPoolExecutor(1) as thread, ExitStack() as stack:
+            loading = thread.submit(Encoder.open, path / MODEL)  # while this thread imports FAISS and checks the cases
+            reader = stack.enter_context(IndexReader.open(path))
+            # An index that replaced one of another model has its own in another folder.
+            encoder = loading.result() if reader.model == path / MODEL else Encoder.open(reader.model)
+            rules = stored_rules(reader)
+            stack.pop_all()
         return cls(encoder, reader, rules, time.perf_counter() - started)
 
     def close(self) -> None:
@@ -115,13 +111,12 @@ class Searcher:
         if not self.index.replaced():
             changed = self.index.refresh()  # the rules may have been calibrated
             return Searcher(self.encoder, self.index, stored_rules(self.index)) if changed else self
-        index = IndexReader.open(self.index.path)
-        try:
+        with ExitStack() as stack:
+            index = stack.enter_context(IndexReader.open(self.index.path))
             same = Bundle.open(index.model).sha256 == self.encoder.bundle.sha256
-            return Searcher(self.encoder if same else Encoder.open(index.model), index, stored_rules(index))
-        except BaseException:
-            index.close()
-            raise
+            current = Searcher(self.encoder if same else Encoder.open(index.model), index, stored_rules(index))
+            stack.pop_all()
+        return current
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +171,7 @@ class Searcher:
         self.refresh()
         views, notices = read_views(images, read)
         if not one_study:
-            self.require_one_study(views)
+            require_one_study(self.index, views)
         files = [] if heatmap is None else overlay_files(Path(heatmap), len(views), images)
         maps = self.encoder.views([self.encoder.prepare(view.pixels) for view in views])
         measures = [self.encoder.measure(view.pixels) for view in views]
@@ -196,32 +191,6 @@ class Searcher:
         drawing = time.perf_counter() - started
         seconds = replace(answer.seconds, heatmap=drawing, total=answer.seconds.total + drawing)
         return replace(answer.with_heatmaps(files), seconds=seconds), overlays
-
-    def require_one_study(self, views: Sequence[View]) -> None:
-        """Raise RadiographError if the views are known to be of several patients or studies."""
-        if several := self.several(views):
-            raise RadiographError(
-                f"the radiographs are of {several}: ask about one study at a time, rank all studies of "
-                "a folder with  mura-search worklist FOLDER,  or say that they are one study with --one-study"
-            )
-
-    def several(self, views: Sequence[View]) -> str:
-        """How many patients or studies the views are known to be of, such as "2 studies"; "" for at most one."""
-        if len(views) < 2:
-            return ""
-        indexed = [self.index.find_digest(view.digest) for view in views]
-        counts = {
-            "patients": (
-                count_distinct(view.patients for view in views),
-                count_distinct([case.patient for case in cases] for cases in indexed),
-            ),
-            "studies": (
-                count_distinct([view.study] if view.study else [] for view in views),
-                count_distinct([case.study for case in cases] for cases in indexed),
-            ),
-        }
-        most = {what: max(numbers) for what, numbers in counts.items()}
-        return next((f"{count} {what}" for what, count in most.items() if count > 1), "")
 
     def answer(
         self,
@@ -262,7 +231,9 @@ class Searcher:
             notices=(
                 *notices,
                 *known,
-                *self._notices(views),
+                *([Notice(Code.SYNTHETIC)] if self.source.synthetic else []),
+                *self._training.notices(views),
+                *one_study_notices(views),
                 *missing,
                 *scores.borderline_notices(self.rules),
             ),
@@ -293,12 +264,12 @@ class Searcher:
         alike = len({hit.case.label for row in voting for hit in row}) < 2
         voters_of_views = [] if alike and len(self.labels) < 2 else [row[: rules.k] for row in voting]
         vote, nearest = study_vote(voters_of_views, rules.temperature), _similarities(comparable)
-        judge = partial(familiarity, rules=rules, appearance=self.encoder.appearance)
+        rated = partial(familiarity, rules=rules, appearance=self.encoder.appearance)
         measured, beyond = measure_rows(measures), self.limits.beyond
-        whole = judge(embeddings, nearest, unusual=beyond(measured))
+        whole = rated(embeddings, nearest, unusual=beyond(measured))
         rows = [slice(row, row + 1) for row in range(len(embeddings))]
         alone = [
-            () if whole.familiar else judge(embeddings[row], nearest[row], unusual=beyond(measured[row])).reasons
+            () if whole.familiar else rated(embeddings[row], nearest[row], unusual=beyond(measured[row])).reasons
             for row in rows
         ]
         return StudyScores(
@@ -377,47 +348,7 @@ class Searcher:
         """The indexed patients to leave out, and the notices about them."""
         return own_patients(self.index, views, patient, self.site)
 
-    def _notices(self, views: Sequence[View]) -> list[Notice]:
-        """The notices about the views, and about the index that answers."""
-        if self._seen is None:
-            self._seen = self.encoder.bundle.seen(), self.encoder.bundle.seen_hashes()
-        digests, hashes = self._seen
-        same = same_picture(picture_hashes(thumbnail(view.pixels) for view in views), hashes)
-        notices = [Notice(Code.SYNTHETIC)] if self.source.synthetic else []
-        notices += [
-            Notice(Code.TRAINED_ON, view.name)
-            for view, seen in zip(views, same, strict=True)
-            if seen or (view.digest and digest_number(view.digest) in digests)
-        ]
-        if count_distinct(view.patients for view in views) > 1:
-            notices.append(Notice(Code.SEVERAL_PATIENTS))
-        if len(views) > _MANY:
-            notices.append(Notice(Code.MANY_VIEWS, detail={"views": len(views)}))
-        return notices
-
 
 def _similarities(hits: Sequence[Sequence[Hit]]) -> tuple[float | None, ...]:
     """The similarity of each view's nearest study; None for a view without hits."""
     return tuple(row[0].similarity if row else None for row in hits)
-
-
-def _kept_evaluation(index: IndexReader, bundle: Bundle) -> KeptEvaluation | None:
-    """The figures that were kept of this index and model, unless the rules were calibrated since."""
-    kept = KeptEvaluation.read(index.path, index.identity, bundle.sha256)
-    since = index.metadata(RULES_SINCE)
-    return None if kept and isinstance(since, int) and kept.generation < since else kept
-
-
-def stored_rules(folder: IndexReader) -> Rules:
-    """The decision rules of an index. Raises IndexFailure for a shard, IndexDamaged where they are not readable."""
-    stored = folder.metadata("rules")
-    if folder.metadata("shard") is not None and stored is None:
-        raise IndexFailure(
-            f"{folder.path} is one shard of an index; join all of them: mura-search index merge SHARD..."
-        )
-    try:
-        return Rules.from_dict(stored)  # type: ignore[arg-type]  # TypeError if it is not a mapping
-    except (TypeError, ValueError) as error:
-        raise IndexDamaged(
-            f"{folder.path} has no decision rules that this version reads; build the index again"
-        ) from error

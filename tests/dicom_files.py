@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,18 +19,25 @@ __all__ = [
     "DEFLATED",
     "EXPLICIT",
     "FILES",
+    "FULL",
     "IMPLICIT",
+    "J2K",
+    "LOSSLESS",
     "RAMP",
     "RLE",
+    "arm",
     "as_radiograph",
     "highdicoms",
+    "read",
     "real",
     "refusal",
 ]
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
-DEFLATED, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
+DEFLATED, RLE, J2K = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+FULL = {"BitsStored": 12, "WindowCenter": 2048, "WindowWidth": 4096}
+LOSSLESS = (cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 
@@ -37,6 +45,22 @@ def real(name: str) -> Path:
     """A file of the package pydicom-data, the real radiographs RG1 and RG3 among them."""
     store = pytest.importorskip("data_store", reason="the package pydicom-data is not installed")
     return Path(store.__file__).parent / "data" / name
+
+
+def arm(top: int = 4000, height: int = 120, width: int = 90) -> NDArray[np.uint16]:
+    """A smooth picture: dark air, a grey limb, a bright bone, each with a slope, up to `top`."""
+    y, x = np.mgrid[0:height, 0:width] / (height - 1)
+    limb = np.clip(1.6 - np.abs(x - 0.37) / 0.16, 0, 1) * (0.35 + 0.2 * y)
+    bone = np.clip(1.6 - np.abs(x - 0.37) / 0.07, 0, 1) * (0.4 + 0.05 * y)
+    picture = 0.03 * (1 + x) + limb + bone
+    values: NDArray[np.uint16] = np.rint(picture / picture.max() * top).astype(np.uint16)
+    return values
+
+
+def read(path: Path) -> tuple[NDArray[np.int64], list[str]]:
+    """The pixels of a file, and the codes of its notices."""
+    radiograph = read_radiograph(path)
+    return radiograph.pixels.astype(int), [str(notice.code) for notice in radiograph.notices]
 
 
 def refusal(path: Path) -> str:

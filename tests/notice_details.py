@@ -2,8 +2,8 @@
 
 from string import Formatter
 
-from retrieval import wording
 from retrieval.notices import Detail
+from retrieval.wording import notices
 
 __all__ = ["DETAILS"]
 
@@ -11,8 +11,8 @@ _SECRET = ("case", "patient", "prefix", "reason", "names", "chosen")
 
 
 def _fields() -> set[str]:
-    pairs = [sentence for sentences in wording._OF_STUDY.values() for sentence in sentences]
-    texts = [*wording._OF_VIEW.values(), *wording._OF_COLLECTION.values(), *pairs]
+    pairs = [sentence for sentences in notices._OF_STUDY.values() for sentence in sentences]
+    texts = [*notices._OF_VIEW.values(), *notices._OF_COLLECTION.values(), *pairs]
     return {name for text in texts for _, name, _, _ in Formatter().parse(text) if name} - {"view"}
 
 

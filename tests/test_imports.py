@@ -23,13 +23,13 @@ MAY_IMPORT = {
 # The order of the modules and sub-packages of each package: each imports only what stands before it, or its own.
 ORDER = {
     "index": (
-        "case errors closing atomic checksums lock sqlite vectors milvus generation filed integrity reader frozen "
-        "writer filing builder export"
+        "case errors closing atomic checksums lock sqlite vectors milvus generation vector_update filed integrity hits "
+        "opening reader frozen merge writer filing builder export"
     ),
     "retrieval": (
         "errors frames notices wording csv_format kept_evaluation answer pseudonyms images encoding decision datasets "
-        "query explain scores own_patients searcher indexed_query regions index_table vote_classifier indexing dicom "
-        "audit evaluation worklist labelling reports synthetic"
+        "query explain index_rules scores own_patients one_study trained_on searcher indexed_query "
+        "regions index_table vote_classifier indexing dicom audit evaluation worklist labelling reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",
     "web": "errors settings models metrics responses connections security service routes app server",

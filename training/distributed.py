@@ -79,8 +79,8 @@ def joined() -> Iterator[World]:
         yield World(0, 1, device or torch.device("cpu"))
         return
     # Each group has keys of its own in torchrun's store: a process could else find the closed port of a former group.
-    store, _, _ = next(distributed.rendezvous("env://", rank, size))  # type: ignore[attr-defined]
-    store = distributed.PrefixStore(f"group {next(_GROUPS)}", store)  # type: ignore[attr-defined]
+    store, _, _ = next(distributed.rendezvous("env://", rank, size))  # type: ignore[attr-defined]  # not in its types
+    store = distributed.PrefixStore(f"group {next(_GROUPS)}", store)  # type: ignore[attr-defined]  # not in its types
     distributed.init_process_group("nccl" if device else "gloo", store=store, rank=rank, world_size=size)
     try:
         distributed.barrier()  # nobody goes on, and perhaps fails and leaves, before all have joined

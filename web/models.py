@@ -307,7 +307,7 @@ def _can_be_invalid(operation: dict[str, Any]) -> bool:
     """Whether an operation takes anything but a text in its path."""
     parameters = operation.get("parameters", [])
     return "requestBody" in operation or any(
-        one["in"] != "path" or one["schema"].get("type") != "string" for one in parameters
+        parameter["in"] != "path" or parameter["schema"].get("type") != "string" for parameter in parameters
     )
 
 
@@ -337,6 +337,7 @@ def refused_question(errors: Sequence[Any]) -> Refused:
 
 
 def too_many_views(most: int) -> Refused:
+    """The refusal of more radiographs than one study may have."""
     return Refused(413, f"at most {most} radiographs of one study can be sent at once")
 
 

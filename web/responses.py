@@ -21,6 +21,8 @@ _TEMPLATES = (Path(__file__).parent / "templates",)
 
 
 class ProblemResponse(JSONResponse):
+    """An error as RFC 9457 describes it."""
+
     media_type = "application/problem+json"
 
 

@@ -4,6 +4,7 @@ A collection holds what cases.sqlite says. Each case is an entity: its row in ca
 its record, so that Milvus can filter by them, and its unit vector. All of it can be made again from cases.sqlite.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -89,11 +90,10 @@ class MilvusStore(Closing):
         if settings.local and not create and not Path(settings.uri).exists():
             raise IndexMissing(f"no Milvus collection {settings}; write the index to it first")
         store = cls(_connect(settings), settings, dimension, search_params or {})
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(store.close)
             store._prepare(create, index_params or {"index_type": "FLAT"})
-        except BaseException:
-            store.close()
-            raise
+            stack.pop_all()
         return store
 
     def close(self) -> None:

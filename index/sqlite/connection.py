@@ -69,10 +69,9 @@ class Connection:
             try:
                 yield
                 self.query("COMMIT")
-            except BaseException:
-                if self._sqlite.in_transaction:
+            finally:
+                if self._sqlite.in_transaction:  # it failed
                     self._sqlite.rollback()
-                raise
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """All rows that a statement gives."""

@@ -148,10 +148,12 @@ def row_crc(row: Row) -> int:
 
 
 def text_crc(text: str) -> int:
+    """The CRC-32 of a text in UTF-8."""
     return zlib.crc32(text.encode())
 
 
 def blob_crc(row: int, blob: bytes) -> int:
+    """The CRC-32 of the bytes of a row."""
     return zlib.crc32(blob, zlib.crc32(b"%d" % row))  # with its row, so that a blob moved to another row is noticed
 
 

@@ -175,6 +175,19 @@ class CaseWriter(CaseReader):
         """Set JSON values."""
         self._write_document(self.metadata() | values)
 
+    def mark_synthetic(self) -> None:
+        """Note that the index holds synthetic radiographs."""
+        values = self.metadata()["values"]
+        about = {**(values.get("collection") or {}), "synthetic": True}
+        self.set_metadata(values=values | {"collection": about})
+
+    def require_whole_studies(self, cases: Sequence[Case]) -> None:
+        """Raise ValueError if the study of one of the cases, as indexed now, has two labels or two patients."""
+        studies: dict[str, tuple[int, str]] = {}
+        for case in self.cases_where("study", {case.study for case in cases}).values():
+            if studies.setdefault(case.study, (case.label, case.patient)) != (case.label, case.patient):
+                raise ValueError(f"{case.case}: study {case.study} is indexed with another label or patient")
+
     # For vectors.faiss and Milvus.
 
     def forget_removed(self) -> None:

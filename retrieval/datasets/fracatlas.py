@@ -24,6 +24,7 @@ _VIEWS = ("frontal", "lateral", "oblique")
 
 
 def is_fracatlas(folder: Path) -> bool:
+    """Whether a folder has FracAtlas's table and one of its folders of images."""
     return (folder / _TABLE).is_file() and any((folder / "images" / name).is_dir() for name in _FOLDERS)
 
 

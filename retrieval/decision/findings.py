@@ -5,7 +5,7 @@ This is a list to think of, and not a diagnosis: a finding is named because simi
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.answer import FindingShare
 
 __all__ = ["names_of", "tally"]

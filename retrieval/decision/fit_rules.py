@@ -135,8 +135,8 @@ def _stacked(ranked: Sequence[Ranked]) -> Ranked:
     """Several rankings among the same studies, one below the other."""
     return replace(
         ranked[0],
-        similarities=np.concatenate([one.similarities for one in ranked]),
-        numbers=np.concatenate([one.numbers for one in ranked]),
+        similarities=np.concatenate([ranking.similarities for ranking in ranked]),
+        numbers=np.concatenate([ranking.numbers for ranking in ranked]),
     )
 
 

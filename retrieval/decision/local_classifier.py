@@ -163,10 +163,10 @@ def try_local_classifier(teaching: Teaching) -> ClassifierTrial | None:
     model, local = np.empty(len(every)), np.empty(len(every))
     calls = np.zeros((2, len(every)), np.bool_)
     for fold in range(FOLDS):
-        learned, judged = teaching.select(every[folds != fold]), teaching.select(every[folds == fold])
+        learned, held_out = teaching.select(every[folds != fold]), teaching.select(every[folds == fold])
         penalty, validated = _best_penalty(learned)
         for number, (own, chosen) in enumerate(((model, np.inf), (local, penalty))):
-            own[folds == fold] = _fit(learned, chosen).probabilities(judged)
+            own[folds == fold] = _fit(learned, chosen).probabilities(held_out)
             on = validated if number else _fit(learned, chosen).probabilities(learned)
             calls[number, folds == fold] = own[folds == fold] > best_threshold(learned.labels, on)
     labels = teaching.labels
@@ -277,12 +277,12 @@ def _outside(teaching: Teaching, penalties: Sequence[float], *, bias: bool = Tru
     every = np.arange(len(folds))
     logits = {penalty: np.empty(len(teaching.study_of)) for penalty in penalties}
     for fold in range(FOLDS):
-        learned, judged = teaching.select(every[folds != fold]), teaching.select(every[folds == fold])
+        learned, held_out = teaching.select(every[folds != fold]), teaching.select(every[folds == fold])
         rows = folds[teaching.study_of] == fold
         fitted: _Fitted | None = None
         for penalty in penalties:
             fitted = _fit(learned, penalty, fitted)
-            logits[penalty][rows] = fitted.logits(judged) - (0 if bias else fitted.bias)
+            logits[penalty][rows] = fitted.logits(held_out) - (0 if bias else fitted.bias)
     return logits
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from index.case import ABNORMAL
-from index.reader import Hit
+from index.hits import Hit
 
 __all__ = ["StudyVote", "merged", "study_vote", "vote_weights"]
 

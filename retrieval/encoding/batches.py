@@ -34,7 +34,6 @@ __all__ = [
     "case_digest",
     "encode_all",
     "encoded_batches",
-    "file_digest",
     "shown_name",
     "small_jpeg",
     "stack",

@@ -83,7 +83,7 @@ class Appearance:
         best = self.scores(embeddings)[:, : len(self.parts)].argmax(1)
         return [self.parts[number] for number in best]
 
-    def stranger(self, embedding: NDArray[np.floating], known: Collection[str]) -> str:
+    def part_beside(self, embedding: NDArray[np.floating], known: Collection[str]) -> str:
         """The most probable part of an embedding (D,) that is not in `known`, which must not hold all parts."""
         scores = self.scores(embedding[None])[0]
         return max((score, part) for score, part in zip(scores, self.parts, strict=False) if part not in known)[1]

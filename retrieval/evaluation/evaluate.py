@@ -19,7 +19,6 @@ from retrieval.datasets.collection import Collection
 from retrieval.decision.operating_point import Thresholds, learn_thresholds
 from retrieval.decision.rules import Rules
 from retrieval.decision.teachers import LabelledStudies
-from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.picture_hash import picture_hashes, same_picture
 from retrieval.errors import EvaluationError
@@ -40,6 +39,7 @@ from retrieval.evaluation.summary import (
 from retrieval.evaluation.tables import FIGURE_COLUMNS, STUDY_COLUMNS, figure_rows, study_row
 from retrieval.evaluation.triage import Triage, triage
 from retrieval.frames import frame_of
+from retrieval.images.radiograph import file_digest
 from retrieval.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher

@@ -81,7 +81,7 @@ def read_predictions(file: Path) -> list[Prediction]:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             return [
-                Prediction(**{f.name: f.type(unsafe_text(row[f.name])) for f in fields(Prediction)})  # type: ignore[operator]
+                Prediction(**{f.name: f.type(unsafe_text(row[f.name])) for f in fields(Prediction)})  # type: ignore[operator]  # a class
                 for row in csv.DictReader(lines)
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.answer import FindingShare
 from retrieval.datasets.collection import Collection
 from retrieval.decision.findings import names_of
@@ -132,28 +132,28 @@ def _predict(
     together = stack(views)
     rules = searcher.rules
     measures = [view.measures for view in views if view.measures is not None]
-    judgement = searcher.scores(together, Scope(k=max(DEPTHS)), measures=measures)
+    scores = searcher.scores(together, Scope(k=max(DEPTHS)), measures=measures)
     cases = tuple(view.case for view in views)
     similarities = ranking.similarities(together.embeddings)
     return StudyPrediction(
         cases=cases,
-        classifier=judgement.classifier,
-        vote=judgement.vote.views,
+        classifier=scores.classifier,
+        vote=scores.vote.views,
         classifier_threshold=rules.classifier_threshold,
         vote_threshold=rules.vote_threshold,
         retrieved=ranking.retrieved(similarities, cases[0].label),
         embeddings=together.embeddings,
-        neighbours=judgement.neighbours[: max(DEPTHS)],
-        similarity=judgement.familiarity.similarity,
-        familiar=judgement.familiarity.familiar,
-        reasons=judgement.familiarity.reasons,
-        codes=judgement.familiarity.codes,
-        borderline=judgement.borderline(rules),
+        neighbours=scores.neighbours[: max(DEPTHS)],
+        similarity=scores.familiarity.similarity,
+        familiar=scores.familiarity.familiar,
+        reasons=scores.familiarity.reasons,
+        codes=scores.familiarity.codes,
+        borderline=scores.borderline(rules),
         measures={name: float(mean) for name, mean in zip(MEASURES, measure_rows(measures).mean(0), strict=True)}
         if measures
         else {},
         sweep=ranking.sweep(similarities, rules.temperature, sorted({*SWEEP, rules.k})),
         lesion=next((lesions[case.case] for case in cases if case.case in lesions), ""),
         thumbnails=tuple(view.thumbnail for view in views),
-        tally=judgement.findings,
+        tally=scores.findings,
     )

@@ -64,8 +64,8 @@ def attention(encoder: Encoder, pixels: NDArray[np.uint8], *, views: Sequence[Ar
     picture = encoder.prepare(pixels)
     maps = encoder.views([picture]) if views is None else views
     shares = []
-    for number, one in enumerate(maps):
-        suspicion = encoder.head.apply(one).suspicion[0]  # (h, w)
+    for number, one_pass in enumerate(maps):
+        suspicion = encoder.head.apply(one_pass).suspicion[0]  # (h, w)
         share = np.exp(suspicion - suspicion.max())
         share /= share.sum()
         shares.append(share[:, ::-1] if number else share)  # the second one is of the mirror image

@@ -236,6 +236,7 @@ def _photometric(layout: DicomLayout) -> str:
 
 
 def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
+    """What the header says that casts doubt on the picture, or that a reader has to know."""
     codes = []
     if text(ds, "SOPClassUID") == _FOR_PROCESSING:
         codes.append(Code.FOR_PROCESSING)

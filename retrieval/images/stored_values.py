@@ -179,10 +179,11 @@ def exchanged(stored: NDArray[Any]) -> bool:
 def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
     """Whether the samples of an uncompressed picture (H, W, 3) lie in planes.
 
-    `planar` is what its header says, and counts where nothing else tells, as in a tiny picture. `luminance` says that the first sample of a
-    pixel is unlike the others, so that neighbours are alike in planes alone. Otherwise, in planes, a sample is more
-    like the one that comes a row of pixels later than the one after three rows. That is also so where a picture changes
-    from row to row alone, so most samples must be more like those a plane later than their neighbours as well.
+    `planar` is what its header says, and counts where nothing else tells, as in a tiny picture. `luminance` says that
+    the first sample of a pixel is unlike the others, so that neighbours are alike in planes alone. Otherwise, in
+    planes, a sample is more like the one that comes a row of pixels later than the one after three rows. That is also
+    so where a picture changes from row to row alone, so most samples must be more like those a plane later than their
+    neighbours as well.
     """
     rows, columns = stored.shape[:2]
     if min(rows, columns) < _LEAST_SIDE:

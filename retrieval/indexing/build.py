@@ -23,10 +23,11 @@ from retrieval.decision.measure_limits import KEY, stored_limits, stored_measure
 from retrieval.decision.reference import NOTHING_KNOWN, Reference, index_reference
 from retrieval.decision.rules import DEFAULTS, Rules
 from retrieval.decision.teachers import LabelledStudies
-from retrieval.encoding.batches import ENCODING, PREVIEW_SIDE, Batch, EncodingOptions, Progress, encode_all, file_digest
+from retrieval.encoding.batches import ENCODING, PREVIEW_SIDE, Batch, EncodingOptions, Progress, encode_all
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
+from retrieval.images.radiograph import file_digest
 from retrieval.indexing.borderline import with_borderline
 from retrieval.notices import Code, Notice
 from retrieval.wording import anonymous_sentence, warnings_of_files

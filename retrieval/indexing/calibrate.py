@@ -44,11 +44,11 @@ from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.probes import Appearance
 from retrieval.errors import CollectionError
+from retrieval.index_rules import RULES_SINCE, stored_rules
 from retrieval.indexing.build import encode_remaining, fingerprint, resumed_cases, with_classifier
 from retrieval.indexing.update import require_same_site
 from retrieval.notices import Notice
 from retrieval.own_patients import stored_prefixes
-from retrieval.searcher import RULES_SINCE, stored_rules
 from retrieval.wording import listed
 
 __all__ = ["CalibrationReport", "calibrate_index", "calibrated", "undo_calibration"]
@@ -255,8 +255,8 @@ def _unfamiliar(
     """How many of the local studies are unlike the index by the rules."""
     nearest = ranked.similarities[:, 0].astype(np.float64)
     views = [np.flatnonzero(study_of == study) for study in range(int(study_of.max()) + 1)]
-    judged = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
-    return sum(one.familiar is False for one in judged)
+    found = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
+    return sum(own.familiar is False for own in found)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from retrieval.encoding.batches import (
     Progress,
     case_digest,
     encode_all,
-    file_digest,
     shown_name,
 )
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
+from retrieval.images.radiograph import file_digest
 from retrieval.indexing.build import Report
 from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.case import LABEL_NAMES
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.evaluation.evaluate import Evaluation
 from retrieval.evaluation.metrics import METRICS
 from retrieval.evaluation.predictions import StudyPrediction

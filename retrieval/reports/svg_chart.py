@@ -42,6 +42,7 @@ class Axis:
 
     @property
     def marks(self) -> Sequence[tuple[float, str]]:
+        """The marked values of the axis, and the text at each."""
         if self.named is not None:
             return self.named
         values = ticks(self.low, self.high)

@@ -46,6 +46,7 @@ class Acquisition:
 
 
 def random_acquisition(rng: RandomStream) -> Acquisition:
+    """An acquisition as radiographs of many sites have it."""
     return Acquisition(
         long_side=rng.choice((512, 480, 448, 400, 352, 320, 300), (0.5, 0.1, 0.1, 0.1, 0.08, 0.06, 0.06)),
         dose=rng.uniform(1200.0, 9000.0),

@@ -90,6 +90,8 @@ class Dislocation:
 
 @dataclass(frozen=True, slots=True)
 class Bone:
+    """A bone of a finger, in mm: its shape, its walls, and what is wrong with it."""
+
     length: float
     width: Sizes
     depth: Sizes

@@ -40,6 +40,7 @@ class RandomStream:
         return 1.0 if self.chance(0.5) else -1.0
 
     def choice(self, items: Sequence[T], weights: Sequence[float] | None = None) -> T:
+        """One of the items, with probabilities in proportion to the weights; by default all alike."""
         shares = weights or [1.0] * len(items)
         mark = self.uniform(0.0, sum(shares))
         for item, share in zip(items, shares, strict=True):

@@ -90,6 +90,7 @@ class Tissue:
 
     @classmethod
     def empty(cls, camera: Camera, rng: RandomStream) -> "Tissue":
+        """Air alone, with the pattern of the trabeculae of bones to come."""
         shape = (camera.height, camera.width)
         fine, coarse = rng.noise(128, 256), rng.noise(128, 256)
         # Blurring white noise by sigmas s and t leaves the standard deviation 1 / (2 sqrt(pi s t)).

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index import checksums, reader
+from index import checksums, opening
 from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexBusy, IndexDamaged, IndexFailure
@@ -99,7 +99,7 @@ def test_a_large_index_is_opened_without_reading_it_all(
     edited: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is beyond the size that is read on opening is found when it is shown, and by verifying."""
-    monkeypatch.setattr("index.reader.CHECKED", 0)
+    monkeypatch.setattr("index.opening.CHECKED", 0)
     monkeypatch.setattr("index.vectors.vector_file.CHECKED", 0)
     for name in ("cases.sqlite", "vectors.faiss"):
         file = edited / name
@@ -156,8 +156,8 @@ def test_nobody_writes_between_the_checksums_and_what_they_are_compared_with(
         answers.append(done.stdout.strip())
         return read_generation(*arguments)
 
-    read_generation = reader._read_generation
-    monkeypatch.setattr(reader, "_read_generation", writing)
+    read_generation = opening.read_generation
+    monkeypatch.setattr(opening, "read_generation", writing)
     IndexReader.open(place).close()
     assert set(answers) == {"database is locked"}
 

@@ -1,4 +1,4 @@
-"""What the tests of DICOM share: a node that records what it is given, and an archive that answers."""
+"""What the tests share: an index of squares, a DICOM node that records what it is given, an archive that answers."""
 
 import gc
 import warnings
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from retrieval.datasets.collection import read_collection
+from retrieval.datasets.collection import Collection, read_collection
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
 from tests.pictures import grey_square
+from tests.retrieval.index_of_squares import RULES, STUDIES
 
 if TYPE_CHECKING:
     from retrieval.dicom.results import ArchiveAnswer
@@ -106,3 +107,17 @@ def dicom_query(write_dicom: Callable[..., Path]) -> Path:
     from tests.retrieval.dicom.dicom_results import FULL, gradient
 
     return write_dicom("q.dcm", gradient(), StudyInstanceUID="1.2.99", SeriesInstanceUID="1.2.99.1", **FULL)
+
+
+@pytest.fixture
+def place(squares: Callable[..., Collection], make_model: Callable[..., Path], tmp_path: Path) -> Path:
+    """The index of `tests.retrieval.index_of_squares`."""
+    model = make_model(tmp_path / "model", rules=RULES.to_dict())
+    build_index(squares(STUDIES), tmp_path / "index", model=model)
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def searcher(place: Path) -> Iterator[Searcher]:
+    with Searcher.open(place) as opened:
+        yield opened

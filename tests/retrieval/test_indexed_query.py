@@ -1,7 +1,7 @@
 """An indexed study as the query: its stored embeddings give the answer that its files give."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,6 @@ STUDIES = [
 def place(squares: Callable[..., Collection], model: Path, tmp_path: Path) -> Path:
     build_index(squares(STUDIES), tmp_path / "index", model=model)
     return tmp_path / "index"
-
-
-@pytest.fixture
-def searcher(place: Path) -> Iterator[Searcher]:
-    with Searcher.open(place) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("name", ["s1", "s1-1.png", "s1-2.png"])

@@ -1,8 +1,6 @@
 import dataclasses
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,39 +10,14 @@ import pytest
 from index.errors import IndexDamaged, IndexMissing
 from retrieval.datasets.collection import Collection
 from retrieval.decision.borderline import Borderline
-from retrieval.decision.rules import Rules
-from retrieval.encoding.batches import file_digest, thumbnail
-from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher, default_index
-from retrieval.synthetic.dataset import draw_study
+from tests.retrieval.index_of_squares import RULES, STUDIES
 
 Squares = Callable[..., Collection]
-RULES = Rules(k=3, temperature=0.1, vote_threshold=0.4, slope=2.0, intercept=-1.0, familiarity_limit=0.9, source="test")
-STUDIES = [
-    ("patient00001", "dark", 0, [40, 44]),
-    ("patient00001", "dim", 0, [80]),
-    ("patient00002", "grey", 0, [120]),
-    ("patient00003", "light", 1, [160, 170]),
-    ("patient00004", "bright", 1, [200]),
-    ("patient00005", "white", 1, [240]),
-]
-
-
-@pytest.fixture
-def place(squares: Squares, make_model: Callable[..., Path], tmp_path: Path) -> Path:
-    model = make_model(tmp_path / "model", rules=RULES.to_dict())
-    build_index(squares(STUDIES), tmp_path / "index", model=model)
-    return tmp_path / "index"
-
-
-@pytest.fixture
-def searcher(place: Path) -> Iterator[Searcher]:
-    with Searcher.open(place) as opened:
-        yield opened
 
 
 def test_answer_by_hand(searcher: Searcher, square: Callable[..., Path], cosine: Callable[[int, int], float]) -> None:
@@ -76,22 +49,6 @@ def test_answer_by_hand(searcher: Searcher, square: Callable[..., Path], cosine:
     assert answer.query.excluded_patients == ()
 
 
-def test_views_are_averaged_and_the_least_familiar_counts(searcher: Searcher, square: Callable[..., Path]) -> None:
-    paths = [square("one.png", 50), square("two.png", 250)]
-    both, (one, two) = searcher.search(paths), (searcher.search(path) for path in paths)
-    assert both.query.views == 2
-    assert both.classifier.probability == pytest.approx((one.classifier.probability + two.classifier.probability) / 2)
-    assert one.knn.probability is not None
-    assert two.knn.probability is not None
-    assert both.knn.probability == pytest.approx((one.knn.probability + two.knn.probability) / 2)
-    assert [view.file for view in both.views] == list(map(str, paths))
-    assert [view.knn for view in both.views] == [one.knn.probability, two.knn.probability]
-    assert one.familiarity.similarity is not None
-    assert two.familiarity.similarity is not None
-    assert both.familiarity.similarity == min(one.familiarity.similarity, two.familiarity.similarity)
-    assert both.cases[0].similarity == max(one.cases[0].similarity, two.cases[0].similarity)
-
-
 def test_arrays_files_and_folders_answer_alike(searcher: Searcher, square: Callable[..., Path]) -> None:
     path = square("study/one.png", 100)
     square("study/._one.png", 0)
@@ -103,34 +60,6 @@ def test_arrays_files_and_folders_answer_alike(searcher: Searcher, square: Calla
     answers = [searcher.search(image) for image in (path, str(path), path.parent, [path], grey, [colour])]
     assert len({(a.classifier.probability, a.knn.probability, a.cases) for a in answers}) == 1
     assert answers[4].query.files == ("array 1",)
-
-
-def test_the_own_patient_is_left_out_by_name(searcher: Searcher, square: Callable[..., Path]) -> None:
-    answer = searcher.search(square("query.png", 160), patient="patient00003")
-    assert answer.query.excluded_patients == ("patient00003",)
-    assert "patient00003" not in {case.patient for case in answer.cases}
-    assert searcher.search(square("query.png", 160)).cases[0].patient == "patient00003"
-    unknown = searcher.search(square("query.png", 160), patient="nobody")
-    assert unknown.query.excluded_patients == ()
-    assert unknown.warnings == ("the index holds no patient nobody",)
-
-
-def test_the_own_patient_is_left_out_by_mura_folder(searcher: Searcher, square: Callable[..., Path]) -> None:
-    answer = searcher.search(square("XR_FINGER/patient00003/study1_positive/image1.png", 160))
-    assert answer.query.excluded_patients == ("patient00003",)
-    assert "patient00003" not in {case.patient for case in answer.cases}
-    # A patient who is not indexed need not be left out, and what merely looks like one is none.
-    assert searcher.search(square("XR_FINGER/patient00099/image1.png", 160)).query.excluded_patients == ()
-    assert searcher.search(square("patient003/image1.png", 160)).query.excluded_patients == ()
-
-
-def test_the_own_patient_is_left_out_by_the_same_bytes(searcher: Searcher, tmp_path: Path) -> None:
-    copy = tmp_path / "renamed.png"
-    shutil.copy(tmp_path / "data" / "dark-1.png", copy)
-    answer = searcher.search(copy)
-    assert answer.query.excluded_patients == ("patient00001",)
-    assert {case.study for case in answer.cases}.isdisjoint({"dark", "dim"})
-    assert any("indexed itself, as dark-1.png" in warning for warning in answer.warnings)
 
 
 def test_filters_choose_who_votes(searcher: Searcher, square: Callable[..., Path]) -> None:
@@ -232,46 +161,6 @@ def test_synthetic_radiographs_are_called_so(squares: Squares, model: Path, tmp_
     assert any("synthetic" in warning for warning in answer.warnings)
 
 
-def test_a_radiograph_that_the_model_was_trained_on_is_called_so(
-    squares: Squares, square: Callable[..., Path], make_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    seen, new = square("seen.png", 100), square("new.png", 101)
-    model = make_model(tmp_path / "model", seen=[file_digest(seen)])
-    build_index(squares(STUDIES), tmp_path / "index", model=model)
-    with Searcher.open(tmp_path / "index") as searcher:
-        assert any(f"trained on {seen}" in warning for warning in searcher.search(seen).warnings)
-        assert searcher.search(new).warnings == ()
-
-
-def test_a_radiograph_that_the_model_was_trained_on_is_known_in_other_bytes(
-    squares: Squares, make_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    seen, new = (phantom.pixels for phantom in draw_study(0, 1, abnormal=True)[:2])
-    model = make_model(tmp_path / "model", hashes=picture_hashes([thumbnail(seen)]))
-    build_index(squares(STUDIES), tmp_path / "index", model=model)
-    cv2.imwrite(str(tmp_path / "seen.jpg"), seen, (cv2.IMWRITE_JPEG_QUALITY, 60))
-    with Searcher.open(tmp_path / "index") as searcher:
-        for image in (tmp_path / "seen.jpg", seen):
-            assert [notice.code for notice in searcher.search(image).notices] == [Code.TRAINED_ON]
-        assert searcher.search(new).notices == ()
-
-
-def test_one_bad_view_of_several_is_left_out_and_said(searcher: Searcher, square: Callable[..., Path]) -> None:
-    good, bad = square("good.png", 100), square("bad.png", 100)
-    bad.write_text("not a radiograph")
-    answer = searcher.search([bad, good])
-    assert answer.query.files == (str(good),)
-    assert any(warning.startswith("left out:") and "bad.png" in warning for warning in answer.warnings)
-    with pytest.raises(RadiographError, match=r"bad\.png"):
-        searcher.search(bad)
-
-
-def test_a_folder_of_many_studies_is_questioned(searcher: Searcher, square: Callable[..., Path]) -> None:
-    for number in range(21):
-        folder = square(f"many/{number}.png", 100 + number).parent
-    assert any("21 radiographs" in warning for warning in searcher.search(folder).warnings)
-
-
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4)]
 )
@@ -323,13 +212,6 @@ def test_familiar_is_what_is_like_anything_indexed(searcher: Searcher, square: C
     assert some.views[0].similarity is None or some.views[0].similarity <= (whole.views[0].similarity or 0)
 
 
-def test_a_patient_that_is_no_text_is_nobody(searcher: Searcher, square: Callable[..., Path]) -> None:
-    name = os.fsdecode(b"\xff")
-    answer = searcher.search(square("query.png", 90), patient=name)
-    assert answer.query.excluded_patients == ()
-    assert f"the index holds no patient {name}" in answer.warnings
-
-
 def test_a_folder_without_radiographs_is_left_out(
     searcher: Searcher, square: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -337,17 +219,6 @@ def test_a_folder_without_radiographs_is_left_out(
     answer = searcher.search([square("query.png", 90), tmp_path / "empty"])
     assert answer.query.views == 1
     assert any(warning.startswith("left out: ") and "empty" in warning for warning in answer.warnings)
-
-
-@pytest.mark.parametrize("name", ["patient00001", "patient7", "Patient_x"])
-def test_whatever_muras_reader_takes_for_a_patient_is_one(
-    squares: Callable[..., Collection], model: Path, square: Callable[..., Path], tmp_path: Path, name: str
-) -> None:
-    build_index(squares([(name, "own", 0, [60]), ("other", "far", 1, [220])]), tmp_path / "mine", model=model)
-    with Searcher.open(tmp_path / "mine") as searcher:
-        answer = searcher.search(square(f"MURA/XR_FINGER/{name}/study2/image1.png", 61))
-    assert answer.query.excluded_patients == (name,)
-    assert [case.study for case in answer.cases] == ["far"]
 
 
 def test_a_named_file_that_does_not_exist_is_an_error(
@@ -359,44 +230,6 @@ def test_a_named_file_that_does_not_exist_is_an_error(
             searcher.search([good, missing])
     (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")  # a file of a folder that went away
     assert Code.LEFT_OUT in [notice.code for notice in searcher.search([good, tmp_path / "broken.png"]).notices]
-
-
-def test_a_view_given_twice_counts_once(searcher: Searcher, square: Callable[..., Path], tmp_path: Path) -> None:
-    one, two = square("pa.png", 60), square("lateral.png", 220)
-    expected = searcher.search([one, two])
-    copy = tmp_path / "copy.png"
-    shutil.copy(one, copy)
-    answer = searcher.search([one, one, copy, two])
-    assert (answer.query.files, answer.classifier, answer.knn) == (
-        expected.query.files,
-        expected.classifier,
-        expected.knn,
-    )
-    assert [(n.code, n.view) for n in answer.notices if n.code == Code.REPEATED_VIEW] == [
-        (Code.REPEATED_VIEW, str(one)),
-        (Code.REPEATED_VIEW, str(copy)),
-    ]
-    assert searcher.search([np.zeros((9, 9), np.uint8)] * 2).query.views == 1
-
-
-def test_studies_of_mura_are_not_one_study(searcher: Searcher, square: Callable[..., Path]) -> None:
-    one = square("XR_HAND/patient00090/study1_positive/image1.png", 60)
-    two = square("XR_HAND/patient00090/study2_negative/image1.png", 220)
-    other = square("XR_HAND/patient00091/study1_negative/image1.png", 230)
-    with pytest.raises(RadiographError, match="of 2 studies: ask about one study at a time"):
-        searcher.search([one, two])
-    with pytest.raises(RadiographError, match="of 2 patients: ask about one study at a time"):
-        searcher.search([one, other])
-    answer = searcher.search([one, other], one_study=True)
-    assert Code.SEVERAL_PATIENTS in [notice.code for notice in answer.notices]
-    assert searcher.search([one, square("XR_HAND/patient00090/study1_positive/image2.png", 61)]).query.views == 2
-
-
-def test_indexed_radiographs_of_two_patients_are_not_one_study(searcher: Searcher, tmp_path: Path) -> None:
-    files = sorted((tmp_path / "data").glob("*.png"))
-    own = {case.patient: file for file in files for case in searcher.index.find("case", [file.name])}
-    with pytest.raises(RadiographError, match="of 2 patients"):
-        searcher.search(list(own.values())[:2])
 
 
 @pytest.mark.parametrize(("label", "name"), [(0, "normal"), (1, "abnormal")])

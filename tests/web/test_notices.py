@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from retrieval.notices import DOUBTS, Code, Notice
-from retrieval.searcher import Searcher
+from retrieval.trained_on import TrainingRadiographs
 from retrieval.wording import sentence
 from tests.notice_details import DETAILS
 
@@ -23,7 +23,7 @@ def test_every_notice_is_shown(
     def all_of_them(*_: object, **__: object) -> list[Notice]:
         return notices
 
-    monkeypatch.setattr(Searcher, "_notices", all_of_them)
+    monkeypatch.setattr(TrainingRadiographs, "notices", all_of_them)
     sent = [("files", ("a.png", png(200), "image/png"))]
     answer = client.post("/api/search", files=sent).json()
     assert [notice["code"] for notice in answer["notices"]] == [notice.code for notice in notices]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from index.case import ABNORMAL, Case
 from retrieval.datasets.collection import Collection
-from retrieval.encoding.batches import file_digest, shown_name, thumbnail
+from retrieval.encoding.batches import case_digest, shown_name, thumbnail
 from retrieval.encoding.picture_hash import Hashes, picture_hash, picture_hashes
 from retrieval.errors import RadiographError
 from retrieval.images.preprocessing import Letterbox, Preprocessing, enhance, preprocess
@@ -215,7 +215,7 @@ def _prepare(
     order = [*range(begin, len(cases)), *range(begin)]
     results: list[_Made | str] = [""] * len(cases)
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_digest, cases))
+        digests = list(pool.map(case_digest, cases))
         _require_room(store, sum(not store.holds(digest) for digest in digests))
         for start in range(0, len(order), _AT_ONCE):
             rows = order[start : start + _AT_ONCE]
@@ -225,14 +225,6 @@ def _prepare(
             if progress is not None:
                 progress(start + len(rows), len(cases))
     return results
-
-
-def _digest(case: Case) -> str:
-    """SHA-256 of a radiograph's file, "" where it cannot be read."""
-    try:
-        return file_digest(Path(case.path))
-    except OSError:
-        return ""
 
 
 def _prepared(case: Case, digest: str, store: PictureCache, how: Preprocessing) -> _Made | str:

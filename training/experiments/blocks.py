@@ -30,6 +30,8 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Text:
+    """A paragraph."""
+
     kind: ClassVar[str] = "text"
     text: str
 

@@ -61,6 +61,8 @@ def _figure(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Run:
+    """A training run of a grid: its name, which is that of its folder, and its recipe."""
+
     name: Annotated[str, AfterValidator(_folder)]
     recipe: Recipe
 
@@ -85,6 +87,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Table:
+    """A table of the report: a figure of a run in each cell. `corner` stands above the names of the rows."""
+
     title: str
     corner: str = ""
     rows: tuple[str, ...] = Field(min_length=1)
@@ -100,12 +104,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Figure:
+    """A chart of the report, with a curve for each of the runs."""
+
     title: str
     runs: tuple[str, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_NO_EXTRA)
 class Grid:
+    """The runs of an experiment and what its report shows. `folds`: 0 for a single split, else 2 or more."""
+
     title: str
     description: str = ""
     source: str = ""

@@ -55,7 +55,7 @@ def fit_harmonisation(
         for start in range(0, len(order), _AT_ONCE):
             rows = order[start : start + _AT_ONCE].tolist()
             copies = COPIES if start < RADIOGRAPHS else 0
-            read = pool.map(lambda row: _versions(encoder, cases[row], (seed, row), copies), rows)  # noqa: B023
+            read = pool.map(lambda row: _versions(encoder, cases[row], (seed, row), copies), rows)  # noqa: B023  # it is read at once
             for row, own in zip(rows, read, strict=True):
                 measures += [encoder.measure(own[0])] if own else []
                 if own and copies:

@@ -65,7 +65,7 @@ def try_step(model: Siamese, recipe: Recipe, device: torch.device, precision: st
 
     The model stays as it is: a copy takes the step, as large as the moving average of the weights.
     """
-    network = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its types
     chosen = precision or (recipe.precision if recipe.precision != "auto" else _faster(network, recipe, device))
     _seconds(network, recipe.side, 2, chosen, device)
     if device.type == "cuda":

@@ -166,19 +166,19 @@ def train(
     log.write(epochs)
 
     # Export: the bundle, checked against torch.
-    about = {
-        "name": options.name or out.name,
-        "backbone": recipe.backbone,
-        "dimension": recipe.dimension,
-        "test_time": recipe.test_time,
-        "provenance": {**record, **options.provenance},
-    }
+    about = _about(options.name or out.name, recipe, {**record, **options.provenance})
     export = BundleExport(out / "model", data.of_part(recipe.part), recipe, about, options.appearance, report)
     rules, difference = export.write(model, learning)
     seconds = log.seconds
     _write_json(out / "done.json", {"epochs": epochs, "export_difference": difference, "seconds": seconds})
     remove_checkpoints(checkpoint)
     return Trained(out / "model", tuple(epochs), difference, rules, seconds)
+
+
+def _about(name: str, recipe: Recipe, provenance: dict[str, Any]) -> dict[str, Any]:
+    """What model.json says of the model besides its files."""
+    own = {"backbone": recipe.backbone, "dimension": recipe.dimension, "test_time": recipe.test_time}
+    return {"name": name, **own, "provenance": provenance}
 
 
 def plan_run(cases: Sequence[Case], recipe: Recipe, *, offline: bool = False) -> tuple[Plan, str]:

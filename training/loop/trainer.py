@@ -62,7 +62,7 @@ class Trainer:
         the weights are those of the epoch on whole pictures with the highest held-out kappa. Raises KeyboardInterrupt
         after saving, and TrainingError if the loss is not finite.
         """
-        model.to(self.world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(self.world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its types
         saved = self._saved()
         epochs: list[dict[str, float]] = []
         with interruptible() as interrupted:

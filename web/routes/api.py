@@ -41,6 +41,8 @@ PREVIEW = 256  # pixels
 
 
 class Png(Response):
+    """A picture, for the description of the API as well."""
+
     media_type = "image/png"
 
 
@@ -72,8 +74,8 @@ async def forget_study(study: str, request: Request) -> None:
 
 @api.get(_VIEW + "/image", summary="A view of a remembered study", response_class=Png, **_OF_STUDY)
 async def view_image(study: str, number: int, request: Request, small: Literal["true", "false"] = "false") -> Png:
-    service = service_of(request)
-    picture = service.picture(study, number, PREVIEW) if small == "true" else service.picture(study, number)
+    pictures = service_of(request).pictures
+    picture = pictures.view(study, number, PREVIEW) if small == "true" else pictures.view(study, number)
     return Png(await while_connected(request, picture))
 
 
@@ -85,11 +87,13 @@ async def view_heatmap(
     target: Label = "abnormal",
     below: Literal["true", "false"] = "false",
 ) -> Png:
-    work = service_of(request).class_heatmap(study, number, target, always=below == "true")
+    work = service_of(request).pictures.class_heatmap(study, number, target, always=below == "true")
     return Png(await while_connected(request, work))
 
 
 class Values(Response):
+    """Grey values as bytes, for the description of the API as well."""
+
     media_type = "application/octet-stream"
 
 
@@ -100,7 +104,7 @@ async def view_values(study: str, number: int, request: Request) -> Values:
     The header `grey-values` has a JSON object with what they mean: `width`, `height`, `bytes`, `bits`, `slope`,
     `intercept`, `inverted`, `windows`, `spacing`, `part`, `view`, `laterality`, `colour`.
     """
-    grey = await while_connected(request, service_of(request).grey_values(study, number))
+    grey = await while_connected(request, service_of(request).pictures.grey_values(study, number))
     height, width = grey.values.shape
     about = {"width": width, "height": height, "bytes": grey.values.dtype.itemsize}
     names = ("bits", "slope", "intercept", "inverted", "part", "view", "laterality", "colour")
@@ -114,7 +118,7 @@ async def view_values(study: str, number: int, request: Request) -> Values:
 async def view_likeness(
     study: str, number: int, request: Request, case: str, where: Literal["view", "case"] = "view"
 ) -> Png:
-    work = service_of(request).likeness(study, number, case, inside=where == "case")
+    work = service_of(request).pictures.likeness(study, number, case, inside=where == "case")
     return Png(await while_connected(request, work))
 
 
@@ -138,7 +142,7 @@ async def index_summary(request: Request) -> Response:
     responses=_JPEG | NOT_MODIFIED | refusals(404, 422, 503),
 )
 async def case_image(case: str, request: Request, small: Literal["true", "false"] = "false") -> Response:
-    data, kind = await while_connected(request, service_of(request).case_picture(case, small=small == "true"))
+    data, kind = await while_connected(request, service_of(request).pictures.case(case, small=small == "true"))
     return tagged(request, Response(data, media_type=kind))
 
 

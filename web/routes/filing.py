@@ -99,31 +99,31 @@ class FiledChange(BaseModel):
 async def file_study(body: NewStudy, request: Request) -> FiledChange:
     require_filing(request)
     values = body.model_dump(exclude={"remembered", "label"})
-    return _told(await _file(request, body.remembered, StudyRecord(LABEL_NAMES.index(body.label), **values)))
+    return _document(await _file(request, body.remembered, StudyRecord(LABEL_NAMES.index(body.label), **values)))
 
 
 @filing_api.post("/labels", summary="Correct the label of an indexed study")
 async def correct_label(body: CorrectedLabel, request: Request) -> FiledChange:
     require_filing(request)
-    return _told(await service_of(request).use(filing.correct(body.study, body.label, body.note)))
+    return _document(await service_of(request).use(filing.correct(body.study, body.label, body.note)))
 
 
 @filing_api.post("/aside", summary="Set an indexed study aside")
 async def set_study_aside(body: SetAside, request: Request) -> FiledChange:
     require_filing(request)
-    return _told(await service_of(request).use(filing.set_aside(body.study, body.reason)))
+    return _document(await service_of(request).use(filing.set_aside(body.study, body.reason)))
 
 
 @filing_api.post("/undo", summary="Undo a change")
 async def undo_change(body: Undone, request: Request) -> FiledChange:
     require_filing(request)
-    return _told(await service_of(request).use(filing.undo(body.generation)))
+    return _document(await service_of(request).use(filing.undo(body.generation)))
 
 
 @filing_api.get("", summary="The changes that can be undone, the last first")
 async def filed_changes(request: Request) -> list[FiledChange]:
     require_filing(request)
-    return [_told(change) for change in await service_of(request).use(filing.filed)]
+    return [_document(change) for change in await service_of(request).use(filing.filed)]
 
 
 @filing_pages.get("/filing")
@@ -185,5 +185,5 @@ async def _file(request: Request, remembered: str, record: StudyRecord) -> Filed
     return await service.use(filing.file(service.studies.get(remembered), record))
 
 
-def _told(change: Filed) -> FiledChange:
+def _document(change: Filed) -> FiledChange:
     return FiledChange(**asdict(change))

@@ -19,6 +19,7 @@ from web.routes.api import service_of
 from web.routes.query_form import ask, while_connected
 from web.security.middleware import client_address
 from web.security.session import COOKIE, LIFETIME, Sessions
+from web.service.indexed import similarities_to
 from web.service.study_store import Study
 from web.settings import Settings
 
@@ -70,7 +71,8 @@ async def compare(study: str, request: Request, question: Annotated[ComparisonQu
     service = service_of(request)
     case = await service.case(question.case)
     cases = await service.cases_of(case.study)
-    similarities = await service.similarities(study, [each.case for each in cases])
+    asked = service.studies.get(study)
+    similarities = await service.use(similarities_to(asked, [each.case for each in cases]))
     place = [each.case for each in cases].index(case.case)
     return await _front(
         request,
@@ -79,7 +81,7 @@ async def compare(study: str, request: Request, question: Annotated[ComparisonQu
         place=place,
         similarities=similarities.T.tolist(),
         number=int(similarities[:, place].argmax()) + 1,
-        own_views=[view.name for view in service.studies.get(study).views],
+        own_views=[view.name for view in asked.views],
         name=study,
         full=service.files,
         cases=cases,

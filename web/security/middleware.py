@@ -217,6 +217,7 @@ class _Body:
 
 
 def client_address(scope: Scope) -> str:
+    """The IP address that a request comes from; "" if the server does not know it."""
     return str((scope.get("client") or ("",))[0])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.case import Case
 from index.errors import IndexFailure
@@ -16,7 +17,15 @@ from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.service.study_store import Study
 
-__all__ = ["cases_of_study", "from_index", "from_selection", "no_case", "require_case"]
+__all__ = [
+    "case_embedding",
+    "cases_of_study",
+    "from_index",
+    "from_selection",
+    "no_case",
+    "require_case",
+    "similarities_to",
+]
 
 MOST_SELECTED = 2000  # studies of one selection
 
@@ -83,6 +92,24 @@ def cases_of_study(name: str) -> Callable[[Searcher], list[Case]]:
     return find
 
 
+def similarities_to(study: Study, cases: Sequence[str]) -> Callable[[Searcher], NDArray[np.float32]]:
+    """Gives the cosines (V, C) of the views of a remembered study and indexed cases. Raises Refused."""
+
+    def compare(searcher: Searcher) -> NDArray[np.float32]:
+        return study.encoded.embeddings @ np.stack([case_embedding(searcher, study, case) for case in cases], 1)
+
+    return compare
+
+
+def case_embedding(searcher: Searcher, study: Study, case: str) -> NDArray[np.float32]:
+    """An indexed case's embedding (D,), to be compared with a study. Raises Refused."""
+    study.require_model(searcher)
+    embedding = searcher.index.embedding(case)
+    if embedding is None:
+        raise no_case()
+    return embedding
+
+
 def require_case(searcher: Searcher, name: str) -> Case:
     """The record of a case. Raises Refused with 404."""
     cases = searcher.index.find("case", [name])
@@ -92,6 +119,7 @@ def require_case(searcher: Searcher, name: str) -> Case:
 
 
 def no_case() -> Refused:
+    """The refusal, with 404, of a case that is not indexed."""
     return Refused(404, "the index has no such case, or no longer has it")
 
 

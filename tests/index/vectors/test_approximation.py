@@ -37,7 +37,7 @@ CASES = [Case(f"{n}.png", f"s{n // 2}", f"p{n // 4}", n // 2 % 2, "finger" if n 
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small indexes be approximated, too."""
     monkeypatch.setattr("index.vectors.faiss._ALWAYS_EXACT", 0)
-    monkeypatch.setattr("index.writer.SMALL", 0)
+    monkeypatch.setattr("index.vector_update.SMALL", 0)
 
 
 @pytest.fixture(scope="module")

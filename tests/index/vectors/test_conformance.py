@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexDamaged, IndexMissing, IndexUnreachable
+from index.hits import Hit
 from index.milvus import sync
-from index.reader import Hit, IndexReader
+from index.reader import IndexReader
 from index.sqlite.reader import CaseReader
 from index.writer import IndexWriter
 from tests.index.milvus.server import TOKEN, MilvusServer

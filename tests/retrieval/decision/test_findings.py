@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from index.case import Case
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.answer import FindingShare, VoteAnswer
 from retrieval.decision.findings import names_of, tally
 from retrieval.wording import findings_text, vote_share

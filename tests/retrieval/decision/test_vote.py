@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.utils.extmath import softmax
 
 from index.case import Case
-from index.reader import Hit
+from index.hits import Hit
 from retrieval.decision.vote import merged, study_vote, vote_weights
 
 

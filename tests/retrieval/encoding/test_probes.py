@@ -12,12 +12,11 @@ from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
 from retrieval.decision.tail_limit import normal_limit
 from retrieval.decision.teachers import LabelledStudies
-from retrieval.encoding.batches import file_digest
 from retrieval.encoding.bundle import APPEARANCE, BUNDLED, Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.probes import NOTHING, Appearance
 from retrieval.errors import BundleError
-from retrieval.images.radiograph import read_radiograph
+from retrieval.images.radiograph import file_digest, read_radiograph
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 

@@ -12,11 +12,12 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection, read_collection
 from retrieval.decision.rules import Rules
-from retrieval.encoding.batches import file_digest, thumbnail
+from retrieval.encoding.batches import thumbnail
 from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import Evaluation, evaluate
 from retrieval.evaluation.metrics import METRICS
+from retrieval.images.radiograph import file_digest
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from retrieval.errors import MissingExtra, RadiographError
 from retrieval.images import radiograph as module
 from retrieval.images.radiograph import MAX_BYTES, Radiograph, decode_radiograph, read_radiograph
+from tests.raster_files import encoded, png_chunk
 
 BRIGHT = np.random.default_rng(0).integers(140, 256, (96, 72), np.uint8)  # no mid-grey, which a cut JPEG is filled with
 JPEG_OPTIONS = {
@@ -27,15 +27,9 @@ JPEG_OPTIONS = {
 }
 
 
-def encode(suffix: str, pixels: NDArray[np.uint8], *options: int) -> bytes:
-    done, data = cv2.imencode(suffix, pixels, options)
-    assert done
-    return data.tobytes()
-
-
-FILES = {suffix: encode(suffix, BRIGHT) for suffix in (".png", ".jpg", ".tiff", ".bmp", ".webp", ".jp2", ".pgm")}
+FILES = {suffix: encoded(suffix, BRIGHT) for suffix in (".png", ".jpg", ".tiff", ".bmp", ".webp", ".jp2", ".pgm")}
 COLOUR = np.dstack([BRIGHT, BRIGHT[::-1], BRIGHT])
-FILES |= {"colour.jpg": encode(".jpg", COLOUR), "gradual.jpg": encode(".jpg", COLOUR, *JPEG_OPTIONS["progressive"])}
+FILES |= {"colour.jpg": encoded(".jpg", COLOUR), "gradual.jpg": encoded(".jpg", COLOUR, *JPEG_OPTIONS["progressive"])}
 
 
 def refusal(path: Path) -> str:
@@ -151,10 +145,6 @@ def test_too_many_bytes_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", len(FILES[".png"]))
     decode_radiograph(FILES[".png"])
     assert "more than" in refusal_of(FILES[".png"] + b"\0")
-
-
-def png_chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def huge(suffix: str) -> bytes:
@@ -279,7 +269,7 @@ def test_a_progressive_jpeg_is_refused_before_all_its_detail() -> None:
 
 
 def test_a_grey_picture_does_not_end_early() -> None:
-    assert decode_radiograph(encode(".jpg", np.full((64, 64), 128, np.uint8))).warnings == (
+    assert decode_radiograph(encoded(".jpg", np.full((64, 64), 128, np.uint8))).warnings == (
         "is blank: every pixel is alike",
     )
 

@@ -16,20 +16,11 @@ from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
+from tests.raster_files import encoded, png_chunk
 
 RISING = np.arange(35 * 50, dtype=np.uint8).reshape(35, 50)
 LOSSLESS = {".webp": (cv2.IMWRITE_WEBP_QUALITY, 101), ".jp2": (cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)}
 COLOUR = np.dstack([RISING, RISING[::-1], 255 - RISING])
-
-
-def encode(suffix: str, pixels: NDArray[Any], *options: int) -> bytes:
-    done, data = cv2.imencode(suffix, pixels, options)
-    assert done
-    return data.tobytes()
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def png(pixels: NDArray[Any], bits: int, colour: int, *before: bytes) -> bytes:
@@ -37,8 +28,14 @@ def png(pixels: NDArray[Any], bits: int, colour: int, *before: bytes) -> bytes:
     height, width = pixels.shape[0], pixels.shape[1] * 8 // min(bits, 8)
     big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
     rows = b"".join(b"\0" + row.tobytes() for row in big_endian)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(before)
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def tiff(pixels: NDArray[Any], photometric: int, *more: tuple[int, int], order: Literal["<", ">"] = "<") -> bytes:
@@ -73,14 +70,14 @@ def exif(orientation: int) -> bytes:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".pgm", ".pbm", ".jp2"])
 def test_grey_is_read_as_it_is(suffix: str) -> None:
     picture = np.where(RISING > 99, 255, 0).astype(np.uint8) if suffix == ".pbm" else RISING
-    radiograph = decode_radiograph(encode(suffix, picture, *LOSSLESS.get(suffix, ())))
+    radiograph = decode_radiograph(encoded(suffix, picture, *LOSSLESS.get(suffix, ())))
     np.testing.assert_array_equal(radiograph.pixels, picture)
     assert radiograph.warnings == ()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".ppm", ".jp2", ".webp"])
 def test_colour_is_read_as_bgr(suffix: str) -> None:
-    data = encode(suffix, COLOUR, *LOSSLESS.get(suffix, ()))
+    data = encoded(suffix, COLOUR, *LOSSLESS.get(suffix, ()))
     np.testing.assert_array_equal(decode_radiograph(data).pixels, COLOUR)
 
 
@@ -91,7 +88,7 @@ def test_a_tiff_of_either_byte_order(order: Literal["<", ">"]) -> None:
 
 def test_a_file_is_what_its_bytes_are(tmp_path: Path) -> None:
     path = tmp_path / "a photograph.JPG"
-    path.write_bytes(data := encode(".png", RISING))
+    path.write_bytes(data := encoded(".png", RISING))
     radiograph = read_radiograph(path)
     np.testing.assert_array_equal(radiograph.pixels, RISING)
     assert radiograph.digest == hashlib.sha256(data).hexdigest()
@@ -128,13 +125,13 @@ def test_cmyk_of_unknown_polarity_is_refused() -> None:
 
 def test_sixteen_bits_are_scaled_by_their_own_range() -> None:
     values = np.array([[1000, 1510], [2275, 3550]], np.uint16)  # a tenth of a grey level is one value
-    np.testing.assert_array_equal(decode_radiograph(encode(".png", values)).pixels, [[0, 51], [128, 255]])
+    np.testing.assert_array_equal(decode_radiograph(encoded(".png", values)).pixels, [[0, 51], [128, 255]])
 
 
 @given(st.integers(1, 200), st.integers(0, 14_000))
 def test_sixteen_bits_do_not_depend_on_how_many_the_detector_uses(gain: int, offset: int) -> None:
-    plain = decode_radiograph(encode(".png", RISING.astype(np.uint16))).pixels
-    other = decode_radiograph(encode(".png", RISING.astype(np.uint16) * gain + offset)).pixels
+    plain = decode_radiograph(encoded(".png", RISING.astype(np.uint16))).pixels
+    other = decode_radiograph(encoded(".png", RISING.astype(np.uint16) * gain + offset)).pixels
     assert np.abs(plain.astype(int) - other).max() <= 1
     np.testing.assert_array_equal(plain, RISING)
 
@@ -143,13 +140,13 @@ def test_hot_and_dead_pixels_do_not_decide() -> None:
     values = np.full((100, 100), 2000, np.uint16)
     values[:50] = 1000
     values[0, :4], values[99, :4] = 0, 65535
-    pixels = decode_radiograph(encode(".png", values)).pixels
+    pixels = decode_radiograph(encoded(".png", values)).pixels
     assert (pixels[1:50] == 0).all()
     assert (pixels[50:99] == 255).all()
 
 
 def test_one_value_everywhere_is_black() -> None:
-    assert not decode_radiograph(encode(".png", np.full((9, 9), 700, np.uint16))).pixels.any()
+    assert not decode_radiograph(encoded(".png", np.full((9, 9), 700, np.uint16))).pixels.any()
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.float32, np.float64])
@@ -176,9 +173,9 @@ def test_zero_is_white(kind: type[np.generic]) -> None:
 def test_alpha_is_laid_on_black() -> None:
     clear = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 51, 102]]], np.uint8)  # 102 / 255 = 0.4
     want = [[[200, 100, 50], [0, 0, 0], [80, 40, 20]]]
-    np.testing.assert_array_equal(decode_radiograph(encode(".png", clear)).pixels, want)
+    np.testing.assert_array_equal(decode_radiograph(encoded(".png", clear)).pixels, want)
     np.testing.assert_array_equal(decode_radiograph(tiff(clear[..., [2, 1, 0, 3]], 2, (338, 2))).pixels, want)
-    np.testing.assert_array_equal(decode_radiograph(encode(".webp", clear, *LOSSLESS[".webp"])).pixels, want)
+    np.testing.assert_array_equal(decode_radiograph(encoded(".webp", clear, *LOSSLESS[".webp"])).pixels, want)
 
 
 def test_grey_with_alpha() -> None:
@@ -189,7 +186,7 @@ def test_grey_with_alpha() -> None:
 def test_alpha_of_sixteen_bits() -> None:
     values = np.array([[[0, 0, 51_000, 65535], [0, 0, 51_000, 13107], [0, 0, 0, 65535]]], np.uint16)  # 13107 is a fifth
     want = [[[0, 0, 255], [0, 0, 51], [0, 0, 0]]]
-    np.testing.assert_array_equal(decode_radiograph(encode(".png", values)).pixels, want)
+    np.testing.assert_array_equal(decode_radiograph(encoded(".png", values)).pixels, want)
     np.testing.assert_array_equal(decode_radiograph(tiff(values[..., [2, 1, 0, 3]], 2, (338, 2))).pixels, want)
 
 
@@ -210,7 +207,7 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(orientation: int) -> None:
-    turned = png(STORED[..., None], 8, 0, chunk(b"eXIf", exif(orientation)))
+    turned = png(STORED[..., None], 8, 0, png_chunk(b"eXIf", exif(orientation)))
     np.testing.assert_array_equal(decode_radiograph(turned).pixels, UPRIGHT[orientation])
     for kind in (np.uint8, np.uint16):  # libtiff's two ways
         pixels = decode_radiograph(tiff(STORED.astype(kind) * 51 - 51, 1, (274, orientation))).pixels
@@ -220,7 +217,7 @@ def test_orientation(orientation: int) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_orientation_is_as_opencv_has_it(suffix: str, orientation: int) -> None:
-    plain = encode(suffix, COLOUR)
+    plain = encoded(suffix, COLOUR)
     if suffix == ".jpg":
         body = b"Exif\0\0" + exif(orientation)
         data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:]
@@ -236,7 +233,7 @@ def test_orientation_is_as_opencv_has_it(suffix: str, orientation: int) -> None:
 
 @pytest.mark.parametrize("block", [b"", b"II*\0", exif(0), exif(9), b"II*\0" + bytes([255] * 20)])
 def test_a_broken_exif_block_turns_nothing(block: bytes) -> None:
-    data = png(STORED[..., None], 8, 0, chunk(b"eXIf", block))
+    data = png(STORED[..., None], 8, 0, png_chunk(b"eXIf", block))
     np.testing.assert_array_equal(decode_radiograph(data).pixels, STORED)
 
 

@@ -11,12 +11,12 @@ from index.errors import IndexBusy, IndexMissing
 from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.decision.rules import DEFAULTS, Rules
-from retrieval.encoding.batches import EncodingOptions, encoded_batches, file_digest, thumbnail, usable
+from retrieval.encoding.batches import EncodingOptions, encoded_batches, thumbnail, usable
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.picture_hash import picture_hashes
 from retrieval.errors import BundleError, CollectionError
-from retrieval.images.radiograph import read_radiograph
+from retrieval.images.radiograph import file_digest, read_radiograph
 from retrieval.indexing.build import BuildOptions, build_index, fingerprint
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code, Notice

@@ -1,13 +1,11 @@
 """The worklist of a folder: the order of the command line, by numbers that tell nothing, and for nobody else."""
 
-import html
 import json
 import logging
 import os
 import re
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -16,53 +14,24 @@ import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("fastapi", reason="the extra web is not installed")
-
 import httpx
 
 from retrieval.datasets.collection import Collection
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
-from retrieval.worklist.folder_watcher import Watch
-from retrieval.worklist.worklist import StudyFiles, worklist
-from web.errors import Refused, ServerError
+from retrieval.worklist.worklist import worklist
+from tests.web.service.worklist_page import MURA, PAGE, numbers, ranked, shows, studies
+from web.errors import ServerError
 from web.models import WorklistDocument
-from web.service.admission import Admission, Share
-from web.service.worklist import Worklist
 from web.settings import Settings
 
 Serve = Callable[..., str]
+
+
 Square = Callable[..., Path]
+
+
 TOKEN = "correct horse battery staple"
-PAGE = {"accept": "text/html"}
-MURA = "XR_FINGER/patient00001/study1_positive"
-
-
-@pytest.fixture
-def inbox(square: Square, tmp_path: Path) -> Path:
-    """A dark single radiograph, a bright study of two views, a middling one deeper with an evil name, a bad file."""
-    square("in/dark.png", 30)
-    square("in/bright/pa.png", 220)
-    square("in/bright/lateral.png", 225)
-    square(f"in/{MURA}/<b>image1.png", 128)
-    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    return tmp_path / "in"
-
-
-def ranked(client: httpx.Client, page: str = "") -> str:
-    """The page when everything is read; `page` the one that it must have changed from."""
-    end = time.monotonic() + 60
-    while "Rank again" not in (text := client.get("/worklist").text) or text == page:
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return text
-
-
-def numbers(page: str) -> list[str]:
-    return re.findall(r'<td><a href="/worklist/([^"]+)">', page)
-
-
-def studies(page: str) -> list[str]:
-    return [html.unescape(name) for name in re.findall(r'<td><a href="/worklist/[^"]+">([^<]+)</a>', page)]
 
 
 def test_the_order_is_that_of_the_command_line(serve: Serve, place: Path, inbox: Path, tmp_path: Path) -> None:
@@ -180,120 +149,6 @@ def test_the_patient_of_muras_folders_is_left_out(
     assert "own" not in {case["study"] for case in answer["cases"]}
 
 
-def test_ranking_again_sees_what_came_and_keeps_the_numbers(
-    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("web.service.worklist._EVERY", 600.0)
-    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        before = ranked(client)
-        square("in/white.png", 255)
-        (inbox / "dark.png").unlink()
-        assert studies(client.get("/worklist").text) == studies(before)
-        again = client.post("/worklist")
-        assert (again.status_code, again.headers["location"]) == (303, "/worklist")
-        after = ranked(client, before)
-        assert studies(after) == ["white.png", "bright", MURA]
-        assert numbers(after)[1:] == numbers(before)[:2]
-        assert numbers(after)[0] not in numbers(before)
-        assert client.get(f"/worklist/{numbers(before)[2]}/picture").status_code == 404
-
-
-def shows(client: httpx.Client, holds: Callable[[str], bool]) -> str:
-    """The page as soon as that holds of it."""
-    end = time.monotonic() + 60
-    while not holds(text := client.get("/worklist").text):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return text
-
-
-def test_the_folder_is_followed(serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
-    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-
-        def changes() -> int:
-            return int(client.get("/worklist/changes").json()["changes"])
-
-        before, first = ranked(client), changes()
-        time.sleep(0.3)  # several looks that find nothing new
-        assert changes() == first
-        square("in/white.png", 255)
-        came = shows(client, lambda text: "white.png" in text)
-        assert studies(came) == ["white.png", "bright", MURA, "dark.png"]
-        assert numbers(came)[1:] == numbers(before)
-        assert changes() == first + 1
-
-        square("in/white.png", 0)
-        changed = shows(client, lambda text: studies(text)[-1] == "white.png")
-        assert studies(changed) == ["bright", MURA, "dark.png", "white.png"]
-        assert sorted(numbers(changed)) == sorted(numbers(came))
-        square("in/bad.png", 100)
-        repaired = shows(client, lambda text: "bad.png" in studies(text))
-        assert "could not be read" not in repaired
-        (inbox / "dark.png").unlink()
-        gone = shows(client, lambda text: "dark.png" not in text)
-        assert client.get(f"/worklist/{numbers(before)[2]}/picture").status_code == 404
-
-        inbox.rename(inbox.with_name("elsewhere"))
-        assert studies(shows(client, lambda text: "no longer exists" in text)) == studies(gone)
-        asked = changes()
-        inbox.with_name("elsewhere").rename(inbox)
-        assert studies(shows(client, lambda text: "no longer exists" not in text)) == studies(gone)
-        assert changes() == asked + 1  # nothing was read again
-
-
-def test_no_more_are_read_than_may_be(
-    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
-    monkeypatch.setattr("web.service.worklist.MOST", 3)
-    (inbox / "bad.png").unlink()
-    square("in/a.png", 90)
-    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        page = ranked(client)
-        assert studies(page) == ["bright", MURA, "a.png"]
-        assert "1 study of the folder was not read" in page
-        square("in/white.png", 255)
-        assert studies(shows(client, lambda text: "2 studies of the folder were not read" in text)) == studies(page)
-        square("in/a.png", 200)  # a change of one that is read is no new one
-        assert studies(shows(client, lambda text: studies(text) != studies(page))) == ["bright", "a.png", MURA]
-        square("in/white.png", 250)  # nor is a change of one that waits one more
-        time.sleep(0.5)
-        assert client.get("/api/worklist").json()["not_read"] == 2
-        (inbox / "white.png").unlink()
-        shows(client, lambda text: "1 study of the folder was not read yet: at most 3 are" in text)
-        (inbox / "a.png").unlink()  # who waits comes into its place
-        full = shows(client, lambda text: studies(text) == ["bright", MURA, "dark.png"])
-        assert "not read" not in full
-
-
-def test_what_a_busy_server_cannot_read_is_read_later(
-    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
-    monkeypatch.setattr("web.service.worklist._TRIES", 1)
-    busy, enter = [True], Admission.enter
-
-    def refused(gate: Admission) -> AbstractContextManager[Share]:
-        if busy:
-            raise Refused(503, "too much is asked at once", retry=1)
-        return enter(gate)
-
-    monkeypatch.setattr(Admission, "enter", refused)
-    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        waiting = shows(client, lambda text: "4 studies of the folder were not read yet: the server was busy" in text)
-        assert "could not be read" not in waiting
-        busy.clear()
-        page = shows(client, lambda text: studies(text) == ["bright", MURA, "dark.png"])
-        assert "1 could not be read" in page
-        busy.append(True)
-        square("in/dark.png", 240)  # while its new state waits, the former one is listed
-        time.sleep(0.5)
-        assert studies(client.get("/worklist").text) == ["bright", MURA, "dark.png"]
-        busy.clear()
-        shows(client, lambda text: studies(text)[0] == "dark.png")
-
-
 def test_a_name_that_is_no_text_spoils_no_reply(serve: Serve, inbox: Path) -> None:
     (inbox / "dark.png").rename(inbox / os.fsdecode(b"d\xff.png"))
     (inbox / "bad.png").rename(inbox / os.fsdecode(b"b\xfe.png"))
@@ -302,55 +157,6 @@ def test_a_name_that_is_no_text_spoils_no_reply(serve: Serve, inbox: Path) -> No
         found = client.get("/api/worklist").json()
     assert [one["study"] for one in found["studies"]] == ["bright", MURA, "d\ufffd.png"]
     assert [one["study"] for one in found["skipped"]] == ["b\ufffd.png"]
-
-
-def test_a_look_that_fails_unexpectedly_is_said_and_not_the_last(
-    serve: Serve, inbox: Path, square: Square, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
-    look, broken = Watch.look, [True]
-
-    def failing(watch: Watch) -> tuple[list[StudyFiles], set[str]]:
-        if broken:
-            raise RuntimeError("the file of Muster")
-        return look(watch)
-
-    monkeypatch.setattr(Watch, "look", failing)
-    with caplog.at_level(logging.INFO), httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        page = shows(client, lambda text: "nexpected error" in text)
-        assert studies(page) == ["bright", MURA, "dark.png"]
-        broken.clear()
-        square("in/white.png", 255)
-        shows(client, lambda text: "white.png" in text and "nexpected error" not in text)
-    assert caplog.text.count("could not be brought up to date: RuntimeError") == 1
-    assert "Muster" not in page + caplog.text
-
-
-def test_a_folder_that_comes_later_is_ranked(serve: Serve, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.service.worklist._EVERY", 0.05)
-    start = Worklist.start
-
-    def late(worklist: Worklist) -> None:  # the folder goes away after the server has started
-        monkeypatch.setattr(Worklist, "start", start)
-        inbox.rename(inbox.with_name("elsewhere"))
-        start(worklist)
-
-    monkeypatch.setattr(Worklist, "start", late)
-    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        assert "Nothing was ranked yet" in shows(client, lambda text: "no longer exists" in text)
-        inbox.with_name("elsewhere").rename(inbox)
-        page = shows(client, lambda text: len(studies(text)) == 3)
-    assert studies(page) == ["bright", MURA, "dark.png"]
-
-
-def test_a_folder_that_went_away_is_said_and_the_former_order_stays(serve: Serve, inbox: Path) -> None:
-    with httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        before = ranked(client)
-        inbox.rename(inbox.with_name("elsewhere"))
-        client.post("/worklist")
-        after = ranked(client, before)
-    assert "folder no longer exists" in after
-    assert studies(after) == studies(before)
 
 
 def test_only_who_may_ask_sees_it_and_no_other_site_can(serve: Serve, inbox: Path) -> None:
@@ -385,26 +191,6 @@ def test_limits_hold_for_it_and_the_log_names_nothing(
     assert "at most 1 radiographs of one study" in page
     ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(("mura", "uvicorn")))
     assert not [word for word in ("dark", "bright", "patient", "bad.png", numbers(page)[0]) if word in ours]
-
-
-def test_a_fault_that_nobody_expected_costs_one_study(
-    serve: Serve, inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from retrieval.images.decoder_process import DecoderPool
-    from retrieval.images.radiograph import Radiograph, read_frames
-
-    def read(_pool: DecoderPool, path: Path, name: str, most: int, *, abandoned: object) -> list[Radiograph]:
-        if name == "dark.png":
-            raise RuntimeError("the file of Muster")
-        return read_frames(path, name, most)
-
-    monkeypatch.setattr(DecoderPool, "read", read)
-    with caplog.at_level(logging.INFO), httpx.Client(base_url=serve(worklist=inbox), headers=PAGE) as client:
-        page = ranked(client)
-    assert studies(page) == ["bright", MURA]
-    assert "unexpected error" in page
-    assert "a study of the worklist could not be read: RuntimeError" in caplog.text
-    assert "Muster" not in page + caplog.text
 
 
 def test_without_a_folder_there_is_none(serve: Serve, tmp_path: Path) -> None:
