@@ -245,8 +245,22 @@ def test_a_network_of_another_size_rank_type_or_number_of_ends_is_refused(folder
 @pytest.mark.parametrize("change", [then(("Add", {}, np.float32(np.nan))), then(("Add", {}, np.float32(np.inf)))])
 def test_numbers_that_are_not_finite_are_left_to_the_radiograph(folder: Path, change: Callable[[Any], None]) -> None:
     replaced(folder, "encoder.onnx", network(change=change))
-    with np.errstate(all="ignore"):
-        assert not usable(Encoder.open(folder, 1).encode(PICTURES)).any()
+    assert not usable(Encoder.open(folder, 1).encode(PICTURES)).any()
+
+
+def test_a_network_that_fails_writes_nothing_but_its_error(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def too_large(graph: Any) -> None:
+        from onnx import helper, numpy_helper
+
+        graph.initializer.append(numpy_helper.from_array(np.array([2**20, 2**30]), "shape"))
+        graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["large"]))
+        graph.node.append(helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0))
+        graph.node[0].output[0] = "y0"
+        graph.node.append(helper.make_node("Add", ["y0", "sum"], ["y"]))
+
+    replaced(folder, "encoder.onnx", network(change=too_large))
+    assert "cannot be run" in one_line(folder)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("nested", [False, True])
