@@ -28,6 +28,7 @@ class Code(StrEnum):
     VALUES_BEYOND_BITS = "values-beyond-bits"
     STRAY_BITS = "stray-bits"
     CONTRADICTORY_COLOURS = "contradictory-colours"
+    CONTRADICTORY_PLANES = "contradictory-planes"
     COLOURED = "coloured"
     SURPLUS_DATA = "surplus-data"
     EXCHANGED_SIZE = "exchanged-size"
@@ -110,7 +111,7 @@ BLANKS = frozenset((Code.BLANK, Code.NEARLY_BLANK))
 DOUBTS = BLANKS | {
     *(Code.ENDS_EARLY, Code.DAMAGED, Code.CONTRADICTORY_POLARITY, Code.CONTRADICTORY_BITS, Code.VALUES_BEYOND_BITS),
     *(Code.STRAY_BITS, Code.CONTRADICTORY_COLOURS, Code.COLOURED, Code.INVALID_RESCALE, Code.SEVERAL_RESCALES),
-    *(Code.INVALID_WINDOW, Code.UNFIT_WINDOW, Code.TABLE_BITS, Code.SURPLUS_DATA),
+    *(Code.CONTRADICTORY_PLANES, Code.INVALID_WINDOW, Code.UNFIT_WINDOW, Code.TABLE_BITS, Code.SURPLUS_DATA),
     Code.EXCHANGED_SIZE,
 }
 """The codes of pictures that may not be read as they were meant: to be said before a verdict."""

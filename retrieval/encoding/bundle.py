@@ -38,7 +38,7 @@ APPEARANCE = "appearance.safetensors"
 HARMONISATION = "harmonisation.safetensors"
 OPTIONAL = APPEARANCE, HARMONISATION
 TEST_TIME = ("", "mirror")
-_LONGEST_NAME, _MOST_DIMENSIONS, _DEEPEST = 1000, 65_536, 100
+_LONGEST_NAME, _MOST_DIMENSIONS = 1000, 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,11 @@ class Bundle:
                 f"the model at {folder} is damaged: model.json does not read ({reason}); copy or train it again"
             ) from error
         try:
-            external = has_external_data(files["encoder.onnx"])
+            fault = network_fault(files["encoder.onnx"])
         except ValueError as error:
             raise BundleError(f"the model at {folder} cannot be run: {error}; copy or train it again") from error
-        if external:
-            raise BundleError(
-                f"the model at {folder} keeps weights of encoder.onnx in another file, which no checksum covers; "
-                "export it again as one file"
-            )
+        if fault:
+            raise BundleError(f"the model at {folder} cannot be used: its encoder.onnx {fault}")
         return cls(
             folder, about["name"], about["backbone"], about["dimension"], how, about["rules"], about["provenance"],
             hashlib.sha256(manifest).hexdigest(), files, about.get("test_time", ""),
@@ -175,37 +172,40 @@ def _check_manifest(about: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be an object of named values")
 
 
-def has_external_data(model: bytes) -> bool:
-    """Whether a tensor of an ONNX model lies in a file of its own (onnx.proto, TensorProto.external_data).
-
-    Raises ValueError where the model is not protobuf.
-    """
-    return _external(memoryview(model), "model", 0)
-
-
-# The fields of onnx.proto, by number, that lead to a tensor.
-_TO_TENSOR = {
-    "model": {7: "graph", 20: "training", 25: "function"},
+# What an encoder must not have, by the kind of message and the number of the field in onnx.proto.
+_FAULTS = {
+    ("tensor", 13): "keeps weights in another file, which no checksum covers; export it again as one file",
+    ("attribute", 6): "has loops or branches, which may never end; export it again without them",
+    ("attribute", 11): "has loops or branches, which may never end; export it again without them",
+    ("model", 25): "has functions of its own, which may call each other without end; export it again without them",
+}
+# The fields that lead to such a field.
+_INNER: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training"},
     "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "attribute": {5: "tensor", 10: "tensor", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
 }
-_EXTERNAL_DATA = 13  # of a tensor
 
 
-def _external(message: memoryview, kind: str, depth: int) -> bool:
-    if depth > _DEEPEST:
-        raise ValueError("its network is nested too deeply")
-    if kind == "tensor":
-        return any(number == _EXTERNAL_DATA for number, _ in _protobuf_fields(message))
-    inner = _TO_TENSOR[kind]
-    return any(
-        number in inner and _external(content, inner[number], depth + 1)
-        for number, content in _protobuf_fields(message)
-    )
+def network_fault(model: bytes) -> str:
+    """Why an ONNX model is no encoder, which completes "encoder.onnx ..."; "" if nothing is found.
+
+    Loop, Scan and If show in attributes that are graphs. Raises ValueError where the model is not protobuf.
+    """
+    return next(_faults(memoryview(model), "model"), "")
+
+
+def _faults(message: memoryview, kind: str) -> Iterator[str]:
+    inner = _INNER[kind]
+    for number, content in _protobuf_fields(message):
+        if (kind, number) in _FAULTS:
+            yield _FAULTS[kind, number]
+        if number in inner:
+            yield from _faults(content, inner[number])
 
 
 def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -58,7 +58,7 @@ class Encoder:
         self.harmonisation = bundle.harmonisation()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised as well
         offered = ort.get_available_providers()
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in offered]
         self._failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_errors_of(state))
@@ -129,7 +129,8 @@ class Encoder:
 
     def pool(self, views: Sequence[NDArray[np.float32]]) -> Encoded:
         """Embeddings and logits from the result of `views`: averages over the views, embeddings of unit length."""
-        pooled = [self.head.apply(maps) for maps in views]
+        with np.errstate(all="ignore"):  # who uses the numbers looks whether they are finite
+            pooled = [self.head.apply(maps) for maps in views]
         if len(pooled) == 1:
             return Encoded(pooled[0].embeddings, pooled[0].logits)
         both = pooled[0].embeddings + pooled[1].embeddings

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _MOST_GREY = 8  # the mean difference between the channels of a grey picture
+_MOST_OUTPUT = 1e30  # of a rescale; differences of larger numbers may overflow
 _SQUARE, _MOST_STRETCHED = 0.02, 10  # pixels that differ less count as square; more cannot be true
 
 Values = NDArray[np.float64]
@@ -157,7 +158,8 @@ def _modality(values: Values, ds: Any, order: str) -> tuple[Values, list[Notice]
             return (values, [Notice(Code.INVALID_RESCALE)]) if flat else (output, [])
     slopes, intercepts = numbers(ds, "RescaleSlope") or [1.0], numbers(ds, "RescaleIntercept") or [0.0]
     slope, intercept = slopes[0], intercepts[0]
-    if not slope or intercept is None:
+    most = float(np.abs(values).max())
+    if not slope or intercept is None or not abs(slope) * most + abs(intercept) < _MOST_OUTPUT:
         return values, [Notice(Code.INVALID_RESCALE)]
     several = len(set(slopes)) > 1 or len(set(intercepts)) > 1
     return values * slope + intercept, [Notice(Code.SEVERAL_RESCALES)] if several else []

@@ -45,7 +45,14 @@ from retrieval.images.dicom_pixels import (
     spacing_of,
     squared,
 )
-from retrieval.images.stored_values import byte_swapped, exchanged, padded_beyond, without_unused_bits
+from retrieval.images.stored_values import (
+    byte_swapped,
+    exchanged,
+    padded_beyond,
+    read_in_planes,
+    without_unused_bits,
+    zeros_at_the_end,
+)
 from retrieval.images.windows import GreyValues, Window
 from retrieval.notices import Code, Notice
 
@@ -97,6 +104,7 @@ _PICTURE: list[str | int] = [
 _MOST_READS = 200_000  # of a file's header; real ones take a few thousand
 _MOST_TABLES = 2**22  # bytes
 _PHOTOMETRIC = {1: "MONOCHROME2", 3: "RGB"}  # by samples, of a frame that has others than its header says
+_MOST_MISSING = 0.25  # of a picture's rows
 _DECODING, _PREPARING = 12, 5  # bytes a sample: JPEG 2000 takes most; contrast enhancement in another colour space
 
 
@@ -330,11 +338,31 @@ def _decoded(
     if not plugin and byte_swapped(stored):
         stored = stored.byteswap()
         repaired.append(Notice(Code.CONTRADICTORY_BITS))
+    missing = 0.0 if plugin else zeros_at_the_end(stored)
+    if missing > _MOST_MISSING:
+        raise DicomError(f"ends early: {missing:.0%} of its rows hold zeros alone; copy or export it again")
+    if missing:
+        repaired.append(
+            Notice(Code.ENDS_EARLY, detail={"missing": f"the last {missing:.0%} of its rows hold zeros alone"})
+        )
+    if not plugin and layout.samples == 3:
+        planar = bool(ds.get("PlanarConfiguration"))
+        if read_in_planes(stored, planar, photometric.startswith("YBR")) != planar:
+            stored = _in_other_planes(stored, planar)
+            repaired.append(Notice(Code.CONTRADICTORY_PLANES))
     if (not plugin or syntax == _RLE) and exchanged(stored):  # other frames tell their size themselves
         stored = stored.reshape(layout.columns, layout.rows, *stored.shape[2:])
         layout = replace(layout, rows=layout.columns, columns=layout.rows)
         repaired.append(Notice(Code.EXCHANGED_SIZE))
     return np.asarray(stored), layout, repaired
+
+
+def _in_other_planes(stored: NDArray[Any], planar: bool) -> NDArray[Any]:
+    """The same samples, (H, W, 3), with the other Planar Configuration than `planar`."""
+    rows, columns, samples = stored.shape
+    if planar:
+        return stored.transpose(2, 0, 1).reshape(rows, columns, samples)
+    return stored.reshape(samples, rows, columns).transpose(1, 2, 0)
 
 
 def _frame(ds: Any, fragments: Sequence[bytes], layout: DicomLayout, index: int) -> bytes:

@@ -54,6 +54,7 @@ _DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _DICOM_STARTS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # the group of a first element, in either byte order
 _DICOM_HEAD = 512  # bytes, in which the first elements of DICOM without preamble lie
 _SHORT_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UI UL US".split())  # those of the first elements
+_BARE_LINE_FEED, _FEWEST_LINES = re.compile(rb"(?:^|[^\r])\n"), 16  # fewer may be chance
 _FRAME = re.compile(r"(.+)\[([1-9]\d{0,5})\]", re.DOTALL)
 
 
@@ -248,8 +249,17 @@ def _first_picture(data: bytes, suffix: str, shown: str) -> Radiograph:
     return Radiograph(pixels, digest, notices, picture.patient, study=picture.study)
 
 
+def _require_binary(data: bytes, shown: str) -> None:
+    """Refuse a file that was changed as texts are: each line feed got a carriage return before it."""
+    if _BARE_LINE_FEED.search(data) is None and data.count(b"\n") >= _FEWEST_LINES:
+        raise RadiographError(
+            f"{shown} is damaged: it was sent or copied as if it were a text; copy it again in binary mode"
+        )
+
+
 def _raster(data: bytes, shown: str) -> Radiograph:
     _require_bytes(data, shown)
+    _require_binary(data, shown)
     try:
         pixels, notices = read_raster(data, MAX_PIXELS, MAX_MEMORY)
     except RasterError as error:
@@ -280,6 +290,7 @@ def _dicom(data: bytes, shown: str, frame: int | None, most: int | None = None) 
     from retrieval.images.dicom_reader import read_picture
 
     _require_size(len(data), shown)
+    _require_binary(data, shown)
     try:
         return read_picture(data, frame, MAX_BYTES, MAX_PIXELS, most)
     except DicomError as error:

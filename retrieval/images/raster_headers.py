@@ -49,7 +49,10 @@ class Header:
     show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha` one whose colours are not
     yet multiplied by its alpha. `white` is the value of white where that is not the greatest, else 0. `planes` is the
     number of planes of a TIFF that OpenCV would mix up, `paired` marks one in which grey and alpha alternate. `data` is
-    what to decode: the file's bytes, or the part of them that makes the picture.
+    what to decode: the file's bytes, or the part of them that makes the picture. `numbers` is
+    not empty where a palette is short: a file of the same pixels whose grey levels stand for the numbers of the
+    palette's colours, the last of which has the level `last_number`. `surplus` marks uncompressed pixels beyond those
+    that the header tells of.
     """
 
     kind: str
@@ -68,6 +71,9 @@ class Header:
     white: int = 0
     planes: int = 0
     paired: bool = False
+    numbers: bytes = b""
+    last_number: int = 0
+    surplus: bool = False
 
     @property
     def memory(self) -> int:
@@ -128,6 +134,8 @@ def _png(kind: str, data: bytes) -> Header:
     transparent = any(chunk[4:8] == b"tRNS" for chunk in kept)
     channels = 4 if transparent else _PNG_CHANNELS.get(colour, 4)
     depth = 2 if bits == 16 else 1
+    colours = sum(len(chunk) - 12 for chunk in kept if chunk[4:8] == b"PLTE") // 3
+    short = colour == 3 and bits <= 8 and colours < 2**bits
     return Header(
         kind,
         width,
@@ -138,7 +146,17 @@ def _png(kind: str, data: bytes) -> Header:
         channels * depth,
         orientation=orientation,
         pictures=pictures,
+        numbers=_palette_numbers(kept) if short else b"",
+        last_number=(colours - 1) * 255 // (2**bits - 1) if short else 0,
     )
+
+
+def _palette_numbers(chunks: list[bytes]) -> bytes:
+    """A PNG with a palette, as one in grey."""
+    head = bytearray(chunks[1])
+    head[17] = 0  # the type of colours
+    head[-4:] = zlib.crc32(head[4:-4]).to_bytes(4, "big")
+    return b"".join([chunks[0], head, *(chunk for chunk in chunks[2:] if chunk[4:8] not in (b"PLTE", b"tRNS"))])
 
 
 _JPEG_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -210,6 +228,8 @@ def _tiff(kind: str, data: bytes) -> Header:
     start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])
     tags = page.tags
     samples, bits = tags.get(277, 1), tags.get(258, 1)
+    if tags.get(262) == 3 and page.entries.get(320, (0, 0, 0))[1] != 3 * 2**bits:
+        raise HeaderError("its palette has another size than its pixels need")
     planes, paired = _samples_apart(page)
     changed = bytearray(data)
     order = "<" if data[:2] == b"II" else ">"
@@ -278,10 +298,30 @@ def _pages(data: bytes) -> list[tuple[int, Directory]]:
     return list(pages.items())
 
 
+_BMP_WITH_PROFILE = 124  # the size of the header; a colour profile follows the pixels
+
+
+def _surplus(data: bytes, end: int) -> bool:
+    """Whether there is more than filling behind the end of the pixels."""
+    return bool(data[max(end, 0) :].strip(b"\0 \t\r\n"))
+
+
 def _bmp(kind: str, data: bytes) -> Header:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
-    return Header(kind, width, abs(height), data, 4, 1, 4)
+    header = Header(kind, width, abs(height), data, 4, 1, 4)
+    if size == 12:
+        return header
+    bits, compression = struct.unpack_from("<HI", data, 28)
+    (pixels_at,), (colours,) = struct.unpack_from("<I", data, 10), struct.unpack_from("<I", data, 46)
+    if compression == 0 and size < _BMP_WITH_PROFILE:
+        header = replace(header, surplus=_surplus(data, pixels_at + (bits * width + 31) // 32 * 4 * abs(height)))
+    if bits > 8 or not 0 < colours < 2**bits:
+        return header
+    levels = [number * 255 // (2**bits - 1) for number in range(2**bits)]
+    palette = b"".join(bytes([level, level, level, 0]) for level in levels)
+    numbers = data[:10] + struct.pack("<I", 14 + size + len(palette)) + data[14:46] + bytes(4) + data[50 : 14 + size]
+    return replace(header, numbers=numbers + palette + data[pixels_at:], last_number=levels[colours - 1])
 
 
 # GIF89a specification, appendix A.
@@ -294,6 +334,8 @@ def _gif(kind: str, data: bytes) -> Header:
     position, images, parts = 13 + _gif_colours(data[10]), 0, 0
     while images < 2 and position < len(data) and data[position] in (_GIF_IMAGE, _GIF_EXTENSION):
         if data[position] == _GIF_IMAGE:
+            if not (data[10] | data[position + 9]) & 0x80:
+                raise HeaderError("it has no colour table")
             images += 1
             position += 11 + _gif_colours(data[position + 9])
         else:
@@ -312,8 +354,13 @@ def _gif_colours(flags: int) -> int:
 
 
 # WebP: RFC 9649.
+_ZEROS_OF_A_CUT_FILE = 64  # interrupted copies are often filled up with zeros
+
+
 def _webp(kind: str, data: bytes) -> Header:
     form = data[12:16]
+    if form in (b"VP8 ", b"VP8L") and data.endswith(bytes(_ZEROS_OF_A_CUT_FILE)):
+        raise HeaderError("it ends early")
     if form == b"VP8 ":
         width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
         return Header(kind, width, height, data, 3, 1, 4)
@@ -358,8 +405,15 @@ def _pnm(kind: str, data: bytes) -> Header:
     depth = 4 if form in b"fF" else 2 if white > 255 else 1
     channels = 3 if form in b"36F" else 1
     white = white if white < 255 and form in b"56" else 0  # OpenCV itself scales numbers that are written out
+    width, height = int(size[1]), int(size[2])
+    row = (width + 7) // 8 if form == b"4" else width * channels * depth
+    end = len(data) if form in b"123fF" else (maximum or size).end() + row * height
+    several = "frames" if _PNM_SIZE.match(data, end, end + 4096) else ""
+    surplus = not several and _surplus(data, end)
     data += b"\n" if form in b"123" else b""  # OpenCV wants white space behind the last number
-    return Header(kind, int(size[1]), int(size[2]), data, channels, depth, channels * depth, white=white)
+    return Header(
+        kind, width, height, data, channels, depth, channels * depth, white=white, pictures=several, surplus=surplus
+    )
 
 
 _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[str, bytes], Header]], ...] = (

@@ -12,6 +12,7 @@ from retrieval.images.colours import strongly_coloured
 from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
 from retrieval.images.raster_headers import Header, HeaderError, read_header
+from retrieval.images.stored_values import byte_swapped, exchanged, lacks_sign, zeros_at_the_end
 from retrieval.images.tiff_directory import paired_samples, single_plane
 from retrieval.notices import Code, Notice
 
@@ -53,7 +54,10 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
     """
     header = checked_header(data, most_pixels, most_memory)
     stored, messages = _checked(header)
-    notices = []
+    stored, notices = _as_neighbours_say(stored, header.kind)
+    notices += _without_zeros(stored, header.kind)
+    if header.surplus:
+        notices.append(Notice(Code.SURPLUS_DATA))
     if header.cut or (b"premature end" in messages and _ran_out(header, stored)):
         notices.append(_without_missing_rows(stored))
     if not header.cut and b"Corrupt JPEG data" in messages.replace(b"Corrupt JPEG data: bad ICC", b""):
@@ -73,7 +77,7 @@ def read_raster_values(data: bytes, most_pixels: int, most_memory: int) -> tuple
     Of 8 bits they are `read_raster`'s. Raises RasterError.
     """
     header = checked_header(data, most_pixels, most_memory)
-    opaque, _ = _on_black(_checked(header)[0])
+    opaque, _ = _on_black(_as_neighbours_say(_checked(header)[0], header.kind)[0])
     if opaque.dtype == np.uint8:
         return _upright(_eight_bits(opaque, header)[0], header.orientation), False
     return np.ascontiguousarray(_upright(opaque, header.orientation)), header.inverted
@@ -88,7 +92,38 @@ def _checked(header: Header) -> tuple[NDArray[Any], bytes]:
         or (header.kind == "TIFF" and b"TIFF_Error" in messages)
     ):
         raise RasterError(f"is a damaged {header.kind}, or of a kind that is not read; copy or export it again")
+    if header.numbers:
+        numbers, _ = _decode_bytes(header, header.numbers)
+        if numbers is None or int(numbers.max()) > header.last_number:  # decoded as black
+            raise RasterError("has pixels of colours that its palette lacks; copy or export it again")
     return stored, messages
+
+
+def _as_neighbours_say(stored: NDArray[Any], kind: str) -> tuple[NDArray[Any], list[Notice]]:
+    """The values in the order of bytes and rows, and with the sign, that make neighbours alike; what was changed."""
+    notices = []
+    if kind == "PNM" and exchanged(stored):
+        stored = stored.reshape(stored.shape[1], stored.shape[0], *stored.shape[2:])
+        notices.append(Notice(Code.EXCHANGED_SIZE))
+    if stored.dtype != np.uint16:
+        return stored, notices
+    swapped = byte_swapped(stored)
+    stored = stored.byteswap() if swapped else stored
+    signed = stored.ndim == 2 and lacks_sign(stored, 16)
+    if swapped or signed:
+        notices.append(Notice(Code.CONTRADICTORY_BITS))
+    return stored ^ np.uint16(2**15) if signed else stored, notices  # in ascending order
+
+
+def _without_zeros(stored: NDArray[Any], kind: str) -> list[Notice]:
+    """What to say of a file that was not copied whole. Raises RasterError where too much is missing."""
+    if kind not in ("BMP", "PNM", "TIFF"):
+        return []
+    missing = zeros_at_the_end(stored[::-1] if kind == "BMP" else stored)
+    if missing > _MOST_ROWS_MISSING:
+        raise RasterError(f"ends early: {missing:.0%} of its rows hold zeros alone; copy or export it again")
+    words = f"the last {missing:.0%} of its rows hold zeros alone"
+    return [Notice(Code.ENDS_EARLY, detail={"missing": words})] if missing else []
 
 
 def _decode(header: Header) -> tuple[NDArray[Any] | None, bytes]:

@@ -13,11 +13,23 @@ from numpy.typing import NDArray
 from retrieval.images.dicom_header import DicomLayout, sample
 from retrieval.notices import Code, Notice
 
-__all__ = ["byte_swapped", "exchanged", "padded_beyond", "without_unused_bits"]
+__all__ = [
+    "byte_swapped",
+    "exchanged",
+    "lacks_sign",
+    "padded_beyond",
+    "read_in_planes",
+    "without_unused_bits",
+    "zeros_at_the_end",
+]
 
 _ROWS_COMPARED = 512
 _PIXELS_COMPARED = 200_000
 _ROWS_FOR_ORDER, _ROWS_FOR_SIGN = 64, 128
+_GREY = 0.9
+_EDGE, _FEWEST_ZEROS = 20, 0.02
+_FEWEST_STEPS = 0.05
+_LEAST_SIDE = 16  # of a picture whose neighbours tell how its colours are stored
 _SMOOTHER = 0.1  # the least share of such values; 0.27 or more in real radiographs, 0 in drawings
 _RANDOM = 0.5  # the `_unlikeness` of a picture is less, that of random values 1.1
 _FEWEST_CROSSINGS, _ALIKE = 0.001, 0.05  # of all neighbours; of the range of the values
@@ -45,7 +57,8 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         if stored.min() >= 0:
             return stored, layout, notices
         plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
-        if 2 * _roughness(plain) >= _roughness(stored):
+        some, unsigned = (_some_rows(values, _ROWS_FOR_SIGN) for values in (stored, plain))
+        if 2 * _roughness(plain) >= _roughness(stored) and not _wraps(some, unsigned, some < 0):
             return stored, layout, notices
         return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
     unused = container - layout.stored
@@ -77,27 +90,35 @@ def _goes_on(stored: NDArray[Any], masked: NDArray[Any]) -> bool:
 def _with_missing_sign(
     stored: NDArray[Any], layout: DicomLayout, notices: list[Notice]
 ) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
-    """The values with a sign that the header does not tell of, if neighbours say so.
-
-    Then neighbours on both sides of the middle of the range lie at its two ends. A marker or frame at the end of the
-    range beside black does so, too, but its pixels are alike.
-    """
+    """The values with a sign that the header does not tell of, if neighbours say so."""
     half = 2 ** (layout.stored - 1)
-    some = _some_rows(stored, _ROWS_FOR_SIGN)
-    upper = some >= half
-    crossing = upper[:, 1:] != upper[:, :-1]
-    if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
-        return stored, layout, notices
-    signed = (some ^ half) - half
-    jumps, steps = (np.median(np.abs(np.diff(rows, axis=1))[crossing]) for rows in (some, signed))
-    if 8 * steps > jumps:
-        return stored, layout, notices
-    least, most = np.quantile(signed[upper], (0.05, 0.95))
-    if most - least < _ALIKE * (np.quantile(signed, 0.95) - least):
+    if not lacks_sign(stored, layout.stored):
         return stored, layout, notices
     values = (stored.astype(np.int32) ^ half) - half
     kind = f"i{stored.dtype.itemsize}"
     return values.astype(kind), replace(layout, signed=True), [*notices, Notice(Code.CONTRADICTORY_BITS)]
+
+
+def lacks_sign(stored: NDArray[Any], bits: int) -> bool:
+    """Whether values (H, W) of some bits that were taken for unsigned have a sign."""
+    half = 2 ** (bits - 1)
+    some = _some_rows(stored, _ROWS_FOR_SIGN)
+    return _wraps(some, (some ^ half) - half, some >= half)
+
+
+def _wraps(some: NDArray[np.int32], other: NDArray[np.int32], upper: NDArray[np.bool_]) -> bool:
+    """Whether values (H, W) are rather the `other` ones, which differ where the highest bit is set, in `upper`.
+
+    Then neighbours of which one has that bit lie at the two ends of the range. A marker or frame at the end of the
+    range beside black does so, too, but its pixels are alike.
+    """
+    crossing = upper[:, 1:] != upper[:, :-1]
+    if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
+        return False
+    sizes = ((some, 0.25), (other, 0.5))  # values that wrap around at the end of the range jump at every other crossing
+    jumps, steps = (np.quantile(np.abs(np.diff(rows, axis=1))[crossing], share) for rows, share in sizes)
+    (least, most), (low, high) = (np.quantile(values, (0.05, 0.95)) for values in (other[upper], other))
+    return bool(8 * steps <= jumps and most - least >= _ALIKE * (max(most, high) - min(least, low)))
 
 
 def _some_rows(stored: NDArray[Any], most: int = _ROWS_COMPARED) -> NDArray[np.int32]:
@@ -112,6 +133,8 @@ def byte_swapped(stored: NDArray[Any]) -> bool:
     if stored.dtype.itemsize != 2:
         return False
     some = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
+    if not np.count_nonzero(some[:, 1:] != some[:, :-1]) > _FEWEST_STEPS * some.size:  # a few pixels tell nothing
+        return False
     return 2 * _unlikeness(some.byteswap()) < _unlikeness(some)
 
 
@@ -119,6 +142,22 @@ def _unlikeness(stored: NDArray[Any]) -> float:
     """The mean difference of neighbours in a row, beside the standard deviation of all: 1.1 for random values."""
     deviation = float(stored.std())
     return float(np.abs(np.diff(stored.astype(np.int32), axis=1)).mean()) / deviation if deviation else 0.0
+
+
+def zeros_at_the_end(stored: NDArray[Any]) -> float:
+    """The share of an uncompressed picture that is filled with zeros since its file was not copied whole; else 0.
+
+    Such zeros begin in the middle of a row, below pixels that are not zero.
+    """
+    rows, columns = stored.shape[:2]
+    some = stored.reshape(rows * columns, -1)[:, 0] != 0
+    end = some.size - int(np.argmax(some[::-1]))
+    row, column = divmod(end, columns)
+    filled = 1 - end / some.size
+    if not (row and columns <= _EDGE * column <= (_EDGE - 1) * columns and filled > _FEWEST_ZEROS and some[end - 1]):
+        return 0.0
+    beside, above = some[row * columns : end], some[end - columns : row * columns]
+    return filled if min(beside.mean(), above.mean()) > _GREY else 0.0
 
 
 def exchanged(stored: NDArray[Any]) -> bool:
@@ -135,6 +174,44 @@ def exchanged(stored: NDArray[Any]) -> bool:
     flat = stored.reshape(rows * columns, -1)[:, 0]
     steps = [step * rows for step in range(1, max(1, round(columns / rows)) + 1)]
     return _difference(flat, columns) > 2 * max(_difference(flat, step) for step in steps)
+
+
+def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
+    """Whether the samples of an uncompressed picture (H, W, 3) lie in planes.
+
+    `planar` is what its header says, and counts where nothing else tells, as in a tiny picture. `luminance` says that
+    the first sample of a pixel is unlike the others, so that neighbours are alike in planes alone. Otherwise, in
+    planes, a sample is more like the one that comes a row of pixels later than the one after three rows. That is also
+    so where a picture changes from row to row alone, so most samples must be more like those a plane later than their
+    neighbours as well.
+    """
+    rows, columns = stored.shape[:2]
+    if min(rows, columns) < _LEAST_SIDE:
+        return planar
+    flat = np.ascontiguousarray(stored.transpose(2, 0, 1) if planar else stored).reshape(-1)
+    if luminance and (planar or not _grey(stored)):
+        nearer, farther, votes = _difference(flat, 1), _difference(flat, 3), 0
+    else:
+        nearer, farther = _difference(flat, columns), _difference(flat, 3 * columns)
+        votes = _more_alike(flat, rows * columns)
+    if nearer < farther and votes >= 0:
+        return planar or luminance or votes > 0
+    return planar and not (nearer > farther and votes <= 0)
+
+
+def _grey(stored: NDArray[Any]) -> bool:
+    """Whether the samples (H, W, 3) of almost all pixels are equal, whatever colour space the header says."""
+    some = _some_rows(stored)
+    return bool((np.ptp(some, axis=2) == 0).mean() > _GREY)
+
+
+def _more_alike(flat: NDArray[Any], distance: int) -> int:
+    """How many samples more are nearer to the sample at a distance than to the next one, than the other way round."""
+    left = flat.size - distance
+    step = -(-left // _PIXELS_COMPARED)
+    some = flat[:left:step].astype(np.int32)
+    far, near = (np.abs(some - flat[at : at + left : step]) for at in (distance, 1))
+    return int((far < near).sum()) - int((near < far).sum())
 
 
 def _difference(flat: NDArray[Any], distance: int) -> float:

@@ -25,6 +25,7 @@ _OF_VIEW: dict[str, str] = {
     Code.VALUES_BEYOND_BITS: "has values of more bits than its header says: all bits are read",
     Code.STRAY_BITS: "has bits beside its values that its header does not explain: they are ignored",
     Code.CONTRADICTORY_COLOURS: "has another colour space than its header says: it is read as grey",
+    Code.CONTRADICTORY_PLANES: "has colours stored otherwise than its header says: they are read as its pixels suggest",
     Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
     Code.SURPLUS_DATA: "holds more pixels than its header says: those beyond it are not shown",
     Code.EXCHANGED_SIZE: "has its rows and columns exchanged in its header: it is read as its pixels suggest",

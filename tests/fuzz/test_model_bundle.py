@@ -245,8 +245,22 @@ def test_a_network_of_another_size_rank_type_or_number_of_ends_is_refused(folder
 @pytest.mark.parametrize("change", [then(("Add", {}, np.float32(np.nan))), then(("Add", {}, np.float32(np.inf)))])
 def test_numbers_that_are_not_finite_are_left_to_the_radiograph(folder: Path, change: Callable[[Any], None]) -> None:
     replaced(folder, "encoder.onnx", network(change=change))
-    with np.errstate(all="ignore"):
-        assert not usable(Encoder.open(folder, 1).encode(PICTURES)).any()
+    assert not usable(Encoder.open(folder, 1).encode(PICTURES)).any()
+
+
+def test_a_network_that_fails_writes_nothing_but_its_error(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def too_large(graph: Any) -> None:
+        from onnx import helper, numpy_helper
+
+        graph.initializer.append(numpy_helper.from_array(np.array([2**20, 2**30]), "shape"))
+        graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["large"]))
+        graph.node.append(helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0))
+        graph.node[0].output[0] = "y0"
+        graph.node.append(helper.make_node("Add", ["y0", "sum"], ["y"]))
+
+    replaced(folder, "encoder.onnx", network(change=too_large))
+    assert "cannot be run" in one_line(folder)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -269,7 +283,66 @@ def test_weights_outside_of_the_bundle_are_refused(
     (tmp_path / "secret.bin").write_bytes(np.full(3 * 768, 0.01, np.float32).tobytes())
     monkeypatch.chdir(tmp_path)
     replaced(folder, "encoder.onnx", network(change=external))
-    assert "keeps weights of encoder.onnx in another file" in one_line(folder)
+    assert "keeps weights in another file" in one_line(folder)
+
+
+def endless(graph: Any) -> None:
+    """A loop of 2^62 rounds around the output."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Identity", ["a"], ["a2"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("c2", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a2", TensorProto.FLOAT, None),
+        ],
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(2**62), "m"))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "t"))
+    graph.node[-1].output[0] = "y0"
+    graph.node.append(helper.make_node("Loop", ["m", "t", "y0"], ["y"], body=body))
+
+
+def branching(graph: Any) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["y0"], ["z"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "t"))
+    graph.node[-1].output[0] = "y0"
+    graph.node.append(helper.make_node("If", ["t"], ["y"], then_branch=branch, else_branch=branch))
+
+
+@pytest.mark.parametrize("change", [endless, branching])
+def test_loops_and_branches_are_refused(folder: Path, change: Callable[[Any], None]) -> None:
+    replaced(folder, "encoder.onnx", network(change=change))
+    assert "has loops or branches" in one_line(folder)
+
+
+@pytest.mark.parametrize("endless_inside", [False, True])
+def test_functions_of_a_networks_own_are_refused(folder: Path, endless_inside: bool) -> None:
+    from onnx import helper, load_from_string
+
+    model = load_from_string(network(change=endless if endless_inside else lambda graph: None))
+    opsets = [helper.make_opsetid("", 17)]
+    body = [*model.graph.node]
+    own = helper.make_function("own", "F", ["x", *(each.name for each in model.graph.initializer)], ["y"], body, opsets)
+    model.functions.append(own)
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("F", list(own.input), ["y"], domain="own"))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    replaced(folder, "encoder.onnx", model.SerializeToString())
+    assert "has functions of its own" in one_line(folder)
 
 
 def test_a_name_with_the_word_location_is_no_outside_file(folder: Path) -> None:

@@ -190,3 +190,11 @@ def test_white_beside_black_is_no_missing_sign(write_dicom: Write, kind: str) ->
         values = rng.integers(0, 4096, values.shape).astype(np.uint16)
     _, codes = read(write_dicom("q.dcm", values, **FULL))
     assert "contradictory-bits" not in codes
+
+
+def test_bright_values_whose_highest_bit_is_called_a_sign(write_dicom: Write) -> None:
+    values = arm() * np.uint16(16)
+    right, _ = read(write_dicom("right.dcm", values, BitsStored=16, HighBit=15))
+    wrong, codes = read(write_dicom("wrong.dcm", values, BitsStored=16, HighBit=15, PixelRepresentation=1))
+    np.testing.assert_array_equal(wrong, right)
+    assert codes == ["contradictory-bits"]

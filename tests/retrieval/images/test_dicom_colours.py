@@ -68,3 +68,26 @@ def test_samples_that_contradict_the_photometric_interpretation(write_dicom: Wri
         assert np.abs((pixels if pixels.ndim == 2 else pixels[..., 0]) - grey).mean() < 2
         assert codes == ["contradictory-colours"]
     assert "whether bone is bright" in refusal(write_dicom("e.dcm", grey, PhotometricInterpretation=None))
+
+
+@pytest.mark.parametrize("space", ["RGB", "YBR_FULL"])
+@pytest.mark.parametrize("coloured", [False, True])
+@pytest.mark.parametrize("said", [0, 1])
+@pytest.mark.parametrize("stored", [0, 1])
+def test_samples_in_other_planes_than_said(
+    write_dicom: Write, said: int, stored: int, coloured: bool, space: str
+) -> None:
+    grey = (arm() // 16).astype(np.uint8)
+    other = np.full_like(grey, 128) if space == "YBR_FULL" else grey
+    picture = np.dstack([grey, other, other])
+    if coloured and space == "RGB":
+        picture[10:30, 10:40] = (250, 40, 40)  # a marker
+    path = write_dicom("q.dcm", picture, PhotometricInterpretation=space)
+    right, _ = read(path)
+    ds = pydicom.dcmread(path)
+    ds.PlanarConfiguration = said
+    ds.PixelData = (picture.transpose(2, 0, 1) if stored else picture).tobytes()
+    ds.save_as(path)
+    pixels, codes = read(path)
+    np.testing.assert_array_equal(pixels, right)
+    assert codes == ["contradictory-planes"] * (said != stored)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+from retrieval.errors import RadiographError  # noqa: E402
 from retrieval.images.dicom_reader import read_values  # noqa: E402
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, decode_radiograph, is_dicom, read_frames, read_radiograph  # noqa: E402
 from tests.dicom_files import BIG, FULL, IMPLICIT, J2K, LOSSLESS, RLE, arm, read, refusal  # noqa: E402
@@ -198,3 +199,18 @@ def test_pictures_that_are_not_exchanged(write_dicom: Write, pattern: str, turne
     }
     picture = values[pattern].astype(np.uint8)
     assert read(write_dicom("q.dcm", np.ascontiguousarray(picture.T) if turned else picture))[1] == []
+
+
+def test_dicom_that_was_filled_up_with_zeros(write_dicom: Write) -> None:
+    values = arm() + np.uint16(1)
+    values.reshape(-1)[-(15 * values.shape[1] + 40) :] = 0
+    assert read(write_dicom("cut.dcm", values))[1] == ["ends-early"]
+    values.reshape(-1)[-(60 * values.shape[1] + 40) :] = 0
+    assert "ends early: 50% of its rows" in refusal(write_dicom("half.dcm", values))
+
+
+def test_dicom_that_was_copied_as_a_text_is_named(write_dicom: Write) -> None:
+    path = write_dicom("q.dcm", arm())
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(RadiographError, match="as if it were a text"):
+        read(path)

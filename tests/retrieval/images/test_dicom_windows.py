@@ -209,3 +209,12 @@ def test_a_window_of_fewer_bits_for_a_narrow_limb(write_dicom: Write) -> None:
     assert codes == ["unfit-window"]
     _, codes = read(write_dicom("r.dcm", values, BitsStored=12, WindowCenter=1900, WindowWidth=3800))
     assert codes == []
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1e308, 1e308), (1e29, 0), (1, -1e31)])
+def test_a_rescale_to_numbers_beyond_all_measure_is_ignored(write_dicom: Write, slope: float, intercept: float) -> None:
+    right, _ = read(write_dicom("right.dcm", arm()))
+    path = write_dicom("wrong.dcm", arm(), RescaleSlope=slope, RescaleIntercept=intercept)
+    pixels, codes = read(path)
+    np.testing.assert_array_equal(pixels, right)
+    assert codes == ["invalid-rescale"]
