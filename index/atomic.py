@@ -48,15 +48,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     is removed. Raises OSError.
     """
     neighbour = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(neighbour.unlink, missing_ok=True)
         with neighbour.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         neighbour.replace(path)
-    finally:
-        with contextlib.suppress(OSError):  # after the renaming there is none
-            neighbour.unlink()
+        undo.pop_all()
     sync(path.parent)
 
 
