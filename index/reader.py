@@ -292,13 +292,13 @@ class IndexReader(Closing):
         if self.replaced():  # nobody writes to the file that is open here
             yield self._database
             return
-        with closing(CaseReader(self.path / CASES, "ro&immutable=1")) as database:
-            try:
+        try:
+            with closing(CaseReader(self.path / CASES, "ro&immutable=1")) as database:
                 yield database
-            except IndexDamaged:
-                self._require_unchanged()  # else half of a change was read
-                raise
-            self._require_unchanged()
+        except IndexDamaged:
+            self._require_unchanged()  # else half of a change was read, at opening or later
+            raise
+        self._require_unchanged()
 
     def _require_unchanged(self) -> None:
         if self._database.generation() != self._generation.number:

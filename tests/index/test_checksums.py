@@ -312,3 +312,15 @@ def test_half_of_a_change_that_was_rolled_back_is_not_taken_for_damage(
     monkeypatch.setattr(CaseReader, "verify", torn)
     with IndexReader.open(place) as opened:
         assert opened.verify()
+
+
+def test_half_of_a_change_that_is_met_at_opening_is_a_change(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(path: Path, mode: str) -> CaseReader:
+        with IndexWriter.open(place) as writer:
+            writer.remove({"patient": ["patient7"]})
+        raise IndexDamaged("half of a change was read")
+
+    with IndexReader.open(place) as opened:
+        monkeypatch.setattr("index.reader.CaseReader", torn)
+        with pytest.raises(IndexBusy):
+            opened.cases()
