@@ -7,9 +7,9 @@ FRACTURES lists fractures, as FracAtlas's fractures.csv, and INDEX holds radiogr
 weight of the model was trained, or N of these, drawn with seed 0. With --folds RUNS is the folder of `mura-search
 experiment`, and the upper-limb studies of each fold of CASES are searched with the model that run NAME has for it; what
 is found in all folds is counted together. Each fracture is a query: its box, and for comparison the whole radiograph.
-Its own patient is left out. Precision at 5 is the share of abnormal ones
-among the 5 nearest studies. Of the regions found, it is also counted how many hold the middle of a fracture. Chance is
-the share among all studies, or all regions, that could be found. Intervals are of 2,000 bootstrap draws of patients.
+Its own patient is left out. Precision at 5 is the share of abnormal ones among the 5 nearest studies. Of the regions
+found, it is also counted how many hold the middle of a fracture. Chance is the share among all studies, or all regions,
+that could be found. Intervals are of 2,000 bootstrap draws of patients.
 
 The criterion was written before the first figures: the search by a region is called better if the interval of the
 difference of both precisions lies above 0. C is CONTEXT of retrieval/regions.py; 100 encodes the whole radiograph once

@@ -16,7 +16,8 @@ from retrieval.dicom.results import encoded
 from retrieval.dicom.source_instances import UID
 from retrieval.errors import ArchiveError, MissingExtra, redacted_traceback
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, DicomError, NoRadiograph
-from retrieval.images.dicom_reader import be_silent, read_record
+from retrieval.images.dicom_reader import read_record
+from retrieval.images.dicom_silence import be_silent
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
 
 try:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from retrieval.dicom.source_instances import Origin
 from retrieval.errors import MissingExtra
 from retrieval.images.dicom_header import OWN_MODEL_NAME
-from retrieval.images.dicom_reader import be_silent
+from retrieval.images.dicom_silence import be_silent
 from retrieval.wording import DISCLAIMER
 
 try:

@@ -27,7 +27,8 @@ from retrieval.dicom.storage_scu import TRANSFER_SYNTAXES, Peer, send
 from retrieval.errors import ArchiveError, MissingExtra, OutputError, RateLimitedLog, redacted_traceback
 from retrieval.images.decoder_process import DecoderPool
 from retrieval.images.dicom_header import RADIOGRAPH_CLASSES, SYNTAXES, DicomError, NoRadiograph
-from retrieval.images.dicom_reader import be_silent, read_record
+from retrieval.images.dicom_reader import read_record
+from retrieval.images.dicom_silence import be_silent
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
 
 try:

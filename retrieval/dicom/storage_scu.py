@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval.errors import ArchiveError, MissingExtra, redacted_traceback
-from retrieval.images.dicom_reader import be_silent
+from retrieval.images.dicom_silence import be_silent
 
 try:
     from pynetdicom import AE

@@ -22,7 +22,7 @@ from retrieval.answer import Answer, FindingShare, SimilarCase, ViewAnswer
 from retrieval.dicom.source_instances import Origin, read_origin
 from retrieval.errors import MissingExtra
 from retrieval.images.dicom_header import OWN_MODEL_NAME, DicomError
-from retrieval.images.dicom_reader import be_silent
+from retrieval.images.dicom_silence import be_silent
 from retrieval.images.radiograph import file_and_frame
 from retrieval.notices import Code as NoticeCode
 from retrieval.notices import Notice

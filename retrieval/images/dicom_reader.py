@@ -1,14 +1,10 @@
 """DICOM radiographs, from bytes to grey levels as a radiologist sees them. Only this file reads with pydicom.
 
 pydicom parses and decodes, with pylibjpeg's plugins for compressed frames. It puts values of the header into warnings,
-logs and errors, so none of these leave this module.
+logs and errors; `dicom_silence.py` keeps them in.
 """
 
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import islice
@@ -19,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import MissingExtra, redacted_traceback
+from retrieval.errors import MissingExtra
 from retrieval.images.codestream import MOST_SCANS, read_codestream, rle_fits
 from retrieval.images.dicom_header import (
     COLOUR,
@@ -45,6 +41,7 @@ from retrieval.images.dicom_pixels import (
     spacing_of,
     squared,
 )
+from retrieval.images.dicom_silence import as_sentence, be_silent
 from retrieval.images.stored_values import (
     byte_swapped,
     exchanged,
@@ -66,7 +63,6 @@ except ImportError as error:
 
 __all__ = [
     "DicomPicture",
-    "be_silent",
     "listed_files",
     "memory_to_decode",
     "read_elements",
@@ -74,8 +70,6 @@ __all__ = [
     "read_record",
     "read_values",
 ]
-
-logger = logging.getLogger("mura-search")
 
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 _DEFLATED, _RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
@@ -121,7 +115,7 @@ class DicomPicture:
 
 def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomRecord:
     """The header of a radiograph, without its pixels. Raises DicomError as `read_picture` does."""
-    with _as_sentence("has a header that cannot be read; export it again"):
+    with as_sentence("has a header that cannot be read; export it again"):
         ds = _dataset(file, _IDENTIFYING, most_bytes, pixels_too=False)
         require_radiograph(ds)
         return record_of(ds, most_samples)
@@ -129,7 +123,7 @@ def read_record(file: BinaryIO, most_bytes: int, most_samples: int) -> DicomReco
 
 def read_elements(file: BinaryIO, keywords: tuple[str, ...], most_bytes: int) -> Any:
     """Some elements of a radiograph's header, as pydicom's Dataset. Raises DicomError as `read_record` does."""
-    with _as_sentence("has a header that cannot be read; export it again"):
+    with as_sentence("has a header that cannot be read; export it again"):
         ds = _dataset(file, [*_IDENTIFYING, *keywords], most_bytes, pixels_too=False)
         require_radiograph(ds)
         return ds
@@ -149,7 +143,7 @@ def read_picture(
     unpacks to more than `most_bytes`, has more than `most_samples` samples in all its frames, or, where all are asked
     for, more than `most_frames` frames.
     """
-    with _as_sentence("has a header that cannot be read; export it again"):
+    with as_sentence("has a header that cannot be read; export it again"):
         ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
         require_radiograph(ds)
         syntax = _syntax(ds)
@@ -163,11 +157,11 @@ def read_picture(
         )
     pictures, fragments = [], list[bytes]()
     for index in range(layout.frames) if frame is None else [frame - 1]:
-        with _as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
+        with as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
             if not fragments and syntax not in _NATIVE:
                 fragments = list(generate_fragments(ds.PixelData))[1:]  # the first one is the offset table
             stored, decoded, repaired = _decoded(ds, fragments, syntax, layout, index)
-        explained = _as_sentence("has grey levels or colours that its header does not explain; export it again")
+        explained = as_sentence("has grey levels or colours that its header does not explain; export it again")
         with explained, frame_groups(ds, index):
             if decoded.photometric in GREY:
                 picture, doubts = _grey(stored, ds, decoded)
@@ -206,7 +200,7 @@ def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> 
     Raises DicomError as `read_picture` does.
     """
     pixels8 = read_picture(data, frame, most_bytes, most_samples).frames[0]
-    with _as_sentence("has grey levels or colours that its header does not explain; export it again"):
+    with as_sentence("has grey levels or colours that its header does not explain; export it again"):
         ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
         layout, syntax, record = layout_of(ds, most_samples), _syntax(ds), record_of(ds, most_samples)
         if layout.photometric in GREY:
@@ -230,7 +224,7 @@ def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
 
     Raises DicomError as `read_picture` does.
     """
-    with _as_sentence("has a header that cannot be read; export it again"):
+    with as_sentence("has a header that cannot be read; export it again"):
         ds = _dataset(BytesIO(data), _PICTURE, most_bytes, pixels_too=True)
         require_radiograph(ds)
         layout = layout_of(ds, most_samples)
@@ -244,7 +238,7 @@ def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR lists, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
-    with _as_sentence("is no DICOMDIR that can be read"):
+    with as_sentence("is no DICOMDIR that can be read"):
         ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False, most_reads=100 * _MOST_READS)
         named = [record.get("ReferencedFileID") for record in ds.get("DirectoryRecordSequence") or []]
         return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
@@ -400,26 +394,3 @@ def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> tuple[Dico
     if int(syntax.rpartition(".")[2]) not in stream.syntaxes:
         syntax = f"{syntax.rpartition('.')[0]}.{stream.syntaxes[0]}"
     return replace(layout, photometric="RGB") if stream.rgb else layout, syntax
-
-
-_PYDICOMS = r"pydicom(\.|$)|highdicom|dicomweb_client|pynetdicom|pylibjpeg|openjpeg|libjpeg|retrieval\.dicom\w*$"
-
-
-def be_silent() -> None:
-    """Keep values of headers out of this process's warnings and logs, where pydicom and what uses it put them."""
-    if ("ignore", None, Warning, re.compile(_PYDICOMS), 0) not in warnings.filters:
-        warnings.filterwarnings("ignore", module=_PYDICOMS)
-    for name in ("pydicom", "highdicom", "dicomweb_client", "pynetdicom", "retrying", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
-
-@contextmanager
-def _as_sentence(sentence: str) -> Iterator[None]:
-    """Turn whatever pydicom and the decoders raise at damaged bytes into one sentence."""
-    try:
-        yield
-    except (DicomError, MissingExtra):
-        raise
-    except Exception as error:  # broad: they raise anything, with values of the header in it
-        logger.debug("%s", redacted_traceback(error))
-        raise DicomError(sentence) from None

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
 from retrieval.images.grey_range import all_values, count_values, robust_range
+from retrieval.images.image_header import HeaderError
 from retrieval.images.limb import limb_mask
 from retrieval.images.radiograph import MAX_BYTES, MAX_MEMORY, MAX_PIXELS, file_and_frame, holds_dicom, read_bytes
-from retrieval.images.raster_headers import HeaderError, read_header
+from retrieval.images.raster_headers import read_header
 from retrieval.images.raster_reader import read_raster_values
 from retrieval.images.windows import GreyValues, Spacing, Window
 from retrieval.wording import printable

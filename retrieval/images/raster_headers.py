@@ -9,7 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from retrieval.images.codestream import (
@@ -21,9 +21,11 @@ from retrieval.images.codestream import (
     jpeg_segments,
     read_jpeg2000,
 )
-from retrieval.images.tiff_directory import Directory, read_directory
+from retrieval.images.image_header import Header, HeaderError
+from retrieval.images.tiff_directory import read_directory
+from retrieval.images.tiff_header import read_tiff
 
-__all__ = ["IMAGE_SUFFIXES", "Header", "HeaderError", "read_header"]
+__all__ = ["IMAGE_SUFFIXES", "read_header"]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png"}
@@ -33,56 +35,6 @@ IMAGE_SUFFIXES = frozenset(
 
 
 _MOST_PARTS = 100_000  # of a file, each of which costs time but may hold nothing
-
-
-class HeaderError(ValueError):
-    """A broken header; `str(error)` completes "q.png cannot be read: ..."."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The header of an image file.
-
-    `kind` is the format's name. OpenCV decodes `channels` of `depth` bytes each, with `scratch` bytes a pixel for the
-    decoder itself. `orientation` is EXIF's (1 to 8, 1 = as stored). `pictures` is "" for one picture, else
-    "frames" or "pages". `cut` marks a JPEG whose data stop before its end marker, `measurable` one whose decoded rows
-    show how much is missing. `inverted` marks a TIFF whose zero is white, `straight_alpha` one whose colours are not
-    yet multiplied by its alpha. `white` is the value of white where that is not the greatest, else 0. `planes` is the
-    number of planes of a TIFF that OpenCV would mix up, `paired` marks one in which grey and alpha alternate. `data` is
-    what to decode: the file's bytes, or the part of them that makes the picture. `numbers` is
-    not empty where a palette is short: a file of the same pixels whose grey levels stand for the numbers of the
-    palette's colours, the last of which has the level `last_number`. `surplus` marks uncompressed pixels beyond those
-    that the header tells of.
-    """
-
-    kind: str
-    width: int
-    height: int
-    data: bytes
-    channels: int = 1
-    depth: int = 1
-    scratch: int = 0
-    orientation: int = 1
-    pictures: str = ""
-    cut: bool = False
-    measurable: bool = True
-    inverted: bool = False
-    straight_alpha: bool = False
-    white: int = 0
-    planes: int = 0
-    paired: bool = False
-    numbers: bytes = b""
-    last_number: int = 0
-    surplus: bool = False
-
-    @property
-    def memory(self) -> int:
-        """An upper bound of the bytes that decoding and preparing the picture takes at any time."""
-        stored, shown = self.channels * self.depth, 1 if self.channels == 1 else 3
-        to_eight_bits = 0 if self.depth == 1 and self.channels in (1, 3) else shown * self.depth + shown
-        statistics = 3 * 4 * self.channels if self.depth > 2 else 0
-        preparing = 5 * shown  # contrast enhancement in another colour space
-        return self.width * self.height * max(stored + self.scratch, stored + to_eight_bits + statistics, preparing)
 
 
 def read_header(data: bytes) -> Header | None:
@@ -207,9 +159,6 @@ def _all_sent(data: bytes, component: int) -> bool:
     return len(sent) == 64
 
 
-_TIFF_MOST_PAGES = 100
-
-
 def _exif_orientation(exif: bytes) -> int:
     """EXIF's orientation, 1 where it is missing or the block is broken, since it is no part of the picture."""
     if exif[:4] not in (b"II*\0", b"MM\0*"):
@@ -219,83 +168,6 @@ def _exif_orientation(exif: bytes) -> int:
     except struct.error:
         return 1
     return orientation if 1 <= orientation <= 8 else 1
-
-
-def _tiff(kind: str, data: bytes) -> Header:
-    """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330."""
-    pages = _pages(data)
-    whole = [start for start, page in pages if not _reduced(page, pages)]
-    start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])
-    tags = page.tags
-    samples, bits = tags.get(277, 1), tags.get(258, 1)
-    if tags.get(262) == 3 and page.entries.get(320, (0, 0, 0))[1] != 3 * 2**bits:
-        raise HeaderError("its palette has another size than its pixels need")
-    planes, paired = _samples_apart(page)
-    changed = bytearray(data)
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    struct.pack_into(order + ("Q" if big else "I"), changed, 8 if big else 4, start)
-    straight = tags.get(338) == 2 and samples in (2, 4)
-    if straight and bits == 8 and not (planes or paired):
-        # else libtiff multiplies the colours, and an alpha of 0 cannot be ignored
-        struct.pack_into(order + "H", changed, page.offsets[338], 1)
-    channels, depth = (1 if samples == 1 and tags.get(262) != 3 else 4 if straight else 3), max(1, bits // 8)
-    return Header(
-        kind,
-        tags.get(256, 0),
-        tags.get(257, 0),
-        bytes(changed),
-        channels,
-        depth,
-        4 * depth + samples * depth,
-        tags.get(274, 1) if planes or paired else 1,  # OpenCV itself applies the orientation of a TIFF
-        pictures="pages" if len(whole) > 1 else "",
-        inverted=tags.get(262) == 0,
-        straight_alpha=straight,
-        planes=planes,
-        paired=paired,
-    )
-
-
-def _reduced(page: Directory, pages: list[tuple[int, Directory]]) -> bool:
-    """Whether a page is a mask, a reduced image, or one of less than half the size of another, of the same shape."""
-    if page.tags.get(254, 0) & 5 or page.tags.get(255) == 2:
-        return True
-    width, height = (page.tags.get(tag, 0) for tag in (256, 257))
-    sizes = [(other.tags.get(256, 0), other.tags.get(257, 0)) for _, other in pages if other.tags.get(254, 0) & 4 == 0]
-    return any(wide > 2 * width and abs(wide * height - width * high) < 0.03 * width * high for wide, high in sizes)
-
-
-def _samples_apart(page: Directory) -> tuple[int, bool]:
-    """In how many planes a page's samples lie, and whether grey and alpha alternate, if OpenCV mixes them up."""
-    tags = page.tags
-    samples, bits, apart = tags.get(277, 1), tags.get(258, 1), tags.get(284) == 2
-    grey_with_alpha = samples == 2 and tags.get(262) == 1 and tags.get(338) in (1, 2)
-    if apart and (grey_with_alpha or (samples in (3, 4) and bits > 8 and tags.get(262) == 2)):
-        return samples, False
-    if grey_with_alpha and not apart and bits in (8, 16) and tags.get(317, 1) == 1 and tags.get(259, 1) != 7:
-        return 0, True
-    if samples == 2:
-        raise HeaderError("it has two samples a pixel, stored in a way that is not read")
-    if apart and samples > 2 and bits > 8:
-        raise HeaderError(f"it has {samples} samples of {bits} bits in separate planes, which are read for RGB alone")
-    return 0, False
-
-
-def _pages(data: bytes) -> list[tuple[int, Directory]]:
-    """The offsets and directories of a TIFF's pages, and of the pages within its reduced pages."""
-    big, order = data[2:4] in (b"+\0", b"\0+"), "<" if data[:2] == b"II" else ">"
-    (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    pages: dict[int, Directory] = {}
-    while following and following not in pages and len(pages) < _TIFF_MOST_PAGES:
-        start, page = following, read_directory(data, following)
-        pages[start], following = page, page.following
-        inner = page.tags.get(330, 0) if page.tags.get(254, 0) & 1 else 0
-        if inner and inner not in pages:
-            pages[inner] = read_directory(data, inner)
-    if not pages:
-        raise HeaderError("it has no page")
-    return list(pages.items())
 
 
 _BMP_WITH_PROFILE = 124  # the size of the header; a colour profile follows the pixels
@@ -419,7 +291,7 @@ def _pnm(kind: str, data: bytes) -> Header:
 _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[str, bytes], Header]], ...] = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
     ("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg),
-    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), _tiff),
+    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), read_tiff),
     ("BMP", re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), _bmp),
     ("GIF", re.compile(rb"GIF8[79]a"), _gif),
     ("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _webp),

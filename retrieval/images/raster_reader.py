@@ -11,7 +11,8 @@ from retrieval.images.codestream import STREAM_END
 from retrieval.images.colours import strongly_coloured
 from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
-from retrieval.images.raster_headers import Header, HeaderError, read_header
+from retrieval.images.image_header import Header, HeaderError
+from retrieval.images.raster_headers import read_header
 from retrieval.images.stored_values import byte_swapped, exchanged, lacks_sign, zeros_at_the_end
 from retrieval.images.tiff_directory import paired_samples, single_plane
 from retrieval.notices import Code, Notice
