@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STRONGLY_COLOURED", "colourfulness", "some_pixels", "strongly_coloured"]
+__all__ = ["STRONGLY_COLOURED", "channel_range", "colourfulness", "some_pixels", "strongly_coloured"]
 
 STRONGLY_COLOURED = 24
 """The `colourfulness` above which a picture is no radiograph, or is read in a wrong colour space."""
@@ -14,14 +14,24 @@ _SOME = 256  # rows and columns
 
 
 def some_pixels(picture: NDArray[Any]) -> NDArray[Any]:
-    """Some 256 rows and columns of a picture (H, W, 3), or all if it has fewer."""
+    """At most 256 rows and columns of a picture (H, W, 3)."""
     height, width = picture.shape[:2]
-    return picture[:: max(1, height // _SOME), :: max(1, width // _SOME)]
+    return picture[:: -(-height // _SOME), :: -(-width // _SOME)]
+
+
+def channel_range(picture: NDArray[Any]) -> NDArray[Any]:
+    """The largest minus the smallest of the three samples of each pixel: of (H, W, 3) whole numbers (H, W).
+
+    That is `numpy.ptp` over the channels, which takes ten times as long.
+    """
+    blue, green, red = picture[..., 0], picture[..., 1], picture[..., 2]
+    largest = np.maximum(np.maximum(blue, green), red)
+    return np.asarray(largest - np.minimum(np.minimum(blue, green), red))
 
 
 def colourfulness(picture: NDArray[Any]) -> float:
     """The mean difference between the channels (H, W, 3), 0 to 255 grey levels."""
-    return float(np.ptp(picture.astype(np.int16), axis=2).mean())
+    return float(channel_range(picture).mean())
 
 
 def strongly_coloured(picture: NDArray[np.uint8]) -> bool:

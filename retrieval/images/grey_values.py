@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import RadiographError
+from retrieval.images.colours import channel_range
 from retrieval.images.grey_range import all_values, count_values, robust_range
 from retrieval.images.image_header import HeaderError
 from retrieval.images.limb import limb_mask
@@ -32,7 +33,7 @@ def grey_values_of(pixels: NDArray[np.uint8]) -> GreyValues:
     """The values of a radiograph of 8 bits, (H, W) grey or (H, W, 3) BGR as read; colours become grey."""
     colour = pixels.ndim == 3
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if colour else pixels, np.uint8)
-    coloured = colour and bool(np.ptp(pixels[::8, ::8], axis=2).max() > 0)
+    coloured = colour and bool(channel_range(pixels[::8, ::8]).max() > 0)
     plain = GreyValues(grey, 8, windows=(Window("as read", 128.0, 256.0),), colour=coloured)
     return with_presets(plain, pixels)
 

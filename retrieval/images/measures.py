@@ -29,7 +29,8 @@ from retrieval.images.preprocessing import Letterbox
 
 __all__ = ["MEASURES", "TABLE", "Measures", "measure", "measure_rows", "packed", "unpacked"]
 
-_LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # the difference of two Laplacians
+_SECOND = np.array([1, -2, 1], np.float32)  # difference; across and along together it is L
+_THIRD = np.array([[1, -3, 3, -1]], np.float32)  # difference, from its first pixel
 _FINE, _MIDDLE = 0.7, 1.4  # pixels
 _DARK, _WHITE = 16, 250  # grey levels
 _TINY = 1e-3  # grey levels, so that a blank picture has a sharpness
@@ -103,16 +104,15 @@ def unpacked(data: bytes) -> Measures | None:
 
 
 def _sharpness(grey: NDArray[np.uint8]) -> float:
+    taps = (cv2.getGaussianKernel(length, sigma, cv2.CV_32F) for sigma, length in ((_FINE, 5), (_MIDDLE, 9)))
+    finer, softer = (cv2.sepFilter2D(grey, cv2.CV_32F, row, row) for row in taps)
     exact = grey.astype(np.float32)
-    finer, softer = (cv2.GaussianBlur(exact, (taps, taps), sigma) for sigma, taps in ((_FINE, 5), (_MIDDLE, 9)))
     fine, middle = (cv2.norm(one, other) / np.sqrt(grey.size) for one, other in ((exact, finer), (finer, softer)))
     return float(np.log((fine + _TINY) / (middle + _TINY)))
 
 
 def _noise(grey: NDArray[np.uint8]) -> float:
-    changes = cv2.convertScaleAbs(
-        cv2.filter2D(grey, cv2.CV_16S, _LAPLACIANS)
-    )  # above 255 it is 255, which is no median
+    changes = cv2.convertScaleAbs(cv2.sepFilter2D(grey, cv2.CV_16S, _SECOND, _SECOND))  # 255 or more is no median
     counts = _counts(changes, (grey >= _DARK).view(np.uint8))
     if not (total := float(counts.sum())):
         return 0.0
@@ -124,15 +124,23 @@ def _noise(grey: NDArray[np.uint8]) -> float:
 
 def _blocking(grey: NDArray[np.uint8]) -> float:
     edge = inside = 0.05  # grey levels, so that a blank picture has no blocks
-    for lines in (grey, grey.T):
-        start = max(0, (lines.shape[1] - _LENGTH) // 2)
-        some = lines[:: max(1, len(lines) // _LINES), start : start + _LENGTH].astype(np.int16)
-        columns = np.minimum(np.abs(np.diff(some, 3)), _MOST_CHANGE).mean(0)
-        if len(columns) < _BLOCK:
+    for axis, length in enumerate(grey.shape):  # differences between rows, and between columns
+        start = max(0, (length - _LENGTH) // 2)
+        along, step = slice(start, start + _LENGTH), slice(None, None, max(1, grey.shape[1 - axis] // _LINES))
+        some = grey[along, step] if axis == 0 else grey[step, along]
+        changes = np.minimum(_third_differences(some, axis), np.uint8(_MOST_CHANGE))
+        lines = cv2.reduce(changes, 1 - axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()[:-3] / some.shape[1 - axis]
+        if len(lines) < _BLOCK:
             continue
-        phases = np.sort(columns[: len(columns) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(0))
+        phases = np.sort(lines[: len(lines) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(0))
         edge, inside = edge + phases[-1], inside + np.median(phases[:-1])
     return float(np.log(edge / inside))
+
+
+def _third_differences(grey: NDArray[np.uint8], axis: int) -> NDArray[np.uint8]:
+    """|Third difference| of each pixel and the next three along an axis, at most 255; the last three are of no use."""
+    kernel, anchor = (_THIRD.T, (-1, 0)) if axis == 0 else (_THIRD, (0, -1))
+    return np.asarray(cv2.convertScaleAbs(cv2.filter2D(grey, cv2.CV_16S, kernel, anchor=anchor)), np.uint8)
 
 
 def _counts(grey: NDArray[Any], mask: NDArray[np.uint8] | None = None) -> NDArray[np.float64]:

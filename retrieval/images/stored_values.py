@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.images.colours import channel_range
 from retrieval.images.dicom_header import DicomLayout, sample
 from retrieval.notices import Code, Notice
 
@@ -202,7 +203,7 @@ def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
 def _grey(stored: NDArray[Any]) -> bool:
     """Whether the samples (H, W, 3) of almost all pixels are equal, whatever colour space the header says."""
     some = _some_rows(stored)
-    return bool((np.ptp(some, axis=2) == 0).mean() > _GREY)
+    return bool((channel_range(some) == 0).mean() > _GREY)
 
 
 def _more_alike(flat: NDArray[Any], distance: int) -> int:
