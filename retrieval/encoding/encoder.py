@@ -59,6 +59,8 @@ class Encoder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # errors are raised as well
+        # A thread that waits sleeps, so that the processor is free for the threads that read the next radiographs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         offered = ort.get_available_providers()
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in offered]
         self._failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_errors_of(state))

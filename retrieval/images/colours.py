@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STRONGLY_COLOURED", "channel_range", "colourfulness", "some_pixels", "strongly_coloured"]
+__all__ = ["STRONGLY_COLOURED", "channel_range", "colourfulness", "one_channel", "some_pixels", "strongly_coloured"]
 
 STRONGLY_COLOURED = 24
 """The `colourfulness` above which a picture is no radiograph, or is read in a wrong colour space."""
@@ -17,6 +17,15 @@ def some_pixels(picture: NDArray[Any]) -> NDArray[Any]:
     """At most 256 rows and columns of a picture (H, W, 3)."""
     height, width = picture.shape[:2]
     return picture[:: -(-height // _SOME), :: -(-width // _SOME)]
+
+
+def one_channel(picture: NDArray[Any]) -> NDArray[Any]:
+    """A grey picture saved as colour, (H, W, 3) with three equal channels, as (H, W); any other as it is."""
+    if picture.ndim == 2 or channel_range(some_pixels(picture)).any():
+        return picture
+    first = picture[..., 0]
+    equal = all((first == picture[..., channel]).all() for channel in (1, 2))
+    return np.ascontiguousarray(first) if equal else picture
 
 
 def channel_range(picture: NDArray[Any]) -> NDArray[Any]:

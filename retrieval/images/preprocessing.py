@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.images.colours import one_channel
+
 __all__ = ["Letterbox", "Picture", "Preprocessing", "enhance", "letterbox", "normalise", "preprocess", "shrink"]
 
 # Values 0 to 255; only copies of a prepared picture, such as noisy ones, have fractions.
@@ -97,8 +99,7 @@ class Letterbox:
 
 def preprocess(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
     """Contrast-enhanced, letterboxed RGB picture (S, S, 3), uint8, of a radiograph (H, W) grey or (H, W, 3) BGR."""
-    if pixels.ndim == 3 and (pixels[:, :, 0] == pixels[:, :, 1]).all() and (pixels[:, :, 0] == pixels[:, :, 2]).all():
-        pixels = np.ascontiguousarray(pixels[:, :, 0])  # grey saved as colour: the same picture, so the same answer
+    pixels = one_channel(pixels)  # grey saved as colour: the same picture, so the same answer
     return letterbox(enhance(pixels, how) if how.clahe else pixels, how.size)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.images.codestream import STREAM_END
-from retrieval.images.colours import strongly_coloured
+from retrieval.images.colours import one_channel, strongly_coloured
 from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
 from retrieval.images.image_header import Header, HeaderError
@@ -66,7 +66,8 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
     if header.pictures:
         notices.append(Notice(Code.SEVERAL_PICTURES, detail={"kind": header.pictures}))
     opaque, transparent = _on_black(stored)
-    pixels, outliers = _eight_bits(opaque, header)
+    scaled, outliers = _eight_bits(opaque, header)
+    pixels = one_channel(scaled)
     doubts = {Code.TRANSPARENT: transparent, Code.OUTLIERS: outliers, Code.COLOURED: strongly_coloured(pixels)}
     notices += [Notice(code) for code, applies in doubts.items() if applies]
     return np.ascontiguousarray(_upright(pixels, header.orientation)), tuple(notices)
