@@ -170,7 +170,7 @@ def _checked(collection: Collection) -> Collection:
 def _notices(collection: Collection) -> Iterator[Notice]:
     """The notices about identifiers and splits, which all layouts share."""
     cases, layout = collection.cases, collection.layout
-    if layout in ("csv", "folders"):
+    if layout in ("csv", "folders", "mura"):
         patients = {case.study: case.patient for case in cases}
         named = {case.patient for case in cases if case.patient not in (case.study, case.case)}
         if layout == "csv":
