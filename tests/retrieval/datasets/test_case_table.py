@@ -255,7 +255,7 @@ def test_splits_by_their_usual_names(write: Write) -> None:
             "-99.0",
         ),
         *("#NAME?", "#DIV/0!", "k. A.", "n/d", "Test Patient", "Patient^Anonymous", "sin datos", "anonimizado", "xx"),
-        *("not applicable", "\u4e0d\u660e", "\u043d\u0435\u0438\u0437\u0432\u0435\u0441\u0442\u043d\u043e"),
+        *("-99.0", "not applicable", "\u4e0d\u660e", "\u043d\u0435\u0438\u0437\u0432\u0435\u0441\u0442\u043d\u043e"),
     ],
 )
 def test_a_placeholder_is_no_patient(write: Write, placeholder: str) -> None:
