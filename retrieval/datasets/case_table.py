@@ -46,11 +46,12 @@ Meanings = Mapping[str, int]
 _SYNONYMS = {
     "patient": ("patientid", "patientno", "patientnr", "patientnumber", "subjectid", "subject"),
     "study": ("studyid", "studyuid", "studyinstanceuid"),
+    "accession": ("accessionnumber", "accessionno", "accessionnr"),
     "part": ("bodypart", "bodypartexamined"),
 }
 """Other names of columns, without white space and punctuation. They count where a table has no column of the name."""
 
-_GUARDED = re.compile(r'="(.*)"', re.DOTALL)  # how a spreadsheet is kept from changing a number: ="00012"
+_GUARDED = re.compile(r"=\"(.*)\"|'([\d=+@-].*)", re.DOTALL)  # for a spreadsheet: ="0012", '0012
 _SECOND = re.compile(r"(path|label|patient|study|part|view|laterality|split|lesion|accession|finding|report)\.\d+")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # of Excel
 _GUESSED = "cp1252"  # of a table in neither UTF-8 nor UTF-16
@@ -154,7 +155,7 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
     """The rows of a CSV file (or of its `text`), an Excel workbook or a Parquet file, each with its line number.
 
     Column names are in lower case, values are `normalised`. A column such as patient_id or "Study Instance UID" is the
-    patient or the study of a table without such a column. Of ="00012" the text between the quotes is read.
+    patient or the study of a table without such a column. Of ="0012" and '0012 the number is read.
 
     The separator is the one that Excel's line sep= names, else a comma, semicolon, tab or bar: the one between the
     required columns, or which the header has most of. The text is UTF-8, UTF-16, or UTF-32 with a byte order mark; else
@@ -184,16 +185,19 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
                 )
             if any(map(normalised, values)):
                 padded = [*values, *[""] * len(names)]
-                # The name of a file keeps its white space, a report its lines.
-                kept = ("path", "report")
-                pairs = ((name, _GUARDED.sub(r"\1", value)) for name, value in zip(names, padded, strict=False))
-                row = {name: value.strip() if name in kept else normalised(value) for name, value in pairs}
+                row = {name: _cell(name, value) for name, value in zip(names, padded, strict=False)}
                 rows.append((number, row))
     except (UnicodeDecodeError, csv.Error) as error:
         raise CollectionError(
             f"{table} is not a CSV table in UTF-8, UTF-16 or Windows-1252: {error}; export it again"
         ) from error
     return rows
+
+
+def _cell(column: str, value: str) -> str:
+    value = _GUARDED.sub(r"\1\2", value.strip()) if _GUARDED.fullmatch(value.strip()) else value
+    # The name of a file keeps its white space, a report its lines.
+    return value.strip() if column in ("path", "report") else normalised(value)
 
 
 def _text(table: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.datasets.case_table import Meanings, label_of, read_table, unknown_labels
-from retrieval.datasets.folders import is_dicom_file, walk
+from retrieval.datasets.folders import is_dicom_file, named_file, walk
 from retrieval.datasets.identifiers import identifier_notices, look, placeholder_notices
 from retrieval.datasets.label_folders import has_label_folders, label_of_folders
 from retrieval.datasets.splits import split_name
@@ -229,7 +229,7 @@ def read_dicom_folder(
 
 def _labels(folder: Path, labels: Path | None, labels_are: Meanings | None) -> _LabelTable | _FolderLabels:
     """The labels of a folder's studies. Raises CollectionError."""
-    table = folder / LABEL_TABLE if labels is None else labels
+    table = named_file(folder, LABEL_TABLE) if labels is None else labels
     if table.is_file():
         return _LabelTable.read(table, labels_are)
     if labels is None and has_label_folders(folder, labels_are):

@@ -10,7 +10,7 @@ from retrieval.images.radiograph import is_dicom
 from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import normalised
 
-__all__ = ["DERIVED", "PathFinder", "is_dicom_file", "read_once", "reading_order", "walk"]
+__all__ = ["DERIVED", "PathFinder", "is_dicom_file", "named_file", "read_once", "reading_order", "walk"]
 
 _PICTURES = ("mask", "segmentation", "annotation", "overlay", "heatmap", "thumb", "thumbnail", "preview")
 DERIVED = frozenset(
@@ -58,6 +58,11 @@ def is_dicom_file(path: Path) -> bool:
         return path.is_file() and is_dicom(path)
     except OSError:
         return False
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """The file of a name in a folder, in other case if it is the only such; its path, also if it does not exist."""
+    return Path(PathFinder(folder).find(name) or folder / name)
 
 
 class PathFinder:

@@ -316,6 +316,14 @@ def test_blank_rows_are_ignored(write: Write) -> None:
 def test_numbers_that_a_formula_keeps(write: Write) -> None:
     table = write("path,label,patient", 'a.png,1,="00012"', 'b.png,0,"=""00013"""')
     assert [case.patient for case in read(table).cases] == ["00012", "00013"]
+    table = write(
+        "path,label,patient,report", "a.png,1,'00012,'12 is \"\"'", "b.png,0,O'Neil,'Quoted'", '="c.png",0,\'-7,'
+    )
+    assert [(case.patient, case.report) for case in read(table).cases] == [
+        ("00012", '12 is ""\''),
+        ("O'Neil", "'Quoted'"),
+        ("-7", ""),
+    ]
 
 
 @pytest.mark.parametrize(
