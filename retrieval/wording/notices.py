@@ -112,7 +112,9 @@ _OF_COLLECTION: dict[str, str] = {
         "the table is not in UTF-8 and is read as Windows-1252: check names with accents, or save it as CSV UTF-8"
     ),
     Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
-    Code.READ_ONCE: "folders that are read under another path already, since links lead to them: {count}; each is read once",
+    Code.READ_ONCE: (
+        "folders that are read under another path already, since links lead to them: {count}; each is read once"
+    ),
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
