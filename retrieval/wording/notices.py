@@ -28,7 +28,7 @@ _OF_VIEW: dict[str, str] = {
     Code.CONTRADICTORY_PLANES: "has colours stored otherwise than its header says: they are read as its pixels suggest",
     Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
     Code.SURPLUS_DATA: "holds more pixels than its header says: those beyond it are not shown",
-    Code.EXCHANGED_SIZE: "has its rows and columns exchanged in its header: it is read as its pixels suggest",
+    Code.EXCHANGED_SIZE: "has rows of another length than its header says: it is read as its pixels suggest",
     Code.TRANSPARENT: "is equally transparent everywhere: its transparency is ignored",
     Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",

@@ -157,10 +157,11 @@ def test_bytes_in_the_wrong_order_and_a_missing_sign_are_told_by_neighbours(suff
 
 
 @pytest.mark.parametrize("values", [ARM, VALUES, np.dstack([ARM] * 3)])
-def test_width_and_height_of_a_pnm_that_are_exchanged(values: NDArray[Any]) -> None:
+@pytest.mark.parametrize("size", [b"120 90", b"180 60", b"45 240"])  # exchanged, or one halved and the other doubled
+def test_a_pnm_with_rows_of_another_length(values: NDArray[Any], size: bytes) -> None:
     suffix = ".ppm" if values.ndim == 3 else ".pgm"
     data = encoded(suffix, values)
-    wrong = data.replace(b"90 120", b"120 90", 1)
+    wrong = data.replace(b"90 120", size, 1)
     assert wrong != data
     read = decode_radiograph(wrong)
     np.testing.assert_array_equal(read.pixels, decode_radiograph(data).pixels)
