@@ -181,6 +181,14 @@ def test_several_pictures_in_a_pnm() -> None:
     assert codes(data + data) == ["several-pictures"]
 
 
+def test_a_lossless_webp_with_zeros_in_its_middle_is_refused() -> None:
+    for picture in (ARM, np.zeros_like(ARM), np.random.default_rng(3).integers(0, 255, ARM.shape, np.uint8)):
+        data = encoded(".webp", np.kron(picture, np.ones((3, 3), np.uint8)), cv2.IMWRITE_WEBP_QUALITY, 101)
+        decode_radiograph(data)
+    middle = len(data) // 2
+    assert "a part of it is lost" in refusal(data[:middle] + bytes(100) + data[middle + 100 :])
+
+
 def test_a_webp_that_was_filled_up_with_zeros_is_refused() -> None:
     data = encoded(".webp", ARM)
     assert codes(data) == []
