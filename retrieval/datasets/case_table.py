@@ -52,7 +52,9 @@ _SYNONYMS = {
 """Other names of columns, without white space and punctuation. They count where a table has no column of the name."""
 
 _GUARDED = re.compile(r"=\"(.*)\"|'([\d=+@-].*)", re.DOTALL)  # for a spreadsheet: ="0012", '0012
-_SECOND = re.compile(r"(path|label|patient|study|part|view|laterality|split|lesion|accession|finding|report)\.\d+")
+_SECOND = re.compile(
+    r"(path|label|patient|study|part|view|laterality|split|lesion|accession|finding|report)(?:\.|_duplicated_)\d+"
+)
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # of Excel
 _GUESSED = "cp1252"  # of a table in neither UTF-8 nor UTF-16
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"} | {
@@ -162,7 +164,7 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
     it is read as Windows-1252, which Excel writes. Blank rows, and empty cells beyond the header, are ignored.
 
     Raises CollectionError if the file is not such text, lacks a required column, has two columns of one name (in any
-    case; pandas calls the second "name.1"), or has a row with more values than the header.
+    case; pandas calls the second "name.1", polars "name_duplicated_0"), or has a row with more values than the header.
     """
     rows = []
     try:

@@ -185,7 +185,7 @@ def test_empty_cells_beyond_the_header_are_ignored(write: Write) -> None:
     assert [case.label for case in read(write("path,label,,", "a.png,1,,", "b.png,0,,")).cases] == [1, 0]
 
 
-@pytest.mark.parametrize("name", ["label", "Label", " LABEL ", "label.1"])
+@pytest.mark.parametrize("name", ["label", "Label", " LABEL ", "label.1", "label_duplicated_0"])
 @pytest.mark.parametrize("column", ["path", "label", "patient", "split"])
 def test_two_columns_of_one_name(write: Write, column: str, name: str) -> None:
     name = name.replace("label", column).replace("Label", column.title()).replace("LABEL", column.upper())
