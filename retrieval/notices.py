@@ -69,6 +69,7 @@ class Code(StrEnum):
     MISSING_FILES = "missing-files"
     GUESSED_ENCODING = "guessed-encoding"
     PASSED_OVER = "passed-over"
+    READ_ONCE = "read-once"
     LISTED_MISSING = "listed-missing"
     UNLISTED_READ = "unlisted-read"
     UNLISTED_LEFT_OUT = "unlisted-left-out"

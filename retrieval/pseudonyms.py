@@ -30,10 +30,18 @@ KEY_VARIABLE = "MURA_SEARCH_SITE_KEY_FILE"
 _DIGITS = 20  # 80 bits: among a hundred million studies two have the same hash with odds of 4 in 10^9
 _KEY = re.compile(rb"[0-9a-f]{64,}")
 _PLACEHOLDER = re.compile(
-    "(anon|anonyme?|anonymi[sz]ed|anonymo?us|deidentified|empty|missing|no|redacted|removed|unknown|unnamed|undefined|"
-    "unspecified|notknown|notspecified|dummy|anonymisi(ert|rt)|unbekannt|inconnue?|desconocid[oa]|sconosciut[oa]|onbekend)"
-    "(patient|name|id|patientname|patientid)?|patient(name|id)?|na|nan|nat|nil|nobody|none|notavailable|null|nv|ref|tbd|value|0*|"
-    "x{3,}"
+    "(anon|anonyme?|anonymi[sz]ed|anonymo?us|pseudonym(ous|i[sz]ed)?|deidentified|empty|missing|no|redacted|removed|deleted|"
+    "hidden|blank|unknown|unnamed|undefined|unspecified|not(available|applicable|known|provided|recorded|specified)|"
+    "tobedetermined|dummy|test|anonymisi(ert|rt)|pseudonymisiert|(nicht|niet|ikke)?(bekannt|bekend|kjent)|unbekannt|ohne|keine?|"
+    "entfällt|inconnue?|nondisponible|anonim(i[sz]ad|izzat)?[oa]|anónim[oa]|anônim[oa]|desconocid[oa]|desconhecid[oa]|"
+    "sin(dato|nombre)s?|sconosciut[oa]|ignot[oa]|onbekend|anoniem|geen|ukjent|ukendt|okänd|ingen|tuntematon|nieznan[yae]|brak|"
+    "anonimow[ya]|neznám[ýá]|ismeretlen|bilinmiyor|anonim|неизвестн(о|ый|ая)|аноним|άγνωστ(ο|ος|η)|ανώνυμ(ο|ος|η)|"
+    "匿名|不明|未知|無名|无名|익명|미상|مجهول|غيرمعروف)"
+    "(patient|name|id|patientname|patientid)?|patient(name|id)?(anon|anonym|anonymous|anonymi[sz]ed|unknown|test)?|"
+    "na|nan|nat|nil|nobody|nonegiven|none|null|nv|tbd|tba|0*|x{2,}"
+)
+_SIGN = re.compile(  # -1 and -99, as statistics write it; #DIV/0!, #NAME? and #NV, as spreadsheets do; n/d, k. A.
+    r"-(1|9+)(\.0*)?|#[^\W\d_][\w/]*[!?]|#N/?[^\W\d_]|[bns]/[adnr]|[kn]\. ?[adr]\.|н/д", re.IGNORECASE
 )
 
 
@@ -119,7 +127,9 @@ def is_placeholder(identifier: str) -> bool:
     >>> [is_placeholder(name) for name in ("ANONYMOUS", "#N/A", "000", "Anon-17", "12")]
     [True, True, True, False, False]
     """
-    key = "".join(filter(str.isalnum, identifier.casefold()))
+    if _SIGN.fullmatch(identifier.strip()):
+        return True
+    key = "".join(filter(str.isalnum, unicodedata.normalize("NFC", identifier).casefold()))
     return _PLACEHOLDER.fullmatch(key) is not None
 
 

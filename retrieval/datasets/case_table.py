@@ -43,7 +43,18 @@ LABELS = {
 Meanings = Mapping[str, int]
 """What further labels mean, by their text in lower case."""
 
-_SECOND = re.compile(r"(path|label|patient|study|part|view|laterality|split|lesion|accession|finding|report)\.\d+")
+_SYNONYMS = {
+    "patient": ("patientid", "patientno", "patientnr", "patientnumber", "subjectid", "subject"),
+    "study": ("studyid", "studyuid", "studyinstanceuid"),
+    "accession": ("accessionnumber", "accessionno", "accessionnr"),
+    "part": ("bodypart", "bodypartexamined"),
+}
+"""Other names of columns, without white space and punctuation. They count where a table has no column of the name."""
+
+_GUARDED = re.compile(r"=\"(.*)\"|'([\d=+@-].*)", re.DOTALL)  # for a spreadsheet: ="0012", '0012
+_SECOND = re.compile(
+    r"(path|label|patient|study|part|view|laterality|split|lesion|accession|finding|report)(?:\.|_duplicated_)\d+"
+)
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # of Excel
 _GUESSED = "cp1252"  # of a table in neither UTF-8 nor UTF-16
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig"} | {
@@ -60,7 +71,7 @@ def label_of(text: str, meanings: Meanings | None = None) -> int | None:
     >>> label_of("Fracture", {"fracture": 1})
     1
     """
-    name = text.lower()
+    name = normalised(text).lower()
     if name in (labels := LABELS | dict(meanings or {})):
         return labels[name]
     number = re.fullmatch(r"([01])[.,]0*", name)
@@ -71,7 +82,7 @@ def parse_meanings(text: str) -> dict[str, int]:
     """The meanings of labels in a text such as "fracture=abnormal,no=normal". Raises ValueError."""
     meanings = {}
     for pair in text.split(","):
-        name, _, label = (word.strip().lower() for word in pair.partition("="))
+        name, _, label = (normalised(word).lower() for word in pair.partition("="))
         if not name or label not in LABELS:
             raise ValueError(f"the meaning of a label is written like fracture=abnormal or no=normal, not {pair!r}")
         meanings[name] = LABELS[label]
@@ -145,14 +156,15 @@ def read_lesions(table: Path, text: str | None = None) -> dict[str, str]:
 def read_table(table: Path, required: Sequence[str], text: str | None = None) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file (or of its `text`), an Excel workbook or a Parquet file, each with its line number.
 
-    Column names are in lower case, values are `normalised`.
+    Column names are in lower case, values are `normalised`. A column such as patient_id or "Study Instance UID" is the
+    patient or the study of a table without such a column. Of ="0012" and '0012 the number is read.
 
-    The separator is the one that Excel's line sep= names, else a comma, or a semicolon, tab or bar where the header has
-    more of those. The text is UTF-8, UTF-16, or UTF-32 with a byte order mark; else it is read as Windows-1252, which
-    Excel writes. Empty cells beyond the header are ignored.
+    The separator is the one that Excel's line sep= names, else a comma, semicolon, tab or bar: the one between the
+    required columns, or which the header has most of. The text is UTF-8, UTF-16, or UTF-32 with a byte order mark; else
+    it is read as Windows-1252, which Excel writes. Blank rows, and empty cells beyond the header, are ignored.
 
     Raises CollectionError if the file is not such text, lacks a required column, has two columns of one name (in any
-    case; pandas calls the second "name.1"), or has a row with more values than the header.
+    case; pandas calls the second "name.1", polars "name_duplicated_0"), or has a row with more values than the header.
     """
     rows = []
     try:
@@ -163,7 +175,7 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
         if separator:
             first += 1
             line = lines[first] if first < len(lines) else ""
-        delimiter = separator[1] if separator else max(",;\t|", key=line.count)
+        delimiter = separator[1] if separator else _delimiter(line, required)
         reader = csv.reader(lines[first:], delimiter=delimiter, strict=True)
         names = _columns(table, next(reader, []), required)
         for values in reader:
@@ -173,18 +185,21 @@ def read_table(table: Path, required: Sequence[str], text: str | None = None) ->
                     f"{table} line {number} has {len(values)} values for {len(names)} columns; put quotes around "
                     "values that contain the separator"
                 )
-            if any(values):
+            if any(map(normalised, values)):
                 padded = [*values, *[""] * len(names)]
-                # The name of a file keeps its white space, a report its lines.
-                kept = ("path", "report")
-                pairs = zip(names, padded, strict=False)
-                row = {name: value.strip() if name in kept else normalised(value) for name, value in pairs}
+                row = {name: _cell(name, value) for name, value in zip(names, padded, strict=False)}
                 rows.append((number, row))
     except (UnicodeDecodeError, csv.Error) as error:
         raise CollectionError(
             f"{table} is not a CSV table in UTF-8, UTF-16 or Windows-1252: {error}; export it again"
         ) from error
     return rows
+
+
+def _cell(column: str, value: str) -> str:
+    value = _GUARDED.sub(r"\1\2", value.strip()) if _GUARDED.fullmatch(value.strip()) else value
+    # The name of a file keeps its white space, a report its lines.
+    return value.strip() if column in ("path", "report") else normalised(value)
 
 
 def _text(table: Path) -> str:
@@ -208,6 +223,16 @@ def _encoding(data: bytes) -> str:
     return "utf-8"
 
 
+def _delimiter(header: str, required: Sequence[str]) -> str:
+    """The separator of a header: a name such as "remarks, if any" may hold other ones."""
+
+    def key(delimiter: str) -> tuple[int, int]:
+        names = {normalised(name.strip(' "')).lower() for name in header.split(delimiter)}
+        return len(names & set(required)), header.count(delimiter)
+
+    return max(",;\t|", key=key)
+
+
 def _columns(table: Path, header: Sequence[str], required: Sequence[str]) -> list[str]:
     names = [normalised(name).lower() for name in header]
     for name in required:
@@ -216,6 +241,18 @@ def _columns(table: Path, header: Sequence[str], required: Sequence[str]) -> lis
     stems = [second[1] if (second := _SECOND.fullmatch(name)) else name for name in names]
     if twice := [name for name, times in Counter(stems).items() if name and times > 1]:
         raise CollectionError(f"{table} has more than one column {twice[0]!r}; keep the right one")
+    return _without_synonyms(table, names)
+
+
+def _without_synonyms(table: Path, names: list[str]) -> list[str]:
+    plain = [re.sub(r"[\W_]", "", name) for name in names]
+    for column, synonyms in _SYNONYMS.items():
+        places = [] if column in names else [place for place, name in enumerate(plain) if name in synonyms]
+        if len(places) > 1:
+            listed = " and ".join(repr(names[place]) for place in places)
+            raise CollectionError(f"{table} has more than one column of the {column}: {listed}; name one {column!r}")
+        for place in places:
+            names[place] = column
     return names
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from index.case import LABEL_NAMES, Case, as_text
 from retrieval.datasets.case_table import Meanings, read_casetable, read_lesions
 from retrieval.datasets.dicom_folder import is_dicom_folder, read_dicom_folder
+from retrieval.datasets.folders import named_file
 from retrieval.datasets.fracatlas import is_fracatlas, read_fracatlas
 from retrieval.datasets.identifiers import identifier_notices, some
 from retrieval.datasets.label_folders import has_label_folders, read_label_folders
@@ -170,7 +171,7 @@ def _checked(collection: Collection) -> Collection:
 def _notices(collection: Collection) -> Iterator[Notice]:
     """The notices about identifiers and splits, which all layouts share."""
     cases, layout = collection.cases, collection.layout
-    if layout in ("csv", "folders"):
+    if layout in ("csv", "folders", "mura"):
         patients = {case.study: case.patient for case in cases}
         named = {case.patient for case in cases if case.patient not in (case.study, case.case)}
         if layout == "csv":
@@ -228,7 +229,7 @@ def _recognise_folder(folder: Path, layout: str | None, labels_are: Meanings | N
 def _layout_of(folder: Path, layout: str | None, labels_are: Meanings | None) -> str | None:
     """The layout of a folder; None if it has no layout, or not the wanted one."""
     try:
-        if layout in (None, "csv") and (folder / CASE_TABLE).is_file():
+        if layout in (None, "csv") and named_file(folder, CASE_TABLE).is_file():
             return "csv"
         if layout in (None, "fracatlas") and is_fracatlas(folder):
             return "fracatlas"
@@ -244,7 +245,7 @@ def _layout_of(folder: Path, layout: str | None, labels_are: Meanings | None) ->
 def _read(path: Path, layout: str, labels_are: Meanings | None) -> Collection:
     kinds = None
     if layout == "csv":
-        kinds = table = path / CASE_TABLE if path.is_dir() else path
+        kinds = table = named_file(path, CASE_TABLE) if path.is_dir() else path
         root, (cases, notices) = table.parent, read_casetable(table, labels_are)
         if is_fracatlas(root):
             notices.append(Notice(Code.INFERRED_PATIENTS))
@@ -257,8 +258,8 @@ def _read(path: Path, layout: str, labels_are: Meanings | None) -> Collection:
         if mura is None:
             raise CollectionError(f"{path} is no longer a MURA folder")
         root, (cases, notices) = mura.root, read_mura(mura)
-    if kinds is None and (root / LESIONS).is_file():
-        kinds = root / LESIONS
+    if kinds is None and (lesions := named_file(root, LESIONS)).is_file():
+        kinds = lesions
     return Collection(root, layout, tuple(cases), tuple(notices), (root / SYNTHETIC_MARK).exists(), kinds)
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.datasets.case_table import Meanings, label_of, read_table, unknown_labels
-from retrieval.datasets.folders import walk
+from retrieval.datasets.folders import is_dicom_file, named_file, walk
 from retrieval.datasets.identifiers import identifier_notices, look, placeholder_notices
 from retrieval.datasets.label_folders import has_label_folders, label_of_folders
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.images.dicom_header import DicomError, DicomRecord, NoRadiograph
-from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, is_dicom
+from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
 from retrieval.notices import Code, Notice, without_names
 from retrieval.pseudonyms import SiteKey, is_placeholder, normalised
 
@@ -144,6 +144,7 @@ class _Records:
     copies: list[tuple[Path, DicomRecord]] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     others: Counter[Code] = field(default_factory=Counter)
+    twice: list[Path] = field(default_factory=list)  # links to folders that are read under another path
 
     def notices(self) -> list[Notice]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
@@ -152,13 +153,14 @@ class _Records:
             Notice(Code.NOT_RADIOGRAPHS, detail={"count": self.kinds.total(), "kinds": kinds}),
             Notice(Code.UNREADABLE_DICOM, detail={"count": self.others[Code.UNREADABLE_DICOM]}),
             Notice(Code.COPIES, detail={"count": len(self.copies)}),
+            Notice(Code.READ_ONCE, detail={"count": len(self.twice)}),
         ]
 
 
 def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds a DICOMDIR, or its first files (those in its folders included) include DICOM."""
     for number, path in enumerate(_files(folder)):
-        if path.name.upper() == _DIRECTORY or _is_dicom(path):
+        if path.name.upper() == _DIRECTORY or is_dicom_file(path):
             return True
         if number == _LOOKED_AT:
             break
@@ -227,7 +229,7 @@ def read_dicom_folder(
 
 def _labels(folder: Path, labels: Path | None, labels_are: Meanings | None) -> _LabelTable | _FolderLabels:
     """The labels of a folder's studies. Raises CollectionError."""
-    table = folder / LABEL_TABLE if labels is None else labels
+    table = named_file(folder, LABEL_TABLE) if labels is None else labels
     if table.is_file():
         return _LabelTable.read(table, labels_are)
     if labels is None and has_label_folders(folder, labels_are):
@@ -250,10 +252,10 @@ def _read_records(folder: Path) -> _Records:
 
     read = _Records()
     positions: dict[str, int] = {}  # of each radiograph in `read.radiographs`
-    for path in _files(folder):
+    for path in _files(folder, read.twice):
         if path.name.upper() == _DIRECTORY:
             continue
-        if not _is_dicom(path):
+        if not is_dicom_file(path):
             read.others[Code.NOT_DICOM] += 1
             continue
         try:
@@ -279,17 +281,10 @@ def _read_records(folder: Path) -> _Records:
     return read
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, twice: list[Path] | None = None) -> Iterator[Path]:
     """Every file in a folder and its folders by name, except hidden files and the table of labels."""
-    for parent, names in walk(folder):
+    for parent, names in walk(folder, twice):
         yield from (parent / name for name in names if name.lower() != LABEL_TABLE)
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        return path.is_file() and is_dicom(path)
-    except OSError:
-        return False
 
 
 def _patient(record: DicomRecord) -> str:

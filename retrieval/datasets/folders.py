@@ -5,21 +5,36 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrieval.datasets.identifiers import some
+from retrieval.images.radiograph import is_dicom
+from retrieval.notices import Code, Notice
 from retrieval.pseudonyms import normalised
 
-__all__ = ["PathFinder", "reading_order", "walk"]
+__all__ = ["DERIVED", "PathFinder", "is_dicom_file", "named_file", "read_once", "reading_order", "walk"]
+
+_PICTURES = ("mask", "segmentation", "annotation", "overlay", "heatmap", "thumb", "thumbnail", "preview")
+DERIVED = frozenset(
+    (*_PICTURES, *(f"{name}s" for name in _PICTURES), "@eadir", "__macosx", "#recycle", "@recycle", "$recycle.bin")
+)
+"""Names of folders, in lower case, whose images are made from radiographs, or thrown away, and no radiographs."""
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+def walk(folder: Path, twice: list[Path] | None = None) -> Iterator[tuple[Path, list[str]]]:
     """Each folder within `folder`, itself first, with the names of its files; hidden folders and files are left out.
 
-    Links are followed. A folder is entered once, and the folders above `folder` never, so no loop of links is.
+    Links are followed. A folder is entered once, and the folders above `folder` never, so no loop of links is. `twice`
+    gets the further paths of the folders that were entered, except loops.
     """
     entered = {_key(parent) for parent in Path(os.path.realpath(folder)).parents}
+    twice = [] if twice is None else twice
     for parent, folders, files in os.walk(folder, followlinks=True):
         key = _key(Path(parent))
         if key is None or key in entered:
             folders.clear()
+            if key is not None and not Path(os.path.realpath(Path(parent).parent)).is_relative_to(
+                os.path.realpath(parent)
+            ):
+                twice.append(Path(parent))
             continue
         entered.add(key)
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=reading_order)
@@ -29,6 +44,25 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 def reading_order(name: str) -> list[tuple[str, int]]:
     """A key to sort by: image2 before image10."""
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
+def read_once(root: Path, twice: list[Path]) -> list[Notice]:
+    """A notice of the folders that further links lead to, by these links; `twice` is as `walk` gives it."""
+    names = some(path.relative_to(root).as_posix() for path in twice)
+    return [Notice(Code.READ_ONCE, detail={"count": len(twice), "names": names})] if twice else []
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a path is that of a DICOM file; False for one that cannot be opened."""
+    try:
+        return path.is_file() and is_dicom(path)
+    except OSError:
+        return False
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """The file of a name in a folder, in other case if it is the only such; its path, also if it does not exist."""
+    return Path(PathFinder(folder).find(name) or folder / name)
 
 
 class PathFinder:

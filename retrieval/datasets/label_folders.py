@@ -8,11 +8,10 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.datasets.case_table import Meanings, label_of
-from retrieval.datasets.folders import walk
+from retrieval.datasets.folders import DERIVED, is_dicom_file, read_once, walk
 from retrieval.datasets.identifiers import passed_over
 from retrieval.datasets.mura import is_image
 from retrieval.datasets.splits import SPLITS, split_name
-from retrieval.images.radiograph import is_dicom
 from retrieval.notices import Code, Detail, Notice
 
 __all__ = ["has_label_folders", "label_of_folders", "read_label_folders"]
@@ -29,26 +28,28 @@ def read_label_folders(folder: Path, meanings: Meanings | None = None) -> tuple[
     """The cases by folder and name, and notices.
 
     Each image directly in a label's folder is one study. A folder within it is one study, and of the patient whom the
-    first folder names, or the folder itself where it lies directly in the label's folder.
+    first folder names, or the folder itself where it lies directly in the label's folder. Folders such as "thumbnails"
+    are passed over.
     """
     cases: list[Case] = []
     others: dict[str, int] = {}
     dicom = 0
-    for parent, files in walk(folder):
+    twice: list[Path] = []
+    for parent, files in walk(folder, twice):
         images = [name for name in files if is_image(name)]
         names = parent.relative_to(folder).parts
         label, split, own = label_of_folders(names, meanings)
-        if label is None:
+        if label is None or not DERIVED.isdisjoint(map(str.lower, own)):
             others |= {parent.relative_to(folder).as_posix(): len(images)} if images else {}
             continue
-        dicom += sum(_is_dicom(parent / name) for name in files if not is_image(name))
+        dicom += sum(is_dicom_file(parent / name) for name in files if not is_image(name))
         for image in images:
             case = "/".join((*names, image))
             study = "/".join(names) if own else case
             patient = own[0] if own else case
             cases.append(Case(case, study, patient, label, split=split, path=str(parent / image)))
     left_out = [Notice(Code.DICOM_LEFT_OUT, detail={"count": dicom})] if dicom else []
-    return cases, _notices(cases) + left_out + passed_over(others)
+    return cases, _notices(cases) + left_out + passed_over(others) + read_once(folder, twice)
 
 
 def label_of_folders(
@@ -71,13 +72,6 @@ def label_of_folders(
 def _labels(paths: list[Path], meanings: Meanings | None) -> set[int | None]:
     # Folders named 0 and 1 may as well be numbered.
     return {label_of(path.name, meanings) for path in paths if path.is_dir() and not path.name.isdigit()} - {None}
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        return is_dicom(path)
-    except OSError:
-        return False
 
 
 def _notices(cases: list[Case]) -> list[Notice]:

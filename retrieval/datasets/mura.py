@@ -16,7 +16,7 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.datasets.case_table import LABELS
-from retrieval.datasets.folders import reading_order, walk
+from retrieval.datasets.folders import DERIVED, is_dicom_file, read_once, reading_order, walk
 from retrieval.datasets.identifiers import passed_over, some
 from retrieval.datasets.mura_paths import COPIED, PATIENT, STUDY
 from retrieval.datasets.splits import SPLITS, split_name
@@ -81,12 +81,12 @@ def read_mura(mura: MuraFolder) -> tuple[list[Case], list[Notice]]:
 
     The study folder ends in its label, `_positive` or `_negative`; else SPLIT_labeled_studies.csv has it. A study is
     named XR_PART/patientNNNNN/studyN, preceded by its split only if another split has a study of that name. Hidden
-    files (such as `._*`) and files that are not images are passed over. Notices name folders with images whose path is
-    not that of a study, and images by which SPLIT_image_paths.csv and the folders differ.
+    files (such as `._*`) and files that are not images are passed over. Notices count DICOM, and name folders with
+    images whose path is not that of a study, and images by which SPLIT_image_paths.csv and the folders differ.
 
     Raises CollectionError where a folder and a CSV file give different labels, and for a study without a label.
     """
-    studies, others = _studies(mura)
+    studies, left_out = _studies(mura)
     lists = _Lists.read(mura.root, {study.split for study in studies})
     labels = _labels(mura.root, studies, lists)
     splits_with = Counter(name for name, _ in {(study.name, study.split) for study in studies})
@@ -98,15 +98,17 @@ def read_mura(mura: MuraFolder) -> tuple[list[Case], list[Notice]]:
             cases.append(
                 Case(image, name, study.patient, labels[study.folder], study.part, split=study.split, path=path)
             )
-    return cases, lists.notices(studies) + passed_over(others)
+    return cases, lists.notices(studies) + left_out
 
 
-def _studies(mura: MuraFolder) -> tuple[list[_Study], dict[str, int]]:
-    """The studies in order, and the number of images in each folder that is not of a study."""
+def _studies(mura: MuraFolder) -> tuple[list[_Study], list[Notice]]:
+    """The studies in order, and notices of what is left out."""
     studies: dict[str, _Study] = {}
-    others: dict[str, int] = {}
-    for folder, files in walk(mura.folder):
+    others: dict[str, int] = {}  # the images of each folder that is not of a study
+    dicom, twice = 0, list[Path]()
+    for folder, files in walk(mura.folder, twice):
         images = [name for name in files if is_image(name)]
+        dicom += sum(is_dicom_file(folder / name) for name in files if not is_image(name))
         if not images:
             continue
         relative = folder.relative_to(mura.root).as_posix()
@@ -122,7 +124,8 @@ def _studies(mura: MuraFolder) -> tuple[list[_Study], dict[str, int]]:
     def key(study: _Study) -> tuple[int, list[list[tuple[str, int]]]]:
         return order.get(study.split, len(order)), [reading_order(name) for name in study.folder.split("/")]
 
-    return sorted(studies.values(), key=key), others
+    left_out = [Notice(Code.DICOM_LEFT_OUT, detail={"count": dicom})] if dicom else []
+    return sorted(studies.values(), key=key), passed_over(others) + left_out + read_once(mura.root, twice)
 
 
 def _study_of(folder: str) -> _Study | None:
@@ -130,7 +133,7 @@ def _study_of(folder: str) -> _Study | None:
     names = folder.split("/")
     split = split_name(names[0]) if _is_split(names[0]) else ""
     own = names[bool(split) :]
-    if len(own) < 3:
+    if len(own) < 3 or not DERIVED.isdisjoint(map(str.lower, own[3:])):
         return None
     part, patient, study = _PART.fullmatch(own[0]), _patient(own[1]), STUDY.fullmatch(own[2])
     if not (part and patient and study):

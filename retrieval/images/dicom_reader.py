@@ -44,9 +44,9 @@ from retrieval.images.dicom_pixels import (
 from retrieval.images.dicom_silence import as_sentence, be_silent
 from retrieval.images.stored_values import (
     byte_swapped,
-    exchanged,
     padded_beyond,
     read_in_planes,
+    size_by_pixels,
     without_unused_bits,
     zeros_at_the_end,
 )
@@ -344,9 +344,11 @@ def _decoded(
         if read_in_planes(stored, planar, photometric.startswith("YBR")) != planar:
             stored = _in_other_planes(stored, planar)
             repaired.append(Notice(Code.CONTRADICTORY_PLANES))
-    if (not plugin or syntax == _RLE) and exchanged(stored):  # other frames tell their size themselves
-        stored = stored.reshape(layout.columns, layout.rows, *stored.shape[2:])
-        layout = replace(layout, rows=layout.columns, columns=layout.rows)
+    native = not plugin or syntax == _RLE  # other frames tell their size themselves
+    rows, columns = size_by_pixels(stored) if native else (layout.rows, layout.columns)
+    if (rows, columns) != (layout.rows, layout.columns):
+        stored = stored.reshape(rows, columns, *stored.shape[2:])
+        layout = replace(layout, rows=rows, columns=columns)
         repaired.append(Notice(Code.EXCHANGED_SIZE))
     return np.asarray(stored), layout, repaired
 

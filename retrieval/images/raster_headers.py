@@ -233,6 +233,8 @@ def _webp(kind: str, data: bytes) -> Header:
     form = data[12:16]
     if form in (b"VP8 ", b"VP8L") and data.endswith(bytes(_ZEROS_OF_A_CUT_FILE)):
         raise HeaderError("it ends early")
+    if form == b"VP8L" and bytes(_ZEROS_OF_A_CUT_FILE) in data[21:]:  # without loss, even one grey has no such run
+        raise HeaderError("a part of it is lost")
     if form == b"VP8 ":
         width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
         return Header(kind, width, height, data, 3, 1, 4)

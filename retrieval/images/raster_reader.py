@@ -14,7 +14,7 @@ from retrieval.images.grey_range import all_values, count_values, look_up, robus
 from retrieval.images.image_header import Header, HeaderError
 from retrieval.images.jpeg_damage import is_damaged
 from retrieval.images.raster_headers import read_header
-from retrieval.images.stored_values import byte_swapped, exchanged, lacks_sign, zeros_at_the_end
+from retrieval.images.stored_values import byte_swapped, lacks_sign, size_by_pixels, zeros_at_the_end
 from retrieval.images.tiff_directory import paired_samples, single_plane
 from retrieval.notices import Code, Notice
 
@@ -106,8 +106,9 @@ def _checked(header: Header) -> tuple[NDArray[Any], bytes]:
 def _as_neighbours_say(stored: NDArray[Any], kind: str) -> tuple[NDArray[Any], list[Notice]]:
     """The values in the order of bytes and rows, and with the sign, that make neighbours alike; what was changed."""
     notices = []
-    if kind == "PNM" and exchanged(stored):
-        stored = stored.reshape(stored.shape[1], stored.shape[0], *stored.shape[2:])
+    size = size_by_pixels(stored) if kind == "PNM" else stored.shape[:2]
+    if size != stored.shape[:2]:
+        stored = stored.reshape(*size, *stored.shape[2:])
         notices.append(Notice(Code.EXCHANGED_SIZE))
     if stored.dtype != np.uint16:
         return stored, notices

@@ -28,7 +28,7 @@ _OF_VIEW: dict[str, str] = {
     Code.CONTRADICTORY_PLANES: "has colours stored otherwise than its header says: they are read as its pixels suggest",
     Code.COLOURED: "is strongly coloured: its colours may be read wrongly, or it is not a radiograph",
     Code.SURPLUS_DATA: "holds more pixels than its header says: those beyond it are not shown",
-    Code.EXCHANGED_SIZE: "has its rows and columns exchanged in its header: it is read as its pixels suggest",
+    Code.EXCHANGED_SIZE: "has rows of another length than its header says: it is read as its pixels suggest",
     Code.TRANSPARENT: "is equally transparent everywhere: its transparency is ignored",
     Code.DAMAGED: "has damaged data: parts of its picture may be wrong; copy or export it again",
     Code.BLANK: "is blank: every pixel is alike",
@@ -112,6 +112,9 @@ _OF_COLLECTION: dict[str, str] = {
         "the table is not in UTF-8 and is read as Windows-1252: check names with accents, or save it as CSV UTF-8"
     ),
     Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
+    Code.READ_ONCE: (
+        "folders that are read under another path already, since links lead to them: {count}; each is read once"
+    ),
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",

@@ -15,6 +15,7 @@ from typing import ClassVar
 from index.errors import IndexBusy
 from retrieval.answer import Answer, IndexSource, ModelSource, plain
 from retrieval.csv_format import Row, Tabular
+from retrieval.datasets.folders import DERIVED
 from retrieval.errors import RadiographError
 from retrieval.evaluation.drift import Drift, drift_between, scored
 from retrieval.notices import Code
@@ -183,7 +184,7 @@ def worklist(searcher: Searcher, folder: Path, progress: Callable[[int, int], No
 
 
 def find_studies(folder: Path) -> tuple[list[StudyFiles], list[Skipped]]:
-    """The studies of a folder by name, and the folders that cannot be read.
+    """The studies of a folder by name, and the folders that cannot be read or hold pictures made of radiographs.
 
     A study is a folder at any depth with radiographs in it, which are its views, as in MURA's layout. Each radiograph
     in `folder` itself is a study of its own. Hidden files and folders do not count. A folder that several links lead to
@@ -211,6 +212,8 @@ def find_studies(folder: Path) -> tuple[list[StudyFiles], list[Skipped]]:
         files = tuple(entry for entry in entries if not entry.is_dir() and may_be_view(entry))
         if here == folder:
             studies += [StudyFiles(file.name, (file,)) for file in files]
+        elif files and not DERIVED.isdisjoint(name.lower().split("/")):
+            skipped.append(Skipped(name, f"{here} is named like thumbnails, masks or deleted files; rename it if not"))
         elif files:
             studies.append(StudyFiles(name, files))
     return sorted(studies, key=lambda study: study.study), sorted(skipped, key=lambda folder: folder.study)

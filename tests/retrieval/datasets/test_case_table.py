@@ -185,7 +185,7 @@ def test_empty_cells_beyond_the_header_are_ignored(write: Write) -> None:
     assert [case.label for case in read(write("path,label,,", "a.png,1,,", "b.png,0,,")).cases] == [1, 0]
 
 
-@pytest.mark.parametrize("name", ["label", "Label", " LABEL ", "label.1"])
+@pytest.mark.parametrize("name", ["label", "Label", " LABEL ", "label.1", "label_duplicated_0"])
 @pytest.mark.parametrize("column", ["path", "label", "patient", "split"])
 def test_two_columns_of_one_name(write: Write, column: str, name: str) -> None:
     name = name.replace("label", column).replace("Label", column.title()).replace("LABEL", column.upper())
@@ -237,7 +237,26 @@ def test_splits_by_their_usual_names(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    "placeholder", ["nan", "N/A", "ANONYMOUS", "0", "#N/A", "-", "None", "unknown", "#NV", "Unbekannt", "not known"]
+    "placeholder",
+    [
+        *(
+            "nan",
+            "N/A",
+            "ANONYMOUS",
+            "0",
+            "#N/A",
+            "-",
+            "None",
+            "unknown",
+            "#NV",
+            "Unbekannt",
+            "not known",
+            "-1",
+            "-99.0",
+        ),
+        *("#NAME?", "#DIV/0!", "k. A.", "n/d", "Test Patient", "Patient^Anonymous", "sin datos", "anonimizado", "xx"),
+        *("-99.0", "not applicable", "\u4e0d\u660e", "\u043d\u0435\u0438\u0437\u0432\u0435\u0441\u0442\u043d\u043e"),
+    ],
 )
 def test_a_placeholder_is_no_patient(write: Write, placeholder: str) -> None:
     table = write("path,label,study,patient", f"a.png,1,0,{placeholder}", f"b.png,0,1,{placeholder}")
@@ -267,6 +286,64 @@ def test_patients_that_look_alike_are_named(write: Write, one: str, two: str) ->
     assert one in str(alike.detail["names"])
 
 
+@pytest.mark.parametrize("name", ["KA", "#12", "-12", "9999", "Noah", "Anon-17", "Test 1", "Doe", "Doe Jane", "P-1"])
+def test_names_that_are_no_placeholders(write: Write, name: str) -> None:
+    (case,) = read(write("path,label,study,patient", f"a.png,1,s,{name}")).cases
+    assert case.patient == name
+
+
+@pytest.mark.parametrize("patient", ["patient_id", "PatientID", "Patient ID", "Subject"])
+@pytest.mark.parametrize("study", ["study_id", "StudyInstanceUID", "Study Instance UID"])
+def test_other_names_of_columns(write: Write, patient: str, study: str) -> None:
+    (case,) = read(write(f"path,label,{patient},{study},Body_Part", "a.png,1,p,s,Hand")).cases
+    assert (case.patient, case.study, case.part) == ("p", "s", "hand")
+    (case,) = read(write(f"path,label,{patient},patient,study,{study}", "a.png,1,p,q,t,s")).cases
+    assert (case.patient, case.study) == ("q", "t")
+    message = refusal(write(f"path,label,{patient},subject id", "a.png,1,p,q"))
+    assert message.endswith("'subject id'; name one 'patient'")
+
+
+def test_a_header_with_other_separators_in_a_name(write: Write) -> None:
+    table = write('path;label;"remarks, if any, and so on, please"', "a.png;1;x", "b.png;0;y")
+    assert [(case.case, case.label) for case in read(table).cases] == [("a.png", 1), ("b.png", 0)]
+
+
+def test_blank_rows_are_ignored(write: Write) -> None:
+    table = write("path,label,patient", "a.png,1,p", " ,\u00a0,\t", "", "b.png,0,q")
+    assert [case.case for case in read(table).cases] == ["a.png", "b.png"]
+
+
+def test_numbers_that_a_formula_keeps(write: Write) -> None:
+    table = write("path,label,patient", 'a.png,1,="00012"', 'b.png,0,"=""00013"""')
+    assert [case.patient for case in read(table).cases] == ["00012", "00013"]
+    table = write(
+        "path,label,patient,report", "a.png,1,'00012,'12 is \"\"'", "b.png,0,O'Neil,'Quoted'", '="c.png",0,\'-7,'
+    )
+    assert [(case.patient, case.report) for case in read(table).cases] == [
+        ("00012", '12 is ""\''),
+        ("O'Neil", "'Quoted'"),
+        ("-7", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (("02-Jan", "Mar-03"), 2),
+        (("01/02/2024", "1.2.24"), 2),
+        (("2024-01-02 00:00:00", "12,0"), 2),
+        (("1234567890123450", "1234567890123460"), 2),
+        (("1234567890123450", "1234567890123461"), 0),
+        (("Maria 12", "Oct 1234567"), 0),
+        (("1-2-3", "2024-01-02"), 0),
+    ],
+)
+def test_dates_and_rounded_numbers_are_named(write: Write, names: tuple[str, str], count: int) -> None:
+    table = write("path,label,study,patient", *(f'{n}.png,1,{n},"{name}"' for n, name in zip("ab", names, strict=True)))
+    details = {notice.code: notice.detail for notice in read(table).notices}
+    assert details.get(Code.CHANGED_IDENTIFIERS, {"count": 0})["count"] == count
+
+
 def test_numbers_that_a_spreadsheet_wrote_are_named(write: Write) -> None:
     table = write("path,label,patient", "a.png,1,1.23457E+14", "b.png,0,1.23457E+14")
     (changed,) = (notice for notice in read(table).notices if notice.code == Code.CHANGED_IDENTIFIERS)
@@ -283,6 +360,17 @@ def test_one_patient_with_most_studies_is_named(write: Write) -> None:
     rows = (f"{number}.png,1,s{number},{owner}" for number, owner in enumerate(owners))
     (notice,) = read(write("path,label,study,patient", *rows)).notices
     assert (notice.code, notice.detail) == (Code.ONE_PATIENT, {"count": 4, "total": 6, "names": "p"})
+
+
+def test_one_patient_with_far_more_studies_than_others_is_named(write: Write) -> None:
+    folder = write("path,label").parent
+    owners = ["9999"] * 20 + [f"p{number // 2}" for number in range(40)]
+    for number in range(60):
+        (folder / f"{number}.png").touch()
+    rows = [f"{number}.png,1,s{number},{owner}" for number, owner in enumerate(owners)]
+    (notice,) = read(write("path,label,study,patient", *rows)).notices
+    assert (notice.code, notice.detail) == (Code.ONE_PATIENT, {"count": 20, "total": 60, "names": "9999"})
+    assert not read(write("path,label,study,patient", *rows[1:])).notices
 
 
 @pytest.mark.parametrize(

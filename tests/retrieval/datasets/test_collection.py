@@ -373,6 +373,13 @@ def test_a_folder_of_two_collections(tmp_path: Path) -> None:
     assert read_collection(tmp_path).root == tmp_path / "b"
 
 
+def test_a_case_table_in_other_case(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "Cases.CSV").write_text("path,label,lesion\na.png,1,fracture\n", encoding="utf-8")
+    collection = read_collection(tmp_path)
+    assert (collection.layout, collection.lesions()) == ("csv", {"a.png": "fracture"})
+
+
 def test_a_loop_of_links(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "a")
     assert "Too many levels of symbolic links" in refusal(tmp_path / "a")

@@ -46,6 +46,26 @@ def test_cases_with_identifiers(archive: Path) -> None:
     assert {case.series for case in collection.cases} == {"1.2.3.4.5"}
 
 
+@pytest.mark.parametrize("column", ["Accession Number", "accession_no"])
+def test_a_table_of_labels_with_other_names(put: Write, tmp_path: Path, column: str) -> None:
+    put("a", 9, study="1.1", AccessionNumber="0012")
+    put("b", 9, study="1.2", AccessionNumber="0013")
+    (tmp_path / "LABELS.CSV").write_text(f"{column},Study Instance UID,label\n'0012,,1\n,1.2,0\n", encoding="utf-8")
+    collection = read_collection(tmp_path, "dicom", keep_identifiers=True)
+    assert [(case.study, case.label) for case in collection.cases] == [("1.1", 1), ("1.2", 0)]
+
+
+def test_links_to_studies_that_are_read_already_are_counted(archive: Path) -> None:
+    before = read_collection(archive, "dicom")
+    (archive / "z").symlink_to(archive / "x")
+    (archive / "loop").symlink_to(archive)
+    after = read_collection(archive, "dicom")
+    assert after.cases == before.cases
+    assert set(after.notes) - set(before.notes) == {
+        "folders that are read under another path already, since links lead to them: 1; each is read once"
+    }
+
+
 def test_what_else_lies_in_an_archive_is_counted(archive: Path, put: Write) -> None:
     (archive / "readme.txt").write_text("hello", encoding="utf-8")
     (archive / ".hidden").write_bytes(b"")

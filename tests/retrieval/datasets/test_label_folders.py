@@ -30,6 +30,17 @@ def test_folders_named_by_labels(tmp_path: Path) -> None:
     }
 
 
+def test_a_patient_who_is_linked_into_both_labels_is_named(tmp_path: Path) -> None:
+    root = put(tmp_path, "abnormal/p1/a.png", "normal/p2/b.png", "normal/Thumbs/b.jpg")
+    (root / "normal/p1").symlink_to(root / "abnormal/p1")
+    collection = read_collection(root)
+    assert [(case.case, case.label) for case in collection.cases] == [("abnormal/p1/a.png", 1), ("normal/p2/b.png", 0)]
+    assert {notice.code: dict(notice.detail) for notice in collection.notices} == {
+        Code.PASSED_OVER: {"count": 1, "folders": 1, "names": "normal/Thumbs"},
+        Code.READ_ONCE: {"count": 1, "names": "normal/p1"},
+    }
+
+
 def test_folders_of_splits_patients_and_studies(tmp_path: Path) -> None:
     root = put(
         tmp_path,

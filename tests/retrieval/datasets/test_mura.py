@@ -104,13 +104,45 @@ def test_folders_that_are_passed_over_are_counted_and_named(tmp_path: Path) -> N
     assert str(passed["names"]).endswith(" and 2 more")
 
 
+@pytest.mark.parametrize("folder", ["thumbnails", "Masks", "@eaDir/image1.png", "preview"])
+def test_pictures_made_of_radiographs_are_passed_over_and_named(tmp_path: Path, folder: str) -> None:
+    study = "train/XR_HAND/patient00001/study1_positive"
+    collection = read_collection(put(tmp_path, study, f"{study}/{folder}"))
+    assert [case.case for case in collection.cases] == [f"{study}/image1.png"]
+    assert details(collection)[Code.PASSED_OVER] == {"count": 1, "folders": 1, "names": f"{study}/{folder}"}
+
+
+def test_dicom_among_images_is_counted(tmp_path: Path) -> None:
+    root = put(tmp_path, "train/XR_HAND/patient00001/study1_positive")
+    (root / "train/XR_HAND/patient00001/study1_positive/IM1").write_bytes(bytes(128) + b"DICM")
+    (root / "train/XR_HAND/patient00001/study1_positive/Thumbs.db").write_bytes(b"no DICOM")
+    assert details(read_collection(root)) == {Code.DICOM_LEFT_OUT: {"count": 1}}
+
+
+def test_a_split_that_is_a_link_to_another_is_named(tmp_path: Path) -> None:
+    root = put(tmp_path, "train/XR_HAND/patient00001/study1_positive")
+    (root / "valid").symlink_to(root / "train")
+    collection = read_collection(root)
+    assert [case.split for case in collection.cases] == ["train"]
+    assert details(collection) == {Code.READ_ONCE: {"count": 1, "names": "valid"}}
+
+
+def test_patients_whose_numbers_differ_in_zeros_are_named(tmp_path: Path) -> None:
+    root = put(tmp_path, "train/XR_HAND/patient00001/study1_positive", "valid/XR_HAND/patient1/study1_positive")
+    assert details(read_collection(root)) == {
+        Code.ALIKE_IDENTIFIERS: {"count": 1, "names": "patient00001 and patient1"}
+    }
+
+
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     put(tmp_path / "elsewhere", "patient00002/study1_negative")
     root = put(tmp_path / "copy", "train/XR_HAND/patient00001/study1_positive")
     (root / "train/XR_HAND/patient00002").symlink_to(tmp_path / "elsewhere/patient00002")
     (root / "train/XR_HAND/patient00001/study1_positive/loop").symlink_to(root)
     (root / "train/up").symlink_to(tmp_path)
-    assert [case.patient for case in read_collection(root).cases] == ["patient00001", "patient00002"]
+    collection = read_collection(root)
+    assert [case.patient for case in collection.cases] == ["patient00001", "patient00002"]
+    assert not collection.notices
 
 
 @pytest.mark.parametrize("part", ["XR_HAND", "xr_hand", "XR-Hand", "hand", "Hand"])

@@ -36,6 +36,11 @@ COPIES: dict[str, Callable[[Pixels], Pixels]] = {
     "square": lambda pixels: cv2.resize(pixels, (224, 224), interpolation=cv2.INTER_AREA).astype(np.uint8),
     "darker": lambda pixels: (pixels * 0.9).astype(np.uint8),
     "gamma": lambda pixels: (255 * (pixels / 255) ** 0.8).astype(np.uint8),
+    "inverted": lambda pixels: 255 - pixels,
+    **{f"turned {90 * turns}": lambda pixels, turns=turns: np.rot90(pixels, turns) for turns in (1, 2, 3)},  # type: ignore[misc]
+    "mirrored": lambda pixels: pixels[:, ::-1],
+    "upside down": lambda pixels: pixels[::-1],
+    "transposed JPEG, inverted": lambda pixels: jpeg(255 - pixels.T, 90),
 }
 
 

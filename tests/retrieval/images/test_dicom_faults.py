@@ -164,8 +164,9 @@ def test_dicm_without_the_bytes_before(write_dicom: Write, right: NDArray[np.int
 
 
 @pytest.mark.parametrize("kind", ["portrait", "landscape", "colour", "rle", "frames"])
-def test_exchanged_rows_and_columns(write_dicom: Write, kind: str) -> None:
-    """The pixels are read as they lie: a header with rows and columns exchanged would show them sheared."""
+@pytest.mark.parametrize("wrong_size", ["exchanged", "half as high", "double as high"])
+def test_rows_of_another_length(write_dicom: Write, kind: str, wrong_size: str) -> None:
+    """The pixels are read as they lie: with the header's rows they would be sheared."""
     values = (arm() // 16).astype(np.uint8)
     values = np.ascontiguousarray(values.T) if kind == "landscape" else values
     height, width = values.shape
@@ -175,7 +176,8 @@ def test_exchanged_rows_and_columns(write_dicom: Write, kind: str) -> None:
     if kind == "rle":
         ds.compress(RLE)
     right = read_frames(path)
-    ds.Rows, ds.Columns = width, height
+    sizes = {"exchanged": (width, height), "half as high": (height // 2, 2 * width)}
+    ds.Rows, ds.Columns = sizes.get(wrong_size, (2 * height, width // 2))
     ds.save_as(path)
     wrong = read_frames(path)
     assert [str(notice.code) for notice in right[0].notices] == []
@@ -186,7 +188,7 @@ def test_exchanged_rows_and_columns(write_dicom: Write, kind: str) -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("pattern", ["grid", "steps", "slope", "noise", "checks"])
+@pytest.mark.parametrize("pattern", ["grid", "steps", "slope", "noise", "checks", "noisy steps", "ramp", "stripes"])
 def test_pictures_that_are_not_exchanged(write_dicom: Write, pattern: str, turned: bool) -> None:
     y, x = np.mgrid[0:120, 0:90]
     noise = np.random.default_rng(4).integers(0, 9, (120, 90))
@@ -195,6 +197,9 @@ def test_pictures_that_are_not_exchanged(write_dicom: Write, pattern: str, turne
         "steps": y // 20 * 30,
         "slope": y,
         "noise": 20 * noise,
+        "noisy steps": y // 20 * 30 + noise,
+        "ramp": (90 * y + x) // 50,
+        "stripes": y % 2 * 90 + x,
         "checks": (x // 8 + y // 8) % 2 * 90,
     }
     picture = values[pattern].astype(np.uint8)

@@ -57,6 +57,17 @@ def test_folders_are_studies_and_so_are_single_files(inbox: Path, square: Square
     assert unread == []
 
 
+def test_folders_of_thumbnails_are_no_studies(inbox: Path, square: Square) -> None:
+    before, _ = find_studies(inbox)
+    square("in/bright/@eaDir/pa.png/SYNOPHOTO_THUMB_M.jpg", 225)
+    square("in/Thumbnails/dark.png", 10)
+    (inbox / "bright" / "preview").mkdir()
+    after, unread = find_studies(inbox)
+    assert after == before
+    assert [one.study for one in unread] == ["Thumbnails", "bright/@eaDir/pa.png"]
+    assert "named like thumbnails" in unread[0].reason
+
+
 def test_dicom_files_are_known_by_what_they_hold(inbox: Path) -> None:
     (inbox / "ct" / "0001").parent.mkdir()
     (inbox / "ct" / "0001").write_bytes(bytes(128) + b"DICM")  # numbered, as archives write them
