@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._timing import machine, ratio, show
-from retrieval.csv_format import table
 from retrieval.datasets.collection import read_collection
 from retrieval.encoding.batches import PREVIEW_SIDE, small_jpeg, thumbnail
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
+from retrieval.formats.csv_format import table
 from retrieval.images.radiograph import decode_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.synthetic.dataset import draw_study

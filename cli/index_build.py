@@ -92,7 +92,7 @@ def shard_of(text: str) -> "Shard":
 
 def encode_regions(collection: "Collection", target: Path) -> None:
     """Encode the regions of a collection that was just indexed."""
-    from retrieval.regions import add_regions
+    from retrieval.search_by.region import add_regions
 
     with progress("encoding regions") as show:
         _, unread = add_regions(target, paths={case.case: case.path for case in collection.cases}, progress=show)

@@ -97,7 +97,7 @@ def filing_writer(index: Path | None) -> "FilingWriter":
 
 def known_studies(writer: "FilingWriter", study: str) -> list[str]:
     """The names of the indexed studies that a name means. Raises IndexFailure if there are none."""
-    from retrieval.pseudonyms import indexed_names
+    from retrieval.datasets.pseudonyms import indexed_names
 
     names = {case.study for case in writer.find("study", indexed_names("study", study))}
     if not names:

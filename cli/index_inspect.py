@@ -90,7 +90,7 @@ class FilterOptions:
     patient: Annotated[list[str] | None, Option(metavar="NAME", help="Only this patient; may be repeated.")] = None
 
     def select(self, cases: Sequence[Case]) -> list[Case]:
-        from retrieval.pseudonyms import indexed_names
+        from retrieval.datasets.pseudonyms import indexed_names
 
         for label in set(self.label or ()) - {*LABEL_NAMES}:
             raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
@@ -126,7 +126,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all that an index holds about radiographs, studies or patients."""
-    from retrieval.pseudonyms import indexed_names
+    from retrieval.datasets.pseudonyms import indexed_names
 
     with index_reader(index) as reader:
         cases, unread = dict[str, Case](), dict[str, str]()

@@ -101,7 +101,7 @@ def remove(
     UID or the SOP Instance UID. Unfinished builds, which may hold them as well, are removed. Adding the same collection
     again adds them again.
     """
-    from retrieval.pseudonyms import indexed_names
+    from retrieval.datasets.pseudonyms import indexed_names
 
     wanted = [
         (field, name)
@@ -147,7 +147,7 @@ def note_leftovers(writer: "IndexWriter") -> None:
 
 def hashed_elsewhere(writer: "IndexWriter") -> str:
     """The end of a message that an index does not hold a name, if its names are hashed with a key that is not here."""
-    from retrieval.pseudonyms import KEY_VARIABLE, SiteKey
+    from retrieval.datasets.pseudonyms import KEY_VARIABLE, SiteKey
 
     about, key = writer.metadata("collection"), SiteKey.find()
     site = about.get("site") if isinstance(about, dict) else None

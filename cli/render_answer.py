@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from retrieval.answer import Answer, SimilarCase
-    from retrieval.regions import RegionAnswer
+    from retrieval.search_by.region import RegionAnswer
 
 __all__ = ["print_answer", "print_regions"]
 

@@ -25,8 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from index.case import Case
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
-from retrieval.labelling import ORDERS, Teaching, teaching_order
 from retrieval.searcher import Searcher
+from retrieval.worklist.label_queue import ORDERS, Teaching, teaching_order
 
 Floats = NDArray[np.float32]
 FIRST, STEP = 10, 5  # studies labelled before the first choice, and by each choice

@@ -12,8 +12,8 @@ found, it is also counted how many hold the middle of a fracture. Chance is the 
 that could be found. Intervals are of 2,000 bootstrap draws of patients.
 
 The criterion was written before the first figures: the search by a region is called better if the interval of the
-difference of both precisions lies above 0. C is CONTEXT of retrieval/regions.py; 100 encodes the whole radiograph once
-and pools the box in it.
+difference of both precisions lies above 0. C is CONTEXT of retrieval/search_by/region.py; 100 encodes the whole
+radiograph once and pools the box in it.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from experiments.robustness import sides
 from index.case import Case
 from index.reader import IndexReader
-from retrieval import regions
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.images.radiograph import read_radiograph
-from retrieval.regions import Box, attended_boxes, encode_regions
+from retrieval.search_by import region
+from retrieval.search_by.region import Box, attended_boxes, encode_regions
 
 Floats = NDArray[np.float32]
 SHOWN = 5
@@ -145,9 +145,9 @@ def main() -> None:
     source.add_argument("--index", type=Path)
     source.add_argument("--folds", nargs=3, metavar=("CASES", "RUNS", "NAME"))
     parser.add_argument("--patients", type=int)
-    parser.add_argument("--context", type=float, default=regions.CONTEXT)
+    parser.add_argument("--context", type=float, default=region.CONTEXT)
     options = parser.parse_args()
-    regions.CONTEXT = options.context
+    region.CONTEXT = options.context
     boxes = fractures_of(options.fractures)
     radiographs, found = [], []
     for encoder, cases in new_of_index(options.index, options.patients) if options.index else of_folds(*options.folds):

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from index.case import Where
 from retrieval.datasets.mura_paths import mura_patient, mura_study
+from retrieval.datasets.pseudonyms import is_placeholder, patient_names
 from retrieval.errors import RadiographError
 from retrieval.images.blank import blank_notices
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, file_and_frame, is_dicom, read_frames
 from retrieval.notices import BLANKS, Code, Notice, of_view
-from retrieval.pseudonyms import is_placeholder, patient_names
 
 __all__ = [
     "EVERYTHING",

@@ -16,10 +16,10 @@ from index.case import ABNORMAL, LABEL_NAMES, NORMAL, Case
 from retrieval.audit.deep_audit import DeepFindings, EncodedCollection, deep_findings
 from retrieval.audit.label_issues import ASSUMED
 from retrieval.audit.split_leakage import Leakage, leakages, verdict
-from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import Progress, shown_name
 from retrieval.errors import RadiographError
+from retrieval.formats.csv_format import Row, Tabular
 from retrieval.images.radiograph import read_radiograph
 from retrieval.notices import Notice, of_view
 from retrieval.wording import sentence, warnings_of_files

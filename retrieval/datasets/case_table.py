@@ -13,11 +13,11 @@ from pathlib import Path
 from index.case import ABNORMAL, NORMAL, Case
 from retrieval.datasets.folders import PathFinder
 from retrieval.datasets.identifiers import placeholder_notices, some
+from retrieval.datasets.pseudonyms import is_placeholder, normalised
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
-from retrieval.frames import SUFFIXES, table_text
+from retrieval.formats.data_frames import SUFFIXES, table_text
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import is_placeholder, normalised
 
 __all__ = [
     "LABELS",

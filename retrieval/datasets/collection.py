@@ -16,12 +16,12 @@ from retrieval.datasets.label_folders import has_label_folders, read_label_folde
 from retrieval.datasets.mura import find_mura, read_mura
 from retrieval.datasets.splits import SPLITS, VALID_SHARE, split_by_patient, split_name
 from retrieval.errors import CollectionError
-from retrieval.frames import SUFFIXES
+from retrieval.formats.data_frames import SUFFIXES
 from retrieval.notices import Code, Notice
 from retrieval.wording import sentence
 
 if TYPE_CHECKING:
-    from retrieval.frames import DataFrame
+    from retrieval.formats.data_frames import DataFrame
 
 __all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
 

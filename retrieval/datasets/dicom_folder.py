@@ -1,6 +1,6 @@
 """The DICOM layout: an archive's folders as they are, and a table, or folders, that say which studies are abnormal.
 
-The headers say whose a radiograph is. Unless identifiers are to be kept, keyed hashes (`retrieval.pseudonyms`) replace
+The headers say whose a radiograph is. Unless identifiers are to be kept, keyed hashes (`datasets.pseudonyms`) replace
 them. The folders and files of an archive are often named after patients, so the cases then hold no path, and no notice
 or error of this module names one.
 """
@@ -15,12 +15,12 @@ from retrieval.datasets.case_table import Meanings, label_of, read_table, unknow
 from retrieval.datasets.folders import walk
 from retrieval.datasets.identifiers import identifier_notices, look, placeholder_notices
 from retrieval.datasets.label_folders import has_label_folders, label_of_folders
+from retrieval.datasets.pseudonyms import SiteKey, is_placeholder, normalised
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.images.dicom_header import DicomError, DicomRecord, NoRadiograph
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS, is_dicom
 from retrieval.notices import Code, Notice, without_names
-from retrieval.pseudonyms import SiteKey, is_placeholder, normalised
 
 __all__ = ["DicomArchive", "is_dicom_folder", "labelled_studies", "read_dicom_folder"]
 

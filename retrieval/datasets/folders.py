@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.pseudonyms import normalised
+from retrieval.datasets.pseudonyms import normalised
 
 __all__ = ["PathFinder", "reading_order", "walk"]
 

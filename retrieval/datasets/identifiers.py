@@ -5,8 +5,8 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
+from retrieval.datasets.pseudonyms import is_placeholder
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import is_placeholder
 
 __all__ = ["identifier_notices", "look", "passed_over", "placeholder_notices", "some"]
 

@@ -4,11 +4,20 @@ This is a list to think of, and not a diagnosis: a finding is named because simi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from index.hits import Hit
-from retrieval.answer import FindingShare
 
-__all__ = ["names_of", "tally"]
+__all__ = ["FindingShare", "names_of", "tally"]
+
+
+@dataclass(frozen=True, slots=True)
+class FindingShare:
+    """A finding of voting studies: how many have it, and their part of the vote together, in [0, 1]."""
+
+    finding: str
+    weight: float
+    studies: int
 
 
 def names_of(text: str) -> tuple[str, ...]:

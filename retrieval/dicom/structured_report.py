@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from retrieval.answer import Answer, FindingShare, SimilarCase, ViewAnswer
+from retrieval.answer import Answer, SimilarCase, ViewAnswer
+from retrieval.datasets.pseudonyms import is_pseudonym
+from retrieval.decision.findings import FindingShare
 from retrieval.dicom.source_instances import Origin, read_origin
 from retrieval.errors import MissingExtra
 from retrieval.images.dicom_header import OWN_MODEL_NAME, DicomError
@@ -26,7 +28,6 @@ from retrieval.images.dicom_silence import be_silent
 from retrieval.images.radiograph import file_and_frame
 from retrieval.notices import Code as NoticeCode
 from retrieval.notices import Notice
-from retrieval.pseudonyms import is_pseudonym
 from retrieval.wording import DISCLAIMER, anonymous_sentence, label_word
 
 try:

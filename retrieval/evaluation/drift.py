@@ -24,9 +24,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from retrieval.answer import Answer, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import Answer
 from retrieval.decision.reference import SCORES, Distribution, Reference, rounded
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.wording import drift_sentence
 
 __all__ = [

@@ -12,10 +12,10 @@ from typing import Unpack
 import numpy as np
 
 from index.atomic import write_whole
-from retrieval.csv_format import table, unsafe_text
 from retrieval.errors import CollectionError
 from retrieval.evaluation.metrics import Estimate, Predictor, Resampling, bootstrap
 from retrieval.evaluation.predictions import StudyPrediction
+from retrieval.formats.csv_format import table, unsafe_text
 
 __all__ = [
     "COMPARED",

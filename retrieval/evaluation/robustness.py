@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.answer import IndexSource, ModelSource, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import IndexSource, ModelSource
 from retrieval.datasets.collection import Collection
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import frozen, refuse_known, refuse_trained, require_comparable
 from retrieval.evaluation.metrics import Estimate, bootstrap_ratios
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import figures_of
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.images.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from retrieval.searcher import Searcher
 

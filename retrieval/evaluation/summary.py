@@ -10,7 +10,6 @@ from typing import Any, Unpack
 import numpy as np
 
 from index.case import ABNORMAL, Case
-from retrieval.answer import plain
 from retrieval.decision.operating_point import Thresholds
 from retrieval.evaluation.agreement import Agreement, agreement_of
 from retrieval.evaluation.metrics import (
@@ -24,6 +23,7 @@ from retrieval.evaluation.metrics import (
     bootstrap_ratios,
 )
 from retrieval.evaluation.predictions import StudyPrediction
+from retrieval.formats.json_format import plain
 
 __all__ = [
     "AT_THRESHOLD",

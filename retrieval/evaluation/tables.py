@@ -5,10 +5,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from index.case import LABEL_NAMES
-from retrieval.answer import plain
-from retrieval.csv_format import Row, records_table, table
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import PartFigures
+from retrieval.formats.csv_format import Row, records_table, table
+from retrieval.formats.json_format import plain
 
 if TYPE_CHECKING:
     from retrieval.evaluation.evaluate import Evaluation

@@ -24,7 +24,7 @@ from retrieval.images.radiograph import file_digest
 from retrieval.indexing.build import Report
 from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice
-from retrieval.own_patients import stored_prefixes
+from retrieval.query_checks.own_patients import stored_prefixes
 
 __all__ = [
     "AddReport",

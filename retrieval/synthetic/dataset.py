@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import sync
-from retrieval.csv_format import table
 from retrieval.errors import CollectionError
+from retrieval.formats.csv_format import table
 from retrieval.synthetic.acquisition import Acquisition, aim_camera, expose, random_acquisition
 from retrieval.synthetic.finger import VIEWS, Finger, Pose, project_bones, random_finger, random_pose
 from retrieval.synthetic.lesions import LESIONS, Lesion, draw_lesion, random_lesion

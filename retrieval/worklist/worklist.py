@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from index.errors import IndexBusy
-from retrieval.answer import Answer, IndexSource, ModelSource, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import Answer, IndexSource, ModelSource
 from retrieval.errors import RadiographError
 from retrieval.evaluation.drift import Drift, drift_between, scored
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.notices import Code
 from retrieval.query import may_be_view
 from retrieval.searcher import Searcher

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from index.case import LABEL_NAMES
 from index.filed import Filed
 from retrieval.indexing.filing import StudyRecord
-from retrieval.labelling import queue_of
+from retrieval.worklist.label_queue import queue_of
 from web.errors import Refused
 from web.models import Label, refusals
 from web.responses import page

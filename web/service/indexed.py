@@ -10,9 +10,9 @@ from index.case import Case
 from index.errors import IndexFailure
 from retrieval.encoding.encoder import Encoded
 from retrieval.errors import HeatmapError
-from retrieval.indexed_query import case_pixels, indexed_study
 from retrieval.notices import Notice
 from retrieval.query import View
+from retrieval.search_by.indexed_study import case_pixels, indexed_study
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.service.study_store import Study

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from index.errors import IndexFailure
 from retrieval.query import Scope
-from retrieval.regions import Box, RegionAnswer, RegionIndex, search_view_region
+from retrieval.search_by.region import Box, RegionAnswer, RegionIndex, search_view_region
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.service.study_store import Study

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError, redacted_traceback
-from retrieval.labelling import Queued
 from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
+from retrieval.worklist.label_queue import Queued
 from retrieval.worklist.worklist import SCHEMA, Entry, Skipped, StudyFiles, find_studies, in_order
 from web.errors import Refused
 from web.models import NewQuestion

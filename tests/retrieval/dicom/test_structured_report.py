@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from retrieval.answer import Answer, FindingShare
+from retrieval.answer import Answer
+from retrieval.decision.findings import FindingShare
 from retrieval.errors import DicomResultError, RadiographError
 from retrieval.images.radiograph import read_radiograph
 

@@ -151,7 +151,7 @@ def test_the_queue_orders_the_folders_studies(serve: Serve, square: Callable[...
 
 
 def test_a_region_of_a_view_is_searched(serve: Serve, png: Png, place: Path) -> None:
-    from retrieval.regions import add_regions
+    from retrieval.search_by.region import add_regions
 
     base = serve()
     name = remembered(base, png(220))

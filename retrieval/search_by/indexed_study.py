@@ -10,6 +10,7 @@ from index.case import Case, Where
 from index.errors import IndexFailure
 from index.reader import IndexReader
 from retrieval.answer import Answer
+from retrieval.datasets.pseudonyms import indexed_names
 from retrieval.encoding.encoder import Encoded
 from retrieval.errors import HeatmapError, RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
@@ -17,7 +18,6 @@ from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.images.measures import TABLE, Measures, unpacked
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import indexed_names
 from retrieval.query import SHOWN, Scope, View
 from retrieval.searcher import Searcher
 

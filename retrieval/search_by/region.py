@@ -22,11 +22,12 @@ from index.errors import IndexFailure
 from index.reader import IndexReader
 from index.vectors.study_search import nearest_studies
 from index.writer import IndexWriter
-from retrieval.answer import SimilarStudy, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import SimilarStudy
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import RadiographError
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.images.preprocessing import Letterbox
 from retrieval.images.radiograph import read_radiograph
 from retrieval.query import SHOWN, Images, Scope, View, read_views

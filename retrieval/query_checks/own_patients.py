@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from index.reader import IndexReader
+from retrieval.datasets.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import View
 
 __all__ = ["own_patients", "stored_prefixes"]
