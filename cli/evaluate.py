@@ -135,13 +135,13 @@ def evaluate(
 
     files.check()
     collection = options.read(data)
-    how: dict[str, Any] = {"rounds": rounds, "seed": seed, "workers": workers}
+    resampling: dict[str, Any] = {"rounds": rounds, "seed": seed, "workers": workers}
     if robustness:
-        measure_robustness(index, collection, files, how, as_json)
+        measure_robustness(index, collection, files, resampling, as_json)
         return
     with index_searcher(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged
-        result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
+        result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **resampling)
         page = evaluation_report(result, searcher) if files.html else ""
         if files.keep:
             keep(result, current)
@@ -163,7 +163,7 @@ def keep(result: "Evaluation", searcher: "Searcher") -> None:
 
 
 def measure_robustness(
-    index: Path | None, collection: "Collection", files: FileOptions, how: "Mapping[str, Any]", as_json: bool
+    index: Path | None, collection: "Collection", files: FileOptions, resampling: "Mapping[str, Any]", as_json: bool
 ) -> None:
     """Measure, print and write the figures under corruptions."""
     from retrieval.evaluation.robustness import robustness
@@ -172,7 +172,7 @@ def measure_robustness(
     if files.figures or files.predictions:
         raise BadParameter("--robustness writes --csv, --json and --html; leave out --figures and --predictions")
     with index_searcher(index) as searcher, progress("evaluating") as show:
-        result = robustness(searcher, collection, progress=show, **how)
+        result = robustness(searcher, collection, progress=show, **resampling)
     if files.csv:
         write_file(files.csv, result.to_csv(), mark=files.excel)
     if files.html:
@@ -192,7 +192,7 @@ def robustness_table(result: "Robustness") -> "Table":
     )
     for condition in result.conditions:
         classifier, vote = condition.figures["classifier"], condition.figures["knn"]
-        both = [
+        shared_figures = [
             " / ".join(estimate_text(replace(figures[name], low=None)) for figures in (classifier, vote))
             for name in ("auroc", "specificity")
         ]
@@ -201,7 +201,7 @@ def robustness_table(result: "Robustness") -> "Table":
             f"{condition.amount:g}" if condition.amount is not None else "",
             estimate_text(classifier["kappa"], digits=2),
             estimate_text(vote["kappa"], digits=2),
-            *both,
+            *shared_figures,
             f"{condition.unfamiliar.value or 0:.0%}",
             next(iter(condition.reasons), ""),
         )
@@ -274,7 +274,7 @@ def print_predictors(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "
         )
     out = standard_output()
     out.print(table)
-    for line in footnotes(own[metric] for own in figures.values() for metric in metrics):
+    for line in footnotes(estimates[metric] for estimates in figures.values() for metric in metrics):
         out.print(line, style="dim")
     out.print()
 

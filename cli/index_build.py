@@ -160,13 +160,13 @@ def merge(
     from retrieval.indexing.shards import is_shard, join_shards
 
     target = index_path(index)
-    shards = [other for other in others if is_shard(other)]
+    shards = [path for path in others if is_shard(path)]
     if not shards:
         if replace or store != StoreOptions():
             raise typer.BadParameter("--replace and the options of search and store are for shards; OTHER is no shard")
         merge_indexes(others, target, prefix, as_json)
         return
-    if whole := [other for other in others if other not in shards]:
+    if whole := [path for path in others if path not in shards]:
         raise IndexFailure(
             f"{shards[0]} is a shard and {whole[0]} is not; join the shards first, then merge the result"
         )
@@ -184,14 +184,14 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
 
     added, known, differing = 0, list[tuple[str, str]](), list[tuple[str, str]]()
     with IndexWriter.open(target) as writer:
-        for other in others:
-            with IndexReader.open(other) as reader:
+        for path in others:
+            with IndexReader.open(path) as reader:
                 if not prefix:
                     require_same_key(writer.metadata("collection"), reader.metadata("collection"))
                 try:
                     merged = writer.merge(reader, prefix)
                 except ValueError as error:
-                    raise IndexFailure(f"{error}; nothing of {other} was merged") from error
+                    raise IndexFailure(f"{error}; nothing of {path} was merged") from error
             added += merged.added
             known += merged.known
             differing += merged.differing

@@ -94,8 +94,8 @@ class Commands(Group):
         return super().parse_args(ctx, args)
 
     def is_query(self, ctx: Any, word: str) -> bool:
-        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        if word in self.commands or word.partition("=")[0] in own:
+        options = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if word in self.commands or word.partition("=")[0] in options:
             return False
         # A mistyped command is left to Typer, which suggests the right one.
         return word.startswith("-") or not get_close_matches(word, self.commands) or Path(word).exists()

@@ -65,8 +65,8 @@ def query(
             from retrieval.query import Scope
 
             scope = Scope(**search.arguments)
-            found = search_for_archive(searcher, images, scope, heatmap=search.heatmap, one_study=search.one_study)
-            answer, instances = found.answer, found.instances
+            archived = search_for_archive(searcher, images, scope, heatmap=search.heatmap, one_study=search.one_study)
+            answer, instances = archived.answer, archived.instances
         else:
             answer = searcher.search(images, **search.arguments, heatmap=search.heatmap, one_study=search.one_study)
         answer = with_report(searcher, answer, images, report)

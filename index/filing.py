@@ -64,18 +64,18 @@ class FilingWriter(IndexWriter):
         """Give a study a label as `relabel` does; None if it has this label already."""
         name = LABEL_NAMES[label]
         with self._change():
-            found = self._of_study(study)
-            cases = list(found.values())
-            if not self._relabel(found, label):
+            records = self._of_study(study)
+            cases = list(records.values())
+            if not self._relabel(records, label):
                 return None
             return _keep(self._database, "relabel", cases, former=cases[0].label_name, label=name, note=note)
 
     def set_aside(self, study: str, reason: str) -> Filed:
         """Take a study out of every search and vote. Its radiographs are listed as set aside, with the reason."""
         with self._change():
-            found = self._of_study(study)
+            records = self._of_study(study)
             batch = self._database.study(study, self._dimension)
-            self._database.remove(list(found), "set-aside")
+            self._database.remove(list(records), "set-aside")
             self._database.quarantine([(case, reason) for case in batch.cases])
             content = {
                 "records": [asdict(case) for case in batch.cases],
@@ -126,18 +126,18 @@ class FilingWriter(IndexWriter):
             raise ChangeRefused(f"{error}; correct that first") from error
 
     def _of_study(self, study: str) -> dict[int, Case]:
-        found = self._database.cases_where("study", [study])
-        if not found:
+        records = self._database.cases_where("study", [study])
+        if not records:
             raise ChangeRefused(f"the index holds no study {study}; mura-search index list shows what it holds")
-        return found
+        return records
 
     def _unchanged(self, entry: Mapping[str, Any]) -> list[int]:
         """The rows of an entry's cases, if its study is as the change left it."""
-        found = self._database.cases_where("study", [entry["study"]])
-        as_left = {case.case for case in found.values()} == set(entry["names"])
-        if not as_left or any(case.label_name != entry["label"] for case in found.values()):
+        records = self._database.cases_where("study", [entry["study"]])
+        as_left = {case.case for case in records.values()} == set(entry["names"])
+        if not as_left or any(case.label_name != entry["label"] for case in records.values()):
             raise ChangeRefused(f"study {entry['study']} was changed since; undo the later change first")
-        return list(found)
+        return list(records)
 
 
 def _keep(

@@ -155,9 +155,9 @@ def count_distinct(names: Iterable[Iterable[str]]) -> int:
     2
     """
     groups: list[set[str]] = []
-    for own in filter(None, map(set, names)):
-        same = [group for group in groups if group & own]
-        groups = [group for group in groups if not group & own] + [own.union(*same)]
+    for named in filter(None, map(set, names)):
+        same = [group for group in groups if group & named]
+        groups = [group for group in groups if not group & named] + [named.union(*same)]
     return len(groups)
 
 

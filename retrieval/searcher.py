@@ -183,8 +183,8 @@ class Searcher:
         started = time.perf_counter()
         overlays = []
         for number, view in enumerate(views):
-            own = [one_pass[number : number + 1] for one_pass in maps]
-            heat = evidence_of(self.explained, self.rules, view.pixels, encoded.row(number), views=own)
+            view_maps = [one_pass[number : number + 1] for one_pass in maps]
+            heat = evidence_of(self.explained, self.rules, view.pixels, encoded.row(number), views=view_maps)
             overlays.append(overlay(view.pixels, heat))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)

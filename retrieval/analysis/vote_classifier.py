@@ -92,11 +92,11 @@ class VoteClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             similarities[np.asarray(groups, dtype=object)[:, None] == self._groups] = -np.inf
         k = min(n_neighbors or self.k, len(np.unique(self._studies)))
         distances, rows = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
-        for query, own in enumerate(similarities):
-            order = np.argsort(-own, kind="stable")
-            order = order[np.isfinite(own[order])]
+        for query, row in enumerate(similarities):
+            order = np.argsort(-row, kind="stable")
+            order = order[np.isfinite(row[order])]
             nearest = order[np.sort(np.unique(self._studies[order], return_index=True)[1])][:k]
-            distances[query, : len(nearest)], rows[query, : len(nearest)] = 1 - own[nearest], nearest
+            distances[query, : len(nearest)], rows[query, : len(nearest)] = 1 - row[nearest], nearest
         return distances, rows
 
     def predict_proba(self, X: Any, groups: Sequence[object] | None = None) -> Floats:

@@ -110,14 +110,14 @@ def read_casetable(
         raise CollectionError(f"{table} has rows without a path: line {some(blank)}")
 
     finder = PathFinder(table.parent)
-    found = [finder.find(row["path"]) for _, row in rows]
-    missing = [row["path"] for (_, row), path in zip(rows, found, strict=True) if path is None]
+    paths = [finder.find(row["path"]) for _, row in rows]
+    missing = [row["path"] for (_, row), path in zip(rows, paths, strict=True) if path is None]
     if rows and len(missing) == len(rows):
         raise CollectionError(
             f"none of the {len(rows)} radiographs that {table} names exists: {some(missing)}; "
             "paths are relative to the table's folder"
         )
-    cases = [_case(table.parent, row, path, meanings) for (_, row), path in zip(rows, found, strict=True)]
+    cases = [_case(table.parent, row, path, meanings) for (_, row), path in zip(rows, paths, strict=True)]
     twice = [name for name, times in Counter(case.case for case in cases).items() if times > 1]
     if twice:
         raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {some(twice)}")
@@ -219,8 +219,8 @@ def _columns(table: Path, header: Sequence[str], required: Sequence[str]) -> lis
     return names
 
 
-def _case(folder: Path, row: Mapping[str, str], found: str | None, meanings: Meanings | None) -> Case:
-    case = _name(folder, row["path"], found)
+def _case(folder: Path, row: Mapping[str, str], located: str | None, meanings: Meanings | None) -> Case:
+    case = _name(folder, row["path"], located)
     study, patient = _study(row) or case, row.get("patient", "")
     return Case(
         case=case,
@@ -230,7 +230,7 @@ def _case(folder: Path, row: Mapping[str, str], found: str | None, meanings: Mea
         part=row.get("part", "").lower(),
         view=row.get("view", "").lower(),
         split=split_name(row.get("split", "")),
-        path=found or os.path.normpath(folder / row["path"]),
+        path=located or os.path.normpath(folder / row["path"]),
         laterality=row.get("laterality", "").lower(),
         finding="; ".join(dict.fromkeys(filter(None, (name.strip() for name in row.get("finding", "").split(";"))))),
         report=row.get("report", ""),
@@ -243,9 +243,9 @@ def _study(row: Mapping[str, str]) -> str:
     return "" if is_placeholder(study) and study.strip("0.") else study
 
 
-def _name(folder: Path, given: str, found: str | None) -> str:
+def _name(folder: Path, given: str, located: str | None) -> str:
     """The name of a row's case: its path, relative to the table's folder if it lies in there."""
-    path = os.path.normpath(found or folder / given)
+    path = os.path.normpath(located or folder / given)
     inside = Path(path).is_relative_to(folder)
     return unicodedata.normalize("NFC", Path(os.path.relpath(path, folder) if inside else given).as_posix())
 

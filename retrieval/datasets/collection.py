@@ -208,8 +208,8 @@ def _recognise_folder(folder: Path, layout: str | None, labels_are: Meanings | N
     """The folder itself, or the one collection within it, and the layout."""
     if layout == "dicom":
         return folder, layout
-    if own := _layout_of(folder, layout, labels_are):
-        return folder, own
+    if recognised := _layout_of(folder, layout, labels_are):
+        return folder, recognised
     folders = sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
     collections = [(inner, kind) for inner in folders if (kind := _layout_of(inner, layout, labels_are))]
     if len(collections) == 1:

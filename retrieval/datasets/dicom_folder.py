@@ -126,7 +126,7 @@ class _FolderLabels:
         for path, record in files:
             if label := self.label_of(path, record):
                 labels[record.study].add(label.label)
-        if several := sum(len(found) > 1 for found in labels.values()):
+        if several := sum(len(values) > 1 for values in labels.values()):
             raise CollectionError(
                 f"{self.root} has studies with radiographs in folders of both labels: {several} of {len(labels)}; "
                 "move them, or name a table with --labels"

@@ -92,10 +92,11 @@ def _check(table: Path, rows: Sequence[dict[str, str]], images: dict[str, tuple[
         raise CollectionError(f"{table} has values other than 0 and 1 in the column fractured: of {some(bad)}")
     if rows and not images.keys() & set(listed):
         raise CollectionError(f"none of the {len(rows)} images that {table} names exists in images/: {some(listed)}")
-    other = [row["image_id"] for row in rows if images.get(row["image_id"], ("", _label(row)))[1] != _label(row)]
-    if other:
+    contradicted = [row["image_id"] for row in rows if images.get(row["image_id"], ("", _label(row)))[1] != _label(row)]
+    if contradicted:
         raise CollectionError(
-            f"{table} and the folders in images/ give different labels to {len(other)} images: {some(other)}"
+            f"{table} and the folders in images/ give different labels to {len(contradicted)} images: "
+            f"{some(contradicted)}"
         )
 
 

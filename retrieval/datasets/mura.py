@@ -55,12 +55,12 @@ class _Study:
 
 def find_mura(folder: Path) -> MuraFolder | None:
     """The copy of MURA whose root, split or part `folder` is; None if it is none of these."""
-    own = _folders(folder)
-    if any(_is_split(name) and _has_parts(folder / name) for name in own):
+    folders = _folders(folder)
+    if any(_is_split(name) and _has_parts(folder / name) for name in folders):
         return MuraFolder(folder, folder)
     if _has_parts(folder):
         return MuraFolder(_root(folder), folder)
-    if _PART.fullmatch(folder.name) and any(map(_patient, own)):
+    if _PART.fullmatch(folder.name) and any(map(_patient, folders)):
         return MuraFolder(_root(folder.parent), folder)
     return None
 
@@ -129,10 +129,10 @@ def _study_of(folder: str) -> _Study | None:
     """The study that a folder relative to the root, or a folder in a study's folder, belongs to."""
     names = folder.split("/")
     split = split_name(names[0]) if _is_split(names[0]) else ""
-    own = names[bool(split) :]
-    if len(own) < 3:
+    levels = names[bool(split) :]
+    if len(levels) < 3:
         return None
-    part, patient, study = _PART.fullmatch(own[0]), _patient(own[1]), STUDY.fullmatch(own[2])
+    part, patient, study = _PART.fullmatch(levels[0]), _patient(levels[1]), STUDY.fullmatch(levels[2])
     if not (part and patient and study):
         return None
     return _Study(
@@ -141,7 +141,7 @@ def _study_of(folder: str) -> _Study | None:
         part=(part[1] or part[2]).lower(),
         patient=patient,
         # A copy of a patient's or study's folder is a study beside the other, and of the same patient.
-        name=f"{_part_name(own[0])}/{patient if _is_plain(own[1]) else own[1]}/{_study_name(study)}",
+        name=f"{_part_name(levels[0])}/{patient if _is_plain(levels[1]) else levels[1]}/{_study_name(study)}",
         label=LABELS.get((study[2] or "").lower()),
     )
 
@@ -183,11 +183,11 @@ def _folders(folder: Path) -> list[str]:
 def _labels(root: Path, studies: list[_Study], lists: "_Lists") -> dict[str, int]:
     """The label of each study's folder: as its name says, compared with the CSV files if there are any."""
     listed = {study.folder: lists.labels.get((study.split, _below(study.folder))) for study in studies}
-    other = [s.folder for s in studies if None is not s.label != listed[s.folder] is not None]
-    if other:
+    contradicted = [s.folder for s in studies if None is not s.label != listed[s.folder] is not None]
+    if contradicted:
         raise CollectionError(
-            f"{root}: the folder and labeled_studies.csv give different labels to {len(other)} studies: "
-            f"{some(other)}; correct one of them"
+            f"{root}: the folder and labeled_studies.csv give different labels to {len(contradicted)} studies: "
+            f"{some(contradicted)}; correct one of them"
         )
     labels = {study.folder: listed[study.folder] if study.label is None else study.label for study in studies}
     unlabelled = [folder for folder, label in labels.items() if label is None]

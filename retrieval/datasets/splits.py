@@ -28,7 +28,9 @@ def held_out_patients(cases: Iterable[Case], share: float, seed: int = 0) -> fro
     held: set[str] = set()
     abnormal = _abnormal(cases)
     for label in (0, 1):
-        draws = sorted((draw(patient, seed), patient) for patient, own in abnormal.items() if own == label)
+        draws = sorted(
+            (draw(patient, seed), patient) for patient, has_abnormal in abnormal.items() if has_abnormal == label
+        )
         n = len(draws)
         count = sum(number < share for number, _ in draws) if n >= _MANY else round(share * n)
         count = min(max(count, 1), n - 1) if n > 1 else count

@@ -74,9 +74,9 @@ def _looks(embeddings: NDArray[np.float32], rules: Rules, appearance: Appearance
     part, inverted, turned = np.any(margins < np.array(rules.appearance_limits), axis=0)
     reasons = {}
     if part:
-        other = appearance.part_beside(embeddings[margins[:, 0].argmin()], rules.parts)
-        reason = Unlike.NO_RADIOGRAPH if other == NOTHING else Unlike.OTHER_PART
-        reasons[reason] = unlike_text(reason, part=_shown(other), known=_shown(*rules.parts))
+        shown = appearance.part_beside(embeddings[margins[:, 0].argmin()], rules.parts)
+        reason = Unlike.NO_RADIOGRAPH if shown == NOTHING else Unlike.OTHER_PART
+        reasons[reason] = unlike_text(reason, part=_shown(shown), known=_shown(*rules.parts))
     reasons |= {
         reason: unlike_text(reason) for reason, is_so in ((Unlike.INVERTED, inverted), (Unlike.TURNED, turned)) if is_so
     }

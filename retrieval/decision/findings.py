@@ -45,7 +45,9 @@ def tally(views: Sequence[Iterable[Hit]], weights: Mapping[str, float]) -> tuple
             spellings.setdefault(name.casefold(), name)
             studies.setdefault(name.casefold(), set()).add(hit.case.study)
     shares = (
-        FindingShare(spellings[key], min(1.0, sum(weights.get(study, 0.0) for study in own)), len(own))
-        for key, own in studies.items()
+        FindingShare(
+            spellings[key], min(1.0, sum(weights.get(study, 0.0) for study in with_finding)), len(with_finding)
+        )
+        for key, with_finding in studies.items()
     )
     return tuple(sorted(shares, key=lambda share: (-share.weight, share.finding.casefold())))

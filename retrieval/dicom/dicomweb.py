@@ -173,7 +173,7 @@ class WebArchive:
             replies |= page
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def _asking(self, request: str) -> Iterator[None]:
         """Raise errors of the client and the network as one sentence: their own text may have identifiers."""
         try:
             yield
@@ -190,10 +190,10 @@ class WebArchive:
         except requests.exceptions.HTTPError as error:
             status = error.response.status_code if error.response is not None else "an error"
             hint = f"; a token is taken from {TOKEN_VARIABLE}" if status in (401, 403) else ""
-            raise ArchiveError(f"{self.url} could not {what}: it answered {status}{hint}") from None
+            raise ArchiveError(f"{self.url} could not {request}: it answered {status}{hint}") from None
         except Exception as error:  # broad: an invalid reply makes JSON, pydicom and the client raise anything
             logger.debug("%s", redacted_traceback(error))
-            raise ArchiveError(f"{self.url} could not {what}: its reply is not valid DICOMweb") from None
+            raise ArchiveError(f"{self.url} could not {request}: its reply is not valid DICOMweb") from None
 
 
 class _Bearer(requests.auth.AuthBase):  # type: ignore[misc]  # requests has no types

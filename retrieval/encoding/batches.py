@@ -104,7 +104,7 @@ class Batch:
     @property
     def extras(self) -> dict[str, list[bytes]]:
         """What an index stores beside (`index.sqlite.schema.EXTRAS`)."""
-        measures = {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
+        measures = {TABLE: [packed(measured) for measured in self.measures]} if self.measures else {}
         return measures | ({"previews": self.previews} if self.previews else {})
 
     def rows(self) -> list[EncodedCase]:
@@ -153,8 +153,8 @@ def encode_all(
     notices: list[Notice] = []
     try:
         with closing(encoded_batches(cases, encoder, options, change=change)) as batches:
-            for every in batches:
-                batch = every if options.keep_blank else _without_blank(every)
+            for read_batch in batches:
+                batch = read_batch if options.keep_blank else _without_blank(read_batch)
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]

@@ -76,7 +76,7 @@ class Bundle:
         try:
             about = json.loads(manifest, parse_constant=_refuse_constant)
             _check_version(folder, about)
-            how = Preprocessing.from_dict(about["preprocessing"])
+            preprocessing = Preprocessing.from_dict(about["preprocessing"])
             _check_manifest(about)
             names = (*FILES, *(name for name in OPTIONAL if name in about["files"]))
             files = {name: _read_checked(folder / name, about["files"][name]) for name in names}
@@ -92,8 +92,8 @@ class Bundle:
         if fault:
             raise BundleError(f"the model at {folder} cannot be used: its encoder.onnx {fault}")
         return cls(
-            folder, about["name"], about["backbone"], about["dimension"], how, about["rules"], about["provenance"],
-            hashlib.sha256(manifest).hexdigest(), files, about.get("test_time", ""),
+            folder, about["name"], about["backbone"], about["dimension"], preprocessing, about["rules"],
+            about["provenance"], hashlib.sha256(manifest).hexdigest(), files, about.get("test_time", ""),
         )  # fmt: skip
 
     def appearance(self) -> Appearance | None:

@@ -81,7 +81,7 @@ class Encoder:
             fits = len(ends) == 1 and ends[0].type == "tensor(float)" and len(ends[0].shape) == 4
             # A size that the network leaves open is a name or None.
             sizes = zip(ends[0].shape[1:], expected, strict=True) if fits else ()
-            if not fits or any(own != wanted for own, wanted in sizes if isinstance(own, int) and wanted):
+            if not fits or any(given != wanted for given, wanted in sizes if isinstance(given, int) and wanted):
                 shape = ", ".join("any" if side is None else str(side) for side in (None, *expected))
                 raise self._unusable(f"its network needs one {kind} of ({shape}) float numbers")
 
@@ -97,9 +97,9 @@ class Encoder:
 
     def with_head(self, head: Head) -> "Encoder":
         """The same network with another head."""
-        other = copy.copy(self)
-        other.head = head
-        return other
+        copied = copy.copy(self)
+        copied.head = head
+        return copied
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A radiograph as read, prepared for the encoder: (S, S, 3)."""
@@ -135,9 +135,9 @@ class Encoder:
             pooled = [self.head.apply(maps) for maps in views]
         if len(pooled) == 1:
             return Encoded(pooled[0].embeddings, pooled[0].logits)
-        both = pooled[0].embeddings + pooled[1].embeddings
-        lengths = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.float32(1e-12))
-        return Encoded(both / lengths, np.float32(0.5) * (pooled[0].logits + pooled[1].logits))
+        total = pooled[0].embeddings + pooled[1].embeddings
+        lengths = np.maximum(np.linalg.norm(total, axis=1, keepdims=True), np.float32(1e-12))
+        return Encoded(total / lengths, np.float32(0.5) * (pooled[0].logits + pooled[1].logits))
 
     def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
         """Embeddings and logits of prepared pictures; the caller chooses the batch size."""

@@ -38,7 +38,9 @@ def covariates(measures: Sequence[Measures]) -> Floats:
 
     Contrast, range, and the shares of white and black are left out: text and borders change them as processing does.
     """
-    return np.array([(own.sharpness, np.log(own.noise + _LEAST_NOISE)) for own in measures], np.float64).reshape(-1, 2)
+    return np.array(
+        [(measured.sharpness, np.log(measured.noise + _LEAST_NOISE)) for measured in measures], np.float64
+    ).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,5 +44,6 @@ def same_picture(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
     """Which of n hashes (n, 64) is that of a picture among the others (N, 64); a hash of zeros is like none."""
     others = others[others.any(1)]
     return np.array(
-        [own.any() and bool((np.bitwise_count(own ^ others).sum(1) <= MOST).any()) for own in hashes], np.bool_
+        [versions.any() and bool((np.bitwise_count(versions ^ others).sum(1) <= MOST).any()) for versions in hashes],
+        np.bool_,
     )

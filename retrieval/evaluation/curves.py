@@ -42,9 +42,9 @@ def reliability(labels: NDArray[np.int64], probabilities: Floats) -> list[Bin | 
     numbers = bin_of(probabilities)
     bins: list[Bin | None] = []
     for number in range(BINS):
-        own = numbers == number
-        items = int(own.sum())
-        bins.append(Bin(items, float(probabilities[own].mean()), float(labels[own].mean())) if items else None)
+        members = numbers == number
+        items = int(members.sum())
+        bins.append(Bin(items, float(probabilities[members].mean()), float(labels[members].mean())) if items else None)
     return bins
 
 

@@ -115,7 +115,7 @@ class Drift(Tabular):
     @property
     def parted(self) -> tuple[str, ...]:
         """The names of the scores that have parted."""
-        return tuple(own.score for own in self.comparisons if own.parted)
+        return tuple(comparison.score for comparison in self.comparisons if comparison.parted)
 
     @property
     def sentence(self) -> str:
@@ -127,8 +127,8 @@ class Drift(Tabular):
         return self.sentence or f"The scores of {self.studies:,} studies are like those of the index."
 
     def rows(self) -> Iterator[Row]:
-        for own in self.comparisons:
-            yield {name: getattr(own, name) for name in Comparison.__slots__}
+        for comparison in self.comparisons:
+            yield {name: getattr(comparison, name) for name in Comparison.__slots__}
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object, a part of others."""
@@ -140,19 +140,19 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
     if reference is None or not studies:
         return None
     enough = len(studies) >= FEWEST
-    found = []
-    for name, own in reference.scores.items():
+    comparisons = []
+    for name, distribution in reference.scores.items():
         values = [value for study in studies if (value := study.value(name)) is not None]
         if values:
-            found.append(_comparison(name, rounded(np.array(values)), own))
-    chances = _holm([own.chance for own in found])
+            comparisons.append(_comparison(name, rounded(np.array(values)), distribution))
+    chances = _holm([comparison.chance for comparison in comparisons])
     return Drift(
         studies=len(studies),
         indexed=reference.studies,
         enough=enough,
         comparisons=tuple(
-            replace(own, chance=chance, parted=enough and chance < _CHANCE and own.psi > _INDEX)
-            for own, chance in zip(found, chances, strict=True)
+            replace(comparison, chance=chance, parted=enough and chance < _CHANCE and comparison.psi > _INDEX)
+            for comparison, chance in zip(comparisons, chances, strict=True)
         ),
         abnormal={
             name: float(np.mean(calls))
@@ -164,15 +164,15 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
 
 
 def _comparison(name: str, values: Floats, reference: Distribution) -> Comparison:
-    own = np.array(reference.values)
-    statistic = ks_statistic(own, values)
+    indexed = np.array(reference.values)
+    statistic = ks_statistic(indexed, values)
     return Comparison(
         score=name,
         studies=len(values),
         indexed=reference.count,
         median=float(np.median(values)),
-        indexed_median=float(np.median(own)),
-        psi=population_stability_index(own, values, reference.count),
+        indexed_median=float(np.median(indexed)),
+        psi=population_stability_index(indexed, values, reference.count),
         ks=statistic,
         chance=ks_chance(statistic, reference.count, len(values)),
         parted=False,
@@ -184,11 +184,11 @@ def population_stability_index(reference: ArrayLike, values: ArrayLike, count: i
 
     count: the number of studies whose quantiles the reference is, if it is not all of them.
     """
-    own, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
-    edges = np.unique(np.quantile(own, np.linspace(0, 1, BINS + 1)[1:-1]))
+    expected, actual = np.asarray(reference, np.float64), np.asarray(values, np.float64)
+    edges = np.unique(np.quantile(expected, np.linspace(0, 1, BINS + 1)[1:-1]))
     p, q = (
-        (np.bincount(np.searchsorted(edges, of, side="right"), minlength=len(edges) + 1) / len(of) * n + 0.5)
-        for of, n in ((own, count or len(own)), (other, len(other)))
+        (np.bincount(np.searchsorted(edges, sample, side="right"), minlength=len(edges) + 1) / len(sample) * n + 0.5)
+        for sample, n in ((expected, count or len(expected)), (actual, len(actual)))
     )
     p, q = p / p.sum(), q / q.sum()
     return float(((q - p) * np.log(q / p)).sum())
@@ -201,8 +201,8 @@ def ks_statistic(one: ArrayLike, other: ArrayLike) -> float:
     0.5
     """
     first, second = (np.sort(np.asarray(values, np.float64)) for values in (one, other))
-    both = np.concatenate((first, second))
-    shares = [np.searchsorted(own, both, side="right") / len(own) for own in (first, second)]
+    pooled = np.concatenate((first, second))
+    shares = [np.searchsorted(sample, pooled, side="right") / len(sample) for sample in (first, second)]
     return float(np.abs(shares[0] - shares[1]).max())
 
 

@@ -55,16 +55,16 @@ def index_leakage(
     Candidates are compared in `workers` threads, by default one a core. Raises IndexBusy where the index changes.
     """
     indexed = index.cases()
-    own = [case for prediction in predictions for case in prediction.cases]
+    asked = [case for prediction in predictions for case in prediction.cases]
     thumbnails = [thumbnail for prediction in predictions for thumbnail in prediction.thumbnails]
-    cases = [*own, *indexed]
+    cases = [*asked, *indexed]
     embeddings = np.concatenate([*(prediction.embeddings for prediction in predictions), index.embeddings()])
     pairs = near_duplicates(
         cases,
         embeddings,
         _Thumbnails(thumbnails, index, indexed),
         similarity_limit(cases, embeddings).limit,
-        asked=len(own),
+        asked=len(asked),
         workers=workers,
     )
     affected = {pair.studies[0] for pair in pairs}
@@ -79,8 +79,8 @@ def index_leakage(
 class _Thumbnails:
     """The thumbnails of the evaluated radiographs, then the index's. These may be many, so they are read on demand."""
 
-    def __init__(self, own: Sequence[bytes], index: IndexReader, indexed: Sequence[Case]) -> None:
-        self._own = own
+    def __init__(self, asked: Sequence[bytes], index: IndexReader, indexed: Sequence[Case]) -> None:
+        self._own = asked
         self._index = index
         self._indexed = indexed
 

@@ -142,10 +142,10 @@ class Bootstrap:
             for predictor, values in self.values.items()
         }
 
-    def difference(self, predictor: str, other: str, metric: str) -> Estimate:
-        """The metric of `predictor` minus that of `other`, with a paired interval: the rounds are the same."""
-        value = self.values[predictor][metric] - self.values[other][metric]
-        rounds = self.rounds[predictor][metric] - self.rounds[other][metric]
+    def difference(self, predictor: str, reference: str, metric: str) -> Estimate:
+        """The metric of `predictor` minus that of `reference`, with a paired interval: the rounds are the same."""
+        value = self.values[predictor][metric] - self.values[reference][metric]
+        rounds = self.rounds[predictor][metric] - self.rounds[reference][metric]
         return _estimate(value, rounds, self.patients, _REASONS[metric])
 
 
@@ -242,14 +242,14 @@ class _Prepared:
         """
         above = np.zeros((len(self.well) + 1, weights.shape[1]), weights.dtype)  # weight of the i highest normal items
         np.cumsum(weights[self.well], axis=0, out=above[1:])
-        own = weights[self.ill]
+        weight = weights[self.ill]
         higher = above[self.higher]
         normal = above[self.normal]  # with this score or a higher one
-        recalled = np.cumsum(own, axis=0)[self.last]
-        wins = np.einsum("nr,nr->r", own, above[-1] - (higher + normal) / 2)
+        recalled = np.cumsum(weight, axis=0)[self.last]
+        wins = np.einsum("nr,nr->r", weight, above[-1] - (higher + normal) / 2)
         normal += recalled  # all items with this score or a higher one
         precision = np.divide(recalled, np.maximum(normal, np.finfo(normal.dtype).tiny, out=normal), out=recalled)
-        return wins.astype(np.float64), np.einsum("nr,nr->r", own, precision).astype(np.float64)
+        return wins.astype(np.float64), np.einsum("nr,nr->r", weight, precision).astype(np.float64)
 
 
 def bootstrap(
@@ -269,7 +269,7 @@ def bootstrap(
     }
     chunks: list[dict[str, dict[str, Floats]]] = []
     for weights in _resampled(patients, rounds, seed):
-        chunks.append({name: own.figures(weights) for name, own in prepared.items()})
+        chunks.append({name: ranking.figures(weights) for name, ranking in prepared.items()})
     return Bootstrap(
         values={
             name: {metric: float(value[0]) for metric, value in measure(labels, predictor).items()}

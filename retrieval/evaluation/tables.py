@@ -85,8 +85,8 @@ def prediction_table(studies: Sequence[StudyPrediction], layout: str, predictor:
 def figure_rows(evaluation: "Evaluation") -> Iterator[Row]:
     """The rows of all figures. In some rows the reader says which figures they are, such as "retrieval"."""
     yield from _levels("", evaluation)
-    for part, own in evaluation.parts.items():
-        yield from _levels(part, own)
+    for part, figures in evaluation.parts.items():
+        yield from _levels(part, figures)
     yield from _rows("study", "", "knn minus classifier", evaluation.difference)
     yield from _rows("study", "", "retrieval", evaluation.retrieval)
     yield from _rows("study", "", "agreement", evaluation.agreement)

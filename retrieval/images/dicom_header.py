@@ -171,8 +171,8 @@ def require_radiograph(ds: Any) -> None:
             raise NoRadiograph("is a heatmap that this tool made, not a radiograph", "heatmap of mura-search")
         if modality in _CAPTURED:
             return
-        other = modality if modality in _OTHERS else "another modality"
-        raise NoRadiograph(f"is a secondary capture of {other}, not of a radiograph", f"capture of {other}")
+        source = modality if modality in _OTHERS else "another modality"
+        raise NoRadiograph(f"is a secondary capture of {source}, not of a radiograph", f"capture of {source}")
     if not kind:
         raise DicomError("does not say what it is: no SOP class; export it again as CR, DX or secondary capture")
     name = registered_name(ds.SOPClassUID, "private or unknown")

@@ -58,8 +58,8 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         if stored.min() >= 0:
             return stored, layout, notices
         plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
-        some, unsigned = (_some_rows(values, _ROWS_FOR_SIGN) for values in (stored, plain))
-        if 2 * _roughness(plain) >= _roughness(stored) and not _wraps(some, unsigned, some < 0):
+        sample, unsigned = (_some_rows(values, _ROWS_FOR_SIGN) for values in (stored, plain))
+        if 2 * _roughness(plain) >= _roughness(stored) and not _wraps(sample, unsigned, sample < 0):
             return stored, layout, notices
         return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
     unused = container - layout.stored
@@ -80,12 +80,12 @@ def _goes_on(stored: NDArray[Any], masked: NDArray[Any]) -> bool:
     Then many values change less where these bits change than they do without them, which a drawing never does. Where so
     many bits are missing that nothing of the picture is left, what is left looks random.
     """
-    some, less = _some_rows(stored), _some_rows(masked)
-    changed = np.diff(some - less, axis=1) != 0
+    sample, masked_sample = _some_rows(stored), _some_rows(masked)
+    changed = np.diff(sample - masked_sample, axis=1) != 0
     if not changed.any():
         return False
-    steps, jumps = (np.abs(np.diff(rows, axis=1))[changed] for rows in (some, less))
-    return (steps < jumps).mean() > _SMOOTHER or _unlikeness(less) > max(_RANDOM, 2 * _unlikeness(some))
+    steps, jumps = (np.abs(np.diff(rows, axis=1))[changed] for rows in (sample, masked_sample))
+    return (steps < jumps).mean() > _SMOOTHER or _unlikeness(masked_sample) > max(_RANDOM, 2 * _unlikeness(sample))
 
 
 def _with_missing_sign(
@@ -103,12 +103,12 @@ def _with_missing_sign(
 def lacks_sign(stored: NDArray[Any], bits: int) -> bool:
     """Whether values (H, W) of some bits that were taken for unsigned have a sign."""
     half = 2 ** (bits - 1)
-    some = _some_rows(stored, _ROWS_FOR_SIGN)
-    return _wraps(some, (some ^ half) - half, some >= half)
+    sample = _some_rows(stored, _ROWS_FOR_SIGN)
+    return _wraps(sample, (sample ^ half) - half, sample >= half)
 
 
-def _wraps(some: NDArray[np.int32], other: NDArray[np.int32], upper: NDArray[np.bool_]) -> bool:
-    """Whether values (H, W) are rather the `other` ones, which differ where the highest bit is set, in `upper`.
+def _wraps(values: NDArray[np.int32], alternative: NDArray[np.int32], upper: NDArray[np.bool_]) -> bool:
+    """Whether values (H, W) are rather the `alternative` ones, which differ where the highest bit is set, in `upper`.
 
     Then neighbours of which one has that bit lie at the two ends of the range. A marker or frame at the end of the
     range beside black does so, too, but its pixels are alike.
@@ -116,9 +116,10 @@ def _wraps(some: NDArray[np.int32], other: NDArray[np.int32], upper: NDArray[np.
     crossing = upper[:, 1:] != upper[:, :-1]
     if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
         return False
-    sizes = ((some, 0.25), (other, 0.5))  # values that wrap around at the end of the range jump at every other crossing
+    # Values that wrap around at the end of the range jump at every other crossing.
+    sizes = ((values, 0.25), (alternative, 0.5))
     jumps, steps = (np.quantile(np.abs(np.diff(rows, axis=1))[crossing], share) for rows, share in sizes)
-    (least, most), (low, high) = (np.quantile(values, (0.05, 0.95)) for values in (other[upper], other))
+    (least, most), (low, high) = (np.quantile(rows, (0.05, 0.95)) for rows in (alternative[upper], alternative))
     return bool(8 * steps <= jumps and most - least >= _ALIKE * (max(most, high) - min(least, low)))
 
 
@@ -133,10 +134,10 @@ def byte_swapped(stored: NDArray[Any]) -> bool:
     """
     if stored.dtype.itemsize != 2:
         return False
-    some = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
-    if not np.count_nonzero(some[:, 1:] != some[:, :-1]) > _FEWEST_STEPS * some.size:  # a few pixels tell nothing
+    sample = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
+    if not np.count_nonzero(sample[:, 1:] != sample[:, :-1]) > _FEWEST_STEPS * sample.size:  # a few pixels tell nothing
         return False
-    return 2 * _unlikeness(some.byteswap()) < _unlikeness(some)
+    return 2 * _unlikeness(sample.byteswap()) < _unlikeness(sample)
 
 
 def _unlikeness(stored: NDArray[Any]) -> float:
@@ -151,13 +152,13 @@ def zeros_at_the_end(stored: NDArray[Any]) -> float:
     Such zeros begin in the middle of a row, below pixels that are not zero.
     """
     rows, columns = stored.shape[:2]
-    some = stored.reshape(rows * columns, -1)[:, 0] != 0
-    end = some.size - int(np.argmax(some[::-1]))
+    nonzero = stored.reshape(rows * columns, -1)[:, 0] != 0
+    end = nonzero.size - int(np.argmax(nonzero[::-1]))
     row, column = divmod(end, columns)
-    filled = 1 - end / some.size
-    if not (row and columns <= _EDGE * column <= (_EDGE - 1) * columns and filled > _FEWEST_ZEROS and some[end - 1]):
+    filled = 1 - end / nonzero.size
+    if not (row and columns <= _EDGE * column <= (_EDGE - 1) * columns and filled > _FEWEST_ZEROS and nonzero[end - 1]):
         return 0.0
-    beside, above = some[row * columns : end], some[end - columns : row * columns]
+    beside, above = nonzero[row * columns : end], nonzero[end - columns : row * columns]
     return filled if min(beside.mean(), above.mean()) > _GREY else 0.0
 
 
@@ -202,16 +203,16 @@ def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
 
 def _grey(stored: NDArray[Any]) -> bool:
     """Whether the samples (H, W, 3) of almost all pixels are equal, whatever colour space the header says."""
-    some = _some_rows(stored)
-    return bool((channel_range(some) == 0).mean() > _GREY)
+    sample = _some_rows(stored)
+    return bool((channel_range(sample) == 0).mean() > _GREY)
 
 
 def _more_alike(flat: NDArray[Any], distance: int) -> int:
     """How many samples more are nearer to the sample at a distance than to the next one, than the other way round."""
     left = flat.size - distance
     step = -(-left // _PIXELS_COMPARED)
-    some = flat[:left:step].astype(np.int32)
-    far, near = (np.abs(some - flat[at : at + left : step]) for at in (distance, 1))
+    sample = flat[:left:step].astype(np.int32)
+    far, near = (np.abs(sample - flat[at : at + left : step]) for at in (distance, 1))
     return int((far < near).sum()) - int((near < far).sum())
 
 

@@ -51,7 +51,11 @@ def _reduced(page: Directory, pages: list[tuple[int, Directory]]) -> bool:
     if page.tags.get(254, 0) & 5 or page.tags.get(255) == 2:
         return True
     width, height = (page.tags.get(tag, 0) for tag in (256, 257))
-    sizes = [(other.tags.get(256, 0), other.tags.get(257, 0)) for _, other in pages if other.tags.get(254, 0) & 4 == 0]
+    sizes = [
+        (directory.tags.get(256, 0), directory.tags.get(257, 0))
+        for _, directory in pages
+        if directory.tags.get(254, 0) & 4 == 0
+    ]
     return any(wide > 2 * width and abs(wide * height - width * high) < 0.03 * width * high for wide, high in sizes)
 
 

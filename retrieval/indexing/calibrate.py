@@ -212,9 +212,9 @@ def _vote(
         return log_losses(labels, sigmoid(slope * votes + intercept))
 
     before = losses(former.k, former.temperature)
-    every = {(k, temperature): losses(k, temperature) for k in NEIGHBOURS for temperature in TEMPERATURES}
-    best = min(every, key=lambda choice: float(every[choice].mean()))
-    k, temperature = best if paired_gain(before - every[best], patients)[1] > 0 else (former.k, former.temperature)
+    tried = {(k, temperature): losses(k, temperature) for k in NEIGHBOURS for temperature in TEMPERATURES}
+    best = min(tried, key=lambda choice: float(tried[choice].mean()))
+    k, temperature = best if paired_gain(before - tried[best], patients)[1] > 0 else (former.k, former.temperature)
     return k, temperature, study_votes(ranked, study_of, k, temperature)
 
 
@@ -255,8 +255,8 @@ def _unfamiliar(
     """How many of the local studies are unlike the index by the rules."""
     nearest = ranked.similarities[:, 0].astype(np.float64)
     views = [np.flatnonzero(study_of == study) for study in range(int(study_of.max()) + 1)]
-    found = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
-    return sum(own.familiar is False for own in found)
+    ratings = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
+    return sum(rated.familiar is False for rated in ratings)
 
 
 @contextmanager

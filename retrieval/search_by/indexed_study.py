@@ -49,20 +49,20 @@ def indexed_study(index: IndexReader, name: str, prefixes: tuple[str, ...] = ())
     prefixes: of merged indexes. The same patient may be indexed without the prefix. Raises IndexFailure if the index
     holds no such study or radiograph.
     """
-    found = index.find("study", indexed_names("study", name)) or index.find("case", indexed_names("case", name))
-    batch = index.study(found[0].study) if found else None
+    cases = index.find("study", indexed_names("study", name)) or index.find("case", indexed_names("case", name))
+    batch = index.study(cases[0].study) if cases else None
     if batch is None or not batch.cases:
         raise IndexFailure(
             f"the index holds no study and no radiograph {name}; mura-search index list shows what it holds"
         )
     patient = batch.cases[0].patient
-    own = {patient, *(patient.removeprefix(prefix) for prefix in prefixes)}
+    patients = {patient, *(patient.removeprefix(prefix) for prefix in prefixes)}
     views = tuple(
         View(
             name=case.case,
             pixels=decode_radiograph(image, case.case).pixels,
             digest=case.digest,
-            patients=tuple(sorted(own)),
+            patients=tuple(sorted(patients)),
             study=case.study,
             case=case.case,
         )
@@ -71,7 +71,7 @@ def indexed_study(index: IndexReader, name: str, prefixes: tuple[str, ...] = ())
     label = batch.cases[0].label_name
     notice = Notice(Code.INDEXED_STUDY, detail={"study": batch.cases[0].study, "label": label, "patient": patient})
     measures = [unpacked(data) for data in batch.extras.get(TABLE, ())]
-    known = tuple(own for own in measures if own is not None)
+    known = tuple(measured for measured in measures if measured is not None)
     encoded = Encoded(batch.embeddings, batch.logits)
     return IndexedStudy(tuple(batch.cases), views, encoded, notice, known if len(known) == len(measures) else ())
 

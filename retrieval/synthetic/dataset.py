@@ -93,7 +93,7 @@ def _draw_view(
 def _draw_neighbours(tissue: Tissue, finger: Finger, pose: Pose, rng: RandomStream) -> None:
     """Draw the adjacent fingers: spread in the picture's plane, or flexed in a lateral view."""
     for sign in (1.0, -1.0):  # radial, ulnar
-        other = finger.scaled(rng.uniform(0.85, 1.02))
+        neighbour = finger.scaled(rng.uniform(0.85, 1.02))
         fist = (radians(rng.uniform(50, 85)), radians(rng.uniform(60, 95)), radians(rng.uniform(20, 50)))
         spread, back = radians(rng.uniform(3.0, 12.0)) * sign, rng.uniform(-10.0, 2.0)
         there, lateral = rng.chance(0.75), pose.shows(0.0) < 0.35
@@ -106,7 +106,7 @@ def _draw_neighbours(tissue: Tissue, finger: Finger, pose: Pose, rng: RandomStre
         )
         edge = finger.which == (0 if sign > 0 else 3)
         if there and not edge:
-            draw_finger(tissue, other, beside)
+            draw_finger(tissue, neighbour, beside)
 
 
 NOTICE = """These radiographs are synthetic.

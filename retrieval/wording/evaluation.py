@@ -89,7 +89,9 @@ def drift_sentence(drift: "Drift") -> str:
         if name in drift.abnormal and name in drift.indexed_abnormal
     ).replace("%", " %")
     parted = ", ".join(
-        f"{score_title(own.score)} (PSI {own.psi:.2f}, KS {own.ks:.2f})" for own in drift.comparisons if own.parted
+        f"{score_title(comparison.score)} (PSI {comparison.psi:.2f}, KS {comparison.ks:.2f})"
+        for comparison in drift.comparisons
+        if comparison.parted
     )
     of_studies = f": of {drift.studies:,} studies {called}" if called else f", of {drift.studies:,} studies"
     return (

@@ -227,12 +227,12 @@ def query_study(searcher: Searcher, study: StudyFiles) -> Entry | Skipped:
 
 def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], seconds: float) -> Worklist:
     """The worklist of what was read."""
-    every = list(read)
-    entries = in_order(item for item in every if isinstance(item, Entry))
+    items = list(read)
+    entries = in_order(item for item in items if isinstance(item, Entry))
     return Worklist(
         folder=str(folder),
         entries=entries,
-        skipped=tuple(item for item in every if isinstance(item, Skipped)),
+        skipped=tuple(item for item in items if isinstance(item, Skipped)),
         model=searcher.model,
         index=searcher.source,
         seconds=seconds,

@@ -75,11 +75,11 @@ def _head(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
         first = done[0]
         studies, abnormal_studies, images, abnormal_images, patients = (first[name] for name in _COUNTS)
         part = f" of {grid.part}" if grid.part else ""
-        how = f"{grid.folds}-fold cross-validation by patient" if grid.folds else "the collection's own split"
+        protocol = f"{grid.folds}-fold cross-validation by patient" if grid.folds else "the collection's own split"
         versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())
         yield Text(
             f"Evaluated{part}: {studies} studies ({abnormal_studies} abnormal) with {images} radiographs "
-            f"({abnormal_images} abnormal) of {patients} patients, none of whom the model was trained on: {how}. "
+            f"({abnormal_images} abnormal) of {patients} patients, none of whom the model was trained on: {protocol}. "
             f"Fingerprint of the data: {first['data_sha256']}. Made with {versions}."
         )
     for name in failed:

@@ -177,8 +177,8 @@ def train(
 
 def _about(name: str, recipe: Recipe, provenance: dict[str, Any]) -> dict[str, Any]:
     """What model.json says of the model besides its files."""
-    own = {"backbone": recipe.backbone, "dimension": recipe.dimension, "test_time": recipe.test_time}
-    return {"name": name, **own, "provenance": provenance}
+    settings = {"backbone": recipe.backbone, "dimension": recipe.dimension, "test_time": recipe.test_time}
+    return {"name": name, **settings, "provenance": provenance}
 
 
 def plan_run(cases: Sequence[Case], recipe: Recipe, *, offline: bool = False) -> tuple[Plan, str]:

@@ -80,7 +80,7 @@ class Siamese(nn.Module):
     def freeze_until(self, name: str) -> None:
         """Keep the backbone's parameters before the first whose name starts with `name` as they are."""
         parameters = list(self.backbone.named_parameters())
-        first = next((i for i, (own, _) in enumerate(parameters) if own.startswith(name)), None)
+        first = next((i for i, (parameter, _) in enumerate(parameters) if parameter.startswith(name)), None)
         if first is None:
             raise ValueError(f"no parameter of the backbone starts with {name}")
         for _, parameter in parameters[:first]:

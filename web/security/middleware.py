@@ -157,12 +157,12 @@ class SecurityMiddleware:
         safe = scope["method"] in ("GET", "HEAD")
         site = headers.get("sec-fetch-site", "none")
         origin = headers.get("origin")
-        own = headers.get("host", "").lower()  # without a scheme: in front there may be a proxy that speaks TLS
+        host = headers.get("host", "").lower()  # without a scheme: in front there may be a proxy that speaks TLS
         link = safe and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         foreign = site not in ("same-origin", "none") and not link
         if origin in self.settings.origins and scope["path"].startswith("/api/"):
             return
-        if foreign or (origin is not None and origin.lower().partition("://")[2] != own):
+        if foreign or (origin is not None and origin.lower().partition("://")[2] != host):
             raise Refused(403, "another site's page may not ask this server")
 
     def _add_headers(self, message: MutableMapping[str, Any], scope: Scope) -> None:

@@ -42,8 +42,12 @@ class ScoreWatch:
         if drift is None or not drift.enough:
             return []
         psi = [
-            (f"drift_psi_{own.score}", f"Population stability index of the {own.score} score.", own.psi)
-            for own in drift.comparisons
+            (
+                f"drift_psi_{comparison.score}",
+                f"Population stability index of the {comparison.score} score.",
+                comparison.psi,
+            )
+            for comparison in drift.comparisons
         ]
         return [*psi, ("drift_parted", "Scores that have parted from those of the index.", len(drift.parted))]
 
