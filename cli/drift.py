@@ -1,4 +1,4 @@
-"""`mura-search drift`: whether the scores of studies have parted from those of the index."""
+"""`mura-search drift`: whether the scores of studies differ from those of the index."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ def print_drift(result: "Drift") -> None:
     if result.sentence:
         out.print(f"{result.sentence}.", style="yellow")
     elif result.enough:
-        out.print("No score has parted from those of the index.")
+        out.print("No score differs from those of the index.")
     else:
         out.print("These are too few studies to conclude anything: 30 are needed.")
 
@@ -83,7 +83,7 @@ def drift_table(result: "Drift") -> "Table":
             f"{comparison.psi:.2f}",
             f"{comparison.ks:.2f}",
             f"{comparison.chance:.2g}",
-            "parted" if comparison.parted else "",
+            "differs" if comparison.parted else "",
         )
     for name in ("classifier", "knn"):
         if name in result.abnormal and name in result.indexed_abnormal:

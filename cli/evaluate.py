@@ -50,7 +50,7 @@ Corrupted = Annotated[
     Option(
         "--robustness",
         help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy and "
-        "so on. It takes fifty times as long. --csv writes a line a change.",
+        "so on. It takes fifty times as long. --csv writes a line per change.",
     ),
 ]
 
@@ -124,7 +124,7 @@ def evaluate(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well an index reads patients that it does not hold: kappa, AUROC and more, by study and by image.
+    """Measure how well an index predicts on new patients: kappa, AUROC and more, by study and by image.
 
     Nothing is tuned on DATA. The 95 % intervals come from resampling the patients. The screen shows the main figures;
     --json, --figures and --html have all figures.
@@ -242,8 +242,8 @@ def print_evaluation(result: "Evaluation") -> None:
     ranked = result.worklist["mean"].position
     if ranked.value is not None:
         out.print(
-            "If the list is sorted by the mean of both, an abnormal study is on average at "
-            f"{estimate_text(ranked)} of it; unsorted, at 0.5."
+            "In a list sorted by the mean of both, the mean position of an abnormal study is "
+            f"{estimate_text(ranked)}, from 0 (first) to 1 (last); unsorted, it is 0.5."
         )
     for line in agreement_lines(result.agreement, result.studies):
         out.print(line)

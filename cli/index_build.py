@@ -46,7 +46,7 @@ def build(
             metavar="PIXELS",
             min=0,
             max=4096,
-            help="The long side of the picture kept of each radiograph, for comparisons; 0 keeps a thumbnail alone.",
+            help="The long side of the picture kept of each radiograph, for comparisons; 0 keeps only a thumbnail.",
         ),
     ] = 512,
     regions: Annotated[
@@ -163,7 +163,9 @@ def merge(
     shards = [path for path in others if is_shard(path)]
     if not shards:
         if replace or store != StoreOptions():
-            raise typer.BadParameter("--replace and the options of search and store are for shards; OTHER is no shard")
+            raise typer.BadParameter(
+                "--replace and the options of search and store are for shards; OTHER is not a shard"
+            )
         merge_indexes(others, target, prefix, as_json)
         return
     if whole := [path for path in others if path not in shards]:
@@ -202,7 +204,7 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
     lines = [f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."]
     if differing and not as_json:
         note_few("differs", differing)
-        lines.append(f"With another record than the index, which stays as it is: {len(differing):,}.")
+        lines.append(f"Whose records differ from the index, which keeps its own: {len(differing):,}.")
     print_result(as_json, "mura-search/merge/1", {"added": added, "known": pairs, "differing": differences}, *lines)
 
 

@@ -32,11 +32,11 @@ def label(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The folder with the unlabelled studies.")],
     index: IndexFolder = None,
     order: Annotated[
-        str, typer.Option(metavar="NAME", help="What counts: disagreement, borderline, unlike or mixed.")
+        str, typer.Option(metavar="NAME", help="The order: disagreement, borderline, unlike or mixed.")
     ] = "disagreement",
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", help="Write a case table to fill in, with one line a radiograph."),
+        typer.Option("--csv", metavar="FILE", help="Write a case table to fill in, with one line per radiograph."),
     ] = None,
     excel: Excel = False,
     as_json: AsJson = False,

@@ -93,8 +93,8 @@ class FilingWriter(IndexWriter):
             entries = self._database.filed()
             number = max(entries, default=0) if generation is None else generation
             if number not in entries:
-                which = f"change {number} is none that" if generation is not None else "there is nothing that"
-                raise ChangeRefused(f"{which} can be undone; mura-search index filed lists what can be")
+                fault = "there is nothing to undo" if generation is None else f"change {number} cannot be undone"
+                raise ChangeRefused(f"{fault}; mura-search index filed lists the changes that can be")
             entry = json.loads(entries[number])
             {"file": self._undo_file, "relabel": self._undo_relabel, "set-aside": self._undo_set_aside}[
                 entry["action"]

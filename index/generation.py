@@ -69,7 +69,7 @@ class Generation:
             behind += len(removed)
         if len(rows) - len(removed) != database.count():
             raise IndexDamaged(
-                f"{database.path} is damaged: it has not one embedding a case; "
+                f"{database.path} is damaged: it does not have one embedding for each case; "
                 "build the index again, or restore it from a copy"
             )
         return cls(database.generation(), rows, studies, store, alive, behind)

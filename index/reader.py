@@ -217,7 +217,7 @@ class IndexReader(Closing):
         }
 
     def filed(self) -> list[Filed]:
-        """The changes by readers that can be undone, the last first."""
+        """The changes by readers that can be undone, newest first."""
         return filed_changes(self._database)
 
     def history(self) -> list[dict[str, Any]]:

@@ -201,7 +201,7 @@ class CaseReader:
             count += len(rows)
             yield self._batch(rows, dimension)
         if count != self.count():
-            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+            raise self._sqlite.damaged("it does not have one embedding and one thumbnail for each case")
 
     def _batch(self, rows: Sequence[Row], dimension: int) -> Batch:
         """The cases of rows of cases, each followed by (row, blob, crc) of its embedding and of its thumbnail."""
@@ -281,7 +281,7 @@ class CaseReader:
             vectors[at:end] = np.frombuffer(b"".join(row[1] for row in batch), "<f4").reshape(len(batch), dimension)
             at = end
         if at != n or (after == 0 and n != self.count()):
-            raise self._sqlite.damaged("it has not one embedding a case")
+            raise self._sqlite.damaged("it does not have one embedding for each case")
         return rows, studies, vectors
 
     def vectors_of(self, rows: Collection[int], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -366,7 +366,7 @@ class CaseReader:
                 count += len(rows)
             counts.append(count)
         if counts != [cases] * 2:
-            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+            raise self._sqlite.damaged("it does not have one embedding and one thumbnail for each case")
         for table in self._extras():
             for rows in self._sqlite.stream(f"SELECT row, data, crc FROM {table}", size=1024):
                 self._intact(rows, table)

@@ -227,7 +227,9 @@ class _Lists:
                 if kind.startswith("image"):
                     images.setdefault(split, set()).add(_below(row[0]))
                 elif len(row) != 2 or row[1].strip() not in ("0", "1"):
-                    raise CollectionError(f"{table} has a line other than a study's folder and 0 or 1: {','.join(row)}")
+                    raise CollectionError(
+                        f"{table} has a line that is not a study's folder and 0 or 1: {','.join(row)}"
+                    )
                 else:
                     labels[split, _below(row[0])] = int(row[1])
         return cls(images, labels)

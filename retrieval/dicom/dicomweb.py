@@ -157,7 +157,7 @@ class WebArchive:
         if failed:
             reasons = sorted({f"0x{int(item.get('FailureReason') or 0):04X}" for item in failed})
             raise ArchiveError(
-                f"{self.url} did not take {len(failed)} of {len(instances)} results (failure {', '.join(reasons)}); "
+                f"{self.url} did not accept {len(failed)} of {len(instances)} results (failure {', '.join(reasons)}); "
                 "see its log"
             )
 

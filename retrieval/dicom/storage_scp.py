@@ -300,7 +300,7 @@ class Node:
                 logger.debug("%s", redacted_traceback(error))
                 trouble = str(getattr(error, "strerror", None) or type(error).__name__)
                 if trouble != self._trouble:
-                    self._tell(f"the spool cannot be worked on, and is tried again: {trouble}")
+                    self._tell(f"the spool cannot be used, and is tried again: {trouble}")
                 self._trouble = trouble
 
     def _answer(self, study: Path) -> None:

@@ -162,7 +162,7 @@ def encode_all(
                 if progress:
                     progress(done + encoded + len(unreadable), total)
     except KeyboardInterrupt:
-        fate = "done; the same command goes on from there" if resumable else "encoded and lost; start again"
+        fate = "done; the same command continues from there" if resumable else "encoded and lost; start again"
         raise KeyboardInterrupt(f"{done + encoded + len(unreadable)} of {total} radiographs are {fate}") from None
     return EncodingReport(encoded, unreadable, notices)
 

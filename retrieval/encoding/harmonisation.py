@@ -61,7 +61,7 @@ class Harmonisation:
             layer = cls(*(np.asarray(tensors[field.name], np.float64) for field in fields(cls)))
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise BundleError(
-                f"harmonisation.safetensors does not read ({reason_text(error)}); train or fetch the model again"
+                f"harmonisation.safetensors cannot be read ({reason_text(error)}); train or fetch the model again"
             ) from error
         M = covariates([]).shape[1]
         shapes = [(M,)] * 4 + [(2 * M, dimension)]

@@ -1,4 +1,4 @@
-"""Whether scores and plain measures of what is asked have parted from those of the index's own studies (drift).
+"""Whether scores and plain measures of what is asked differ from those of the index's own studies (drift).
 
 n reference studies, m studies asked about; B = 10 bins between the deciles of the reference; F and G the two cumulative
 distributions.
@@ -9,7 +9,7 @@ distributions.
     x   = (sqrt(N) + 0.12 + 0.11 / sqrt(N)) D,  N = n m / (n + m)          (Stephens 1970; Press et al. 2007, 14.3.3)
 
 Half a study is added to each bin, so that an empty bin gives no infinite index. The chances of all scores and measures
-are corrected by Holm's method (1979). One of them has parted where its corrected chance is below 0.01 and its PSI above
+are corrected by Holm's method (1979). One of them differs where its corrected chance is below 0.01 and its PSI above
 0.25, a customary limit: the test guards small samples, the index guards large ones, where each difference is more than
 chance. With fewer than 30 studies nothing is said. A study counts once; several studies of one patient count as
 several.
@@ -82,7 +82,7 @@ def scored(answer: Answer) -> Scored:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One score or measure: its medians, PSI, D, the chance of D after Holm's correction, and whether it has parted."""
+    """One score or measure: its medians, PSI, D, the chance of D after Holm's correction, and whether it differs."""
 
     score: str
     studies: int
@@ -100,7 +100,7 @@ class Drift(Tabular):
     """The scores of `studies` studies beside those of `indexed` studies of the index; as a table, a score a line.
 
     `abnormal` and `indexed_abnormal` are the shares that classifier and vote call abnormal. Without enough studies
-    (`enough`) no score has parted.
+    (`enough`) no score differs.
     """
 
     columns: ClassVar = "score studies indexed median indexed_median psi ks chance parted"
@@ -114,12 +114,12 @@ class Drift(Tabular):
 
     @property
     def parted(self) -> tuple[str, ...]:
-        """The names of the scores that have parted."""
+        """The names of the scores that differ."""
         return tuple(comparison.score for comparison in self.comparisons if comparison.parted)
 
     @property
     def sentence(self) -> str:
-        """What has parted, in words; "" for nothing."""
+        """What differs, in words; "" for nothing."""
         return drift_sentence(self)
 
     @property
@@ -237,7 +237,7 @@ class DriftMonitor:
         self._count = 0
 
     def add(self, answer: Answer, reference: Reference | None) -> str:
-        """Count an answer; gives a sentence when other scores have parted than before, else ""."""
+        """Count an answer; gives a sentence when other scores differ than before, else ""."""
         with self._lock:
             self._latest.append(scored(answer))
             self._count += 1

@@ -355,13 +355,15 @@ def _estimate(value: float, rounds: Floats, patients: int, reason: str, counted:
     if counted and value in (0, 1) and (same or patients < 2):
         tail = 0.025 ** (1 / counted)
         low, high = (tail, 1.0) if value else (0.0, 1 - tail)
-        return Estimate(value, low, high, f"exact interval for {_patients(counted)}: no resampling differs")
+        return Estimate(
+            value, low, high, f"exact interval for {_patients(counted)}: all resamplings give the same figure"
+        )
     if patients < 2:
         return Estimate(value, reason="one patient gives no interval")
     if len(defined) == 0:
         return Estimate(value, reason="no interval: the figure is undefined in all resamplings")
     if same:
-        return Estimate(value, reason="no interval: no resampling differs")
+        return Estimate(value, reason="no interval: all resamplings give the same figure")
     low, high = np.quantile(defined, (0.025, 0.975))
     left = 1 - len(defined) / len(rounds)
     note = f"the interval leaves out {left:.2g} of the resamplings, where the figure is undefined" if left else ""

@@ -232,7 +232,7 @@ def _looked_up(values: Values, item: Any, order: str) -> tuple[Values, int, int]
     else:
         entries = np.atleast_1d(np.asarray(data, np.int64))
     if len(entries) < count or not 1 <= bits <= 16:
-        raise DicomError("is damaged: a lookup table is not whole")
+        raise DicomError("is damaged: a lookup table is incomplete")
     at = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
     return entries[:count].astype(np.float64)[at], bits, max(1, int(entries[:count].max()).bit_length())
 

@@ -69,9 +69,11 @@ def _samples_apart(page: Directory) -> tuple[int, bool]:
     if grey_with_alpha and not apart and bits in (8, 16) and tags.get(317, 1) == 1 and tags.get(259, 1) != 7:
         return 0, True
     if samples == 2:
-        raise HeaderError("it has two samples a pixel, stored in a way that is not read")
+        raise HeaderError("it has two samples per pixel, stored in a way that is not supported")
     if apart and samples > 2 and bits > 8:
-        raise HeaderError(f"it has {samples} samples of {bits} bits in separate planes, which are read for RGB alone")
+        raise HeaderError(
+            f"it has {samples} samples of {bits} bits in separate planes, which are supported only for RGB"
+        )
     return 0, False
 
 

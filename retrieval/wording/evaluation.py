@@ -75,11 +75,11 @@ def score_title(score: str) -> str:
     return _SCORES.get(score, score.replace("_", " "))
 
 
-DRIFT_SHORT = "What is asked here has parted from what is indexed, so the thresholds may not hold."
+DRIFT_SHORT = "The scores of the studies asked about differ from those of the index, so the thresholds may not hold."
 
 
 def drift_sentence(drift: "Drift") -> str:
-    """Which scores have parted from those of the index, and what that may mean; "" for none."""
+    """Which scores differ from those of the index, and what that may mean; "" for none."""
     if not drift.parted:
         return ""
     called = " and ".join(
@@ -95,7 +95,6 @@ def drift_sentence(drift: "Drift") -> str:
     )
     of_studies = f": of {drift.studies:,} studies {called}" if called else f", of {drift.studies:,} studies"
     return (
-        f"What is asked has parted from what is indexed{of_studies}. It shows in: {parted}. "
-        f"Either other patients come, or radiographs that were processed otherwise; then the thresholds do "
-        "not hold"
+        f"The scores of these studies differ from those of the index{of_studies}. They differ in: {parted}. "
+        "Either the patients differ, or the radiographs are processed differently; then the thresholds do not hold"
     )

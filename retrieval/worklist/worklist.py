@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 SCHEMA = "mura-search/worklist/1"
-SYNTHETIC_ORDER = "The index holds synthetic radiographs: the order shows how the tool works, no more."
+SYNTHETIC_ORDER = "The index holds synthetic radiographs: the order only shows how the tool works."
 
 
 @dataclass(frozen=True, slots=True)

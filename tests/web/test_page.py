@@ -107,7 +107,7 @@ def test_what_cannot_be_answered_is_said_beside_the_form(serve: Serve, open_page
     note = tmp_path / "note.txt"
     note.write_text("no image")
     page.set_input_files("#files", str(note))
-    expect(page.locator("#problem")).to_contain_text("note.txt is no image that can be read")
+    expect(page.locator("#problem")).to_contain_text("note.txt is not an image that can be read")
     page.set_input_files("#files", [str(note)] * 3)
     expect(page.locator("#problem")).to_contain_text("at most 2 radiographs of one study", ignore_case=True)
     note.write_bytes(bytes(2 << 20))

@@ -116,7 +116,7 @@ def divided(collection: Collection, folds: int) -> list[tuple[Collection, Collec
     fold_of = patient_folds(collection.cases, folds, SEED)
 
     if len({case.patient for case in collection.cases}) < folds:
-        raise TrainingError(f"{collection.root} has too few patients for {folds} folds; give fewer")
+        raise TrainingError(f"{collection.root} has too few patients for {folds} folds; choose fewer")
 
     def side(number: int, split: str) -> Collection:
         rows = zip(collection.cases, fold_of, strict=True)

@@ -95,8 +95,8 @@ def _initial_weights(grid: Grid) -> str:
     }
     groups = [(text, list(names)) for text, names in groupby(sorted(began, key=lambda n: began[n]), lambda n: began[n])]
     if len(groups) == 1:
-        return f"All networks began {groups[0][0]}."
-    return " ".join(f"Began {text}: {', '.join(names)}." for text, names in groups)
+        return f"All networks started {groups[0][0]}."
+    return " ".join(f"Started {text}: {', '.join(names)}." for text, names in groups)
 
 
 def _overview(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
@@ -169,7 +169,7 @@ def _tables(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
     if any(column.published for table in grid.tables for column in table.columns):
         source = f" ({grid.source})" if grid.source else ""
         yield Text(
-            f"In bold: measured here. Behind the dot: published{source}. They come from different data, so compare "
+            f"In bold: measured here. After the dot: published{source}. They come from different data, so compare "
             "the pattern within a table rather than a number with its neighbour."
         )
     for table in grid.tables:

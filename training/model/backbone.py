@@ -144,7 +144,7 @@ def _read(file: Path) -> tuple[Any, bool]:
         if "Unsupported operand" in str(error):
             raise _unreadable(file) from error
         raise TrainingError(
-            f"{file} holds objects besides weights, and those could run code: save the state dict alone, with "
+            f"{file} holds objects besides weights, and those could run code: save only the state dict, with "
             "torch.save(model.state_dict(), FILE)"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, TypeError, KeyError, SafetensorError) as error:
@@ -152,7 +152,7 @@ def _read(file: Path) -> tuple[Any, bool]:
 
 
 def _unreadable(file: Path) -> TrainingError:
-    return TrainingError(f"{file} does not read as a file of weights; give a state dict (.pth) or .safetensors")
+    return TrainingError(f"{file} is not a file of weights; give a state dict (.pth) or .safetensors")
 
 
 def _state_dicts(content: Any, depth: int = 3) -> Iterator[dict[str, Tensor]]:

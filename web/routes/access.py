@@ -27,7 +27,9 @@ def require_filing(request: Request) -> None:
     sessions: Sessions = request.app.state.sessions
     if not sessions.files:
         raise Refused(
-            403, "this server changes no index; start it with --filing-token-file or --allow-filing", kind="no-filing"
+            403,
+            "this server does not change the index; start it with --filing-token-file or --allow-filing",
+            kind="no-filing",
         )
     raise Refused(403, "log in with the filing token, or send it: Authorization: Bearer TOKEN", kind="no-filing")
 

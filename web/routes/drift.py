@@ -1,4 +1,4 @@
-"""Whether the scores of what this server was asked have parted from those of the index, as a page."""
+"""Whether the scores of what this server was asked differ from those of the index, as a page."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse

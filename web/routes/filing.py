@@ -120,7 +120,7 @@ async def undo_change(body: Undone, request: Request) -> FiledChange:
     return _document(await service_of(request).use(filing.undo(body.generation)))
 
 
-@filing_api.get("", summary="The changes that can be undone, the last first")
+@filing_api.get("", summary="The changes that can be undone, newest first")
 async def filed_changes(request: Request) -> list[FiledChange]:
     require_filing(request)
     return [_document(change) for change in await service_of(request).use(filing.filed)]

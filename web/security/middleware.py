@@ -91,10 +91,10 @@ class SecurityMiddleware:
         try:
             early = await self._early(scope, headers)
             await (early or self.app)(scope, body.receive, reply)
-        except asyncio.CancelledError:  # the server ends, and does not wait any longer
+        except asyncio.CancelledError:  # the server stops, and does not wait any longer
             body.complete = True
             if not status:
-                await refusal(Refused(503, "the server ends"), as_page=False)(scope, body.receive, reply)
+                await refusal(Refused(503, "the server stops"), as_page=False)(scope, body.receive, reply)
         except ConnectionAbortedError:  # the client does not read, and its connection is closed
             status = CLIENT_GONE
         except Exception as error:  # broad, as the last resort: an unexpected error becomes a status and a line here

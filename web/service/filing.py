@@ -51,7 +51,7 @@ def undo(generation: int | None) -> Work[Filed]:
 
 
 def filed(searcher: Searcher) -> list[Filed]:
-    """The changes that can be undone, the last first."""
+    """The changes that can be undone, newest first."""
     return searcher.index.filed()
 
 

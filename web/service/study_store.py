@@ -76,7 +76,7 @@ class Study:
     def require_radiographs(self, purpose: str) -> None:
         """Raise Refused with 404 if only the small pictures of the index are at hand; `purpose` needs more."""
         if self.previews:
-            raise Refused(404, f"the index stores a small picture of this radiograph alone; {purpose} needs --files")
+            raise Refused(404, f"the index stores only a small picture of this radiograph; {purpose} needs --files")
 
     @property
     def bytes(self) -> int:

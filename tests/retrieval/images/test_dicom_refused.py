@@ -39,12 +39,15 @@ Write = Callable[..., Path]
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("CT_small.dcm", "is DICOM, but no radiograph (CT Image Storage): CR, DX and secondary capture are read"),
+        (
+            "CT_small.dcm",
+            "is DICOM, but not a radiograph (CT Image Storage): only CR, DX and secondary capture are read",
+        ),
         ("test-SR.dcm", "no radiograph (Comprehensive SR Storage)"),
         ("rtplan.dcm", "no radiograph (RT Plan Storage)"),
         ("dicomdirtests/DICOMDIR", "is a DICOMDIR"),
         ("JPEG-lossy.dcm", "is a secondary capture of NM, not of a radiograph"),
-        ("SC_rgb_rle_32bit.dcm", "stores 32 of 32 bits a sample; 2 to 8 of 8 and 2 to 16 of 16 are read"),
+        ("SC_rgb_rle_32bit.dcm", "stores 32 of 32 bits per sample; 2 to 8 of 8 and 2 to 16 of 16 are read"),
     ],
 )
 def test_what_is_no_radiograph_is_told_what_it_is(name: str, says: str) -> None:

@@ -17,7 +17,9 @@ from tests.raster_files import ARM, Page, codes, encoded, refusal, tiff
 @pytest.mark.parametrize("compression", [34712, 50002, 34933])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_an_unknown_compression_of_a_tiff_is_refused(compression: int, kind: type[np.generic]) -> None:
-    assert "is a damaged TIFF, or of a kind that is not read" in refusal(tiff((ARM.astype(kind), {259: compression})))
+    assert "is a damaged TIFF, or of a kind that is not supported" in refusal(
+        tiff((ARM.astype(kind), {259: compression}))
+    )
 
 
 @pytest.mark.parametrize(("compression", "compress"), [(8, zlib.compress), (5, None)])

@@ -137,7 +137,7 @@ def test_weights_of_another_network_are_refused_with_the_names(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"no weights", "does not read as a file of weights"),
+        (b"no weights", "is not a file of weights"),
         ([torch.zeros(3)], "holds no weights"),
         ({"state_dict": {}, "epoch": 3}, "holds no weights"),
         (torch.nn.Conv2d(3, 4, 3), "objects besides weights.*state dict alone"),
