@@ -28,6 +28,7 @@ from web.settings import Settings
 __all__ = ["Server", "serve"]
 
 _QUEUE = 2048  # clients that the operating system lets wait
+_UNREAD = 128 << 10  # bytes of replies that the system keeps for a client that does not read; Linux doubles it
 _LONGEST_END = 30.0  # seconds for the requests at work and all threads to end
 _FILES = 4096  # files and connections that the process may have open, if the system allows it
 
@@ -136,6 +137,7 @@ def _listen(settings: Settings) -> socket.socket:
         listening = socket.socket(family, kind, protocol)  # asyncio needs `protocol` to send replies without delay
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)
             listening.bind(where)
             listening.listen(_QUEUE)
         except OSError:

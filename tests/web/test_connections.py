@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import socket
 import ssl
 import subprocess
@@ -78,6 +79,26 @@ def test_a_client_that_does_not_read_is_ended(
         assert httpx.get(f"{base}/healthz").status_code == 200
     assert "Traceback" not in caplog.text
     assert len([record for record in caplog.records if record.name.startswith(("mura", "uvicorn"))]) < 10
+
+
+def test_little_is_kept_for_a_client_that_does_not_read(serve: Serve, connections: list[socket.socket]) -> None:
+    """Otherwise the server answers hundreds of its requests before it waits, and has no time for others."""
+    base = serve(limits={"write": 20})
+    raw = connect(base, receive=2048)
+    connections.append(raw)
+    raw.sendall(b"GET /static/page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 700)
+    script = len(httpx.get(f"{base}/static/page.js").content)
+    before, answered = -1, 0
+    while answered != before:
+        time.sleep(0.5)
+        before, answered = answered, _answered(httpx.get(f"{base}/metrics").text)
+    assert 0 < answered * script < 2**20
+
+
+def _answered(metrics: str) -> int:
+    """How many requests for the page's own files were answered."""
+    counts = re.findall(r'^mura_search_requests_total\{.*"/static.* ([\d.]+)$', metrics, re.MULTILINE)
+    return int(sum(map(float, counts)))
 
 
 def test_a_client_that_reads_slowly_gets_everything(serve: Serve) -> None:
