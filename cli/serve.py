@@ -38,7 +38,7 @@ class ServerOptions:
         Path | None,
         Option(
             metavar="FILE",
-            help="Let holders of the token in this file change the index: file studies, correct labels, set them aside.",
+            help="The token in this file permits changes of the index: file studies, correct labels, set them aside.",
         ),
     ] = None
     allow_filing: Annotated[
