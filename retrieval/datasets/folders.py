@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from index.integrity import file_identity
 from retrieval.datasets.pseudonyms import normalised
 
 __all__ = ["PathFinder", "reading_order", "walk"]
@@ -15,9 +16,9 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
     Links are followed. A folder is entered once, and the folders above `folder` never, so no loop of links is.
     """
-    entered = {_key(parent) for parent in Path(os.path.realpath(folder)).parents}
+    entered = {file_identity(parent) for parent in Path(os.path.realpath(folder)).parents}
     for parent, folders, files in os.walk(folder, followlinks=True):
-        key = _key(Path(parent))
+        key = file_identity(Path(parent))
         if key is None or key in entered:
             folders.clear()
             continue
@@ -65,11 +66,3 @@ class PathFinder:
                 names.setdefault(normalised(path.name).casefold(), []).append(path.name)
             self._names[folder] = names
         return self._names[folder]
-
-
-def _key(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

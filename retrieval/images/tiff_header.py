@@ -3,7 +3,7 @@
 import struct
 
 from retrieval.images.image_header import Header, HeaderError
-from retrieval.images.tiff_directory import Directory, read_directory
+from retrieval.images.tiff_directory import Directory, first_offset, read_directory
 
 __all__ = ["read_tiff"]
 
@@ -79,8 +79,7 @@ def _samples_apart(page: Directory) -> tuple[int, bool]:
 
 def _pages(data: bytes) -> list[tuple[int, Directory]]:
     """The offsets and directories of a TIFF's pages, and of the pages within its reduced pages."""
-    big, order = data[2:4] in (b"+\0", b"\0+"), "<" if data[:2] == b"II" else ">"
-    (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    following = first_offset(data)
     pages: dict[int, Directory] = {}
     while following and following not in pages and len(pages) < _MOST_PAGES:
         start, page = following, read_directory(data, following)
