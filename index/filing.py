@@ -44,7 +44,10 @@ class FilingWriter(IndexWriter):
         note: str = "",
         extras: Extras | None = None,
     ) -> Filed:
-        """Add one study of n cases as `IndexWriter.add` does. Refuses a study that is indexed, and files that are."""
+        """Add one study of n cases as `IndexWriter.add` does. embeddings (n, D) of unit length.
+
+        Raises ChangeRefused if the study or one of the files is indexed already.
+        """
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         study = cases[0].study
         with self._change():
@@ -88,7 +91,10 @@ class FilingWriter(IndexWriter):
             return _keep(self._database, "set-aside", batch.cases, former=former, note=reason, content=content)
 
     def undo(self, generation: int | None = None) -> Filed:
-        """Undo a change that is not undone yet, by default the last one. Refuses one whose study was changed since."""
+        """Undo a change that is not undone yet, by default the last one.
+
+        Raises ChangeRefused for a change that cannot be undone, and if its study was changed since.
+        """
         with self._change():
             entries = self._database.filed()
             number = max(entries, default=0) if generation is None else generation

@@ -44,7 +44,7 @@ class Generation:
         """The generation of cases.sqlite, in a transaction.
 
         Where the vectors.faiss at `path` is missing or of another index, the search is exact over the vectors of
-        cases.sqlite. The next writer writes the file.
+        cases.sqlite. The next writer writes the file. Raises IndexDamaged if there is not one embedding for each case.
         """
         from index.vectors.faiss import FaissStore  # late: it takes longer to import than all the rest
 

@@ -206,7 +206,7 @@ class Searcher:
 
         This does not look for changes of the index; `refresh` does. notices: about the files of the views. encode: the
         seconds that reading and encoding took. measures: of the views, if they are not to be taken of their pixels;
-        none if they are unknown.
+        none if they are unknown. Raises RadiographError if the model's output is not a number.
         """
         started = time.perf_counter()
         if not usable(encoded).all():

@@ -188,7 +188,7 @@ class MilvusStore(Closing):
         ]
 
     def rows(self) -> NDArray[np.int64]:
-        """All rows held, sorted."""
+        """The numbers (N,) of all rows held, sorted."""
 
         def read() -> list[int]:
             pages = self._client.query_iterator(

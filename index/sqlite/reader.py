@@ -137,7 +137,7 @@ class CaseReader:
         return generation, [int(row) for _, rows in records if rows for row in rows.split(",")]
 
     def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
-        """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
+        """The rows (n,) whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
         wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
         records = self._sqlite.query_in(f'SELECT row FROM cases WHERE "{field}" IN {{}}', wanted)
         return np.fromiter((row for (row,) in records), dtype=np.int64, count=len(records))
@@ -293,7 +293,7 @@ class CaseReader:
         return np.array([row[0] for row in records], dtype=np.int64), vectors.astype(np.float32)
 
     def removed(self) -> NDArray[np.int64]:
-        """The rows of removed cases that vectors.faiss may still hold, sorted."""
+        """The rows (n,) of removed cases that vectors.faiss may still hold, sorted."""
         return np.array([row for (row,) in self._sqlite.query("SELECT row FROM removed ORDER BY row")], dtype=np.int64)
 
     def pending(self) -> list[int]:

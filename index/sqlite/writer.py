@@ -96,7 +96,7 @@ class CaseWriter(CaseReader):
         logits: NDArray[np.float32],
         extras: Extras | None = None,
     ) -> None:
-        """Append n cases as `add` does, without an entry in the history."""
+        """Append n cases with vectors (n, D) and logits (n,) as `add` does, without an entry in the history."""
         first = 1 + self.last()
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):

@@ -60,7 +60,8 @@ class VoteClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     ) -> Self:
         """Keep embeddings X (N, D) with labels y (N,), their patients `groups` (N,) and `studies` (N,).
 
-        By default each row is a study of a patient of its own.
+        By default each row is a study of a patient of its own. Raises ValueError for another number of studies or
+        groups than of rows, for k below 1, and for a temperature that is not positive.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -81,7 +82,7 @@ class VoteClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Cosine distances (Q, k) and rows (Q, k) of the nearest studies, the nearest first.
 
         groups (Q,): the patients of the queries, whose rows do not count. A query with fewer neighbours has distances
-        inf and rows -1.
+        inf and rows -1. Raises ValueError for groups if `fit` had none.
         """
         check_is_fitted(self)
         queries = _unit(validate_data(self, X, reset=False, dtype=np.float64))

@@ -37,7 +37,7 @@ _DIGITS = 3  # of a score or measure; an index stores measures with fewer digits
 
 
 def rounded(values: NDArray[np.floating]) -> Floats:
-    """Values as a reference has them, so that the last digits of those that are all alike do not tell them apart."""
+    """Values (n,) as a reference has them: rounded, so that last digits do not tell apart what is alike."""
     return np.asarray(np.round(np.asarray(values, np.float64), _DIGITS), np.float64)
 
 
@@ -69,7 +69,7 @@ class Reference:
     abnormal: Mapping[str, float]
 
     def with_classifier(self, probabilities: Floats, threshold: float) -> "Reference":
-        """The same with other probabilities of the classifier, called abnormal above the threshold."""
+        """The same with other probabilities (n,) of the classifier, called abnormal above the threshold."""
         share = round(float((probabilities > threshold).mean()), 5)
         return replace(
             self,

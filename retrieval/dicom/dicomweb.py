@@ -82,6 +82,7 @@ class WebArchive:
         """Write the study's CR, DX and secondary captures into the folder, as STUDY/SERIES/IMAGE.dcm, and list them.
 
         Files that exist are not fetched again. The list is empty if the archive has no radiograph of the study.
+        Raises ArchiveError if the archive does not answer, or sends a radiograph that is too large.
         """
         if not UID.fullmatch(study):
             raise ArchiveError(f"{study!r} is not a Study Instance UID, which has only digits and dots")

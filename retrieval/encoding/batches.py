@@ -221,12 +221,12 @@ def _without_blank(batch: Batch) -> Batch:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """A radiograph as JPEG, at most 160 pixels on the long side."""
+    """A radiograph, (H, W) or (H, W, 3) BGR, as JPEG, at most 160 pixels on the long side."""
     return small_jpeg(pixels, THUMBNAIL_SIDE)
 
 
 def small_jpeg(pixels: NDArray[np.uint8], side: int) -> bytes:
-    """A radiograph as JPEG, at most `side` pixels on the long side."""
+    """A radiograph, (H, W) or (H, W, 3) BGR, as JPEG, at most `side` pixels on the long side."""
     return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
 
 

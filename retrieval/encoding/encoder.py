@@ -117,7 +117,7 @@ class Encoder:
         return maps
 
     def views(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
-        """The feature maps of prepared pictures and, if the bundle says "mirror", of their mirror images."""
+        """The feature maps (B, C, h, w) of B prepared pictures; if the bundle says "mirror", of mirror images, too."""
         views = [self._all_maps(pictures)]
         if self.bundle.test_time == "mirror":
             views.append(self._all_maps([picture[:, ::-1] for picture in pictures]))
@@ -130,7 +130,7 @@ class Encoder:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def pool(self, views: Sequence[NDArray[np.float32]]) -> Encoded:
-        """Embeddings and logits from the result of `views`: averages over the views, embeddings of unit length."""
+        """Embeddings (B, D) and logits (B,) from the result of `views`: averages over the views, of unit length."""
         with np.errstate(all="ignore"):  # who uses the numbers looks whether they are finite
             pooled = [self.head.apply(maps) for maps in views]
         if len(pooled) == 1:
@@ -140,11 +140,11 @@ class Encoder:
         return Encoded(total / lengths, np.float32(0.5) * (pooled[0].logits + pooled[1].logits))
 
     def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """Embeddings and logits of prepared pictures; the caller chooses the batch size."""
+        """Embeddings (B, D) and logits (B,) of B prepared pictures; the caller chooses the batch size."""
         return self.pool(self.views(pictures))
 
     def measure(self, pixels: NDArray[np.uint8]) -> Measures:
-        """The plain measures of a radiograph as read, at the size that the encoder sees."""
+        """The plain measures of a radiograph, (H, W) or (H, W, 3) BGR, as read, at the size that the encoder sees."""
         return measure(pixels, self.bundle.preprocessing.size)
 
     def harmonised(self, encoded: Encoded, measures: Sequence[Measures]) -> Encoded:

@@ -128,10 +128,11 @@ def explain_similarity(
 
     The query's pixels with a case's embedding show the regions of the query; the case's pixels with the query's
     embedding show those of the case. Of two identical radiographs the similarity is at its maximum, so that without
-    noise the heatmap is empty except for rounding. See also `explain_class`.
+    noise the heatmap is empty except for rounding. See also `explain_class`. Raises ValueError for an embedding that
+    has another length or is not finite.
     """
     if neighbour.shape != (encoder.head.dimension,) or not np.isfinite(neighbour).all():
-        raise ValueError(f"other must be an embedding of {encoder.head.dimension} finite numbers")
+        raise ValueError(f"neighbour must be an embedding of {encoder.head.dimension} finite numbers")
 
     def score(head: Head, views: Sequence[Array]) -> tuple[Array, list[Array]]:
         total = np.sum([head.apply(maps).embeddings for maps in views], axis=0)  # (n, D), as Encoder averages them

@@ -160,7 +160,7 @@ def record_of(ds: Any, most_samples: int) -> DicomRecord:
 
 
 def require_radiograph(ds: Any) -> None:
-    """Raise DicomError, with what it is, for everything but CR, DX and secondary captures of them."""
+    """Raise NoRadiograph, with what it is, for everything but CR, DX and secondary captures of them."""
     kind, modality = text(ds, "SOPClassUID"), text(ds, "Modality").upper()
     if text(getattr(ds, "file_meta", {}), "MediaStorageSOPClassUID") == _DICOMDIR:
         raise NoRadiograph("is a DICOMDIR, a list of other files; name one of them, or index its folder", "DICOMDIR")

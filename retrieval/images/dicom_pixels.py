@@ -292,7 +292,7 @@ def _padded(table: NDArray[np.uint8], stored: NDArray[Any]) -> NDArray[np.uint8]
 
 
 def squared(picture: NDArray[Any], ds: Any, most_pixels: int) -> NDArray[Any]:
-    """The picture with square pixels: the axis whose pixels lie farther apart is stretched.
+    """The picture (H, W) or (H, W, 3) with square pixels: the axis whose pixels lie farther apart is stretched.
 
     Where that gives more than `most_pixels`, the other axis is shrunk.
     """

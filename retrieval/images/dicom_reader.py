@@ -195,7 +195,7 @@ def _without_padding(
 
 
 def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> tuple[GreyValues, NDArray[np.uint8]]:
-    """The values of one frame, counted from 1, with all their bits, and what `read_picture` makes of it.
+    """The values (H, W) of one frame, counted from 1, with all their bits, and what `read_picture` makes of it.
 
     Raises DicomError as `read_picture` does.
     """

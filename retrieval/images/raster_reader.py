@@ -74,7 +74,7 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
 
 
 def read_raster_values(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArray[Any], bool]:
-    """The values in a file's bytes with all their bits, upright, and whether the least value is white.
+    """The values (H, W) in a file's bytes with all their bits, upright, and whether the least value is white.
 
     Of 8 bits they are `read_raster`'s. Raises RasterError.
     """

@@ -37,7 +37,7 @@ _FEWEST_CROSSINGS, _ALIKE = 0.001, 0.05  # of all neighbours; of the range of th
 
 
 def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
-    """The values among the bits that are stored, as the header says or, where that cannot be, as the values say.
+    """The values (H, W) among the bits that are stored, as the header says or, where that cannot be, as the values say.
 
     Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not. Values have no
     sign if they are much smoother without it, and have one if neighbours jump from one end of the range to the other.
@@ -128,7 +128,7 @@ def _some_rows(stored: NDArray[Any], most: int = _ROWS_COMPARED) -> NDArray[np.i
 
 
 def byte_swapped(stored: NDArray[Any]) -> bool:
-    """Whether the two bytes of each value are stored in the wrong order.
+    """Whether the two bytes of each value (H, W) are stored in the wrong order.
 
     Then neighbours are much more alike, beside the range of all values, with the bytes in the other order.
     """
@@ -147,7 +147,7 @@ def _unlikeness(stored: NDArray[Any]) -> float:
 
 
 def zeros_at_the_end(stored: NDArray[Any]) -> float:
-    """The share of an uncompressed picture that is filled with zeros since its file was not copied whole; else 0.
+    """The share of an uncompressed picture (H, W) that is filled with zeros as its file was not copied whole; else 0.
 
     Such zeros begin in the middle of a row, below pixels that are not zero.
     """
@@ -163,7 +163,7 @@ def zeros_at_the_end(stored: NDArray[Any]) -> float:
 
 
 def exchanged(stored: NDArray[Any]) -> bool:
-    """Whether a picture's header has Rows and Columns exchanged, so that it is sheared.
+    """Whether the header of a picture (H, W) has Rows and Columns exchanged, so that it is sheared.
 
     Then a pixel is much more like the one that is as many pixels on as the picture has rows than like the one below.
     Multiples of that distance, up to a row, are looked at as well: in a picture that only changes from row to row, one
@@ -226,7 +226,7 @@ def _difference(flat: NDArray[Any], distance: int) -> float:
 
 
 def padded_beyond(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> NDArray[np.bool_] | None:
-    """Which pixels are padding, if its value needs more bits than are stored; None if not, or if there are none."""
+    """Which pixels (H, W) are padding, if its value needs more bits than are stored; None if there are none."""
     order = "<" if ds.original_encoding[1] else ">"
     ends = [sample(ds, keyword, order, layout.signed) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     values = np.array([end for end in ends if end is not None])

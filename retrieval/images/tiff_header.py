@@ -11,7 +11,10 @@ _MOST_PAGES = 100
 
 
 def read_tiff(kind: str, data: bytes) -> Header:
-    """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330."""
+    """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330.
+
+    Raises HeaderError for a file without pages, and for samples that are not supported.
+    """
     pages = _pages(data)
     whole = [start for start, page in pages if not _reduced(page, pages)]
     start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])

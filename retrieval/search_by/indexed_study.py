@@ -102,7 +102,7 @@ def search_indexed(
 
 
 def case_pixels(case: Case) -> NDArray[np.uint8]:
-    """The radiograph of an indexed case, from its file. Raises HeatmapError if it cannot be read."""
+    """The radiograph, (H, W) or (H, W, 3) BGR, of an indexed case, from its file. Raises HeatmapError."""
     if not case.path:
         raise HeatmapError(
             f"the index stores no path of {case.case}, so its heatmap cannot be drawn; ask about the file itself"
@@ -114,7 +114,7 @@ def case_pixels(case: Case) -> NDArray[np.uint8]:
 
 
 def pictures_of(study: IndexedStudy) -> list[NDArray[np.uint8]]:
-    """The study's radiographs, each from its file, or as the small picture in the index if that cannot be read."""
+    """The study's radiographs, (H, W) or (H, W, 3) BGR, each from its file, or as the index's small picture of it."""
     pictures = []
     for case, view in zip(study.cases, study.views, strict=True):
         try:

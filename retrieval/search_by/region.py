@@ -128,7 +128,10 @@ def encode_regions(encoder: Encoder, pixels: NDArray[np.uint8], boxes: Sequence[
 
 
 def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8]) -> list[Box]:
-    """Squares around the COUNT positions of strongest attention, the strongest first; fewer of a small picture."""
+    """Squares around the COUNT positions of strongest attention in a radiograph (H, W) or (H, W, 3), strongest first.
+
+    A small picture has fewer.
+    """
     H, W = pixels.shape[:2]
     suspicion = encoder.head.apply(encoder.views([encoder.prepare(pixels)])[0]).suspicion[0]
     size, (h, w) = encoder.bundle.preprocessing.size, suspicion.shape

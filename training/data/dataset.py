@@ -69,7 +69,7 @@ class TrainingSet:
         )
 
     def rows(self, taken: NDArray[np.int64]) -> "TrainingSet":
-        """Only these rows, in this order, without a copy of the pictures."""
+        """Only the rows `taken` (n,), in this order, without a copy of the pictures."""
         return TrainingSet(
             tuple(self.cases[i] for i in taken),
             self.known[taken],

@@ -31,7 +31,10 @@ MOST_SELECTED = 2000  # studies of one selection
 
 
 def from_index(name: str, *, files: bool) -> Callable[[Searcher], Study]:
-    """Makes the query of an indexed study. files: whether its radiographs are read, for heatmaps."""
+    """Makes the query of an indexed study. files: whether its radiographs are read, for heatmaps.
+
+    The query raises Refused with 404 if the index has no such study.
+    """
 
     def make(searcher: Searcher) -> Study:
         try:
@@ -54,6 +57,7 @@ def from_selection(names: Sequence[str], *, mean: bool, most: int) -> Callable[[
     """Makes one query of several indexed studies: the mean of their embeddings, or a view each, of at most `most`.
 
     All their patients are left out. The picture of a mean is that of the study nearest to it.
+    Raises Refused for too many studies; the query raises it for one that is not indexed.
     """
     if not 0 < len(names) <= (MOST_SELECTED if mean else most):
         raise Refused(422, f"select 1 to {MOST_SELECTED if mean else most} studies")

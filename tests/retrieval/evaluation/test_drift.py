@@ -106,7 +106,7 @@ def test_measures_are_compared_beside_scores() -> None:
     assert drift is not None
     assert len(drift.comparisons) == 3 + len(MEASURES)
     assert drift.parted == (MEASURES[0],)
-    assert f"It shows in: {MEASURES[0]} (PSI " in drift.sentence
+    assert f"They differ in: {MEASURES[0]} (PSI " in drift.sentence
 
 
 def test_few_studies_conclude_nothing() -> None:

@@ -145,4 +145,4 @@ def test_grey_with_alpha_in_a_tiff(kind: type[np.unsignedinteger], apart: bool) 
         found = decode_radiograph(data).pixels
         expected = decode_radiograph(tiff((want, {}))).pixels
         np.testing.assert_array_equal(found if found.ndim == 2 else found[..., 0], expected)
-    assert "two samples a pixel" in refusal(tiff((opaque, {262: 1})))  # a second sample that nobody explains
+    assert "two samples per pixel" in refusal(tiff((opaque, {262: 1})))  # a second sample that nobody explains

@@ -122,7 +122,7 @@ def test_a_filing_token_alone_leaves_asking_open(serve: Serve) -> None:
     [
         ({"filing_token": "short"}, "the filing token has 5 characters"),
         ({"token": TOKEN, "filing_token": TOKEN}, "take another one"),
-        ({"host": "0.0.0.0", "token": TOKEN, "allow_filing": True}, "for this machine alone"),
+        ({"host": "0.0.0.0", "token": TOKEN, "allow_filing": True}, "only for this machine"),
     ],
 )
 def test_unsafe_settings(settings: dict[str, Any], words: str) -> None:
