@@ -123,10 +123,12 @@ def classifier_figure(predictions: Sequence[Prediction], metric: str) -> float:
 
 
 def auroc_by_fold(runs: Runs, fold: Mapping[str, int]) -> Iterator[Row]:
-    numbers = sorted({fold[one.study] for predictions in runs.values() for one in predictions})
+    numbers = sorted({fold[prediction.study] for predictions in runs.values() for prediction in predictions})
     for run, predictions in runs.items():
         for number in numbers:
-            value = classifier_figure([one for one in predictions if fold[one.study] == number], "auroc")
+            value = classifier_figure(
+                [prediction for prediction in predictions if fold[prediction.study] == number], "auroc"
+            )
             yield run, "", f"fold {number + 1}", "classifier", "auroc", Estimate(value, None, None)
 
 
@@ -178,16 +180,24 @@ def main() -> None:
         copies = read_copies(options.copies)
     else:
         copies = find_near_duplicates([replace(c, case=Path(c.path).name) for c in cases], Encoder.open(BUNDLED))
-    ties = find_ties(cases, [(one, two) for one, two, *_ in copies], options.folds)
+    ties = find_ties(cases, [(first_file, second_file) for first_file, second_file, *_ in copies], options.folds)
     linked = {
-        name: [replace(one, patient=ties.owner[one.study]) for one in predictions]
+        name: [replace(prediction, patient=ties.owner[prediction.study]) for prediction in predictions]
         for source in options.runs
         for name, predictions in read_runs(source)
     }
     if not linked:
         parser.error(f"no predictions in {', '.join(map(str, options.runs))}")
     runs = dict(sorted(linked.items(), key=lambda run: classifier_figure(run[1], "kappa")))
-    if len({frozenset((one.study, one.label) for one in predictions) for predictions in runs.values()}) > 1:
+    if (
+        len(
+            {
+                frozenset((prediction.study, prediction.label) for prediction in predictions)
+                for predictions in runs.values()
+            }
+        )
+        > 1
+    ):
         parser.error("the runs predict different studies, so they cannot be compared")
     first = next(iter(runs.values()))
     studies_of_all = frozenset(prediction.study for prediction in first)

@@ -316,7 +316,7 @@ def in_folds(data: Path, index: Path, other: Path | None, *, folds: int, stride:
         paths = {case.case: case.path for case in read_collection(data).cases}
         cases = [case for case in searcher.index.cases() if case.case in paths]
         stored = [unpacked(data) for data in searcher.index.extra(TABLE)]
-        known = np.array([astuple(own) if own else [np.nan] * len(MEASURES) for own in stored])
+        known = np.array([astuple(measures) if measures else [np.nan] * len(MEASURES) for measures in stored])
         if np.isnan(known).any():  # an index of an earlier version
             known = measure_rows([measure(read_radiograph(Path(paths[case.case])).pixels, size) for case in cases])
         print("\n| | flagged | share | reasons |\n|---|---|---|---|")

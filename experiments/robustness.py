@@ -125,7 +125,9 @@ def print_differences(first: dict[Key, list[StudyPrediction]], second: dict[Key,
     for _ in range(ROUNDS):
         drawn = random.choice(names, len(names))
         rounds.append(np.concatenate([np.flatnonzero(patients == name) for name in drawn]))
-    figures = np.array([[_figures([own[row] for row in rows]) for own in order] for rows in rounds])
+    figures = np.array(
+        [[_figures([study_predictions[row] for row in rows]) for study_predictions in order] for rows in rounds]
+    )
     half = len(order) // 2
     gains = figures[:, half:] - figures[:, :half]  # (rounds, conditions, 5)
     for words, gain in (("as they are", gains[:, 0]), ("mean of the changes", gains[:, 1:].mean(1))):

@@ -232,7 +232,7 @@ class DriftMonitor:
     def __init__(self) -> None:
         self.drift: Drift | None = None
         self._latest: deque[Scored] = deque(maxlen=_WINDOW)
-        self._told: tuple[str, ...] = ()
+        self._reported: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._count = 0
 
@@ -245,5 +245,5 @@ class DriftMonitor:
                 return ""
             self.drift = drift_between(reference, list(self._latest))
             parted = self.drift.parted if self.drift else ()
-            before, self._told = self._told, parted
+            before, self._reported = self._reported, parted
             return self.drift.sentence if self.drift and set(parted) - set(before) else ""

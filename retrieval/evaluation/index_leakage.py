@@ -80,19 +80,19 @@ class _Thumbnails:
     """The thumbnails of the evaluated radiographs, then the index's. These may be many, so they are read on demand."""
 
     def __init__(self, asked: Sequence[bytes], index: IndexReader, indexed: Sequence[Case]) -> None:
-        self._own = asked
+        self._asked = asked
         self._index = index
         self._indexed = indexed
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._own
+        yield from self._asked
         for batch in self._index.batches():
             yield from batch.thumbnails
 
     def __getitem__(self, row: int, /) -> bytes:
-        if row < len(self._own):
-            return self._own[row]
-        return self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""  # b"": the case was removed
+        if row < len(self._asked):
+            return self._asked[row]
+        return self._index.thumbnail(self._indexed[row - len(self._asked)].case) or b""  # b"": the case was removed
 
 
 def _plain(pair: NearDuplicate) -> dict[str, object]:

@@ -104,7 +104,7 @@ def _draw_neighbours(tissue: Tissue, finger: Finger, pose: Pose, rng: RandomStre
             yaw=(spread * 0.5, pose.yaw[1] + spread * 0.5, *pose.yaw[2:]),
             origin=(back, away),
         )
-        edge = finger.which == (0 if sign > 0 else 3)
+        edge = finger.digit == (0 if sign > 0 else 3)
         if there and not edge:
             draw_finger(tissue, neighbour, beside)
 

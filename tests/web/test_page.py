@@ -156,7 +156,7 @@ def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Squar
     ranked(page)
     expect(page.locator(".list tbody tr")).to_have_count(2)
     expect(page.locator(".list tbody tr").first).to_contain_text("bright")
-    expect(page.get_by_text("bad.png is no image")).to_be_visible()
+    expect(page.get_by_text("bad.png is not an image")).to_be_visible()
     if scripts:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         until(lambda: page.evaluate("document.querySelector('.list img').naturalWidth") == 32)

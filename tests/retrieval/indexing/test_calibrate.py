@@ -134,7 +134,7 @@ def test_an_interrupted_calibration_goes_on(index: Path, squares: Squares) -> No
         if done >= 32:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="32 of 60 radiographs are done; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="32 of 60 radiographs are done; the same command continues"):
         calibrate_index(local, index, progress=interrupt)
     report = calibrate_index(local, index)
     assert report.resumed == 32
