@@ -84,7 +84,7 @@ class View:
     """A radiograph that was read. `digest` is "" for pixels without a file.
 
     `patients` are the names by which an index may know its patient; they are looked up there and never shown. `dicom`
-    is true if a DICOM header named the patient. `study` tells studies apart, and is never shown; "" if it is unknown.
+    is true if a DICOM header named the patient. `study` distinguishes studies, and is never shown; "" if it is unknown.
     `original` is kept by a server whose viewer needs more than the pixels' 8 bits.
     `case` is the indexed case that the view itself is, "" for others.
     """

@@ -365,7 +365,7 @@ def answering_node(
 ) -> Node:
     """A node, not started yet, that answers each study and sends the results to a node, a DICOMweb server or a folder.
 
-    `follow` gets each answer; what it says, if anything, is told.
+    `follow` gets each answer; what it returns, if anything, is reported.
 
     It works in threads of its own, so it can run beside a server, but then needs a searcher of its own. Raises
     ValueError without a destination.

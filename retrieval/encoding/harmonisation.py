@@ -1,9 +1,9 @@
 """Takes back what other processing of a radiograph does to the classifier's logit.
 
 A radiograph that is softer, sharper or noisier than those that a model was trained on lies elsewhere among the
-embeddings, and its scores rise or fall with that. By how much can be told from plain measures of the radiograph, as
-batch effects are told from covariates (Johnson et al. 2007, ComBat; in images Fortin et al. 2017). With M measures x,
-in standard deviations of the training radiographs, and the range l to u that these mostly have:
+embeddings, and its scores rise or fall with that. Plain measures of the radiograph estimate by how much, as covariates
+estimate batch effects (Johnson et al. 2007, ComBat; in images Fortin et al. 2017). With M measures x, in standard
+deviations of the training radiographs, and the range l to u that these mostly have:
 
     h = min(8, [max(0, l - x), max(0, x - u)])        (2M,)
     e' = (e - h W) / |e - h W|                        (D,)

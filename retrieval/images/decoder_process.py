@@ -1,4 +1,4 @@
-"""Radiographs decoded in processes of their own, for servers that read files of strangers.
+"""Radiographs decoded in processes of their own, for servers that read untrusted files.
 
 A decoder may take very long, hold the interpreter's lock or crash. Here that costs its process: it is ended at a time
 limit, and the file is refused.

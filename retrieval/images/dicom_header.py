@@ -254,7 +254,7 @@ def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
 
 
 def _surplus(ds: Any, layout: DicomLayout) -> bytes:
-    """The bytes of uncompressed pixels beyond those that the header tells of."""
+    """The bytes of uncompressed pixels beyond those that the header declares."""
     if ds["PixelData"].is_undefined_length:
         return b""
     samples = 2 if layout.photometric == "YBR_FULL_422" else layout.samples

@@ -1,7 +1,7 @@
 """How a DICOM picture's values are really stored, where that and its header contradict each other.
 
 Neighbours in a radiograph are alike. So which bits belong to the values, the order of their bytes and the length of a
-row are told by which of the possible readings makes neighbours most alike.
+row are chosen by which of the possible readings makes neighbours most alike.
 """
 
 from dataclasses import replace
@@ -168,7 +168,7 @@ def exchanged(stored: NDArray[Any]) -> bool:
     Then a pixel is much more like the one that is as many pixels on as the picture has rows than like the one below.
     Multiples of that distance, up to a row, are looked at as well: in a picture that only changes from row to row, one
     of them reaches at least half into the next row, so it is never called exchanged. If the longer side is about a
-    multiple of the shorter, nothing tells.
+    multiple of the shorter, this cannot be seen.
     """
     rows, columns = stored.shape[:2]
     if rows == columns:
@@ -181,7 +181,7 @@ def exchanged(stored: NDArray[Any]) -> bool:
 def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
     """Whether the samples of an uncompressed picture (H, W, 3) lie in planes.
 
-    `planar` is what its header says, and counts where nothing else tells, as in a tiny picture. `luminance` says that
+    `planar` is what its header says, and counts where nothing else decides, as in a tiny picture. `luminance` says that
     the first sample of a pixel is unlike the others, so that neighbours are alike in planes alone. Otherwise, in
     planes, a sample is more like the one that comes a row of pixels later than the one after three rows. That is also
     so where a picture changes from row to row alone, so most samples must be more like those a plane later than their

@@ -76,7 +76,7 @@ class PictureCache:
         return Prepared(picture, height, width, np.frombuffer(hashed, np.uint8))
 
     def write(self, digest: str, prepared: Prepared) -> None:
-        """Keep a picture. Not synced: the checksum tells what a power failure has damaged. Raises OSError."""
+        """Keep a picture. Not synced: the checksum shows what a power failure has damaged. Raises OSError."""
         about = prepared.height, prepared.width, prepared.picture.shape[2], prepared.hash.tobytes()
         body = _HEADER.pack(*about) + prepared.picture.tobytes()
         file = self._file(digest)
