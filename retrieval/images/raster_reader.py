@@ -12,6 +12,7 @@ from retrieval.images.colours import one_channel, strongly_coloured
 from retrieval.images.decoder_messages import messages_of_opencv, messages_of_this_thread
 from retrieval.images.grey_range import all_values, count_values, look_up, robust_range
 from retrieval.images.image_header import Header, HeaderError
+from retrieval.images.jpeg_damage import is_damaged
 from retrieval.images.raster_headers import read_header
 from retrieval.images.stored_values import byte_swapped, exchanged, lacks_sign, zeros_at_the_end
 from retrieval.images.tiff_directory import paired_samples, single_plane
@@ -61,7 +62,8 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
         notices.append(Notice(Code.SURPLUS_DATA))
     if header.cut or (b"premature end" in messages and _ran_out(header, stored)):
         notices.append(_without_missing_rows(stored))
-    if not header.cut and b"Corrupt JPEG data" in messages.replace(b"Corrupt JPEG data: bad ICC", b""):
+    corrupt = b"Corrupt JPEG data" in messages.replace(b"Corrupt JPEG data: bad ICC", b"")
+    if not header.cut and (corrupt or (header.kind == "JPEG" and is_damaged(stored, header.data))):
         notices.append(Notice(Code.DAMAGED))
     if header.pictures:
         notices.append(Notice(Code.SEVERAL_PICTURES, detail={"kind": header.pictures}))
