@@ -28,15 +28,15 @@ class Plain(nn.Module):
         return output.embeddings, output.logits
 
 
-def make_both(folder: Path, how: Preprocessing) -> tuple[Bundle, Plain]:
+def make_both(folder: Path, preprocessing: Preprocessing) -> tuple[Bundle, Plain]:
     """A network with ImageNet's weights and a seeded head: the bundle in FOLDER/model, and the torch module."""
     torch.manual_seed(0)
     backbone, channels = load_backbone(BACKBONE, "imagenet")
     model = Siamese(backbone, channels, 128, 64).eval()
     bundle = folder / "model"
     bundle.mkdir()
-    export_encoder(model, how.size, bundle / "encoder.onnx")
+    export_encoder(model, preprocessing.size, bundle / "encoder.onnx")
     model.head.export().save(bundle / "head.safetensors")
     about = {"name": "benchmark", "backbone": BACKBONE, "dimension": 128, "provenance": {}}
-    write_bundle(bundle, about=about, preprocessing=how, rules=None, seen=[])
+    write_bundle(bundle, about=about, preprocessing=preprocessing, rules=None, seen=[])
     return Bundle.open(bundle), Plain(model).eval()

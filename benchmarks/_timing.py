@@ -44,10 +44,10 @@ def alternate(runs: int, *actions: Callable[[], float], warm_up: int = 1) -> tup
     """Call the actions in turn, A B A B ..., so that a disturbance hits all; gives the figures that each returns."""
     samples: tuple[list[float], ...] = tuple([] for _ in actions)
     for run in range(warm_up + runs):
-        for own, action in zip(samples, actions, strict=True):
+        for values, action in zip(samples, actions, strict=True):
             figure = action()
             if run >= warm_up:
-                own.append(figure)
+                values.append(figure)
     return samples
 
 
@@ -58,20 +58,20 @@ def show(name: str, samples: Sequence[float], unit: str) -> None:
     print(f"{name}: median {median(samples):.4g} {unit} (min {min(samples):.4g}, max {max(samples):.4g}; {raw})")
 
 
-def ratio(what: str, samples: Sequence[float], reference: Sequence[float], *, lower_is_better: bool = False) -> float:
+def ratio(name: str, samples: Sequence[float], reference: Sequence[float], *, lower_is_better: bool = False) -> float:
     """Print, keep and give the median of the pairwise ratios samples / reference."""
     pairs = [a / b for a, b in zip(samples, reference, strict=True)]
-    RESULTS["ratios"][what] = {
+    RESULTS["ratios"][name] = {
         "median": median(pairs), "low": min(pairs), "high": max(pairs), "lower_is_better": lower_is_better,
     }  # fmt: skip
-    print(f"{what}: {median(pairs):.3g} (pairwise {min(pairs):.3g} to {max(pairs):.3g})")
+    print(f"{name}: {median(pairs):.3g} (pairwise {min(pairs):.3g} to {max(pairs):.3g})")
     return median(pairs)
 
 
-def check(what: str, holds: bool) -> None:
+def check(promise: str, holds: bool) -> None:
     """Print and keep whether something holds that must."""
-    RESULTS["checks"][what] = holds
-    print(f"{what}: {'yes' if holds else 'NO'}")
+    RESULTS["checks"][promise] = holds
+    print(f"{promise}: {'yes' if holds else 'NO'}")
 
 
 def note(text: str) -> None:

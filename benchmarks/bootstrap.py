@@ -59,13 +59,13 @@ def loop(readings: list[StudyPrediction], rounds: int) -> None:
         members.setdefault(reading.patient, []).append(row)
     names = list(members)
     rng = np.random.default_rng(0)
-    found = []
+    estimates = []
     for _ in range(rounds):
         rows = [row for name in rng.integers(len(names), size=len(names)) for row in members[names[name]]]
         for scores in readers:
             kappa = cohen_kappa_score(labels[rows], scores[rows] > THRESHOLD)
-            found.append((kappa, roc_auc_score(labels[rows], scores[rows])))
-    np.quantile(found, (0.025, 0.975), axis=0)
+            estimates.append((kappa, roc_auc_score(labels[rows], scores[rows])))
+    np.quantile(estimates, (0.025, 0.975), axis=0)
 
 
 def main() -> None:

@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._timing import machine, ratio, show
-from retrieval.csv_format import table
 from retrieval.datasets.collection import read_collection
 from retrieval.encoding.batches import PREVIEW_SIDE, small_jpeg, thumbnail
 from retrieval.encoding.bundle import BUNDLED
 from retrieval.encoding.encoder import Encoder
+from retrieval.formats.csv_format import table
 from retrieval.images.radiograph import decode_radiograph
 from retrieval.indexing.build import build_index
 from retrieval.synthetic.dataset import draw_study
@@ -85,7 +85,7 @@ def built(folder: Path) -> dict[str, Any]:
     collection = read_collection(folder)
     encoder = Encoder.open(BUNDLED)
     data = [Path(case.path).read_bytes() for case in collection.cases[:PROFILED]]
-    pictures = [encoder.prepare(decode_radiograph(own).pixels) for own in data[:BATCH]]
+    pictures = [encoder.prepare(decode_radiograph(content).pixels) for content in data[:BATCH]]
     pictures = (pictures * BATCH)[:BATCH]
     before = encoder_rate(encoder, pictures)
     started = time.perf_counter()
@@ -110,7 +110,7 @@ def encoder_rate(encoder: Encoder, pictures: list[NDArray[np.uint8]]) -> float:
 
 def profile(encoder: Encoder, data: list[bytes]) -> Mapping[str, float]:
     """Milliseconds of the processor that each part takes of a radiograph."""
-    radiographs = [decode_radiograph(own).pixels for own in data]
+    radiographs = [decode_radiograph(content).pixels for content in data]
     pictures = [encoder.prepare(pixels) for pixels in radiographs]
 
     def spent(action: Callable[[], object]) -> float:
@@ -119,7 +119,7 @@ def profile(encoder: Encoder, data: list[bytes]) -> Mapping[str, float]:
         return 1000 * (time.process_time() - started) / len(data)
 
     return {
-        "decoded and checked": spent(lambda: [decode_radiograph(own) for own in data]),
+        "decoded and checked": spent(lambda: [decode_radiograph(content) for content in data]),
         "prepared (CLAHE, letterbox)": spent(lambda: [encoder.prepare(pixels) for pixels in radiographs]),
         "measured": spent(lambda: [encoder.measure(pixels) for pixels in radiographs]),
         "thumbnail and preview": spent(
@@ -145,16 +145,16 @@ def main() -> None:
             folder = Path(temporary) / "data"
             drawn.write(folder)
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                found = pool.submit(built, folder).result()
+                measured = pool.submit(built, folder).result()
         print(f"\n{drawn.name}")
-        rate = drawn.count / found["seconds"]
-        show(f"{drawn.name}: build", [found["seconds"]], "s")
+        rate = drawn.count / measured["seconds"]
+        show(f"{drawn.name}: build", [measured["seconds"]], "s")
         show(f"{drawn.name}: build, by second", [rate], "radiographs/s")
-        show(f"{drawn.name}: the encoder alone, of prepared pictures", found["encoder"], "radiographs/s")
-        show(f"{drawn.name}: peak memory", [found["memory"]], "MiB")
-        for part, milliseconds in found["parts"].items():
+        show(f"{drawn.name}: the encoder alone, of prepared pictures", measured["encoder"], "radiographs/s")
+        show(f"{drawn.name}: peak memory", [measured["memory"]], "MiB")
+        for part, milliseconds in measured["parts"].items():
             show(f"{drawn.name}: {part}", [milliseconds], "ms of the processor a radiograph")
-        ratio(f"{drawn.name}: build / encoder alone", [rate, rate], found["encoder"])
+        ratio(f"{drawn.name}: build / encoder alone", [rate, rate], measured["encoder"])
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ from retrieval.synthetic.dataset import draw_study
 
 def prepare(folder: Path, cases: int) -> Path:
     """An index of `cases` random embeddings around a hundred centres, and the same data for the plain script."""
-    how = Preprocessing(size=448)
-    bundle, plain = make_both(folder, how)
+    preprocessing = Preprocessing(size=448)
+    bundle, plain = make_both(folder, preprocessing)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(plain, torch.zeros(1, 3, how.size, how.size))  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(plain, torch.zeros(1, 3, preprocessing.size, preprocessing.size))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(folder / "network.pt"))
     phantoms = draw_study(0, 1, abnormal=True)
     query = folder / "query.png"

@@ -17,7 +17,7 @@ from typing import Any
 def ratios(file: Path) -> Mapping[tuple[str, str], Mapping[str, Any]]:
     """The ratios of a file by benchmark and name."""
     content = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
-    return {(name, what): found for name, own in content.items() for what, found in own["ratios"].items()}
+    return {(name, what): ratio for name, benchmark in content.items() for what, ratio in benchmark["ratios"].items()}
 
 
 def compared(
@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("baseline", type=Path)
     parser.add_argument("new", type=Path)
     given = parser.parse_args()
-    found = list(compared(ratios(given.baseline), ratios(given.new)))
-    if not found:
+    comparisons = list(compared(ratios(given.baseline), ratios(given.new)))
+    if not comparisons:
         sys.exit("the two files have no ratio in common")
-    print("\n".join(line for _, line in found))
-    sys.exit(int(any(verdict == "worse" for verdict, _ in found)))
+    print("\n".join(line for _, line in comparisons))
+    sys.exit(int(any(verdict == "worse" for verdict, _ in comparisons)))
 
 
 if __name__ == "__main__":

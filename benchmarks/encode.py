@@ -29,24 +29,24 @@ from retrieval.synthetic.dataset import draw_study
 BATCH = 16
 
 
-def with_torch(files: Sequence[Path], network: Plain, how: Preprocessing) -> NDArray[np.float32]:
+def with_torch(files: Sequence[Path], network: Plain, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """As most scripts do it: file after file through OpenCV, batches through the network in eager mode.
 
     The preparation is ours, since rounding in another way back from LAB would show in the embeddings.
     """
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (how.mean, how.std))
-    found = []
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    batches = []
     for start in range(0, len(files), BATCH):
         pictures = []
         for file in files[start : start + BATCH]:
             image = cv2.imread(str(file), cv2.IMREAD_COLOR)
             assert image is not None
-            picture = preprocess(np.asarray(image, np.uint8), how)
+            picture = preprocess(np.asarray(image, np.uint8), preprocessing)
             pictures.append(torch.from_numpy(picture).permute(2, 0, 1))
         with torch.inference_mode():
             embeddings, _ = network((torch.stack(pictures).float() / 255 - mean) / std)
-        found.append(embeddings.numpy())
-    return np.concatenate(found)
+        batches.append(embeddings.numpy())
+    return np.concatenate(batches)
 
 
 def ours(files: Sequence[Path], encoder: Encoder) -> NDArray[np.float32]:
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     machine("onnxruntime", "torch", "opencv-python-headless")
-    how = Preprocessing(size=448)
+    preprocessing = Preprocessing(size=448)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if options.folder:
@@ -71,16 +71,16 @@ def main() -> None:
             for study in range(options.images):
                 files.append(folder / f"{study:04}.png")
                 cv2.imwrite(str(files[-1]), draw_study(0, study, abnormal=study % 2 == 1)[0].pixels)
-        bundle, network = make_both(folder, how)
+        bundle, network = make_both(folder, preprocessing)
         encoder = Encoder(bundle)
-        ours_found, torch_found = ours(files, encoder), with_torch(files, network, how)
+        ours_found, torch_found = ours(files, encoder), with_torch(files, network, preprocessing)
         cosine = (ours_found * torch_found).sum(1)
         print(f"{len(files)} radiographs; cosine of both: median {np.median(cosine):.6f}, lowest {cosine.min():.6f}")
         assert np.median(cosine) > 0.9999, "the two sides do not encode alike"
 
         def rate(action: str) -> float:
             started = time.perf_counter()
-            ours(files, encoder) if action == "ours" else with_torch(files, network, how)
+            ours(files, encoder) if action == "ours" else with_torch(files, network, preprocessing)
             return len(files) / (time.perf_counter() - started)
 
         samples, reference = alternate(options.runs, lambda: rate("ours"), lambda: rate("torch"))

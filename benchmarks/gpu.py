@@ -98,9 +98,9 @@ def search_on_gpu(call: Call) -> None:
         answered = 0
 
         def _gpu_search(self, queries: Any, count: int) -> Any:
-            found = super()._gpu_search(queries, count)
-            self.answered += found is not None
-            return found
+            result = super()._gpu_search(queries, count)
+            self.answered += result is not None
+            return result
 
     class OnCpu(FaissStore):
         def _gpu_search(self, queries: Any, count: int) -> Any:
@@ -252,10 +252,10 @@ def train_folds(call: Call) -> None:
     show("all folds", [time.monotonic() - started], "s")
     figures: dict[str, list[float]] = {}
     for seed in call.sizes.seeds:
-        own = [out for (of, _), (out, _, failure) in done.items() if of == seed and not failure]
-        if len(own) < call.sizes.folds:
+        finished = [out for (fold_seed, _), (out, _, failure) in done.items() if fold_seed == seed and not failure]
+        if len(finished) < call.sizes.folds:
             continue
-        predictions = [row for out in own for row in read_predictions(out / "runs" / "bundled" / "calls.csv")]
+        predictions = [row for out in finished for row in read_predictions(out / "runs" / "bundled" / "calls.csv")]
         labels = np.array([row.label for row in predictions])
         for reader, predictor in predictors_of(predictions).items():
             measured = measure(labels, predictor)
@@ -277,8 +277,8 @@ def train_fold(call: Call, seed: int, fold: int) -> None:
     learned, judged = divided(collection, call.sizes.folds)[fold]
     recipe = recipe_of(call.sizes, collection, seed)
     grid = Grid(title="The bundled recipe", part=recipe.part, runs=(Run(name="bundled", recipe=recipe),))
-    own = replace(collection, cases=(*learned.cases, *judged.cases))
-    (result,) = run_experiment(grid, own, [], call.folder, cache=call.folder.parents[1] / "cache")
+    fold_collection = replace(collection, cases=(*learned.cases, *judged.cases))
+    (result,) = run_experiment(grid, fold_collection, [], call.folder, cache=call.folder.parents[1] / "cache")
     require("error" not in result, str(result.get("error")))
 
 
@@ -338,15 +338,15 @@ def run_python(words: Sequence[str], call: Call, environment: Mapping[str, str] 
 def run_all(call: Call, out: Path) -> bool:
     """Run every step and write the file after each; gives whether all checks hold."""
     results: dict[str, Any] = {}
-    own = call.folder / "step.json"
+    step_file = call.folder / "step.json"
     for name in STEPS:
         print(f"\n{name}", flush=True)
-        own.unlink(missing_ok=True)
+        step_file.unlink(missing_ok=True)
         began = time.monotonic()
         words = ["--step", name, "--folder", str(call.folder), *([str(call.table)] if call.table else [])]
         # A step ends its own processes before it is ended itself, so that what is finished is kept.
         failure = run_python(words, replace(call, until=call.until - GRACE_S), grace=GRACE_S)
-        results[name] = json.loads(own.read_text(encoding="utf-8")) if own.exists() else dict(RESULTS)
+        results[name] = json.loads(step_file.read_text(encoding="utf-8")) if step_file.exists() else dict(RESULTS)
         results[name]["seconds"] = round(time.monotonic() - began, 1)
         if failure:
             results[name]["error"] = failure

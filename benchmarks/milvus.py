@@ -45,9 +45,9 @@ def case(row: int) -> Case:
 def drawn(rng: np.random.Generator, centres: NDArray[np.float64], count: int) -> NDArray[np.float32]:
     vectors = np.empty((count, D), np.float32)
     for start in range(0, count, BATCH):
-        some = centres[rng.integers(0, len(centres), min(BATCH, count - start))]
-        some = some + 0.6 * rng.normal(size=some.shape)
-        vectors[start : start + BATCH] = some / np.linalg.norm(some, axis=1, keepdims=True)
+        batch = centres[rng.integers(0, len(centres), min(BATCH, count - start))]
+        batch = batch + 0.6 * rng.normal(size=batch.shape)
+        vectors[start : start + BATCH] = batch / np.linalg.norm(batch, axis=1, keepdims=True)
     return vectors
 
 
@@ -128,14 +128,19 @@ def main() -> None:
                 print(f"{'wrists only' if wrist else 'no filter'}: {100 * share:.2f} % of NumPy's studies")
             with MilvusStore.open(replace(settings, consistency="Session"), D) as session:
                 samples = alternate(
-                    options.runs, *(latency(one, asked, wrist) for one in (store, session) for wrist in (False, True))
+                    options.runs,
+                    *(
+                        latency(store_in_turn, asked, wrist)
+                        for store_in_turn in (store, session)
+                        for wrist in (False, True)
+                    ),
                 )
-            for name, own in zip(
+            for name, sample in zip(
                 ("Strong, no filter", "Strong, wrists only", "Session, no filter", "Session, wrists only"),
                 samples,
                 strict=True,
             ):
-                show(name, own, "ms a query")
+                show(name, sample, "ms a query")
             store.drop()
 
 

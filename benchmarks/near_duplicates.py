@@ -86,8 +86,8 @@ def main() -> None:
     print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
 
 
-def show(what: str, started: float, used: float) -> None:
-    print(f"{what}: {time.perf_counter() - started:.1f} s, {time.process_time() - used:.1f} s of processor time")
+def show(step: str, started: float, used: float) -> None:
+    print(f"{step}: {time.perf_counter() - started:.1f} s, {time.process_time() - used:.1f} s of processor time")
 
 
 if __name__ == "__main__":

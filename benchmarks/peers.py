@@ -60,8 +60,8 @@ class Unavailable(Exception):
 def until_enough(ask: Callable[[int], tuple[list[str], bool]], count: int = 4 * K + 16) -> list[str]:
     """The first K studies. `ask` gives the studies of the `count` nearest vectors, and whether there are no others."""
     while True:
-        found, whole = ask(count)
-        studies = list(dict.fromkeys(found))
+        studies_found, whole = ask(count)
+        studies = list(dict.fromkeys(studies_found))
         if len(studies) >= K or whole:
             return studies[:K]
         count *= 4
@@ -137,8 +137,8 @@ def usearch(folder: Path, records: list[Case], vectors: Vectors) -> Search:
         def ask(count: int) -> tuple[list[str], bool]:
             index.expansion_search = max(effort, count)
             rows = [int(row) for row in index.search(query, count, threads=1).keys]
-            found = [records[row] for row in rows]
-            matching = [record.study for record in found if record.part == PART and record.patient != patient]
+            nearest = [records[row] for row in rows]
+            matching = [record.study for record in nearest if record.part == PART and record.patient != patient]
             return matching, count >= len(records)
 
         return until_enough(ask, 8 * (4 * K + 16))
@@ -168,8 +168,8 @@ def sqlite_vec(folder: Path, records: list[Case], vectors: Vectors) -> Search:
 
     def search(query: Vectors, patient: str) -> list[str]:
         def ask(count: int) -> tuple[list[str], bool]:
-            found = database.execute(statement, (query.tobytes(), count, PART, patient)).fetchall()
-            return [row[0] for row in found], len(found) < count
+            nearest = database.execute(statement, (query.tobytes(), count, PART, patient)).fetchall()
+            return [row[0] for row in nearest], len(nearest) < count
 
         return until_enough(ask)
 
@@ -203,14 +203,14 @@ def qdrant(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     params = models.VectorParams(size=D, distance=models.Distance.DOT)
     client.create_collection("cases", vectors_config=params)
     for start in range(0, len(records), 5_000):
-        some = range(start, min(start + 5_000, len(records)))
+        batch = range(start, min(start + 5_000, len(records)))
         points = [
             models.PointStruct(
                 id=n,
                 vector=vectors[n].tolist(),
                 payload={name: getattr(records[n], name) for name in ("case", "study", "patient", "part")},
             )
-            for n in some
+            for n in batch
         ]
         client.upsert("cases", points)
 
@@ -219,10 +219,10 @@ def qdrant(folder: Path, records: list[Case], vectors: Vectors) -> Search:
             must=[models.FieldCondition(key="part", match=models.MatchValue(value=PART))],
             must_not=[models.FieldCondition(key="patient", match=models.MatchValue(value=patient))],
         )
-        found = client.query_points_groups(
+        answer = client.query_points_groups(
             "cases", group_by="study", query=query.tolist(), query_filter=wanted, limit=K, group_size=1
         )
-        return [str(group.id) for group in found.groups]
+        return [str(group.id) for group in answer.groups]
 
     return search
 
@@ -240,11 +240,11 @@ def milvus_lite(folder: Path, records: list[Case], vectors: Vectors) -> Search:
     index = client.prepare_index_params("vector", metric_type="IP", index_type="FLAT")
     client.create_collection("cases", schema=schema, index_params=index)
     for start in range(0, len(records), 5_000):
-        some = range(start, min(start + 5_000, len(records)))
+        batch = range(start, min(start + 5_000, len(records)))
         entities = [
             {name: getattr(records[n], name) for name in ("case", "study", "patient", "part")}
             | {"row": n, "vector": vectors[n]}
-            for n in some
+            for n in batch
         ]
         client.insert("cases", entities)
     client.load_collection("cases")
@@ -324,10 +324,10 @@ def main() -> None:
             way = "itself" if name in BY_STUDY else "asked for more vectors until there are enough studies"
             note(f"{name}: recall of studies at {K} {recall(search, queries, vectors):.4f}; by study: {way}")
         samples = dict(zip(searches, alternate(options.runs, *map(timed, searches.values())), strict=True))
-    for name, own in samples.items():
-        show(name, own, "ms a query")
+    for name, times in samples.items():
+        show(name, times, "ms a query")
         if name != "mura-search":
-            ratio(f"{name} / mura-search", own, samples["mura-search"])
+            ratio(f"{name} / mura-search", times, samples["mura-search"])
 
 
 if __name__ == "__main__":

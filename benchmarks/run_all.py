@@ -33,16 +33,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME")
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    own = given.out.with_suffix(".part")
+    part = given.out.with_suffix(".part")
     results = {}
     # One thread for NumPy's products, as the commands have it.
     environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
     for name in given.names:
         print(f"\n{name}", flush=True)
         words = shlex.split(name)
-        subprocess.run([sys.executable, "-c", _RUN, str(own), *words], check=True, env=environment)
-        results[words[0]] = json.loads(own.read_text(encoding="utf-8"))
-        own.unlink()
+        subprocess.run([sys.executable, "-c", _RUN, str(part), *words], check=True, env=environment)
+        results[words[0]] = json.loads(part.read_text(encoding="utf-8"))
+        part.unlink()
         content = json.dumps({"schema": SCHEMA, "benchmarks": results}, indent=1)
         given.out.write_text(content + "\n", encoding="utf-8")
 

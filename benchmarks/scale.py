@@ -87,19 +87,19 @@ def searched(path: Path, count: int, dimension: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     with IndexReader.open(path) as index:
         for name, where in (("", None), (", of one part in seven", {"part": ["finger"]})):
-            own = [f"p{n}" for n in range(len(queries))]
-            found, seconds = [], []
-            for query, patient in zip(queries, own, strict=True):
+            patients = [f"p{n}" for n in range(len(queries))]
+            answers, seconds = [], []
+            for query, patient in zip(queries, patients, strict=True):
                 started = time.perf_counter()
                 (hits,) = index.search(query[None], K, where=where, exclude_patients=[[patient]])
                 seconds.append(time.perf_counter() - started)
                 assert len(hits) == K
-                found.append(hits)
+                answers.append(hits)
             vectors = index.embeddings()
             figures[f"a query{name} [ms]"] = 1000 * median(seconds)
             figures[f"a query{name}, 95th percentile [ms]"] = 1000 * float(np.quantile(seconds, 0.95))
             figures[f"recall of studies at {AT}{name} [share]"] = recall(
-                vectors, queries, found, own, where is not None
+                vectors, queries, answers, patients, where is not None
             )
         samples = []
         for query in queries[:20]:
@@ -109,16 +109,16 @@ def searched(path: Path, count: int, dimension: int) -> dict[str, float]:
     return figures | {"FAISS exact, 15 vectors [ms]": median(samples)}
 
 
-def recall(vectors: Vectors, queries: Vectors, found: list[list[Hit]], own: list[str], fingers: bool) -> float:
+def recall(vectors: Vectors, queries: Vectors, answers: list[list[Hit]], patients: list[str], fingers: bool) -> float:
     """The share of the ten nearest studies that were found, by exact search over all vectors."""
     shares = []
     studies = np.arange(len(vectors)) // 3
-    patients = np.arange(len(vectors)) // 6
-    for query, hits, patient in zip(queries, found, own, strict=True):
+    patient_of = np.arange(len(vectors)) // 6
+    for query, hits, patient in zip(queries, answers, patients, strict=True):
         similarities = vectors @ query
-        similarities[patients == int(patient[1:])] = -2
+        similarities[patient_of == int(patient[1:])] = -2
         if fingers:
-            similarities[patients % 7 != PARTS.index("finger")] = -2
+            similarities[patient_of % 7 != PARTS.index("finger")] = -2
         nearest = np.argpartition(-similarities, 3 * AT)[: 3 * AT + 1]
         order = nearest[np.argsort(-similarities[nearest], kind="stable")]
         truth = list(dict.fromkeys(studies[order].tolist()))[:AT]
@@ -183,8 +183,8 @@ def main() -> None:
             command += ["--cases", str(options.cases), "--dimension", str(options.dimension)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             for name, figure in json.loads(done.stdout.splitlines()[-1]).items():
-                what, _, unit = name.rstrip("]").partition(" [")
-                show(f"{step}: {what}", [figure], unit)
+                measure, _, unit = name.rstrip("]").partition(" [")
+                show(f"{step}: {measure}", [figure], unit)
         with IndexReader.open(folder / "index") as index:
             note(f"search: {index.info()['store']}")
         files = {name: (folder / "index" / name).stat().st_size for name in ("cases.sqlite", "vectors.faiss")}

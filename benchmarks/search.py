@@ -77,8 +77,8 @@ def compare(folder: Path, count: int, dimension: int, queries: int, runs: int) -
             index.hits.REMEMBERED = REMEMBERED
 
         nearest = oracle.kneighbors(asked[0][:50])[1][:, 0]
-        found = [hits[0].case.study for hits in reader.search(asked[0][:50], 1)]
-        assert found == [cases[row].study for row in nearest], "the two sides do not find the same nearest study"
+        first_hits = [hits[0].case.study for hits in reader.search(asked[0][:50], 1)]
+        assert first_hits == [cases[row].study for row in nearest], "the two sides do not find the same nearest study"
         reader.search(drawn(10_000), K)
         store = reader.info()["store"]
         samples, unremembered, reference, floor = alternate(

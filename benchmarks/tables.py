@@ -23,24 +23,24 @@ def filled(text: str, benchmarks: Mapping[str, Mapping[str, Any]]) -> str:
     """The text of a page with the tables of these benchmarks."""
 
     def table(match: re.Match[str]) -> str:
-        found = benchmarks.get(match[2])
-        return match[0] if found is None else "\n".join((match[1], *_lines(found), "", match[3]))
+        results = benchmarks.get(match[2])
+        return match[0] if results is None else "\n".join((match[1], *_lines(results), "", match[3]))
 
     return BLOCK.sub(table, text)
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-    yield f"({'; '.join(found['machine'])})"
+def _lines(results: Mapping[str, Any]) -> Iterator[str]:
+    yield f"({'; '.join(results['machine'])})"
     yield ""
     yield "| figure | median | least to greatest |"
     yield "|---|---|---|"
-    for name, sample in found["samples"].items():
+    for name, sample in results["samples"].items():
         values = sample["values"]
         spread = f"{min(values):.3g} to {max(values):.3g}" if len(values) > 1 else ""
         yield f"| {name} | {median(values):.3g} {sample['unit']} | {spread} |"
-    for name, ratio in found["ratios"].items():
+    for name, ratio in results["ratios"].items():
         yield f"| **{name}** | **{ratio['median']:.3g}** | {ratio['low']:.3g} to {ratio['high']:.3g} |"
-    if notes := found.get("notes"):
+    if notes := results.get("notes"):
         yield ""
         yield from (f"- {note}" for note in notes)
 

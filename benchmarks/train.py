@@ -176,7 +176,7 @@ def main() -> None:
     show("plain PyTorch", reference, "images/s")
     ratio("mura-search / plain", samples, reference)
     for side, name in (("ours", "mura-search"), ("plain", "plain PyTorch")):
-        shares = ", ".join(f"{of['waiting']:.1%}" for of in results[side])
+        shares = ", ".join(f"{result['waiting']:.1%}" for result in results[side])
         print(f"{name} waits for data: {shares} of the time")
 
 

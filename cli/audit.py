@@ -82,7 +82,7 @@ def audit(
     options: CollectionOptions,
     deep: DeepOptions,
     table: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table with one line a finding.")
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV table with one line per finding.")
     ] = None,
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of the findings (HTML).")

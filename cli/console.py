@@ -45,12 +45,12 @@ def note(text: str) -> None:
     print(*map(printable, text.split("\n")), sep="\n", file=sys.stderr)
 
 
-def note_few(what: str, pairs: Sequence[tuple[str, str]]) -> None:
+def note_few(title: str, pairs: Sequence[tuple[str, str]]) -> None:
     """Print the first pairs of a radiograph and a reason on stderr, and how many more there are."""
     for case, reason in pairs[:LISTED]:
-        note(f"{what}: {case}: {reason}")
+        note(f"{title}: {case}: {reason}")
     if len(pairs) > LISTED:
-        note(f"{what}: {len(pairs) - LISTED:,} more; --json lists all")
+        note(f"{title}: {len(pairs) - LISTED:,} more; --json lists all")
 
 
 def print_json(value: Mapping[str, object], *, lines: bool = False) -> None:
@@ -104,20 +104,20 @@ def bare_table(*headings: str) -> "Table":
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr; gives the function to call with (done, total).
 
     Nothing is drawn, and Rich is not imported, unless stderr is a terminal.
     """
-    with stages(what) as show:
-        yield lambda done, total: show(what, done, total)
+    with stages(title) as show:
+        yield lambda done, total: show(title, done, total)
 
 
 @contextmanager
 def stages(first: str) -> Iterator[Callable[[str, int, int], None]]:
     """The same for work of several stages: call with (stage, done, total). `first` is the first stage."""
     if not sys.stderr.isatty():
-        yield lambda what, done, total: None
+        yield lambda title, done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -126,9 +126,9 @@ def stages(first: str) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(first, total=None)
 
-        def advance(what: str, done: int, total: int) -> None:
-            if bar.tasks[0].description != what:
-                bar.reset(task, description=what)
+        def advance(title: str, done: int, total: int) -> None:
+            if bar.tasks[0].description != title:
+                bar.reset(task, description=title)
             bar.update(task, completed=done, total=total)
 
         yield advance

@@ -69,7 +69,7 @@ class _Stopped(Exception):
 @contextmanager
 def making_regions(index: Path) -> Iterator[None]:
     """Make the regions of the demo's index while the server runs, so that the page starts without waiting for them."""
-    from retrieval.regions import add_regions
+    from retrieval.search_by.region import add_regions
 
     ended = threading.Event()
 

@@ -1,4 +1,4 @@
-"""`mura-search drift`: whether the scores of studies have parted from those of the index."""
+"""`mura-search drift`: whether the scores of studies differ from those of the index."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,16 +36,16 @@ def drift(
     require_ending([".csv"], csv)
     asked = read_studies(data, options)
     with index_searcher(index) as searcher, progress("asking") as show:
-        found, skipped = drift_of(searcher, asked, show)
+        result, skipped = drift_of(searcher, asked, show)
     for study in skipped:
         note(f"left out: {study.study}: {study.reason}")
     if csv:
-        write_file(csv, found.to_csv(), mark=excel)
+        write_file(csv, result.to_csv(), mark=excel)
     if as_json:
         content = {"skipped": [{"study": study.study, "reason": study.reason} for study in skipped]}
-        print_json({"schema": "mura-search/drift/1", **found.to_dict(), **content})
+        print_json({"schema": "mura-search/drift/1", **result.to_dict(), **content})
     else:
-        print_drift(found)
+        print_drift(result)
 
 
 def read_studies(data: Path, options: CollectionOptions) -> "Collection | Path":
@@ -60,33 +60,33 @@ def read_studies(data: Path, options: CollectionOptions) -> "Collection | Path":
         return data
 
 
-def print_drift(found: "Drift") -> None:
+def print_drift(result: "Drift") -> None:
     out = standard_output()
-    out.print(f"{found.studies:,} studies beside {found.indexed:,} of the index.\n")
-    out.print(drift_table(found))
+    out.print(f"{result.studies:,} studies beside {result.indexed:,} of the index.\n")
+    out.print(drift_table(result))
     out.print()
-    if found.sentence:
-        out.print(f"{found.sentence}.", style="yellow")
-    elif found.enough:
-        out.print("No score has parted from those of the index.")
+    if result.sentence:
+        out.print(f"{result.sentence}.", style="yellow")
+    elif result.enough:
+        out.print("No score differs from those of the index.")
     else:
         out.print("These are too few studies to conclude anything: 30 are needed.")
 
 
-def drift_table(found: "Drift") -> "Table":
+def drift_table(result: "Drift") -> "Table":
     table = bare_table("score", "median", "of the index", "PSI", "KS", "chance", "")
-    for own in found.comparisons:
+    for comparison in result.comparisons:
         table.add_row(
-            score_title(own.score),
-            f"{own.median:.3f}",
-            f"{own.indexed_median:.3f}",
-            f"{own.psi:.2f}",
-            f"{own.ks:.2f}",
-            f"{own.chance:.2g}",
-            "parted" if own.parted else "",
+            score_title(comparison.score),
+            f"{comparison.median:.3f}",
+            f"{comparison.indexed_median:.3f}",
+            f"{comparison.psi:.2f}",
+            f"{comparison.ks:.2f}",
+            f"{comparison.chance:.2g}",
+            "differs" if comparison.parted else "",
         )
     for name in ("classifier", "knn"):
-        if name in found.abnormal and name in found.indexed_abnormal:
-            shares = f"{found.abnormal[name]:.0%}", f"{found.indexed_abnormal[name]:.0%}"
+        if name in result.abnormal and name in result.indexed_abnormal:
+            shares = f"{result.abnormal[name]:.0%}", f"{result.indexed_abnormal[name]:.0%}"
             table.add_row(f"called abnormal by the {score_title(name)}", *shares, "", "", "", "")
     return table

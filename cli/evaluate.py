@@ -50,7 +50,7 @@ Corrupted = Annotated[
     Option(
         "--robustness",
         help="Measure only how the predictions change if the radiographs are blurred, resampled, sharpened, noisy and "
-        "so on. It takes fifty times as long. --csv writes a line a change.",
+        "so on. It takes fifty times as long. --csv writes a line per change.",
     ),
 ]
 
@@ -124,7 +124,7 @@ def evaluate(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well an index reads patients that it does not hold: kappa, AUROC and more, by study and by image.
+    """Measure how well an index predicts on new patients: kappa, AUROC and more, by study and by image.
 
     Nothing is tuned on DATA. The 95 % intervals come from resampling the patients. The screen shows the main figures;
     --json, --figures and --html have all figures.
@@ -135,13 +135,13 @@ def evaluate(
 
     files.check()
     collection = options.read(data)
-    how: dict[str, Any] = {"rounds": rounds, "seed": seed, "workers": workers}
+    resampling: dict[str, Any] = {"rounds": rounds, "seed": seed, "workers": workers}
     if robustness:
-        measure_robustness(index, collection, files, how, as_json)
+        measure_robustness(index, collection, files, resampling, as_json)
         return
     with index_searcher(index) as current, progress("evaluating") as show:
         searcher = frozen(current)  # the report also shows the index that was judged
-        result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **how)
+        result = measure(searcher, collection, sensitivity=sensitivity, progress=show, **resampling)
         page = evaluation_report(result, searcher) if files.html else ""
         if files.keep:
             keep(result, current)
@@ -163,7 +163,7 @@ def keep(result: "Evaluation", searcher: "Searcher") -> None:
 
 
 def measure_robustness(
-    index: Path | None, collection: "Collection", files: FileOptions, how: "Mapping[str, Any]", as_json: bool
+    index: Path | None, collection: "Collection", files: FileOptions, resampling: "Mapping[str, Any]", as_json: bool
 ) -> None:
     """Measure, print and write the figures under corruptions."""
     from retrieval.evaluation.robustness import robustness
@@ -172,7 +172,7 @@ def measure_robustness(
     if files.figures or files.predictions:
         raise BadParameter("--robustness writes --csv, --json and --html; leave out --figures and --predictions")
     with index_searcher(index) as searcher, progress("evaluating") as show:
-        result = robustness(searcher, collection, progress=show, **how)
+        result = robustness(searcher, collection, progress=show, **resampling)
     if files.csv:
         write_file(files.csv, result.to_csv(), mark=files.excel)
     if files.html:
@@ -192,7 +192,7 @@ def robustness_table(result: "Robustness") -> "Table":
     )
     for condition in result.conditions:
         classifier, vote = condition.figures["classifier"], condition.figures["knn"]
-        both = [
+        shared_figures = [
             " / ".join(estimate_text(replace(figures[name], low=None)) for figures in (classifier, vote))
             for name in ("auroc", "specificity")
         ]
@@ -201,7 +201,7 @@ def robustness_table(result: "Robustness") -> "Table":
             f"{condition.amount:g}" if condition.amount is not None else "",
             estimate_text(classifier["kappa"], digits=2),
             estimate_text(vote["kappa"], digits=2),
-            *both,
+            *shared_figures,
             f"{condition.unfamiliar.value or 0:.0%}",
             next(iter(condition.reasons), ""),
         )
@@ -242,8 +242,8 @@ def print_evaluation(result: "Evaluation") -> None:
     ranked = result.worklist["mean"].position
     if ranked.value is not None:
         out.print(
-            "If the list is sorted by the mean of both, an abnormal study is on average at "
-            f"{estimate_text(ranked)} of it; unsorted, at 0.5."
+            "In a list sorted by the mean of both, the mean position of an abnormal study is "
+            f"{estimate_text(ranked)}, from 0 (first) to 1 (last); unsorted, it is 0.5."
         )
     for line in agreement_lines(result.agreement, result.studies):
         out.print(line)
@@ -274,7 +274,7 @@ def print_predictors(figures: "Mapping[str, Mapping[str, Estimate]]", metrics: "
         )
     out = standard_output()
     out.print(table)
-    for line in footnotes(own[metric] for own in figures.values() for metric in metrics):
+    for line in footnotes(estimates[metric] for estimates in figures.values() for metric in metrics):
         out.print(line, style="dim")
     out.print()
 

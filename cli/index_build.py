@@ -46,7 +46,7 @@ def build(
             metavar="PIXELS",
             min=0,
             max=4096,
-            help="The long side of the picture kept of each radiograph, for comparisons; 0 keeps a thumbnail alone.",
+            help="The long side of the picture kept of each radiograph, for comparisons; 0 keeps only a thumbnail.",
         ),
     ] = 512,
     regions: Annotated[
@@ -92,7 +92,7 @@ def shard_of(text: str) -> "Shard":
 
 def encode_regions(collection: "Collection", target: Path) -> None:
     """Encode the regions of a collection that was just indexed."""
-    from retrieval.regions import add_regions
+    from retrieval.search_by.region import add_regions
 
     with progress("encoding regions") as show:
         _, unread = add_regions(target, paths={case.case: case.path for case in collection.cases}, progress=show)
@@ -160,13 +160,15 @@ def merge(
     from retrieval.indexing.shards import is_shard, join_shards
 
     target = index_path(index)
-    shards = [other for other in others if is_shard(other)]
+    shards = [path for path in others if is_shard(path)]
     if not shards:
         if replace or store != StoreOptions():
-            raise typer.BadParameter("--replace and the options of search and store are for shards; OTHER is no shard")
+            raise typer.BadParameter(
+                "--replace and the options of search and store are for shards; OTHER is not a shard"
+            )
         merge_indexes(others, target, prefix, as_json)
         return
-    if whole := [other for other in others if other not in shards]:
+    if whole := [path for path in others if path not in shards]:
         raise IndexFailure(
             f"{shards[0]} is a shard and {whole[0]} is not; join the shards first, then merge the result"
         )
@@ -184,14 +186,14 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
 
     added, known, differing = 0, list[tuple[str, str]](), list[tuple[str, str]]()
     with IndexWriter.open(target) as writer:
-        for other in others:
-            with IndexReader.open(other) as reader:
+        for path in others:
+            with IndexReader.open(path) as reader:
                 if not prefix:
                     require_same_key(writer.metadata("collection"), reader.metadata("collection"))
                 try:
                     merged = writer.merge(reader, prefix)
                 except ValueError as error:
-                    raise IndexFailure(f"{error}; nothing of {other} was merged") from error
+                    raise IndexFailure(f"{error}; nothing of {path} was merged") from error
             added += merged.added
             known += merged.known
             differing += merged.differing
@@ -202,7 +204,7 @@ def merge_indexes(others: Sequence[Path], target: Path, prefix: str, as_json: bo
     lines = [f"Added {radiographs(added)}; already in the index, byte for byte: {len(known):,}."]
     if differing and not as_json:
         note_few("differs", differing)
-        lines.append(f"With another record than the index, which stays as it is: {len(differing):,}.")
+        lines.append(f"Whose records differ from the index, which keeps its own: {len(differing):,}.")
     print_result(as_json, "mura-search/merge/1", {"added": added, "known": pairs, "differing": differences}, *lines)
 
 

@@ -23,7 +23,7 @@ Study = Annotated[str, Argument(metavar="STUDY", help="The study, as answers nam
 def relabel(
     study: Study,
     label: Annotated[str, Argument(metavar="LABEL", help="normal or abnormal.")],
-    note: Annotated[str, Option(metavar="WORDS", help="Why, for whoever reads the list of changes.")] = "",
+    note: Annotated[str, Option(metavar="WORDS", help="The reason, for the list of changes.")] = "",
     index: IndexFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +44,7 @@ def set_aside(
     index: IndexFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a study out of every search and vote, without forgetting it. index undo brings it back."""
+    """Take a study out of every search and vote, without removing it. index undo brings it back."""
     with filing_writer(index) as writer:
         changes = [writer.set_aside(name, reason) for name in known_studies(writer, study)]
     count = sum(change.cases for change in changes)
@@ -72,7 +72,7 @@ def undo(
 
 
 def filed(index: IndexFolder = None, as_json: AsJson = False) -> None:
-    """List the changes by readers that can be undone, the last first."""
+    """List the changes by readers that can be undone, newest first."""
     from dataclasses import asdict
 
     with index_reader(index) as reader:
@@ -97,7 +97,7 @@ def filing_writer(index: Path | None) -> "FilingWriter":
 
 def known_studies(writer: "FilingWriter", study: str) -> list[str]:
     """The names of the indexed studies that a name means. Raises IndexFailure if there are none."""
-    from retrieval.pseudonyms import indexed_names
+    from retrieval.datasets.pseudonyms import indexed_names
 
     names = {case.study for case in writer.find("study", indexed_names("study", study))}
     if not names:

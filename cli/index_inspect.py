@@ -40,7 +40,7 @@ def verify(index: IndexFolder = None, as_json: AsJson = False) -> None:
         every_byte = reader.verify()
         count, _ = reader.size()
     content = {"path": str(reader.path), "cases": count, "whole": True, "every_byte": every_byte}
-    text = f"Whole: {radiographs(count)}, their embeddings and pictures, the vectors and the model."
+    text = f"Intact: {radiographs(count)}, their embeddings and pictures, the vectors and the model."
     print_result(as_json, "mura-search/verify/1", content, text)
     for folder in leftovers(reader.path):
         note(f"{folder} is an unfinished build and may hold removed patients: finish it with index build, or remove it")
@@ -90,7 +90,7 @@ class FilterOptions:
     patient: Annotated[list[str] | None, Option(metavar="NAME", help="Only this patient; may be repeated.")] = None
 
     def select(self, cases: Sequence[Case]) -> list[Case]:
-        from retrieval.pseudonyms import indexed_names
+        from retrieval.datasets.pseudonyms import indexed_names
 
         for label in set(self.label or ()) - {*LABEL_NAMES}:
             raise typer.BadParameter(f"a label is normal or abnormal, not {label}")
@@ -107,7 +107,7 @@ def shown(case: Case) -> dict[str, str]:
 
 
 def list_(options: FilterOptions, index: IndexFolder = None, as_json: AsJson = False) -> None:
-    """List the radiographs of an index, one a line. The options choose some of them."""
+    """List the radiographs of an index, one per line. The options choose some of them."""
     with index_reader(index) as reader:
         cases = options.select(reader.read_whole(reader.cases))
     if as_json:
@@ -126,7 +126,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all that an index holds about radiographs, studies or patients."""
-    from retrieval.pseudonyms import indexed_names
+    from retrieval.datasets.pseudonyms import indexed_names
 
     with index_reader(index) as reader:
         cases, unread = dict[str, Case](), dict[str, str]()
@@ -195,7 +195,7 @@ def print_info(content: Mapping[str, Any]) -> None:
     ):
         print(f"{name:<12} {printable(text)}")
     if collection["synthetic"]:
-        print("It holds synthetic radiographs: its answers show how the tool works, no more.")
+        print("It holds synthetic radiographs: its answers only show how the tool works.")
 
 
 def _measures(limits: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ def regions(
     Each radiograph gets four regions, where the network's attention is strongest. That takes five times as long as
     indexing. If it is interrupted, the same command continues.
     """
-    from retrieval.regions import add_regions
+    from retrieval.search_by.region import add_regions
 
     with progress("encoding regions") as show:
         done, unread = add_regions(index_path(index), again=again, progress=show)

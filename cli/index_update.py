@@ -29,8 +29,8 @@ def add(
 ) -> None:
     """Add a collection to an index.
 
-    A radiograph that is already in the index, byte for byte, is not added again. If its record is another one now, it
-    is named; index update takes the record over.
+    A radiograph that is already in the index, byte for byte, is not added again. If its record has changed, it is
+    named; index update applies the change.
     """
     from retrieval.indexing.update import add_to_index
 
@@ -49,7 +49,9 @@ def add(
             case, indexed = report.known[0]
             print(f"Already in the index, byte for byte: {len(report.known):,}, such as {case}, indexed as {indexed}.")
         if report.differing:
-            print(f"With another record than the index: {len(report.differing):,}. Take it over:  {UPDATE}")
+            print(
+                f"Whose records differ from the index: {len(report.differing):,}. To apply the new records:  {UPDATE}"
+            )
         if report.refused:
             print(f"Not added: {len(report.refused):,}, listed above.")
     note_behind(report.behind)
@@ -58,7 +60,7 @@ def add(
 
 
 def update(data: Data, options: CollectionOptions, index: IndexFolder = None, as_json: AsJson = False) -> None:
-    """Take corrected records over into an index: labels, patients, studies, parts, views, splits and paths.
+    """Apply corrected records to an index: labels, patients, studies, parts, views, splits and paths.
 
     No radiograph is encoded again, and none is added. Each is known by its bytes, or by its name if its file is
     missing. An empty field changes nothing. The decision rules stay.
@@ -101,7 +103,7 @@ def remove(
     UID or the SOP Instance UID. Unfinished builds, which may hold them as well, are removed. Adding the same collection
     again adds them again.
     """
-    from retrieval.pseudonyms import indexed_names
+    from retrieval.datasets.pseudonyms import indexed_names
 
     wanted = [
         (field, name)
@@ -147,7 +149,7 @@ def note_leftovers(writer: "IndexWriter") -> None:
 
 def hashed_elsewhere(writer: "IndexWriter") -> str:
     """The end of a message that an index does not hold a name, if its names are hashed with a key that is not here."""
-    from retrieval.pseudonyms import KEY_VARIABLE, SiteKey
+    from retrieval.datasets.pseudonyms import KEY_VARIABLE, SiteKey
 
     about, key = writer.metadata("collection"), SiteKey.find()
     site = about.get("site") if isinstance(about, dict) else None
@@ -160,4 +162,4 @@ def compact(options: DemandOptions, index: IndexFolder = None, as_json: AsJson =
     """Free the disk space of removed radiographs, and make the search as fast as the options ask for."""
     with index_writer(index) as writer:
         saved = writer.compact(**options.demand())
-    print_result(as_json, "mura-search/compact/1", {"bytes": saved}, f"Gave back {saved:,} bytes.")
+    print_result(as_json, "mura-search/compact/1", {"bytes": saved}, f"Freed {saved:,} bytes.")

@@ -21,7 +21,7 @@ from retrieval.wording import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retrieval.labelling import LabelQueue
+    from retrieval.worklist.label_queue import LabelQueue
 
 __all__ = ["label"]
 
@@ -32,11 +32,11 @@ def label(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The folder with the unlabelled studies.")],
     index: IndexFolder = None,
     order: Annotated[
-        str, typer.Option(metavar="NAME", help="What counts: disagreement, borderline, unlike or mixed.")
+        str, typer.Option(metavar="NAME", help="The order: disagreement, borderline, unlike or mixed.")
     ] = "disagreement",
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", help="Write a case table to fill in, with one line a radiograph."),
+        typer.Option("--csv", metavar="FILE", help="Write a case table to fill in, with one line per radiograph."),
     ] = None,
     excel: Excel = False,
     as_json: AsJson = False,
@@ -48,7 +48,7 @@ def label(
     earlier one comes late. Fill in labels in the table of --csv, delete the other lines, and add it to the index with
     mura-search index add FILE.
     """
-    from retrieval.labelling import ORDERS, label_queue
+    from retrieval.worklist.label_queue import ORDERS, label_queue
 
     if order not in ORDERS:
         raise typer.BadParameter(f"--order is one of {', '.join(ORDERS)}, not {order}")

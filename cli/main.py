@@ -41,10 +41,10 @@ COMMANDS = {
         "label inbox --csv to-label.csv",
     ),
     "evaluate": (
-        "Measure how well an index reads new patients.",
+        "Measure how well an index predicts on new patients.",
         "evaluate MURA-v1.1 --split valid --html report.html",
     ),
-    "drift": ("See whether scores have parted from the index's.", "drift inbox", "drift inbox --csv drift.csv"),
+    "drift": ("See whether scores differ from those of the index.", "drift inbox", "drift inbox --csv drift.csv"),
     "train": ("Train a model on labelled radiographs.", "train MURA-v1.1 --out run --dry-run"),
     "experiment": ("Train and compare a grid of models.", "experiment report MURA-v1.1 --out runs"),
     "audit": ("Check a collection of labelled radiographs.", "audit MURA-v1.1 --deep --sheet findings.html"),
@@ -94,8 +94,8 @@ class Commands(Group):
         return super().parse_args(ctx, args)
 
     def is_query(self, ctx: Any, word: str) -> bool:
-        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        if word in self.commands or word.partition("=")[0] in own:
+        options = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if word in self.commands or word.partition("=")[0] in options:
             return False
         # A mistyped command is left to Typer, which suggests the right one.
         return word.startswith("-") or not get_close_matches(word, self.commands) or Path(word).exists()

@@ -65,8 +65,8 @@ def query(
             from retrieval.query import Scope
 
             scope = Scope(**search.arguments)
-            found = search_for_archive(searcher, images, scope, heatmap=search.heatmap, one_study=search.one_study)
-            answer, instances = found.answer, found.instances
+            archived = search_for_archive(searcher, images, scope, heatmap=search.heatmap, one_study=search.one_study)
+            answer, instances = archived.answer, archived.instances
         else:
             answer = searcher.search(images, **search.arguments, heatmap=search.heatmap, one_study=search.one_study)
         answer = with_report(searcher, answer, images, report)
@@ -94,7 +94,7 @@ def with_report(searcher: "Searcher", answer: "Answer", images: "Images", report
 
 def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report: Path | None, as_json: bool) -> None:
     """Ask about an indexed study."""
-    from retrieval.indexed_query import pictures_of, search_indexed
+    from retrieval.search_by.indexed_study import pictures_of, search_indexed
 
     if results.dicom_out or results.store:
         raise typer.BadParameter("--dicom-out and --store need the study's DICOM files, not --case")
@@ -106,7 +106,7 @@ def ask_indexed(case: str, search: SearchOptions, results: ResultOptions, report
 
 def ask_region(files: Sequence[Path], region: str, search: SearchOptions, as_json: bool) -> None:
     """Ask about a rectangle of one radiograph."""
-    from retrieval.regions import Box, search_region
+    from retrieval.search_by.region import Box, search_region
 
     if len(files) != 1 or search.heatmap:
         raise typer.BadParameter("--region needs one radiograph, and draws no heatmap")

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from retrieval.answer import Answer, SimilarCase
-    from retrieval.regions import RegionAnswer
+    from retrieval.search_by.region import RegionAnswer
 
 __all__ = ["print_answer", "print_regions"]
 
-HEATMAP = "a heatmap shows where what speaks for abnormal lies, whatever the verdict; it outlines no lesion"
+HEATMAP = "a heatmap shows where the classifier looks, whatever the verdict; it does not outline a lesion"
 BAR = 20  # characters from probability 0 to 1
 STYLES = {"abnormal": "bold red", "normal": "bold green", "far": "bold yellow", "unfamiliar": "bold yellow"}
 
@@ -70,14 +70,18 @@ def print_answer(answer: "Answer", console: "Console | None" = None) -> None:
 def print_regions(answer: "RegionAnswer") -> None:
     """Print the studies with a region like the query's, and where in their radiographs it lies."""
     out = standard_output()
-    table = bare_table("", "similarity", "label", "study", "radiograph", "place (% of width and height)")
+    table = bare_table("", "similarity", "label", "study", "radiograph", "position (% of width and height)")
     for region in answer.regions:
         place = ", ".join(f"{100 * side:.0f}" for side in (region.x, region.y, region.width, region.height))
         table.add_row(str(region.rank), f"{region.similarity:.3f}", region.label, region.study, region.case, place)
     out.print(table)
     if answer.abnormal is not None:
-        out.print(line_of(f"Of these {len(answer.regions)} studies, weighted, {answer.abnormal:.0%} are abnormal."))
-    out.print(line_of("A place is left, top, width, height. What is alike is a region, not a diagnosis.", "dim"))
+        out.print(
+            line_of(
+                f"Weighted by similarity, {answer.abnormal:.0%} of these {len(answer.regions)} studies are abnormal."
+            )
+        )
+    out.print(line_of("A position is left, top, width and height. A similar region is not a diagnosis.", "dim"))
     out.print(line_of(DISCLAIMER, "dim"))
 
 

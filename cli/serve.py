@@ -32,13 +32,13 @@ class ServerOptions:
     open_page: OpenPage = False
     token_file: Annotated[
         Path | None,
-        Option(metavar="FILE", help="Ask for the token in this file. By default it is taken from MURA_SEARCH_TOKEN."),
+        Option(metavar="FILE", help="Require the token in this file. By default it is taken from MURA_SEARCH_TOKEN."),
     ] = None
     filing_token_file: Annotated[
         Path | None,
         Option(
             metavar="FILE",
-            help="Let who has the token in this file change the index: file studies, correct labels, set them aside.",
+            help="The token in this file permits changes of the index: file studies, correct labels, set them aside.",
         ),
     ] = None
     allow_filing: Annotated[

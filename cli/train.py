@@ -241,7 +241,7 @@ def reporter(
 
 
 def trained_as_json(trained: "Trained") -> dict[str, object]:
-    from retrieval.answer import plain
+    from retrieval.formats.json_format import plain
 
     return {
         "schema": "mura-search/training/1",

@@ -37,8 +37,8 @@ def serving(folder: Path) -> Iterator[str]:
     ) as server:
         try:
             assert server.stdout
-            found = next(filter(None, (re.search(r"http://\S+/", line) for line in server.stdout)))
-            yield found.group()
+            address = next(filter(None, (re.search(r"http://\S+/", line) for line in server.stdout)))
+            yield address.group()
         finally:
             server.terminate()
 
@@ -58,10 +58,10 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     """Drag in the large view; positions are parts of its sides."""
     box = page.locator(".main .pane").bounding_box()
     assert box
-    one, other = ((box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end))
-    page.mouse.move(*one)
+    first, last = ((box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end))
+    page.mouse.move(*first)
     page.mouse.down()
-    page.mouse.move(*other, steps=8)
+    page.mouse.move(*last, steps=8)
     page.mouse.up()
 
 
@@ -140,11 +140,11 @@ def draw_terminal(folder: Path) -> None:
     text = console.export_svg(title="", theme=MONOKAI, code_format=FRAME)
     assert str(folder.resolve()) not in text, "give FOLDER relative to the current folder: the answer names it"
 
-    def paced(found: re.Match[str]) -> str:
-        line = int(found[1])
+    def paced(match: re.Match[str]) -> str:
+        line = int(match[1])
         if not line:
-            return f'{found[0]} style="animation:type {TYPING}s steps(40) backwards"'
-        return f'{found[0]} style="animation:show .01s {TYPING + 0.5 + PACE * line:.2f}s backwards"'
+            return f'{match[0]} style="animation:type {TYPING}s steps(40) backwards"'
+        return f'{match[0]} style="animation:show .01s {TYPING + 0.5 + PACE * line:.2f}s backwards"'
 
     # An unmoving viewer shows all lines: only before its time is a line hidden.
     motion = (

@@ -45,12 +45,14 @@ def draw_phantoms() -> None:
         view = study % 3
         for abnormal in (False, True):
             phantoms = draw_study(7, study, abnormal)
-            one = phantoms[view % len(phantoms)]
-            if one.lesion in wanted:
-                tiles.append((one.lesion, captioned(one.pixels, f"{one.view}, {one.lesion or 'normal'}")))
-                wanted[one.lesion] -= 1
-                if not wanted[one.lesion]:
-                    del wanted[one.lesion]
+            phantom = phantoms[view % len(phantoms)]
+            if phantom.lesion in wanted:
+                tiles.append(
+                    (phantom.lesion, captioned(phantom.pixels, f"{phantom.view}, {phantom.lesion or 'normal'}"))
+                )
+                wanted[phantom.lesion] -= 1
+                if not wanted[phantom.lesion]:
+                    del wanted[phantom.lesion]
         study += 1
     ordered = [tile for _, tile in sorted(tiles, key=lambda pair: pair[0])]
     rows = [np.hstack(ordered[start : start + 6]) for start in (0, 6)]

@@ -73,8 +73,8 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def estimate(found: Mapping[str, float | None]) -> str:
-    value, low, high = (found[key] for key in ("value", "low", "high"))
+def estimate(figure: Mapping[str, float | None]) -> str:
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
     return "" if value is None else f"{value:.3f}" + ("" if low is None else f" ({low:.3f} to {high:.3f})")
 
 
@@ -83,9 +83,9 @@ def fill(measurements: Mapping[str, Mapping[str, Any]]) -> None:
     for page in (ROOT / "README.md", ROOT / "retrieval" / "model" / "README.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
 
-        def filled(found: re.Match[str]) -> str:
-            known = measurements.get(found[2])
-            return f"{found[1]}\n{table(known['output'])}\n\n{found[3]}" if known else found[0]
+        def filled(match: re.Match[str]) -> str:
+            known = measurements.get(match[2])
+            return f"{match[1]}\n{table(known['output'])}\n\n{match[3]}" if known else match[0]
 
         page.write_text(BLOCK.sub(filled, text), encoding="utf-8")
 

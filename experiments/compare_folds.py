@@ -59,13 +59,13 @@ def find_ties(cases: Sequence[Case], pairs: Sequence[tuple[str, str]], folds: in
     by_file = {Path(case.path).name: case for case in cases}
     studies = [case.study for case in cases]
     fold = dict(zip(studies, patient_folds(cases, folds), strict=True))
-    linked = joined_patients(cases, [(by_file[one].case, by_file[two].case) for one, two in pairs])
+    linked = joined_patients(cases, [(by_file[first].case, by_file[second].case) for first, second in pairs])
     owner = dict(zip(studies, linked, strict=True))
     copied: set[str] = set()
     for pair in pairs:
-        both = {by_file[name].study for name in pair}
-        if len({fold[study] for study in both}) > 1:
-            copied |= both
+        pair_studies = {by_file[name].study for name in pair}
+        if len({fold[study] for study in pair_studies}) > 1:
+            copied |= pair_studies
     folds_of: dict[str, set[int]] = {}
     for study, patient in owner.items():
         folds_of.setdefault(patient, set()).add(fold[study])
@@ -104,39 +104,46 @@ def read_runs(source: Path) -> Iterator[tuple[str, list[Prediction]]]:
 def resampled(runs: Runs, studies: frozenset[str]) -> Bootstrap:
     """The readers of all runs, named "RUN classifier" and "RUN vote", on the same studies and in the same rounds."""
     kept = {
-        name: sorted((own for own in predictions if own.study in studies), key=lambda own: own.study)
+        name: sorted(
+            (prediction for prediction in predictions if prediction.study in studies),
+            key=lambda prediction: prediction.study,
+        )
         for name, predictions in runs.items()
     }
     first = next(iter(kept.values()))
-    readers = {f"{name} {kind}": reader for name, own in kept.items() for kind, reader in predictors_of(own).items()}
-    return bootstrap(np.array([own.label for own in first]), [own.patient for own in first], readers)
+    readers = {f"{name} {kind}": reader for name, run in kept.items() for kind, reader in predictors_of(run).items()}
+    return bootstrap(
+        np.array([prediction.label for prediction in first]), [prediction.patient for prediction in first], readers
+    )
 
 
 def classifier_figure(predictions: Sequence[Prediction], metric: str) -> float:
-    labels = np.array([one.label for one in predictions])
+    labels = np.array([prediction.label for prediction in predictions])
     return float(measure(labels, predictors_of(predictions)["classifier"])[metric][0])
 
 
 def auroc_by_fold(runs: Runs, fold: Mapping[str, int]) -> Iterator[Row]:
-    numbers = sorted({fold[one.study] for predictions in runs.values() for one in predictions})
+    numbers = sorted({fold[prediction.study] for predictions in runs.values() for prediction in predictions})
     for run, predictions in runs.items():
         for number in numbers:
-            value = classifier_figure([one for one in predictions if fold[one.study] == number], "auroc")
+            value = classifier_figure(
+                [prediction for prediction in predictions if fold[prediction.study] == number], "auroc"
+            )
             yield run, "", f"fold {number + 1}", "classifier", "auroc", Estimate(value, None, None)
 
 
-def figures_and_gains(runs: Runs, found: Mapping[str, Bootstrap]) -> Iterator[Row]:
-    """The figures of every run, then what every run gains on those before it; found: by the name of the studies."""
-    estimates = {name: figures.estimates() for name, figures in found.items()}
+def figures_and_gains(runs: Runs, measured: Mapping[str, Bootstrap]) -> Iterator[Row]:
+    """The figures of every run, then what every run gains on those before it; measured: by the name of the studies."""
+    estimates = {name: figures.estimates() for name, figures in measured.items()}
     for run in runs:
-        for studies in found:
+        for studies in measured:
             for reader, metric in FIGURES:
                 yield run, "", studies, reader, metric, estimates[studies][f"{run} {reader}"][metric]
-    for other, run in combinations(runs, 2):
-        for studies, figures in found.items():
+    for reference, run in combinations(runs, 2):
+        for studies, figures in measured.items():
             for reader, metric in FIGURES:
-                gain = figures.difference(f"{run} {reader}", f"{other} {reader}", metric)
-                yield run, other, studies, reader, metric, gain
+                gain = figures.difference(f"{run} {reader}", f"{reference} {reader}", metric)
+                yield run, reference, studies, reader, metric, gain
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -146,9 +153,9 @@ def print_table(rows: Sequence[Row]) -> None:
         text = estimate_text(estimate, sign=bool(against))
         cells.setdefault((run, against, studies), []).append(text)
     print(f"\n| | {' | '.join(f'{NAMES[metric]}, {reader}' for reader, metric in FIGURES)} |\n|{'---|' * 5}")
-    for (run, against, studies), own in cells.items():
+    for (run, against, studies), columns in cells.items():
         name = f"`{run}` - `{against}`" if against else f"`{run}`"
-        print(f"| {name}, {studies} | {' | '.join(own)} |", flush=True)
+        print(f"| {name}, {studies} | {' | '.join(columns)} |", flush=True)
 
 
 def write_rows(rows: Sequence[Row], file: Path) -> None:
@@ -173,25 +180,37 @@ def main() -> None:
         copies = read_copies(options.copies)
     else:
         copies = find_near_duplicates([replace(c, case=Path(c.path).name) for c in cases], Encoder.open(BUNDLED))
-    ties = find_ties(cases, [(one, two) for one, two, *_ in copies], options.folds)
+    ties = find_ties(cases, [(first_file, second_file) for first_file, second_file, *_ in copies], options.folds)
     linked = {
-        name: [replace(one, patient=ties.owner[one.study]) for one in predictions]
+        name: [replace(prediction, patient=ties.owner[prediction.study]) for prediction in predictions]
         for source in options.runs
         for name, predictions in read_runs(source)
     }
     if not linked:
         parser.error(f"no predictions in {', '.join(map(str, options.runs))}")
     runs = dict(sorted(linked.items(), key=lambda run: classifier_figure(run[1], "kappa")))
-    if len({frozenset((one.study, one.label) for one in predictions) for predictions in runs.values()}) > 1:
+    if (
+        len(
+            {
+                frozenset((prediction.study, prediction.label) for prediction in predictions)
+                for predictions in runs.values()
+            }
+        )
+        > 1
+    ):
         parser.error("the runs predict different studies, so they cannot be compared")
     first = next(iter(runs.values()))
-    every = frozenset(prediction.study for prediction in first)
-    kept = {"all": every, "no copy elsewhere": every - ties.copied, "nor such a patient": every - ties.spread}
+    studies_of_all = frozenset(prediction.study for prediction in first)
+    kept = {
+        "all": studies_of_all,
+        "no copy elsewhere": studies_of_all - ties.copied,
+        "nor such a patient": studies_of_all - ties.spread,
+    }
     print(f"{len(copies)} pairs of copies; copies in another fold: {len(ties.copied)} studies of all parts")
     for name, studies in kept.items():
-        own = [prediction for prediction in first if prediction.study in studies]
-        patients = len({prediction.patient for prediction in own})
-        print(f"{name}: {len(own)} studies, {sum(each.label for each in own)} abnormal, of {patients} patients")
+        members = [prediction for prediction in first if prediction.study in studies]
+        patients = len({prediction.patient for prediction in members})
+        print(f"{name}: {len(members)} studies, {sum(each.label for each in members)} abnormal, of {patients} patients")
     by_fold = list(auroc_by_fold(runs, ties.fold))
     for run in runs:
         values = [f"{estimate.value:.3f}" for name, *_, estimate in by_fold if name == run]

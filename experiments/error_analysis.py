@@ -41,10 +41,10 @@ def marked(cases: Sequence[Case]) -> dict[str, frozenset[str]]:
         with (folder / "dataset.csv").open(newline="", encoding="utf-8") as lines:
             for row in csv.DictReader(lines):
                 by_image[row["image_id"]] = frozenset(name for name in ("hardware", "multiscan") if row[name] == "1")
-    found: dict[str, frozenset[str]] = {}
+    marks: dict[str, frozenset[str]] = {}
     for case in cases:
-        found[case.study] = found.get(case.study, frozenset()) | by_image.get(Path(case.path).name, frozenset())
-    return found
+        marks[case.study] = marks.get(case.study, frozenset()) | by_image.get(Path(case.path).name, frozenset())
+    return marks
 
 
 def print_groups(
@@ -76,30 +76,34 @@ def main() -> None:
         zip((c.study for c in collection.cases), patient_folds(collection.cases, options.folds), strict=True)
     )
     for fold in range(options.folds):
-        own = [one for one in predictions if fold_of[one.study] == fold]
-        labels_of = np.array([one.label for one in own])
-        scores = (np.array([getattr(one, kind) for one in own]) for kind in ("classifier", "vote"))
+        members = [prediction for prediction in predictions if fold_of[prediction.study] == fold]
+        labels_of = np.array([prediction.label for prediction in members])
+        scores = (np.array([getattr(prediction, kind) for prediction in members]) for kind in ("classifier", "vote"))
         classifier, vote = (measure(labels_of, Predictor(score, score > 0.5))["auroc"][0] for score in scores)
-        print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
+        print(
+            f"fold {fold + 1}: {len(members)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}"
+        )
     boxes = read_boxes(collection)
-    studies: dict[str, list[Case]] = {one.study: [] for one in predictions}
+    studies: dict[str, list[Case]] = {prediction.study: [] for prediction in predictions}
     for case in collection.cases:
         if case.study in studies:
             studies[case.study].append(case)
 
-    abnormal = [one for one in predictions if one.label]
+    abnormal = [prediction for prediction in predictions if prediction.label]
     size = {
-        one.study: max(largest_box(case, boxes.get(Path(case.path).name, [])) for case in studies[one.study])
-        for one in abnormal
+        prediction.study: max(
+            largest_box(case, boxes.get(Path(case.path).name, [])) for case in studies[prediction.study]
+        )
+        for prediction in abnormal
     }
     low, high = np.quantile(list(size.values()), (1 / 3, 2 / 3))
     print_groups(
         "Abnormal, by the size of the largest fracture",
         abnormal,
         [
-            (f"up to {low:.3f} of the radiograph", lambda one: size[one.study] <= low),
-            (f"up to {high:.3f}", lambda one: low < size[one.study] <= high),
-            ("larger", lambda one: size[one.study] > high),
+            (f"up to {low:.3f} of the radiograph", lambda prediction: size[prediction.study] <= low),
+            (f"up to {high:.3f}", lambda prediction: low < size[prediction.study] <= high),
+            ("larger", lambda prediction: size[prediction.study] > high),
         ],
     )
     labels: dict[str, set[int]] = {}
@@ -107,31 +111,31 @@ def main() -> None:
         labels.setdefault(case.patient, set()).add(case.label)
     marks = marked(collection.cases)
     for title, label in (("Abnormal", 1), ("Normal", 0)):
-        own = [one for one in predictions if one.label == label]
+        members = [prediction for prediction in predictions if prediction.label == label]
         print_groups(
             f"{title}, by radiographs in the study",
-            own,
+            members,
             [
-                ("1", lambda one: len(studies[one.study]) == 1),
-                ("2", lambda one: len(studies[one.study]) == 2),
-                ("3 or more", lambda one: len(studies[one.study]) > 2),
+                ("1", lambda prediction: len(studies[prediction.study]) == 1),
+                ("2", lambda prediction: len(studies[prediction.study]) == 2),
+                ("3 or more", lambda prediction: len(studies[prediction.study]) > 2),
             ],
         )
         print_groups(
             f"{title}, by the patient's other studies",
-            own,
+            members,
             [
-                ("all of this label", lambda one: len(labels[one.patient]) == 1),
-                ("some of the other label", lambda one: len(labels[one.patient]) == 2),
+                ("all of this label", lambda prediction: len(labels[prediction.patient]) == 1),
+                ("some of the other label", lambda prediction: len(labels[prediction.patient]) == 2),
             ],
         )
         print_groups(
             f"{title}, by what the radiographs show",
-            own,
+            members,
             [
-                ("plates or screws", lambda one: "hardware" in marks[one.study]),
-                ("several views in one picture", lambda one: "multiscan" in marks[one.study]),
-                ("neither", lambda one: not marks[one.study]),
+                ("plates or screws", lambda prediction: "hardware" in marks[prediction.study]),
+                ("several views in one picture", lambda prediction: "multiscan" in marks[prediction.study]),
+                ("neither", lambda prediction: not marks[prediction.study]),
             ],
         )
 

@@ -67,9 +67,9 @@ def radiographs(data: Path, split: str | None, seen: frozenset[int], most: int) 
     for case in read_collection(data, split=split).cases:
         cases.setdefault(case.part, []).append((Path(case.path), case.patient, case.study))
     groups: dict[str, Group] = {}
-    for part, own in cases.items():
+    for part, files in cases.items():
         group: Group = []
-        for path, patient, study in own:
+        for path, patient, study in files:
             try:
                 radiograph = read_radiograph(path)
             except RadiographError as error:
@@ -179,15 +179,15 @@ def margins_above_limits(searcher: Searcher, group: Group) -> NDArray[np.float64
     The columns are REASONS: similarity to the nearest study, and the margins of part, polarity and turn.
     """
     rules, appearance = searcher.rules, searcher.encoder.appearance
-    found = []
+    folds_margins = []
     for start in range(0, len(group), BATCH):
         embeddings = searcher.encoder.encode([pixels for pixels, *_ in group[start : start + BATCH]]).embeddings
         near = np.array([hits[0].similarity for hits in searcher.index.search(embeddings, 1)])
         margins = np.full((len(near), 3), np.inf)
         if appearance is not None and rules.appearance_limits:
             margins = appearance.margins(embeddings, rules.parts) - np.array(rules.appearance_limits)
-        found.append(np.column_stack((near - rules.familiarity_limit, margins)))
-    return np.concatenate(found)
+        folds_margins.append(np.column_stack((near - rules.familiarity_limit, margins)))
+    return np.concatenate(folds_margins)
 
 
 def line(beyond: NDArray[np.float64], owners: Sequence[str], rounds: int) -> str:
@@ -218,8 +218,8 @@ def learned(cases: Sequence[Case], rows: Floats, kept: NDArray[np.bool_], most: 
     """The limits of the kept radiographs, of at most `most` studies of them."""
     studies = sorted(by_study(cases, kept))
     chosen = set(np.random.default_rng(seed).permutation(studies)[:most].tolist())
-    some = [row for row in np.flatnonzero(kept).tolist() if cases[row].study in chosen]
-    return learn_measure_limits([cases[row].study for row in some], rows[some])
+    chosen_rows = [row for row in np.flatnonzero(kept).tolist() if cases[row].study in chosen]
+    return learn_measure_limits([cases[row].study for row in chosen_rows], rows[chosen_rows])
 
 
 def counted(name: str, flagged: int, total: int, reasons: Counter[str]) -> str:
@@ -232,8 +232,8 @@ def measured_alarms(cases: Sequence[Case], rows: Floats, folds: int, seed: int) 
         flagged, total, reasons = 0, 0, Counter[str]()
         for held in folds_of(cases, np.ones(len(cases), np.bool_), folds, seed):
             limits = learned(cases, rows, ~held, most, seed)
-            for own in by_study(cases, held).values():
-                codes = [str(found[0]) for found in limits.beyond(rows[own])]
+            for study_rows in by_study(cases, held).values():
+                codes = [str(exceeded[0]) for exceeded in limits.beyond(rows[study_rows])]
                 flagged, total = flagged + bool(codes), total + 1
                 reasons.update(codes)
         print(
@@ -256,9 +256,9 @@ def all_alarms(searcher: Searcher, cases: Sequence[Case], rows: Floats, folds: i
         rules = learn_rules(LabelledStudies(others, embeddings[kept], logits[kept], seen), appearance=appearance)
         limits = learn_measure_limits([case.study for case in others], rows[kept])
         nearest = StudyMatrix(others, embeddings[kept]).similarities(embeddings).max(axis=1)
-        for own in by_study(cases, held).values():
-            unusual = limits.beyond(rows[own])
-            judged = familiarity(embeddings[own], nearest[own].tolist(), rules, appearance, unusual)
+        for study_rows in by_study(cases, held).values():
+            unusual = limits.beyond(rows[study_rows])
+            judged = familiarity(embeddings[study_rows], nearest[study_rows].tolist(), rules, appearance, unusual)
             flagged, total = flagged + bool(judged.codes), total + 1
             former += len(judged.codes) > len(unusual)
             reasons.update(judged.codes)
@@ -271,17 +271,17 @@ def changed_measures(cases: Sequence[Case], rows: Floats, size: int, *, folds: i
     judged: dict[tuple[str, str], list[list[str]]] = {}
     for held in folds_of(cases, np.ones(len(cases), np.bool_), folds, seed):
         limits = learned(cases, rows, ~held, len(cases), seed)
-        for study, own in by_study(cases, held).items():
+        for study, study_rows in by_study(cases, held).items():
             if study not in chosen:
                 continue
-            pictures = [(cases[row].case, read_radiograph(Path(cases[row].path)).pixels) for row in own]
+            pictures = [(cases[row].case, read_radiograph(Path(cases[row].path)).pixels) for row in study_rows]
             for name in CORRUPTIONS:
                 for strength, word in enumerate(STRENGTHS):
                     views = [
                         measure(corrupt(pixels, name, strength, zlib.crc32(f"{name} {case}".encode())), size)
                         for case, pixels in pictures
                     ]
-                    codes = [str(found[0]) for found in limits.beyond(measure_rows(views))]
+                    codes = [str(exceeded[0]) for exceeded in limits.beyond(measure_rows(views))]
                     judged.setdefault((name, word), []).append(codes)
     for (name, word), codes_of_all in judged.items():
         reasons = Counter(code for codes in codes_of_all for code in codes)
@@ -290,21 +290,24 @@ def changed_measures(cases: Sequence[Case], rows: Floats, size: int, *, folds: i
 
 def other_collection(data: Path, cases: Sequence[Case], rows: Floats, size: int) -> None:
     """Another collection by limits of this one, and by its own in halves."""
-    found, measures = [], []
+    cases_read, measures = [], []
     for case in read_collection(data).cases:
         try:
             measures.append(measure(read_radiograph(Path(case.path), case.case).pixels, size))
         except RadiographError as error:
             print(f"left out: {error}")
             continue
-        found.append(case)
-    other = measure_rows(measures)
+        cases_read.append(case)
+    measured = measure_rows(measures)
     limits = learn_measure_limits([case.study for case in cases], rows)
-    every = np.ones(len(found), np.bool_)
-    codes = [[str(hit[0]) for hit in limits.beyond(other[own])] for own in by_study(found, every).values()]
-    reasons = Counter(code for own in codes for code in own)
+    all_rows = np.ones(len(cases_read), np.bool_)
+    codes = [
+        [str(hit[0]) for hit in limits.beyond(measured[study_rows])]
+        for study_rows in by_study(cases_read, all_rows).values()
+    ]
+    reasons = Counter(code for study_rows in codes for code in study_rows)
     print(counted(f"{data.name}, limits of this index", sum(map(bool, codes)), len(codes), reasons))
-    measured_alarms(found, other, 2, 1)
+    measured_alarms(cases_read, measured, 2, 1)
 
 
 def in_folds(data: Path, index: Path, other: Path | None, *, folds: int, stride: int, seed: int) -> None:
@@ -313,7 +316,7 @@ def in_folds(data: Path, index: Path, other: Path | None, *, folds: int, stride:
         paths = {case.case: case.path for case in read_collection(data).cases}
         cases = [case for case in searcher.index.cases() if case.case in paths]
         stored = [unpacked(data) for data in searcher.index.extra(TABLE)]
-        known = np.array([astuple(own) if own else [np.nan] * len(MEASURES) for own in stored])
+        known = np.array([astuple(measures) if measures else [np.nan] * len(MEASURES) for measures in stored])
         if np.isnan(known).any():  # an index of an earlier version
             known = measure_rows([measure(read_radiograph(Path(paths[case.case])).pixels, size) for case in cases])
         print("\n| | flagged | share | reasons |\n|---|---|---|---|")

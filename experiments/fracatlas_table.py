@@ -71,8 +71,8 @@ def write_copies(copies: Sequence[Copy], file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(COPIES)
-        for one, two, match, mirrored in copies:
-            writer.writerow([one, two, "" if match is None else f"{match:.4f}", "yes" if mirrored else "no"])
+        for first, second, match, mirrored in copies:
+            writer.writerow([first, second, "" if match is None else f"{match:.4f}", "yes" if mirrored else "no"])
 
 
 def read_radiographs(folder: Path) -> list[tuple[str, Case, list[Box]]]:
@@ -92,10 +92,10 @@ def read_radiographs(folder: Path) -> list[tuple[str, Case, list[Box]]]:
 
 def read_runs(radiographs: Sequence[tuple[str, Case, list[Box]]]) -> list[tuple[str, Case]]:
     """Each radiograph with its collection's name, in the order of their numbers; a patient is a run of these."""
-    found = [(int(re.sub(r"\D", "", Path(case.path).name)), name, case) for name, case, _ in radiographs]
+    numbered = [(int(re.sub(r"\D", "", Path(case.path).name)), name, case) for name, case, _ in radiographs]
     patient, previous = "", -1
     runs = []
-    for number, folder_name, case in sorted(found, key=lambda row: row[0]):
+    for number, folder_name, case in sorted(numbered, key=lambda row: row[0]):
         if number != previous + 1:
             patient = f"run{number:07d}"
         previous = number
@@ -116,9 +116,11 @@ def correct_parts(runs: Sequence[tuple[str, Case]]) -> list[tuple[str, Case]]:
 def linked_runs(cases: Sequence[Case], owners: Sequence[str], copies: Sequence[Copy]) -> str:
     """How many runs were linked by how many pairs."""
     known = {case.case: case for case in cases}
-    across = [(known[one], known[two]) for one, two, *_ in copies if known[one].patient != known[two].patient]
+    across = [
+        (known[first], known[second]) for first, second, *_ in copies if known[first].patient != known[second].patient
+    ]
     runs = {case.patient for pair in across for case in pair}
-    labels = sum(one.label != two.label for one, two in across)
+    labels = sum(first.label != second.label for first, second in across)
     joined = len({owner for case, owner in zip(cases, owners, strict=True) if case.patient in runs})
     return (
         f"{len(copies)} pairs of copies, {len(across)} of them of two runs ({labels} with both labels), "
@@ -163,7 +165,7 @@ def main() -> None:
         copies = [copy for copy in read_copies(options.copies) if names.issuperset(copy[:2])]
     elif not options.unlinked:
         copies = find_near_duplicates(cases, Encoder.open(options.model))
-    owners = joined_patients(cases, [(one, two) for one, two, *_ in copies])
+    owners = joined_patients(cases, [(first, second) for first, second, *_ in copies])
     rows = [
         [os.path.relpath(case.path, options.out), case.label_name, owner, case.study, case.part, case.view, folder]
         for (folder, case), owner in zip(runs, owners, strict=True)

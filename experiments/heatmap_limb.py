@@ -90,8 +90,8 @@ def measure(encoder: Encoder, examples: list[Example]) -> dict[str, dict[str, li
         if example.lesions.any():
             asked = evidence_of(encoder, rules, example.pixels, encoded, views=views, always=True).values
             for name, values in (("before", drawn["before"]), ("after", asked)):
-                own = pointing(values, example.lesions, size)
-                for column, value in zip(POINTING, (own[1], own[3]), strict=True):
+                scores = pointing(values, example.lesions, size)
+                for column, value in zip(POINTING, (scores[1], scores[3]), strict=True):
                     figures[name].setdefault(column, []).append(value)
             kept = float((example.lesions & limb).sum() / example.lesions.sum())
             figures["mask"].setdefault("in the limb", []).append(kept)
@@ -114,10 +114,10 @@ def main() -> None:
         ):
             patients = [example.patient for example in examples]
             print(f"\n{data.name}, {kind}: {len(examples)} radiographs of {len(set(patients))} patients", flush=True)
-            for name, own in measure(encoder, examples).items():
-                if own:
-                    print(f"\n| {name} | {' | '.join(own)} |\n|{'---|' * (len(own) + 1)}")
-                    texts = (estimate_text(mean(np.array(v), patients, options.rounds)) for v in own.values())
+            for name, columns in measure(encoder, examples).items():
+                if columns:
+                    print(f"\n| {name} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+                    texts = (estimate_text(mean(np.array(v), patients, options.rounds)) for v in columns.values())
                     print(f"| {kind} | {' | '.join(texts)} |", flush=True)
 
 

@@ -69,8 +69,8 @@ def fractures(data: Path, seen: frozenset[int]) -> Iterator[Example]:
     """Radiographs of the split `valid` with boxes, without those that the model was trained on."""
     boxes = read_boxes(read_collection(data))
     for case in read_collection(data, split="valid").cases:
-        own = boxes.get(Path(case.path).name, [])
-        if not own:
+        fractured = boxes.get(Path(case.path).name, [])
+        if not fractured:
             continue
         try:
             radiograph = read_radiograph(Path(case.path))
@@ -81,7 +81,7 @@ def fractures(data: Path, seen: frozenset[int]) -> Iterator[Example]:
             continue
         H, W = radiograph.pixels.shape[:2]
         lesions = np.zeros((H, W), bool)
-        for x, y, w, h in own:
+        for x, y, w, h in fractured:
             lesions[int(y * H) : int(np.ceil((y + h) * H)), int(x * W) : int(np.ceil((x + w) * W))] = True
         yield Example(radiograph.pixels, lesions, case.patient)
 
@@ -115,7 +115,7 @@ def maps_of(encoder: Encoder, pixels: Picture, number: int) -> dict[str, Array]:
         "Grad-CAM++": Smoothing(noise=0),
     }
     return {
-        **{name: explain_class(encoder, pixels, how, views=views).values for name, how in smooth.items()},
+        **{name: explain_class(encoder, pixels, smoothing, views=views).values for name, smoothing in smooth.items()},
         **{name: undo_letterbox(m.astype(np.float32), H, W, len(picture)) for name, m in coarse.items()},
     }
 
@@ -153,8 +153,8 @@ def probability(encoder: Encoder, rules: Rules, pictures: list[Picture]) -> NDAr
     return rules.probabilities(encoder.encode_prepared(pictures).logits)
 
 
-def likeness(encoder: Encoder, other: Array, pictures: list[Picture]) -> NDArray[np.float64]:
-    return (encoder.encode_prepared(pictures).embeddings @ other).astype(np.float64)
+def likeness(encoder: Encoder, embedding: Array, pictures: list[Picture]) -> NDArray[np.float64]:
+    return (encoder.encode_prepared(pictures).embeddings @ embedding).astype(np.float64)
 
 
 def measure(encoder: Encoder, examples: Sequence[Example], on_curves: int) -> tuple[Figures, Figures]:
@@ -177,14 +177,14 @@ def measure(encoder: Encoder, examples: Sequence[Example], on_curves: int) -> tu
             if number < on_curves and not name.startswith("the same"):
                 note(by_class, name, CURVES, curves(picture, values, partial(probability, encoder, rules)))
         if 0 < number < on_curves:
-            other = embeddings[(embeddings[:number] @ embeddings[number]).argmax()]
-            own = {
-                "of this similarity": explain_similarity(encoder, example.pixels, other).values,
+            neighbour = embeddings[(embeddings[:number] @ embeddings[number]).argmax()]
+            heatmaps = {
+                "of this similarity": explain_similarity(encoder, example.pixels, neighbour).values,
                 "of the class": maps[SMOOTH],
                 "chance": maps["chance"],
             }
-            for name, values in own.items():
-                note(by_similarity, name, CURVES, curves(picture, values, partial(likeness, encoder, other)))
+            for name, values in heatmaps.items():
+                note(by_similarity, name, CURVES, curves(picture, values, partial(likeness, encoder, neighbour)))
         if number % 10 == 9:
             print(f"  {number + 1} of {len(examples)}", flush=True)
     return by_class, by_similarity
@@ -192,11 +192,11 @@ def measure(encoder: Encoder, examples: Sequence[Example], on_curves: int) -> tu
 
 def table(title: str, figures: Figures, columns: Sequence[str], patients: Sequence[str], rounds: int) -> None:
     print(f"\n{title}\n\n| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
-    for name, own in figures.items():
-        if columns[0] in own:
+    for name, by_column in figures.items():
+        if columns[0] in by_column:
             cells = []
             for column in columns:
-                values = np.array(own[column])
+                values = np.array(by_column[column])
                 cells.append(estimate_text(mean(values, patients[-len(values) :], rounds)))
             print(f"| {name} | {' | '.join(cells)} |")
 
@@ -208,13 +208,13 @@ def mean(values: NDArray[np.float64], patients: Sequence[str], rounds: int) -> E
 
 def differences(figures: Figures, first: str, columns: Sequence[str], patients: Sequence[str], rounds: int) -> None:
     print()
-    for name, own in figures.items():
-        common = [column for column in columns if column in own]
+    for name, by_column in figures.items():
+        common = [column for column in columns if column in by_column]
         if name == first or not common:
             continue
         cells = []
         for column in common:
-            paired = np.array(figures[first][column]) - np.array(own[column])
+            paired = np.array(figures[first][column]) - np.array(by_column[column])
             cells.append(f"{column} {estimate_text(mean(paired, patients[-len(paired) :], rounds))}")
         print(f"{first} - {name}: {', '.join(cells)}")
 
@@ -225,7 +225,7 @@ def cost(encoder: Encoder, examples: Sequence[Example], runs: int) -> None:
     Processor time hardly depends on other work of the machine.
     """
     pixels = [example.pixels for example in examples[:16]]
-    views = [encoder.views([encoder.prepare(one)]) for one in pixels]
+    views = [encoder.views([encoder.prepare(picture)]) for picture in pixels]
 
     def milliseconds(act: Callable[[int], object]) -> float:
         started = time.process_time()

@@ -25,8 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from index.case import Case
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.bundle import digest_number
-from retrieval.labelling import ORDERS, Teaching, teaching_order
 from retrieval.searcher import Searcher
+from retrieval.worklist.label_queue import ORDERS, Teaching, teaching_order
 
 Floats = NDArray[np.float32]
 FIRST, STEP = 10, 5  # studies labelled before the first choice, and by each choice
@@ -47,11 +47,11 @@ class Studies:
     def of(cls, cases: Sequence[Case], embeddings: Floats, probabilities: NDArray[np.float64]) -> "Studies":
         names = sorted({case.study for case in cases})
         rows = [[row for row, case in enumerate(cases) if case.study == name] for name in names]
-        means = np.stack([embeddings[own].mean(0) for own in rows])
-        first = [cases[own[0]] for own in rows]
+        means = np.stack([embeddings[study_rows].mean(0) for study_rows in rows])
+        first = [cases[study_rows[0]] for study_rows in rows]
         return cls(
             np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32),
-            np.array([probabilities[own].mean() for own in rows]),
+            np.array([probabilities[study_rows].mean() for study_rows in rows]),
             np.array([case.label for case in first]),
             np.array([case.patient for case in first]),
         )
@@ -99,16 +99,18 @@ def simulate(studies: Studies, seed: int, order: str) -> tuple[list[int], list[f
     labels, asked = studies.labels[test], studies.embeddings[test]
     counts, of_vote, of_regression = list[int](), list[float](), list[float]()
     while len(known) <= len(pool) // 2:
-        own = studies.embeddings[known], studies.labels[known]
-        of_vote.append(kappa(labels, votes(*own, asked) > 0.5))
+        labelled = studies.embeddings[known], studies.labels[known]
+        of_vote.append(kappa(labels, votes(*labelled, asked) > 0.5))
         if len(counts) % FITS == 0:
-            of_regression.append(kappa(labels, regression(*own, asked) > 0.5))
+            of_regression.append(kappa(labels, regression(*labelled, asked) > 0.5))
         counts.append(len(known))
         left = studies.embeddings[unknown]
         if order == "random":
             chosen = list(range(STEP))  # they are permuted already
         else:
-            teaching = Teaching(left, studies.classifier[unknown], votes(*own, left), (left @ own[0].T).max(1))
+            teaching = Teaching(
+                left, studies.classifier[unknown], votes(*labelled, left), (left @ labelled[0].T).max(1)
+            )
             chosen = [ranked.row for ranked in teaching_order(teaching, order, most=STEP)]
         known += [unknown[row] for row in chosen]
         unknown = [study for row, study in enumerate(unknown) if row not in set(chosen)]
@@ -138,29 +140,29 @@ def main() -> None:
         studies = unseen_studies(searcher)
     patients, abnormal = len(set(studies.patients)), int(studies.labels.sum())
     print(f"{len(studies.labels)} studies of {patients} patients, {abnormal} abnormal")
-    found: dict[str, tuple[list[int], NDArray[np.float64], NDArray[np.float64]]] = {}
+    curves: dict[str, tuple[list[int], NDArray[np.float64], NDArray[np.float64]]] = {}
     for order in ("random", *ORDERS):
         runs = [simulate(studies, seed, order) for seed in range(options.seeds)]
         steps, fits = min(len(run[0]) for run in runs), min(len(run[2]) for run in runs)
-        found[order] = (
+        curves[order] = (
             runs[0][0][:steps],
             np.array([run[1][:steps] for run in runs]),
             np.array([run[2][:fits] for run in runs]),
         )
-    _, base, base_of_regression = found["random"]
+    _, base, base_of_regression = curves["random"]
     for name, seeds in (("seeds 0 to 19, to choose", CHOSEN), ("seeds 20 to 99, to report", REPORTED)):
         rows = [seed for seed in seeds if seed < options.seeds]
         if not rows:
             continue
         goal = base[rows].mean(0).max()
         print(f"{name}; the goal is the highest kappa of the vote that random labelling reaches, {goal:.3f}")
-        for order, (counts, of_vote, of_regression) in found.items():
+        for order, (counts, of_vote, of_regression) in curves.items():
             print(
                 f"{order}: labels for the goal {labels_needed(counts, of_vote[rows], goal)}; "
                 f"vote {gain(of_vote[rows], base[rows])}; "
                 f"regression {gain(of_regression[rows], base_of_regression[rows])}"
             )
-    for order, (counts, of_vote, _) in found.items():
+    for order, (counts, of_vote, _) in curves.items():
         curve = of_vote[[seed for seed in REPORTED if seed < options.seeds]].mean(0)
         print(order, *(f"{count}:{value:.3f}" for count, value in zip(counts, curve, strict=True)))
 

@@ -87,7 +87,7 @@ def encoded(cases: Sequence[Case], encoder: Encoder, change: str, cache: Path) -
             digests=[case.digest for batch in parts for case in batch.cases],
         )
     with np.load(file) as stored:
-        known = tuple(replace(case, digest=str(own)) for case, own in zip(cases, stored["digests"], strict=True))
+        known = tuple(replace(case, digest=str(digest)) for case, digest in zip(cases, stored["digests"], strict=True))
         return Encoding(known, stored["embeddings"], stored["logits"])
 
 
@@ -113,8 +113,8 @@ def predict(index: Encoding, asked: LabelledStudies, rules: Rules) -> tuple[NDAr
 def figures(index: Encoding, asked: LabelledStudies, rules: Rules) -> dict[str, dict[str, float]]:
     labels, predictors = predict(index, asked, rules)
     return {
-        name: {metric: float(value[0]) for metric, value in measure(labels, own).items() if metric in METRICS}
-        for name, own in predictors.items()
+        name: {metric: float(value[0]) for metric, value in measure(labels, predictor).items() if metric in METRICS}
+        for name, predictor in predictors.items()
     }
 
 
@@ -145,40 +145,40 @@ class Known:
     encoder: Encoder
 
 
-def curve(known: Known, unchanged: Encoding, other: Encoding, wanted: int, draws: int) -> list[dict[str, object]]:
+def curve(known: Known, unchanged: Encoding, changed: Encoding, wanted: int, draws: int) -> list[dict[str, object]]:
     """The lines of the table for a hospital and a number of local studies; none where they cannot be drawn."""
     index, rules, encoder = known.index, known.rules, known.encoder
-    patients = sorted({case.patient for case in other.cases})
-    found: list[tuple[dict[str, dict[str, float]], ...]] = []
+    patients = sorted({case.patient for case in changed.cases})
+    draws_done: list[tuple[dict[str, dict[str, float]], ...]] = []
     kept = tested = 0
     for seed in range(20 * draws):
-        if len(found) == draws:
+        if len(draws_done) == draws:
             break
-        local = drawn(patients, other.cases, wanted, seed)
+        local = drawn(patients, changed.cases, wanted, seed)
         if local is None:
             continue
         rest = set(patients) - local
-        learned = calibrated(index.cases, index.embeddings, other.of(local), rules, encoder.appearance)
+        learned = calibrated(index.cases, index.embeddings, changed.of(local), rules, encoder.appearance)
         kept += learned.rules.local is not None
-        tested += len({case.study for case in other.of(rest).cases})
-        found.append(
+        tested += len({case.study for case in changed.of(rest).cases})
+        draws_done.append(
             (
                 figures(index, unchanged.of(rest), rules),
-                figures(index, other.of(rest), rules),
-                figures(index, other.of(rest), learned.rules),
+                figures(index, changed.of(rest), rules),
+                figures(index, changed.of(rest), learned.rules),
             )
         )
-    if not found:
+    if not draws_done:
         return []
     lines = []
     for name in ("classifier", "vote"):
-        line: dict[str, object] = {"local": wanted, "predictor": name, "draws": len(found)}
-        line |= {"tested": round(tested / len(found)), "kept": round(kept / len(found), 3)}
+        line: dict[str, object] = {"local": wanted, "predictor": name, "draws": len(draws_done)}
+        line |= {"tested": round(tested / len(draws_done)), "kept": round(kept / len(draws_done), 3)}
         for number, when in enumerate(("unchanged", "before", "after")):
             for metric in METRICS:
-                values = [one[number][name][metric] for one in found]
+                values = [result[number][name][metric] for result in draws_done]
                 line[f"{metric}_{when}"] = round(float(np.nanmean(values)), 3)
-        after = [one[2][name]["kappa"] for one in found]
+        after = [result[2][name]["kappa"] for result in draws_done]
         line["low"], line["high"] = (round(float(np.nanpercentile(after, q)), 3) for q in (10, 90))
         lines.append(line)
     return lines
@@ -213,9 +213,9 @@ def main() -> None:
     lines: list[dict[str, object]] = []
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for change in ["", *arguments.changes]:
-        other = encoded(valid, encoder, change, arguments.cache)
+        changed = encoded(valid, encoder, change, arguments.cache)
         for wanted in arguments.local:
-            for line in curve(known, unchanged, other, wanted, arguments.draws):
+            for line in curve(known, unchanged, changed, wanted, arguments.draws):
                 lines.append({"change": change or "none", **line})
                 print(f"| {' | '.join(str(lines[-1].get(name, '')) for name in COLUMNS)} |", flush=True)
     if arguments.out:

@@ -71,9 +71,9 @@ def write_collection(root: Path, share: float, parts: int) -> None:
     with ProcessPoolExecutor() as pool:
         list(pool.map(draw, [root] * len(plan), plan, chunksize=16))
     for split in COUNTS:
-        own = [(folder, count) for folder, _, count in plan if folder.startswith(split)]
-        paths = [f"{root.name}/{folder}/image{view}.png\n" for folder, count in own for view in range(1, count + 1)]
-        labels = [f"{root.name}/{folder}/,{int(folder.endswith('positive'))}\n" for folder, _ in own]
+        folders = [(folder, count) for folder, _, count in plan if folder.startswith(split)]
+        paths = [f"{root.name}/{folder}/image{view}.png\n" for folder, count in folders for view in range(1, count + 1)]
+        labels = [f"{root.name}/{folder}/,{int(folder.endswith('positive'))}\n" for folder, _ in folders]
         (root / f"{split}_image_paths.csv").write_text("".join(paths), encoding="utf-8")
         (root / f"{split}_labeled_studies.csv").write_text("".join(labels), encoding="utf-8")
 
@@ -94,8 +94,8 @@ def run(*words: str | Path) -> dict[str, object]:
     peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     name = " ".join(map(str, words[: 2 if words[0] == "index" else 1]))
     print(f"{name}: {seconds:.0f} s, at most {peak / 2**20:.0f} MiB", flush=True)
-    found: dict[str, object] = json.loads(text)
-    return found
+    result: dict[str, object] = json.loads(text)
+    return result
 
 
 def tiny_grid(size: int) -> str:
@@ -107,7 +107,7 @@ def tiny_grid(size: int) -> str:
 
 
 def by_part(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    return {name: of["knn"]["kappa"]["value"] for name, of in evaluation["parts"].items()}
+    return {name: figures["knn"]["kappa"]["value"] for name, figures in evaluation["parts"].items()}
 
 
 def main() -> None:

@@ -123,8 +123,8 @@ def plant_copies(cases: Sequence[Case], folder: Path, each: int, generator: Gene
             source = cases[next(chosen)]
             name = f"copy{number:02}-{copy:02}.png"
             assert cv2.imwrite(str(folder / name), change(read_radiograph(Path(source.path)).pixels, generator))
-            other = "valid" if source.split == "train" else "train"
-            rows.append([name, source.label_name, f"planted {name}", f"planted {name}", source.part, other])
+            other_split = "valid" if source.split == "train" else "train"
+            rows.append([name, source.label_name, f"planted {name}", f"planted {name}", source.part, other_split])
             sources[name], changes[name] = os.path.relpath(source.path, folder), title
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as lines:
         csv.writer(lines).writerows([["path", "label", "patient", "study", "part", "split"], *rows])
@@ -137,14 +137,14 @@ def score_copies(planted: Planted, before: Sequence[NearDuplicate], after: Seque
     right: set[str] = set()
     wrong: list[NearDuplicate] = []
     for pair in after:
-        one, two = (planted.sources.get(case, case) for case in pair.cases)
-        if one != two and frozenset((one, two)) not in same:
+        first, second = (planted.sources.get(case, case) for case in pair.cases)
+        if first != second and frozenset((first, second)) not in same:
             wrong.append(pair)
-        elif one == two:  # a copy and its source; never two copies, for no radiograph is copied twice
+        elif first == second:  # a copy and its source; never two copies, for no radiograph is copied twice
             right.update(case for case in pair.cases if case in planted.sources)
     print(f"near duplicates: {len(after)} reported; {len(before)} of the untouched collection")
     for change in CHANGES:
-        copies = [case for case, how in planted.changes.items() if how == change]
+        copies = [case for case, planted_change in planted.changes.items() if planted_change == change]
         print(f"  {change}: found {sum(case in right for case in copies)} of {len(copies)}")
     print(f"  recall {len(right) / len(planted.sources):.3f} ({len(right)} of {len(planted.sources)} copies)")
     if after:
@@ -167,7 +167,7 @@ def score_labels(
         cases = [replace(case, label=1 - case.label) if case.study in inverted else case for case in encoding.cases]
         labelled = LabelledStudies(cases, encoding.embeddings, encoding.logits, seen)
         check = check_labels(labelled, learn_rules(labelled, fallback=fallback), owners=owners, least=0.0)
-        fresh = {one.study for one in check.issues if one.classifier is not None}
+        fresh = {issue.study for issue in check.issues if issue.classifier is not None}
         groups = {"all studies": set(studies)}
         if 0 < len(fresh) < len(studies):
             groups |= {"unseen by the model": fresh, "seen in training": set(studies) - fresh}
@@ -196,27 +196,27 @@ MEASURES = (
 
 
 def measured(check: LabelCheck, inverted: set[str], group: set[str], least: float = 0.2) -> list[float]:
-    everyone = [one for one in check.issues if one.study in group]
-    listed = [one for one in everyone if one.chance >= least]
-    agreed = [one for one in listed if one.seconded]
-    truth = np.array([one.study in inverted for one in everyone])
-    chances = np.array([one.chance for one in everyone])
+    everyone = [issue for issue in check.issues if issue.study in group]
+    listed = [issue for issue in everyone if issue.chance >= least]
+    agreed = [issue for issue in listed if issue.seconded]
+    truth = np.array([issue.study in inverted for issue in everyone])
+    chances = np.array([issue.chance for issue in everyone])
     return [
         len(inverted),
         len(listed),
-        sum(one.chance for one in listed),
+        sum(issue.chance for issue in listed),
         share_of(listed, inverted),
-        sum(one.study in inverted for one in listed) / len(inverted),
+        sum(issue.study in inverted for issue in listed) / len(inverted),
         share_of(agreed, inverted),
-        sum(one.study in inverted for one in agreed) / len(inverted) if agreed else np.nan,
+        sum(issue.study in inverted for issue in agreed) / len(inverted) if agreed else np.nan,
         share_of(everyone[: len(inverted)], inverted),
         float(roc_auc_score(truth, chances)),
         float(average_precision_score(truth, chances)),
     ]
 
 
-def share_of(found: Sequence[LabelIssue], inverted: set[str]) -> float:
-    return float(np.mean([one.study in inverted for one in found])) if found else np.nan
+def share_of(issues: Sequence[LabelIssue], inverted: set[str]) -> float:
+    return float(np.mean([issue.study in inverted for issue in issues])) if issues else np.nan
 
 
 def main() -> None:
@@ -248,12 +248,12 @@ def main() -> None:
         originals = without(encoding, set(planted.sources))
         before = deep_findings(originals).near_duplicates
         started = time.perf_counter()
-        found = deep_audit(collection, encoding)
+        audited = deep_audit(collection, encoding)
         print(f"and compared in {time.perf_counter() - started:.0f} s")
-        assert found.deep
-        score_copies(planted, before, found.deep.near_duplicates)
-        print(f"leakage: {found.verdict}")
-        for leak in found.leakage:
+        assert audited.deep
+        score_copies(planted, before, audited.deep.near_duplicates)
+        print(f"leakage: {audited.verdict}")
+        for leak in audited.leakage:
             print(f"  {leak.split}: {leak.studies} studies, {len(leak.leaking)} tied to another split")
         score_labels(originals, before, options.rounds, options.share, options.seed)
 

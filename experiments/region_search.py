@@ -12,8 +12,8 @@ found, it is also counted how many hold the middle of a fracture. Chance is the 
 that could be found. Intervals are of 2,000 bootstrap draws of patients.
 
 The criterion was written before the first figures: the search by a region is called better if the interval of the
-difference of both precisions lies above 0. C is CONTEXT of retrieval/regions.py; 100 encodes the whole radiograph once
-and pools the box in it.
+difference of both precisions lies above 0. C is CONTEXT of retrieval/search_by/region.py; 100 encodes the whole
+radiograph once and pools the box in it.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from experiments.robustness import sides
 from index.case import Case
 from index.reader import IndexReader
-from retrieval import regions
 from retrieval.encoding.bundle import digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.images.radiograph import read_radiograph
-from retrieval.regions import Box, attended_boxes, encode_regions
+from retrieval.search_by import region
+from retrieval.search_by.region import Box, attended_boxes, encode_regions
 
 Floats = NDArray[np.float32]
 SHOWN = 5
@@ -52,13 +52,15 @@ class Encoded:
 
 def fractures_of(table: Path) -> dict[str, list[tuple[float, ...]]]:
     """Each image's fractures as x, y, width, height in parts of its sides."""
-    found: dict[str, list[tuple[float, ...]]] = {}
+    boxes_of_images: dict[str, list[tuple[float, ...]]] = {}
     with table.open(newline="") as file:
         for row in csv.DictReader(file):
             sides = [float(row[name]) for name in ("image_width", "image_height")] * 2
             box = (float(row[name]) for name in ("x", "y", "width", "height"))
-            found.setdefault(row["image_id"], []).append(tuple(a / b for a, b in zip(box, sides, strict=True)))
-    return found
+            boxes_of_images.setdefault(row["image_id"], []).append(
+                tuple(a / b for a, b in zip(box, sides, strict=True))
+            )
+    return boxes_of_images
 
 
 def encoded(encoder: Encoder, case: Case, parts: Sequence[tuple[float, ...]]) -> Encoded:
@@ -67,8 +69,8 @@ def encoded(encoder: Encoder, case: Case, parts: Sequence[tuple[float, ...]]) ->
     H, W = pixels.shape[:2]
     fractures = [Box(x * W, y * H, w * W, h * H).within(H, W) for x, y, w, h in parts]
     boxes = attended_boxes(encoder, pixels)
-    both = encode_regions(encoder, pixels, [*boxes, *fractures])
-    return Encoded(case, whole, fractures, boxes, both[: len(boxes)], both[len(boxes) :])
+    embeddings = encode_regions(encoder, pixels, [*boxes, *fractures])
+    return Encoded(case, whole, fractures, boxes, embeddings[: len(boxes)], embeddings[len(boxes) :])
 
 
 def holds_fracture(box: Box, fractures: Sequence[Box]) -> bool:
@@ -100,12 +102,12 @@ def queries(radiographs: Sequence[Encoded]) -> list[tuple[str, list[float]]]:
     patients = np.array([case.patient for case in cases])
     answers = []
     for item in radiographs:
-        other = patients != item.case.patient
-        regions_of_others = other[owner]
-        of_study = {study: label for study, label, free in zip(studies, labels, other, strict=True) if free}
+        of_others = patients != item.case.patient
+        regions_of_others = of_others[owner]
+        of_study = {study: label for study, label, free in zip(studies, labels, of_others, strict=True) if free}
         for embedding in item.of_fractures:
             by_region = nearest(np.where(regions_of_others, parts @ embedding, -np.inf), studies[owner])
-            by_whole = nearest(np.where(other, whole @ item.whole, -np.inf), studies)
+            by_whole = nearest(np.where(of_others, whole @ item.whole, -np.inf), studies)
             answers.append(
                 (
                     item.case.patient,
@@ -145,24 +147,24 @@ def main() -> None:
     source.add_argument("--index", type=Path)
     source.add_argument("--folds", nargs=3, metavar=("CASES", "RUNS", "NAME"))
     parser.add_argument("--patients", type=int)
-    parser.add_argument("--context", type=float, default=regions.CONTEXT)
+    parser.add_argument("--context", type=float, default=region.CONTEXT)
     options = parser.parse_args()
-    regions.CONTEXT = options.context
+    region.CONTEXT = options.context
     boxes = fractures_of(options.fractures)
-    radiographs, found = [], []
+    radiographs, results = [], []
     for encoder, cases in new_of_index(options.index, options.patients) if options.index else of_folds(*options.folds):
-        own = [encoded(encoder, case, boxes.get(Path(case.path).name, [])) for case in cases]
-        radiographs += own
-        found += queries(own)
-    of_patient = {patient: [values for owner, values in found if owner == patient] for patient, _ in found}
+        radiographs_of_fold = [encoded(encoder, case, boxes.get(Path(case.path).name, [])) for case in cases]
+        radiographs += radiographs_of_fold
+        results += queries(radiographs_of_fold)
+    of_patient = {patient: [values for owner, values in results if owner == patient] for patient, _ in results}
     names = list(of_patient)
     patients = len({item.case.patient for item in radiographs})
     rng = np.random.default_rng(0)
     draws = [rng.choice(len(names), len(names)) for _ in range(2000)]
     figures = np.array([np.concatenate([of_patient[names[n]] for n in draw]).mean(0) for draw in draws])
-    means = np.array([values for _, values in found]).mean(0)
+    means = np.array([values for _, values in results]).mean(0)
     print(
-        f"{len(radiographs)} radiographs of {patients} patients, {len(found)} fractures of {len(names)} patients, "
+        f"{len(radiographs)} radiographs of {patients} patients, {len(results)} fractures of {len(names)} patients, "
         f"{sum(len(item.boxes) for item in radiographs)} regions, context {options.context:g}"
     )
     columns = [*zip(means, figures.T, strict=True), (means[0] - means[1], figures[:, 0] - figures[:, 1])]

@@ -89,7 +89,10 @@ def predictions_of(parts: Iterator[Side], wanted: Sequence[Key]) -> dict[Key, li
 
 def judged(predictions: dict[Key, list[StudyPrediction]]) -> list[tuple[Condition, float]]:
     """The figures under each condition, and precision at 5."""
-    return [(condition_of(*key, own, rounds=2_000), _precision_at_5(own)) for key, own in predictions.items()]
+    return [
+        (condition_of(*key, predicted, rounds=2_000), _precision_at_5(predicted))
+        for key, predicted in predictions.items()
+    ]
 
 
 def print_table(name: str, made: Sequence[tuple[Condition, float]]) -> None:
@@ -101,7 +104,9 @@ def print_table(name: str, made: Sequence[tuple[Condition, float]]) -> None:
         words = f"{condition.corruption or 'as they are'}{amount}"
         print(f"| {words} | {' | '.join(cells)} | {condition.unfamiliar.value:.0%} |", flush=True)
     means = [
-        " / ".join(f"{np.mean([own.figures[reader][name].value for own, _ in made[1:]]):.3f}" for reader in READERS)
+        " / ".join(
+            f"{np.mean([condition.figures[reader][name].value for condition, _ in made[1:]]):.3f}" for reader in READERS
+        )
         for name in FIGURES
     ]
     print(f"| mean of the changes | {' | '.join(means)} | |", flush=True)
@@ -112,15 +117,17 @@ def print_differences(first: dict[Key, list[StudyPrediction]], second: dict[Key,
     patients = np.array([study.patient for study in first["", ""]])
     names = np.unique(patients)
     order = []
-    for own in (*first.values(), *second.values()):
-        named = {study.study: study for study in own}
+    for studies in (*first.values(), *second.values()):
+        named = {study.study: study for study in studies}
         order.append([named[study.study] for study in first["", ""]])
     random = np.random.default_rng(0)
     rounds = [np.arange(len(patients))]
     for _ in range(ROUNDS):
         drawn = random.choice(names, len(names))
         rounds.append(np.concatenate([np.flatnonzero(patients == name) for name in drawn]))
-    figures = np.array([[_figures([own[row] for row in rows]) for own in order] for rows in rounds])
+    figures = np.array(
+        [[_figures([study_predictions[row] for row in rows]) for study_predictions in order] for rows in rounds]
+    )
     half = len(order) // 2
     gains = figures[:, half:] - figures[:, :half]  # (rounds, conditions, 5)
     for words, gain in (("as they are", gains[:, 0]), ("mean of the changes", gains[:, 1:].mean(1))):

@@ -68,8 +68,10 @@ def main() -> None:
         rows = np.stack([of_image[name] for of_image in seen])
         for strength in (1.0, 0.001):
             model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-            both = cross_val_predict(model, rows, labels, groups=patients, cv=GroupKFold(5), method="predict_proba")
-            probabilities = both[:, 1]
+            predicted = cross_val_predict(
+                model, rows, labels, groups=patients, cv=GroupKFold(5), method="predict_proba"
+            )
+            probabilities = predicted[:, 1]
             by_study = np.bincount(studies, probabilities) / np.bincount(studies)
             image, study = roc_auc_score(labels, probabilities), roc_auc_score(labels[first], by_study)
             worst = max(worst, image, study, 1 - image, 1 - study)

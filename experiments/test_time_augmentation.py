@@ -70,8 +70,10 @@ def compare(sides: dict[str, list[StudyPrediction]]) -> None:
         "the two indexes read different radiographs"
     )
     labels = np.array([reading.label for reading in plain])
-    both = {name: reader for side, readings in sides.items() for name, reader in predictors(side, readings).items()}
-    result = bootstrap(labels, [reading.patient for reading in plain], both)
+    all_predictors = {
+        name: reader for side, readings in sides.items() for name, reader in predictors(side, readings).items()
+    }
+    result = bootstrap(labels, [reading.patient for reading in plain], all_predictors)
     print(f"\n{len(labels)} studies of {result.patients} new patients, {labels.sum()} abnormal; 95 % intervals")
     for name, figures in result.estimates().items():
         print(f"{name}: " + ", ".join(f"{metric} {estimate_text(estimate)}" for metric, estimate in figures.items()))

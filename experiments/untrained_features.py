@@ -56,13 +56,15 @@ Floats = NDArray[np.float32]
 def pooled_features(cases: Sequence[Case], bundle: Bundle) -> tuple[list[Case], Floats]:
     """Unit-length mean-pooled features (N, C) of the untrained network."""
     network, _ = load_backbone(bundle.backbone, "imagenet")
-    how = bundle.preprocessing
+    preprocessing = bundle.preprocessing
     read, rows = [], []
     for case in cases:
         radiograph = read_radiograph(Path(case.path))
         read.append(replace(case, digest=radiograph.digest))
         with torch.inference_mode():
-            maps = network.eval()(torch.from_numpy(normalise([preprocess(radiograph.pixels, how)], how)))
+            maps = network.eval()(
+                torch.from_numpy(normalise([preprocess(radiograph.pixels, preprocessing)], preprocessing))
+            )
         rows.append(maps.mean((2, 3)).numpy())
     features = np.concatenate(rows)
     return read, np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
@@ -144,18 +146,21 @@ def main() -> None:
     fold_of = fold_of[kept]
     readings = []
     for fold in range(options.folds or 1):
-        own = predicted(cases, features, fold_of == fold)
-        of_fold = summarise(own, rounds=2).study
+        fold_readings = predicted(cases, features, fold_of == fold)
+        of_fold = summarise(fold_readings, rounds=2).study
         classifier, vote = (of_fold[reader]["auroc"].value for reader in ("classifier", "knn"))
-        print(f"fold {fold + 1}: {len(own)} studies, AUROC of the classifier {classifier:.3f}, of the vote {vote:.3f}")
-        readings += own
+        print(
+            f"fold {fold + 1}: {len(fold_readings)} studies, AUROC of the classifier {classifier:.3f}, "
+            f"of the vote {vote:.3f}"
+        )
+        readings += fold_readings
     if options.predictions:
         write_predictions(predictions_of(readings), options.predictions)
     result = summarise(readings)
     print(f"{result.studies} studies of {result.patients} patients, {result.abnormal_studies} abnormal; 95 % intervals")
     for level, figures in (("study", result.study), ("image", result.image)):
-        for reader, found in figures.items():
-            print(f"{level}, {reader}: " + ", ".join(f"{metric} {estimate_text(e)}" for metric, e in found.items()))
+        for reader, estimates in figures.items():
+            print(f"{level}, {reader}: " + ", ".join(f"{metric} {estimate_text(e)}" for metric, e in estimates.items()))
     print(", ".join(f"{name} {estimate_text(estimate)}" for name, estimate in result.retrieval.items()))
     trained: dict[str, Sequence[Prediction]] = {}
     if options.run:

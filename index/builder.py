@@ -74,7 +74,7 @@ class IndexBuilder(Closing):
             _require_free(path, replace)
             path.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as stack:
-                lock = Lock(path)  # which also tells whether the folder can be written, before anything is encoded
+                lock = Lock(path)  # which also shows whether the folder can be written, before anything is encoded
                 stack.callback(lock.release)
                 _require_free(path, replace)
                 for folder in leftovers(path):

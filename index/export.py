@@ -80,7 +80,7 @@ def read_parquet(source: Path) -> tuple[dict[str, Any], int, Iterator[Batch]]:
         about = json.loads((file.schema_arrow.metadata or {}).get(KEY, b"null"))
         missing = {*FIELDS, "logit", "thumbnail", "embedding"} - {*file.schema_arrow.names, *TEXTS}
         if missing or not isinstance(about, dict):
-            raise ValueError("it is not a whole export of this version")
+            raise ValueError("it is not a complete export of this version")
     except (OSError, ValueError, pa.ArrowException) as error:
         raise IndexFailure(f"{source} cannot be imported: {error}; write it with mura-search index export") from error
     return about, file.metadata.num_rows, _batches(file, source)

@@ -31,7 +31,7 @@ class Filed:
 
 
 def filed_changes(database: CaseReader) -> list[Filed]:
-    """The changes that can be undone, the last first."""
+    """The changes that can be undone, newest first."""
     entries = database.filed()
     return [change_of(generation, json.loads(entries[generation])) for generation in sorted(entries, reverse=True)]
 

@@ -44,7 +44,10 @@ class FilingWriter(IndexWriter):
         note: str = "",
         extras: Extras | None = None,
     ) -> Filed:
-        """Add one study of n cases as `IndexWriter.add` does. Refuses a study that is indexed, and files that are."""
+        """Add one study of n cases as `IndexWriter.add` does. embeddings (n, D) of unit length.
+
+        Raises ChangeRefused if the study or one of the files is indexed already.
+        """
         require_one_each(cases, embeddings, thumbnails, logits, self._dimension)
         study = cases[0].study
         with self._change():
@@ -64,18 +67,18 @@ class FilingWriter(IndexWriter):
         """Give a study a label as `relabel` does; None if it has this label already."""
         name = LABEL_NAMES[label]
         with self._change():
-            found = self._of_study(study)
-            cases = list(found.values())
-            if not self._relabel(found, label):
+            records = self._of_study(study)
+            cases = list(records.values())
+            if not self._relabel(records, label):
                 return None
             return _keep(self._database, "relabel", cases, former=cases[0].label_name, label=name, note=note)
 
     def set_aside(self, study: str, reason: str) -> Filed:
         """Take a study out of every search and vote. Its radiographs are listed as set aside, with the reason."""
         with self._change():
-            found = self._of_study(study)
+            records = self._of_study(study)
             batch = self._database.study(study, self._dimension)
-            self._database.remove(list(found), "set-aside")
+            self._database.remove(list(records), "set-aside")
             self._database.quarantine([(case, reason) for case in batch.cases])
             content = {
                 "records": [asdict(case) for case in batch.cases],
@@ -88,13 +91,16 @@ class FilingWriter(IndexWriter):
             return _keep(self._database, "set-aside", batch.cases, former=former, note=reason, content=content)
 
     def undo(self, generation: int | None = None) -> Filed:
-        """Undo a change that is not undone yet, by default the last one. Refuses one whose study was changed since."""
+        """Undo a change that is not undone yet, by default the last one.
+
+        Raises ChangeRefused for a change that cannot be undone, and if its study was changed since.
+        """
         with self._change():
             entries = self._database.filed()
             number = max(entries, default=0) if generation is None else generation
             if number not in entries:
-                which = f"change {number} is none that" if generation is not None else "there is nothing that"
-                raise ChangeRefused(f"{which} can be undone; mura-search index filed lists what can be")
+                fault = "there is nothing to undo" if generation is None else f"change {number} cannot be undone"
+                raise ChangeRefused(f"{fault}; mura-search index filed lists the changes that can be")
             entry = json.loads(entries[number])
             {"file": self._undo_file, "relabel": self._undo_relabel, "set-aside": self._undo_set_aside}[
                 entry["action"]
@@ -126,18 +132,18 @@ class FilingWriter(IndexWriter):
             raise ChangeRefused(f"{error}; correct that first") from error
 
     def _of_study(self, study: str) -> dict[int, Case]:
-        found = self._database.cases_where("study", [study])
-        if not found:
+        records = self._database.cases_where("study", [study])
+        if not records:
             raise ChangeRefused(f"the index holds no study {study}; mura-search index list shows what it holds")
-        return found
+        return records
 
     def _unchanged(self, entry: Mapping[str, Any]) -> list[int]:
         """The rows of an entry's cases, if its study is as the change left it."""
-        found = self._database.cases_where("study", [entry["study"]])
-        as_left = {case.case for case in found.values()} == set(entry["names"])
-        if not as_left or any(case.label_name != entry["label"] for case in found.values()):
+        records = self._database.cases_where("study", [entry["study"]])
+        as_left = {case.case for case in records.values()} == set(entry["names"])
+        if not as_left or any(case.label_name != entry["label"] for case in records.values()):
             raise ChangeRefused(f"study {entry['study']} was changed since; undo the later change first")
-        return list(found)
+        return list(records)
 
 
 def _keep(

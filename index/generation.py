@@ -44,7 +44,7 @@ class Generation:
         """The generation of cases.sqlite, in a transaction.
 
         Where the vectors.faiss at `path` is missing or of another index, the search is exact over the vectors of
-        cases.sqlite. The next writer writes the file.
+        cases.sqlite. The next writer writes the file. Raises IndexDamaged if there is not one embedding for each case.
         """
         from index.vectors.faiss import FaissStore  # late: it takes longer to import than all the rest
 
@@ -69,7 +69,7 @@ class Generation:
             behind += len(removed)
         if len(rows) - len(removed) != database.count():
             raise IndexDamaged(
-                f"{database.path} is damaged: it has not one embedding a case; "
+                f"{database.path} is damaged: it does not have one embedding for each case; "
                 "build the index again, or restore it from a copy"
             )
         return cls(database.generation(), rows, studies, store, alive, behind)
@@ -104,16 +104,16 @@ class Generation:
         generation = None
         matching = self._matching(where, database)
         for patients, members in by_exclusion(exclude_patients, len(queries)).items():
-            allowed, own = matching, np.empty(0, np.int64)
+            allowed, excluded = matching, np.empty(0, np.int64)
             if patients:
                 generation, rows = database.rows_of(patients)
-                own = self.rows.searchsorted(rows)  # N for one of a later generation
-            if len(own) > FEW:
+                excluded = self.rows.searchsorted(rows)  # N for one of a later generation
+            if len(excluded) > FEW:
                 allowed = np.ones(len(self.rows), dtype=np.bool_) if matching is None else matching.copy()
-                allowed[own[own < len(self.rows)]], own = False, own[:0]
+                allowed[excluded[excluded < len(self.rows)]], excluded = False, excluded[:0]
             asked = queries if len(members) == len(queries) else queries[members]
-            found = nearest_studies(self.store, asked, k, self.studies, allowed, excluded=own.tolist())
-            for query, answer in zip(members, found, strict=True):
+            nearest = nearest_studies(self.store, asked, k, self.studies, allowed, excluded=excluded.tolist())
+            for query, answer in zip(members, nearest, strict=True):
                 answers[query] = [(similarity, self.rows.item(position)) for similarity, position in answer]
         return answers, generation
 

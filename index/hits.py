@@ -41,8 +41,8 @@ def read_hits(
     cases = _cases(searched, [row for answer in answers for _, row in answer], number, database)
     if cases is None:
         return None
-    found = iter(cases)
-    return [[Hit(similarity, next(found)) for similarity, _ in answer] for answer in answers]
+    remaining = iter(cases)
+    return [[Hit(similarity, next(remaining)) for similarity, _ in answer] for answer in answers]
 
 
 def _cases(
@@ -50,18 +50,18 @@ def _cases(
 ) -> list[Case] | None:
     known = {row: case for row in rows if (case := searched.shown.get(row)) is not None}  # another thread may clear it
     missing = [row for row in rows if row not in known]
-    found: dict[int, Case] = {}
+    records: dict[int, Case] = {}
     if missing:
-        number, found = database.records(missing)
+        number, records = database.records(missing)
     elif number is None:
         number = database.generation()
     if number != searched.number:
         return None
     if missing:
-        if len(found) < len(set(missing)):
+        if len(records) < len(set(missing)):
             raise IndexDamaged(f"{database.path} is damaged: it lacks a case that {VECTORS} has; build it again")
-        known |= found
-        searched.shown.update(found)
+        known |= records
+        searched.shown.update(records)
         if len(searched.shown) > REMEMBERED:
             searched.shown.clear()
     return [known[row] for row in rows]

@@ -21,7 +21,7 @@ class Merged:
     differing: list[tuple[str, str]]
 
 
-def merge_cases(database: CaseWriter, other: IndexReader, prefix: str) -> Merged:
+def merge_cases(database: CaseWriter, source: IndexReader, prefix: str) -> Merged:
     """Add the cases of another index whose files are not indexed here, in a writing transaction.
 
     prefix: put before the names of case, study and patient. Raises ValueError for a case whose name is taken, and for a
@@ -31,7 +31,7 @@ def merge_cases(database: CaseWriter, other: IndexReader, prefix: str) -> Merged
     differing: list[tuple[str, str]] = []
     added = 0
     last = database.last()  # a file that the other index holds twice is added twice
-    for batch in other.batches():
+    for batch in source.batches():
         here = database.known("digest", {case.digest for case in batch.cases} - {""}, last)
         new = []
         for n, case in enumerate(batch.cases):
@@ -49,16 +49,16 @@ def merge_cases(database: CaseWriter, other: IndexReader, prefix: str) -> Merged
         database.require_whole_studies(cases)
         added += len(new)
     if added:
-        _record(database, other, prefix, added)
+        _record(database, source, prefix, added)
     return Merged(added, known, differing)
 
 
-def _record(database: CaseWriter, other: IndexReader, prefix: str, added: int) -> None:
+def _record(database: CaseWriter, source: IndexReader, prefix: str, added: int) -> None:
     """Note a merge in the history, its prefix, and whether the index holds synthetic radiographs from now on."""
     database.record("merge", {"cases": added}, added)
     values = database.metadata()["values"]
     if prefixes := sorted({*values.get("prefixes", []), prefix} - {""}):
         database.set_metadata(values=values | {"prefixes": prefixes})
-    about = other.metadata("collection")
+    about = source.metadata("collection")
     if isinstance(about, dict) and about.get("synthetic"):
         database.mark_synthetic()

@@ -63,7 +63,7 @@ def _open(path: Path, file: FileIdentity | None) -> OpenIndex:
             database.generation()  # SQLite holds its lock from here to the end of the transaction
             small = (path / CASES).stat().st_size <= CHECKED
             if small and not check_bytes(path, CASES, database.image()):
-                database.verify()  # tells a stale SHA256SUMS from damage
+                database.verify()  # distinguishes a stale SHA256SUMS from damage
                 if file != file_identity(path / CASES):
                     raise IndexDamaged(f"{path} was replaced meanwhile; open it again")
             require_model(path, database.metadata(), SMALL)

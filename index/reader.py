@@ -217,7 +217,7 @@ class IndexReader(Closing):
         }
 
     def filed(self) -> list[Filed]:
-        """The changes by readers that can be undone, the last first."""
+        """The changes by readers that can be undone, newest first."""
         return filed_changes(self._database)
 
     def history(self) -> list[dict[str, Any]]:
@@ -239,7 +239,10 @@ class IndexReader(Closing):
         return self.read_whole(self._verify)
 
     def read_whole(self, read: Callable[[], T]) -> T:
-        """What `read` gives, which reads the whole index; if the index changes meanwhile, it is called again."""
+        """What `read` gives, which reads the whole index; if the index changes meanwhile, it is called again.
+
+        Raises IndexBusy if it changes again and again.
+        """
         damaged = False
         for _ in range(LONG_READS):
             self.refresh()

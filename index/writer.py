@@ -174,13 +174,13 @@ class IndexWriter(Closing):
         for field, values in where.items():
             require_filter(field, values)
         with self._change():
-            found: dict[int, Case] | None = None
+            matching: dict[int, Case] | None = None
             for field, values in where.items():
                 these = self._database.cases_where(field, values)
-                found = these if found is None else {row: case for row, case in found.items() if row in these}
-            if found:
-                self._database.remove(list(found))
-            names = [case.case for case in (found or {}).values()] + self._database.forget_quarantined(where)
+                matching = these if matching is None else {row: case for row, case in matching.items() if row in these}
+            if matching:
+                self._database.remove(list(matching))
+            names = [case.case for case in (matching or {}).values()] + self._database.forget_quarantined(where)
             if names:
                 self._database.forget_filed_of(names)
                 self._database.set_metadata(erased=True)  # until `close` has zeroed what SQLite left of them
@@ -203,10 +203,10 @@ class IndexWriter(Closing):
         if label not in range(len(LABEL_NAMES)):
             raise ValueError(f"a label is 0 (normal) or 1 (abnormal), not {label}")
         with self._change():
-            found = self._database.cases_where("study", [study])
-            if not found:
+            cases = self._database.cases_where("study", [study])
+            if not cases:
                 raise ValueError(f"the index holds no study {study}")
-            return self._relabel(found, label)
+            return self._relabel(cases, label)
 
     def _relabel(self, cases: Mapping[int, Case], label: int, action: str = "relabel") -> int:
         """Give rows a label, within a change; gives how many had the other one."""
@@ -240,7 +240,7 @@ class IndexWriter(Closing):
                 self._database.set_metadata(identity=secrets.token_hex(16))
             return len(new)
 
-    def merge(self, other: IndexReader, prefix: str = "") -> Merged:
+    def merge(self, source: IndexReader, prefix: str = "") -> Merged:
         """Add the cases of another index, all in one transaction, without those whose files are indexed here already.
 
         Both indexes need the same model: embeddings of two models cannot be compared. prefix: put before the names of
@@ -248,16 +248,18 @@ class IndexWriter(Closing):
         ValueError, and adds none, for another model, for a case whose name is taken, and for a study with another label
         or patient.
         """
-        if other.path.resolve() == self.path:
+        if source.path.resolve() == self.path:
             raise ValueError("an index cannot be merged with itself")
-        if other.model_files() != file_digests(self.model):
-            raise ValueError(f"{other.path} was encoded by another model; build it again with the model of {self.path}")
+        if source.model_files() != file_digests(self.model):
+            raise ValueError(
+                f"{source.path} was encoded by another model; build it again with the model of {self.path}"
+            )
 
         def merge() -> Merged:
             with self._change():
-                return merge_cases(self._database, other, prefix)
+                return merge_cases(self._database, source, prefix)
 
-        return other.read_whole(merge)
+        return source.read_whole(merge)
 
     def set_values(self, action: str, detail: Mapping[str, object], values: Mapping[str, object]) -> None:
         """Store JSON values for `metadata` in one transaction, with an entry of this action in the history.

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retrieval.analysis.index_table import IndexTable
+    from retrieval.analysis.vote_classifier import VoteClassifier
     from retrieval.answer import Answer
     from retrieval.datasets.collection import Collection, read_collection
     from retrieval.decision.rules import Rules
@@ -21,10 +23,8 @@ if TYPE_CHECKING:
     from retrieval.explain.rendering import overlay
     from retrieval.explain.smooth_grad_cam import Heatmap, Smoothing, explain_class, explain_similarity
     from retrieval.images.radiograph import Radiograph, read_radiograph
-    from retrieval.index_table import IndexTable
     from retrieval.indexing.build import BuildOptions, BuildReport, build_index
     from retrieval.searcher import Searcher, default_index
-    from retrieval.vote_classifier import VoteClassifier
 
 __all__ = [
     "Answer",
@@ -66,12 +66,12 @@ _HOMES = {
     "Encoder": "encoding.encoder",
     "Evaluation": "evaluation.evaluate",
     "Heatmap": "explain.smooth_grad_cam",
-    "IndexTable": "index_table",
+    "IndexTable": "analysis.index_table",
     "Radiograph": "images.radiograph",
     "Rules": "decision.rules",
     "Searcher": "searcher",
     "Smoothing": "explain.smooth_grad_cam",
-    "VoteClassifier": "vote_classifier",
+    "VoteClassifier": "analysis.vote_classifier",
     "build_index": "indexing.build",
     "default_index": "searcher",
     "evaluate": "evaluation.evaluate",

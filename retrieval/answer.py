@@ -1,14 +1,16 @@
 """The answer to a query: the command prints it, the Python API returns it, and the server sends it."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from index.case import Case
-from retrieval.csv_format import Row, Tabular
-from retrieval.kept_evaluation import KeptEvaluation
+from retrieval.decision.familiarity import Familiarity
+from retrieval.decision.findings import FindingShare
+from retrieval.decision.kept_evaluation import KeptEvaluation
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.notices import DOUBTS, Code, Notice
 from retrieval.wording import DISCLAIMER, label_word, sentence, verdict
 
@@ -25,7 +27,6 @@ __all__ = [
     "SimilarStudy",
     "ViewAnswer",
     "VoteAnswer",
-    "plain",
 ]
 
 SCHEMA = "mura-search/answer/1"
@@ -68,32 +69,6 @@ class VoteAnswer:
     threshold: float
     k: int
     studies: int = 0
-    borderline: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FindingShare:
-    """A finding of voting studies: how many have it, and their part of the vote together, in [0, 1]."""
-
-    finding: str
-    weight: float
-    studies: int
-
-
-@dataclass(frozen=True, slots=True)
-class Familiarity:
-    """The nearest similarity of the least familiar view, and the limit below which the query is unlike the index.
-
-    `reasons` says why it is not familiar: too little similarity, another body part, inverted, on its side, softer and
-    so on; `codes` are the same as `notices.Unlike` names them. `borderline` says whether the similarity is so little
-    above the limit that mild changes could turn it; None where that was not learned.
-    """
-
-    similarity: float | None
-    limit: float
-    familiar: bool | None
-    reasons: tuple[str, ...] = ()
-    codes: tuple[str, ...] = ()
     borderline: bool | None = None
 
 
@@ -265,23 +240,3 @@ class Answer(Tabular):
 
         made: dict[str, object] = {"schema": SCHEMA, "version": __version__, "verdict": self.verdict}
         return {**made, **plain(self), "warnings": list(self.warnings)}
-
-
-def plain(value: Any) -> Any:
-    """Turn dataclasses into dicts, tuples into lists and numbers that are not finite into None, all the way down.
-
-    An inner object that has a method `to_dict` is what that gives.
-    """
-
-    def inner(value: Any) -> Any:
-        return value.to_dict() if hasattr(value, "to_dict") else plain(value)
-
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: inner(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: inner(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [inner(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from index.case import Where
 from retrieval.datasets.mura_paths import mura_patient, mura_study
+from retrieval.datasets.pseudonyms import is_placeholder, patient_names
 from retrieval.errors import RadiographError
 from retrieval.images.blank import blank_notices
 from retrieval.images.radiograph import IMAGE_SUFFIXES, Radiograph, file_and_frame, is_dicom, read_frames
 from retrieval.notices import BLANKS, Code, Notice, of_view
-from retrieval.pseudonyms import is_placeholder, patient_names
 
 __all__ = [
     "EVERYTHING",
@@ -84,7 +84,7 @@ class View:
     """A radiograph that was read. `digest` is "" for pixels without a file.
 
     `patients` are the names by which an index may know its patient; they are looked up there and never shown. `dicom`
-    is true if a DICOM header named the patient. `study` tells studies apart, and is never shown; "" if it is unknown.
+    is true if a DICOM header named the patient. `study` distinguishes studies, and is never shown; "" if it is unknown.
     `original` is kept by a server whose viewer needs more than the pixels' 8 bits.
     `case` is the indexed case that the view itself is, "" for others.
     """
@@ -155,9 +155,9 @@ def count_distinct(names: Iterable[Iterable[str]]) -> int:
     2
     """
     groups: list[set[str]] = []
-    for own in filter(None, map(set, names)):
-        same = [group for group in groups if group & own]
-        groups = [group for group in groups if not group & own] + [own.union(*same)]
+    for named in filter(None, map(set, names)):
+        same = [group for group in groups if group & named]
+        groups = [group for group in groups if not group & named] + [named.union(*same)]
     return len(groups)
 
 

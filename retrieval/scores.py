@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from index.hits import Hit
-from retrieval.answer import ClassifierAnswer, Familiarity, FindingShare, SimilarCase, ViewAnswer, VoteAnswer
+from retrieval.answer import ClassifierAnswer, SimilarCase, ViewAnswer, VoteAnswer
+from retrieval.decision.familiarity import Familiarity
+from retrieval.decision.findings import FindingShare
 from retrieval.decision.rules import Rules
 from retrieval.decision.vote import StudyVote
 from retrieval.images.measures import Measures

@@ -22,6 +22,7 @@ from index.reader import IndexReader
 from retrieval.answer import Answer, IndexSource, ModelSource, Query, Seconds
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.findings import tally
+from retrieval.decision.index_rules import evaluation_with_rules, stored_rules
 from retrieval.decision.measure_limits import MeasureLimits, limits_of
 from retrieval.decision.reference import Reference
 from retrieval.decision.rules import Rules
@@ -34,13 +35,12 @@ from retrieval.explain.evidence import evidence_of
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
 from retrieval.images.measures import Measures, measure_rows
 from retrieval.images.radiograph import read_frames
-from retrieval.index_rules import evaluation_with_rules, stored_rules
 from retrieval.notices import Code, Notice
-from retrieval.one_study import one_study_notices, require_one_study
-from retrieval.own_patients import own_patients, stored_prefixes
 from retrieval.query import EVERYTHING, SHOWN, Images, Reader, Scope, View, read_views
+from retrieval.query_checks.one_study import one_study_notices, require_one_study
+from retrieval.query_checks.own_patients import own_patients, stored_prefixes
+from retrieval.query_checks.training_radiographs import TrainingRadiographs
 from retrieval.scores import StudyScores
-from retrieval.trained_on import TrainingRadiographs
 
 __all__ = ["Searcher", "default_index"]
 
@@ -183,8 +183,8 @@ class Searcher:
         started = time.perf_counter()
         overlays = []
         for number, view in enumerate(views):
-            own = [one_pass[number : number + 1] for one_pass in maps]
-            heat = evidence_of(self.explained, self.rules, view.pixels, encoded.row(number), views=own)
+            view_maps = [one_pass[number : number + 1] for one_pass in maps]
+            heat = evidence_of(self.explained, self.rules, view.pixels, encoded.row(number), views=view_maps)
             overlays.append(overlay(view.pixels, heat))
         for file, painted in zip(files, overlays, strict=False):
             write_overlay(file, painted)
@@ -206,7 +206,7 @@ class Searcher:
 
         This does not look for changes of the index; `refresh` does. notices: about the files of the views. encode: the
         seconds that reading and encoding took. measures: of the views, if they are not to be taken of their pixels;
-        none if they are unknown.
+        none if they are unknown. Raises RadiographError if the model's output is not a number.
         """
         started = time.perf_counter()
         if not usable(encoded).all():

@@ -27,9 +27,8 @@ ORDER = {
         "opening reader frozen merge writer filing builder export"
     ),
     "retrieval": (
-        "errors frames notices wording csv_format kept_evaluation answer pseudonyms images encoding decision datasets "
-        "query explain index_rules scores own_patients one_study trained_on searcher indexed_query "
-        "regions index_table vote_classifier indexing dicom audit evaluation worklist labelling reports synthetic"
+        "errors notices wording formats images encoding decision datasets answer query explain query_checks scores "
+        "searcher search_by analysis indexing dicom audit evaluation worklist reports synthetic"
     ),
     "training": "errors recipe types distributed signals data model export loop experiments",
     "web": "errors settings models metrics responses connections security service routes app server",

@@ -172,7 +172,7 @@ class Connections:
 
 
 class CountedProtocol(asyncio.Protocol):
-    """Another protocol of one connection, which `connections` is told of when it begins and ends."""
+    """Another protocol of one connection, which reports to `connections` when it begins and ends."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self._inner = inner

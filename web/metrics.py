@@ -73,7 +73,9 @@ class Metrics:
         for name, about, value in self._measured.counters():
             yield CounterMetricFamily(f"mura_search_{name}", about, value=value)
         scores = HistogramMetricFamily("mura_search_score", "Scores of answered studies.", labels=["score"])
-        for own in self._measured.histograms():
-            ends = [*map(str, own.bounds), "+Inf"]
-            scores.add_metric([own.score], list(zip(ends, accumulate(own.counts), strict=True)), own.sum)
+        for histogram in self._measured.histograms():
+            ends = [*map(str, histogram.bounds), "+Inf"]
+            scores.add_metric(
+                [histogram.score], list(zip(ends, accumulate(histogram.counts), strict=True)), histogram.sum
+            )
         yield scores

@@ -19,7 +19,7 @@ from retrieval.answer import (
     ViewAnswer,
     VoteAnswer,
 )
-from retrieval.kept_evaluation import KeptEvaluation
+from retrieval.decision.kept_evaluation import KeptEvaluation
 from retrieval.notices import Notice
 from retrieval.query import Scope
 from retrieval.wording import printable

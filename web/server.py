@@ -164,11 +164,11 @@ def _log_to_stderr(form: Literal["text", "json"] = "text") -> None:
     handler = logging.StreamHandler(_stderr())
     lines = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
     handler.setFormatter(JsonFormatter() if form == "json" else lines)
-    for log, own, level in (
+    for log, destination, level in (
         (logging.getLogger("mura-search"), handler, logging.INFO),
         (logging.getLogger("uvicorn"), _UvicornLog(), logging.WARNING),
     ):
-        log.handlers, log.propagate = [own], False
+        log.handlers, log.propagate = [destination], False
         log.setLevel(level)
 
 

@@ -86,12 +86,14 @@ class Settings(BaseModel):
         if self.filing_token is not None and self.filing_token == self.token:
             raise ServerError("the filing token is that of all who may ask; take another one")
         if self.allow_filing and not self.loopback:
-            raise ServerError("--allow-filing is for this machine alone; give --filing-token-file instead")
+            raise ServerError("--allow-filing is only for this machine; give --filing-token-file instead")
         if self.key is not None and self.certificate is None:
             raise ServerError("--key belongs to a certificate: name it with --certificate")
         for origin in self.origins:
             if not re.fullmatch(r"https?://[^/?#@\s*]+", origin):
-                raise ServerError(f"{origin} is no origin; give scheme and host, such as https://viewer.example.org")
+                raise ServerError(
+                    f"{origin} is not an origin; give scheme and host, such as https://viewer.example.org"
+                )
         if self.worklist is not None and not self.worklist.is_dir():
             raise ServerError(f"{self.worklist} is not a folder; name the folder with the worklist's studies")
         for file in (self.certificate, self.key):

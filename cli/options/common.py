@@ -53,8 +53,8 @@ Seed = Annotated[
         help="The random seed. Seed 0 draws the fingers that the bundled model was trained on.",
     ),
 ]
-ScoreTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line a score.")]
-StudyTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line a study.")]
+ScoreTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line per score.")]
+StudyTable = Annotated[Path | None, Option("--csv", metavar="FILE", help="Write a CSV table with one line per study.")]
 Workers = Annotated[int | None, Option(min=1, metavar="N", help="How many threads read radiographs.")]
 
 

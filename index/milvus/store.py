@@ -169,7 +169,7 @@ class MilvusStore(Closing):
         params = dict(self._search_params)
         if self._kind.startswith("HNSW"):
             params["ef"] = max(int(params.get("ef", 64)), count)
-        found = self._ask(
+        pages = self._ask(
             "search",
             data=list(queries),
             anns_field=_VECTOR,
@@ -184,11 +184,11 @@ class MilvusStore(Closing):
             Page([(hit.id, hit.entity["study"], hit.entity[_VECTOR]) for hit in hits], float(hits[-1].distance))
             if hits
             else Page([], 0.0)
-            for hits in found
+            for hits in pages
         ]
 
     def rows(self) -> NDArray[np.int64]:
-        """All rows held, sorted."""
+        """The numbers (N,) of all rows held, sorted."""
 
         def read() -> list[int]:
             pages = self._client.query_iterator(
@@ -213,10 +213,10 @@ class MilvusStore(Closing):
         vectors = np.empty((len(rows), self._dimension), dtype=np.float32)
         for positions in _batches(range(len(rows)), _ASKED):
             asked = [int(rows[position]) for position in positions]
-            found = self._ask(
+            entities = self._ask(
                 "query", filter=f"{_ROW} in {asked}", output_fields=[_ROW, _VECTOR], consistency_level="Strong"
             )
-            held = {entity[_ROW]: entity[_VECTOR] for entity in found}
+            held = {entity[_ROW]: entity[_VECTOR] for entity in entities}
             if missing := [row for row in asked if row not in held]:
                 raise IndexDamaged(f"{self._settings} lacks row {missing[0]}; write the index to it again")
             vectors[list(positions)] = [held[row] for row in asked]

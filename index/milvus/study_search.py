@@ -77,14 +77,14 @@ def _grouped(groups: Ask, queries: NDArray[np.float32], k: int, filters: Sequenc
         batch = queries[start : start + size]
         pages = [groups(batch, min(k, TOP), chosen) for chosen in filters]
         for n, query in enumerate(batch):
-            found = _nearest_cases(query, [hit for page in pages for hit in page[n].hits])
-            answers.append(_first(found, k))
+            nearest = _nearest_cases(query, [hit for page in pages for hit in page[n].hits])
+            answers.append(_first(nearest, k))
     return answers
 
 
-def _first(found: Mapping[str, Neighbour], k: int) -> list[Neighbour]:
+def _first(nearest: Mapping[str, Neighbour], k: int) -> list[Neighbour]:
     """The k most similar of the studies, ties by row."""
-    return sorted(found.values(), key=lambda hit: (-hit[0], hit[1]))[:k]
+    return sorted(nearest.values(), key=lambda hit: (-hit[0], hit[1]))[:k]
 
 
 def _settle(
@@ -107,11 +107,11 @@ def _settle(
     while True:
         # No case outside the pages, and of no settled study, lies nearer than this.
         reach = max((float(np.float32(page.last + slack)) for page in pages if len(page.hits) >= count), default=None)
-        found = _nearest_cases(query, [hit for page in pages for hit in page.hits])
-        answer = _first(settled | found, k)
+        nearest = _nearest_cases(query, [hit for page in pages for hit in page.hits])
+        answer = _first(settled | nearest, k)
         if reach is None or (len(answer) == k and (answer[-1][0] > reach or count == top)):
             return answer
-        settled |= {study: hit for study, hit in found.items() if hit[0] > reach or count == top}
+        settled |= {study: hit for study, hit in nearest.items() if hit[0] > reach or count == top}
         count = min(4 * count, top)
         rest = one_of("study", sorted(settled), negated=True) if settled else ""
         narrowed = [" and ".join(filter(None, (chosen, rest))) for chosen in filters]

@@ -74,21 +74,21 @@ class RemoteGeneration:
         database: CaseReader,
     ) -> tuple[list[list[Neighbour]], None]:
         """As `Generation.search`; Milvus filters and excludes."""
-        found = self.store.search(queries, k, where, exclude_patients, without=self.pending)
+        hits_of_queries = self.store.search(queries, k, where, exclude_patients, without=self.pending)
         if not self.pending:
-            return found, None
+            return hits_of_queries, None
         rows, vectors = self.database.vectors_of(self.pending, self.dimension)
         if not len(rows):
-            return found, None
+            return hits_of_queries, None
         fits = np.ones(len(rows), dtype=np.bool_)
         for name, values in where.items():
             fits &= np.isin(rows, database.rows_where(name, values))
         # Products of float32 are exact in float64, and each row is summed alone, as in `index.vectors.study_search`.
         exact = np.einsum("nd,qd->qn", vectors.astype(np.float64), queries.astype(np.float64)).astype(np.float32)
         answers = []
-        for query, (hits, similarities) in enumerate(zip(found, exact, strict=True)):
-            own = database.rows_where("patient", exclude_patients[query]) if exclude_patients else rows[:0]
-            mine = fits & ~np.isin(rows, own)
+        for query, (hits, similarities) in enumerate(zip(hits_of_queries, exact, strict=True)):
+            excluded_rows = database.rows_where("patient", exclude_patients[query]) if exclude_patients else rows[:0]
+            mine = fits & ~np.isin(rows, excluded_rows)
             pairs = zip(similarities[mine].tolist(), rows[mine].tolist(), strict=True)
             answers.append(self._nearest([*hits, *pairs], k))
         return answers, None
@@ -121,12 +121,12 @@ def bring_up_to_date(database: CaseWriter, store: MilvusStore) -> None:
         pending = database.pending()
         dimension = int(database.metadata()["dimension"])
     for start in range(0, len(pending), AT_ONCE):
-        some = pending[start : start + AT_ONCE]
+        batch = pending[start : start + AT_ONCE]
         with database.transaction():
-            rows, vectors = database.vectors_of(some, dimension)
+            rows, vectors = database.vectors_of(batch, dimension)
             _, cases = database.records(rows.tolist())
         store.upsert(rows.tolist(), [cases[row] for row in rows.tolist()], vectors)
-        store.delete(sorted(set(some) - set(rows.tolist())))
+        store.delete(sorted(set(batch) - set(rows.tolist())))
     if pending:
         store.flush()
         with database.transaction(writing=True):
@@ -159,11 +159,11 @@ def differences(database: CaseReader, store: MilvusStore) -> list[int]:
     rows, _, truth = database.vectors(dimension)
     held = store.rows()
     wrong = np.setxor1d(rows, held, assume_unique=True)
-    both = np.flatnonzero(np.isin(rows, held, assume_unique=True))
-    for start in range(0, len(both), AT_ONCE):
-        some = both[start : start + AT_ONCE]
-        same = (store.vectors(rows[some].tolist()).view(np.int32) == truth[some].view(np.int32)).all(axis=1)
-        wrong = np.concatenate((wrong, rows[some][~same]))
+    common = np.flatnonzero(np.isin(rows, held, assume_unique=True))
+    for start in range(0, len(common), AT_ONCE):
+        batch = common[start : start + AT_ONCE]
+        same = (store.vectors(rows[batch].tolist()).view(np.int32) == truth[batch].view(np.int32)).all(axis=1)
+        wrong = np.concatenate((wrong, rows[batch][~same]))
     return sorted(set(wrong.tolist()) - set(pending))
 
 

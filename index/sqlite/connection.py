@@ -85,13 +85,13 @@ class Connection:
 
         more: further variables. SQLite is asked in as many pieces as the values need.
         """
-        found: list[Row] = []
+        records: list[Row] = []
         # A text in the index is valid Unicode, so it equals no other.
         values = [value for value in among if not (isinstance(value, str) and value != as_text(value))]
         for start in range(0, len(values), CHUNK):
             chunk = values[start : start + CHUNK]
-            found += self.query(statement.format(f"({','.join('?' * len(chunk))})"), [*chunk, *more])
-        return found
+            records += self.query(statement.format(f"({','.join('?' * len(chunk))})"), [*chunk, *more])
+        return records
 
     def stream(self, statement: str, values: Sequence[Any] = (), size: int = 4096) -> Iterator[list[Row]]:
         """All rows that a statement gives, at most `size` at a time."""
@@ -122,8 +122,8 @@ class Connection:
             raise self.damaged("its history is not what was written")
         return rows[0][0]
 
-    def damaged(self, what: str) -> IndexDamaged:
-        return IndexDamaged(f"{self.path} is damaged: {what}; build the index again, or restore it from a copy")
+    def damaged(self, fault: str) -> IndexDamaged:
+        return IndexDamaged(f"{self.path} is damaged: {fault}; build the index again, or restore it from a copy")
 
     def _execute(self, statement: str, values: Sequence[Any]) -> sqlite3.Cursor:
         try:

@@ -122,9 +122,9 @@ class CaseReader:
     def records(self, rows: Sequence[int]) -> tuple[int, dict[int, Case]]:
         """The generation, and the cases of the rows that exist, both of one moment."""
         statement = f"SELECT *, {GENERATION} FROM cases WHERE row IN (SELECT value FROM json_each(?))"
-        found = self._sqlite.query(statement, [str(list(rows))])  # the same text each time: SQLite keeps it prepared
-        generation = found[0][-1] if found else self.generation()
-        return generation, {row[0]: case_of(row) for row in map(self._checked, (row[:-1] for row in found))}
+        records = self._sqlite.query(statement, [str(list(rows))])  # the same text each time: SQLite keeps it prepared
+        generation = records[0][-1] if records else self.generation()
+        return generation, {row[0]: case_of(row) for row in map(self._checked, (row[:-1] for row in records))}
 
     def rows_of(self, patients: Collection[str]) -> tuple[int, list[int]]:
         """The generation, and the rows of the patients' cases, in any order.
@@ -132,20 +132,20 @@ class CaseReader:
         The rows are of that generation, unless it changed during the call.
         """
         statement = f"SELECT {GENERATION}, group_concat(row) FROM cases WHERE patient IN {{}}"
-        found = self._sqlite.query_in(statement, patients)
-        generation = found[-1][0] if found else self.generation()
-        return generation, [int(row) for _, rows in found if rows for row in rows.split(",")]
+        records = self._sqlite.query_in(statement, patients)
+        generation = records[-1][0] if records else self.generation()
+        return generation, [int(row) for _, rows in records if rows for row in rows.split(",")]
 
     def rows_where(self, field: str, values: Collection[str]) -> NDArray[np.int64]:
-        """The rows whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
+        """The rows (n,) whose field is one of the values, in any order; the label is "normal" or "abnormal"."""
         wanted = [LABEL_NAMES.index(value) for value in values] if field == "label" else values
-        found = self._sqlite.query_in(f'SELECT row FROM cases WHERE "{field}" IN {{}}', wanted)
-        return np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
+        records = self._sqlite.query_in(f'SELECT row FROM cases WHERE "{field}" IN {{}}', wanted)
+        return np.fromiter((row for (row,) in records), dtype=np.int64, count=len(records))
 
     def cases_where(self, field: str, values: Collection[str]) -> dict[int, Case]:
         """The cases whose field is one of the values, by row, in row order."""
-        found = self._sqlite.query_in(f'SELECT * FROM cases WHERE "{field}" IN {{}}', values)
-        return {row[0]: case_of(row) for row in map(self._checked, sorted(found))}
+        records = self._sqlite.query_in(f'SELECT * FROM cases WHERE "{field}" IN {{}}', values)
+        return {row[0]: case_of(row) for row in map(self._checked, sorted(records))}
 
     def last(self) -> int:
         """The highest row number ever given; 0 if none was."""
@@ -161,10 +161,10 @@ class CaseReader:
 
     def counts(self, field: str) -> dict[str, int]:
         """The number of cases for each value of a field, sorted by value; labels by name."""
-        found = self._sqlite.query(f'SELECT "{field}", count(*) FROM cases GROUP BY 1 ORDER BY 1')
-        if any(value not in (0, 1) if field == "label" else not isinstance(value, str) for value, _ in found):
+        groups = self._sqlite.query(f'SELECT "{field}", count(*) FROM cases GROUP BY 1 ORDER BY 1')
+        if any(value not in (0, 1) if field == "label" else not isinstance(value, str) for value, _ in groups):
             raise self._sqlite.damaged("its case records are not those that were written")
-        return {LABEL_NAMES[value] if field == "label" else value: count for value, count in found}
+        return {LABEL_NAMES[value] if field == "label" else value: count for value, count in groups}
 
     def labels(self) -> tuple[str, ...]:
         """The labels that any case has. This stops at the first case of each, since an index may be large."""
@@ -201,7 +201,7 @@ class CaseReader:
             count += len(rows)
             yield self._batch(rows, dimension)
         if count != self.count():
-            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+            raise self._sqlite.damaged("it does not have one embedding and one thumbnail for each case")
 
     def _batch(self, rows: Sequence[Row], dimension: int) -> Batch:
         """The cases of rows of cases, each followed by (row, blob, crc) of its embedding and of its thumbnail."""
@@ -233,8 +233,8 @@ class CaseReader:
         """What one of the tables `EXTRAS` holds of these rows; empty for an older index."""
         if table not in self._extras():
             return {}
-        found = self._sqlite.query_in(f"SELECT row, data, crc FROM {table} WHERE row IN {{}}", rows)
-        return self._intact(found, table)
+        records = self._sqlite.query_in(f"SELECT row, data, crc FROM {table} WHERE row IN {{}}", rows)
+        return self._intact(records, table)
 
     def has_extra(self, table: str) -> bool:
         """Whether one of the tables `EXTRAS` holds something of any case."""
@@ -272,28 +272,28 @@ class CaseReader:
             "FROM embeddings AS e JOIN cases USING (row) WHERE row > ? ORDER BY row"
         )
         at = 0
-        for found in self._sqlite.stream(statement, (after,)):
-            end = at + len(found)
-            if end > n or not all(intact(row) and len(row[1]) == 4 * dimension and row[3] for row in found):
+        for batch in self._sqlite.stream(statement, (after,)):
+            end = at + len(batch)
+            if end > n or not all(intact(row) and len(row[1]) == 4 * dimension and row[3] for row in batch):
                 raise self._sqlite.damaged("its embeddings are not those that were written")
-            rows[at:end] = [row[0] for row in found]
-            studies[at:end] = [row[3] for row in found]
-            vectors[at:end] = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
+            rows[at:end] = [row[0] for row in batch]
+            studies[at:end] = [row[3] for row in batch]
+            vectors[at:end] = np.frombuffer(b"".join(row[1] for row in batch), "<f4").reshape(len(batch), dimension)
             at = end
         if at != n or (after == 0 and n != self.count()):
-            raise self._sqlite.damaged("it has not one embedding a case")
+            raise self._sqlite.damaged("it does not have one embedding for each case")
         return rows, studies, vectors
 
     def vectors_of(self, rows: Collection[int], dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Row numbers (n,) and embeddings (n, D) of the rows that exist, in row order."""
-        found = sorted(self._sqlite.query_in("SELECT row, vector, crc FROM embeddings WHERE row IN {}", rows))
-        if not all(intact(row) and len(row[1]) == 4 * dimension for row in found):
+        records = sorted(self._sqlite.query_in("SELECT row, vector, crc FROM embeddings WHERE row IN {}", rows))
+        if not all(intact(row) and len(row[1]) == 4 * dimension for row in records):
             raise self._sqlite.damaged("its embeddings are not those that were written")
-        vectors = np.frombuffer(b"".join(row[1] for row in found), "<f4").reshape(len(found), dimension)
-        return np.array([row[0] for row in found], dtype=np.int64), vectors.astype(np.float32)
+        vectors = np.frombuffer(b"".join(row[1] for row in records), "<f4").reshape(len(records), dimension)
+        return np.array([row[0] for row in records], dtype=np.int64), vectors.astype(np.float32)
 
     def removed(self) -> NDArray[np.int64]:
-        """The rows of removed cases that vectors.faiss may still hold, sorted."""
+        """The rows (n,) of removed cases that vectors.faiss may still hold, sorted."""
         return np.array([row for (row,) in self._sqlite.query("SELECT row FROM removed ORDER BY row")], dtype=np.int64)
 
     def pending(self) -> list[int]:
@@ -308,10 +308,10 @@ class CaseReader:
     # Metadata, history, and what was set aside.
 
     def metadata(self) -> dict[str, Any]:
-        found = self._sqlite.query("SELECT document, crc FROM metadata")
-        if not found or not isinstance(found[0][0], str) or text_crc(found[0][0]) != found[0][1]:
+        records = self._sqlite.query("SELECT document, crc FROM metadata")
+        if not records or not isinstance(records[0][0], str) or text_crc(records[0][0]) != records[0][1]:
             raise self._sqlite.damaged("its metadata is not what was written")
-        return dict(json.loads(found[0][0]))
+        return dict(json.loads(records[0][0]))
 
     def history(self) -> list[dict[str, Any]]:
         """The changes, oldest first: generation, at, action, detail and the number of cases afterwards."""
@@ -366,7 +366,7 @@ class CaseReader:
                 count += len(rows)
             counts.append(count)
         if counts != [cases] * 2:
-            raise self._sqlite.damaged("it has not one embedding and one thumbnail a case")
+            raise self._sqlite.damaged("it does not have one embedding and one thumbnail for each case")
         for table in self._extras():
             for rows in self._sqlite.stream(f"SELECT row, data, crc FROM {table}", size=1024):
                 self._intact(rows, table)
@@ -385,13 +385,13 @@ class CaseReader:
             raise self._sqlite.damaged("its case records are not those that were written")
         return row
 
-    def _blob(self, statement: str, case: str, what: str) -> bytes | None:
+    def _blob(self, statement: str, case: str, content: str) -> bytes | None:
         rows = self.rows_where("case", [case]).tolist()
         if not rows:
             return None
-        found = self._sqlite.query(statement, rows)
-        if not found and not len(self.rows_where("case", [case])):
+        records = self._sqlite.query(statement, rows)
+        if not records and not len(self.rows_where("case", [case])):
             return None  # removed a moment ago
-        if not found or not intact(found[0]):
-            raise self._sqlite.damaged(f"its {what} are not those that were written")
-        return bytes(found[0][1])
+        if not records or not intact(records[0]):
+            raise self._sqlite.damaged(f"its {content} are not those that were written")
+        return bytes(records[0][1])

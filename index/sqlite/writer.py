@@ -96,7 +96,7 @@ class CaseWriter(CaseReader):
         logits: NDArray[np.float32],
         extras: Extras | None = None,
     ) -> None:
-        """Append n cases as `add` does, without an entry in the history."""
+        """Append n cases with vectors (n, D) and logits (n,) as `add` does, without an entry in the history."""
         first = 1 + self.last()
         records, blobs, images = [], [], []
         for row, (case, vector, image, logit) in enumerate(zip(cases, vectors, thumbnails, logits, strict=True), first):
@@ -153,9 +153,9 @@ class CaseWriter(CaseReader):
     def forget_quarantined(self, where: Where) -> list[str]:
         """Forget the cases set aside that match "case", "study" and "patient"; gives their names."""
         named = [{"case": case.case, "study": case.study, "patient": case.patient} for case, _ in self.set_aside()]
-        found = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
-        self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in found])
-        return found
+        names = [row["case"] for row in named if all(row.get(field) in values for field, values in where.items())]
+        self._sqlite.write('DELETE FROM quarantine WHERE "case" = ?', [(case,) for case in names])
+        return names
 
     def keep_filed(self, generation: int, data: bytes) -> None:
         """Keep what undoing the change of a generation needs: a JSON object whose "names" are those of its cases."""

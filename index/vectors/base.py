@@ -70,7 +70,7 @@ def require_one_each(
     logits: NDArray[np.float32],
     dimension: int,
 ) -> None:
-    """Raise ValueError unless n cases come with n unit embeddings, n thumbnails and n finite logits."""
+    """Raise ValueError unless n cases come with n thumbnails, unit embeddings (n, dimension) and finite logits (n,)."""
     require_unit_rows(embeddings, dimension)
     if not len(cases) == len(embeddings) == len(thumbnails) == len(logits):
         raise ValueError("every case has one embedding, one thumbnail and one logit")

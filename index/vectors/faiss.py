@@ -79,9 +79,9 @@ class FaissStore:
             if count < total and effort < _all_effort(self._index, N):
                 return _approximate_search(self._index, queries, count, math.ceil(effort), selector)
         elif selector is None and count <= _GPU_MOST and self._vectors.nbytes > _ALWAYS_EXACT:
-            found = self._gpu_search(queries, count)
-            if found:
-                return found
+            result = self._gpu_search(queries, count)
+            if result:
+                return result
         return _exact_search(self._vectors, queries, count, selector)
 
     def _gpu_search(self, queries: NDArray[np.float32], count: int) -> Found | None:
@@ -152,9 +152,9 @@ class FaissStore:
         return best
 
 
-def _without(found: Found, allowed: NDArray[np.bool_], count: int) -> Found:
+def _without(result: Found, allowed: NDArray[np.bool_], count: int) -> Found:
     """The first `count` allowed candidates; at least as many are allowed."""
-    similarities, positions = found
+    similarities, positions = result
     if len(positions) == 1:
         kept = np.flatnonzero(allowed[positions[0]])[:count]
         return similarities[:, kept], positions[:, kept]
@@ -239,13 +239,13 @@ def _tuned(
     count = min(_FETCHED, N)
     effort, reached = 1, 0.0
     while True:
-        found = 0
+        hits = 0
         for position, limit in zip(sample, nearest, strict=True):
             query = vectors[position : position + 1]
             positions = _approximate_search(index, query, count, effort, None)[1][0]
             similarities = vectors[positions[(positions >= 0) & (positions != position)]] @ query[0]
-            found += min(AT, int(np.count_nonzero(similarities >= limit - (D + 8) * 2.0**-22)))
-        reached = found / (AT * len(sample))
+            hits += min(AT, int(np.count_nonzero(similarities >= limit - (D + 8) * 2.0**-22)))
+        reached = hits / (AT * len(sample))
         if reached >= recall or 4 * effort > _all_effort(index, N):
             break
         effort *= 2

@@ -40,8 +40,8 @@ def nearest_studies(
         count = min(count, total)
         unsettled = []
         for query, reported, candidates in zip(pending, *store.search(asked, count, allowed), strict=True):
-            found = candidates if store.exact else candidates[candidates >= 0]
-            answer = _rank(queries[query], k, found, store.take(found), studies[found], excluded=excluded)
+            positions = candidates if store.exact else candidates[candidates >= 0]
+            answer = _rank(queries[query], k, positions, store.take(positions), studies[positions], excluded=excluded)
             # No case outside the candidates lies nearer than this.
             limit = reported[-1] + store.slack if store.exact else -np.inf
             if count == total or (len(answer) == k and answer[-1][0] > limit):

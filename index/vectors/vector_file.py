@@ -49,7 +49,7 @@ class VectorFile:
 
     @classmethod
     def exact(cls, rows: NDArray[np.int64], studies: NDArray[np.int64], vectors: NDArray[np.float32]) -> "VectorFile":
-        """Vectors without an approximation."""
+        """Vectors (N, D) with their rows (N,) and studies (N,), without an approximation."""
         return cls(rows, studies, vectors, np.zeros(0, np.uint8), {})
 
     @property

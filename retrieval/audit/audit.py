@@ -16,10 +16,10 @@ from index.case import ABNORMAL, LABEL_NAMES, NORMAL, Case
 from retrieval.audit.deep_audit import DeepFindings, EncodedCollection, deep_findings
 from retrieval.audit.label_issues import ASSUMED
 from retrieval.audit.split_leakage import Leakage, leakages, verdict
-from retrieval.csv_format import Row, Tabular
 from retrieval.datasets.collection import Collection
 from retrieval.encoding.batches import Progress, shown_name
 from retrieval.errors import RadiographError
+from retrieval.formats.csv_format import Row, Tabular
 from retrieval.images.radiograph import read_radiograph
 from retrieval.notices import Notice, of_view
 from retrieval.wording import sentence, warnings_of_files
@@ -136,7 +136,7 @@ class Audit(Tabular):
         for same in self.duplicates:
             first, *others = same.cases
             yield from (
-                {"finding": "same file", **asdict(same), "case": first, "other_case": other} for other in others
+                {"finding": "same file", **asdict(same), "case": first, "other_case": duplicate} for duplicate in others
             )
         if self.deep:
             yield from self.deep.rows()
@@ -172,9 +172,9 @@ def audit(collection: Collection, progress: Progress | None = None, workers: int
             if isinstance(result, str):
                 unreadable.append((case.case, result))
             else:
-                digest, own = result
+                digest, file_notices = result
                 read.append(replace(case, digest=digest))
-                notices += of_view(case.case, own)
+                notices += of_view(case.case, file_notices)
             if progress:
                 progress(done, len(collection.cases))
     finally:  # an interrupted audit reads no more files
@@ -270,16 +270,16 @@ def _differences(cases: Iterable[Case]) -> tuple[Difference, ...]:
     studies = Counter(key[:3] for key in {(case.split, case.part, case.label, case.study) for case in cases})
     here = {(split, part) for split, part, _ in images}
     compared = [
-        Difference(split, part, LABEL_NAMES[label], what, counts[split, part, label], published[split, part][label])
-        for what, counts, published in (("studies", studies, _MURA_STUDIES), ("images", images, _MURA_IMAGES))
+        Difference(split, part, LABEL_NAMES[label], unit, counts[split, part, label], published[split, part][label])
+        for unit, counts, published in (("studies", studies, _MURA_STUDIES), ("images", images, _MURA_IMAGES))
         for split, part in published
         if (split, part) in here
         for label in (NORMAL, ABNORMAL)
     ]
     for split, total in _MURA_ALL_IMAGES.items():
         if all(key in here for key in _MURA_STUDIES if key[0] == split):
-            own = sum(count for key, count in images.items() if key[0] == split)
-            compared.append(Difference(split, "", "", "images", own, total))
+            held = sum(count for key, count in images.items() if key[0] == split)
+            compared.append(Difference(split, "", "", "images", held, total))
     return tuple(difference for difference in compared if difference.here != difference.published)
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from index.builder import IndexBuilder
 from index.case import Case
 from index.errors import IndexFailure
-from retrieval.answer import plain
 from retrieval.audit.label_issues import ASSUMED, LabelCheck, check_labels
 from retrieval.audit.near_duplicates import (
     NearDuplicate,
@@ -21,7 +20,6 @@ from retrieval.audit.near_duplicates import (
     near_duplicates,
     similarity_limit,
 )
-from retrieval.csv_format import Row
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.rules import Rules
@@ -30,6 +28,8 @@ from retrieval.encoding.batches import Batch, EncodedCase, EncodingOptions, Prog
 from retrieval.encoding.bundle import Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import CollectionError
+from retrieval.formats.csv_format import Row
+from retrieval.formats.json_format import plain
 from retrieval.indexing.build import bundle_rules
 from retrieval.notices import Notice
 from retrieval.searcher import Searcher

@@ -85,13 +85,13 @@ class LabelCheck:
     rules: Rules
 
 
-def chance_of_error(other: Floats, assumed: float) -> Floats:
-    """The chance of a wrong label where the calibrated probability of the other label is `other`; any shape.
+def chance_of_error(opposite: Floats, assumed: float) -> Floats:
+    """The chance of a wrong label where the calibrated probability of the other label is `opposite`; any shape.
 
     >>> chance_of_error(np.array([0.05, 0.5, 0.95]), 0.05).round(3).tolist()
     [0.001, 0.05, 0.839]
     """
-    truth = np.clip((other - assumed) / (1 - 2 * assumed), _EDGE, 1 - _EDGE)
+    truth = np.clip((opposite - assumed) / (1 - 2 * assumed), _EDGE, 1 - _EDGE)
     wrong = assumed * truth
     chance: Floats = wrong / (wrong + (1 - assumed) * (1 - truth))
     return chance
@@ -113,10 +113,10 @@ def check_labels(
     cases, embeddings = studies.cases, studies.embeddings
     votes = _vote(cases, embeddings, rules, owners)
     calibrated, learned = _calibrated(votes.probabilities, votes.labels, votes.voted)
-    other = np.where(votes.labels == ABNORMAL, 1 - calibrated, calibrated)
-    chances = np.where(votes.voted, chance_of_error(other, assumed), 0.0)
+    opposite = np.where(votes.labels == ABNORMAL, 1 - calibrated, calibrated)
+    chances = np.where(votes.voted, chance_of_error(opposite, assumed), 0.0)
     # Ties in the chance, which is clipped at either end, are broken by the other label's probability.
-    listed = [study for study in np.lexsort((-other, -chances)) if chances[study] >= least]
+    listed = [study for study in np.lexsort((-opposite, -chances)) if chances[study] >= least]
     probabilities = rules.probabilities(studies.logits, embeddings)
     classifier = np.bincount(votes.study_of, probabilities) / np.bincount(votes.study_of)
     known = _trained_on(cases, votes.study_of, studies.trained_on)
@@ -137,7 +137,7 @@ def check_labels(
                 cases=tuple(cases[row].case for row in rows),
                 vote=float(votes.probabilities[study]),
                 classifier=probability,
-                other=float(other[study]),
+                other=float(opposite[study]),
                 chance=float(chances[study]),
                 seconded=None if abnormal is None else abnormal != (first.label == ABNORMAL),
                 neighbours=_neighbours(cases, embeddings, rows, votes, members),

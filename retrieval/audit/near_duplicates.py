@@ -117,10 +117,10 @@ class _Candidate:
         whole = [_grey(picture) for picture in pictures]
         within = [without_border(picture) for picture in whole]
         sides = zip(whole, within, (self.first_inside, self.second_inside), strict=True)
-        one, two = (inside if is_inside else outside for outside, inside, is_inside in sides)
+        first, second = (inside if is_inside else outside for outside, inside, is_inside in sides)
         framed = all(outside.shape != inside.shape for outside, inside in zip(whole, within, strict=True))
-        one = self.orientation.applied(255 - one if self.inverted else one)
-        return detail_match(one, two, framed=framed and not (self.first_inside or self.second_inside))
+        first = self.orientation.applied(255 - first if self.inverted else first)
+        return detail_match(first, second, framed=framed and not (self.first_inside or self.second_inside))
 
     def accepts(self, match: Match) -> bool:
         """Whether the two are the same radiograph."""
@@ -154,8 +154,8 @@ class _Versions:
             picture = _grey(data)
             within = without_border(picture)
             for is_inside, version in ((False, picture), (True, within))[: 1 + (within.shape != picture.shape)]:
-                if own := perceptual_hashes(version):
-                    hashes.append(own)
+                if version_hashes := perceptual_hashes(version):
+                    hashes.append(version_hashes)
                     rows.append(row)
                     inside.append(is_inside)
         shape = (len(rows), len(ORIENTATIONS))
@@ -167,14 +167,14 @@ def similarity_limit(cases: Sequence[Case], embeddings: Embeddings) -> Similarit
     patients = np.unique([case.patient for case in cases], return_inverse=True)[1]
     N = len(cases)
     if N * (N - 1) // 2 <= _PAIRS:
-        one, two = np.triu_indices(N, 1)
+        first, second = np.triu_indices(N, 1)
     else:
-        one, two = np.random.default_rng(0).integers(0, N, (2, _PAIRS))
-        one, two = one[one != two], two[one != two]
-    apart = patients[one] != patients[two]
+        first, second = np.random.default_rng(0).integers(0, N, (2, _PAIRS))
+        first, second = first[first != second], second[first != second]
+    apart = patients[first] != patients[second]
     if not apart.any():
         return SimilarityLimit(None, None)
-    between = np.einsum("nd,nd->n", embeddings[one[apart]], embeddings[two[apart]])
+    between = np.einsum("nd,nd->n", embeddings[first[apart]], embeddings[second[apart]])
     limit = float(np.quantile(between, 1 - _SHARE))
     order = np.argsort(patients, kind="stable")  # each radiograph with the patient's next one
     same = patients[order[:-1]] == patients[order[1:]]
@@ -207,14 +207,14 @@ def near_duplicates(
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         for start in range(0, len(candidates), _AT_ONCE):
-            some = candidates[start : start + _AT_ONCE]
-            pictures = [(thumbnails[pair.first], thumbnails[pair.second]) for pair in some]
-            for pair, match in zip(some, pool.map(_Candidate.compare, some, pictures), strict=True):
+            batch = candidates[start : start + _AT_ONCE]
+            pictures = [(thumbnails[pair.first], thumbnails[pair.second]) for pair in batch]
+            for pair, match in zip(batch, pool.map(_Candidate.compare, batch, pictures), strict=True):
                 rows = pair.first, pair.second
                 if pair.accepts(match) and (rows not in best or match.correlation > best[rows][1].correlation):
                     best[rows] = pair, match
             if progress:
-                progress(start + len(some), len(candidates))
+                progress(start + len(batch), len(candidates))
     finally:  # an interrupted audit compares no more
         pool.shutdown(cancel_futures=True)
     return [
@@ -233,8 +233,8 @@ def joined_patients(cases: Sequence[Case], pairs: Sequence[tuple[str, str]]) -> 
         return patient
 
     patient_of = {case.case: case.patient for case in cases}
-    for one, two in pairs:
-        joined[root(patient_of[two])] = root(patient_of[one])
+    for first, second in pairs:
+        joined[root(patient_of[second])] = root(patient_of[first])
     return [root(case.patient) for case in cases]
 
 
@@ -261,12 +261,12 @@ def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, ask
     """
     most = CLOSEST if asked is None else CLOSEST_ELSEWHERE
     rows, inside, upright = versions.rows, versions.inside, versions.hashes[:, 0]
-    own = len(rows) if asked is None else int(np.searchsorted(rows, asked))
+    count = len(rows) if asked is None else int(np.searchsorted(rows, asked))
     for number, orientation in enumerate(ORIENTATIONS):
-        for start, distance in distances(upright[:own], versions.hashes[:, number]):
+        for start, distance in distances(upright[:count], versions.hashes[:, number]):
             here = slice(start, start + len(distance))
             others = rows[here, None] != rows
-            others[:, : 0 if asked is None else own] = False
+            others[:, : 0 if asked is None else count] = False
             sure = others & (distance <= (CHANGED if orientation.turns else SURE))
             if not orientation.turns and inside.any():
                 sure |= others & (inside[here, None] | inside) & (distance <= CHANGED)
@@ -281,10 +281,10 @@ def _close(versions: _Versions, embeddings: Embeddings, limit: float | None, ask
                 if not orientation.mirrored:  # the embeddings of mirror images are not the nearest
                     kinds.append((alike, -products, False))
             for allowed, costs, inverted in kinds:
-                for row, two in _least(costs, allowed, most):
-                    one, differing = start + row, int(distance[row, two])
+                for row, second in _least(costs, allowed, most):
+                    first, differing = start + row, int(distance[row, second])
                     differing = BITS - differing if inverted else differing
-                    names = int(rows[two]), int(rows[one]), bool(inside[two]), bool(inside[one])
+                    names = int(rows[second]), int(rows[first]), bool(inside[second]), bool(inside[first])
                     yield _Candidate(*names, orientation, inverted, differing)
 
 
@@ -297,10 +297,10 @@ def _least(costs: NDArray[Any], allowed: NDArray[np.bool_], most: int) -> Iterat
         yield from ((int(row), int(column)) for column in columns)
 
 
-def _near_duplicate(one: Case, two: Case, pair: _Candidate, match: Match, embeddings: Embeddings) -> NearDuplicate:
+def _near_duplicate(first: Case, second: Case, pair: _Candidate, match: Match, embeddings: Embeddings) -> NearDuplicate:
     return NearDuplicate(
-        cases=(one.case, two.case),
-        studies=(one.study, two.study),
+        cases=(first.case, second.case),
+        studies=(first.study, second.study),
         bits=pair.bits,
         similarity=float(embeddings[pair.first] @ embeddings[pair.second]),
         match=match.correlation,
@@ -308,8 +308,8 @@ def _near_duplicate(one: Case, two: Case, pair: _Candidate, match: Match, embedd
         turned=90 * pair.orientation.turns,
         inverted=pair.inverted,
         border=pair.first_inside or pair.second_inside,
-        across_splits=len({one.split, two.split} - {""}) > 1,
-        across_patients=one.patient != two.patient,
-        across_studies=one.study != two.study,
-        across_labels=one.label != two.label,
+        across_splits=len({first.split, second.split} - {""}) > 1,
+        across_patients=first.patient != second.patient,
+        across_studies=first.study != second.study,
+        across_labels=first.label != second.label,
     )

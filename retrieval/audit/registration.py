@@ -52,7 +52,7 @@ class Match:
         return self.correlation >= (_ALIGNED if self.aligned else _UNMOVED)
 
 
-def detail_match(one: Grey, two: Grey, *, framed: bool = False) -> Match:
+def detail_match(first: Grey, second: Grey, *, framed: bool = False) -> Match:
     """Compare the details of two grey pictures (H, W); their sizes may differ.
 
     framed: both have a border. Unmoved, the edges of equal borders agree whatever is inside, so they do not count.
@@ -60,8 +60,8 @@ def detail_match(one: Grey, two: Grey, *, framed: bool = False) -> Match:
     First unmoved, also without the blank parts of either, since a file that ends early lacks its last rows; then
     aligned. The correlation is 0 if they cannot be laid over each other.
     """
-    side = max(_LEAST_FINE, min(_FINE, max(one.shape), max(two.shape)))  # as blurred as the smaller picture is
-    fine_one, fine_two = _square(one, side), _square(two, side)
+    side = max(_LEAST_FINE, min(_FINE, max(first.shape), max(second.shape)))  # as blurred as the smaller picture is
+    fine_one, fine_two = _square(first, side), _square(second, side)
     identity = np.eye(2, 3, dtype=np.float32)
     correlation = _correlation(fine_one, fine_two, identity)
     if correlation >= _UNLIKE:
@@ -71,7 +71,9 @@ def detail_match(one: Grey, two: Grey, *, framed: bool = False) -> Match:
     if unmoved.same:
         return unmoved
     # Either may be a crop of the other, and the search only finds the crop in the whole picture.
-    searches = [(_coarse_search(_square(a, _COARSE), _square(b, _COARSE)), a, b) for a, b in ((one, two), (two, one))]
+    searches = [
+        (_coarse_search(_square(a, _COARSE), _square(b, _COARSE)), a, b) for a, b in ((first, second), (second, first))
+    ]
     (warp, score), *pictures = max(searches, key=lambda search: search[0][1])
     if score < _HOPELESS:
         return unmoved
@@ -84,13 +86,13 @@ def detail_match(one: Grey, two: Grey, *, framed: bool = False) -> Match:
     return max(unmoved, aligned, key=lambda match: match.correlation)
 
 
-def _coarse_search(one: Floats, two: Floats) -> tuple[Floats, float]:
+def _coarse_search(fixed: Floats, moving: Floats) -> tuple[Floats, float]:
     """The best warp of coarse pictures, and their correlation."""
     best = np.eye(2, 3, dtype=np.float32), -1.0
     middle = (_COARSE - 1) / 2
     for degrees, zoom in _STARTS:
         start = np.asarray(cv2.getRotationMatrix2D((middle, middle), degrees, zoom), np.float32)
-        best = max(best, _aligned(one, two, start), key=lambda result: result[1])
+        best = max(best, _aligned(fixed, moving, start), key=lambda result: result[1])
         if best[1] > _CLOSE:
             break
     return best
@@ -100,31 +102,31 @@ def _square(picture: Grey, side: int) -> Floats:
     return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _aligned(one: Floats, two: Floats, start: Floats) -> tuple[Floats, float]:
-    """The affine warp of `two` onto `one` that a search from `start` ends at, and their correlation; -1 if it fails."""
+def _aligned(fixed: Floats, moving: Floats, start: Floats) -> tuple[Floats, float]:
+    """The affine warp of `moving` onto `fixed` found from `start`, and their correlation; -1 if the search fails."""
     try:
-        everywhere = np.ones(two.shape, np.uint8)
-        score, warp = cv2.findTransformECC(one, two, start.copy(), cv2.MOTION_AFFINE, _STEPS, everywhere, 3)
+        everywhere = np.ones(moving.shape, np.uint8)
+        score, warp = cv2.findTransformECC(fixed, moving, start.copy(), cv2.MOTION_AFFINE, _STEPS, everywhere, 3)
     except cv2.error:  # it did not converge, or a picture is blank
         return start, -1.0
     return np.asarray(warp, np.float32), float(score)
 
 
-def _correlation(one: Floats, two: Floats, warp: Floats, *, blank: float = 0.0, grain: float = 0.0) -> float:
+def _correlation(fixed: Floats, moving: Floats, warp: Floats, *, blank: float = 0.0, grain: float = 0.0) -> float:
     """The correlation of details coarser than `grain`, where the pictures overlap and both vary by at least `blank`."""
-    side = (one.shape[1], one.shape[0])
+    side = (fixed.shape[1], fixed.shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = np.asarray(cv2.warpAffine(two, warp, side, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32)
-    inside = (cv2.warpAffine(np.ones_like(two), warp, side, flags=flags) > 0.99).astype(np.uint8)
+    moved = np.asarray(cv2.warpAffine(moving, warp, side, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    inside = (cv2.warpAffine(np.ones_like(moving), warp, side, flags=flags) > 0.99).astype(np.uint8)
     around = np.ones((2 * _MARGIN + 1, 2 * _MARGIN + 1), np.uint8)
     common = cv2.erode(inside, around, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
     if common.mean() < _LEAST:
         return 0.0
     if blank:
-        common &= ~(_blank(one, blank) | _blank(moved, blank))
+        common &= ~(_blank(fixed, blank) | _blank(moved, blank))
         if common.mean() < _LEAST_LEFT:
             return 0.0
-    first, second = (_details(picture, grain)[common] for picture in (one, moved))
+    first, second = (_details(picture, grain)[common] for picture in (fixed, moved))
     first, second = first - first.mean(), second - second.mean()
     length = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / length if length > 0 else 0.0

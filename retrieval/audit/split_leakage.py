@@ -45,15 +45,15 @@ def leakages(
     by_copy = None if copies is None else _studies_across([by_name[name] for name in group] for group in copies)
     leaks = []
     for split in splits:
-        own = {case.study for case in cases if case.split == split}
+        studies = {case.study for case in cases if case.split == split}
         leaks.append(
             Leakage(
                 split=split,
-                studies=len(own),
-                leaking=tuple(sorted(own & (by_patient | by_file | (by_copy or set())))),
-                by_patient=len(own & by_patient),
-                by_file=len(own & by_file),
-                by_copy=None if by_copy is None else len(own & by_copy),
+                studies=len(studies),
+                leaking=tuple(sorted(studies & (by_patient | by_file | (by_copy or set())))),
+                by_patient=len(studies & by_patient),
+                by_file=len(studies & by_file),
+                by_copy=None if by_copy is None else len(studies & by_copy),
             )
         )
     return tuple(leak for leak in leaks if leak.split != TRAINING)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from index.case import ABNORMAL, NORMAL, Case
 from retrieval.datasets.folders import PathFinder
-from retrieval.datasets.identifiers import placeholder_notices, some
+from retrieval.datasets.identifiers import placeholder_notices
+from retrieval.datasets.pseudonyms import is_placeholder, normalised
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
-from retrieval.frames import SUFFIXES, table_text
+from retrieval.formats.data_frames import SUFFIXES, table_text
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import is_placeholder, normalised
+from retrieval.wording import listed
 
 __all__ = [
     "LABELS",
@@ -92,7 +93,7 @@ def parse_meanings(text: str) -> dict[str, int]:
 def unknown_labels(table: Path, lines: Sequence[str]) -> str:
     """The error of a table with labels that are not known, in these lines."""
     return (
-        f"{table} has labels other than {', '.join(LABELS)}: {some(lines)}; "
+        f"{table} has labels other than {', '.join(LABELS)}: {listed(lines)}; "
         "say what they mean with --labels-are, such as fracture=abnormal,no=normal"
     )
 
@@ -118,26 +119,26 @@ def read_casetable(
         raise CollectionError(unknown_labels(table, bad))
     blank = [str(line) for line, row in rows if not row["path"]]
     if blank:
-        raise CollectionError(f"{table} has rows without a path: line {some(blank)}")
+        raise CollectionError(f"{table} has rows without a path: line {listed(blank)}")
 
     finder = PathFinder(table.parent)
-    found = [finder.find(row["path"]) for _, row in rows]
-    missing = [row["path"] for (_, row), path in zip(rows, found, strict=True) if path is None]
+    paths = [finder.find(row["path"]) for _, row in rows]
+    missing = [row["path"] for (_, row), path in zip(rows, paths, strict=True) if path is None]
     if rows and len(missing) == len(rows):
         raise CollectionError(
-            f"none of the {len(rows)} radiographs that {table} names exists: {some(missing)}; "
+            f"none of the {len(rows)} radiographs that {table} names exists: {listed(missing)}; "
             "paths are relative to the table's folder"
         )
-    cases = [_case(table.parent, row, path, meanings) for (_, row), path in zip(rows, found, strict=True)]
+    cases = [_case(table.parent, row, path, meanings) for (_, row), path in zip(rows, paths, strict=True)]
     twice = [name for name, times in Counter(case.case for case in cases).items() if times > 1]
     if twice:
-        raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {some(twice)}")
+        raise CollectionError(f"{table} lists {len(twice)} radiographs more than once: {listed(twice)}")
     notices = _notices([row for _, row in rows])
     if text is None and table.suffix.lower() not in SUFFIXES and _encoding(table.read_bytes()) == _GUESSED:
         notices.append(Notice(Code.GUESSED_ENCODING))
     if missing:
         counts = {"count": len(missing), "total": len(rows)}
-        notices.append(Notice(Code.MISSING_FILES, detail={**counts, "names": some(missing)}))
+        notices.append(Notice(Code.MISSING_FILES, detail={**counts, "names": listed(missing)}))
     return cases, notices
 
 
@@ -256,8 +257,8 @@ def _without_synonyms(table: Path, names: list[str]) -> list[str]:
     return names
 
 
-def _case(folder: Path, row: Mapping[str, str], found: str | None, meanings: Meanings | None) -> Case:
-    case = _name(folder, row["path"], found)
+def _case(folder: Path, row: Mapping[str, str], located: str | None, meanings: Meanings | None) -> Case:
+    case = _name(folder, row["path"], located)
     study, patient = _study(row) or case, row.get("patient", "")
     return Case(
         case=case,
@@ -267,7 +268,7 @@ def _case(folder: Path, row: Mapping[str, str], found: str | None, meanings: Mea
         part=row.get("part", "").lower(),
         view=row.get("view", "").lower(),
         split=split_name(row.get("split", "")),
-        path=found or os.path.normpath(folder / row["path"]),
+        path=located or os.path.normpath(folder / row["path"]),
         laterality=row.get("laterality", "").lower(),
         finding="; ".join(dict.fromkeys(filter(None, (name.strip() for name in row.get("finding", "").split(";"))))),
         report=row.get("report", ""),
@@ -280,9 +281,9 @@ def _study(row: Mapping[str, str]) -> str:
     return "" if is_placeholder(study) and study.strip("0.") else study
 
 
-def _name(folder: Path, given: str, found: str | None) -> str:
+def _name(folder: Path, given: str, located: str | None) -> str:
     """The name of a row's case: its path, relative to the table's folder if it lies in there."""
-    path = os.path.normpath(found or folder / given)
+    path = os.path.normpath(located or folder / given)
     inside = Path(path).is_relative_to(folder)
     return unicodedata.normalize("NFC", Path(os.path.relpath(path, folder) if inside else given).as_posix())
 

@@ -12,17 +12,17 @@ from retrieval.datasets.case_table import Meanings, read_casetable, read_lesions
 from retrieval.datasets.dicom_folder import is_dicom_folder, read_dicom_folder
 from retrieval.datasets.folders import named_file
 from retrieval.datasets.fracatlas import is_fracatlas, read_fracatlas
-from retrieval.datasets.identifiers import identifier_notices, some
+from retrieval.datasets.identifiers import identifier_notices
 from retrieval.datasets.label_folders import has_label_folders, read_label_folders
 from retrieval.datasets.mura import find_mura, read_mura
 from retrieval.datasets.splits import SPLITS, VALID_SHARE, split_by_patient, split_name
 from retrieval.errors import CollectionError
-from retrieval.frames import SUFFIXES
+from retrieval.formats.data_frames import SUFFIXES
 from retrieval.notices import Code, Notice
-from retrieval.wording import sentence
+from retrieval.wording import listed, sentence
 
 if TYPE_CHECKING:
-    from retrieval.frames import DataFrame
+    from retrieval.formats.data_frames import DataFrame
 
 __all__ = ["LAYOUTS", "SYNTHETIC_MARK", "Collection", "read_collection"]
 
@@ -178,7 +178,7 @@ def _notices(collection: Collection) -> Iterator[Notice]:
             named |= {case.study for case in cases if case.study != case.case}
         yield from identifier_notices(patients, named)
     if others := sorted({case.split for case in cases} - {"", *SPLITS}):
-        yield Notice(Code.OTHER_SPLITS, detail={"count": len(others), "names": some(others)})
+        yield Notice(Code.OTHER_SPLITS, detail={"count": len(others), "names": listed(others)})
     unsplit = sum(not case.split for case in cases)
     if 0 < unsplit < len(cases):
         yield Notice(Code.WITHOUT_SPLIT, detail={"count": unsplit, "total": len(cases)})
@@ -209,8 +209,8 @@ def _recognise_folder(folder: Path, layout: str | None, labels_are: Meanings | N
     """The folder itself, or the one collection within it, and the layout."""
     if layout == "dicom":
         return folder, layout
-    if own := _layout_of(folder, layout, labels_are):
-        return folder, own
+    if recognised := _layout_of(folder, layout, labels_are):
+        return folder, recognised
     folders = sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
     collections = [(inner, kind) for inner in folders if (kind := _layout_of(inner, layout, labels_are))]
     if len(collections) == 1:

@@ -1,6 +1,6 @@
 """The DICOM layout: an archive's folders as they are, and a table, or folders, that say which studies are abnormal.
 
-The headers say whose a radiograph is. Unless identifiers are to be kept, keyed hashes (`retrieval.pseudonyms`) replace
+The headers say whose a radiograph is. Unless identifiers are to be kept, keyed hashes (`datasets.pseudonyms`) replace
 them. The folders and files of an archive are often named after patients, so the cases then hold no path, and no notice
 or error of this module names one.
 """
@@ -15,12 +15,12 @@ from retrieval.datasets.case_table import Meanings, label_of, read_table, unknow
 from retrieval.datasets.folders import is_dicom_file, named_file, walk
 from retrieval.datasets.identifiers import identifier_notices, look, placeholder_notices
 from retrieval.datasets.label_folders import has_label_folders, label_of_folders
+from retrieval.datasets.pseudonyms import SiteKey, is_placeholder, normalised
 from retrieval.datasets.splits import split_name
 from retrieval.errors import CollectionError
 from retrieval.images.dicom_header import DicomError, DicomRecord, NoRadiograph
 from retrieval.images.radiograph import MAX_BYTES, MAX_PIXELS
 from retrieval.notices import Code, Notice, without_names
-from retrieval.pseudonyms import SiteKey, is_placeholder, normalised
 
 __all__ = ["DicomArchive", "is_dicom_folder", "labelled_studies", "read_dicom_folder"]
 
@@ -126,7 +126,7 @@ class _FolderLabels:
         for path, record in files:
             if label := self.label_of(path, record):
                 labels[record.study].add(label.label)
-        if several := sum(len(found) > 1 for found in labels.values()):
+        if several := sum(len(values) > 1 for values in labels.values()):
             raise CollectionError(
                 f"{self.root} has studies with radiographs in folders of both labels: {several} of {len(labels)}; "
                 "move them, or name a table with --labels"

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval.datasets.identifiers import some
+from index.integrity import file_identity
+from retrieval.datasets.pseudonyms import normalised
 from retrieval.images.radiograph import is_dicom
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import normalised
+from retrieval.wording import listed
 
 __all__ = ["DERIVED", "PathFinder", "is_dicom_file", "named_file", "read_once", "reading_order", "walk"]
 
@@ -25,10 +26,10 @@ def walk(folder: Path, twice: list[Path] | None = None) -> Iterator[tuple[Path, 
     Links are followed. A folder is entered once, and the folders above `folder` never, so no loop of links is. `twice`
     gets the further paths of the folders that were entered, except loops.
     """
-    entered = {_key(parent) for parent in Path(os.path.realpath(folder)).parents}
+    entered = {file_identity(parent) for parent in Path(os.path.realpath(folder)).parents}
     twice = [] if twice is None else twice
     for parent, folders, files in os.walk(folder, followlinks=True):
-        key = _key(Path(parent))
+        key = file_identity(Path(parent))
         if key is None or key in entered:
             folders.clear()
             if key is not None and not Path(os.path.realpath(Path(parent).parent)).is_relative_to(
@@ -48,7 +49,7 @@ def reading_order(name: str) -> list[tuple[str, int]]:
 
 def read_once(root: Path, twice: list[Path]) -> list[Notice]:
     """A notice of the folders that further links lead to, by these links; `twice` is as `walk` gives it."""
-    names = some(path.relative_to(root).as_posix() for path in twice)
+    names = listed(path.relative_to(root).as_posix() for path in twice)
     return [Notice(Code.READ_ONCE, detail={"count": len(twice), "names": names})] if twice else []
 
 
@@ -99,11 +100,3 @@ class PathFinder:
                 names.setdefault(normalised(path.name).casefold(), []).append(path.name)
             self._names[folder] = names
         return self._names[folder]
-
-
-def _key(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

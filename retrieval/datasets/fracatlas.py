@@ -11,9 +11,9 @@ from pathlib import Path
 
 from index.case import ABNORMAL, NORMAL, Case
 from retrieval.datasets.case_table import label_of, read_table
-from retrieval.datasets.identifiers import some
 from retrieval.errors import CollectionError
 from retrieval.notices import Code, Notice
+from retrieval.wording import listed
 
 __all__ = ["is_fracatlas", "read_fracatlas"]
 
@@ -68,7 +68,7 @@ def read_fracatlas(folder: Path) -> tuple[list[Case], list[Notice]]:
     notices = [Notice(Code.INFERRED_PATIENTS)]
     if missing:
         notices.append(
-            Notice(Code.MISSING_FILES, detail={"count": len(missing), "total": len(rows), "names": some(missing)})
+            Notice(Code.MISSING_FILES, detail={"count": len(missing), "total": len(rows), "names": listed(missing)})
         )
     if unlisted := len(images.keys() - {row["image_id"] for row in rows}):
         notices.append(Notice(Code.UNLISTED_LEFT_OUT, detail={"count": unlisted}))
@@ -83,19 +83,22 @@ def _images(folder: Path) -> list[str]:
 
 def _check(table: Path, rows: Sequence[dict[str, str]], images: dict[str, tuple[str, int]]) -> None:
     """Every row has its own image, in the folder of its own label."""
-    listed = [row["image_id"] for row in rows]
-    twice = [image for image, times in Counter(listed).items() if times > 1]
+    images_of_rows = [row["image_id"] for row in rows]
+    twice = [image for image, times in Counter(images_of_rows).items() if times > 1]
     if twice:
-        raise CollectionError(f"{table} lists {len(twice)} images more than once: {some(twice)}")
+        raise CollectionError(f"{table} lists {len(twice)} images more than once: {listed(twice)}")
     bad = [row["image_id"] for row in rows if label_of(row["fractured"]) is None]
     if bad:
-        raise CollectionError(f"{table} has values other than 0 and 1 in the column fractured: of {some(bad)}")
-    if rows and not images.keys() & set(listed):
-        raise CollectionError(f"none of the {len(rows)} images that {table} names exists in images/: {some(listed)}")
-    other = [row["image_id"] for row in rows if images.get(row["image_id"], ("", _label(row)))[1] != _label(row)]
-    if other:
+        raise CollectionError(f"{table} has values other than 0 and 1 in the column fractured: of {listed(bad)}")
+    if rows and not images.keys() & set(images_of_rows):
         raise CollectionError(
-            f"{table} and the folders in images/ give different labels to {len(other)} images: {some(other)}"
+            f"none of the {len(rows)} images that {table} names exists in images/: {listed(images_of_rows)}"
+        )
+    contradicted = [row["image_id"] for row in rows if images.get(row["image_id"], ("", _label(row)))[1] != _label(row)]
+    if contradicted:
+        raise CollectionError(
+            f"{table} and the folders in images/ give different labels to {len(contradicted)} images: "
+            f"{listed(contradicted)}"
         )
 
 

@@ -5,10 +5,11 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
+from retrieval.datasets.pseudonyms import is_placeholder
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import is_placeholder
+from retrieval.wording import listed
 
-__all__ = ["identifier_notices", "look", "passed_over", "placeholder_notices", "some"]
+__all__ = ["identifier_notices", "look", "passed_over", "placeholder_notices"]
 
 _MONTH = "(?:jan|feb|m[aä]r|mrz|a[pv]r|ma[iy]|ju[nl]|aug|sept?|o[ck]t|nov|de[cz])"
 _CHANGED = re.compile(
@@ -19,12 +20,6 @@ _CHANGED = re.compile(
 )
 _ROUNDED = re.compile(r"[1-9]\d{14}0+")  # a spreadsheet keeps 15 digits
 _MANY, _OUTLYING = 4, 20  # studies of one patient, before they are remarkable beside all, and beside the next patient
-
-
-def some(names: Iterable[str]) -> str:
-    """The first five names, and the number of the others."""
-    listed = list(names)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
 def look(identifier: str) -> tuple[str, ...]:
@@ -52,12 +47,12 @@ def identifier_notices(patients: Mapping[str, str], named: Iterable[str]) -> lis
             notices.append(Notice(Code.ONE_PATIENT, detail={"count": count, "total": len(patients), "names": patient}))
     distinct = sorted(set(named))
     if changed := [name for name in distinct if _CHANGED.fullmatch(name)] + _rounded(distinct):
-        notices.append(Notice(Code.CHANGED_IDENTIFIERS, detail={"count": len(changed), "names": some(changed)}))
+        notices.append(Notice(Code.CHANGED_IDENTIFIERS, detail={"count": len(changed), "names": listed(changed)}))
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in distinct:
         groups[look(name)].append(name)
     if alike := [" and ".join(names) for key, names in groups.items() if key and len(names) > 1]:
-        notices.append(Notice(Code.ALIKE_IDENTIFIERS, detail={"count": len(alike), "names": some(alike)}))
+        notices.append(Notice(Code.ALIKE_IDENTIFIERS, detail={"count": len(alike), "names": listed(alike)}))
     return notices
 
 
@@ -72,7 +67,7 @@ def passed_over(images: Mapping[str, int]) -> list[Notice]:
     if not images:
         return []
     counts = {"count": sum(images.values()), "folders": len(images)}
-    return [Notice(Code.PASSED_OVER, detail={**counts, "names": some(images)})]
+    return [Notice(Code.PASSED_OVER, detail={**counts, "names": listed(images)})]
 
 
 def placeholder_notices(patients: Iterable[str]) -> list[Notice]:
@@ -80,4 +75,4 @@ def placeholder_notices(patients: Iterable[str]) -> list[Notice]:
     counts = Counter(patient for patient in patients if patient and is_placeholder(patient))
     if not counts:
         return []
-    return [Notice(Code.PLACEHOLDERS, detail={"count": counts.total(), "names": some(sorted(counts))})]
+    return [Notice(Code.PLACEHOLDERS, detail={"count": counts.total(), "names": listed(sorted(counts))})]

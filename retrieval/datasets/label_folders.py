@@ -38,15 +38,15 @@ def read_label_folders(folder: Path, meanings: Meanings | None = None) -> tuple[
     for parent, files in walk(folder, twice):
         images = [name for name in files if is_image(name)]
         names = parent.relative_to(folder).parts
-        label, split, own = label_of_folders(names, meanings)
-        if label is None or not DERIVED.isdisjoint(map(str.lower, own)):
+        label, split, inner = label_of_folders(names, meanings)
+        if label is None or not DERIVED.isdisjoint(map(str.lower, inner)):
             others |= {parent.relative_to(folder).as_posix(): len(images)} if images else {}
             continue
         dicom += sum(is_dicom_file(parent / name) for name in files if not is_image(name))
         for image in images:
             case = "/".join((*names, image))
-            study = "/".join(names) if own else case
-            patient = own[0] if own else case
+            study = "/".join(names) if inner else case
+            patient = inner[0] if inner else case
             cases.append(Case(case, study, patient, label, split=split, path=str(parent / image)))
     left_out = [Notice(Code.DICOM_LEFT_OUT, detail={"count": dicom})] if dicom else []
     return cases, _notices(cases) + left_out + passed_over(others) + read_once(folder, twice)
@@ -61,12 +61,12 @@ def label_of_folders(
     ((1, 'train', ('p1',)), (0, 'valid', ()))
     """
     split = split_name(names[0]) if names and split_name(names[0]) in SPLITS else ""
-    own = names[bool(split) :]
-    label = label_of(own[0], meanings) if own else None
-    inner = own[1:]
-    if not split and inner and split_name(inner[0]) in SPLITS:
-        split, inner = split_name(inner[0]), inner[1:]
-    return label, split, inner
+    levels = names[bool(split) :]
+    label = label_of(levels[0], meanings) if levels else None
+    rest = levels[1:]
+    if not split and rest and split_name(rest[0]) in SPLITS:
+        split, rest = split_name(rest[0]), rest[1:]
+    return label, split, rest
 
 
 def _labels(paths: list[Path], meanings: Meanings | None) -> set[int | None]:

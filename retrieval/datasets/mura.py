@@ -17,12 +17,13 @@ from pathlib import Path
 from index.case import Case
 from retrieval.datasets.case_table import LABELS
 from retrieval.datasets.folders import DERIVED, is_dicom_file, read_once, reading_order, walk
-from retrieval.datasets.identifiers import passed_over, some
+from retrieval.datasets.identifiers import passed_over
 from retrieval.datasets.mura_paths import COPIED, PATIENT, STUDY
 from retrieval.datasets.splits import SPLITS, split_name
 from retrieval.errors import CollectionError
 from retrieval.images.raster_headers import IMAGE_SUFFIXES
 from retrieval.notices import Code, Notice
+from retrieval.wording import listed
 
 __all__ = ["MuraFolder", "find_mura", "is_image", "read_mura"]
 
@@ -55,12 +56,12 @@ class _Study:
 
 def find_mura(folder: Path) -> MuraFolder | None:
     """The copy of MURA whose root, split or part `folder` is; None if it is none of these."""
-    own = _folders(folder)
-    if any(_is_split(name) and _has_parts(folder / name) for name in own):
+    folders = _folders(folder)
+    if any(_is_split(name) and _has_parts(folder / name) for name in folders):
         return MuraFolder(folder, folder)
     if _has_parts(folder):
         return MuraFolder(_root(folder), folder)
-    if _PART.fullmatch(folder.name) and any(map(_patient, own)):
+    if _PART.fullmatch(folder.name) and any(map(_patient, folders)):
         return MuraFolder(_root(folder.parent), folder)
     return None
 
@@ -132,10 +133,10 @@ def _study_of(folder: str) -> _Study | None:
     """The study that a folder relative to the root, or a folder in a study's folder, belongs to."""
     names = folder.split("/")
     split = split_name(names[0]) if _is_split(names[0]) else ""
-    own = names[bool(split) :]
-    if len(own) < 3 or not DERIVED.isdisjoint(map(str.lower, own[3:])):
+    levels = names[bool(split) :]
+    if len(levels) < 3 or not DERIVED.isdisjoint(map(str.lower, levels[3:])):
         return None
-    part, patient, study = _PART.fullmatch(own[0]), _patient(own[1]), STUDY.fullmatch(own[2])
+    part, patient, study = _PART.fullmatch(levels[0]), _patient(levels[1]), STUDY.fullmatch(levels[2])
     if not (part and patient and study):
         return None
     return _Study(
@@ -144,7 +145,7 @@ def _study_of(folder: str) -> _Study | None:
         part=(part[1] or part[2]).lower(),
         patient=patient,
         # A copy of a patient's or study's folder is a study beside the other, and of the same patient.
-        name=f"{_part_name(own[0])}/{patient if _is_plain(own[1]) else own[1]}/{_study_name(study)}",
+        name=f"{_part_name(levels[0])}/{patient if _is_plain(levels[1]) else levels[1]}/{_study_name(study)}",
         label=LABELS.get((study[2] or "").lower()),
     )
 
@@ -185,18 +186,18 @@ def _folders(folder: Path) -> list[str]:
 
 def _labels(root: Path, studies: list[_Study], lists: "_Lists") -> dict[str, int]:
     """The label of each study's folder: as its name says, compared with the CSV files if there are any."""
-    listed = {study.folder: lists.labels.get((study.split, _below(study.folder))) for study in studies}
-    other = [s.folder for s in studies if None is not s.label != listed[s.folder] is not None]
-    if other:
+    table_labels = {study.folder: lists.labels.get((study.split, _below(study.folder))) for study in studies}
+    contradicted = [s.folder for s in studies if None is not s.label != table_labels[s.folder] is not None]
+    if contradicted:
         raise CollectionError(
-            f"{root}: the folder and labeled_studies.csv give different labels to {len(other)} studies: "
-            f"{some(other)}; correct one of them"
+            f"{root}: the folder and labeled_studies.csv give different labels to {len(contradicted)} studies: "
+            f"{listed(contradicted)}; correct one of them"
         )
-    labels = {study.folder: listed[study.folder] if study.label is None else study.label for study in studies}
+    labels = {study.folder: table_labels[study.folder] if study.label is None else study.label for study in studies}
     unlabelled = [folder for folder, label in labels.items() if label is None]
     if unlabelled:
         raise CollectionError(
-            f"{root}: {len(unlabelled)} studies have no label: {some(unlabelled)}; end the folder's name in "
+            f"{root}: {len(unlabelled)} studies have no label: {listed(unlabelled)}; end the folder's name in "
             "_positive or _negative, or list it in labeled_studies.csv"
         )
     return {folder: label for folder, label in labels.items() if label is not None}
@@ -230,14 +231,16 @@ class _Lists:
                 if kind.startswith("image"):
                     images.setdefault(split, set()).add(_below(row[0]))
                 elif len(row) != 2 or row[1].strip() not in ("0", "1"):
-                    raise CollectionError(f"{table} has a line other than a study's folder and 0 or 1: {','.join(row)}")
+                    raise CollectionError(
+                        f"{table} has a line that is not a study's folder and 0 or 1: {','.join(row)}"
+                    )
                 else:
                     labels[split, _below(row[0])] = int(row[1])
         return cls(images, labels)
 
     def notices(self, studies: list[_Study]) -> list[Notice]:
         parts = {(study.split, _below(study.folder).split("/")[0]) for study in studies}  # a copy may hold fewer
-        listed = {
+        in_table = {
             f"{split}/{image}"
             for split, images in self.images.items()
             for image in images
@@ -249,9 +252,9 @@ class _Lists:
             if study.split in self.images
             for image in study.images
         }
-        differences = {Code.LISTED_MISSING: listed - here, Code.UNLISTED_READ: here - listed}
+        differences = {Code.LISTED_MISSING: in_table - here, Code.UNLISTED_READ: here - in_table}
         return [
-            Notice(code, detail={"count": len(images), "names": some(sorted(images))})
+            Notice(code, detail={"count": len(images), "names": listed(sorted(images))})
             for code, images in differences.items()
             if images
         ]

@@ -28,7 +28,9 @@ def held_out_patients(cases: Iterable[Case], share: float, seed: int = 0) -> fro
     held: set[str] = set()
     abnormal = _abnormal(cases)
     for label in (0, 1):
-        draws = sorted((draw(patient, seed), patient) for patient, own in abnormal.items() if own == label)
+        draws = sorted(
+            (draw(patient, seed), patient) for patient, has_abnormal in abnormal.items() if has_abnormal == label
+        )
         n = len(draws)
         count = sum(number < share for number, _ in draws) if n >= _MANY else round(share * n)
         count = min(max(count, 1), n - 1) if n > 1 else count
@@ -53,8 +55,8 @@ def _abnormal(cases: Iterable[Case]) -> dict[str, int]:
 def patient_folds(cases: Sequence[Case], k: int, seed: int = 0) -> list[int]:
     """The fold of each case, 0 to k - 1: a patient's cases lie in one, and abnormal patients are spread evenly.
 
-    Patients are ordered by whether any of their studies is abnormal, then by `draw`, and dealt out in turn. k of at
-    least 2; with fewer patients than k some folds are empty.
+    Patients are ordered by whether any of their studies is abnormal, then by `draw`, and dealt out in turn. With
+    fewer patients than k some folds are empty. Raises ValueError for k below 2.
     """
     if k < 2:
         raise ValueError(f"cross-validation needs at least 2 folds, not {k}")

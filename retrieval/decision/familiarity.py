@@ -5,17 +5,34 @@ At first sight: by its body part, polarity and turn (`encoding.probes`), and by 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.answer import Familiarity
 from retrieval.decision.rules import Rules
 from retrieval.encoding.probes import NOTHING, Appearance
 from retrieval.notices import Unlike
 from retrieval.wording import unlike_text
 
-__all__ = ["familiarity"]
+__all__ = ["Familiarity", "familiarity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Familiarity:
+    """The nearest similarity of the least familiar view, and the limit below which the query is unlike the index.
+
+    `reasons` says why it is not familiar: too little similarity, another body part, inverted, on its side, softer and
+    so on; `codes` are the same as `notices.Unlike` names them. `borderline` says whether the similarity is so little
+    above the limit that mild changes could turn it; None where that was not learned.
+    """
+
+    similarity: float | None
+    limit: float
+    familiar: bool | None
+    reasons: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    borderline: bool | None = None
 
 
 def familiarity(
@@ -57,9 +74,9 @@ def _looks(embeddings: NDArray[np.float32], rules: Rules, appearance: Appearance
     part, inverted, turned = np.any(margins < np.array(rules.appearance_limits), axis=0)
     reasons = {}
     if part:
-        other = appearance.part_beside(embeddings[margins[:, 0].argmin()], rules.parts)
-        reason = Unlike.NO_RADIOGRAPH if other == NOTHING else Unlike.OTHER_PART
-        reasons[reason] = unlike_text(reason, part=_shown(other), known=_shown(*rules.parts))
+        shown = appearance.part_beside(embeddings[margins[:, 0].argmin()], rules.parts)
+        reason = Unlike.NO_RADIOGRAPH if shown == NOTHING else Unlike.OTHER_PART
+        reasons[reason] = unlike_text(reason, part=_shown(shown), known=_shown(*rules.parts))
     reasons |= {
         reason: unlike_text(reason) for reason, is_so in ((Unlike.INVERTED, inverted), (Unlike.TURNED, turned)) if is_so
     }

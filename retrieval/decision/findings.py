@@ -4,11 +4,20 @@ This is a list to think of, and not a diagnosis: a finding is named because simi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from index.hits import Hit
-from retrieval.answer import FindingShare
 
-__all__ = ["names_of", "tally"]
+__all__ = ["FindingShare", "names_of", "tally"]
+
+
+@dataclass(frozen=True, slots=True)
+class FindingShare:
+    """A finding of voting studies: how many have it, and their part of the vote together, in [0, 1]."""
+
+    finding: str
+    weight: float
+    studies: int
 
 
 def names_of(text: str) -> tuple[str, ...]:
@@ -36,7 +45,9 @@ def tally(views: Sequence[Iterable[Hit]], weights: Mapping[str, float]) -> tuple
             spellings.setdefault(name.casefold(), name)
             studies.setdefault(name.casefold(), set()).add(hit.case.study)
     shares = (
-        FindingShare(spellings[key], min(1.0, sum(weights.get(study, 0.0) for study in own)), len(own))
-        for key, own in studies.items()
+        FindingShare(
+            spellings[key], min(1.0, sum(weights.get(study, 0.0) for study in with_finding)), len(with_finding)
+        )
+        for key, with_finding in studies.items()
     )
     return tuple(sorted(shares, key=lambda share: (-share.weight, share.finding.casefold())))

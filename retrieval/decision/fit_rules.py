@@ -109,8 +109,10 @@ def fit_rules(
     # The copies' studies are others.
     taught = np.concatenate([teachers.study_of + S * version for version in range(versions)])
     labels = np.tile(teachers.labels, versions)
-    logits = np.concatenate([own[teachers.rows] for own in (lesson.studies.logits, *(own for _, own in copies))])
-    ranked = _stacked([lesson.ranked, *(own for own, _ in copies)])
+    logits = np.concatenate(
+        [values[teachers.rows] for values in (lesson.studies.logits, *(values for _, values in copies))]
+    )
+    ranked = _stacked([lesson.ranked, *(values for values, _ in copies)])
     k, temperature, votes = (choose_vote or _best_vote)(ranked, taught, labels)
     slope, intercept, probabilities, note = _calibration(logits, taught, labels, fallback)
     limit, known, appearance_limits = _limits(lesson, appearance, parts)
@@ -162,8 +164,8 @@ def _limits(
     if appearance is None:
         return -tail_limit(-nearest, _FALSE_ALARMS), (), ()
     parts = _known_parts(cases, embeddings, appearance) if parts is None else parts
-    own = [cases[row].part for row in lesson.teachers.rows]
-    margins = _least(_margins(appearance, embeddings, own, parts), study_of)
+    own_parts = [cases[row].part for row in lesson.teachers.rows]
+    margins = _least(_margins(appearance, embeddings, own_parts, parts), study_of)
     finite = [column[np.isfinite(column)] for column in margins.T]
     share = _FALSE_ALARMS / (1 + sum(len(values) > 0 for values in finite))
     limits = tuple(-normal_limit(-values, share) if len(values) else 0.0 for values in finite)
@@ -189,17 +191,17 @@ def _narrowed(fallback: Rules, studies: LabelledStudies, appearance: Appearance 
 
 
 def _margins(
-    appearance: Appearance, embeddings: NDArray[np.float32], own: Sequence[str], parts: tuple[str, ...]
+    appearance: Appearance, embeddings: NDArray[np.float32], own_parts: Sequence[str], parts: tuple[str, ...]
 ) -> Floats:
-    """The margins (V, 3) by which V radiographs of the parts `own` are usual where `parts` are familiar.
+    """The margins (V, 3) by which V radiographs of the parts `own_parts` are usual where `parts` are familiar.
 
     Where the model knows no others, a radiograph's margin is that of its own part: so the limit holds for an index
     that takes these rules over, but holds fewer parts.
     """
     margins = appearance.margins(embeddings, parts)
     if set(appearance.parts) - {NOTHING} == set(parts):
-        for part in set(own):
-            rows = np.array([name == part for name in own])
+        for part in set(own_parts):
+            rows = np.array([name == part for name in own_parts])
             margins[rows, 0] = appearance.margins(embeddings[rows], (part,))[:, 0]
     return margins
 

@@ -159,21 +159,21 @@ def try_local_classifier(teaching: Teaching) -> ClassifierTrial | None:
     if len(teaching.labels) > MOST:
         return None if (few := _some_patients(teaching)) is None else try_local_classifier(few)
     folds = _folds(teaching)
-    every = np.arange(len(teaching.labels))
-    model, local = np.empty(len(every)), np.empty(len(every))
-    calls = np.zeros((2, len(every)), np.bool_)
+    rows = np.arange(len(teaching.labels))
+    model, local = np.empty(len(rows)), np.empty(len(rows))
+    calls = np.zeros((2, len(rows)), np.bool_)
     for fold in range(FOLDS):
-        learned, held_out = teaching.select(every[folds != fold]), teaching.select(every[folds == fold])
+        learned, held_out = teaching.select(rows[folds != fold]), teaching.select(rows[folds == fold])
         penalty, validated = _best_penalty(learned)
-        for number, (own, chosen) in enumerate(((model, np.inf), (local, penalty))):
-            own[folds == fold] = _fit(learned, chosen).probabilities(held_out)
+        for number, (scores, chosen) in enumerate(((model, np.inf), (local, penalty))):
+            scores[folds == fold] = _fit(learned, chosen).probabilities(held_out)
             on = validated if number else _fit(learned, chosen).probabilities(learned)
-            calls[number, folds == fold] = own[folds == fold] > best_threshold(learned.labels, on)
+            calls[number, folds == fold] = scores[folds == fold] > best_threshold(learned.labels, on)
     labels = teaching.labels
-    losses = [log_losses(labels, own) for own in (model, local)]
+    losses = [log_losses(labels, scores) for scores in (model, local)]
     figures = [
-        Figures(_auroc(labels, own), _kappa(labels, call), float(loss.mean()))
-        for own, call, loss in zip((model, local), calls, losses, strict=True)
+        Figures(_auroc(labels, scores), _kappa(labels, call), float(loss.mean()))
+        for scores, call, loss in zip((model, local), calls, losses, strict=True)
     ]
     gain, low, high = paired_gain(losses[0] - losses[1], teaching.patients)
     trial = ClassifierTrial(len(labels), figures[0], figures[1], gain, low, high)
@@ -208,12 +208,12 @@ class _Fitted:
     weights: Floats
     bias: float
 
-    def logits(self, of: Teaching) -> Floats:
-        return self.share * of.logits.astype(np.float64) + of.embeddings @ self.weights + self.bias
+    def logits(self, teaching: Teaching) -> Floats:
+        return self.share * teaching.logits.astype(np.float64) + teaching.embeddings @ self.weights + self.bias
 
-    def probabilities(self, of: Teaching) -> Floats:
+    def probabilities(self, teaching: Teaching) -> Floats:
         """The studies' probabilities (S,): means over their radiographs."""
-        return of.of_studies(sigmoid(self.logits(of)))
+        return teaching.of_studies(sigmoid(self.logits(teaching)))
 
 
 def _fit(teaching: Teaching, penalty: float, start: _Fitted | None = None) -> _Fitted:
@@ -274,10 +274,10 @@ def _outside_logits(teaching: Teaching, penalty: float) -> Floats:
 def _outside(teaching: Teaching, penalties: Sequence[float], *, bias: bool = True) -> dict[float, Floats]:
     """For each penalty the logits (V,) of radiographs whose patients are left out."""
     folds = _folds(teaching)
-    every = np.arange(len(folds))
+    studies = np.arange(len(folds))
     logits = {penalty: np.empty(len(teaching.study_of)) for penalty in penalties}
     for fold in range(FOLDS):
-        learned, held_out = teaching.select(every[folds != fold]), teaching.select(every[folds == fold])
+        learned, held_out = teaching.select(studies[folds != fold]), teaching.select(studies[folds == fold])
         rows = folds[teaching.study_of] == fold
         fitted: _Fitted | None = None
         for penalty in penalties:

@@ -94,15 +94,15 @@ class MeasureLimits:
 
     def beyond(self, rows: Floats) -> list[tuple[Unlike, str, float, float]]:
         """Which limits a study with measures (V, M) of its V views exceeds: reason, measure, value and limit."""
-        found = []
+        exceeded = []
         for reason, side in _SIDES.items():
             if reason not in self.limits or not len(rows):
                 continue
             values = rows[:, MEASURES.index(side.measure)]
             value, limit = float((side.sign * values).max() * side.sign), self.limits[reason]
             if side.sign * (value - limit) > 0:
-                found.append((reason, side.measure, value, limit))
-        return found
+                exceeded.append((reason, side.measure, value, limit))
+        return exceeded
 
     def to_dict(self) -> dict[str, object]:
         values = {"studies": self.studies, "radiographs": self.radiographs, "limits": dict(self.limits)}
@@ -150,11 +150,11 @@ class _Sized(_Stored, Protocol):
 def stored_measures(index: _Stored) -> tuple[list[str], Floats]:
     """The study of each case of an index or a build, and the cases' measures (N, M), which are NaN for none."""
     cases, data = index.cases(), index.extra(TABLE)
-    measured = [unpacked(own) for own in data] if data else [None] * len(cases)
+    measured = [unpacked(measures) for measures in data] if data else [None] * len(cases)
     rows = np.full((len(cases), len(MEASURES)), np.nan)
-    for row, own in zip(rows, measured, strict=True):
-        if own is not None:
-            row[:] = astuple(own)
+    for row, measures in zip(rows, measured, strict=True):
+        if measures is not None:
+            row[:] = astuple(measures)
     return [case.study for case in cases], rows
 
 

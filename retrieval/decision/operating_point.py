@@ -49,7 +49,7 @@ def learn_thresholds(studies: LabelledStudies, rules: Rules, sensitivity: float)
     probabilities = rules.probabilities(studies.logits[rows], studies.embeddings[rows])
     classifier = np.bincount(study_of, probabilities) / np.bincount(study_of)
     scores = {"classifier": classifier, "knn": vote, "mean": (classifier + vote) / 2}
-    learned = {name: threshold_for(labels, own, sensitivity) for name, own in scores.items()}
+    learned = {name: threshold_for(labels, values, sensitivity) for name, values in scores.items()}
     return Thresholds(**learned, studies=len(labels), abnormal=abnormal)
 
 

@@ -37,7 +37,7 @@ _DIGITS = 3  # of a score or measure; an index stores measures with fewer digits
 
 
 def rounded(values: NDArray[np.floating]) -> Floats:
-    """Values as a reference has them, so that the last digits of those that are all alike do not tell them apart."""
+    """Values (n,) as a reference has them: rounded, so that last digits do not tell apart what is alike."""
     return np.asarray(np.round(np.asarray(values, np.float64), _DIGITS), np.float64)
 
 
@@ -69,7 +69,7 @@ class Reference:
     abnormal: Mapping[str, float]
 
     def with_classifier(self, probabilities: Floats, threshold: float) -> "Reference":
-        """The same with other probabilities of the classifier, called abnormal above the threshold."""
+        """The same with other probabilities (n,) of the classifier, called abnormal above the threshold."""
         share = round(float((probabilities > threshold).mean()), 5)
         return replace(
             self,
@@ -91,7 +91,10 @@ class Reference:
 
     def to_dict(self) -> dict[str, object]:
         """The values as JSON has them."""
-        scores = {name: {"count": own.count, "values": list(own.values)} for name, own in self.scores.items()}
+        scores = {
+            name: {"count": distribution.count, "values": list(distribution.values)}
+            for name, distribution in self.scores.items()
+        }
         return {"studies": self.studies, "scores": scores, "abnormal": dict(self.abnormal)}
 
     @classmethod
@@ -101,8 +104,8 @@ class Reference:
             return None
         try:
             scores = {
-                str(name): Distribution(int(own["count"]), tuple(map(float, own["values"])))
-                for name, own in values["scores"].items()
+                str(name): Distribution(int(stored["count"]), tuple(map(float, stored["values"])))
+                for name, stored in values["scores"].items()
             }
             abnormal = {str(name): float(share) for name, share in values["abnormal"].items()}
             return cls(int(cast(int, values["studies"])), scores, abnormal)
@@ -117,8 +120,8 @@ def reference_of(scores: Mapping[str, Floats], rules: Rules) -> Reference:
     """The reference of studies with these scores (S,) by name."""
     thresholds = {"classifier": rules.classifier_threshold, "knn": rules.vote_threshold}
     return Reference(
-        studies=max(len(own) for own in scores.values()),
-        scores={name: Distribution.of(own) for name, own in scores.items() if len(own)},
+        studies=max(len(sample) for sample in scores.values()),
+        scores={name: Distribution.of(sample) for name, sample in scores.items() if len(sample)},
         abnormal={name: round(float((scores[name] > above).mean()), 5) for name, above in thresholds.items()},
     )
 

@@ -63,13 +63,13 @@ class LabelledStudies:
         studies = sorted({case.study for case in self.cases if case.patient not in barred})
         if len(studies) > MOST:
             studies = [studies[i] for i in np.linspace(0, len(studies) - 1, MOST).astype(int)]
-        return self._of(studies)
+        return self._teachers(studies)
 
     def everyone(self) -> Teachers:
         """All radiographs, as those that teach."""
-        return self._of(sorted({case.study for case in self.cases}))
+        return self._teachers(sorted({case.study for case in self.cases}))
 
-    def _of(self, studies: Sequence[str]) -> Teachers:
+    def _teachers(self, studies: Sequence[str]) -> Teachers:
         number = {study: i for i, study in enumerate(studies)}
         rows = [row for row, case in enumerate(self.cases) if case.study in number]
         study_of = np.array([number[self.cases[row].study] for row in rows], np.int64)

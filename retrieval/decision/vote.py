@@ -31,7 +31,7 @@ class StudyVote:
 
 
 def vote_weights(similarities: ArrayLike, temperature: float) -> NDArray[np.float64]:
-    """Softmax of similarity / temperature over the last axis.
+    """Softmax of similarity / temperature over the last axis: weights of the same shape, in [0, 1].
 
     A similarity of -inf stands for "no neighbour" and has no weight; without any neighbour all weights are 0.
     """

@@ -82,6 +82,7 @@ class WebArchive:
         """Write the study's CR, DX and secondary captures into the folder, as STUDY/SERIES/IMAGE.dcm, and list them.
 
         Files that exist are not fetched again. The list is empty if the archive has no radiograph of the study.
+        Raises ArchiveError if the archive does not answer, or sends a radiograph that is too large.
         """
         if not UID.fullmatch(study):
             raise ArchiveError(f"{study!r} is not a Study Instance UID, which has only digits and dots")
@@ -157,7 +158,7 @@ class WebArchive:
         if failed:
             reasons = sorted({f"0x{int(item.get('FailureReason') or 0):04X}" for item in failed})
             raise ArchiveError(
-                f"{self.url} did not take {len(failed)} of {len(instances)} results (failure {', '.join(reasons)}); "
+                f"{self.url} did not accept {len(failed)} of {len(instances)} results (failure {', '.join(reasons)}); "
                 "see its log"
             )
 
@@ -173,7 +174,7 @@ class WebArchive:
             replies |= page
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def _asking(self, request: str) -> Iterator[None]:
         """Raise errors of the client and the network as one sentence: their own text may have identifiers."""
         try:
             yield
@@ -190,10 +191,10 @@ class WebArchive:
         except requests.exceptions.HTTPError as error:
             status = error.response.status_code if error.response is not None else "an error"
             hint = f"; a token is taken from {TOKEN_VARIABLE}" if status in (401, 403) else ""
-            raise ArchiveError(f"{self.url} could not {what}: it answered {status}{hint}") from None
+            raise ArchiveError(f"{self.url} could not {request}: it answered {status}{hint}") from None
         except Exception as error:  # broad: an invalid reply makes JSON, pydicom and the client raise anything
             logger.debug("%s", redacted_traceback(error))
-            raise ArchiveError(f"{self.url} could not {what}: its reply is not valid DICOMweb") from None
+            raise ArchiveError(f"{self.url} could not {request}: its reply is not valid DICOMweb") from None
 
 
 class _Bearer(requests.auth.AuthBase):  # type: ignore[misc]  # requests has no types

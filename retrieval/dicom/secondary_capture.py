@@ -53,8 +53,8 @@ def secondary_capture(
     capture.PatientOrientation = ""  # it is unknown
     capture.ConversionType = "SYN"
     capture.DerivationDescription = (
-        "Heatmap of where the classifier looks, as strong as its probability, painted over the radiograph; nothing is "
-        f"drawn below the threshold. It outlines no lesion. {DISCLAIMER}"
+        "Heatmap of where the classifier looks, painted over the radiograph. It is as strong as the probability; "
+        f"nothing is drawn below the threshold. It does not outline a lesion. {DISCLAIMER}"
     )
     capture.SourceImageSequence = [_source(origin)]
     if "BurnedInAnnotation" in header:

@@ -85,10 +85,10 @@ def read_origins(views: Sequence[str]) -> list[Origin]:
             raise DicomResultError(f"{view} cannot be read: {error.strerror or error}") from error
     first = origins[0]
     for origin in origins[1:]:
-        for keyword, what in (("StudyInstanceUID", "study"), ("PatientID", "patient")):
+        for keyword, level in (("StudyInstanceUID", "study"), ("PatientID", "patient")):
             if origin.header.get(keyword) != first.header.get(keyword):
                 raise DicomResultError(
-                    f"{origin.file} is of another {what} than {first.file}; a result belongs to one: ask about each"
+                    f"{origin.file} is of another {level} than {first.file}; a result belongs to one: ask about each"
                 )
     return origins
 

@@ -63,7 +63,7 @@ class Spool:
             if any(folder.name.startswith(study) and _study(folder) != f"{study}.{patient}" for folder in waiting):
                 raise Conflict("has the Study Instance UID of another patient's study", duplicate=False)
             folder = self.incoming / f"{study}.{patient}"
-            for file in (other / name for other in waiting):
+            for file in (folder / name for folder in waiting):
                 if file.exists() and (_study(file.parent) != folder.name or file.read_bytes() != data):
                     raise Conflict("has the SOP Instance UID of a different radiograph", duplicate=True)
             folder.mkdir(exist_ok=True, mode=0o700)

@@ -300,7 +300,7 @@ class Node:
                 logger.debug("%s", redacted_traceback(error))
                 trouble = str(getattr(error, "strerror", None) or type(error).__name__)
                 if trouble != self._trouble:
-                    self._tell(f"the spool cannot be worked on, and is tried again: {trouble}")
+                    self._tell(f"the spool cannot be used, and is tried again: {trouble}")
                 self._trouble = trouble
 
     def _answer(self, study: Path) -> None:
@@ -365,7 +365,7 @@ def answering_node(
 ) -> Node:
     """A node, not started yet, that answers each study and sends the results to a node, a DICOMweb server or a folder.
 
-    `follow` gets each answer; what it says, if anything, is told.
+    `follow` gets each answer; what it returns, if anything, is reported.
 
     It works in threads of its own, so it can run beside a server, but then needs a searcher of its own. Raises
     ValueError without a destination.

@@ -54,18 +54,18 @@ def send(instances: Sequence[Any], peer: Peer, title: str = "MURASEARCH") -> Non
     name = f"{peer.title}@{peer.host}:{peer.port}"
     association = entity.associate(peer.host, peer.port, ae_title=peer.title)
     if not association.is_established:
-        why = "takes no such instances" if association.rejected_contexts else "cannot be reached, or refuses us"
+        why = "does not accept such instances" if association.rejected_contexts else "cannot be reached, or refuses us"
         raise ArchiveError(f"{name} {why}; check title, address and what it accepts from {title}")
     try:
         for instance in instances:
             try:
                 status = association.send_c_store(instance).get("Status")
             except (ValueError, RuntimeError):
-                raise ArchiveError(f"{name} does not take {instance.Modality} instances") from None
+                raise ArchiveError(f"{name} does not accept {instance.Modality} instances") from None
             if status is None:
-                raise ArchiveError(f"{name} went away before it had taken everything")
+                raise ArchiveError(f"{name} closed the connection before it had accepted everything")
             if status != _SUCCESS and status & 0xF000 != 0xB000:  # which is a warning: taken, with something changed
-                raise ArchiveError(f"{name} did not take an instance (status 0x{status:04X}); see its log")
+                raise ArchiveError(f"{name} did not accept an instance (status 0x{status:04X}); see its log")
     finally:
         try:
             association.release()

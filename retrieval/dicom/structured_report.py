@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from retrieval.answer import Answer, FindingShare, SimilarCase, ViewAnswer
+from retrieval.answer import Answer, SimilarCase, ViewAnswer
+from retrieval.datasets.pseudonyms import is_pseudonym
+from retrieval.decision.findings import FindingShare
 from retrieval.dicom.source_instances import Origin, read_origin
 from retrieval.errors import MissingExtra
 from retrieval.images.dicom_header import OWN_MODEL_NAME, DicomError
@@ -26,7 +28,6 @@ from retrieval.images.dicom_silence import be_silent
 from retrieval.images.radiograph import file_and_frame
 from retrieval.notices import Code as NoticeCode
 from retrieval.notices import Notice
-from retrieval.pseudonyms import is_pseudonym
 from retrieval.wording import DISCLAIMER, anonymous_sentence, label_word
 
 try:
@@ -233,7 +234,9 @@ def _view_measurements(view: ViewAnswer) -> list[Any]:
 
 def _measurements(*values: tuple[str, float | None]) -> list[Any]:
     """A measurement for each value that is known."""
-    return [sr.Measurement(name=_own(name), value=value, unit=_NO_UNITS) for name, value in values if value is not None]
+    return [
+        sr.Measurement(name=_code(name), value=value, unit=_NO_UNITS) for name, value in values if value is not None
+    ]
 
 
 def _evaluations(answer: Answer) -> list[Any]:
@@ -241,11 +244,11 @@ def _evaluations(answer: Answer) -> list[Any]:
     classifier, vote = label_word(answer.classifier.abnormal), label_word(answer.knn.abnormal)
     evaluations = (
         (_FINDING, classifier if sure else "indeterminate"),
-        (_own("CLASSIFIER"), classifier),
-        (_own("VOTE"), vote),
-        (_own("AGREEMENT"), answer.agreement),
-        (_own("FAMILIAR"), answer.familiarity.familiar),
-        (_own("BORDERLINE"), answer.borderline),
+        (_code("CLASSIFIER"), classifier),
+        (_code("VOTE"), vote),
+        (_code("AGREEMENT"), answer.agreement),
+        (_code("FAMILIAR"), answer.familiarity.familiar),
+        (_code("BORDERLINE"), answer.borderline),
     )
     return [sr.QualitativeEvaluation(name=name, value=_WORDS[value]) for name, value in evaluations]
 
@@ -262,45 +265,45 @@ def _images(origins: Sequence[Origin]) -> list[Any]:
 
 
 def _similar(cases: Sequence[SimilarCase], priors: Sequence[Any], named: bool) -> Any:
-    whole = sr.ContainerContentItem(name=_own("SIMILAR-STUDIES"), relationship_type=_RELATION)
+    whole = sr.ContainerContentItem(name=_code("SIMILAR-STUDIES"), relationship_type=_RELATION)
     whole.ContentSequence = sr.ContentSequence()
     for case, prior in zip(cases, priors, strict=True):
-        item = sr.ContainerContentItem(name=_own("SIMILAR-STUDY"), relationship_type=_RELATION)
+        item = sr.ContainerContentItem(name=_code("SIMILAR-STUDY"), relationship_type=_RELATION)
         item.ContentSequence = sr.ContentSequence(
             [
-                sr.CodeContentItem(_own("LABEL"), _WORDS[case.label], relationship_type=_RELATION),
-                sr.NumContentItem(_own("SIMILARITY"), case.similarity, _NO_UNITS, relationship_type=_RELATION),
-                sr.NumContentItem(_own("WEIGHT"), case.weight, _NO_UNITS, relationship_type=_RELATION),
+                sr.CodeContentItem(_code("LABEL"), _WORDS[case.label], relationship_type=_RELATION),
+                sr.NumContentItem(_code("SIMILARITY"), case.similarity, _NO_UNITS, relationship_type=_RELATION),
+                sr.NumContentItem(_code("WEIGHT"), case.weight, _NO_UNITS, relationship_type=_RELATION),
             ]
         )
         if prior is not None:
             frame = prior.get("ReferencedFrameNumber")
             reference = sr.ImageContentItem(
-                _own("SIMILAR-STUDY"), prior.SOPClassUID, prior.SOPInstanceUID,
+                _code("SIMILAR-STUDY"), prior.SOPClassUID, prior.SOPInstanceUID,
                 referenced_frame_numbers=None if frame is None else int(frame), relationship_type=_RELATION,
             )  # fmt: skip
             item.ContentSequence.append(reference)
         elif named and is_pseudonym(case.study):
-            item.ContentSequence.append(sr.TextContentItem(_own("NAME"), case.study, relationship_type=_RELATION))
+            item.ContentSequence.append(sr.TextContentItem(_code("NAME"), case.study, relationship_type=_RELATION))
         whole.ContentSequence.append(item)
     return whole
 
 
 def _findings(findings: Sequence[FindingShare]) -> Any:
-    whole = sr.ContainerContentItem(name=_own("FINDINGS"), relationship_type=_RELATION)
+    whole = sr.ContainerContentItem(name=_code("FINDINGS"), relationship_type=_RELATION)
     whole.ContentSequence = sr.ContentSequence()
     for share in findings:
-        item = sr.ContainerContentItem(name=_own("FINDING"), relationship_type=_RELATION)
+        item = sr.ContainerContentItem(name=_code("FINDING"), relationship_type=_RELATION)
         item.ContentSequence = sr.ContentSequence(
             [
                 sr.TextContentItem(_FINDING, share.finding, relationship_type=_RELATION),
-                sr.NumContentItem(_own("WEIGHT"), share.weight, _NO_UNITS, relationship_type=_RELATION),
-                sr.NumContentItem(_own("STUDIES"), share.studies, _NO_UNITS, relationship_type=_RELATION),
+                sr.NumContentItem(_code("WEIGHT"), share.weight, _NO_UNITS, relationship_type=_RELATION),
+                sr.NumContentItem(_code("STUDIES"), share.studies, _NO_UNITS, relationship_type=_RELATION),
             ]
         )
         whole.ContentSequence.append(item)
     return whole
 
 
-def _own(name: str) -> Code:
+def _code(name: str) -> Code:
     return Code(name, SCHEME, _OWN[name])

@@ -104,7 +104,7 @@ class Batch:
     @property
     def extras(self) -> dict[str, list[bytes]]:
         """What an index stores beside (`index.sqlite.schema.EXTRAS`)."""
-        measures = {TABLE: [packed(own) for own in self.measures]} if self.measures else {}
+        measures = {TABLE: [packed(measured) for measured in self.measures]} if self.measures else {}
         return measures | ({"previews": self.previews} if self.previews else {})
 
     def rows(self) -> list[EncodedCase]:
@@ -153,8 +153,8 @@ def encode_all(
     notices: list[Notice] = []
     try:
         with closing(encoded_batches(cases, encoder, options, change=change)) as batches:
-            for every in batches:
-                batch = every if options.keep_blank else _without_blank(every)
+            for read_batch in batches:
+                batch = read_batch if options.keep_blank else _without_blank(read_batch)
                 resumable = store(batch)
                 encoded += len(batch.cases)
                 unreadable += [(case.case, reason) for case, reason in batch.unreadable]
@@ -162,7 +162,7 @@ def encode_all(
                 if progress:
                     progress(done + encoded + len(unreadable), total)
     except KeyboardInterrupt:
-        fate = "done; the same command goes on from there" if resumable else "encoded and lost; start again"
+        fate = "done; the same command continues from there" if resumable else "encoded and lost; start again"
         raise KeyboardInterrupt(f"{done + encoded + len(unreadable)} of {total} radiographs are {fate}") from None
     return EncodingReport(encoded, unreadable, notices)
 
@@ -221,12 +221,12 @@ def _without_blank(batch: Batch) -> Batch:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """A radiograph as JPEG, at most 160 pixels on the long side."""
+    """A radiograph, (H, W) or (H, W, 3) BGR, as JPEG, at most 160 pixels on the long side."""
     return small_jpeg(pixels, THUMBNAIL_SIDE)
 
 
 def small_jpeg(pixels: NDArray[np.uint8], side: int) -> bytes:
-    """A radiograph as JPEG, at most `side` pixels on the long side."""
+    """A radiograph, (H, W) or (H, W, 3) BGR, as JPEG, at most `side` pixels on the long side."""
     return cv2.imencode(".jpg", shrink(pixels, side), (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
 
 

@@ -76,14 +76,14 @@ class Bundle:
         try:
             about = json.loads(manifest, parse_constant=_refuse_constant)
             _check_version(folder, about)
-            how = Preprocessing.from_dict(about["preprocessing"])
+            preprocessing = Preprocessing.from_dict(about["preprocessing"])
             _check_manifest(about)
             names = (*FILES, *(name for name in OPTIONAL if name in about["files"]))
             files = {name: _read_checked(folder / name, about["files"][name]) for name in names}
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else reason_text(error)
             raise BundleError(
-                f"the model at {folder} is damaged: model.json does not read ({reason}); copy or train it again"
+                f"the model at {folder} is damaged: model.json cannot be read ({reason}); copy or train it again"
             ) from error
         try:
             fault = network_fault(files["encoder.onnx"])
@@ -92,8 +92,8 @@ class Bundle:
         if fault:
             raise BundleError(f"the model at {folder} cannot be used: its encoder.onnx {fault}")
         return cls(
-            folder, about["name"], about["backbone"], about["dimension"], how, about["rules"], about["provenance"],
-            hashlib.sha256(manifest).hexdigest(), files, about.get("test_time", ""),
+            folder, about["name"], about["backbone"], about["dimension"], preprocessing, about["rules"],
+            about["provenance"], hashlib.sha256(manifest).hexdigest(), files, about.get("test_time", ""),
         )  # fmt: skip
 
     def appearance(self) -> Appearance | None:
@@ -131,7 +131,7 @@ class Bundle:
             tensors = load(self.files["seen.safetensors"])
             digests, hashes = tensors["digests"], tensors.get("hashes", np.zeros((0, BYTES), np.uint8))
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise self._damaged(f"seen.safetensors does not read ({reason_text(error)})") from error
+            raise self._damaged(f"seen.safetensors cannot be read ({reason_text(error)})") from error
         shapes = digests.ndim == 1 and hashes.ndim == 2 and hashes.shape[1] == BYTES
         if not shapes or digests.dtype != np.uint64 or hashes.dtype != np.uint8:
             raise self._damaged("seen.safetensors holds something other than digests and hashes")
@@ -235,7 +235,7 @@ def _protobuf_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             at += size
             yield number, content if wire == 2 else message[:0]
     except (IndexError, KeyError) as error:
-        raise ValueError("encoder.onnx does not read") from error
+        raise ValueError("encoder.onnx cannot be read") from error
 
 
 def _read_checked(path: Path, sha256: str) -> bytes:

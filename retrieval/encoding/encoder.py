@@ -81,7 +81,7 @@ class Encoder:
             fits = len(ends) == 1 and ends[0].type == "tensor(float)" and len(ends[0].shape) == 4
             # A size that the network leaves open is a name or None.
             sizes = zip(ends[0].shape[1:], expected, strict=True) if fits else ()
-            if not fits or any(own != wanted for own, wanted in sizes if isinstance(own, int) and wanted):
+            if not fits or any(given != wanted for given, wanted in sizes if isinstance(given, int) and wanted):
                 shape = ", ".join("any" if side is None else str(side) for side in (None, *expected))
                 raise self._unusable(f"its network needs one {kind} of ({shape}) float numbers")
 
@@ -97,9 +97,9 @@ class Encoder:
 
     def with_head(self, head: Head) -> "Encoder":
         """The same network with another head."""
-        other = copy.copy(self)
-        other.head = head
-        return other
+        copied = copy.copy(self)
+        copied.head = head
+        return copied
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A radiograph as read, prepared for the encoder: (S, S, 3)."""
@@ -117,7 +117,7 @@ class Encoder:
         return maps
 
     def views(self, pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
-        """The feature maps of prepared pictures and, if the bundle says "mirror", of their mirror images."""
+        """The feature maps (B, C, h, w) of B prepared pictures; if the bundle says "mirror", of mirror images, too."""
         views = [self._all_maps(pictures)]
         if self.bundle.test_time == "mirror":
             views.append(self._all_maps([picture[:, ::-1] for picture in pictures]))
@@ -130,21 +130,21 @@ class Encoder:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def pool(self, views: Sequence[NDArray[np.float32]]) -> Encoded:
-        """Embeddings and logits from the result of `views`: averages over the views, embeddings of unit length."""
+        """Embeddings (B, D) and logits (B,) from the result of `views`: averages over the views, of unit length."""
         with np.errstate(all="ignore"):  # who uses the numbers looks whether they are finite
             pooled = [self.head.apply(maps) for maps in views]
         if len(pooled) == 1:
             return Encoded(pooled[0].embeddings, pooled[0].logits)
-        both = pooled[0].embeddings + pooled[1].embeddings
-        lengths = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.float32(1e-12))
-        return Encoded(both / lengths, np.float32(0.5) * (pooled[0].logits + pooled[1].logits))
+        total = pooled[0].embeddings + pooled[1].embeddings
+        lengths = np.maximum(np.linalg.norm(total, axis=1, keepdims=True), np.float32(1e-12))
+        return Encoded(total / lengths, np.float32(0.5) * (pooled[0].logits + pooled[1].logits))
 
     def encode_prepared(self, pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
-        """Embeddings and logits of prepared pictures; the caller chooses the batch size."""
+        """Embeddings (B, D) and logits (B,) of B prepared pictures; the caller chooses the batch size."""
         return self.pool(self.views(pictures))
 
     def measure(self, pixels: NDArray[np.uint8]) -> Measures:
-        """The plain measures of a radiograph as read, at the size that the encoder sees."""
+        """The plain measures of a radiograph, (H, W) or (H, W, 3) BGR, as read, at the size that the encoder sees."""
         return measure(pixels, self.bundle.preprocessing.size)
 
     def harmonised(self, encoded: Encoded, measures: Sequence[Measures]) -> Encoded:

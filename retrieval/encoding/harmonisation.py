@@ -1,9 +1,9 @@
 """Takes back what other processing of a radiograph does to the classifier's logit.
 
 A radiograph that is softer, sharper or noisier than those that a model was trained on lies elsewhere among the
-embeddings, and its scores rise or fall with that. By how much can be told from plain measures of the radiograph, as
-batch effects are told from covariates (Johnson et al. 2007, ComBat; in images Fortin et al. 2017). With M measures x,
-in standard deviations of the training radiographs, and the range l to u that these mostly have:
+embeddings, and its scores rise or fall with that. Plain measures of the radiograph estimate by how much, as covariates
+estimate batch effects (Johnson et al. 2007, ComBat; in images Fortin et al. 2017). With M measures x, in standard
+deviations of the training radiographs, and the range l to u that these mostly have:
 
     h = min(8, [max(0, l - x), max(0, x - u)])        (2M,)
     e' = (e - h W) / |e - h W|                        (D,)
@@ -38,7 +38,9 @@ def covariates(measures: Sequence[Measures]) -> Floats:
 
     Contrast, range, and the shares of white and black are left out: text and borders change them as processing does.
     """
-    return np.array([(own.sharpness, np.log(own.noise + _LEAST_NOISE)) for own in measures], np.float64).reshape(-1, 2)
+    return np.array(
+        [(measured.sharpness, np.log(measured.noise + _LEAST_NOISE)) for measured in measures], np.float64
+    ).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Harmonisation:
             layer = cls(*(np.asarray(tensors[field.name], np.float64) for field in fields(cls)))
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise BundleError(
-                f"harmonisation.safetensors does not read ({reason_text(error)}); train or fetch the model again"
+                f"harmonisation.safetensors cannot be read ({reason_text(error)}); train or fetch the model again"
             ) from error
         M = covariates([]).shape[1]
         shapes = [(M,)] * 4 + [(2 * M, dimension)]

@@ -48,7 +48,7 @@ class Appearance:
             weight, bias = (np.ascontiguousarray(tensors[name], np.float32) for name in ("weight", "bias"))
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise BundleError(
-                f"appearance.safetensors does not read ({reason_text(error)}); train or fetch the model again"
+                f"appearance.safetensors cannot be read ({reason_text(error)}); train or fetch the model again"
             ) from error
         shaped = weight.shape == (len(parts) + 2, dimension) and bias.shape == (len(parts) + 2,)
         if not (shaped and np.isfinite(weight).all() and np.isfinite(bias).all()):

@@ -32,19 +32,19 @@ def roc(labels: NDArray[np.int64], scores: Floats) -> tuple[Floats, Floats]:
 
 
 def precision_recall(labels: NDArray[np.int64], scores: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision at each threshold, the highest threshold first. Needs an abnormal item."""
+    """Recall and precision (T,) at each of T thresholds, the highest first. Needs an abnormal item."""
     true, predicted = _counts(labels, scores)
     return true[1:] / true[-1], true[1:] / predicted[1:]
 
 
 def reliability(labels: NDArray[np.int64], probabilities: Floats) -> list[Bin | None]:
-    """The bins from 0 to 1; None for a bin without items."""
+    """The bins of the probabilities (n,) from 0 to 1, with labels (n,); None for a bin without items."""
     numbers = bin_of(probabilities)
     bins: list[Bin | None] = []
     for number in range(BINS):
-        own = numbers == number
-        items = int(own.sum())
-        bins.append(Bin(items, float(probabilities[own].mean()), float(labels[own].mean())) if items else None)
+        members = numbers == number
+        items = int(members.sum())
+        bins.append(Bin(items, float(probabilities[members].mean()), float(labels[members].mean())) if items else None)
     return bins
 
 

@@ -1,4 +1,4 @@
-"""Whether scores and plain measures of what is asked have parted from those of the index's own studies (drift).
+"""Whether scores and plain measures of what is asked differ from those of the index's own studies (drift).
 
 n reference studies, m studies asked about; B = 10 bins between the deciles of the reference; F and G the two cumulative
 distributions.
@@ -9,7 +9,7 @@ distributions.
     x   = (sqrt(N) + 0.12 + 0.11 / sqrt(N)) D,  N = n m / (n + m)          (Stephens 1970; Press et al. 2007, 14.3.3)
 
 Half a study is added to each bin, so that an empty bin gives no infinite index. The chances of all scores and measures
-are corrected by Holm's method (1979). One of them has parted where its corrected chance is below 0.01 and its PSI above
+are corrected by Holm's method (1979). One of them differs where its corrected chance is below 0.01 and its PSI above
 0.25, a customary limit: the test guards small samples, the index guards large ones, where each difference is more than
 chance. With fewer than 30 studies nothing is said. A study counts once; several studies of one patient count as
 several.
@@ -24,9 +24,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from retrieval.answer import Answer, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import Answer
 from retrieval.decision.reference import SCORES, Distribution, Reference, rounded
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.wording import drift_sentence
 
 __all__ = [
@@ -81,7 +82,7 @@ def scored(answer: Answer) -> Scored:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One score or measure: its medians, PSI, D, the chance of D after Holm's correction, and whether it has parted."""
+    """One score or measure: its medians, PSI, D, the chance of D after Holm's correction, and whether it differs."""
 
     score: str
     studies: int
@@ -99,7 +100,7 @@ class Drift(Tabular):
     """The scores of `studies` studies beside those of `indexed` studies of the index; as a table, a score a line.
 
     `abnormal` and `indexed_abnormal` are the shares that classifier and vote call abnormal. Without enough studies
-    (`enough`) no score has parted.
+    (`enough`) no score differs.
     """
 
     columns: ClassVar = "score studies indexed median indexed_median psi ks chance parted"
@@ -113,12 +114,12 @@ class Drift(Tabular):
 
     @property
     def parted(self) -> tuple[str, ...]:
-        """The names of the scores that have parted."""
-        return tuple(own.score for own in self.comparisons if own.parted)
+        """The names of the scores that differ."""
+        return tuple(comparison.score for comparison in self.comparisons if comparison.parted)
 
     @property
     def sentence(self) -> str:
-        """What has parted, in words; "" for nothing."""
+        """What differs, in words; "" for nothing."""
         return drift_sentence(self)
 
     @property
@@ -126,8 +127,8 @@ class Drift(Tabular):
         return self.sentence or f"The scores of {self.studies:,} studies are like those of the index."
 
     def rows(self) -> Iterator[Row]:
-        for own in self.comparisons:
-            yield {name: getattr(own, name) for name in Comparison.__slots__}
+        for comparison in self.comparisons:
+            yield {name: getattr(comparison, name) for name in Comparison.__slots__}
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object, a part of others."""
@@ -139,19 +140,19 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
     if reference is None or not studies:
         return None
     enough = len(studies) >= FEWEST
-    found = []
-    for name, own in reference.scores.items():
+    comparisons = []
+    for name, distribution in reference.scores.items():
         values = [value for study in studies if (value := study.value(name)) is not None]
         if values:
-            found.append(_comparison(name, rounded(np.array(values)), own))
-    chances = _holm([own.chance for own in found])
+            comparisons.append(_comparison(name, rounded(np.array(values)), distribution))
+    chances = _holm([comparison.chance for comparison in comparisons])
     return Drift(
         studies=len(studies),
         indexed=reference.studies,
         enough=enough,
         comparisons=tuple(
-            replace(own, chance=chance, parted=enough and chance < _CHANCE and own.psi > _INDEX)
-            for own, chance in zip(found, chances, strict=True)
+            replace(comparison, chance=chance, parted=enough and chance < _CHANCE and comparison.psi > _INDEX)
+            for comparison, chance in zip(comparisons, chances, strict=True)
         ),
         abnormal={
             name: float(np.mean(calls))
@@ -163,15 +164,15 @@ def drift_between(reference: Reference | None, studies: Sequence[Scored]) -> Dri
 
 
 def _comparison(name: str, values: Floats, reference: Distribution) -> Comparison:
-    own = np.array(reference.values)
-    statistic = ks_statistic(own, values)
+    indexed = np.array(reference.values)
+    statistic = ks_statistic(indexed, values)
     return Comparison(
         score=name,
         studies=len(values),
         indexed=reference.count,
         median=float(np.median(values)),
-        indexed_median=float(np.median(own)),
-        psi=population_stability_index(own, values, reference.count),
+        indexed_median=float(np.median(indexed)),
+        psi=population_stability_index(indexed, values, reference.count),
         ks=statistic,
         chance=ks_chance(statistic, reference.count, len(values)),
         parted=False,
@@ -183,11 +184,11 @@ def population_stability_index(reference: ArrayLike, values: ArrayLike, count: i
 
     count: the number of studies whose quantiles the reference is, if it is not all of them.
     """
-    own, other = np.asarray(reference, np.float64), np.asarray(values, np.float64)
-    edges = np.unique(np.quantile(own, np.linspace(0, 1, BINS + 1)[1:-1]))
+    expected, actual = np.asarray(reference, np.float64), np.asarray(values, np.float64)
+    edges = np.unique(np.quantile(expected, np.linspace(0, 1, BINS + 1)[1:-1]))
     p, q = (
-        (np.bincount(np.searchsorted(edges, of, side="right"), minlength=len(edges) + 1) / len(of) * n + 0.5)
-        for of, n in ((own, count or len(own)), (other, len(other)))
+        (np.bincount(np.searchsorted(edges, sample, side="right"), minlength=len(edges) + 1) / len(sample) * n + 0.5)
+        for sample, n in ((expected, count or len(expected)), (actual, len(actual)))
     )
     p, q = p / p.sum(), q / q.sum()
     return float(((q - p) * np.log(q / p)).sum())
@@ -200,8 +201,8 @@ def ks_statistic(one: ArrayLike, other: ArrayLike) -> float:
     0.5
     """
     first, second = (np.sort(np.asarray(values, np.float64)) for values in (one, other))
-    both = np.concatenate((first, second))
-    shares = [np.searchsorted(own, both, side="right") / len(own) for own in (first, second)]
+    pooled = np.concatenate((first, second))
+    shares = [np.searchsorted(sample, pooled, side="right") / len(sample) for sample in (first, second)]
     return float(np.abs(shares[0] - shares[1]).max())
 
 
@@ -231,12 +232,12 @@ class DriftMonitor:
     def __init__(self) -> None:
         self.drift: Drift | None = None
         self._latest: deque[Scored] = deque(maxlen=_WINDOW)
-        self._told: tuple[str, ...] = ()
+        self._reported: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._count = 0
 
     def add(self, answer: Answer, reference: Reference | None) -> str:
-        """Count an answer; gives a sentence when other scores have parted than before, else ""."""
+        """Count an answer; gives a sentence when other scores differ than before, else ""."""
         with self._lock:
             self._latest.append(scored(answer))
             self._count += 1
@@ -244,5 +245,5 @@ class DriftMonitor:
                 return ""
             self.drift = drift_between(reference, list(self._latest))
             parted = self.drift.parted if self.drift else ()
-            before, self._told = self._told, parted
+            before, self._reported = self._reported, parted
             return self.drift.sentence if self.drift and set(parted) - set(before) else ""

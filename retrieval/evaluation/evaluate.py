@@ -13,9 +13,9 @@ import numpy as np
 from index.case import Case
 from index.frozen import FrozenReader
 from index.reader import IndexReader
-from retrieval.answer import IndexSource, ModelSource, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import IndexSource, ModelSource
 from retrieval.datasets.collection import Collection
+from retrieval.decision.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.decision.operating_point import Thresholds, learn_thresholds
 from retrieval.decision.rules import Rules
 from retrieval.decision.teachers import LabelledStudies
@@ -38,15 +38,16 @@ from retrieval.evaluation.summary import (
 )
 from retrieval.evaluation.tables import FIGURE_COLUMNS, STUDY_COLUMNS, figure_rows, study_row
 from retrieval.evaluation.triage import Triage, triage
-from retrieval.frames import frame_of
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.data_frames import frame_of
+from retrieval.formats.json_format import plain
 from retrieval.images.radiograph import file_digest
-from retrieval.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.notices import Code, Notice
 from retrieval.searcher import Searcher
 from retrieval.wording import PREDICTORS, estimate_text, listed, metric_title, sentence
 
 if TYPE_CHECKING:
-    from retrieval.frames import DataFrame
+    from retrieval.formats.data_frames import DataFrame
 
 __all__ = ["Evaluation", "evaluate", "frozen", "refuse_known", "refuse_trained", "require_comparable"]
 

@@ -16,7 +16,7 @@ __all__ = ["FindingFigures", "findings_of"]
 class FindingFigures:
     """One finding: how many evaluated studies have it, in how many the tally names it first, and the figures.
 
-    `auroc` is how well the finding's weight tells the studies that have it from the others; chance is 0.5. `precision`
+    `auroc` is how well the finding's weight separates studies with it from the others; chance is 0.5. `precision`
     is how often a study has the finding where the tally names it first; chance is the share of studies that have it.
     """
 

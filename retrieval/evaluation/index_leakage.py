@@ -55,16 +55,16 @@ def index_leakage(
     Candidates are compared in `workers` threads, by default one a core. Raises IndexBusy where the index changes.
     """
     indexed = index.cases()
-    own = [case for prediction in predictions for case in prediction.cases]
+    asked = [case for prediction in predictions for case in prediction.cases]
     thumbnails = [thumbnail for prediction in predictions for thumbnail in prediction.thumbnails]
-    cases = [*own, *indexed]
+    cases = [*asked, *indexed]
     embeddings = np.concatenate([*(prediction.embeddings for prediction in predictions), index.embeddings()])
     pairs = near_duplicates(
         cases,
         embeddings,
         _Thumbnails(thumbnails, index, indexed),
         similarity_limit(cases, embeddings).limit,
-        asked=len(own),
+        asked=len(asked),
         workers=workers,
     )
     affected = {pair.studies[0] for pair in pairs}
@@ -79,20 +79,20 @@ def index_leakage(
 class _Thumbnails:
     """The thumbnails of the evaluated radiographs, then the index's. These may be many, so they are read on demand."""
 
-    def __init__(self, own: Sequence[bytes], index: IndexReader, indexed: Sequence[Case]) -> None:
-        self._own = own
+    def __init__(self, asked: Sequence[bytes], index: IndexReader, indexed: Sequence[Case]) -> None:
+        self._asked = asked
         self._index = index
         self._indexed = indexed
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._own
+        yield from self._asked
         for batch in self._index.batches():
             yield from batch.thumbnails
 
     def __getitem__(self, row: int, /) -> bytes:
-        if row < len(self._own):
-            return self._own[row]
-        return self._index.thumbnail(self._indexed[row - len(self._own)].case) or b""  # b"": the case was removed
+        if row < len(self._asked):
+            return self._asked[row]
+        return self._index.thumbnail(self._indexed[row - len(self._asked)].case) or b""  # b"": the case was removed
 
 
 def _plain(pair: NearDuplicate) -> dict[str, object]:

@@ -142,10 +142,10 @@ class Bootstrap:
             for predictor, values in self.values.items()
         }
 
-    def difference(self, predictor: str, other: str, metric: str) -> Estimate:
-        """The metric of `predictor` minus that of `other`, with a paired interval: the rounds are the same."""
-        value = self.values[predictor][metric] - self.values[other][metric]
-        rounds = self.rounds[predictor][metric] - self.rounds[other][metric]
+    def difference(self, predictor: str, reference: str, metric: str) -> Estimate:
+        """The metric of `predictor` minus that of `reference`, with a paired interval: the rounds are the same."""
+        value = self.values[predictor][metric] - self.values[reference][metric]
+        rounds = self.rounds[predictor][metric] - self.rounds[reference][metric]
         return _estimate(value, rounds, self.patients, _REASONS[metric])
 
 
@@ -242,14 +242,14 @@ class _Prepared:
         """
         above = np.zeros((len(self.well) + 1, weights.shape[1]), weights.dtype)  # weight of the i highest normal items
         np.cumsum(weights[self.well], axis=0, out=above[1:])
-        own = weights[self.ill]
+        weight = weights[self.ill]
         higher = above[self.higher]
         normal = above[self.normal]  # with this score or a higher one
-        recalled = np.cumsum(own, axis=0)[self.last]
-        wins = np.einsum("nr,nr->r", own, above[-1] - (higher + normal) / 2)
+        recalled = np.cumsum(weight, axis=0)[self.last]
+        wins = np.einsum("nr,nr->r", weight, above[-1] - (higher + normal) / 2)
         normal += recalled  # all items with this score or a higher one
         precision = np.divide(recalled, np.maximum(normal, np.finfo(normal.dtype).tiny, out=normal), out=recalled)
-        return wins.astype(np.float64), np.einsum("nr,nr->r", own, precision).astype(np.float64)
+        return wins.astype(np.float64), np.einsum("nr,nr->r", weight, precision).astype(np.float64)
 
 
 def bootstrap(
@@ -269,7 +269,7 @@ def bootstrap(
     }
     chunks: list[dict[str, dict[str, Floats]]] = []
     for weights in _resampled(patients, rounds, seed):
-        chunks.append({name: own.figures(weights) for name, own in prepared.items()})
+        chunks.append({name: ranking.figures(weights) for name, ranking in prepared.items()})
     return Bootstrap(
         values={
             name: {metric: float(value[0]) for metric, value in measure(labels, predictor).items()}
@@ -355,13 +355,15 @@ def _estimate(value: float, rounds: Floats, patients: int, reason: str, counted:
     if counted and value in (0, 1) and (same or patients < 2):
         tail = 0.025 ** (1 / counted)
         low, high = (tail, 1.0) if value else (0.0, 1 - tail)
-        return Estimate(value, low, high, f"exact interval for {_patients(counted)}: no resampling differs")
+        return Estimate(
+            value, low, high, f"exact interval for {_patients(counted)}: all resamplings give the same figure"
+        )
     if patients < 2:
         return Estimate(value, reason="one patient gives no interval")
     if len(defined) == 0:
         return Estimate(value, reason="no interval: the figure is undefined in all resamplings")
     if same:
-        return Estimate(value, reason="no interval: no resampling differs")
+        return Estimate(value, reason="no interval: all resamplings give the same figure")
     low, high = np.quantile(defined, (0.025, 0.975))
     left = 1 - len(defined) / len(rounds)
     note = f"the interval leaves out {left:.2g} of the resamplings, where the figure is undefined" if left else ""

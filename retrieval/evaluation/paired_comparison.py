@@ -12,10 +12,10 @@ from typing import Unpack
 import numpy as np
 
 from index.atomic import write_whole
-from retrieval.csv_format import table, unsafe_text
 from retrieval.errors import CollectionError
 from retrieval.evaluation.metrics import Estimate, Predictor, Resampling, bootstrap
 from retrieval.evaluation.predictions import StudyPrediction
+from retrieval.formats.csv_format import table, unsafe_text
 
 __all__ = [
     "COMPARED",
@@ -89,22 +89,22 @@ def read_predictions(file: Path) -> list[Prediction]:
 
 
 def compare(
-    own: Sequence[Prediction], others: Sequence[Prediction], **resampling: Unpack[Resampling]
+    predictions: Sequence[Prediction], others: Sequence[Prediction], **resampling: Unpack[Resampling]
 ) -> Mapping[str, Estimate]:
-    """Kappa and AUROC by study, `own` minus `others`, as "classifier kappa", "vote auroc" and so on.
+    """Kappa and AUROC by study, `predictions` minus `others`, as "classifier kappa", "vote auroc" and so on.
 
     The intervals are paired: both are measured on the same resampled patients. Raises CollectionError where the two
     differ in their studies or labels.
     """
     by_study = {prediction.study: prediction for prediction in others}
-    if {(p.study, p.label) for p in own} != {(p.study, p.label) for p in others}:
+    if {(p.study, p.label) for p in predictions} != {(p.study, p.label) for p in others}:
         raise CollectionError("the two models were tested on different studies or labels, so they cannot be compared")
-    predictors = {f"own {kind}": predictor for kind, predictor in predictors_of(own).items()}
-    in_order = [by_study[prediction.study] for prediction in own]
+    predictors = {f"own {kind}": predictor for kind, predictor in predictors_of(predictions).items()}
+    in_order = [by_study[prediction.study] for prediction in predictions]
     predictors |= {f"other {kind}": predictor for kind, predictor in predictors_of(in_order).items()}
     result = bootstrap(
-        np.array([prediction.label for prediction in own]),
-        [prediction.patient for prediction in own],
+        np.array([prediction.label for prediction in predictions]),
+        [prediction.patient for prediction in predictions],
         predictors,
         **resampling,
     )

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from index.case import Case
 from index.hits import Hit
-from retrieval.answer import FindingShare
 from retrieval.datasets.collection import Collection
-from retrieval.decision.findings import names_of
+from retrieval.decision.findings import FindingShare, names_of
 from retrieval.encoding.batches import Batch, Change, EncodedCase, EncodingOptions, encode_all, stack
 from retrieval.evaluation.retrieval_metrics import DEPTHS, SWEEP, Ranking, Retrieved
 from retrieval.images.measures import MEASURES, measure_rows

@@ -75,7 +75,7 @@ class Ranking:
     def sweep(
         self, similarities: NDArray[np.float32], temperature: float, counts: Sequence[int]
     ) -> dict[int, tuple[float, ...]]:
-        """Each view's vote with k voting studies, by k; a count above the number of studies is left out."""
+        """Each view's vote, in [0, 1], with k voting studies, by k; a count above the number of studies is left out."""
         possible = [k for k in counts if k <= len(self.labels)]
         most = max(possible, default=1)
         votes: dict[int, list[float]] = {k: [] for k in possible}

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.case import Case
-from retrieval.answer import IndexSource, ModelSource, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import IndexSource, ModelSource
 from retrieval.datasets.collection import Collection
 from retrieval.errors import EvaluationError
 from retrieval.evaluation.evaluate import frozen, refuse_known, refuse_trained, require_comparable
 from retrieval.evaluation.metrics import Estimate, bootstrap_ratios
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import figures_of
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.images.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from retrieval.searcher import Searcher
 
@@ -62,7 +63,12 @@ class Robustness(Tabular):
 
     columns: ClassVar = (
         "corruption strength amount studies unfamiliar unfamiliar_low unfamiliar_high "
-        + " ".join(f"{who}_{what}{end}" for who in _PREDICTORS for what in FIGURES for end in ("", "_low", "_high"))
+        + " ".join(
+            f"{predictor}_{figure}{end}"
+            for predictor in _PREDICTORS
+            for figure in FIGURES
+            for end in ("", "_low", "_high")
+        )
         + " reasons"
     )
 
@@ -77,7 +83,9 @@ class Robustness(Tabular):
     def rows(self) -> Iterator[Row]:
         for condition in self.conditions:
             estimates = {"unfamiliar": condition.unfamiliar} | {
-                f"{who}_{what}": condition.figures[who][what] for who in _PREDICTORS for what in FIGURES
+                f"{predictor}_{figure}": condition.figures[predictor][figure]
+                for predictor in _PREDICTORS
+                for figure in FIGURES
             }
             cells: dict[str, object] = {}
             for name, estimate in estimates.items():
@@ -170,8 +178,8 @@ def _report(progress: Callable[[int, int], None] | None, before: int, total: int
 
 
 def _changed(name: str, strength: str, seed: int, case: Case, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    own = seed + zlib.crc32(f"{name} {case.case}".encode())  # each radiograph has its own noise and text
-    return corrupt(pixels, name, STRENGTHS.index(strength), own)
+    case_seed = seed + zlib.crc32(f"{name} {case.case}".encode())  # each radiograph has its own noise and text
+    return corrupt(pixels, name, STRENGTHS.index(strength), case_seed)
 
 
 def condition_of(
@@ -193,7 +201,7 @@ def condition_of(
         strength=strength,
         amount=CORRUPTIONS[name].amounts[STRENGTHS.index(strength)] if name else None,
         studies=len(predictions),
-        figures={who: {what: figures[who][what] for what in FIGURES} for who in _PREDICTORS},
+        figures={predictor: {figure: figures[predictor][figure] for figure in FIGURES} for predictor in _PREDICTORS},
         unfamiliar=share["unfamiliar"],
         reasons=dict(reasons.most_common()),
     )

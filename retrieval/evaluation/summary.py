@@ -10,7 +10,6 @@ from typing import Any, Unpack
 import numpy as np
 
 from index.case import ABNORMAL, Case
-from retrieval.answer import plain
 from retrieval.decision.operating_point import Thresholds
 from retrieval.evaluation.agreement import Agreement, agreement_of
 from retrieval.evaluation.metrics import (
@@ -24,6 +23,7 @@ from retrieval.evaluation.metrics import (
     bootstrap_ratios,
 )
 from retrieval.evaluation.predictions import StudyPrediction
+from retrieval.formats.json_format import plain
 
 __all__ = [
     "AT_THRESHOLD",
@@ -130,7 +130,7 @@ def summarise(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, s
     parts: dict[str, list[StudyPrediction]] = {}
     for prediction in sorted(predictions, key=lambda prediction: prediction.part):
         parts.setdefault(prediction.part, []).append(prediction)
-    both = np.array([prediction.predictions for prediction in predictions])
+    scores = np.array([prediction.predictions for prediction in predictions])
     return Summary(
         studies=whole.studies,
         images=whole.images,
@@ -141,11 +141,11 @@ def summarise(predictions: Sequence[StudyPrediction], *, rounds: int = 10_000, s
         image=whole.image,
         retrieval=_retrieval(predictions, **resampling),
         difference={metric: by_study.difference("knn", "classifier", metric) for metric in METRICS},
-        parts={part: figures_of(own, **resampling) if len(parts) > 1 else whole for part, own in parts.items()},
+        parts={part: figures_of(members, **resampling) if len(parts) > 1 else whole for part, members in parts.items()},
         agreement=agreement_of(
             np.array([prediction.label for prediction in predictions]),
-            both[:, 0],
-            both[:, 1],
+            scores[:, 0],
+            scores[:, 1],
             [prediction.patient for prediction in predictions],
             **resampling,
         ),
@@ -172,10 +172,13 @@ def operating_point(
     measured = bootstrap(
         np.array([prediction.label for prediction in predictions]),
         [prediction.patient for prediction in predictions],
-        {name: Predictor(np.array(own), np.array(own) > getattr(thresholds, name)) for name, own in scores.items()},
+        {
+            name: Predictor(np.array(values), np.array(values) > getattr(thresholds, name))
+            for name, values in scores.items()
+        },
         **resampling,
     ).estimates()
-    figures = {name: {metric: own[metric] for metric in AT_THRESHOLD} for name, own in measured.items()}
+    figures = {name: {metric: values[metric] for metric in AT_THRESHOLD} for name, values in measured.items()}
     return OperatingPoint(wanted, thresholds, figures)
 
 
@@ -203,11 +206,11 @@ def lesions_of(predictions: Sequence[StudyPrediction], **resampling: Unpack[Resa
             kinds.setdefault(prediction.lesion, []).append(prediction)
     return {
         kind: LesionFigures(
-            len(own),
-            {name: figures["sensitivity"] for name, figures in _by_study(own, **resampling).estimates().items()},
-            _retrieval(own, **resampling),
+            len(members),
+            {name: figures["sensitivity"] for name, figures in _by_study(members, **resampling).estimates().items()},
+            _retrieval(members, **resampling),
         )
-        for kind, own in sorted(kinds.items())
+        for kind, members in sorted(kinds.items())
     }
 
 
@@ -245,9 +248,9 @@ def _bootstrap(
         "classifier": np.repeat([prediction.classifier_threshold for prediction in predictions], counts),
         "knn": np.repeat([prediction.vote_threshold for prediction in predictions], counts),
     }
-    for both in (scores, thresholds):
-        both["mean"] = (both["classifier"] + both["knn"]) / 2
-    items = [case for own in cases for case in own]
+    for table in (scores, thresholds):
+        table["mean"] = (table["classifier"] + table["knn"]) / 2
+    items = [case for study_cases in cases for case in study_cases]
     return bootstrap(
         np.array([case.label for case in items]),
         [case.patient for case in items],

@@ -5,10 +5,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from index.case import LABEL_NAMES
-from retrieval.answer import plain
-from retrieval.csv_format import Row, records_table, table
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.summary import PartFigures
+from retrieval.formats.csv_format import Row, records_table, table
+from retrieval.formats.json_format import plain
 
 if TYPE_CHECKING:
     from retrieval.evaluation.evaluate import Evaluation
@@ -85,8 +85,8 @@ def prediction_table(studies: Sequence[StudyPrediction], layout: str, predictor:
 def figure_rows(evaluation: "Evaluation") -> Iterator[Row]:
     """The rows of all figures. In some rows the reader says which figures they are, such as "retrieval"."""
     yield from _levels("", evaluation)
-    for part, own in evaluation.parts.items():
-        yield from _levels(part, own)
+    for part, figures in evaluation.parts.items():
+        yield from _levels(part, figures)
     yield from _rows("study", "", "knn minus classifier", evaluation.difference)
     yield from _rows("study", "", "retrieval", evaluation.retrieval)
     yield from _rows("study", "", "agreement", evaluation.agreement)

@@ -21,8 +21,8 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.answer import plain
 from retrieval.evaluation.metrics import Bootstrap, Estimate, Predictor, Resampling, bootstrap
+from retrieval.formats.json_format import plain
 
 __all__ = ["Triage", "triage"]
 

@@ -60,7 +60,7 @@ def evidence(
 
 
 def attention(encoder: Encoder, pixels: NDArray[np.uint8], *, views: Sequence[Array] | None = None) -> Heatmap:
-    """The attention above its mean, 1 where it is strongest; Smooth Grad-CAM++ where the attention is even."""
+    """The attention (H, W) above its mean, 1 where it is strongest; Smooth Grad-CAM++ where the attention is even."""
     picture = encoder.prepare(pixels)
     maps = encoder.views([picture]) if views is None else views
     shares = []
@@ -78,7 +78,7 @@ def attention(encoder: Encoder, pixels: NDArray[np.uint8], *, views: Sequence[Ar
 
 
 def within_limb(heatmap: Heatmap, pixels: NDArray[np.uint8]) -> Heatmap:
-    """The map without the film around the limb; its strongest value stays 1 unless nothing is left."""
+    """The map (H, W) without the film around the limb; its strongest value stays 1 unless nothing is left."""
     values = np.where(limb_mask(pixels), heatmap.values, np.float32(0))
     peak = float(values.max())
     return replace(heatmap, values=np.asarray(values / peak if peak > 0 else values, np.float32))

@@ -93,7 +93,7 @@ def overlay_files(path: Path, count: int, images: Images) -> list[Path]:
 
 
 def write_overlay(path: Path, painted: NDArray[np.uint8]) -> None:
-    """Write the result of `overlay` as PNG, whole or not at all. Raises HeatmapError."""
+    """Write the result of `overlay`, (H, W, 3) BGR, as PNG, completely or not at all. Raises HeatmapError."""
     try:
         write_whole(path, cv2.imencode(".png", painted)[1].tobytes())
     except OSError as error:

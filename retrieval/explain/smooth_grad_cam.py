@@ -119,7 +119,7 @@ def explain_class(
 def explain_similarity(
     encoder: Encoder,
     pixels: NDArray[np.uint8],
-    other: Array,
+    neighbour: Array,
     smoothing: Smoothing = SMOOTHING,
     *,
     views: Sequence[Array] | None = None,
@@ -128,17 +128,18 @@ def explain_similarity(
 
     The query's pixels with a case's embedding show the regions of the query; the case's pixels with the query's
     embedding show those of the case. Of two identical radiographs the similarity is at its maximum, so that without
-    noise the heatmap is empty except for rounding. See also `explain_class`.
+    noise the heatmap is empty except for rounding. See also `explain_class`. Raises ValueError for an embedding that
+    has another length or is not finite.
     """
-    if other.shape != (encoder.head.dimension,) or not np.isfinite(other).all():
-        raise ValueError(f"other must be an embedding of {encoder.head.dimension} finite numbers")
+    if neighbour.shape != (encoder.head.dimension,) or not np.isfinite(neighbour).all():
+        raise ValueError(f"neighbour must be an embedding of {encoder.head.dimension} finite numbers")
 
     def score(head: Head, views: Sequence[Array]) -> tuple[Array, list[Array]]:
-        both = np.sum([head.apply(maps).embeddings for maps in views], axis=0)  # (n, D), as Encoder averages them
-        length = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.float32(1e-12))
-        e = both / length
-        cosine = e @ other
-        upstream = (other - cosine[:, None] * e) / length
+        total = np.sum([head.apply(maps).embeddings for maps in views], axis=0)  # (n, D), as Encoder averages them
+        length = np.maximum(np.linalg.norm(total, axis=1, keepdims=True), np.float32(1e-12))
+        e = total / length
+        cosine = e @ neighbour
+        upstream = (neighbour - cosine[:, None] * e) / length
         return cosine, [head.gradient(maps, upstream) for maps in views]
 
     return Heatmap(_explain(encoder, pixels, smoothing, score, views), "similarity", smoothing)

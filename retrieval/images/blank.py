@@ -22,7 +22,7 @@ def is_nearly_blank(pixels: NDArray[np.uint8]) -> bool:
 
 
 def blank_notices(pixels: NDArray[np.uint8]) -> tuple[Notice, ...]:
-    """What to know of a radiograph that is blank or nearly so; empty for others."""
+    """What to know of a radiograph (H, W) or (H, W, 3) that is blank or nearly so; empty for others."""
     if not is_nearly_blank(pixels):
         return ()
     alike = (pixels == pixels[0, 0]).all()

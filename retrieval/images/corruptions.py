@@ -55,8 +55,8 @@ def _blurred(picture: Picture, sigma: float, random: np.random.Generator) -> Pic
 
 def _resized(picture: Picture, scale: float, random: np.random.Generator) -> Picture:
     height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation), np.uint8)
 
 
 def _unsharp_masked(picture: Picture, amount: float, random: np.random.Generator) -> Picture:

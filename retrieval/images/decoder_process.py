@@ -1,4 +1,4 @@
-"""Radiographs decoded in processes of their own, for servers that read files of strangers.
+"""Radiographs decoded in processes of their own, for servers that read untrusted files.
 
 A decoder may take very long, hold the interpreter's lock or crash. Here that costs its process: it is ended at a time
 limit, and the file is refused.
@@ -96,7 +96,7 @@ class DecoderPool:
             return decoder.ask(question, data, abandoned or threading.Event())
         except (EOFError, OSError) as error:
             decoder.end()
-            why = f"needs more than {self._seconds:.0f} s to be decoded, or stops the decoder"
+            why = f"needs more than {self._seconds:.0f} s to decode, or stops the decoder"
             raise RadiographError(f"{name} {why}; export it again as PNG or uncompressed DICOM") from error
         finally:
             self._idle.put(decoder)

@@ -160,7 +160,7 @@ def record_of(ds: Any, most_samples: int) -> DicomRecord:
 
 
 def require_radiograph(ds: Any) -> None:
-    """Raise DicomError, with what it is, for everything but CR, DX and secondary captures of them."""
+    """Raise NoRadiograph, with what it is, for everything but CR, DX and secondary captures of them."""
     kind, modality = text(ds, "SOPClassUID"), text(ds, "Modality").upper()
     if text(getattr(ds, "file_meta", {}), "MediaStorageSOPClassUID") == _DICOMDIR:
         raise NoRadiograph("is a DICOMDIR, a list of other files; name one of them, or index its folder", "DICOMDIR")
@@ -171,12 +171,12 @@ def require_radiograph(ds: Any) -> None:
             raise NoRadiograph("is a heatmap that this tool made, not a radiograph", "heatmap of mura-search")
         if modality in _CAPTURED:
             return
-        other = modality if modality in _OTHERS else "another modality"
-        raise NoRadiograph(f"is a secondary capture of {other}, not of a radiograph", f"capture of {other}")
+        source = modality if modality in _OTHERS else "another modality"
+        raise NoRadiograph(f"is a secondary capture of {source}, not of a radiograph", f"capture of {source}")
     if not kind:
         raise DicomError("does not say what it is: no SOP class; export it again as CR, DX or secondary capture")
     name = registered_name(ds.SOPClassUID, "private or unknown")
-    raise NoRadiograph(f"is DICOM, but no radiograph ({name}): CR, DX and secondary capture are read", name)
+    raise NoRadiograph(f"is DICOM, but not a radiograph ({name}): only CR, DX and secondary capture are read", name)
 
 
 def registered_name(uid: Any, otherwise: str) -> str:
@@ -212,11 +212,11 @@ def layout_of(ds: Any, most_samples: int) -> DicomLayout:
     _require_size(layout.rows, layout.columns, layout.samples, layout.frames, most_samples)
     if not ds.get("PixelData"):
         real = any(keyword in ds for keyword in ("FloatPixelData", "DoubleFloatPixelData"))
-        numbers = "holds its picture as real numbers, which is not read; export it with 16 bits"
+        numbers = "stores its pixels as real numbers, which are not supported; export it with 16 bits"
         raise DicomError(numbers if real else "holds no picture")
     if layout.allocated not in (8, 16) or not 2 <= layout.stored <= layout.allocated:
-        bits = f"stores {layout.stored} of {layout.allocated} bits a sample"
-        raise DicomError(f"{bits}; 2 to 8 of 8 and 2 to 16 of 16 are read: export it with 16")
+        bits = f"stores {layout.stored} of {layout.allocated} bits per sample"
+        raise DicomError(f"{bits}; 2 to 8 of 8 and 2 to 16 of 16 are supported: export it with 16")
     return replace(layout, photometric=_photometric(layout))
 
 
@@ -225,13 +225,13 @@ def _photometric(layout: DicomLayout) -> str:
     if not layout.photometric:
         raise DicomError("does not say whether bone is bright: no photometric interpretation; export it as MONOCHROME2")
     if layout.photometric not in GREY | COLOUR | {PALETTE}:
-        raise DicomError("has a photometric interpretation that is not read; export it as MONOCHROME2")
+        raise DicomError("has a photometric interpretation that is not supported; export it as MONOCHROME2")
     if layout.samples == 3 and layout.photometric == "MONOCHROME2":
         return "RGB"
     if layout.samples == 1 and layout.photometric in COLOUR:
         return "MONOCHROME2"
     if layout.samples != (3 if layout.photometric in COLOUR else 1):
-        raise DicomError("is damaged: its samples a pixel do not fit its photometric interpretation")
+        raise DicomError("is damaged: its samples per pixel do not fit its photometric interpretation")
     return layout.photometric
 
 
@@ -254,7 +254,7 @@ def header_notices(ds: Any, layout: DicomLayout) -> list[Notice]:
 
 
 def _surplus(ds: Any, layout: DicomLayout) -> bytes:
-    """The bytes of uncompressed pixels beyond those that the header tells of."""
+    """The bytes of uncompressed pixels beyond those that the header declares."""
     if ds["PixelData"].is_undefined_length:
         return b""
     samples = 2 if layout.photometric == "YBR_FULL_422" else layout.samples

@@ -65,9 +65,9 @@ def grey_values(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> GreyValue
     present = counts > 0
     if not present.any():
         present[:] = True
-    found = list(_linear_windows(output, counts, present, ds, order))
-    windows = [window for fits, window in found if fits] + [window for fits, window in found if not fits]
-    if not any(fits for fits, _ in found):
+    linear = list(_linear_windows(output, counts, present, ds, order))
+    windows = [window for fits, window in linear if fits] + [window for fits, window in linear if not fits]
+    if not any(fits for fits, _ in linear):
         low, high, _ = _range(values, output, counts, layout)
         windows.insert(0, Window.between("as read", low, high))
     inverted = _inverted(ds, layout)
@@ -232,7 +232,7 @@ def _looked_up(values: Values, item: Any, order: str) -> tuple[Values, int, int]
     else:
         entries = np.atleast_1d(np.asarray(data, np.int64))
     if len(entries) < count or not 1 <= bits <= 16:
-        raise DicomError("is damaged: a lookup table is not whole")
+        raise DicomError("is damaged: a lookup table is incomplete")
     at = np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)
     return entries[:count].astype(np.float64)[at], bits, max(1, int(entries[:count].max()).bit_length())
 
@@ -261,10 +261,10 @@ def colours(stored: NDArray[Any], ds: Any, layout: DicomLayout, pixels: Any) -> 
         table = _scaled(pixels.apply_color_lut(values, ds)[:, :3])
         return np.dstack([look_up(_padded(table[:, channel], stored), stored) for channel in (2, 1, 0)]), []
     samples = _scaled(stored, layout.stored)
-    some = some_pixels(samples)
+    sample = some_pixels(samples)
     colourful = {
-        False: colourfulness(some),
-        True: colourfulness(pixels.convert_color_space(some, "YBR_FULL", "RGB")),
+        False: colourfulness(sample),
+        True: colourfulness(pixels.convert_color_space(sample, "YBR_FULL", "RGB")),
     }
     ybr, notices = layout.photometric.startswith("YBR_FULL"), []
     if colourful[ybr] > _MOST_GREY >= colourful[not ybr]:
@@ -292,7 +292,7 @@ def _padded(table: NDArray[np.uint8], stored: NDArray[Any]) -> NDArray[np.uint8]
 
 
 def squared(picture: NDArray[Any], ds: Any, most_pixels: int) -> NDArray[Any]:
-    """The picture with square pixels: the axis whose pixels lie farther apart is stretched.
+    """The picture (H, W) or (H, W, 3) with square pixels: the axis whose pixels lie farther apart is stretched.
 
     Where that gives more than `most_pixels`, the other axis is shrunk.
     """
@@ -307,7 +307,7 @@ def squared(picture: NDArray[Any], ds: Any, most_pixels: int) -> NDArray[Any]:
                     height = max(1, round(height * ratio))
                 else:
                     width = max(1, round(width / ratio))
-                how = cv2.INTER_LINEAR if stretched else cv2.INTER_AREA
-                return np.asarray(cv2.resize(picture, (width, height), interpolation=how), picture.dtype)
+                interpolation = cv2.INTER_LINEAR if stretched else cv2.INTER_AREA
+                return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation), picture.dtype)
             return picture
     return picture

@@ -139,7 +139,7 @@ def read_picture(
     0 and the greatest 255, rounded. Without either, 8 bits or fewer stay as they are, and more are scaled from the
     least to the greatest value of the frame. Pixel padding does not count there and is black. Colour becomes BGR.
 
-    Raises DicomError for what is not a radiograph, is stored in a way that is not read, is damaged or not whole,
+    Raises DicomError for what is not a radiograph, is stored in a way that is not supported, is damaged or not whole,
     unpacks to more than `most_bytes`, has more than `most_samples` samples in all its frames, or, where all are asked
     for, more than `most_frames` frames.
     """
@@ -157,7 +157,7 @@ def read_picture(
         )
     pictures, fragments = [], list[bytes]()
     for index in range(layout.frames) if frame is None else [frame - 1]:
-        with as_sentence("is damaged, or not whole: its picture cannot be decoded; copy or export it again"):
+        with as_sentence("is damaged or incomplete: its picture cannot be decoded; copy or export it again"):
             if not fragments and syntax not in _NATIVE:
                 fragments = list(generate_fragments(ds.PixelData))[1:]  # the first one is the offset table
             stored, decoded, repaired = _decoded(ds, fragments, syntax, layout, index)
@@ -195,7 +195,7 @@ def _without_padding(
 
 
 def read_values(data: bytes, frame: int, most_bytes: int, most_samples: int) -> tuple[GreyValues, NDArray[np.uint8]]:
-    """The values of one frame, counted from 1, with all their bits, and what `read_picture` makes of it.
+    """The values (H, W) of one frame, counted from 1, with all their bits, and what `read_picture` makes of it.
 
     Raises DicomError as `read_picture` does.
     """
@@ -238,7 +238,7 @@ def memory_to_decode(data: bytes, most_bytes: int, most_samples: int) -> int:
 
 def listed_files(file: BinaryIO, most_bytes: int) -> list[tuple[str, ...]]:
     """The files that a DICOMDIR lists, each as folders and name (PS3.3, F.3.2.2). Raises DicomError."""
-    with as_sentence("is no DICOMDIR that can be read"):
+    with as_sentence("is not a readable DICOMDIR"):
         ds = _dataset(file, ("DirectoryRecordSequence",), most_bytes, pixels_too=False, most_reads=100 * _MOST_READS)
         named = [record.get("ReferencedFileID") for record in ds.get("DirectoryRecordSequence") or []]
         return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in named if name]
@@ -295,7 +295,7 @@ def _syntax(ds: Any) -> str:
         syntax = "1.2.840.10008.1.2" if implicit else f"1.2.840.10008.1.2.{1 if little else 2}"
     if syntax not in SYNTAXES:
         name = registered_name(UID(syntax), "a private or unknown transfer syntax")
-        raise DicomError(f"is stored in a way that is not read ({name}); export it uncompressed, or as JPEG 2000")
+        raise DicomError(f"is stored in a way that is not supported ({name}); export it uncompressed, or as JPEG 2000")
     return syntax
 
 
@@ -334,10 +334,10 @@ def _decoded(
         repaired.append(Notice(Code.CONTRADICTORY_BITS))
     missing = 0.0 if plugin else zeros_at_the_end(stored)
     if missing > _MOST_MISSING:
-        raise DicomError(f"ends early: {missing:.0%} of its rows hold zeros alone; copy or export it again")
+        raise DicomError(f"ends early: {missing:.0%} of its rows hold only zeros; copy or export it again")
     if missing:
         repaired.append(
-            Notice(Code.ENDS_EARLY, detail={"missing": f"the last {missing:.0%} of its rows hold zeros alone"})
+            Notice(Code.ENDS_EARLY, detail={"missing": f"the last {missing:.0%} of its rows hold only zeros"})
         )
     if not plugin and layout.samples == 3:
         planar = bool(ds.get("PlanarConfiguration"))
@@ -391,7 +391,7 @@ def _checked_frame(frame: bytes, syntax: str, layout: DicomLayout) -> tuple[Dico
     if stream.scans > MOST_SCANS:
         raise DicomError(f"has a picture of {stream.scans:,} scans, more than {MOST_SCANS}; export it uncompressed")
     if not stream.whole:
-        raise DicomError("ends early: its compressed picture is not whole; copy or export it again")
+        raise DicomError("ends early: its compressed picture is incomplete; copy or export it again")
     layout = replace(layout, allocated=8 if stream.bits <= 8 else 16)  # a recompressed picture may have fewer bits
     if int(syntax.rpartition(".")[2]) not in stream.syntaxes:
         syntax = f"{syntax.rpartition('.')[0]}.{stream.syntaxes[0]}"

@@ -26,7 +26,7 @@ def be_silent() -> None:
 
 @contextmanager
 def as_sentence(sentence: str) -> Iterator[None]:
-    """Turn whatever pydicom and the decoders raise at damaged bytes into one sentence."""
+    """Turn whatever pydicom and the decoders raise at damaged bytes into a DicomError of one sentence."""
     try:
         yield
     except (DicomError, MissingExtra):

@@ -27,13 +27,13 @@ Counts = NDArray[np.int64]
 
 
 def all_values(stored: NDArray[Any]) -> Values:
-    """All values that the integer type of an array can have, ascending."""
+    """All values (256,) or (65536,) that the integer type of an array can have, ascending."""
     kind = np.iinfo(stored.dtype)
     return np.arange(kind.min, kind.max + 1, dtype=np.float64)
 
 
 def count_values(stored: NDArray[Any]) -> Counts:
-    """How many elements have each of `all_values`."""
+    """How many elements have each of `all_values`, in the same shape."""
     size = 2 ** (8 * stored.dtype.itemsize)
     counts = np.zeros(size, np.int64)
     for _, positions in _positions(stored):

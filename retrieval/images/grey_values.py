@@ -40,8 +40,8 @@ def grey_values_of(pixels: NDArray[np.uint8]) -> GreyValues:
 
 def read_grey_values(path: Path, name: str, frame: int = 0) -> GreyValues:
     """As `decode_grey_values`, for a file of this machine. Raises RadiographError."""
-    file, own = file_and_frame(path)
-    return decode_grey_values(read_bytes(file, printable(name)), name, own or frame)
+    file, named_frame = file_and_frame(path)
+    return decode_grey_values(read_bytes(file, printable(name)), name, named_frame or frame)
 
 
 def decode_grey_values(data: bytes, name: str, frame: int = 0) -> GreyValues:
@@ -92,8 +92,8 @@ def with_presets(grey: GreyValues, pixels: NDArray[np.uint8]) -> GreyValues:
     8 bits, shows a limb.
     """
     step = 1 + int(np.sqrt(grey.values.size / _MOST_COUNTED))
-    some = grey.values[::step, ::step].astype(np.float64) * grey.slope + grey.intercept
-    on_limb = some[limb_mask(pixels)[::step, ::step]] if pixels.shape[:2] == grey.values.shape else some.ravel()
+    sample = grey.values[::step, ::step].astype(np.float64) * grey.slope + grey.intercept
+    on_limb = sample[limb_mask(pixels)[::step, ::step]] if pixels.shape[:2] == grey.values.shape else sample.ravel()
     # A quantile counts from dark to bright, whichever end of the values is dark.
     ranked = np.sort(-on_limb if grey.inverted else on_limb)
 

@@ -22,7 +22,7 @@ class Header:
     what to decode: the file's bytes, or the part of them that makes the picture. `numbers` is
     not empty where a palette is short: a file of the same pixels whose grey levels stand for the numbers of the
     palette's colours, the last of which has the level `last_number`. `surplus` marks uncompressed pixels beyond those
-    that the header tells of.
+    that the header declares.
     """
 
     kind: str

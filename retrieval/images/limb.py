@@ -60,9 +60,9 @@ def _dark(smooth: NDArray[np.float32], ground: float, spread: float, bright: flo
     """What is hardly brighter than the ground, or smooth and not much brighter, and stands out from nothing."""
     kernel = np.ones((5, 5), np.uint8)
     steps = cv2.dilate(smooth, kernel) - cv2.erode(smooth, kernel)
-    some = _DARK * (bright - ground)
-    surely = smooth <= ground + min(max(3 * spread, _DARKEST), max(_DARKEST, some))
-    dark = surely | ((smooth <= ground + some) & (steps <= max(3.0, 0.05 * (bright - ground))))
+    limit = _DARK * (bright - ground)
+    surely = smooth <= ground + min(max(3 * spread, _DARKEST), max(_DARKEST, limit))
+    dark = surely | ((smooth <= ground + limit) & (steps <= max(3.0, 0.05 * (bright - ground))))
     if not dark.any():
         return dark
     above = cv2.morphologyEx(smooth, cv2.MORPH_TOPHAT, np.ones((_REACH, _REACH), np.uint8))

@@ -67,8 +67,8 @@ def measure(pixels: NDArray[np.uint8], size: int) -> Measures:
     H, W = grey.shape
     box = Letterbox.fit(H, W, size)
     shrinks = box.height < H or box.width < W
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    seen = np.asarray(cv2.resize(grey, (box.width, box.height), interpolation=how), np.uint8)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    seen = np.asarray(cv2.resize(grey, (box.width, box.height), interpolation=interpolation), np.uint8)
     share = _counts(seen) / seen.size
     upto = np.cumsum(share)
     darkest, brightest = (int(np.searchsorted(upto, quantile)) for quantile in (0.01, 0.99))
@@ -127,9 +127,9 @@ def _blocking(grey: NDArray[np.uint8]) -> float:
     for axis, length in enumerate(grey.shape):  # differences between rows, and between columns
         start = max(0, (length - _LENGTH) // 2)
         along, step = slice(start, start + _LENGTH), slice(None, None, max(1, grey.shape[1 - axis] // _LINES))
-        some = grey[along, step] if axis == 0 else grey[step, along]
-        changes = np.minimum(_third_differences(some, axis), np.uint8(_MOST_CHANGE))
-        lines = cv2.reduce(changes, 1 - axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()[:-3] / some.shape[1 - axis]
+        strip = grey[along, step] if axis == 0 else grey[step, along]
+        changes = np.minimum(_third_differences(strip, axis), np.uint8(_MOST_CHANGE))
+        lines = cv2.reduce(changes, 1 - axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()[:-3] / strip.shape[1 - axis]
         if len(lines) < _BLOCK:
             continue
         phases = np.sort(lines[: len(lines) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(0))

@@ -97,20 +97,22 @@ class Letterbox:
         return cls((size - h) // 2, (size - w) // 2, h, w)
 
 
-def preprocess(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Contrast-enhanced, letterboxed RGB picture (S, S, 3), uint8, of a radiograph (H, W) grey or (H, W, 3) BGR."""
     pixels = one_channel(pixels)  # grey saved as colour: the same picture, so the same answer
-    return letterbox(enhance(pixels, how) if how.clahe else pixels, how.size)
+    return letterbox(enhance(pixels, preprocessing) if preprocessing.clahe else pixels, preprocessing.size)
 
 
-def enhance(pixels: NDArray[np.uint8], how: Preprocessing) -> NDArray[np.uint8]:
+def enhance(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """CLAHE (Zuiderveld 1994) on the lightness alone: BGR to LAB, L equalised in tiles, back to BGR.
 
     A grey picture (H, W) stays one channel: on grey, BGR to LAB is a table of 256 lightnesses and LAB to BGR one of 256
     greys. The result is the blue channel of the conversion through colour, at a fifth of the cost. (OpenCV's three
     channels differ by up to one level.)
     """
-    clahe = cv2.createCLAHE(clipLimit=how.clip_limit, tileGridSize=(how.tile_grid, how.tile_grid))
+    clahe = cv2.createCLAHE(
+        clipLimit=preprocessing.clip_limit, tileGridSize=(preprocessing.tile_grid, preprocessing.tile_grid)
+    )
     if pixels.ndim == 2:
         return np.asarray(cv2.LUT(clahe.apply(cv2.LUT(pixels, _TO_LIGHTNESS)), _TO_GREY), np.uint8)
     lightness, a, b = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_BGR2LAB))
@@ -138,11 +140,11 @@ def letterbox(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return picture
 
 
-def normalise(pictures: Sequence[Picture] | NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+def normalise(pictures: Sequence[Picture] | NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
     """B pictures (S, S, 3) RGB, 0 to 255, to the encoder's input (B, 3, S, S): (x / 255 - mean) / std by channel."""
-    scale = np.array([1 / (255 * s) for s in how.std], np.float32)
-    shift = np.array([-m / s for m, s in zip(how.mean, how.std, strict=True)], np.float32)
-    batch = np.empty((len(pictures), 3, how.size, how.size), np.float32)
+    scale = np.array([1 / (255 * s) for s in preprocessing.std], np.float32)
+    shift = np.array([-m / s for m, s in zip(preprocessing.mean, preprocessing.std, strict=True)], np.float32)
+    batch = np.empty((len(pictures), 3, preprocessing.size, preprocessing.size), np.float32)
     for planes, picture in zip(batch, pictures, strict=True):
         for channel in range(3):
             np.multiply(picture[:, :, channel], scale[channel], out=planes[channel])

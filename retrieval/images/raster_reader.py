@@ -37,7 +37,7 @@ def checked_header(data: bytes, most_pixels: int, most_memory: int) -> Header:
     except HeaderError as error:
         raise RasterError(f"cannot be read: {error}; copy or export it again") from error
     if header is None:
-        raise RasterError("is no image that can be read; export the radiograph as PNG, JPEG or TIFF")
+        raise RasterError("is not an image that can be read; export the radiograph as PNG, JPEG or TIFF")
     size = f"{header.width:,} x {header.height:,} pixels"
     if header.width * header.height > most_pixels:
         raise RasterError(f"has {size}, more than {most_pixels:,} in all; export it smaller")
@@ -76,7 +76,7 @@ def read_raster(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArra
 
 
 def read_raster_values(data: bytes, most_pixels: int, most_memory: int) -> tuple[NDArray[Any], bool]:
-    """The values in a file's bytes with all their bits, upright, and whether the least value is white.
+    """The values (H, W) in a file's bytes with all their bits, upright, and whether the least value is white.
 
     Of 8 bits they are `read_raster`'s. Raises RasterError.
     """
@@ -95,7 +95,7 @@ def _checked(header: Header) -> tuple[NDArray[Any], bytes]:
         or sorted(stored.shape[:2]) != sorted((header.height, header.width))
         or (header.kind == "TIFF" and b"TIFF_Error" in messages)
     ):
-        raise RasterError(f"is a damaged {header.kind}, or of a kind that is not read; copy or export it again")
+        raise RasterError(f"is a damaged {header.kind}, or of a kind that is not supported; copy or export it again")
     if header.numbers:
         numbers, _ = _decode_bytes(header, header.numbers)
         if numbers is None or int(numbers.max()) > header.last_number:  # decoded as black
@@ -126,8 +126,8 @@ def _without_zeros(stored: NDArray[Any], kind: str) -> list[Notice]:
         return []
     missing = zeros_at_the_end(stored[::-1] if kind == "BMP" else stored)
     if missing > _MOST_ROWS_MISSING:
-        raise RasterError(f"ends early: {missing:.0%} of its rows hold zeros alone; copy or export it again")
-    words = f"the last {missing:.0%} of its rows hold zeros alone"
+        raise RasterError(f"ends early: {missing:.0%} of its rows hold only zeros; copy or export it again")
+    words = f"the last {missing:.0%} of its rows hold only zeros"
     return [Notice(Code.ENDS_EARLY, detail={"missing": words})] if missing else []
 
 

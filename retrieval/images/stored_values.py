@@ -1,7 +1,7 @@
 """How a DICOM picture's values are really stored, where that and its header contradict each other.
 
 Neighbours in a radiograph are alike. So which bits belong to the values, the order of their bytes and the length of a
-row are told by which of the possible readings makes neighbours most alike.
+row are chosen by which of the possible readings makes neighbours most alike.
 """
 
 from dataclasses import replace
@@ -39,7 +39,7 @@ _FEWEST_CROSSINGS, _ALIKE = 0.001, 0.05  # of all neighbours; of the range of th
 
 
 def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDArray[Any], DicomLayout, list[Notice]]:
-    """The values among the bits that are stored, as the header says or, where that cannot be, as the values say.
+    """The values (H, W) among the bits that are stored, as the header says or, where that cannot be, as the values say.
 
     Bits above Bits Stored belong to the values if these are smoother with them, and to a drawing if not. Values have no
     sign if they are much smoother without it, and have one if neighbours jump from one end of the range to the other.
@@ -60,8 +60,8 @@ def without_unused_bits(stored: NDArray[Any], layout: DicomLayout) -> tuple[NDAr
         if stored.min() >= 0:
             return stored, layout, notices
         plain = stored.view(f"u{stored.dtype.itemsize}") & (2**layout.stored - 1)
-        some, unsigned = (_some_rows(values, _ROWS_FOR_SIGN) for values in (stored, plain))
-        if 2 * _roughness(plain) >= _roughness(stored) and not _wraps(some, unsigned, some < 0):
+        sample, unsigned = (_some_rows(values, _ROWS_FOR_SIGN) for values in (stored, plain))
+        if 2 * _roughness(plain) >= _roughness(stored) and not _wraps(sample, unsigned, sample < 0):
             return stored, layout, notices
         return plain, replace(layout, signed=False), [*notices, Notice(Code.CONTRADICTORY_BITS)]
     unused = container - layout.stored
@@ -82,12 +82,12 @@ def _goes_on(stored: NDArray[Any], masked: NDArray[Any]) -> bool:
     Then many values change less where these bits change than they do without them, which a drawing never does. Where so
     many bits are missing that nothing of the picture is left, what is left looks random.
     """
-    some, less = _some_rows(stored), _some_rows(masked)
-    changed = np.diff(some - less, axis=1) != 0
+    sample, masked_sample = _some_rows(stored), _some_rows(masked)
+    changed = np.diff(sample - masked_sample, axis=1) != 0
     if not changed.any():
         return False
-    steps, jumps = (np.abs(np.diff(rows, axis=1))[changed] for rows in (some, less))
-    return (steps < jumps).mean() > _SMOOTHER or _unlikeness(less) > max(_RANDOM, 2 * _unlikeness(some))
+    steps, jumps = (np.abs(np.diff(rows, axis=1))[changed] for rows in (sample, masked_sample))
+    return (steps < jumps).mean() > _SMOOTHER or _unlikeness(masked_sample) > max(_RANDOM, 2 * _unlikeness(sample))
 
 
 def _with_missing_sign(
@@ -105,12 +105,12 @@ def _with_missing_sign(
 def lacks_sign(stored: NDArray[Any], bits: int) -> bool:
     """Whether values (H, W) of some bits that were taken for unsigned have a sign."""
     half = 2 ** (bits - 1)
-    some = _some_rows(stored, _ROWS_FOR_SIGN)
-    return _wraps(some, (some ^ half) - half, some >= half)
+    sample = _some_rows(stored, _ROWS_FOR_SIGN)
+    return _wraps(sample, (sample ^ half) - half, sample >= half)
 
 
-def _wraps(some: NDArray[np.int32], other: NDArray[np.int32], upper: NDArray[np.bool_]) -> bool:
-    """Whether values (H, W) are rather the `other` ones, which differ where the highest bit is set, in `upper`.
+def _wraps(values: NDArray[np.int32], alternative: NDArray[np.int32], upper: NDArray[np.bool_]) -> bool:
+    """Whether values (H, W) are rather the `alternative` ones, which differ where the highest bit is set, in `upper`.
 
     Then neighbours of which one has that bit lie at the two ends of the range. A marker or frame at the end of the
     range beside black does so, too, but its pixels are alike.
@@ -118,9 +118,10 @@ def _wraps(some: NDArray[np.int32], other: NDArray[np.int32], upper: NDArray[np.
     crossing = upper[:, 1:] != upper[:, :-1]
     if not crossing.any() or crossing.mean() < _FEWEST_CROSSINGS:
         return False
-    sizes = ((some, 0.25), (other, 0.5))  # values that wrap around at the end of the range jump at every other crossing
+    # Values that wrap around at the end of the range jump at every other crossing.
+    sizes = ((values, 0.25), (alternative, 0.5))
     jumps, steps = (np.quantile(np.abs(np.diff(rows, axis=1))[crossing], share) for rows, share in sizes)
-    (least, most), (low, high) = (np.quantile(values, (0.05, 0.95)) for values in (other[upper], other))
+    (least, most), (low, high) = (np.quantile(rows, (0.05, 0.95)) for rows in (alternative[upper], alternative))
     return bool(8 * steps <= jumps and most - least >= _ALIKE * (max(most, high) - min(least, low)))
 
 
@@ -129,16 +130,16 @@ def _some_rows(stored: NDArray[Any], most: int = _ROWS_COMPARED) -> NDArray[np.i
 
 
 def byte_swapped(stored: NDArray[Any]) -> bool:
-    """Whether the two bytes of each value are stored in the wrong order.
+    """Whether the two bytes of each value (H, W) are stored in the wrong order.
 
     Then neighbours are much more alike, beside the range of all values, with the bytes in the other order.
     """
     if stored.dtype.itemsize != 2:
         return False
-    some = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
-    if not np.count_nonzero(some[:, 1:] != some[:, :-1]) > _FEWEST_STEPS * some.size:  # a few pixels tell nothing
+    sample = stored[:: max(1, len(stored) // _ROWS_FOR_ORDER)]
+    if not np.count_nonzero(sample[:, 1:] != sample[:, :-1]) > _FEWEST_STEPS * sample.size:  # a few pixels tell nothing
         return False
-    return 2 * _unlikeness(some.byteswap()) < _unlikeness(some)
+    return 2 * _unlikeness(sample.byteswap()) < _unlikeness(sample)
 
 
 def _unlikeness(stored: NDArray[Any]) -> float:
@@ -148,18 +149,18 @@ def _unlikeness(stored: NDArray[Any]) -> float:
 
 
 def zeros_at_the_end(stored: NDArray[Any]) -> float:
-    """The share of an uncompressed picture that is filled with zeros since its file was not copied whole; else 0.
+    """The share of an uncompressed picture (H, W) that is filled with zeros as its file was not copied whole; else 0.
 
     Such zeros begin in the middle of a row, below pixels that are not zero.
     """
     rows, columns = stored.shape[:2]
-    some = stored.reshape(rows * columns, -1)[:, 0] != 0
-    end = some.size - int(np.argmax(some[::-1]))
+    nonzero = stored.reshape(rows * columns, -1)[:, 0] != 0
+    end = nonzero.size - int(np.argmax(nonzero[::-1]))
     row, column = divmod(end, columns)
-    filled = 1 - end / some.size
-    if not (row and columns <= _EDGE * column <= (_EDGE - 1) * columns and filled > _FEWEST_ZEROS and some[end - 1]):
+    filled = 1 - end / nonzero.size
+    if not (row and columns <= _EDGE * column <= (_EDGE - 1) * columns and filled > _FEWEST_ZEROS and nonzero[end - 1]):
         return 0.0
-    beside, above = some[row * columns : end], some[end - columns : row * columns]
+    beside, above = nonzero[row * columns : end], nonzero[end - columns : row * columns]
     return filled if min(beside.mean(), above.mean()) > _GREY else 0.0
 
 
@@ -207,7 +208,7 @@ def _are_rows(halves: NDArray[Any]) -> bool:
 def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
     """Whether the samples of an uncompressed picture (H, W, 3) lie in planes.
 
-    `planar` is what its header says, and counts where nothing else tells, as in a tiny picture. `luminance` says that
+    `planar` is what its header says, and counts where nothing else decides, as in a tiny picture. `luminance` says that
     the first sample of a pixel is unlike the others, so that neighbours are alike in planes alone. Otherwise, in
     planes, a sample is more like the one that comes a row of pixels later than the one after three rows. That is also
     so where a picture changes from row to row alone, so most samples must be more like those a plane later than their
@@ -229,16 +230,16 @@ def read_in_planes(stored: NDArray[Any], planar: bool, luminance: bool) -> bool:
 
 def _grey(stored: NDArray[Any]) -> bool:
     """Whether the samples (H, W, 3) of almost all pixels are equal, whatever colour space the header says."""
-    some = _some_rows(stored)
-    return bool((channel_range(some) == 0).mean() > _GREY)
+    sample = _some_rows(stored)
+    return bool((channel_range(sample) == 0).mean() > _GREY)
 
 
 def _more_alike(flat: NDArray[Any], distance: int) -> int:
     """How many samples more are nearer to the sample at a distance than to the next one, than the other way round."""
     left = flat.size - distance
     step = -(-left // _PIXELS_COMPARED)
-    some = flat[:left:step].astype(np.int32)
-    far, near = (np.abs(some - flat[at : at + left : step]) for at in (distance, 1))
+    sample = flat[:left:step].astype(np.int32)
+    far, near = (np.abs(sample - flat[at : at + left : step]) for at in (distance, 1))
     return int((far < near).sum()) - int((near < far).sum())
 
 
@@ -252,7 +253,7 @@ def _difference(flat: NDArray[Any], distance: int) -> float:
 
 
 def padded_beyond(stored: NDArray[Any], ds: Any, layout: DicomLayout) -> NDArray[np.bool_] | None:
-    """Which pixels are padding, if its value needs more bits than are stored; None if not, or if there are none."""
+    """Which pixels (H, W) are padding, if its value needs more bits than are stored; None if there are none."""
     order = "<" if ds.original_encoding[1] else ">"
     ends = [sample(ds, keyword, order, layout.signed) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     values = np.array([end for end in ends if end is not None])

@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-__all__ = ["Directory", "paired_samples", "read_directory", "single_plane"]
+__all__ = ["Directory", "first_offset", "paired_samples", "read_directory", "single_plane"]
 
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -53,11 +53,17 @@ class _Form:
         return 8 if self.offset == "Q" else 4
 
 
+def first_offset(data: bytes) -> int:
+    """Where the first directory is; 0 for a file without one. Raises struct.error where the data end before it."""
+    form = _Form.of(data)
+    return int(struct.unpack_from(form.order + form.offset, data, form.first)[0])
+
+
 def read_directory(data: bytes, start: int | None = None) -> Directory:
     """The directory at an offset, by default the first. Raises struct.error where the data end before it."""
     form = _Form.of(data)
     if start is None:
-        (start,) = struct.unpack_from(form.order + form.offset, data, form.first)
+        start = first_offset(data)
     (count,) = struct.unpack_from(form.order + form.counted, data, start)
     first, entry_size = start + struct.calcsize(form.counted), 4 + 2 * form.size
     end = first + entry_size * min(count, _MOST_ENTRIES)

@@ -3,7 +3,7 @@
 import struct
 
 from retrieval.images.image_header import Header, HeaderError
-from retrieval.images.tiff_directory import Directory, read_directory
+from retrieval.images.tiff_directory import Directory, first_offset, read_directory
 
 __all__ = ["read_tiff"]
 
@@ -11,7 +11,10 @@ _MOST_PAGES = 100
 
 
 def read_tiff(kind: str, data: bytes) -> Header:
-    """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330."""
+    """Reads the first page that is not a reduced image; a reduced page may hold the whole one in tag 330.
+
+    Raises HeaderError for a file without pages, and for samples that are not supported.
+    """
     pages = _pages(data)
     whole = [start for start, page in pages if not _reduced(page, pages)]
     start, page = next((page for page in pages if page[0] in whole[:1]), pages[0])
@@ -51,7 +54,11 @@ def _reduced(page: Directory, pages: list[tuple[int, Directory]]) -> bool:
     if page.tags.get(254, 0) & 5 or page.tags.get(255) == 2:
         return True
     width, height = (page.tags.get(tag, 0) for tag in (256, 257))
-    sizes = [(other.tags.get(256, 0), other.tags.get(257, 0)) for _, other in pages if other.tags.get(254, 0) & 4 == 0]
+    sizes = [
+        (directory.tags.get(256, 0), directory.tags.get(257, 0))
+        for _, directory in pages
+        if directory.tags.get(254, 0) & 4 == 0
+    ]
     return any(wide > 2 * width and abs(wide * height - width * high) < 0.03 * width * high for wide, high in sizes)
 
 
@@ -65,16 +72,17 @@ def _samples_apart(page: Directory) -> tuple[int, bool]:
     if grey_with_alpha and not apart and bits in (8, 16) and tags.get(317, 1) == 1 and tags.get(259, 1) != 7:
         return 0, True
     if samples == 2:
-        raise HeaderError("it has two samples a pixel, stored in a way that is not read")
+        raise HeaderError("it has two samples per pixel, stored in a way that is not supported")
     if apart and samples > 2 and bits > 8:
-        raise HeaderError(f"it has {samples} samples of {bits} bits in separate planes, which are read for RGB alone")
+        raise HeaderError(
+            f"it has {samples} samples of {bits} bits in separate planes, which are supported only for RGB"
+        )
     return 0, False
 
 
 def _pages(data: bytes) -> list[tuple[int, Directory]]:
     """The offsets and directories of a TIFF's pages, and of the pages within its reduced pages."""
-    big, order = data[2:4] in (b"+\0", b"\0+"), "<" if data[:2] == b"II" else ">"
-    (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    following = first_offset(data)
     pages: dict[int, Directory] = {}
     while following and following not in pages and len(pages) < _MOST_PAGES:
         start, page = following, read_directory(data, following)

@@ -71,10 +71,10 @@ def with_borderline(
     shifts = _shifts(predictions, trials, files, encoder, workers)
     widths: list[float] = []
     for reader in (0, 1):
-        own = np.array([shift[reader] for trial, shift in shifts if trial.reader == reader])
-        if len(own) < _FEWEST:
+        reader_shifts = np.array([shift[reader] for trial, shift in shifts if trial.reader == reader])
+        if len(reader_shifts) < _FEWEST:
             return rules
-        widths.append(width(own))
+        widths.append(width(reader_shifts))
     classifier, knn = widths
     similarity = width(np.array([shift[2] for _, shift in shifts]))
     return replace(rules, borderline=Borderline(classifier, knn, similarity))
@@ -94,8 +94,8 @@ class _Predictions:
 
         rows (R,): of the cases whose radiographs, changed or not, are encoded.
         """
-        own = self._owner_of[rows][:, None] == self._owner_of
-        by_study = self._matrix.similarities(encoded.embeddings, own)
+        same_owner = self._owner_of[rows][:, None] == self._owner_of
+        by_study = self._matrix.similarities(encoded.embeddings, same_owner)
         k = min(self.rules.k, by_study.shape[1])
         nearest = np.argpartition(-by_study, k - 1, axis=1)[:, :k]
         similarities = np.take_along_axis(by_study, nearest, axis=1)
@@ -115,10 +115,10 @@ def _trials(predictions: _Predictions, teachers: Teachers, budget: int) -> list[
     rows, study_of = teachers.rows, teachers.study_of
     studies = np.unique(np.linspace(0, study_of.max(), _CANDIDATES).astype(int))
     views = {int(study): tuple(rows[study_of == study][:_VIEWS].tolist()) for study in studies}
-    flat = np.array([row for own in views.values() for row in own])
+    flat = np.array([row for view_rows in views.values() for row in view_rows])
     starts = np.cumsum([0, *map(len, views.values())])[:-1]
     sums = np.add.reduceat(predictions.plain(flat)[:, :2], starts)
-    means = sums / np.array([len(own) for own in views.values()])[:, None]
+    means = sums / np.array([len(view_rows) for view_rows in views.values()])[:, None]
     thresholds = predictions.rules.classifier_threshold, predictions.rules.vote_threshold
     names = tuple(CORRUPTIONS)
     trials = []
@@ -127,9 +127,9 @@ def _trials(predictions: _Predictions, teachers: Teachers, budget: int) -> list[
         for number, position in enumerate(np.abs(means[:, reader] - threshold).argsort(kind="stable")):
             if left <= 0:
                 break
-            own = views[int(studies[position])]
-            trials.append(_Trial(own, names[number % len(names)], reader))
-            left -= len(own)
+            view_rows = views[int(studies[position])]
+            trials.append(_Trial(view_rows, names[number % len(names)], reader))
+            left -= len(view_rows)
     return trials
 
 
@@ -150,19 +150,19 @@ def _shifts(
             ]
         except RadiographError:
             return None
-        return [(encoder.prepare(own), encoder.measure(own)) for own in pixels]
+        return [(encoder.prepare(picture), encoder.measure(picture)) for picture in pixels]
 
     with ThreadPoolExecutor(workers) as pool:
         read = list(zip(trials, pool.map(changed_radiographs, trials), strict=True))
-    done = [(trial, own) for trial, own in read if own is not None]
+    done = [(trial, radiographs) for trial, radiographs in read if radiographs is not None]
     if not done:
         return []
     rows = np.array([row for trial, _ in done for row in trial.rows])
-    pictures = [picture for _, own in done for picture, _ in own]
+    pictures = [picture for _, radiographs in done for picture, _ in radiographs]
     parts = [encoder.encode_prepared(pictures[at : at + _AT_ONCE]) for at in range(0, len(pictures), _AT_ONCE)]
     changed = encoder.harmonised(
         Encoded(np.concatenate([part.embeddings for part in parts]), np.concatenate([part.logits for part in parts])),
-        [measures for _, own in done for _, measures in own],
+        [measures for _, radiographs in done for _, measures in radiographs],
     )
     moved = predictions.of(rows, changed) - predictions.plain(rows)
     starts = np.cumsum([0, *(len(trial.rows) for trial, _ in done)])[:-1]

@@ -15,7 +15,6 @@ import numpy as np
 
 from index.builder import IndexBuilder
 from index.case import Case
-from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.decision.fit_rules import learn_rules
 from retrieval.decision.local_classifier import ClassifierTrial, try_local_classifier
@@ -27,6 +26,7 @@ from retrieval.encoding.batches import ENCODING, PREVIEW_SIDE, Batch, EncodingOp
 from retrieval.encoding.bundle import BUNDLED, Bundle
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import BundleError, CollectionError
+from retrieval.formats.json_format import plain
 from retrieval.images.radiograph import file_digest
 from retrieval.indexing.borderline import with_borderline
 from retrieval.notices import Code, Notice

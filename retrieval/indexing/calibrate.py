@@ -22,12 +22,12 @@ from index.case import LABEL_NAMES, Case
 from index.errors import IndexFailure
 from index.reader import IndexReader
 from index.writer import IndexWriter
-from retrieval.answer import plain
 from retrieval.datasets.cache_folder import cache_folder
 from retrieval.datasets.collection import Collection
 from retrieval.decision.calibration import fit_platt, sigmoid
 from retrieval.decision.familiarity import familiarity
 from retrieval.decision.fit_rules import NEIGHBOURS, TEMPERATURES, Lesson, fit_rules, study_votes
+from retrieval.decision.index_rules import RULES_SINCE, stored_rules
 from retrieval.decision.leave_patient_out import Ranked, ranked_queries
 from retrieval.decision.local_classifier import (
     ClassifierTrial,
@@ -44,11 +44,11 @@ from retrieval.encoding.bundle import Bundle, digest_number
 from retrieval.encoding.encoder import Encoder
 from retrieval.encoding.probes import Appearance
 from retrieval.errors import CollectionError
-from retrieval.index_rules import RULES_SINCE, stored_rules
+from retrieval.formats.json_format import plain
 from retrieval.indexing.build import encode_remaining, fingerprint, resumed_cases, with_classifier
 from retrieval.indexing.update import require_same_site
 from retrieval.notices import Notice
-from retrieval.own_patients import stored_prefixes
+from retrieval.query_checks.own_patients import stored_prefixes
 from retrieval.wording import listed
 
 __all__ = ["CalibrationReport", "calibrate_index", "calibrated", "undo_calibration"]
@@ -212,9 +212,9 @@ def _vote(
         return log_losses(labels, sigmoid(slope * votes + intercept))
 
     before = losses(former.k, former.temperature)
-    every = {(k, temperature): losses(k, temperature) for k in NEIGHBOURS for temperature in TEMPERATURES}
-    best = min(every, key=lambda choice: float(every[choice].mean()))
-    k, temperature = best if paired_gain(before - every[best], patients)[1] > 0 else (former.k, former.temperature)
+    tried = {(k, temperature): losses(k, temperature) for k in NEIGHBOURS for temperature in TEMPERATURES}
+    best = min(tried, key=lambda choice: float(tried[choice].mean()))
+    k, temperature = best if paired_gain(before - tried[best], patients)[1] > 0 else (former.k, former.temperature)
     return k, temperature, study_votes(ranked, study_of, k, temperature)
 
 
@@ -255,8 +255,8 @@ def _unfamiliar(
     """How many of the local studies are unlike the index by the rules."""
     nearest = ranked.similarities[:, 0].astype(np.float64)
     views = [np.flatnonzero(study_of == study) for study in range(int(study_of.max()) + 1)]
-    found = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
-    return sum(own.familiar is False for own in found)
+    ratings = (familiarity(local.embeddings[rows], nearest[rows].tolist(), rules, appearance) for rows in views)
+    return sum(rated.familiar is False for rated in ratings)
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from index.builder import IndexBuilder
 from index.case import FIELDS
 from index.errors import IndexFailure
 from index.reader import IndexReader
-from retrieval.csv_format import safe_text
 from retrieval.decision.rules import Rules
 from retrieval.encoding.batches import Progress
 from retrieval.encoding.bundle import BUNDLED, Bundle
+from retrieval.formats.csv_format import safe_text
 from retrieval.indexing.build import BuildReport
 
 __all__ = ["import_index", "write_csv"]

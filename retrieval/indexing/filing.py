@@ -12,9 +12,9 @@ from index.filed import Filed
 from index.filing import FilingWriter
 from index.reader import IndexReader
 from index.writer import IndexWriter
+from retrieval.datasets.pseudonyms import KEY_VARIABLE, SiteKey, is_placeholder, is_pseudonym
 from retrieval.encoding.batches import small_jpeg, thumbnail
 from retrieval.encoding.encoder import Encoded
-from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, is_placeholder, is_pseudonym
 from retrieval.query import View
 
 __all__ = ["StudyRecord", "file_study", "preview_side"]

@@ -97,17 +97,17 @@ def project_index(
         rows = _rows_by_study(cases)
         if not rows:
             raise IndexFailure(f"{path} holds no study to place on a map")
-        means = np.stack([embeddings[own].mean(0) for own in rows.values()])
+        means = np.stack([embeddings[study_rows].mean(0) for study_rows in rows.values()])
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         places = project_rows(means, chosen, seed, partial(progress, "placing") if progress else None)
         probabilities = searcher.rules.probabilities(searcher.index.logits(), embeddings)
-        classifier = [float(probabilities[own].mean()) for own in rows.values()]
+        classifier = [float(probabilities[study_rows].mean()) for study_rows in rows.values()]
         votes = _votes(searcher, cases, embeddings, rows, partial(progress, "comparing") if progress else None)
     data: dict[str, bytes] = {}
-    for (study, own), place, probability in zip(rows.items(), places, classifier, strict=True):
+    for (study, study_rows), place, probability in zip(rows.items(), places, classifier, strict=True):
         vote = votes[study]
         packed = _FORMAT.pack(*map(float, place), probability, float("nan") if vote is None else vote)
-        data |= {cases[row].case: packed for row in own}
+        data |= {cases[row].case: packed for row in study_rows}
     with IndexWriter.open(path) as writer:
         if writer.cases() != cases:
             raise IndexFailure(f"{path} was changed while its map was made; make the map again")
@@ -144,17 +144,17 @@ def _votes(
     votes: dict[str, float | None] = {}
     studies = list(rows)
     for start in range(0, len(studies), _AT_ONCE):
-        some = studies[start : start + _AT_ONCE]
-        asked = [row for study in some for row in rows[study]]
-        found = iter(
+        batch = studies[start : start + _AT_ONCE]
+        asked = [row for study in batch for row in rows[study]]
+        hits = iter(
             searcher.index.search(
                 embeddings[asked], searcher.rules.k, exclude_patients=[[cases[row].patient] for row in asked]
             )
         )
-        for study in some:
-            votes[study] = study_vote([next(found) for _ in rows[study]], searcher.rules.temperature).probability
+        for study in batch:
+            votes[study] = study_vote([next(hits) for _ in rows[study]], searcher.rules.temperature).probability
         if progress:
-            progress(start + len(some), len(studies))
+            progress(start + len(batch), len(studies))
     return votes
 
 
@@ -185,8 +185,8 @@ def _tsne(components: NDArray[np.float64], seed: int, progress: Progress | None)
     affinities = PerplexityBasedNN(components, perplexity, n_jobs=jobs, random_state=seed)
     start = components[:, :2] / max(float(components[:, 0].std()), 1e-12) * 1e-4
     made = TSNEEmbedding(start, affinities, n_jobs=jobs, random_state=seed)
-    told = {"callbacks": tell, "callbacks_every_iters": _EVERY}
-    made.optimize(EXAGGERATED, inplace=True, exaggeration=12, momentum=0.5, **told)
-    told["callbacks"] = partial(tell, before=EXAGGERATED)
-    made.optimize(ITERATIONS, inplace=True, momentum=0.8, **told)
+    reporting = {"callbacks": tell, "callbacks_every_iters": _EVERY}
+    made.optimize(EXAGGERATED, inplace=True, exaggeration=12, momentum=0.5, **reporting)
+    reporting["callbacks"] = partial(tell, before=EXAGGERATED)
+    made.optimize(ITERATIONS, inplace=True, momentum=0.8, **reporting)
     return np.array(made, np.float64)

@@ -24,7 +24,7 @@ from retrieval.images.radiograph import file_digest
 from retrieval.indexing.build import Report
 from retrieval.indexing.filing import preview_side
 from retrieval.notices import Notice
-from retrieval.own_patients import stored_prefixes
+from retrieval.query_checks.own_patients import stored_prefixes
 
 __all__ = [
     "AddReport",
@@ -158,7 +158,7 @@ def update_index(collection: Collection, path: Path) -> UpdateReport:
             if len(indexed) > 1 and target.case != case.case:
                 refused.append((case.case, f"the index holds it {len(indexed)} times, under other names"))
             elif changed.setdefault(target.case, record) != record:
-                refused.append((case.case, f"an earlier row has another record of {target.case}"))
+                refused.append((case.case, f"an earlier row has a different record of {target.case}"))
             else:
                 same += record == target
         try:

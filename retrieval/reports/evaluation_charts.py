@@ -105,7 +105,7 @@ def forest_chart(evaluation: Evaluation) -> str:
     """Kappa by study of the three predictors, by part and overall, with intervals."""
     groups = [(f"all ({evaluation.studies:,})", evaluation.study)]
     if len(evaluation.parts) > 1:
-        parts = [(f"{part or 'unnamed'} ({own.studies:,})", own.study) for part, own in evaluation.parts.items()]
+        parts = [(f"{name or 'unnamed'} ({part.studies:,})", part.study) for name, part in evaluation.parts.items()]
         groups = [*parts, *groups]
     low = _lowest(0.0, [figures[name]["kappa"] for _, figures in groups for name in PREDICTORS])
     values = "; ".join(
@@ -236,7 +236,7 @@ def _key(chart: Chart, evaluation: Evaluation, metric: str, guide: str) -> None:
 
 
 def _all_values(evaluation: Evaluation, metric: str) -> str:
-    return ", ".join(f"{PREDICTORS[name]} {_value(own[metric])}" for name, own in evaluation.study.items())
+    return ", ".join(f"{PREDICTORS[name]} {_value(estimates[metric])}" for name, estimates in evaluation.study.items())
 
 
 def _value(estimate: Estimate) -> str:

@@ -16,11 +16,11 @@ def worklist_report(result: Worklist, searcher: Searcher) -> str:
     """The report. It holds pictures of each study's first radiograph and of its nearest case in the index."""
     rows = []
     for rank, entry in enumerate(result.entries, 1):
-        own = nearest = None
+        thumbnail = nearest = None
         if rank <= MOST:
-            own = file_thumbnail(entry.answer.query.files[0])
+            thumbnail = file_thumbnail(entry.answer.query.files[0])
             nearest = searcher.index.thumbnail(entry.answer.cases[0].case) if entry.answer.cases else None
-        rows.append((entry, own, nearest))
+        rows.append((entry, thumbnail, nearest))
     sections = [("studies", f"{len(rows):,} studies"), ("sources", "Sources")]
     if result.skipped:
         sections.insert(1, ("skipped", f"{len(result.skipped):,} not read"))

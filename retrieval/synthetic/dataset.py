@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.atomic import sync
-from retrieval.csv_format import table
 from retrieval.errors import CollectionError
+from retrieval.formats.csv_format import table
 from retrieval.synthetic.acquisition import Acquisition, aim_camera, expose, random_acquisition
 from retrieval.synthetic.finger import VIEWS, Finger, Pose, project_bones, random_finger, random_pose
 from retrieval.synthetic.lesions import LESIONS, Lesion, draw_lesion, random_lesion
@@ -93,7 +93,7 @@ def _draw_view(
 def _draw_neighbours(tissue: Tissue, finger: Finger, pose: Pose, rng: RandomStream) -> None:
     """Draw the adjacent fingers: spread in the picture's plane, or flexed in a lateral view."""
     for sign in (1.0, -1.0):  # radial, ulnar
-        other = finger.scaled(rng.uniform(0.85, 1.02))
+        neighbour = finger.scaled(rng.uniform(0.85, 1.02))
         fist = (radians(rng.uniform(50, 85)), radians(rng.uniform(60, 95)), radians(rng.uniform(20, 50)))
         spread, back = radians(rng.uniform(3.0, 12.0)) * sign, rng.uniform(-10.0, 2.0)
         there, lateral = rng.chance(0.75), pose.shows(0.0) < 0.35
@@ -104,9 +104,9 @@ def _draw_neighbours(tissue: Tissue, finger: Finger, pose: Pose, rng: RandomStre
             yaw=(spread * 0.5, pose.yaw[1] + spread * 0.5, *pose.yaw[2:]),
             origin=(back, away),
         )
-        edge = finger.which == (0 if sign > 0 else 3)
+        edge = finger.digit == (0 if sign > 0 else 3)
         if there and not edge:
-            draw_finger(tissue, other, beside)
+            draw_finger(tissue, neighbour, beside)
 
 
 NOTICE = """These radiographs are synthetic.

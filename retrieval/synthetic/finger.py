@@ -122,7 +122,7 @@ class Bone:
 class Finger:
     """Metacarpal, proximal, middle and distal phalanx, the three joint spaces between them, and what surrounds them."""
 
-    which: int  # 0 index to 3 little
+    digit: int  # 0 index to 3 little
     bones: tuple[Bone, ...]  # four
     spaces: Sizes  # MCP, PIP, DIP
     girth: float  # scale of the soft tissue
@@ -202,9 +202,9 @@ def random_finger(patient: RandomStream, study_rng: RandomStream) -> Finger:
     What a healthy finger may show is there at random: an open or closed growth plate, nutrient canals, bone islands,
     a sesamoid, skin folds.
     """
-    which = study_rng.integer(0, 3)
+    digit = study_rng.integer(0, 3)
     size, stocky, cortex = patient.around(1.0, 0.07), patient.around(1.0, 0.06), patient.around(1.0, 0.14)
-    reach, thick = REACH[which] * size, THICK[which] * size * stocky
+    reach, thick = REACH[digit] * size, THICK[digit] * size * stocky
     young = patient.chance(0.12)
     physis = patient.uniform(0.7, 1.1) if young else 0.0
     scar = patient.uniform(0.3, 0.9) if not young and patient.chance(0.3) else 0.0
@@ -221,7 +221,7 @@ def random_finger(patient: RandomStream, study_rng: RandomStream) -> Finger:
         bones.append(replace(bone, lines=_marks(bone, study_rng)))
     spaces = tuple(space * patient.around(1.0, 0.12) for space in SPACES)
     return Finger(
-        which,
+        digit,
         tuple(bones),
         spaces,
         girth=thick * patient.around(1.0, 0.06),

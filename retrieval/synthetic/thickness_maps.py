@@ -298,8 +298,8 @@ def _draw_sesamoid(tissue: Tissue, finger: Finger, frame: Frame, pose: Pose) -> 
 def draw_palm(tissue: Tissue, finger: Finger, frame: Frame, pose: Pose) -> None:
     """Join the fingers by the palm, which begins at the web; index and little finger stand at its edge."""
     g = finger.girth
-    radial = 12.5 if finger.which == 0 else 75.0
-    ulnar = 12.5 if finger.which == 3 else 75.0
+    radial = 12.5 if finger.digit == 0 else 75.0
+    ulnar = 12.5 if finger.digit == 3 else 75.0
     w, d = (radial + ulnar) / 2 * g, 12.0 * g
     a = hypot(w * cos(pose.theta), d * sin(pose.theta))
     b = min(w * d / a, 17.0)

@@ -59,8 +59,8 @@ def evaluation_text(answer: "Answer") -> str:
         return ""
     words = []
     for predictor in dict.fromkeys(figure.predictor for figure in kept.figures):
-        own = [figure for figure in kept.figures if figure.predictor == predictor and figure.value is not None]
-        figures = [f"{metric_title(each.metric)} {_interval(each.value, each.low, each.high)}" for each in own]
+        measured = [figure for figure in kept.figures if figure.predictor == predictor and figure.value is not None]
+        figures = [f"{metric_title(each.metric)} {_interval(each.value, each.low, each.high)}" for each in measured]
         words.append(f"{PREDICTORS.get(predictor, predictor)} {', '.join(figures)}")
     changed = "" if kept.generation == answer.index.generation else "; the index has changed since"
     return (

@@ -75,11 +75,11 @@ def score_title(score: str) -> str:
     return _SCORES.get(score, score.replace("_", " "))
 
 
-DRIFT_SHORT = "What is asked here has parted from what is indexed, so the thresholds may not hold."
+DRIFT_SHORT = "The scores of the studies asked about differ from those of the index, so the thresholds may not hold."
 
 
 def drift_sentence(drift: "Drift") -> str:
-    """Which scores have parted from those of the index, and what that may mean; "" for none."""
+    """Which scores differ from those of the index, and what that may mean; "" for none."""
     if not drift.parted:
         return ""
     called = " and ".join(
@@ -89,11 +89,12 @@ def drift_sentence(drift: "Drift") -> str:
         if name in drift.abnormal and name in drift.indexed_abnormal
     ).replace("%", " %")
     parted = ", ".join(
-        f"{score_title(own.score)} (PSI {own.psi:.2f}, KS {own.ks:.2f})" for own in drift.comparisons if own.parted
+        f"{score_title(comparison.score)} (PSI {comparison.psi:.2f}, KS {comparison.ks:.2f})"
+        for comparison in drift.comparisons
+        if comparison.parted
     )
     of_studies = f": of {drift.studies:,} studies {called}" if called else f", of {drift.studies:,} studies"
     return (
-        f"What is asked has parted from what is indexed{of_studies}. It shows in: {parted}. "
-        f"Either other patients come, or radiographs that were processed otherwise; then the thresholds do "
-        "not hold"
+        f"The scores of these studies differ from those of the index{of_studies}. They differ in: {parted}. "
+        "Either the patients differ, or the radiographs are processed differently; then the thresholds do not hold"
     )

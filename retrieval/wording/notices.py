@@ -39,13 +39,13 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
     Code.LEFT_OUT: ("left out: {reason}", "a file could not be read and is left out"),
     Code.REPEATED_VIEW: ("{view} is given twice: it counts once", "{view} was given twice: it counts once"),
     Code.SYNTHETIC: (
-        "the index holds synthetic radiographs: the answer shows how the tool works, no more",
-        "model or index rest on synthetic radiographs: this shows how the tool works, no more",
+        "the index holds synthetic radiographs: the answer only shows how the tool works",
+        "the model or the index was made from synthetic radiographs: this only shows how the tool works",
     ),
     Code.TRAINED_ON: ("the model was trained on {view}: its probability says nothing about new radiographs",) * 2,
     Code.INDEXED_ITSELF: (
-        "{view} is indexed itself, as {case}; patient {patient} is left out",
-        "{view} is indexed itself; its patient is left out",
+        "{view} is itself in the index, as {case}; patient {patient} is left out",
+        "{view} is itself in the index; its patient is left out",
     ),
     Code.INDEXED_STUDY: (
         "the query is the indexed study {study}, labelled {label}; patient {patient} is left out",
@@ -57,9 +57,9 @@ _OF_STUDY: dict[str, tuple[str, str]] = {
     ),
     Code.UNKNOWN_PATIENT: ("the index holds no patient {patient}", "the index does not hold the patient named"),
     Code.UNKNOWN_SITE_KEY: (
-        "the index was built with a site key that is not here, so a patient's own studies cannot be told: "
+        "the index was built with a site key that is not here, so a patient's own studies cannot be recognised: "
         "give --patient, or name the key with {variable}",
-        "the patient's own studies could not be told from others, and may be among the similar ones",
+        "the patient's own studies could not be distinguished from others, and may be among the similar ones",
     ),
     Code.SEVERAL_PATIENTS: ("the radiographs are of several patients; check that these views are of one study",) * 2,
     Code.MANY_VIEWS: ("{views} radiographs were taken as views of one study; check that it is one",) * 2,
@@ -99,7 +99,7 @@ _OF_COLLECTION: dict[str, str] = {
     Code.ALIKE_IDENTIFIERS: (
         "identifiers that differ only in zeros, case, punctuation or white space: {count}; one patient may count as two"
     ),
-    Code.ONE_LABEL: "all studies of the index are {label}, so they do not vote",
+    Code.ONE_LABEL: "all studies of the index are {label}, so there is no vote",
     Code.OTHER_SPLITS: "splits other than train, valid and test: {count}",
     Code.WITHOUT_SPLIT: "radiographs that name no split, though others do: {count} of {total}",
     Code.DRAWN_SPLITS: (
@@ -111,33 +111,33 @@ _OF_COLLECTION: dict[str, str] = {
     Code.GUESSED_ENCODING: (
         "the table is not in UTF-8 and is read as Windows-1252: check names with accents, or save it as CSV UTF-8"
     ),
-    Code.PASSED_OVER: "passed over, images in folders that are not those of a study: {count} in {folders} folders",
+    Code.PASSED_OVER: "skipped, images in folders that are not those of a study: {count} in {folders} folders",
     Code.READ_ONCE: (
         "folders that are read under another path already, since links lead to them: {count}; each is read once"
     ),
     Code.LISTED_MISSING: "images that image_paths.csv lists and that are missing: {count}",
     Code.UNLISTED_READ: "images that are read and that image_paths.csv does not list: {count}",
     Code.UNLISTED_LEFT_OUT: "left out, images that dataset.csv does not list: {count}",
-    Code.NOT_DICOM: "passed over, not DICOM: {count}",
-    Code.DICOM_LEFT_OUT: "passed over, DICOM among other image files: {count}; put each kind into a folder of its own",
-    Code.NOT_RADIOGRAPHS: "passed over, DICOM but not radiographs: {count} ({kinds})",
-    Code.UNREADABLE_DICOM: "passed over, DICOM that cannot be read: {count}",
-    Code.COPIES: "passed over, copies of a radiograph that is read: {count}",
-    Code.UNLABELLED: "passed over, radiographs without a label: {count} (studies: {studies})",
-    Code.STUDIES_OF_TWO_PATIENTS: "passed over, studies that name two patients: {count}",
+    Code.NOT_DICOM: "skipped, not DICOM: {count}",
+    Code.DICOM_LEFT_OUT: "skipped, DICOM among other image files: {count}; put each kind into a folder of its own",
+    Code.NOT_RADIOGRAPHS: "skipped, DICOM but not radiographs: {count} ({kinds})",
+    Code.UNREADABLE_DICOM: "skipped, DICOM that cannot be read: {count}",
+    Code.COPIES: "skipped, copies of a radiograph that is read: {count}",
+    Code.UNLABELLED: "skipped, radiographs without a label: {count} (studies: {studies})",
+    Code.STUDIES_OF_TWO_PATIENTS: "skipped, studies that name two patients: {count}",
     Code.BURNED_IN_TEXTS: (
         "radiographs that say that text is burnt into their pictures: {count}; it may name patients, also in thumbnails"
     ),
     Code.LABELS_WITHOUT_STUDY: "rows of the table of labels whose study is not here: {count} of {total}",
     Code.LABELS_ALIKE: (
-        "rows of the table of labels that match a study but for zeros, case, punctuation or white space: {count}; a "
+        "rows of the table of labels that match a study except for zeros, case, punctuation or white space: {count}; a "
         "spreadsheet may have removed zeros in front"
     ),
     Code.DICOMDIR_FILES_MISSING: "files that DICOMDIR lists and that are missing: {count}",
     Code.PSEUDONYMS: "hashes with this site's key replace the names of patients and studies, and no path is stored",
     Code.SYNTHETIC_FIGURES: "the radiographs are synthetic: the figures say nothing about patients",
     Code.MERGED_PATIENTS: (
-        "make sure that this evaluation has no patient of indexes that were merged with a prefix, which changes names"
+        "check that no patient of this evaluation is in an index that was merged with a prefix: a prefix changes names"
     ),
 }
 
@@ -153,7 +153,7 @@ _UNLIKE: dict[str, str] = {
     Unlike.NOISIER: "it is noisier than the indexed radiographs: their scores do not carry over ({measured})",
     Unlike.NARROWER: "it uses a narrower range of grey levels than the indexed radiographs ({measured})",
     Unlike.FAINTER: "it has less contrast than the indexed radiographs ({measured})",
-    Unlike.WHITER: "more of it is white without detail than of the indexed radiographs ({measured})",
+    Unlike.WHITER: "it has more white without detail than the indexed radiographs ({measured})",
     Unlike.SMALLER: "it is smaller than the indexed radiographs: fine detail is missing ({measured})",
     Unlike.COMPRESSED: "its JPEG compression is stronger than that of the indexed radiographs ({measured})",
 }

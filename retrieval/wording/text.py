@@ -1,8 +1,10 @@
 """Texts of others, made fit to be shown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 __all__ = ["listed", "printable", "reason_text"]
+
+_LISTED = 5
 
 
 def printable(text: str) -> str:
@@ -21,6 +23,7 @@ def reason_text(error: object) -> str:
     return printable(str(error).partition("\n")[0])[:200]
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first five names, and whether there are more."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+def listed(names: Iterable[str]) -> str:
+    """The first five names, and how many more there are."""
+    texts = list(names)
+    return ", ".join(texts[:_LISTED]) + (f" and {len(texts) - _LISTED:,} more" if len(texts) > _LISTED else "")

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from index.errors import IndexBusy
-from retrieval.answer import Answer, IndexSource, ModelSource, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import Answer, IndexSource, ModelSource
 from retrieval.datasets.folders import DERIVED
 from retrieval.errors import RadiographError
 from retrieval.evaluation.drift import Drift, drift_between, scored
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.notices import Code
 from retrieval.query import may_be_view
 from retrieval.searcher import Searcher
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 SCHEMA = "mura-search/worklist/1"
-SYNTHETIC_ORDER = "The index holds synthetic radiographs: the order shows how the tool works, no more."
+SYNTHETIC_ORDER = "The index holds synthetic radiographs: the order only shows how the tool works."
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +230,12 @@ def query_study(searcher: Searcher, study: StudyFiles) -> Entry | Skipped:
 
 def ranked(searcher: Searcher, folder: Path, read: Iterable[Entry | Skipped], seconds: float) -> Worklist:
     """The worklist of what was read."""
-    every = list(read)
-    entries = in_order(item for item in every if isinstance(item, Entry))
+    items = list(read)
+    entries = in_order(item for item in items if isinstance(item, Entry))
     return Worklist(
         folder=str(folder),
         entries=entries,
-        skipped=tuple(item for item in every if isinstance(item, Skipped)),
+        skipped=tuple(item for item in items if isinstance(item, Skipped)),
         model=searcher.model,
         index=searcher.source,
         seconds=seconds,

@@ -84,7 +84,7 @@ def test_regions_are_no_longer_made_when_the_server_ends(monkeypatch: pytest.Mon
             progress(len(calls), 2)
             calls.append(threading.current_thread())
 
-    monkeypatch.setattr("retrieval.regions.add_regions", endless)
+    monkeypatch.setattr("retrieval.search_by.region.add_regions", endless)
     with making_regions(tmp_path):
         while not calls:
             time.sleep(0.01)

@@ -188,7 +188,7 @@ def test_labels_in_the_folder_are_found(archive: Path, model: Path, tmp_path: Pa
     (tmp_path / "labels.csv").rename(archive / "labels.csv")
     built = run("index", "build", archive, "--index", tmp_path / "index", "--model", model)
     assert built.stdout.startswith("Indexed 10 radiographs of 8 studies")
-    assert "passed over, DICOM but not radiographs: 3 " in built.stderr
+    assert "skipped, DICOM but not radiographs: 3 " in built.stderr
     info = run("index", "info", "--index", tmp_path / "index")
     assert "(dicom)" in info.stdout
 

@@ -289,7 +289,7 @@ def test_results_that_are_not_taken(recorder: tuple[type[Recorder], str], dicom_
     handler.body = json.dumps(
         {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
     ).encode()
-    with pytest.raises(ArchiveError, match=r"did not take 1 of 1 results \(failure 0xA700\)"):
+    with pytest.raises(ArchiveError, match=r"did not accept 1 of 1 results \(failure 0xA700\)"):
         WebArchive(url).store([pydicom.dcmread(file)])
     handler.reply, handler.body = 409, b""
     with pytest.raises(ArchiveError, match="could not store the results: it answered 409"):

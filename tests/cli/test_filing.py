@@ -42,7 +42,7 @@ def test_changes_are_listed_and_undone(run: Run, place: Path) -> None:
     assert as_json(run, "index", "undo", "--index", place)["action"] == "set-aside"
     assert as_json(run, "index", "info", "--index", place)["labels"] == {"normal": 3, "abnormal": 2}
     nothing = run("index", "undo", "--index", place)
-    assert (nothing.exit_code, nothing.stderr.startswith("error: there is nothing that can be undone")) == (1, True)
+    assert (nothing.exit_code, nothing.stderr.startswith("error: there is nothing to undo")) == (1, True)
 
 
 def test_an_indexed_study_as_query(run: Run, place: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_regions(run: Run, place: Path, square: Callable[..., Path]) -> None:
     answer = as_json(run, query, "--region", "0,0,20,20", "--k", 2, "--index", place)
     assert [region["label"] for region in answer["regions"]] == ["abnormal"] * 2
     assert "Of these 5 studies" not in (shown := run(query, "--region", "0,0,20,20", "--index", place).stdout)
-    assert "Of these 4 studies, weighted, " in shown
+    assert " of these 4 studies are abnormal." in shown
     for region in ("0,0,20", "0,0,0,5", "a,b,c,d"):
         assert run(query, "--region", region, "--index", place).exit_code == 2
 

@@ -104,7 +104,7 @@ def test_add_then_remove_then_relabel(run: Run, place: Path, squares: Callable[.
     assert run("index", "relabel", "s6", "normal", "--index", place).stdout == (
         "Study s6 is normal. Changed: 1 radiograph.\n"
     )
-    assert run("index", "verify", "--index", place).stdout.startswith("Whole: 5 radiographs")
+    assert run("index", "verify", "--index", place).stdout.startswith("Intact: 5 radiographs")
     assert json.loads(run("index", "compact", "--index", place, "--json").stdout)["bytes"] >= 0
     content = json.loads(run("index", "info", "--index", place, "--json").stdout)
     assert content["labels"] == {"normal": 2, "abnormal": 3}
@@ -153,7 +153,7 @@ def test_merge(run: Run, place: Path, squares: Callable[..., Collection], model:
     assert merged.stdout == "Added 1 radiograph; already in the index, byte for byte: 0.\n"
     again = run("index", "merge", tmp_path / "other", "--index", place, "--prefix", "north/", "--json")
     assert json.loads(again.stdout)["known"] == [{"case": "s1-1.png", "indexed": "north/s1-1.png"}]
-    assert run("index", "verify", "--index", place).stdout.startswith("Whole: 7 radiographs")
+    assert run("index", "verify", "--index", place).stdout.startswith("Intact: 7 radiographs")
 
 
 def test_shards_and_export(run: Run, place: Path, squares: Callable[..., Collection], tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_corrections(run: Run, place: Path, table: Path, tmp_path: Path) -> None
     table.write_text(table.read_text().replace("s2-1.png,normal", "s2-1.png,abnormal"))
     added = run("index", "add", table, "--index", place)
     assert "differs: s2-1.png: label is normal in the index, abnormal here\n" in added.stderr
-    assert "With another record than the index: 1." in added.stdout
+    assert "Whose records differ from the index: 1." in added.stdout
     assert added.exit_code == 0
     updated = run("index", "update", table, "--index", place)
     assert updated.stdout == "Updated 1 radiograph; as in the index already: 5.\n"
@@ -267,7 +267,7 @@ def test_export_and_import(run: Run, place: Path, model: Path, tmp_path: Path) -
     assert run("index", "export", tmp_path / "all.parquet", "--index", place).exit_code == 0
     made = run("index", "import", tmp_path / "all.parquet", "--index", tmp_path / "copy", "--model", model)
     assert made.stdout.startswith("Indexed 6 radiographs of 4 studies")
-    assert run("index", "verify", "--index", tmp_path / "copy").stdout.startswith("Whole: 6 radiographs")
+    assert run("index", "verify", "--index", tmp_path / "copy").stdout.startswith("Intact: 6 radiographs")
 
 
 def test_identifiers_of_dicom_headers_are_known(

@@ -98,17 +98,19 @@ def test_drift_of_labelled_and_unlabelled_studies(run: Run, index: Path, local: 
 
 def test_a_worklist_says_that_scores_have_parted(run: Run, index: Path, local: Path) -> None:
     listed = run("worklist", local.parent, "--index", index)
-    assert "What is asked has parted from what is indexed: of 60 studies 100 %" in " ".join(listed.stdout.split())
+    assert "The scores of these studies differ from those of the index: of 60 studies 100 %" in " ".join(
+        listed.stdout.split()
+    )
     assert json.loads(run("worklist", local.parent, "--index", index, "--json").stdout)["drift"]["parted"]
 
 
 def test_after_calibration_nothing_has_parted(run: Run, index: Path, squares: Squares) -> None:
     """Calibrated on one half of a hospital's studies, the other half is as it should be; before, it was not."""
     halves = [table_of(squares(studies(60, 170, 200, name, spread=25), name)) for name in ("l", "m")]
-    assert "parted from what is indexed" in " ".join(run("drift", halves[1], "--index", index).stdout.split())
+    assert "differ from those of the index" in " ".join(run("drift", halves[1], "--index", index).stdout.split())
     assert run("index", "calibrate", halves[0], "--index", index).exit_code == 0
     shown = run("drift", halves[1], "--index", index)
-    assert "No score has parted from those of the index." in shown.stdout
+    assert "No score differs from those of the index." in shown.stdout
 
 
 def test_an_index_without_scores_of_its_own_says_so(run: Run, place: Path, local: Path) -> None:

@@ -83,7 +83,7 @@ def test_every_view_has_its_own_heatmap(run: Run, place: Path, square: Square, t
     assert sorted(file.name for file in tmp_path.glob("out*")) == ["out-1.png", "out-2.png"]
     lines = [line for line in result.stdout.splitlines() if line.startswith("heatmap  ")]
     assert [Path(line.removeprefix("heatmap  ")).name for line in lines] == ["out-1.png", "out-2.png"]
-    assert "it outlines no lesion" in " ".join(result.stdout.split())
+    assert "it does not outline a lesion" in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize("name", ["missing/out.png", "out.jpg", "query.png", "taken.png"])

@@ -74,7 +74,7 @@ def test_each_change_is_one_entry_and_undone_leaves_what_was(
         assert [(filed.generation, filed.action) for filed in reader.filed()] == [(generation, action)]
     with FilingWriter.open(place) as writer:
         assert writer.undo().generation == generation
-        with pytest.raises(IndexFailure, match="there is nothing that can be undone"):
+        with pytest.raises(IndexFailure, match="there is nothing to undo"):
             writer.undo()
     assert content(place) == before
     with IndexReader.open(place) as reader:
@@ -111,7 +111,7 @@ def test_what_is_refused_changes_nothing(place: Path, sample: Sample) -> None:
         with pytest.raises(IndexFailure, match="no study nowhere"):
             writer.set_aside("nowhere", "why")
         assert writer.correct("study3", 1) is None
-        with pytest.raises(IndexFailure, match="change 1 is none that can be undone"):
+        with pytest.raises(IndexFailure, match="change 1 cannot be undone"):
             writer.undo(1)
     assert content(place) == before
 

@@ -44,7 +44,7 @@ def connections() -> Iterator[list[socket.socket]]:
 
 
 def is_reset(raw: socket.socket, seconds: float) -> bool:
-    """Whether the server ends a connection within some seconds, without reading from it."""
+    """Whether the server stops a connection within some seconds, without reading from it."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):

@@ -18,8 +18,8 @@ import httpx  # noqa: E402  # only where all of these are installed
 
 from cli.serve import report_of  # noqa: E402
 from retrieval.datasets.collection import Collection  # noqa: E402
+from retrieval.datasets.pseudonyms import SiteKey  # noqa: E402
 from retrieval.indexing.build import build_index  # noqa: E402
-from retrieval.pseudonyms import SiteKey  # noqa: E402
 from retrieval.searcher import Searcher  # noqa: E402
 
 Bytes = Callable[..., bytes]

@@ -1,4 +1,4 @@
-"""That scores have parted from those of the index, where an answer is read."""
+"""That scores differ from those of the index, where an answer is read."""
 
 from collections.abc import Callable
 from pathlib import Path

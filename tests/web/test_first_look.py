@@ -13,7 +13,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Locator, Page, expect
 
 from retrieval.indexing.projection import project_index
-from retrieval.regions import add_regions
+from retrieval.search_by.region import add_regions
 from tests.web.browsing import CHROMIUM, Open, ask, corner, grey_at, inbox, ranked, read, until
 
 Serve = Callable[..., str]

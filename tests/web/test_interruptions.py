@@ -1,4 +1,4 @@
-"""Uploads that end before their answer: the client goes, the time is over, the machine is busy, or the server ends."""
+"""Uploads that end before their answer: the client goes, the time is over, the machine is busy, or the server stops."""
 
 import asyncio
 import contextlib

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from retrieval.notices import DOUBTS, Code, Notice
-from retrieval.trained_on import TrainingRadiographs
+from retrieval.query_checks.training_radiographs import TrainingRadiographs
 from retrieval.wording import sentence
 from tests.notice_details import DETAILS
 

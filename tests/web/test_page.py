@@ -107,7 +107,7 @@ def test_what_cannot_be_answered_is_said_beside_the_form(serve: Serve, open_page
     note = tmp_path / "note.txt"
     note.write_text("no image")
     page.set_input_files("#files", str(note))
-    expect(page.locator("#problem")).to_contain_text("note.txt is no image that can be read")
+    expect(page.locator("#problem")).to_contain_text("note.txt is not an image that can be read")
     page.set_input_files("#files", [str(note)] * 3)
     expect(page.locator("#problem")).to_contain_text("at most 2 radiographs of one study", ignore_case=True)
     note.write_bytes(bytes(2 << 20))
@@ -156,7 +156,7 @@ def test_the_worklist_opens_studies(serve: Serve, open_page: Open, square: Squar
     ranked(page)
     expect(page.locator(".list tbody tr")).to_have_count(2)
     expect(page.locator(".list tbody tr").first).to_contain_text("bright")
-    expect(page.get_by_text("bad.png is no image")).to_be_visible()
+    expect(page.get_by_text("bad.png is not an image")).to_be_visible()
     if scripts:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         until(lambda: page.evaluate("document.querySelector('.list img').naturalWidth") == 32)

@@ -47,10 +47,13 @@ class Prepared:
 class PictureCache:
     """The pictures of one preprocessing. Several processes may read and write at once."""
 
-    def __init__(self, folder: Path, how: Preprocessing) -> None:
-        made_of = {"version": _VERSION, **{k: v for k, v in how.to_dict().items() if k not in ("mean", "std")}}
+    def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
+        made_of = {
+            "version": _VERSION,
+            **{k: v for k, v in preprocessing.to_dict().items() if k not in ("mean", "std")},
+        }
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder, self.size = folder / key, how.size
+        self.folder, self.size = folder / key, preprocessing.size
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def holds(self, digest: str) -> bool:
@@ -73,7 +76,7 @@ class PictureCache:
         return Prepared(picture, height, width, np.frombuffer(hashed, np.uint8))
 
     def write(self, digest: str, prepared: Prepared) -> None:
-        """Keep a picture. Not synced: the checksum tells what a power failure has damaged. Raises OSError."""
+        """Keep a picture. Not synced: the checksum shows what a power failure has damaged. Raises OSError."""
         about = prepared.height, prepared.width, prepared.picture.shape[2], prepared.hash.tobytes()
         body = _HEADER.pack(*about) + prepared.picture.tobytes()
         file = self._file(digest)

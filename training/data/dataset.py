@@ -69,7 +69,7 @@ class TrainingSet:
         )
 
     def rows(self, taken: NDArray[np.int64]) -> "TrainingSet":
-        """Only these rows, in this order, without a copy of the pictures."""
+        """Only the rows `taken` (n,), in this order, without a copy of the pictures."""
         return TrainingSet(
             tuple(self.cases[i] for i in taken),
             self.known[taken],
@@ -125,7 +125,7 @@ class TrainingSet:
 
 def load_training_set(
     collections: Sequence[Collection],
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     progress: Progress | None = None,
     *,
     cache: Path | None = None,
@@ -140,9 +140,9 @@ def load_training_set(
     """
     cases = listed_cases(collections)
     boxes = [boxes for collection in collections for boxes in boxes_of(collection)]
-    store = PictureCache(default_cache() if cache is None else cache, how)
-    results = _prepare(cases, store, how, progress)
-    raw = replace(how, clahe=False)
+    store = PictureCache(default_cache() if cache is None else cache, preprocessing)
+    results = _prepare(cases, store, preprocessing, progress)
+    raw = replace(preprocessing, clahe=False)
     unenhanced = PictureCache(default_cache() if cache is None else cache, raw)
     if processing:
         _prepare(cases, unenhanced, raw, progress)
@@ -157,7 +157,7 @@ def load_training_set(
         tuple(partial(_picture, store, made.digest) for _, _, made in listed),
         tuple((lesions, made.height, made.width) for _, lesions, made in listed),
         tuple(
-            partial(_processed, store, unenhanced, made, how=how, strength=processing)
+            partial(_processed, store, unenhanced, made, preprocessing=preprocessing, strength=processing)
             for _, _, made in listed
             if processing
         ),
@@ -188,23 +188,23 @@ def _processed(
     made: _Made,
     generator: np.random.Generator,
     *,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     strength: float,
 ) -> NDArray[np.uint8]:
     """A picture changed at its size in the letterbox, before CLAHE; as it is kept where nothing is changed."""
     picture = _picture(unenhanced, made.digest)
-    box = Letterbox.fit(made.height, made.width, how.size)
+    box = Letterbox.fit(made.height, made.width, preprocessing.size)
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
     changed = processed(picture[rows, columns].mean(2).astype(np.uint8), generator, strength)
     if changed is None:
         return _picture(store, made.digest)
     result = np.zeros((*picture.shape[:2], 1), np.uint8)
-    result[rows, columns, 0] = enhance(changed, how) if how.clahe else changed
+    result[rows, columns, 0] = enhance(changed, preprocessing) if preprocessing.clahe else changed
     return result
 
 
 def _prepare(
-    cases: Sequence[Case], store: PictureCache, how: Preprocessing, progress: Progress | None
+    cases: Sequence[Case], store: PictureCache, preprocessing: Preprocessing, progress: Progress | None
 ) -> list[_Made | str]:
     """What each radiograph is in the store, into which it is brought if it is missing there; or why it cannot be read.
 
@@ -219,7 +219,7 @@ def _prepare(
         _require_room(store, sum(not store.holds(digest) for digest in digests))
         for start in range(0, len(order), _AT_ONCE):
             rows = order[start : start + _AT_ONCE]
-            made = pool.map(lambda row: _prepared(cases[row], digests[row], store, how), rows)
+            made = pool.map(lambda row: _prepared(cases[row], digests[row], store, preprocessing), rows)
             for row, result in zip(rows, made, strict=True):
                 results[row] = result
             if progress is not None:
@@ -227,14 +227,14 @@ def _prepare(
     return results
 
 
-def _prepared(case: Case, digest: str, store: PictureCache, how: Preprocessing) -> _Made | str:
+def _prepared(case: Case, digest: str, store: PictureCache, preprocessing: Preprocessing) -> _Made | str:
     kept = store.read(digest)
     if kept is None:
         try:
             radiograph = read_radiograph(Path(case.path), shown_name(case))
         except RadiographError as error:
             return str(error)
-        picture = preprocess(radiograph.pixels, how)
+        picture = preprocess(radiograph.pixels, preprocessing)
         grey = bool((picture == picture[:, :, :1]).all())
         hashed = picture_hash(thumbnail(radiograph.pixels))
         H, W = radiograph.pixels.shape[:2]

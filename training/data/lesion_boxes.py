@@ -60,8 +60,8 @@ def _coco_boxes(file: Path) -> dict[str, list[Box]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         images = {image["id"]: image for image in content["images"]}
-        for found in content["annotations"]:
-            image, (x, y, w, h) = images[found["image_id"]], map(float, found["bbox"])
+        for annotation in content["annotations"]:
+            image, (x, y, w, h) = images[annotation["image_id"]], map(float, annotation["bbox"])
             W, H = float(image["width"]), float(image["height"])
             boxes.setdefault(image["file_name"], []).append((x / W, y / H, w / W, h / H))
     except _UNREADABLE as error:

@@ -81,8 +81,10 @@ def _middle(images: Tensor, side: int) -> Tensor:
 
 def normalised(pictures: Tensor, recipe: Recipe) -> Tensor:
     """Pictures (B, 1 or 3, S, S) in [0, 1] as the network takes them, (B, 3, S, S), channels last."""
-    how = recipe.preprocessing
-    mean, std = (torch.tensor(v, device=pictures.device).view(1, 3, 1, 1) for v in (how.mean, how.std))
+    preprocessing = recipe.preprocessing
+    mean, std = (
+        torch.tensor(v, device=pictures.device).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.std)
+    )
     return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)  # one grey channel becomes three
 
 

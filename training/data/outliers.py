@@ -1,7 +1,7 @@
 """Pictures that are no radiographs, made of radiographs, to learn from what is none (outlier exposure, Hendrycks et al.
 2019, arXiv 1812.04606).
 
-Made of radiographs, they have their greys and their borders: only what they show tells them apart.
+Made of radiographs, they have their greys and their borders: they differ only in what they show.
 """
 
 import cv2

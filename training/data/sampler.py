@@ -61,6 +61,6 @@ class _Pool:
                 self.queue = self.rng.permutation(self.rows).tolist()
             patients = {self.cases[row].patient for row in taken}
             fresh = (i for i, row in enumerate(self.queue) if self.cases[row].patient not in patients)
-            other = (i for i, row in enumerate(self.queue) if row not in taken)
-            taken.append(self.queue.pop(next(chain(fresh, other, [0]))))
+            untaken = (i for i, row in enumerate(self.queue) if row not in taken)
+            taken.append(self.queue.pop(next(chain(fresh, untaken, [0]))))
         return taken

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from index.atomic import write_whole
 from index.case import Case
 from index.errors import MuraSearchError
-from retrieval.answer import plain
 from retrieval.datasets.collection import Collection
 from retrieval.datasets.splits import patient_folds
 from retrieval.decision.rules import Rules
@@ -33,6 +32,7 @@ from retrieval.evaluation.metrics import Predictor, measure
 from retrieval.evaluation.paired_comparison import predictions_of, write_predictions
 from retrieval.evaluation.predictions import StudyPrediction, predict_studies
 from retrieval.evaluation.summary import summarise
+from retrieval.formats.json_format import plain
 from retrieval.indexing.build import build_index
 from retrieval.searcher import Searcher
 from training.data.dataset import listed_cases, load_training_set
@@ -116,7 +116,7 @@ def divided(collection: Collection, folds: int) -> list[tuple[Collection, Collec
     fold_of = patient_folds(collection.cases, folds, SEED)
 
     if len({case.patient for case in collection.cases}) < folds:
-        raise TrainingError(f"{collection.root} has too few patients for {folds} folds; give fewer")
+        raise TrainingError(f"{collection.root} has too few patients for {folds} folds; choose fewer")
 
     def side(number: int, split: str) -> Collection:
         rows = zip(collection.cases, fold_of, strict=True)

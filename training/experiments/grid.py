@@ -180,15 +180,17 @@ def _grid(content: dict[str, Any]) -> Grid:
 
 def _runs(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Iterator[Run]:
     """The runs that an entry stands for: one of each combination of the values in its lists."""
-    own = {field: value if isinstance(value, list) else [value] for field, value in entry.items() if field != "name"}
+    options = {
+        field: value if isinstance(value, list) else [value] for field, value in entry.items() if field != "name"
+    }
     pattern = str(entry.get("name", ""))
     named = re.findall(r"\{(.*?)\}", pattern)
     if unknown := [field for field in named if field not in _RECIPE_FIELDS]:
         raise TrainingError(f"run {pattern}: a recipe has no field {unknown[0]}; it has {', '.join(_RECIPE_FIELDS)}")
-    if [] in own.values():
+    if [] in options.values():
         raise TrainingError(f"run {pattern}: an empty list stands for no run; give a value")
-    for values in product(*own.values()):
-        recipe = Recipe.from_dict({**shared, **dict(zip(own, values, strict=True))}, f"run {pattern}")
+    for values in product(*options.values()):
+        recipe = Recipe.from_dict({**shared, **dict(zip(options, values, strict=True))}, f"run {pattern}")
         name = pattern
         for field in named:
             value = getattr(recipe, field)

@@ -75,11 +75,11 @@ def _head(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
         first = done[0]
         studies, abnormal_studies, images, abnormal_images, patients = (first[name] for name in _COUNTS)
         part = f" of {grid.part}" if grid.part else ""
-        how = f"{grid.folds}-fold cross-validation by patient" if grid.folds else "the collection's own split"
+        protocol = f"{grid.folds}-fold cross-validation by patient" if grid.folds else "the collection's own split"
         versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())
         yield Text(
             f"Evaluated{part}: {studies} studies ({abnormal_studies} abnormal) with {images} radiographs "
-            f"({abnormal_images} abnormal) of {patients} patients, none of whom the model was trained on: {how}. "
+            f"({abnormal_images} abnormal) of {patients} patients, none of whom the model was trained on: {protocol}. "
             f"Fingerprint of the data: {first['data_sha256']}. Made with {versions}."
         )
     for name in failed:
@@ -95,8 +95,8 @@ def _initial_weights(grid: Grid) -> str:
     }
     groups = [(text, list(names)) for text, names in groupby(sorted(began, key=lambda n: began[n]), lambda n: began[n])]
     if len(groups) == 1:
-        return f"All networks began {groups[0][0]}."
-    return " ".join(f"Began {text}: {', '.join(names)}." for text, names in groups)
+        return f"All networks started {groups[0][0]}."
+    return " ".join(f"Started {text}: {', '.join(names)}." for text, names in groups)
 
 
 def _overview(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
@@ -169,7 +169,7 @@ def _tables(grid: Grid, results: Mapping[str, Result]) -> Iterator[Block]:
     if any(column.published for table in grid.tables for column in table.columns):
         source = f" ({grid.source})" if grid.source else ""
         yield Text(
-            f"In bold: measured here. Behind the dot: published{source}. They come from different data, so compare "
+            f"In bold: measured here. After the dot: published{source}. They come from different data, so compare "
             "the pattern within a table rather than a number with its neighbour."
         )
     for table in grid.tables:

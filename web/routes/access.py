@@ -12,7 +12,7 @@ _LONGEST = 4096  # bytes of one field of a form
 
 
 def may_file(request: Request) -> bool:
-    """Whether whoever asks may change the index: by the filing token, or everybody with --allow-filing."""
+    """Whether the client may change the index: by the filing token, or everybody with --allow-filing."""
     settings: Settings = request.app.state.settings
     sessions: Sessions = request.app.state.sessions
     return settings.allow_filing or sessions.may_file(
@@ -21,13 +21,15 @@ def may_file(request: Request) -> bool:
 
 
 def require_filing(request: Request) -> None:
-    """Raise Refused unless whoever asks may change the index."""
+    """Raise Refused unless the client may change the index."""
     if may_file(request):
         return
     sessions: Sessions = request.app.state.sessions
     if not sessions.files:
         raise Refused(
-            403, "this server changes no index; start it with --filing-token-file or --allow-filing", kind="no-filing"
+            403,
+            "this server does not change the index; start it with --filing-token-file or --allow-filing",
+            kind="no-filing",
         )
     raise Refused(403, "log in with the filing token, or send it: Authorization: Bearer TOKEN", kind="no-filing")
 

@@ -1,4 +1,4 @@
-"""Whether the scores of what this server was asked have parted from those of the index, as a page."""
+"""Whether the scores of what this server was asked differ from those of the index, as a page."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
@@ -25,8 +25,9 @@ async def show(request: Request) -> HTMLResponse:
 def _rows(drift: Drift) -> list[tuple[str, ...]]:
     return [
         (
-            score_title(own.score), f"{own.median:.3g}", f"{own.indexed_median:.3g}", f"{own.psi:.2f}",
-            f"{own.ks:.2f}", f"{own.chance:.2g}", "yes" if own.parted else "no",
+            score_title(comparison.score), f"{comparison.median:.3g}", f"{comparison.indexed_median:.3g}",
+            f"{comparison.psi:.2f}", f"{comparison.ks:.2f}", f"{comparison.chance:.2g}",
+            "yes" if comparison.parted else "no",
         )
-        for own in drift.comparisons
+        for comparison in drift.comparisons
     ]  # fmt: skip

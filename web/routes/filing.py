@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from index.case import LABEL_NAMES
 from index.filed import Filed
 from retrieval.indexing.filing import StudyRecord
-from retrieval.labelling import queue_of
+from retrieval.worklist.label_queue import queue_of
 from web.errors import Refused
 from web.models import Label, refusals
 from web.responses import page
@@ -120,7 +120,7 @@ async def undo_change(body: Undone, request: Request) -> FiledChange:
     return _document(await service_of(request).use(filing.undo(body.generation)))
 
 
-@filing_api.get("", summary="The changes that can be undone, the last first")
+@filing_api.get("", summary="The changes that can be undone, newest first")
 async def filed_changes(request: Request) -> list[FiledChange]:
     require_filing(request)
     return [_document(change) for change in await service_of(request).use(filing.filed)]

@@ -94,7 +94,7 @@ async def compare(study: str, request: Request, question: Annotated[ComparisonQu
 async def report(study: str, request: Request, question: Annotated[Question, Query()]) -> Response:
     make: Report | None = request.app.state.report
     if make is None:
-        raise Refused(404, "this server makes no reports")
+        raise Refused(404, "this server does not make reports")
     text = await while_connected(request, service_of(request).report(study, question, make))
     return HTMLResponse(text, headers={"content-disposition": 'attachment; filename="report.html"'})
 
@@ -206,7 +206,7 @@ async def head_of(request: Request, index: IndexSummary | None = None) -> dict[s
 
 
 def _drift(request: Request) -> dict[str, Any]:
-    """Whether the latest answers have parted from the index, for a line where an answer is read."""
+    """Whether the latest answers differ from the index, for a line where an answer is read."""
     return {"drift": service_of(request).scores.monitor.drift, "DRIFT_SHORT": DRIFT_SHORT}
 
 

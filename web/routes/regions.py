@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import HTMLResponse, JSONResponse
 
-from retrieval.regions import Box, RegionAnswer, SimilarRegion
+from retrieval.search_by.region import Box, RegionAnswer, SimilarRegion
 from web.models import MOST_SHOWN, refusals
 from web.responses import page
 from web.routes.api import TOKEN, service_of

@@ -91,10 +91,10 @@ class SecurityMiddleware:
         try:
             early = await self._early(scope, headers)
             await (early or self.app)(scope, body.receive, reply)
-        except asyncio.CancelledError:  # the server ends, and does not wait any longer
+        except asyncio.CancelledError:  # the server stops, and does not wait any longer
             body.complete = True
             if not status:
-                await refusal(Refused(503, "the server ends"), as_page=False)(scope, body.receive, reply)
+                await refusal(Refused(503, "the server stops"), as_page=False)(scope, body.receive, reply)
         except ConnectionAbortedError:  # the client does not read, and its connection is closed
             status = CLIENT_GONE
         except Exception as error:  # broad, as the last resort: an unexpected error becomes a status and a line here
@@ -157,12 +157,12 @@ class SecurityMiddleware:
         safe = scope["method"] in ("GET", "HEAD")
         site = headers.get("sec-fetch-site", "none")
         origin = headers.get("origin")
-        own = headers.get("host", "").lower()  # without a scheme: in front there may be a proxy that speaks TLS
+        host = headers.get("host", "").lower()  # without a scheme: in front there may be a proxy that speaks TLS
         link = safe and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         foreign = site not in ("same-origin", "none") and not link
         if origin in self.settings.origins and scope["path"].startswith("/api/"):
             return
-        if foreign or (origin is not None and origin.lower().partition("://")[2] != own):
+        if foreign or (origin is not None and origin.lower().partition("://")[2] != host):
             raise Refused(403, "another site's page may not ask this server")
 
     def _add_headers(self, message: MutableMapping[str, Any], scope: Scope) -> None:

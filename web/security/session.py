@@ -122,12 +122,12 @@ class WrongTokens:
         if len(self._by_address) >= self.ADDRESSES:
             self._by_address = {name: bucket for name, bucket in self._by_address.items() if bucket.add(0, now) > 0}
         bucket = self._by_address.setdefault(_network(address), _Bucket(self.RATE, now))
-        own, everybody = bucket.add(1, now) - self.FREE, self._all.add(1, now) - self.FREE_IN_ALL
-        seconds = max(own / self.RATE, everybody / self.RATE_IN_ALL)
+        surplus, surplus_of_all = bucket.add(1, now) - self.FREE, self._all.add(1, now) - self.FREE_IN_ALL
+        seconds = max(surplus / self.RATE, surplus_of_all / self.RATE_IN_ALL)
         if self._waiting < self.WAITING:
             self._waiting += 1
             try:
-                await self._sleep(min(self.LONGEST, self.FIRST * 2 ** max(0, min(own, 10))))
+                await self._sleep(min(self.LONGEST, self.FIRST * 2 ** max(0, min(surplus, 10))))
             finally:
                 self._waiting -= 1
         if seconds > 0:

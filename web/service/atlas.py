@@ -46,14 +46,14 @@ def place_of(study: Study) -> Callable[[Searcher], list[dict[str, float]]]:
     def find(searcher: Searcher) -> list[dict[str, float]]:
         study.require_model(searcher)
         known = stored_places(searcher.index)
-        found = []
+        points = []
         for hits in searcher.index.search(study.encoded.embeddings, _NEIGHBOURS):
             placed = [(hit.similarity, known[hit.case.study]) for hit in hits if hit.case.study in known]
             if placed:
                 weights = vote_weights([similarity for similarity, _ in placed], searcher.rules.temperature)
                 x, y = weights @ np.array([(place.x, place.y) for _, place in placed])
-                found.append({"x": float(x), "y": float(y)})
-        return found
+                points.append({"x": float(x), "y": float(y)})
+        return points
 
     return find
 
@@ -65,17 +65,17 @@ def _document(
     for case in cases:
         first.setdefault(case.study, case)
     kept = [case for study, case in first.items() if study in places]
-    own = [places[case.study] for case in kept]
+    points = [places[case.study] for case in kept]
     fields = {name: _coded([getattr(case, name) for case in kept]) for name in ("part", "view", "split")}
     fields["label"] = _coded([case.label_name for case in kept])
-    fields["agreement"] = _coded([_agreement(searcher, place) for place in own])
+    fields["agreement"] = _coded([_agreement(searcher, place) for place in points])
     document = {
         "generation": generation,
         "unplaced": len(first) - len(kept),
         "studies": [case.study for case in kept],
         "cases": [case.case for case in kept],
-        "x": [round(place.x, 5) for place in own],
-        "y": [round(place.y, 5) for place in own],
+        "x": [round(place.x, 5) for place in points],
+        "y": [round(place.y, 5) for place in points],
         "fields": fields,
     }
     return json.dumps(document, separators=(",", ":")).encode(), len(kept)

@@ -43,7 +43,7 @@ class Batcher:
         self.batches = 0
         self.encoded = 0
         self._jobs: deque[_Job] = deque()
-        self._some = asyncio.Event()
+        self._has_jobs = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._task: asyncio.Task[None] | None = None
 
@@ -56,7 +56,7 @@ class Batcher:
         job = _Job(encoder, pictures, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self.waiting += len(pictures)
-        self._some.set()
+        self._has_jobs.set()
         return await job.done
 
     async def close(self) -> None:
@@ -71,7 +71,7 @@ class Batcher:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._some.wait()
+            await self._has_jobs.wait()
             if self.waiting < self.size and self._others() > len(self._jobs):
                 await asyncio.sleep(self.gather)
             jobs = self._next()
@@ -109,7 +109,7 @@ class Batcher:
                 jobs.append(job)
                 count += len(job.pictures)
         if not self._jobs:
-            self._some.clear()
+            self._has_jobs.clear()
         return jobs
 
 

@@ -104,17 +104,17 @@ class Decoding:
         failures: list[tuple[str, RadiographError]] = []
         for source in sources:
             try:
-                own = await self._decoded(searcher, source, share)
+                decoded = await self._decoded(searcher, source, share)
             except RadiographError as error:
                 failures.append((source.name, error))
                 continue
-            require_few_pixels([*views, *own.views], self.limits)
-            share.take(sum(view.pixels.nbytes for view in own.views))
-            views += own.views
+            require_few_pixels([*views, *decoded.views], self.limits)
+            share.take(sum(view.pixels.nbytes for view in decoded.views))
+            views += decoded.views
             if len(views) > self.limits.views:
                 raise too_many_views(self.limits.views)
-            pictures += own.pictures
-            notices += own.notices
+            pictures += decoded.pictures
+            notices += decoded.notices
         if not views:
             raise failures[0][1]
         distinct, repeated = distinct_views(views)

@@ -29,7 +29,7 @@ def file(study: Study, record: StudyRecord) -> Work[Filed]:
 
 
 def correct(study: str, label: str, note: str) -> Work[Filed]:
-    """Corrects the label of an indexed study."""
+    """Corrects the label of an indexed study. The work raises Refused if the study has this label already."""
 
     def change(writer: FilingWriter) -> Filed:
         filed = writer.correct(study, LABEL_NAMES.index(label), note)
@@ -51,7 +51,7 @@ def undo(generation: int | None) -> Work[Filed]:
 
 
 def filed(searcher: Searcher) -> list[Filed]:
-    """The changes that can be undone, the last first."""
+    """The changes that can be undone, newest first."""
     return searcher.index.filed()
 
 

@@ -10,9 +10,9 @@ from index.case import Case
 from index.errors import IndexFailure
 from retrieval.encoding.encoder import Encoded
 from retrieval.errors import HeatmapError
-from retrieval.indexed_query import case_pixels, indexed_study
 from retrieval.notices import Notice
 from retrieval.query import View
+from retrieval.search_by.indexed_study import case_pixels, indexed_study
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.service.study_store import Study
@@ -31,21 +31,24 @@ MOST_SELECTED = 2000  # studies of one selection
 
 
 def from_index(name: str, *, files: bool) -> Callable[[Searcher], Study]:
-    """Makes the query of an indexed study. files: whether its radiographs are read, for heatmaps."""
+    """Makes the query of an indexed study. files: whether its radiographs are read, for heatmaps.
+
+    The query raises Refused with 404 if the index has no such study.
+    """
 
     def make(searcher: Searcher) -> Study:
         try:
-            found = indexed_study(searcher.index, name, tuple(searcher.prefixes))
+            indexed = indexed_study(searcher.index, name, tuple(searcher.prefixes))
         except IndexFailure as error:
             raise Refused(404, "the index has no such study, or no longer has it") from error
-        views, previews = list(found.views), not files
-        for number, case in enumerate(found.cases if files else ()):
+        views, previews = list(indexed.views), not files
+        for number, case in enumerate(indexed.cases if files else ()):
             try:
                 views[number] = replace(views[number], pixels=case_pixels(case))
             except HeatmapError:
                 previews = True
-        study = _study(searcher, views, found.encoded, (found.notice,), previews=previews)
-        return replace(study, measures=found.measures)
+        study = _study(searcher, views, indexed.encoded, (indexed.notice,), previews=previews)
+        return replace(study, measures=indexed.measures)
 
     return make
 
@@ -54,27 +57,28 @@ def from_selection(names: Sequence[str], *, mean: bool, most: int) -> Callable[[
     """Makes one query of several indexed studies: the mean of their embeddings, or a view each, of at most `most`.
 
     All their patients are left out. The picture of a mean is that of the study nearest to it.
+    Raises Refused for too many studies; the query raises it for one that is not indexed.
     """
     if not 0 < len(names) <= (MOST_SELECTED if mean else most):
         raise Refused(422, f"select 1 to {MOST_SELECTED if mean else most} studies")
 
     def make(searcher: Searcher) -> Study:
         try:
-            found = [indexed_study(searcher.index, name, tuple(searcher.prefixes)) for name in dict.fromkeys(names)]
+            studies = [indexed_study(searcher.index, name, tuple(searcher.prefixes)) for name in dict.fromkeys(names)]
         except IndexFailure as error:
             raise Refused(404, "the index no longer has one of these studies; reload the atlas") from error
-        first = [study.views[0] for study in found]
-        means = np.stack([study.encoded.embeddings.mean(0) for study in found])
+        first = [study.views[0] for study in studies]
+        means = np.stack([study.encoded.embeddings.mean(0) for study in studies])
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         patients = tuple(sorted({patient for view in first for patient in view.patients}))
         if not mean:
-            logits = np.array([study.encoded.logits.mean() for study in found], np.float32)
+            logits = np.array([study.encoded.logits.mean() for study in studies], np.float32)
             views = [replace(view, patients=patients, digest="", study="") for view in first]
             return _study(searcher, views, Encoded(means.astype(np.float32), logits), (), previews=True)
         middle = means.mean(0, keepdims=True)
         middle = np.asarray(middle / np.maximum(np.linalg.norm(middle), 1e-12), np.float32)
         nearest = first[int((means @ middle[0]).argmax())]
-        view = View(f"mean of {len(found)} studies", nearest.pixels, patients=patients)
+        view = View(f"mean of {len(studies)} studies", nearest.pixels, patients=patients)
         return _study(searcher, [view], Encoded(middle, searcher.encoder.head.classify(middle)), (), previews=True)
 
     return make

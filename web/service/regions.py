@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from index.errors import IndexFailure
 from retrieval.query import Scope
-from retrieval.regions import Box, RegionAnswer, RegionIndex, search_view_region
+from retrieval.search_by.region import Box, RegionAnswer, RegionIndex, search_view_region
 from retrieval.searcher import Searcher
 from web.errors import Refused
 from web.service.study_store import Study
@@ -29,12 +29,12 @@ class Regions:
 
         def ask(searcher: Searcher) -> RegionAnswer:
             study.require_model(searcher)
-            answer = search_view_region(searcher, self._of(searcher), view, box, Scope(k, study.patient))
+            answer = search_view_region(searcher, self._region_index(searcher), view, box, Scope(k, study.patient))
             return replace(answer, regions=tuple(replace(region, path="") for region in answer.regions))
 
         return ask
 
-    def _of(self, searcher: Searcher) -> RegionIndex:
+    def _region_index(self, searcher: Searcher) -> RegionIndex:
         generation = searcher.source.generation
         if self._index is None or generation != self._generation:
             try:

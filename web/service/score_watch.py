@@ -1,4 +1,4 @@
-"""The scores of what a server was asked: histograms for Prometheus, and whether they have parted from the index's."""
+"""The scores of what a server was asked: histograms for Prometheus, and whether they differ from those of the index."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ class ScoreWatch:
         self._lock = threading.Lock()
 
     def add(self, answer: Answer, reference: Reference | None) -> None:
-        """Count an answer, and log it when scores have parted from those of the index."""
+        """Count an answer, and log it when scores differ from those of the index."""
         study = scored(answer)
         with self._lock:
             for name in SCORES:
@@ -37,15 +37,19 @@ class ScoreWatch:
             logger.warning("%s", said)
 
     def gauges(self) -> list[Figure]:
-        """How far the scores of the latest answers have parted from those of the index; empty with too few answers."""
+        """How far the scores of the latest answers differ from those of the index; empty with too few answers."""
         drift = self.monitor.drift
         if drift is None or not drift.enough:
             return []
         psi = [
-            (f"drift_psi_{own.score}", f"Population stability index of the {own.score} score.", own.psi)
-            for own in drift.comparisons
+            (
+                f"drift_psi_{comparison.score}",
+                f"Population stability index of the {comparison.score} score.",
+                comparison.psi,
+            )
+            for comparison in drift.comparisons
         ]
-        return [*psi, ("drift_parted", "Scores that have parted from those of the index.", len(drift.parted))]
+        return [*psi, ("drift_parted", "Scores that differ from those of the index.", len(drift.parted))]
 
     def histograms(self) -> list[Counted]:
         """The scores of all answers since the start."""

@@ -84,7 +84,7 @@ class SearcherPool:
             time.sleep(0.02)
         self.deleted = deleted
         if self.deleted:
-            self._say(f"{searcher.index.path} no longer holds an index: build one there, or end the server")
+            self._say(f"{searcher.index.path} no longer holds an index: build one there, or stop the server")
             return
         try:
             current = searcher.current()

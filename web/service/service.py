@@ -14,8 +14,8 @@ from retrieval.answer import Answer
 from retrieval.encoding.batches import THUMBNAIL_SIDE
 from retrieval.images.measures import Measures
 from retrieval.indexing.filing import preview_side
-from retrieval.one_study import several
 from retrieval.query import View, distinct_views
+from retrieval.query_checks.one_study import several
 from retrieval.searcher import Searcher
 from web.errors import SEVERAL_STUDIES, Refused
 from web.metrics import Counted, Figure

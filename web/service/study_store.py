@@ -73,10 +73,10 @@ class Study:
         if searcher.encoder.bundle.sha256 != self.model:
             raise Refused(404, "the index has another model now; send the radiographs again")
 
-    def require_radiographs(self, what: str) -> None:
-        """Raise Refused with 404 if only the small pictures of the index are at hand; `what` needs more."""
+    def require_radiographs(self, purpose: str) -> None:
+        """Raise Refused with 404 if only the small pictures of the index are at hand; `purpose` needs more."""
         if self.previews:
-            raise Refused(404, f"the index stores a small picture of this radiograph alone; {what} needs --files")
+            raise Refused(404, f"the index stores only a small picture of this radiograph; {purpose} needs --files")
 
     @property
     def bytes(self) -> int:

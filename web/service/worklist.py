@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from retrieval.encoding.batches import thumbnail
 from retrieval.errors import RadiographError, redacted_traceback
-from retrieval.labelling import Queued
 from retrieval.wording import printable
 from retrieval.worklist.folder_watcher import Watch
+from retrieval.worklist.label_queue import Queued
 from retrieval.worklist.worklist import SCHEMA, Entry, Skipped, StudyFiles, find_studies, in_order
 from web.errors import Refused
 from web.models import NewQuestion
@@ -163,11 +163,11 @@ class Worklist:
     def place(self, number: str) -> tuple[int, int, tuple[str, str] | None] | None:
         """A study's rank, how many are listed, and number and name of the next unread one; None if it is not listed."""
         ranked = self.ranked()
-        rank = next((rank for rank, (own, _) in enumerate(ranked, 1) if own == number), 0)
+        rank = next((rank for rank, (key, _) in enumerate(ranked, 1) if key == number), 0)
         if not rank:
             return None
         following = [*ranked[rank:], *ranked[: rank - 1]]
-        unread = ((own, listed.entry.study) for own, listed in following if own not in self._read_at)
+        unread = ((key, listed.entry.study) for key, listed in following if key not in self._read_at)
         return rank, len(ranked), next(unread, None)
 
     async def _work(self) -> None:

@@ -58,7 +58,7 @@ def test_what_is_found(faulty: Path) -> None:
         Count("valid", "finger", "abnormal", images=1, studies=1, patients=1),
     )
     assert [case for case, _ in found.unreadable] == [finger("train", 2, "study2_negative")]
-    assert "is no image that can be read" in found.unreadable[0][1]
+    assert "is not an image that can be read" in found.unreadable[0][1]
     cut = finger("valid", 4, "study1_positive").replace(".png", ".jpg")
     assert found.warned == ((cut, "ends early: its last rows or finest detail may be missing"),)
     same = (

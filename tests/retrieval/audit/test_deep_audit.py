@@ -192,7 +192,7 @@ def test_what_was_encoded_before_an_interruption_is_kept(
 
     place = tmp_path / "cache" / "audit" / "one"
     with (
-        pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs are done; the same command goes on from there"),
+        pytest.raises(KeyboardInterrupt, match="16 of 51 radiographs are done; the same command continues from there"),
         resume_cache(place, planted, encoder.bundle) as cache,
     ):
         encode_collection(planted, encoder, cache=cache, progress=stop)

@@ -211,7 +211,7 @@ def test_a_study_without_a_label(tmp_path: Path) -> None:
 def test_a_list_of_labels_that_is_none(tmp_path: Path, line: str) -> None:
     root = write_mura(tmp_path, STUDIES)
     (root / "train_labeled_studies.csv").write_text(line)
-    assert "train_labeled_studies.csv has a line other than a study's folder and 0 or 1" in refusal(root)
+    assert "train_labeled_studies.csv has a line that is not a study's folder and 0 or 1" in refusal(root)
 
 
 def test_a_study_of_two_labels(tmp_path: Path) -> None:

@@ -84,12 +84,12 @@ def test_what_else_lies_in_an_archive_is_counted(archive: Path, put: Write) -> N
     collection = read_collection(archive, "dicom", keep_identifiers=True)
     assert len(collection.cases) == 7
     assert list(collection.notes) == [
-        "passed over, not DICOM: 1",
-        "passed over, DICOM but not radiographs: 2 (1 CT Image Storage, 1 Comprehensive SR Storage)",
-        "passed over, DICOM that cannot be read: 1",
-        "passed over, copies of a radiograph that is read: 1",
-        "passed over, radiographs without a label: 1 (studies: 1)",
-        "passed over, studies that name two patients: 1",
+        "skipped, not DICOM: 1",
+        "skipped, DICOM but not radiographs: 2 (1 CT Image Storage, 1 Comprehensive SR Storage)",
+        "skipped, DICOM that cannot be read: 1",
+        "skipped, copies of a radiograph that is read: 1",
+        "skipped, radiographs without a label: 1 (studies: 1)",
+        "skipped, studies that name two patients: 1",
         "radiographs that name no patient: 1 of 9; each of their studies counts as one patient, so the same "
         "patient can be on both sides of a comparison",
         "radiographs that say that text is burnt into their pictures: 1; it may name patients, also in thumbnails",
@@ -216,7 +216,7 @@ def test_dicomdir_names_what_is_missing(tmp_path: Path, label: Callable[..., Pat
         (
             "study,label",
             ["7.7,normal"],
-            "holds no radiographs in the layout dicom; passed over, radiographs without a label: 5 (studies: 4)",
+            "holds no radiographs in the layout dicom; skipped, radiographs without a label: 5 (studies: 4)",
         ),
     ],
 )

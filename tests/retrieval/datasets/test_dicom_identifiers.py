@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from retrieval.datasets.collection import Collection, read_collection
+from retrieval.datasets.pseudonyms import KEY_VARIABLE, SiteKey
 from retrieval.errors import CollectionError, EvaluationError, RadiographError
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.indexing.build import build_index
 from retrieval.indexing.update import add_to_index
 from retrieval.notices import Code
-from retrieval.pseudonyms import KEY_VARIABLE, SiteKey
 from retrieval.searcher import Searcher
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")

@@ -6,8 +6,8 @@ import pytest
 
 from index.case import Case
 from index.hits import Hit
-from retrieval.answer import FindingShare, VoteAnswer
-from retrieval.decision.findings import names_of, tally
+from retrieval.answer import VoteAnswer
+from retrieval.decision.findings import FindingShare, names_of, tally
 from retrieval.wording import findings_text, vote_share
 from tests.cli.test_render_answer import ANSWER
 

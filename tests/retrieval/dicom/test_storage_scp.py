@@ -151,11 +151,11 @@ def test_send(dicom_image: Any, tmp_path: Path) -> None:
         status[0] = 0xB000
         send([dicom_image("1.2", "1.2.3")], peer)
         status[0] = 0xA700
-        with pytest.raises(ArchiveError, match=r"did not take an instance \(status 0xA700\)"):
+        with pytest.raises(ArchiveError, match=r"did not accept an instance \(status 0xA700\)"):
             send([dicom_image("1.2", "1.2.4")], peer)
         with pytest.raises(ArchiveError, match="cannot be reached, or refuses us"):
             send([dicom_image("1.2", "1.2.5")], Peer("OTHER", "127.0.0.1", port))
-        with pytest.raises(ArchiveError, match=r"PACS@127.0.0.1:\d+ takes no such instances"):
+        with pytest.raises(ArchiveError, match=r"PACS@127.0.0.1:\d+ does not accept such instances"):
             send([dicom_image("1.2", "1.2.6", SOPClassUID=CAPTURE)], peer)
     finally:
         server.shutdown()

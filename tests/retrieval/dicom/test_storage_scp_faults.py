@@ -220,7 +220,7 @@ def test_a_spool_that_cannot_be_worked_on_for_a_while_does_not_stop_it(
         wait(lambda: recording.said)
     store(node, dicom_image("1.3", "1.3.1"))
     wait(lambda: recording.studies == [["1.3.1"]])
-    assert recording.said == ["the spool cannot be worked on, and is tried again: Input/output error"]
+    assert recording.said == ["the spool cannot be used, and is tried again: Input/output error"]
 
 
 def test_a_full_disk(start_node: Any, recording: Recording, dicom_image: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from retrieval.answer import Answer, FindingShare
+from retrieval.answer import Answer
+from retrieval.decision.findings import FindingShare
 from retrieval.errors import DicomResultError, RadiographError
 from retrieval.images.radiograph import read_radiograph
 
@@ -224,7 +225,7 @@ def test_remarks_name_views_by_number(answered: Answer, dicom_query: Path) -> No
     answer = replace(answered, notices=tuple(Notice(code, view, DETAILS) for code in codes))
     assert remarks(answer)[1:] == [
         "View 1 is for processing, not for presentation: a radiologist would see another picture.",
-        "View 1 is indexed itself; its patient is left out.",
+        "View 1 is itself in the index; its patient is left out.",
         "The model was trained on view 1: its probability says nothing about new radiographs.",
         "A file could not be read and is left out.",
     ]

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # no stubs
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 
-from retrieval.answer import plain
 from retrieval.evaluation.agreement import Agreement, Cell, McNemar, agreement_of, mcnemar
+from retrieval.formats.json_format import plain
 
 #                      both abnormal, classifier alone, vote alone, both normal
 LABELS = np.array([1, 1, 0, 1, 0, 0, 1, 0, 0, 0, 1])

@@ -86,7 +86,7 @@ def test_scores_that_part_are_said_with_their_shares() -> None:
     drift = drift_between(own, scored(generator.beta(9, 2, 138)))
     assert drift is not None
     assert drift.parted == ("classifier", "knn", "similarity")
-    assert drift.sentence.startswith("What is asked has parted from what is indexed: of 138 studies ")
+    assert drift.sentence.startswith("The scores of these studies differ from those of the index: of 138 studies ")
     assert "are called abnormal by the classifier, of the indexed ones" in drift.sentence
     assert drift.to_dict()["parted"] == ["classifier", "knn", "similarity"]
     assert [row["score"] for row in drift.rows()] == ["classifier", "knn", "similarity"]
@@ -106,7 +106,7 @@ def test_measures_are_compared_beside_scores() -> None:
     assert drift is not None
     assert len(drift.comparisons) == 3 + len(MEASURES)
     assert drift.parted == (MEASURES[0],)
-    assert f"It shows in: {MEASURES[0]} (PSI " in drift.sentence
+    assert f"They differ in: {MEASURES[0]} (PSI " in drift.sentence
 
 
 def test_few_studies_conclude_nothing() -> None:

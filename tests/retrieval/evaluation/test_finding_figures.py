@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from index.case import Case
-from retrieval.answer import FindingShare
+from retrieval.decision.findings import FindingShare
 from retrieval.evaluation.finding_figures import findings_of
 from retrieval.evaluation.predictions import StudyPrediction
 from retrieval.evaluation.retrieval_metrics import Retrieved

@@ -205,7 +205,7 @@ def test_a_paired_difference_of_a_reader_with_itself_is_exactly_zero() -> None:
     found = bootstrap(labels, owners, {"x": reader(list(scores)), "y": reader(list(scores))}, rounds=300)
     difference = found.difference("x", "y", "kappa")
     assert (difference.value, difference.low, difference.high) == (0.0, None, None)
-    assert difference.reason == "no interval: no resampling differs"
+    assert difference.reason == "no interval: all resamplings give the same figure"
 
 
 def test_a_paired_difference_is_narrower_than_unpaired_ones_of_like_readers() -> None:

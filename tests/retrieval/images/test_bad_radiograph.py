@@ -115,7 +115,7 @@ def test_empty() -> None:
 
 
 def test_text_called_png() -> None:
-    assert "is no image that can be read" in refusal_of(b"patient,label\nA,1\n")
+    assert "is not an image that can be read" in refusal_of(b"patient,label\nA,1\n")
 
 
 @pytest.mark.parametrize(("name", "data"), [("scan.DCM", b"\x08\0\x05\0"), ("scan", bytes(128) + b"DICM")])

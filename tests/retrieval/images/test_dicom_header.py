@@ -50,7 +50,7 @@ def test_the_files_that_a_dicomdir_lists() -> None:
     with (FILES / "dicomdirtests" / "DICOMDIR").open("rb") as file:
         listed = listed_files(file, MAX_BYTES)
     assert ("77654033", "CR1", "6154") in listed
-    with pytest.raises(DicomError, match="is no DICOMDIR that can be read"):
+    with pytest.raises(DicomError, match="is not a readable DICOMDIR"):
         listed_files(io.BytesIO(bytes(128) + b"DICM" + b"\x02\0\0\0UL\4\0\xff"), MAX_BYTES)
 
 

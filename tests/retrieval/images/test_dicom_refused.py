@@ -39,12 +39,15 @@ Write = Callable[..., Path]
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("CT_small.dcm", "is DICOM, but no radiograph (CT Image Storage): CR, DX and secondary capture are read"),
-        ("test-SR.dcm", "no radiograph (Comprehensive SR Storage)"),
-        ("rtplan.dcm", "no radiograph (RT Plan Storage)"),
+        (
+            "CT_small.dcm",
+            "is DICOM, but not a radiograph (CT Image Storage): only CR, DX and secondary capture are read",
+        ),
+        ("test-SR.dcm", "not a radiograph (Comprehensive SR Storage)"),
+        ("rtplan.dcm", "not a radiograph (RT Plan Storage)"),
         ("dicomdirtests/DICOMDIR", "is a DICOMDIR"),
         ("JPEG-lossy.dcm", "is a secondary capture of NM, not of a radiograph"),
-        ("SC_rgb_rle_32bit.dcm", "stores 32 of 32 bits a sample; 2 to 8 of 8 and 2 to 16 of 16 are read"),
+        ("SC_rgb_rle_32bit.dcm", "stores 32 of 32 bits per sample; 2 to 8 of 8 and 2 to 16 of 16 are supported"),
     ],
 )
 def test_what_is_no_radiograph_is_told_what_it_is(name: str, says: str) -> None:
@@ -62,7 +65,7 @@ def test_more_that_is_no_radiograph(write_dicom: Write, tmp_path: Path) -> None:
     assert "MPEG2" in refused(syntax="1.2.840.10008.1.2.4.100", frames=[b"1234"])
     assert "a private or unknown transfer syntax" in refused(syntax="1.2.3.4.5", frames=[b"1234"])
     assert "photometric interpretation" in refused(PhotometricInterpretation="HSV")
-    assert "samples a pixel do not fit" in refused(SamplesPerPixel=3, PhotometricInterpretation="MONOCHROME1")
+    assert "samples per pixel do not fit" in refused(SamplesPerPixel=3, PhotometricInterpretation="MONOCHROME1")
     assert "cannot be decoded" in refusal(as_radiograph(FILES / "JPEG-lossy.dcm", tmp_path / "l.dcm"))  # not conformant
     assert refused(Rows=0) == "holds no picture"
     assert refused(NumberOfFrames=10**6).startswith("has 64 x 64 pixels in each of 1,000,000 frames, more than")

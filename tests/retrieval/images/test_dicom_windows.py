@@ -131,7 +131,7 @@ def test_lookup_tables_that_are_too_large_or_not_whole(write_dicom: Write) -> No
     assert "functional groups that are too large" in refusal(write_dicom("q.dcm", arm(), VOILUTSequence=sequence))
     short = table(np.zeros(9, np.uint16), 16)
     short[0].LUTDescriptor = [99, 0, 16]
-    assert "a lookup table is not whole" in refusal(write_dicom("s.dcm", arm(), ModalityLUTSequence=short))
+    assert "a lookup table is incomplete" in refusal(write_dicom("s.dcm", arm(), ModalityLUTSequence=short))
 
 
 @pytest.mark.parametrize("kind", ["FD", "US"])

@@ -17,7 +17,9 @@ from tests.raster_files import ARM, Page, codes, encoded, refusal, tiff
 @pytest.mark.parametrize("compression", [34712, 50002, 34933])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_an_unknown_compression_of_a_tiff_is_refused(compression: int, kind: type[np.generic]) -> None:
-    assert "is a damaged TIFF, or of a kind that is not read" in refusal(tiff((ARM.astype(kind), {259: compression})))
+    assert "is a damaged TIFF, or of a kind that is not supported" in refusal(
+        tiff((ARM.astype(kind), {259: compression}))
+    )
 
 
 @pytest.mark.parametrize(("compression", "compress"), [(8, zlib.compress), (5, None)])
@@ -143,4 +145,4 @@ def test_grey_with_alpha_in_a_tiff(kind: type[np.unsignedinteger], apart: bool) 
         found = decode_radiograph(data).pixels
         expected = decode_radiograph(tiff((want, {}))).pixels
         np.testing.assert_array_equal(found if found.ndim == 2 else found[..., 0], expected)
-    assert "two samples a pixel" in refusal(tiff((opaque, {262: 1})))  # a second sample that nobody explains
+    assert "two samples per pixel" in refusal(tiff((opaque, {262: 1})))  # a second sample that nobody explains

@@ -166,7 +166,7 @@ def test_an_interrupted_build_goes_on_and_says_so(squares: Squares, model: Path,
         if done >= 32:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=r"32 of 67 radiographs are done; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"32 of 67 radiographs are done; the same command continues"):
         build_index(collection, tmp_path / "index", model=model, progress=interrupt)
     with pytest.raises(IndexMissing):
         IndexReader.open(tmp_path / "index")

@@ -10,17 +10,17 @@ from index.reader import IndexReader
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.decision.calibration import sigmoid
+from retrieval.decision.index_rules import stored_rules
+from retrieval.decision.kept_evaluation import KeptEvaluation
 from retrieval.decision.local_classifier import LocalClassifier
 from retrieval.decision.measure_limits import KEY, MeasureLimits, limits_of
 from retrieval.decision.reference import SCORES
 from retrieval.errors import CollectionError
 from retrieval.images.measures import MEASURES
 from retrieval.images.radiograph import file_digest, read_radiograph
-from retrieval.index_rules import stored_rules
 from retrieval.indexing.build import build_index
 from retrieval.indexing.calibrate import calibrate_index, undo_calibration
 from retrieval.indexing.update import add_to_index
-from retrieval.kept_evaluation import KeptEvaluation
 from retrieval.searcher import Searcher
 
 Squares = Callable[..., Collection]
@@ -134,7 +134,7 @@ def test_an_interrupted_calibration_goes_on(index: Path, squares: Squares) -> No
         if done >= 32:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="32 of 60 radiographs are done; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="32 of 60 radiographs are done; the same command continues"):
         calibrate_index(local, index, progress=interrupt)
     report = calibrate_index(local, index)
     assert report.resumed == 32

@@ -107,7 +107,7 @@ def test_an_interrupted_addition_goes_on(squares: Squares, place: Path) -> None:
         if done >= 16:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=r"16 of 50 radiographs are done; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"16 of 50 radiographs are done; the same command continues"):
         add_to_index(new, place, progress=interrupt)
     report = add_to_index(new, place)
     assert (report.added, len(report.known)) == (34, 16)

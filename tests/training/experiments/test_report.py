@@ -104,7 +104,7 @@ def test_numbers_stand_where_the_grid_wants_them(grid: Grid, results: list[Mappi
     assert "one-true" in rows
     assert "2 of 3 runs are done, 1 failed" in text
     assert "They took 3 minutes in all." in text
-    assert "began from scratch" in text
+    assert "started from scratch" in text
     kappa = text[text.index("### Kappa") :]
     assert [line.split("|")[2].strip() for line in kappa.splitlines() if line.startswith("| ")][2:4] == [
         "**0.500** · 0.25",

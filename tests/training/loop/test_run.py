@@ -172,7 +172,7 @@ def test_a_run_goes_on_with_as_many_processes(blobs: TrainingSet, recipe: Recipe
     record = json.loads((tmp_path / "recipe.json").read_text())
     assert record["processes"] == 1
     (tmp_path / "recipe.json").write_text(json.dumps({**record, "processes": 4}))
-    with pytest.raises(TrainingError, match="holds a run of 4 processes; go on with as many"):
+    with pytest.raises(TrainingError, match="holds a run of 4 processes; continue with as many"):
         train(blobs, recipe, tmp_path, RunOptions(resume=True))
 
 

@@ -137,10 +137,10 @@ def test_weights_of_another_network_are_refused_with_the_names(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"no weights", "does not read as a file of weights"),
+        (b"no weights", "is not a file of weights"),
         ([torch.zeros(3)], "holds no weights"),
         ({"state_dict": {}, "epoch": 3}, "holds no weights"),
-        (torch.nn.Conv2d(3, 4, 3), "objects besides weights.*state dict alone"),
+        (torch.nn.Conv2d(3, 4, 3), "objects besides weights.*only the state dict"),
     ],
 )
 def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, content: object, said: str) -> None:

@@ -225,9 +225,9 @@ def test_no_radiograph(client: "httpx.Client") -> None:
 def test_one_bad_view_is_left_out_and_only_bad_ones_are_refused(client: "httpx.Client", png: Png) -> None:
     answer = client.post("/api/search", files=files(png(200), b"no image")).json()
     assert answer["query"]["files"] == ["view1.png"]
-    assert any("left out: view2.png is no image" in warning for warning in answer["warnings"])
+    assert any("left out: view2.png is not an image" in warning for warning in answer["warnings"])
     refused = client.post("/api/search", files=files(b"no image"))
-    assert (refused.status_code, "view1.png is no image" in refused.json()["error"]) == (422, True)
+    assert (refused.status_code, "view1.png is not an image" in refused.json()["error"]) == (422, True)
 
 
 def test_the_description_names_every_route_and_holds_for_the_answers(client: "httpx.Client", png: Png) -> None:

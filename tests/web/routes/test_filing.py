@@ -122,7 +122,7 @@ def test_a_filing_token_alone_leaves_asking_open(serve: Serve) -> None:
     [
         ({"filing_token": "short"}, "the filing token has 5 characters"),
         ({"token": TOKEN, "filing_token": TOKEN}, "take another one"),
-        ({"host": "0.0.0.0", "token": TOKEN, "allow_filing": True}, "for this machine alone"),
+        ({"host": "0.0.0.0", "token": TOKEN, "allow_filing": True}, "only for this machine"),
     ],
 )
 def test_unsafe_settings(settings: dict[str, Any], words: str) -> None:
@@ -151,7 +151,7 @@ def test_the_queue_orders_the_folders_studies(serve: Serve, square: Callable[...
 
 
 def test_a_region_of_a_view_is_searched(serve: Serve, png: Png, place: Path) -> None:
-    from retrieval.regions import add_regions
+    from retrieval.search_by.region import add_regions
 
     base = serve()
     name = remembered(base, png(220))

@@ -168,7 +168,7 @@ def test_a_site_that_may_ask_the_api_gets_no_page(serve: Serve) -> None:
         other = right | {"origin": "https://evil.example"}
         assert client.get("/api/index", headers=other).status_code == 403
     for origin in ("*", "viewer.example", "https://viewer.example/", "null"):
-        with pytest.raises(ServerError, match="is no origin"):
+        with pytest.raises(ServerError, match="is not an origin"):
             Settings(origins=(origin,))
 
 

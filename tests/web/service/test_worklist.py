@@ -48,7 +48,7 @@ def test_the_order_is_that_of_the_command_line(serve: Serve, place: Path, inbox:
     assert "Ranked 3 studies. The folder is watched" in page
     assert re.search(r'<time datetime="[0-9T:-]+\+00:00">', page)
     assert "1 could not be read" in page
-    assert "bad.png is no image" in page
+    assert "bad.png is not an image" in page
     assert str(tmp_path) not in page
     assert "<b>image1" not in page
 

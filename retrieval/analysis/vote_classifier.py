@@ -60,7 +60,8 @@ class VoteClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     ) -> Self:
         """Keep embeddings X (N, D) with labels y (N,), their patients `groups` (N,) and `studies` (N,).
 
-        By default each row is a study of a patient of its own.
+        By default each row is a study of a patient of its own. Raises ValueError for another number of studies or
+        groups than of rows, for k below 1, and for a temperature that is not positive.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -81,7 +82,7 @@ class VoteClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Cosine distances (Q, k) and rows (Q, k) of the nearest studies, the nearest first.
 
         groups (Q,): the patients of the queries, whose rows do not count. A query with fewer neighbours has distances
-        inf and rows -1.
+        inf and rows -1. Raises ValueError for groups if `fit` had none.
         """
         check_is_fitted(self)
         queries = _unit(validate_data(self, X, reset=False, dtype=np.float64))
@@ -92,11 +93,11 @@ class VoteClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             similarities[np.asarray(groups, dtype=object)[:, None] == self._groups] = -np.inf
         k = min(n_neighbors or self.k, len(np.unique(self._studies)))
         distances, rows = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
-        for query, own in enumerate(similarities):
-            order = np.argsort(-own, kind="stable")
-            order = order[np.isfinite(own[order])]
+        for query, row in enumerate(similarities):
+            order = np.argsort(-row, kind="stable")
+            order = order[np.isfinite(row[order])]
             nearest = order[np.sort(np.unique(self._studies[order], return_index=True)[1])][:k]
-            distances[query, : len(nearest)], rows[query, : len(nearest)] = 1 - own[nearest], nearest
+            distances[query, : len(nearest)], rows[query, : len(nearest)] = 1 - row[nearest], nearest
         return distances, rows
 
     def predict_proba(self, X: Any, groups: Sequence[object] | None = None) -> Floats:

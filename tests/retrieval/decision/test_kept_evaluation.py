@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.kept_evaluation import EvaluatedFigure, KeptEvaluation
+from retrieval.decision.kept_evaluation import EvaluatedFigure, KeptEvaluation
 from retrieval.wording import evaluation_text
 from tests.cli.test_render_answer import ANSWER
 

@@ -11,8 +11,8 @@ from retrieval.datasets.case_table import read_casetable
 from retrieval.datasets.collection import Collection
 from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
-from retrieval.labelling import ORDERS, Teaching, label_queue, teaching_order
 from retrieval.searcher import Searcher
+from retrieval.worklist.label_queue import ORDERS, Teaching, label_queue, teaching_order
 
 
 def circle(*degrees: float) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from index.reader import IndexReader
 from retrieval.datasets.collection import Collection
 from retrieval.errors import RadiographError
 from retrieval.indexing.build import build_index
-from retrieval.regions import Box, RegionIndex, add_regions, attended_boxes, encode_regions, search_region
+from retrieval.search_by.region import Box, RegionIndex, add_regions, attended_boxes, encode_regions, search_region
 from retrieval.searcher import Searcher
 
 STUDIES = [("ann", "s1", 0, [20, 25]), ("bob", "s2", 0, [40]), ("cid", "s3", 1, [215]), ("dee", "s4", 1, [235])]

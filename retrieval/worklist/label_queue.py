@@ -16,9 +16,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.answer import Answer, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import Answer
 from retrieval.errors import RadiographError
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.query import Scope, read_views
 from retrieval.searcher import Searcher
 from retrieval.worklist.worklist import Skipped, StudyFiles, find_studies

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.csv_format import records_table, safe_text, table, unsafe_text
+from retrieval.formats.csv_format import records_table, safe_text, table, unsafe_text
 
 SIGNS = "=+-@＝＋－＠"
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from index.reader import IndexReader
+from retrieval.datasets.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, normalised, patient_names
 from retrieval.query import View
 
 __all__ = ["own_patients", "stored_prefixes"]
@@ -32,19 +32,19 @@ def own_patients(
     # The user names a patient as the index does, or as the site does.
     asked = () if not patient else patient_names(patient) if site else (patient, normalised(patient))
     named = {name for view in views for name in view.patients}.union(asked)
-    own = {case.patient for case in index.find("patient", named)} if named else set()
+    excluded = {case.patient for case in index.find("patient", named)} if named else set()
     from_others = {
         case.patient: prefix
         for prefix in stored_prefixes(index)
         for case in index.find("patient", {prefix + name for name in named})
-        if case.patient not in own
+        if case.patient not in excluded
     }
     notices = [
         Notice(Code.PATIENT_LEFT_OUT, detail={"patient": name, "prefix": prefix})
         for name, prefix in from_others.items()
     ]
-    own |= from_others.keys()
-    if patient and not own.intersection(asked):
+    excluded |= from_others.keys()
+    if patient and not excluded.intersection(asked):
         notices.append(Notice(Code.UNKNOWN_PATIENT, detail={"patient": patient}))
     if site and any(view.dicom for view in views):
         key = SiteKey.find()
@@ -56,4 +56,4 @@ def own_patients(
         for view, case in copies
         if case.case != view.case
     ]
-    return own | {case.patient for _, case in copies}, notices
+    return excluded | {case.patient for _, case in copies}, notices

@@ -10,6 +10,7 @@ from index.case import Case, Where
 from index.errors import IndexFailure
 from index.reader import IndexReader
 from retrieval.answer import Answer
+from retrieval.datasets.pseudonyms import indexed_names
 from retrieval.encoding.encoder import Encoded
 from retrieval.errors import HeatmapError, RadiographError
 from retrieval.explain.rendering import overlay, overlay_files, write_overlay
@@ -17,7 +18,6 @@ from retrieval.explain.smooth_grad_cam import explain_class
 from retrieval.images.measures import TABLE, Measures, unpacked
 from retrieval.images.radiograph import decode_radiograph, read_radiograph
 from retrieval.notices import Code, Notice
-from retrieval.pseudonyms import indexed_names
 from retrieval.query import SHOWN, Scope, View
 from retrieval.searcher import Searcher
 
@@ -49,20 +49,20 @@ def indexed_study(index: IndexReader, name: str, prefixes: tuple[str, ...] = ())
     prefixes: of merged indexes. The same patient may be indexed without the prefix. Raises IndexFailure if the index
     holds no such study or radiograph.
     """
-    found = index.find("study", indexed_names("study", name)) or index.find("case", indexed_names("case", name))
-    batch = index.study(found[0].study) if found else None
+    cases = index.find("study", indexed_names("study", name)) or index.find("case", indexed_names("case", name))
+    batch = index.study(cases[0].study) if cases else None
     if batch is None or not batch.cases:
         raise IndexFailure(
             f"the index holds no study and no radiograph {name}; mura-search index list shows what it holds"
         )
     patient = batch.cases[0].patient
-    own = {patient, *(patient.removeprefix(prefix) for prefix in prefixes)}
+    patients = {patient, *(patient.removeprefix(prefix) for prefix in prefixes)}
     views = tuple(
         View(
             name=case.case,
             pixels=decode_radiograph(image, case.case).pixels,
             digest=case.digest,
-            patients=tuple(sorted(own)),
+            patients=tuple(sorted(patients)),
             study=case.study,
             case=case.case,
         )
@@ -71,7 +71,7 @@ def indexed_study(index: IndexReader, name: str, prefixes: tuple[str, ...] = ())
     label = batch.cases[0].label_name
     notice = Notice(Code.INDEXED_STUDY, detail={"study": batch.cases[0].study, "label": label, "patient": patient})
     measures = [unpacked(data) for data in batch.extras.get(TABLE, ())]
-    known = tuple(own for own in measures if own is not None)
+    known = tuple(measured for measured in measures if measured is not None)
     encoded = Encoded(batch.embeddings, batch.logits)
     return IndexedStudy(tuple(batch.cases), views, encoded, notice, known if len(known) == len(measures) else ())
 
@@ -102,7 +102,7 @@ def search_indexed(
 
 
 def case_pixels(case: Case) -> NDArray[np.uint8]:
-    """The radiograph of an indexed case, from its file. Raises HeatmapError if it cannot be read."""
+    """The radiograph, (H, W) or (H, W, 3) BGR, of an indexed case, from its file. Raises HeatmapError."""
     if not case.path:
         raise HeatmapError(
             f"the index stores no path of {case.case}, so its heatmap cannot be drawn; ask about the file itself"
@@ -114,7 +114,7 @@ def case_pixels(case: Case) -> NDArray[np.uint8]:
 
 
 def pictures_of(study: IndexedStudy) -> list[NDArray[np.uint8]]:
-    """The study's radiographs, each from its file, or as the small picture in the index if that cannot be read."""
+    """The study's radiographs, (H, W) or (H, W, 3) BGR, each from its file, or as the index's small picture of it."""
     pictures = []
     for case, view in zip(study.cases, study.views, strict=True):
         try:

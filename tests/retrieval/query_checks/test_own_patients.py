@@ -37,7 +37,7 @@ def test_the_own_patient_is_left_out_by_the_same_bytes(searcher: Searcher, tmp_p
     answer = searcher.search(copy)
     assert answer.query.excluded_patients == ("patient00001",)
     assert {case.study for case in answer.cases}.isdisjoint({"dark", "dim"})
-    assert any("indexed itself, as dark-1.png" in warning for warning in answer.warnings)
+    assert any("is itself in the index, as dark-1.png" in warning for warning in answer.warnings)
 
 
 def test_a_patient_that_is_no_text_is_nobody(searcher: Searcher, square: Callable[..., Path]) -> None:

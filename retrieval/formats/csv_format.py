@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from retrieval.frames import frame_of
+from retrieval.formats.data_frames import frame_of
 from retrieval.wording import printable
 
 if TYPE_CHECKING:
-    from retrieval.frames import DataFrame
+    from retrieval.formats.data_frames import DataFrame
 
 __all__ = ["Row", "Tabular", "records_table", "safe_text", "table", "unsafe_text"]
 

@@ -76,7 +76,7 @@ class SiteKey:
 
     @classmethod
     def find_or_make(cls) -> "SiteKey":
-        """`find`; if no key was made yet, make one that only its owner can read."""
+        """`find`; if no key was made yet, make one that only its owner can read. Raises SiteKeyError."""
         if known := cls.find():
             return known
         path = _default_path()

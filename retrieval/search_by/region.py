@@ -22,11 +22,12 @@ from index.errors import IndexFailure
 from index.reader import IndexReader
 from index.vectors.study_search import nearest_studies
 from index.writer import IndexWriter
-from retrieval.answer import SimilarStudy, plain
-from retrieval.csv_format import Row, Tabular
+from retrieval.answer import SimilarStudy
 from retrieval.decision.vote import vote_weights
 from retrieval.encoding.encoder import Encoder
 from retrieval.errors import RadiographError
+from retrieval.formats.csv_format import Row, Tabular
+from retrieval.formats.json_format import plain
 from retrieval.images.preprocessing import Letterbox
 from retrieval.images.radiograph import read_radiograph
 from retrieval.query import SHOWN, Images, Scope, View, read_views
@@ -127,13 +128,16 @@ def encode_regions(encoder: Encoder, pixels: NDArray[np.uint8], boxes: Sequence[
 
 
 def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8]) -> list[Box]:
-    """Squares around the COUNT positions of strongest attention, the strongest first; fewer of a small picture."""
+    """Squares around the COUNT positions of strongest attention in a radiograph (H, W) or (H, W, 3), strongest first.
+
+    A small picture has fewer.
+    """
     H, W = pixels.shape[:2]
     suspicion = encoder.head.apply(encoder.views([encoder.prepare(pixels)])[0]).suspicion[0]
     size, (h, w) = encoder.bundle.preprocessing.size, suspicion.shape
     fit = Letterbox.fit(H, W, size)
     side = SIDE * max(H, W)
-    found: list[Box] = []
+    boxes: list[Box] = []
     centres: list[tuple[float, float]] = []
     for position in np.argsort(-suspicion, axis=None, kind="stable"):
         row, column = divmod(int(position), w)
@@ -144,10 +148,10 @@ def attended_boxes(encoder: Encoder, pixels: NDArray[np.uint8]) -> list[Box]:
         x, y = x * W / fit.width, y * H / fit.height
         if all(max(abs(x - cx), abs(y - cy)) >= side / 2 for cx, cy in centres):
             centres.append((x, y))
-            found.append(Box(x - side / 2, y - side / 2, side, side).within(H, W))
-        if len(found) == COUNT:
+            boxes.append(Box(x - side / 2, y - side / 2, side, side).within(H, W))
+        if len(boxes) == COUNT:
             break
-    return found
+    return boxes
 
 
 def _inside(middle: float, half: float, length: int) -> float | None:
@@ -298,10 +302,10 @@ def search_view_region(searcher: Searcher, regions: RegionIndex, view: View, box
     box = box.within(*view.pixels.shape[:2])
     excluded, _ = searcher.own_patients([view], scope.patient)
     (embedding,) = encode_regions(searcher.encoder, view.pixels, [box])
-    found = regions.search(embedding, scope, excluded)
-    weights = vote_weights([similarity for similarity, _ in found], searcher.rules.temperature).tolist()
+    neighbours = regions.search(embedding, scope, excluded)
+    weights = vote_weights([similarity for similarity, _ in neighbours], searcher.rules.temperature).tolist()
     similar = []
-    for rank, ((similarity, row), weight) in enumerate(zip(found, weights, strict=True), 1):
+    for rank, ((similarity, row), weight) in enumerate(zip(neighbours, weights, strict=True), 1):
         x, y, width, height = regions.places[row].tolist()
         case = regions.cases[row]
         similar.append(SimilarRegion.of(rank, similarity, weight, case, x=x, y=y, width=width, height=height))

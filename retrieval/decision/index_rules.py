@@ -2,8 +2,8 @@
 
 from index.errors import IndexDamaged, IndexFailure
 from index.reader import IndexReader
+from retrieval.decision.kept_evaluation import KeptEvaluation
 from retrieval.decision.rules import Rules
-from retrieval.kept_evaluation import KeptEvaluation
 
 __all__ = ["RULES_SINCE", "evaluation_with_rules", "stored_rules"]
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from index.case import Case
 from index.reader import IndexReader
-from retrieval.csv_format import Row, Tabular
+from retrieval.formats.csv_format import Row, Tabular
 from retrieval.searcher import default_index
 
 __all__ = ["IndexTable"]

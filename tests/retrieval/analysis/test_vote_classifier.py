@@ -7,7 +7,7 @@ import pytest
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from retrieval.vote_classifier import VoteClassifier
+from retrieval.analysis.vote_classifier import VoteClassifier
 
 
 @pytest.mark.filterwarnings("ignore")  # the checks try what warns

@@ -27,8 +27,8 @@ def several(index: IndexReader, views: Sequence[View]) -> str:
             count_distinct([case.study for case in cases] for cases in indexed),
         ),
     }
-    most = {what: max(numbers) for what, numbers in counts.items()}
-    return next((f"{count} {what}" for what, count in most.items() if count > 1), "")
+    most = {level: max(numbers) for level, numbers in counts.items()}
+    return next((f"{count} {level}" for level, count in most.items() if count > 1), "")
 
 
 def require_one_study(index: IndexReader, views: Sequence[View]) -> None:

@@ -11,9 +11,9 @@ from index.errors import IndexFailure
 from index.writer import IndexWriter
 from retrieval.datasets.collection import Collection
 from retrieval.errors import HeatmapError
-from retrieval.indexed_query import indexed_study, pictures_of, search_indexed
 from retrieval.indexing.build import build_index
 from retrieval.notices import Code
+from retrieval.search_by.indexed_study import indexed_study, pictures_of, search_indexed
 from retrieval.searcher import Searcher
 
 STUDIES = [

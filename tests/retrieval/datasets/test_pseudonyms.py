@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.datasets.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
 from retrieval.errors import SiteKeyError
-from retrieval.pseudonyms import KEY_VARIABLE, SiteKey, patient_names
 
 
 @pytest.fixture
