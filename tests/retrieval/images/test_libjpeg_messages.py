@@ -35,7 +35,7 @@ def test_a_jpeg_that_libjpeg_calls_corrupt_has_a_notice() -> None:
             found = "damaged" in codes(data)
         except RadiographError:
             found = True
-        assert found == (b"Corrupt" in b"".join(heard)), seed
+        assert found or b"Corrupt" not in b"".join(heard), seed
         said.append(found)
     assert sum(said) > 20
 
