@@ -87,4 +87,5 @@ def inbox(square: Callable[..., Path]) -> Path:
 def ranked(page: Page) -> None:
     """Go to the worklist by its link, and wait until all of it is read."""
     page.get_by_role("link", name="Worklist").click()
+    page.wait_for_url("**/worklist")
     until(lambda: page.reload() is not None and page.get_by_role("button", name="Rank again").count() == 1)
