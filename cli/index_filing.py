@@ -34,7 +34,7 @@ def relabel(
         names = known_studies(writer, study)
         changes = [writer.correct(name, LABEL_NAMES.index(label), note) for name in names]
     changed = sum(change.cases for change in changes if change)
-    text = f"Study {study} is {label}. Changed: {radiographs(changed)}."
+    text = f"Study {study} is {label}: {radiographs(changed)} changed."
     print_result(as_json, "mura-search/relabel/1", {"study": study, "label": label, "changed": changed}, text)
 
 

@@ -132,7 +132,7 @@ def remove(
             raise IndexFailure(f"the index holds none of these, so nothing was removed{hidden}")
     removed = [{field: name, "removed": count} for (field, name), count in counts.items()]
     verb = "Would remove" if dry_run else "Removed"
-    lines = [f"{verb} of {field} {name}: {radiographs(count)}." for (field, name), count in counts.items()]
+    lines = [f"{verb} {radiographs(count)} of {field} {name}." for (field, name), count in counts.items()]
     print_result(as_json, "mura-search/remove/1", {"removed": removed, "dry_run": dry_run}, *lines)
     if not dry_run and writer.behind and not as_json:
         note("no search finds them now; to delete their embeddings too: mura-search index compact")

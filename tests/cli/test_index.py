@@ -99,10 +99,10 @@ def test_add_then_remove_then_relabel(run: Run, place: Path, squares: Callable[.
     assert (report["added"], len(report["known"])) == (0, 2)
 
     assert run("index", "remove", "--patient", "eve", "--study", "s1", "--index", place).stdout == (
-        "Removed of study s1: 2 radiographs.\nRemoved of patient eve: 1 radiograph.\n"
+        "Removed 2 radiographs of study s1.\nRemoved 1 radiograph of patient eve.\n"
     )
     assert run("index", "relabel", "s6", "normal", "--index", place).stdout == (
-        "Study s6 is normal. Changed: 1 radiograph.\n"
+        "Study s6 is normal: 1 radiograph changed.\n"
     )
     assert run("index", "verify", "--index", place).stdout.startswith("Intact: 5 radiographs")
     assert json.loads(run("index", "compact", "--index", place, "--json").stdout)["bytes"] >= 0
@@ -210,7 +210,7 @@ def test_unreadable_files_are_shown_and_removed(run: Run, table: Path, model: Pa
     run("index", "build", table, "--index", tmp_path / "new", "--model", model)
     assert "not indexed: s1-2.png: " in run("index", "show", "ann", "--index", tmp_path / "new").stdout
     assert run("index", "remove", "--dry-run", "--patient", "ann", "--index", tmp_path / "new").stdout == (
-        "Would remove of patient ann: 2 radiographs.\n"
+        "Would remove 2 radiographs of patient ann.\n"
     )
 
 
@@ -297,11 +297,11 @@ def test_identifiers_of_dicom_headers_are_known(
     assert run("index", "list", "--patient", "ZQ2", "--index", place).stderr == "1 radiograph\n"
     assert "label        abnormal" in run("index", "show", "1.2.3.2", "--index", place).stdout
     assert run("index", "relabel", "1.2.3.2", "normal", "--index", place).stdout == (
-        "Study 1.2.3.2 is normal. Changed: 1 radiograph.\n"
+        "Study 1.2.3.2 is normal: 1 radiograph changed.\n"
     )
     for option, name in (("--patient", "ZQ0"), ("--study", "1.2.3.1")):
         assert "Would remove" in run("index", "remove", "--dry-run", option, name, "--index", place).stdout
-        assert run("index", "remove", option, name, "--index", place).stdout.endswith(": 1 radiograph.\n")
+        assert run("index", "remove", option, name, "--index", place).stdout.startswith("Removed 1 radiograph of ")
     assert json.loads(run("index", "info", "--index", place, "--json").stdout)["cases"] == 2
     (tmp_path / "key").write_text("cd" * 32)
     for arguments in (["remove", "--patient", "ZQ2"], ["relabel", "1.2.3.2", "normal"]):
