@@ -56,7 +56,7 @@ def same_picture(hashes: Hashes, others: Hashes) -> NDArray[np.bool_]:
     """
     words = np.ascontiguousarray(others[others.any(1)].view(np.uint64).T)  # (8, N)
     return np.array(
-        [own.any() and any(_alike(turned, known, words) for turned, known in _turned(own)) for own in hashes]
+        [own.any() and any(_alike(turned, known, words) for turned, known in _turned(own)) for own in hashes], np.bool_
     )
 
 

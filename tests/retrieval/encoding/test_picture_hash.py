@@ -62,6 +62,7 @@ def test_blank_and_unreadable_pictures_are_like_none() -> None:
     assert not picture_hashes(blank).any()
     assert not same_picture(picture_hashes(blank), picture_hashes(blank)).any()
     assert not same_picture(picture_hashes(blank), np.zeros((0, 64), np.uint8)).any()
+    assert same_picture(np.zeros((0, 64), np.uint8), picture_hashes(blank)).dtype == np.bool_
 
 
 def test_bits_are_signs_of_the_lowest_frequencies() -> None:
