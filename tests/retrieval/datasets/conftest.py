@@ -1,4 +1,4 @@
-"""What the tests of DICOM folders share."""
+"""What the tests of DICOM folders share, and those of case tables."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,3 +43,17 @@ def archive(put: Write, label: Callable[..., Path], tmp_path: Path) -> Path:
     put("w/1.2.840.1", 40, study="1.4", patient="C")
     label("1.1,normal,", "1.2,abnormal,", ",positive,ACC", "1.4,0,", columns="study,label,accession")
     return tmp_path / "archive"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a table beside the empty images a.png to h.png."""
+
+    def write_table(*lines: str, encoding: str = "utf-8") -> Path:
+        for letter in "abcdefgh":
+            (tmp_path / f"{letter}.png").touch()
+        table = tmp_path / "my table.csv"
+        table.write_bytes("\n".join(lines).encode(encoding))
+        return table
+
+    return write_table
