@@ -250,8 +250,8 @@ def _without_synonyms(table: Path, names: list[str]) -> list[str]:
     for column, synonyms in _SYNONYMS.items():
         places = [] if column in names else [place for place, name in enumerate(plain) if name in synonyms]
         if len(places) > 1:
-            listed = " and ".join(repr(names[place]) for place in places)
-            raise CollectionError(f"{table} has more than one column of the {column}: {listed}; name one {column!r}")
+            given = " and ".join(repr(names[place]) for place in places)
+            raise CollectionError(f"{table} has more than one column of the {column}: {given}; name one {column!r}")
         for place in places:
             names[place] = column
     return names

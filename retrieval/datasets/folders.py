@@ -11,7 +11,16 @@ from retrieval.images.radiograph import is_dicom
 from retrieval.notices import Code, Notice
 from retrieval.wording import listed
 
-__all__ = ["DERIVED", "PathFinder", "is_dicom_file", "named_file", "read_once", "reading_order", "walk"]
+__all__ = [
+    "DERIVED",
+    "PathFinder",
+    "dicom_left_out",
+    "is_dicom_file",
+    "named_file",
+    "read_once",
+    "reading_order",
+    "walk",
+]
 
 _PICTURES = ("mask", "segmentation", "annotation", "overlay", "heatmap", "thumb", "thumbnail", "preview")
 DERIVED = frozenset(
@@ -51,6 +60,11 @@ def read_once(root: Path, twice: list[Path]) -> list[Notice]:
     """A notice of the folders that further links lead to, by these links; `twice` is as `walk` gives it."""
     names = listed(path.relative_to(root).as_posix() for path in twice)
     return [Notice(Code.READ_ONCE, detail={"count": len(twice), "names": names})] if twice else []
+
+
+def dicom_left_out(count: int) -> list[Notice]:
+    """A notice of the DICOM files among other images, which are not read."""
+    return [Notice(Code.DICOM_LEFT_OUT, detail={"count": count})] if count else []
 
 
 def is_dicom_file(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.datasets.case_table import Meanings, label_of
-from retrieval.datasets.folders import DERIVED, is_dicom_file, read_once, walk
+from retrieval.datasets.folders import DERIVED, dicom_left_out, is_dicom_file, read_once, walk
 from retrieval.datasets.identifiers import passed_over
 from retrieval.datasets.mura import is_image
 from retrieval.datasets.splits import SPLITS, split_name
@@ -48,8 +48,7 @@ def read_label_folders(folder: Path, meanings: Meanings | None = None) -> tuple[
             study = "/".join(names) if inner else case
             patient = inner[0] if inner else case
             cases.append(Case(case, study, patient, label, split=split, path=str(parent / image)))
-    left_out = [Notice(Code.DICOM_LEFT_OUT, detail={"count": dicom})] if dicom else []
-    return cases, _notices(cases) + left_out + passed_over(others) + read_once(folder, twice)
+    return cases, _notices(cases) + dicom_left_out(dicom) + passed_over(others) + read_once(folder, twice)
 
 
 def label_of_folders(

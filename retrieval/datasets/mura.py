@@ -16,7 +16,7 @@ from pathlib import Path
 
 from index.case import Case
 from retrieval.datasets.case_table import LABELS
-from retrieval.datasets.folders import DERIVED, is_dicom_file, read_once, reading_order, walk
+from retrieval.datasets.folders import DERIVED, dicom_left_out, is_dicom_file, read_once, reading_order, walk
 from retrieval.datasets.identifiers import passed_over
 from retrieval.datasets.mura_paths import COPIED, PATIENT, STUDY
 from retrieval.datasets.splits import SPLITS, split_name
@@ -125,8 +125,8 @@ def _studies(mura: MuraFolder) -> tuple[list[_Study], list[Notice]]:
     def key(study: _Study) -> tuple[int, list[list[tuple[str, int]]]]:
         return order.get(study.split, len(order)), [reading_order(name) for name in study.folder.split("/")]
 
-    left_out = [Notice(Code.DICOM_LEFT_OUT, detail={"count": dicom})] if dicom else []
-    return sorted(studies.values(), key=key), passed_over(others) + left_out + read_once(mura.root, twice)
+    left_out = passed_over(others) + dicom_left_out(dicom) + read_once(mura.root, twice)
+    return sorted(studies.values(), key=key), left_out
 
 
 def _study_of(folder: str) -> _Study | None:
